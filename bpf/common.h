@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Maps, settings, filters and the way into the ring, for every observation. */
+#ifndef __NSTRACE_COMMON_H__
+#define __NSTRACE_COMMON_H__
+
+#define E2BIG	    7
+#define MAX_ERRNO   4095
+#define IS_ERR(ptr) ((unsigned long)(ptr) >= (unsigned long)-MAX_ERRNO)
+
+/* include/linux/errno.h: what the kernel turns into a restart of the system
+ * call or into EINTR, never seen by user space.
+ */
+#define ERESTARTSYS	      512
+#define ERESTARTNOINTR	      513
+#define ERESTARTNOHAND	      514
+#define ERESTART_RESTARTBLOCK 516
+
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+
+/* Settings, written before load; the verifier then removes what is off. */
+const volatile bool follow = false;		    /* only tasks in tracees */
+const volatile bool filter_pid = false;		    /* only processes in pids */
+const volatile bool filter_uid = false;		    /* only users in uids */
+const volatile bool filter_comm = false;	    /* only commands in comms */
+const volatile bool filter_failed = false;	    /* only calls that failed */
+const volatile __u32 ns_mask = (1 << NS_KINDS) - 1; /* 1 << enum ns_kind */
+const volatile bool write_result =
+	true; /* proc_sys_write is hooked: it reports, cgroup/sysctl only adds values */
+
+/* Set when nstrace ends, before it detaches: calls that begin from then on are not
+ * followed, since their ends may no longer be seen.
+ */
+bool stopping;
+
+/* The host's namespaces, that is pid 1's, and the addresses of two of them. Set
+ * by the first walk of the inventory.
+ */
+__u32 host_ns[NS_KINDS];
+__u64 host_uts;
+__u64 host_ipc;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 23); /* set from user space */
+} ring SEC(".maps");
+
+/* One entry a CPU, against contention, and mapped into user space: reading it by
+ * bpf(2) would make the kernel skip kprobe and tracepoint programs on that CPU for
+ * as long as the call takes (bpf_disable_instrumentation()).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* set from user space: the possible CPUs */
+	__type(key, __u32);
+	__type(value, struct counters);
+} counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32); /* tgid */
+	__type(value, __u8);
+} tracees SEC(".maps");
+
+#define FILTER_ENTRIES 1024 /* maxFilter of tracer/filter.go */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u32);
+	__type(value, __u8);
+} pids SEC(".maps"), uids SEC(".maps");
+
+struct comm_key {
+	char comm[COMM_LEN];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, struct comm_key);
+	__type(value, __u8);
+} comms SEC(".maps");
+
+/* Records are built here, since they are larger than the 512 bytes of stack
+ * and bpf_ringbuf_reserve takes constant sizes only. More than one a CPU,
+ * because a program can be interrupted by one in softirq context, and, with
+ * a preemptible kernel, by another task's.
+ */
+#define SCRATCH_SLOTS 4
+#define SCRATCH_MASK  8191 /* above the longest record: 5 values, ancestors, names, some 7 KiB */
+#define PART_MAX      VALUE_BUF
+
+struct scratch {
+	__u64 owner;
+	__u64 end; /* of what is in buf */
+	__u8 buf[SCRATCH_MASK + 1 + PART_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *scratch_get(__u64 owner, __u64 size)
+{
+	for (__u32 i = 0; i < SCRATCH_SLOTS; i++) {
+		__u32 slot = i;
+		struct scratch *s = bpf_map_lookup_elem(&scratch, &slot);
+
+		if (!s)
+			break;
+		if (READ_ONCE(s->owner) == 0) {
+			s->owner = owner;
+			s->end = size;
+			return s;
+		}
+	}
+	return NULL;
+}
+
+/* Where the record goes on. The position lives in memory, and not in a register,
+ * on purpose: the verifier then takes it for any number below the mask, instead of
+ * following all that comes after once for each length of what came before.
+ */
+static __always_inline void *scratch_end(struct scratch *s)
+{
+	return &s->buf[READ_ONCE(s->end) & SCRATCH_MASK];
+}
+
+static __always_inline struct counters *counters_get(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&counts, &cpu);
+}
+
+/* Atomic: with a preemptible kernel another task's program can come in between. */
+static __always_inline void add(__u64 *counter, __u64 n)
+{
+	__sync_fetch_and_add(counter, n);
+}
+
+static __always_inline void count_missed(enum record_kind kind, __u32 n)
+{
+	struct counters *c = counters_get();
+
+	if (c) {
+		add(&c->seen[kind], n);
+		add(&c->missed[kind], n);
+	}
+}
+
+static __always_inline void count_filtered(enum record_kind kind, __u32 n)
+{
+	struct counters *c = counters_get();
+
+	if (c) {
+		add(&c->seen[kind], n);
+		add(&c->filtered[kind], n);
+	}
+}
+
+/* Sends size bytes, which stand for n events, and keeps the books. */
+static __always_inline void send(enum record_kind kind, __u32 n, void *rec, __u64 size)
+{
+	struct counters *c = counters_get();
+	long err = bpf_ringbuf_output(&ring, rec, size, 0);
+
+	if (!c)
+		return;
+	add(&c->seen[kind], n);
+	if (err) {
+		__u64 now = bpf_ktime_get_boot_ns();
+
+		add(&c->lost[kind], n);
+		if (!c->first_lost)
+			c->first_lost = now;
+		c->last_lost = now;
+	}
+}
+
+/* Sends what was built in s, and gives s back. */
+static __always_inline void send_scratch(struct scratch *s, __u64 owner, enum record_kind kind,
+					 __u32 n)
+{
+	struct head *h = (struct head *)s->buf;
+	__u64 size = READ_ONCE(s->end);
+
+	if (READ_ONCE(s->owner) != owner) {
+		/* Another task took the slot in the two instructions between look
+		 * and take: what is in it is a mixture. It is the other's now.
+		 */
+		count_missed(kind, n);
+		return;
+	}
+	if (size > SCRATCH_MASK) { /* the parts wrapped round, see scratch_end() */
+		count_missed(kind, n);
+		s->owner = 0;
+		return;
+	}
+	h->size = size;
+	send(kind, n, s->buf, size);
+	s->owner = 0;
+}
+
+static __always_inline bool wanted(struct task_struct *task, bool failed)
+{
+	__u32 tgid;
+
+	if (filter_failed && !failed)
+		return false;
+	if (follow || filter_pid) {
+		tgid = BPF_CORE_READ(task, tgid);
+		if (follow && !bpf_map_lookup_elem(&tracees, &tgid))
+			return false;
+		if (filter_pid && !bpf_map_lookup_elem(&pids, &tgid))
+			return false;
+	}
+	if (filter_uid) {
+		__u32 uid = BPF_CORE_READ(task, cred, uid.val);
+
+		if (!bpf_map_lookup_elem(&uids, &uid))
+			return false;
+	}
+	if (filter_comm) {
+		struct comm_key key = {};
+
+		BPF_CORE_READ_STR_INTO(&key.comm, task, comm);
+		if (!bpf_map_lookup_elem(&comms, &key))
+			return false;
+	}
+	return true;
+}
+
+static __always_inline bool will_restart(long ret)
+{
+	return ret == -ERESTARTNOINTR || ret == -ERESTARTSYS || ret == -ERESTARTNOHAND ||
+	       ret == -ERESTART_RESTARTBLOCK;
+}
+
+#endif

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf holds nstrace's kernel side: the C programs, the record that they
+// send (record.h), and the Go that bpf2go makes of both.
+//
+// The generated files are committed so that building nstrace takes Go alone;
+// `make generate` remakes them and `make check-generated` tells whether they are
+// stale.
+package bpf
+
+//go:generate go tool bpf2go -go-package bpf -tags linux -target amd64,arm64 -type record_kind -type ns_kind -type call_via -type record_flag -type ns_record -type sysctl_record -type destroy_record -type inventory -type actor -type head -type who -type ns_change -type counters -no-global-types Nstrace nstrace.c -- -I.. -Wall -Werror

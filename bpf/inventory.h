@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The namespaces that tasks are in: at the start, and, where no hook tells that
+ * one ended, whenever user space looks.
+ */
+#ifndef __NSTRACE_INVENTORY_H__
+#define __NSTRACE_INVENTORY_H__
+
+#define PF_EXITING 0x00000004 /* include/linux/sched.h */
+
+#define TO_INIT 64 /* parents between nstrace and pid 1 */
+
+static __always_inline void find_host(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct nsproxy *p;
+
+	for (int i = 0; i < TO_INIT; i++) {
+		if (BPF_CORE_READ(task, tgid) == 1)
+			break;
+		task = BPF_CORE_READ(task, real_parent, group_leader);
+	}
+	if (BPF_CORE_READ(task, tgid) != 1)
+		return;
+	task_ns_ids(task, host_ns);
+	p = BPF_CORE_READ(task, nsproxy);
+	host_uts = (__u64)BPF_CORE_READ(p, uts_ns);
+	host_ipc = (__u64)BPF_CORE_READ(p, ipc_ns);
+}
+
+SEC("iter/task")
+int iter_tasks(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task, *leader;
+	struct inventory inv = {};
+	struct nsproxy *p;
+
+	if (!host_ns[NS_MNT])
+		find_host();
+	if (!task)
+		return 0;
+	/* Most threads share everything with their first. */
+	leader = BPF_CORE_READ(task, group_leader);
+	p = BPF_CORE_READ(task, nsproxy);
+	if (leader != task && p == BPF_CORE_READ(leader, nsproxy) &&
+	    BPF_CORE_READ(task, cred, user_ns) == BPF_CORE_READ(leader, cred, user_ns))
+		return 0;
+	if (!p) /* exiting, exit_task_namespaces() */
+		return 0;
+
+	inv.exiting = BPF_CORE_READ(task, flags) & PF_EXITING;
+#pragma unroll
+	for (int i = 0; i < NS_KINDS; i++) {
+		if (i == NS_PID)
+			describe_ns(&inv.ns[i], i, active_pid_ns(task));
+		else if (i == NS_TIME)
+			describe_ns(&inv.ns[i], i, BPF_CORE_READ(p, time_ns));
+		else
+			describe_ns(&inv.ns[i], i, task_ns(task, i));
+	}
+	describe_ns(&inv.for_children[0], NS_PID, task_ns(task, NS_PID));
+	describe_ns(&inv.for_children[1], NS_TIME, task_ns(task, NS_TIME));
+	if (inv.for_children[0].inum == inv.ns[NS_PID].inum)
+		inv.for_children[0].inum = 0;
+	if (inv.for_children[1].inum == inv.ns[NS_TIME].inum)
+		inv.for_children[1].inum = 0;
+	bpf_seq_write(seq, &inv, sizeof(inv));
+	return 0;
+}
+
+#endif

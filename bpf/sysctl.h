@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Writes to kernel parameters.
+ *
+ * proc_sys_write() is the one way from a file below /proc/sys to a parameter's
+ * handler; its entry and exit give the parameter, its namespace, the result and
+ * the memory before and after. A cgroup/sysctl program, which the kernel runs in
+ * between, adds the old value as the kernel prints it and what was written.
+ * Where proc_sys_write() cannot be hooked the latter reports alone.
+ */
+#ifndef __NSTRACE_SYSCTL_H__
+#define __NSTRACE_SYSCTL_H__
+
+struct write {
+	struct ctl_table *table;
+	struct ctl_table_header *header;
+	void *buf; /* the caller's, for writes that never reach the program */
+	__u64 buf_len;
+	__u16 flags;
+	__u16 old_len;
+	__u16 new_len;
+	__u16 raw_len;
+	char raw[RAW_OLD_LEN];
+	char old[VALUE_BUF];
+	char new[VALUE_BUF];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 512); /* tasks inside proc_sys_write() at one time */
+	__type(key, __u32);	  /* tid */
+	__type(value, struct write);
+} writes SEC(".maps");
+
+static const struct write no_write;
+
+/* The same parameter tried again by the same task, see same_try(). */
+struct attempt {
+	__u64 time;
+	struct ctl_table *table;
+	__u64 old; /* hashes of the values */
+	__u64 written;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct attempt);
+} tries SEC(".maps");
+
+/* Where a parameter's memory really is. Those of UTS (all kernels) and IPC (up to
+ * 5.19) are registered once, with the host's copy as their address, and the
+ * handlers move it to the caller's namespace: get_uts() in
+ * kernel/utsname_sysctl.c, get_ipc() in ipc/ipc_sysctl.c. Sets *kind to that
+ * namespace's.
+ */
+static __always_inline void *table_data(struct ctl_table *table, __u32 *kind, void **ns)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct nsproxy *p = BPF_CORE_READ(task, nsproxy);
+	__u64 data = (__u64)BPF_CORE_READ(table, data), off;
+
+	off = data - host_uts;
+	if (host_uts && off < bpf_core_type_size(struct uts_namespace)) {
+		*kind = NS_UTS;
+		*ns = BPF_CORE_READ(p, uts_ns);
+		return *ns + off;
+	}
+	off = data - host_ipc;
+	if (host_ipc && off < bpf_core_type_size(struct ipc_namespace)) {
+		*kind = NS_IPC;
+		*ns = BPF_CORE_READ(p, ipc_ns);
+		return *ns + off;
+	}
+	return (void *)data;
+}
+
+static __always_inline struct write *write_get(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = BPF_CORE_READ(task, pid);
+
+	return bpf_map_lookup_elem(&writes, &tid);
+}
+
+static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = BPF_CORE_READ(task, pid), kind = NS_KINDS, size;
+	struct iov_iter___510 *iter510 = (void *)iter;
+	struct inode *inode = BPF_CORE_READ(iocb, ki_filp, f_inode);
+	struct proc_inode *pi = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+	const struct iovec *iov = NULL;
+	struct ctl_table *table = BPF_CORE_READ(pi, sysctl_entry);
+	void *data, *ns = NULL;
+	struct write *w;
+
+	if (stopping)
+		return 0;
+	if (bpf_map_lookup_elem(&writes, &tid))
+		count_missed(REC_SYSCTL_WRITE, 1);
+	if (bpf_map_update_elem(&writes, &tid, &no_write, BPF_ANY) ||
+	    !(w = bpf_map_lookup_elem(&writes, &tid))) {
+		count_missed(REC_SYSCTL_WRITE, 1);
+		return 0;
+	}
+	w->table = table;
+	w->header = BPF_CORE_READ(pi, sysctl);
+
+	if (bpf_core_field_exists(iter->iter_type)) {
+		u8 type = BPF_CORE_READ(iter, iter_type);
+
+		if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
+		    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
+			w->buf = BPF_CORE_READ(iter, ubuf) + BPF_CORE_READ(iter, iov_offset);
+			w->buf_len = BPF_CORE_READ(iter, count);
+		} else if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
+			if (bpf_core_field_exists(iter->__iov))
+				iov = BPF_CORE_READ(iter, __iov);
+			else
+				iov = BPF_CORE_READ(iter510, iov);
+		}
+	} else if ((BPF_CORE_READ(iter510, type) & ~1) ==
+		   bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
+		iov = BPF_CORE_READ(iter510, iov);
+	}
+	if (iov) {
+		w->buf = BPF_CORE_READ(iov, iov_base);
+		w->buf_len = BPF_CORE_READ(iov, iov_len);
+	}
+
+	size = BPF_CORE_READ(table, maxlen);
+	if (size > RAW_OLD_LEN)
+		size = RAW_OLD_LEN;
+	data = table_data(table, &kind, &ns);
+	if (data && size && !bpf_probe_read_kernel(w->raw, size, data))
+		w->raw_len = size;
+	return 0;
+}
+
+/* The namespace that a table belongs to, if any. Its set is a member of the
+ * namespace, except for the one set of host-wide parameters, which is its root's
+ * own. The path's first component tells which type.
+ */
+static __always_inline void describe_set(struct ns_change *c, struct ctl_table_header *header,
+					 char top)
+{
+	struct ctl_table_set *set = BPF_CORE_READ(header, set);
+	struct ctl_table_root *root = BPF_CORE_READ(header, root);
+	struct user_namespace___set *user = NULL;
+	struct ipc_namespace___set *ipc = NULL;
+	struct pid_namespace___set *pid = NULL;
+
+	if (!set ||
+	    (void *)set == (void *)root + bpf_core_field_offset(struct ctl_table_root, default_set))
+		return;
+	if (top == 'n') {
+		describe_ns(c, NS_NET, (void *)set - bpf_core_field_offset(struct net, sysctls));
+	} else if (top == 'u') {
+		if (bpf_core_field_exists(user->set))
+			describe_ns(c, NS_USER,
+				    (void *)set - bpf_core_field_offset(struct user_namespace___set,
+									set));
+	} else if (top == 'f') {
+		if (bpf_core_field_exists(ipc->mq_set))
+			describe_ns(c, NS_IPC,
+				    (void *)set - bpf_core_field_offset(struct ipc_namespace___set,
+									mq_set));
+	} else if (top == 'k') {
+		char name[4] = {};
+
+		/* kernel.pid_max, 6.14; the rest of kernel.* that has a namespace is IPC's. */
+		bpf_probe_read_kernel_str(name, sizeof(name),
+					  BPF_CORE_READ(header, ctl_table, procname));
+		if (bpf_core_field_exists(pid->set) && name[0] == 'p' && name[1] == 'i')
+			describe_ns(c, NS_PID,
+				    (void *)set -
+					    bpf_core_field_offset(struct pid_namespace___set, set));
+		else if (bpf_core_field_exists(ipc->ipc_set))
+			describe_ns(c, NS_IPC,
+				    (void *)set - bpf_core_field_offset(struct ipc_namespace___set,
+									ipc_set));
+	}
+}
+
+/* Appends the parameter's path as components, leaf first, and returns how many
+ * bytes; *top is the first letter of the last.
+ */
+static __always_inline __u64 put_table_path(struct scratch *s, struct ctl_table *table,
+					    struct ctl_table_header *header, char *top)
+{
+	struct ctl_dir *dir = BPF_CORE_READ(header, parent);
+	__u64 start = s->end;
+	char *last;
+
+	put_name(s, BPF_CORE_READ(table, procname));
+	for (int i = 0; i < 8; i++) { /* net/ipv4/conf/<device>/<name> is the deepest, 5 */
+		struct ctl_dir *parent = BPF_CORE_READ(dir, header.parent);
+
+		if (!parent) /* the root directory */
+			break;
+		last = scratch_end(s);
+		put_name(s, BPF_CORE_READ(dir, header.ctl_table, procname));
+		*top = *last;
+		dir = parent;
+	}
+	return s->end - start;
+}
+
+/* Builds and sends the record of the write w. */
+static __noinline int send_write(struct write *w, long ret, bool known)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct sysctl_record *r;
+	struct scratch *s;
+	__u64 owner = (__u64)task, size;
+	__u32 kind = NS_KINDS;
+	void *data, *ns = NULL;
+	struct ctl_table *table;
+	char top = 0;
+
+	if (!w)
+		return 0;
+	table = w->table;
+	if (!wanted(task, known && ret < 0)) {
+		count_filtered(REC_SYSCTL_WRITE, 1);
+		return 0;
+	}
+	s = scratch_get(owner, sizeof(*r));
+	if (!s) {
+		count_missed(REC_SYSCTL_WRITE, 1);
+		return 0;
+	}
+	r = (struct sysctl_record *)s->buf;
+	r->head.time = bpf_ktime_get_boot_ns();
+	r->head.kind = REC_SYSCTL_WRITE;
+	r->head.flags = w->flags | (known ? F_RET_KNOWN : 0);
+	r->head.ret = ret < 0 ? ret : 0;
+	r->head.via = VIA_WRITE;
+	r->head.nchanges = 0;
+	r->head.pad = 0;
+	r->pad = 0;
+	task_ns_ids(task, r->who.ns);
+	put_who(s, &r->who);
+
+	r->name_len = put_table_path(s, table, w->header, &top);
+
+	describe_ns(&r->ns, NS_KINDS, NULL);
+	describe_set(&r->ns, w->header, top);
+	data = table_data(table, &kind, &ns);
+	if (kind == NS_UTS)
+		describe_ns(&r->ns, NS_UTS, ns);
+	else if (kind == NS_IPC)
+		describe_ns(&r->ns, NS_IPC, ns);
+
+	r->old_len = put_bytes(s, w->old, w->old_len);
+	if (r->head.flags & F_NEW_KNOWN) {
+		r->new_len = put_bytes(s, w->new, w->new_len);
+	} else {
+		/* Refused before the program was reached; the caller's buffer is
+		 * still there.
+		 */
+		size = w->buf_len;
+		if (size > VALUE_LEN) {
+			size = VALUE_LEN;
+			r->head.flags |= F_NEW_CUT;
+		}
+		r->new_len = put_user(s, w->buf, size);
+		if (w->buf && r->new_len == size)
+			r->head.flags |= F_NEW_KNOWN;
+	}
+	r->raw_len = put_bytes(s, w->raw, w->raw_len);
+
+	r->after_len = 0;
+	r->maxlen = size = (__u32)BPF_CORE_READ(table, maxlen);
+	if (size > VALUE_LEN) {
+		size = VALUE_LEN;
+		r->head.flags |= F_AFTER_CUT;
+	}
+	if (known && data) {
+		r->after_len = put_bytes(s, data, size);
+		if (r->after_len)
+			r->head.flags |= F_AFTER_KNOWN;
+	}
+	send_scratch(s, owner, REC_SYSCTL_WRITE, 1);
+	return 0;
+}
+
+static __always_inline int write_exit(long ret)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = BPF_CORE_READ(task, pid);
+	struct write *w = write_get();
+
+	if (!w)
+		return 0;
+	/* restart_syscall(): the handler did nothing, and the same write comes again. */
+	if (!will_restart(ret))
+		send_write(w, ret, true);
+	bpf_map_delete_elem(&writes, &tid);
+	return 0;
+}
+
+SEC("fentry/proc_sys_write")
+int BPF_PROG(fentry_write, struct kiocb *iocb, struct iov_iter *iter)
+{
+	return write_enter(iocb, iter);
+}
+
+SEC("fexit/proc_sys_write")
+int BPF_PROG(fexit_write, struct kiocb *iocb, struct iov_iter *iter, long ret)
+{
+	return write_exit(ret);
+}
+
+SEC("kprobe/proc_sys_write")
+int BPF_KPROBE(kprobe_write, struct kiocb *iocb, struct iov_iter *iter)
+{
+	return write_enter(iocb, iter);
+}
+
+SEC("kretprobe/proc_sys_write")
+int BPF_KRETPROBE(kretprobe_write, long ret)
+{
+	return write_exit(ret);
+}
+
+static __always_inline __u64 fnv(const char *p, __u32 len)
+{
+	__u64 h = 14695981039346656037ull;
+
+	for (int i = 0; i < 64 && i < len; i++)
+		h = (h ^ (__u8)p[i]) * 1099511628211ull;
+	return h;
+}
+
+#define TRY_AGAIN_NS 2000000000ull
+
+/* Without the result of a write, one that the kernel restarts (restart_syscall())
+ * looks like several. Those are told by what they cannot have: an effect. The
+ * same task, parameter and values within two seconds, with the old value still there.
+ * A program that repeats a failing write that fast looks the same.
+ */
+static __always_inline bool same_try(struct write *w)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = BPF_CORE_READ(task, pid);
+	struct attempt now = {
+		.time = bpf_ktime_get_boot_ns(),
+		.table = w->table,
+		.old = fnv(w->old, w->old_len),
+		.written = fnv(w->new, w->new_len),
+	};
+	struct attempt *last = bpf_map_lookup_elem(&tries, &tid);
+	bool same = last && last->table == now.table && last->old == now.old &&
+		    last->written == now.written && now.old != now.written &&
+		    now.time - last->time < TRY_AGAIN_NS;
+
+	bpf_map_update_elem(&tries, &tid, &now, BPF_ANY);
+	return same;
+}
+
+/* Runs in the writing task, after the permission check and before the handler,
+ * for every read and write below /proc/sys. Always returns 1: anything else would
+ * refuse the access.
+ */
+SEC("cgroup/sysctl")
+int cgroup_sysctl(struct bpf_sysctl *ctx)
+{
+	struct task_struct *task;
+	struct write *w;
+	__u32 tid;
+	int n;
+
+	if (!ctx->write)
+		return 1;
+	task = (void *)bpf_get_current_task();
+	tid = BPF_CORE_READ(task, pid);
+	w = bpf_map_lookup_elem(&writes, &tid);
+	if (!w) {
+		struct bpf_sysctl_kern *kern = (void *)ctx;
+
+		/* With proc_sys_write() hooked, its entry was missed and counted. */
+		if (write_result || stopping)
+			return 1;
+		if (bpf_map_update_elem(&writes, &tid, &no_write, BPF_ANY) ||
+		    !(w = bpf_map_lookup_elem(&writes, &tid))) {
+			count_missed(REC_SYSCTL_WRITE, 1);
+			return 1;
+		}
+		/* The program's real context, which only a probe read reaches. */
+		w->table = BPF_CORE_READ(kern, table);
+		w->header = BPF_CORE_READ(kern, head);
+	}
+
+	n = bpf_sysctl_get_current_value(ctx, w->old, VALUE_BUF);
+	if (n >= 0) {
+		w->old_len = n;
+		w->flags |= F_OLD_KNOWN;
+	} else if (n == -E2BIG) {
+		w->old_len = VALUE_LEN;
+		w->flags |= F_OLD_KNOWN | F_OLD_CUT;
+	}
+	n = bpf_sysctl_get_new_value(ctx, w->new, VALUE_BUF);
+	if (n >= 0) {
+		w->new_len = n;
+		w->flags |= F_NEW_KNOWN;
+	} else if (n == -E2BIG) {
+		w->new_len = VALUE_LEN;
+		w->flags |= F_NEW_KNOWN | F_NEW_CUT;
+	}
+	if (!write_result) {
+		if (!same_try(w))
+			send_write(w, 0, false);
+		bpf_map_delete_elem(&writes, &tid);
+	}
+	return 1;
+}
+
+#endif

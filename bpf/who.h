@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Who acted: everything about the current task that must be taken now, because
+ * it can be gone by the time that user space reads the record.
+ */
+#ifndef __NSTRACE_WHO_H__
+#define __NSTRACE_WHO_H__
+
+/* Each put_ function appends to the record; those with a result say how many bytes. */
+
+/* A NUL-terminated kernel string of at most NAME_LEN. */
+static __always_inline __u64 put_name(struct scratch *s, const void *name)
+{
+	long n = bpf_probe_read_kernel_str(scratch_end(s), NAME_LEN, name);
+
+	if (n < 0)
+		n = 0;
+	s->end += n;
+	return n;
+}
+
+/* size bytes of kernel memory; nothing where they cannot be read. */
+static __always_inline __u64 put_bytes(struct scratch *s, const void *src, __u64 size)
+{
+	if (size > PART_MAX)
+		size = PART_MAX;
+	if (!size || bpf_probe_read_kernel(scratch_end(s), size, src))
+		return 0;
+	s->end += size;
+	return size;
+}
+
+/* size bytes of the current process's memory; nothing where they are not there. */
+static __always_inline __u64 put_user(struct scratch *s, const void *src, __u64 size)
+{
+	if (size > PART_MAX)
+		size = PART_MAX;
+	if (!size || bpf_probe_read_user(scratch_end(s), size, src))
+		return 0;
+	s->end += size;
+	return size;
+}
+
+/* Appends the components of a path, leaf first, as far as the root of its
+ * mount namespace: what d_absolute_path() would give. bpf_d_path() does the
+ * same, but only from a handful of functions.
+ */
+static __noinline void put_path(struct scratch *s, struct file *file)
+{
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct vfsmount *vfsmnt = BPF_CORE_READ(file, f_path.mnt);
+	struct head *h = (struct head *)s->buf;
+	__u64 stop = s->end + PATH_KEEP - NAME_LEN;
+
+	for (int i = 0; i < PATH_PARTS; i++) {
+		struct dentry *parent;
+
+		if (vfsmnt && dentry == BPF_CORE_READ(vfsmnt, mnt_root)) {
+			struct mount *mnt =
+				(void *)vfsmnt - bpf_core_field_offset(struct mount, mnt);
+			struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
+
+			if (up != mnt) {
+				dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
+				vfsmnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
+				continue;
+			}
+			if (i)
+				return;
+			/* The program itself is the root of a mount that is nowhere,
+			 * as runC does with its own: its path in the file system.
+			 */
+			vfsmnt = NULL;
+		}
+		if (READ_ONCE(s->end) > stop)
+			break;
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry) {
+			if (!i) /* a memfd: one name and no place */
+				put_name(s, BPF_CORE_READ(dentry, d_name.name));
+			return;
+		}
+		put_name(s, BPF_CORE_READ(dentry, d_name.name));
+		dentry = parent;
+	}
+	h->flags |= F_EXE_CUT;
+}
+
+/* Appends the components of the cgroup's path in the default (v2) hierarchy,
+ * leaf first.
+ */
+static __noinline void put_cgroup(struct scratch *s, struct task_struct *task)
+{
+	struct kernfs_node *kn = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
+	struct head *h = (struct head *)s->buf;
+	__u64 stop = s->end + PATH_KEEP - NAME_LEN;
+
+	for (int i = 0; i < CGROUP_PARTS; i++) {
+		struct kernfs_node *parent;
+
+		if (bpf_core_field_exists(kn->__parent))
+			parent = BPF_CORE_READ(kn, __parent);
+		else
+			parent = BPF_CORE_READ((struct kernfs_node___510 *)kn, parent);
+		if (!parent) /* the root, whose name is empty */
+			return;
+		if (READ_ONCE(s->end) > stop)
+			break;
+		put_name(s, BPF_CORE_READ(kn, name));
+		kn = parent;
+	}
+	h->flags |= F_CGROUP_CUT;
+}
+
+static __noinline void put_ancestors(struct scratch *s, struct task_struct *task)
+{
+	struct head *h = (struct head *)s->buf;
+
+	h->nancestors = 0;
+	/* real_parent can be any thread of the parent. */
+	for (int i = 0; i < ANCESTORS; i++) {
+		struct actor *a = scratch_end(s);
+		struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
+		__u32 pid = BPF_CORE_READ(parent, tgid);
+
+		if (!pid) /* pid 1 and kthreadd descend from the idle task, pid 0 */
+			return;
+		a->pid = pid;
+		BPF_CORE_READ_INTO(&a->comm, parent, comm);
+		s->end += sizeof(*a);
+		h->nancestors++;
+		task = parent;
+	}
+	h->flags |= F_ANCESTORS_CUT;
+}
+
+static __always_inline struct pid_namespace *active_pid_ns(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct pid_namespace *ns = NULL;
+	void *upid;
+
+	/* task_active_pid_ns(): thread_pid->numbers[level].ns */
+	upid = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+	       (__u64)level * bpf_core_type_size(struct upid) +
+	       bpf_core_field_offset(struct upid, ns);
+	if (pid)
+		bpf_probe_read_kernel(&ns, sizeof(ns), upid);
+	return ns;
+}
+
+/* The namespaces that the task is in. */
+static __always_inline void task_ns_ids(struct task_struct *task, __u32 ids[NS_KINDS])
+{
+	struct nsproxy *p = BPF_CORE_READ(task, nsproxy);
+
+	ids[NS_UTS] = BPF_CORE_READ(p, uts_ns, ns.inum);
+	ids[NS_IPC] = BPF_CORE_READ(p, ipc_ns, ns.inum);
+	ids[NS_MNT] = BPF_CORE_READ(p, mnt_ns, ns.inum);
+	ids[NS_PID] = BPF_CORE_READ(active_pid_ns(task), ns.inum);
+	ids[NS_NET] = BPF_CORE_READ(p, net_ns, ns.inum);
+	ids[NS_TIME] = BPF_CORE_READ(p, time_ns, ns.inum);
+	ids[NS_CGROUP] = BPF_CORE_READ(p, cgroup_ns, ns.inum);
+	ids[NS_USER] = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+}
+
+/* Fills w, but for its namespaces, and appends ancestors, exe, args and cgroup. */
+static __noinline void put_who(struct scratch *s, struct who *w)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct head *h = (struct head *)s->buf;
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	__u64 start;
+
+	w->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
+	w->pid = BPF_CORE_READ(task, tgid);
+	w->tid = BPF_CORE_READ(task, pid);
+	w->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	w->uid = BPF_CORE_READ(task, cred, uid.val);
+	w->gid = BPF_CORE_READ(task, cred, gid.val);
+	__builtin_memset(w->pad, 0, sizeof(w->pad));
+	w->loginuid = 0;
+	w->sessionid = 0;
+	if (bpf_core_field_exists(task->loginuid)) {
+		w->loginuid = BPF_CORE_READ(task, loginuid.val);
+		w->sessionid = BPF_CORE_READ(task, sessionid);
+		if (w->loginuid != (__u32)-1)
+			h->flags |= F_LOGINUID;
+	}
+	BPF_CORE_READ_INTO(&w->comm, task, comm);
+	w->tty[0] = 0;
+	BPF_CORE_READ_STR_INTO(&w->tty, task, signal, tty, name);
+
+	put_ancestors(s, task);
+
+	start = s->end;
+	w->args_len = 0;
+	if (mm) {
+		struct file *exe = BPF_CORE_READ(mm, exe_file);
+
+		if (exe)
+			put_path(s, exe);
+	}
+	w->exe_len = s->end - start;
+
+	if (mm) {
+		__u64 arg_start = BPF_CORE_READ(mm, arg_start);
+		__u64 size = BPF_CORE_READ(mm, arg_end) - arg_start;
+
+		if (size > ARGS_LEN) {
+			size = ARGS_LEN;
+			h->flags |= F_ARGS_CUT;
+		}
+		w->args_len = put_user(s, (void *)arg_start, size);
+		if (size && !w->args_len)
+			h->flags |= F_ARGS_MISSING;
+	}
+
+	start = s->end;
+	put_cgroup(s, task);
+	w->cgroup_len = s->end - start;
+}
+
+#endif

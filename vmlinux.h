@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The kernel types that bpf/ reads, and of each only the members that it
+ * reads.
+ *
+ * Every struct below carries preserve_access_index, so clang records each
+ * access by name and the loader relocates it to the running kernel's layout
+ * (CO-RE): offsets, order and missing members do not matter here, names and
+ * kinds of types do. That is why this file can be short and is written by hand
+ * instead of being the 100,000 lines of
+ *
+ *	bpftool btf dump file /sys/kernel/btf/vmlinux format c
+ *
+ * To extend it, run that command on the oldest and on the newest supported
+ * kernel, copy the member by name, and put what differs between the two into a
+ * type with a triple-underscore suffix (struct ns_common___618), which CO-RE
+ * ignores when it matches names. Read such members only behind
+ * bpf_core_field_exists().
+ *
+ * What is not relocated, because it is ABI: integers, the map types, the
+ * registers of amd64 and arm64, system call tracepoint records, bpf_sysctl.
+ */
+#ifndef __VMLINUX_H__
+#define __VMLINUX_H__
+
+typedef unsigned char __u8;
+typedef short int __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long int __s64;
+typedef unsigned long long __u64;
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __s32 s32;
+typedef __u32 u32;
+typedef __s64 s64;
+typedef __u64 u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+typedef unsigned long size_t;
+
+enum { false = 0, true = 1 };
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
+enum { BPF_F_MMAPABLE = 1 << 10 };
+
+/* Looked up by name in the running kernel, to learn whether it has the helper. */
+enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175, /* 5.15 */
+};
+
+/* Registers at the entry of a system call or a probed function: ABI. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx;
+	unsigned long r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	__u64 regs[31];
+	__u64 sp, pc, pstate;
+};
+struct pt_regs {
+	union {
+		struct user_pt_regs user_regs;
+		struct {
+			__u64 regs[31];
+			__u64 sp, pc, pstate;
+		};
+	};
+	__u64 orig_x0;
+	__s32 syscallno;
+	__u32 unused2;
+};
+#else
+#error "nstrace supports amd64 and arm64"
+#endif
+
+/* include/uapi/linux/bpf.h: the context of a cgroup/sysctl program. */
+struct bpf_sysctl {
+	__u32 write;
+	__u32 file_pos;
+};
+
+/* include/trace/events/syscalls.h: events/syscalls/sys_{enter,exit}_<name>,
+ * the same layout for every system call.
+ */
+struct trace_event_raw_sys_enter {
+	__u64 ent; /* struct trace_entry */
+	long id;
+	unsigned long args[6];
+};
+struct trace_event_raw_sys_exit {
+	__u64 ent;
+	long id;
+	long ret;
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+typedef struct {
+	__u32 val;
+} kuid_t, kgid_t;
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+/* --- files --- */
+
+struct qstr {
+	const unsigned char *name;
+};
+struct super_block {
+	unsigned long s_magic;
+};
+struct inode {
+	struct super_block *i_sb;
+	void *i_private;
+};
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+};
+struct vfsmount {
+	struct dentry *mnt_root;
+};
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+};
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+struct files_struct {
+	struct fdtable *fdt;
+};
+struct kiocb {
+	struct file *ki_filp;
+};
+struct iovec {
+	void *iov_base;
+	size_t iov_len;
+};
+/* The kind of iterator is iter_type from 5.14 on, `type` with the direction in
+ * bit 0 before; __iov was iov before 6.4, ubuf came with 6.0.
+ */
+struct iov_iter {
+	size_t iov_offset;
+	size_t count;
+	const struct iovec *__iov;
+	void *ubuf;
+	u8 iter_type;
+};
+struct iov_iter___510 {
+	unsigned int type;
+	const struct iovec *iov;
+};
+enum iter_type {
+	ITER_IOVEC,
+	ITER_UBUF,
+};
+
+/* --- namespaces --- */
+
+/* inum in every kernel; ns_id from 6.18 (6.19: inside an unnamed struct
+ * ns_tree), ns_type from 6.18.
+ */
+struct ns_common {
+	unsigned int inum;
+};
+struct ns_common___618 {
+	u32 ns_type;
+	u64 ns_id;
+};
+struct proc_ns_operations {
+	const char *name;
+	int type;
+};
+struct ns_common___510 {
+	const struct proc_ns_operations *ops;
+};
+struct user_namespace {
+	struct user_namespace *parent;
+	struct ns_common ns;
+};
+
+struct ctl_dir;
+struct ctl_table {
+	const char *procname;
+	void *data;
+	int maxlen;
+};
+struct ctl_table_set;
+struct ctl_table_root;
+struct ctl_table_header {
+	struct ctl_table *ctl_table;
+	struct ctl_table_root *root;
+	struct ctl_table_set *set;
+	struct ctl_dir *parent;
+};
+struct ctl_dir {
+	struct ctl_table_header header;
+};
+struct ctl_table_set {
+	struct ctl_dir dir;
+};
+struct ctl_table_root {
+	struct ctl_table_set default_set;
+};
+
+/* The sets that hold one namespace's parameters: user.* (all kernels), net.*
+ * (all), ipc's kernel.* and fs.mqueue.* (6.0), kernel.pid_max (6.14).
+ */
+struct user_namespace___set {
+	struct ctl_table_set set;
+};
+struct uts_namespace {
+	struct user_namespace *user_ns;
+	struct ns_common ns;
+};
+struct ipc_namespace {
+	struct user_namespace *user_ns;
+	struct ns_common ns;
+};
+struct ipc_namespace___set {
+	struct ctl_table_set mq_set;
+	struct ctl_table_set ipc_set;
+};
+/* seq: 6.17 and before; ns_id took its place. */
+struct mnt_namespace {
+	struct ns_common ns;
+	struct user_namespace *user_ns;
+};
+struct mnt_namespace___seq {
+	u64 seq;
+};
+struct pid_namespace {
+	struct user_namespace *user_ns;
+	struct ns_common ns;
+};
+struct pid_namespace___set {
+	struct ctl_table_set set;
+};
+/* net_cookie is an atomic64_t, filled lazily, in 5.10 and a u64 from 5.12. */
+struct net {
+	struct user_namespace *user_ns;
+	struct ns_common ns;
+	struct ctl_table_set sysctls;
+	u64 net_cookie;
+};
+struct net___510 {
+	atomic64_t net_cookie;
+};
+struct time_namespace {
+	struct user_namespace *user_ns;
+	struct ns_common ns;
+};
+struct cgroup_namespace {
+	struct ns_common ns;
+	struct user_namespace *user_ns;
+};
+struct nsproxy {
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
+	struct mnt_namespace *mnt_ns;
+	struct pid_namespace *pid_ns_for_children;
+	struct net *net_ns;
+	struct time_namespace *time_ns;
+	struct time_namespace *time_ns_for_children;
+	struct cgroup_namespace *cgroup_ns;
+};
+
+/* --- processes --- */
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+struct pid {
+	unsigned int level;
+	struct hlist_head tasks[4];
+	struct upid numbers[1];
+};
+struct cred {
+	kuid_t uid;
+	kgid_t gid;
+	struct user_namespace *user_ns;
+};
+struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
+	struct file *exe_file;
+};
+struct tty_struct {
+	char name[64];
+};
+struct signal_struct {
+	struct tty_struct *tty;
+	atomic_t live;
+};
+/* kernfs_node.parent became __parent in 6.16. */
+struct kernfs_node {
+	struct kernfs_node *__parent;
+	const char *name;
+};
+struct kernfs_node___510 {
+	struct kernfs_node *parent;
+};
+struct cgroup {
+	struct kernfs_node *kn;
+};
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+struct task_struct {
+	unsigned int flags;
+	int pid;
+	int tgid;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	u64 start_boottime;
+	const struct cred *cred;
+	char comm[16];
+	struct nsproxy *nsproxy;
+	struct pid *thread_pid;
+	struct hlist_node pid_links[4];
+	struct mm_struct *mm;
+	struct files_struct *files;
+	struct signal_struct *signal;
+	struct css_set *cgroups;
+	void *stack;
+	/* CONFIG_AUDIT */
+	kuid_t loginuid;
+	unsigned int sessionid;
+};
+struct kernel_clone_args {
+	u64 flags;
+};
+
+/* kernel/bpf/cgroup.c: what a cgroup/sysctl program's context really is. */
+struct bpf_sysctl_kern {
+	struct ctl_table_header *head;
+	struct ctl_table *table;
+};
+struct proc_inode {
+	struct ctl_table_header *sysctl;
+	struct ctl_table *sysctl_entry;
+	struct inode vfs_inode;
+};
+
+struct seq_file;
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+#pragma clang attribute pop
+
+#endif /* __VMLINUX_H__ */

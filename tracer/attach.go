@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/nstrace/nstrace/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnsupported means that this host cannot run nstrace as asked: no privilege,
+// no BTF, a kernel that is too old, or none of the ways to attach.
+var ErrUnsupported = errors.New("this host can't")
+
+// maxActive is how many tasks can be inside one kretprobed function before the
+// kernel misses the end of a call. Its default, ten or two a CPU, is less than
+// the containers that start at once on a small host.
+const maxActive = 1024
+
+// kernel is what the running kernel offers.
+type kernel struct {
+	btf        *btf.Spec
+	cache      *btf.Cache // so that it is read once
+	mounts     *mounts
+	fentry     error // nil, or why not
+	kprobe     error
+	tracepoint error
+	cgroup     error
+}
+
+// openKernel finds out what the running kernel offers. It fails with
+// ErrUnsupported only where nothing can work.
+func openKernel(m *mounts) (*kernel, error) {
+	k := &kernel{mounts: m}
+	if err := probeBPF(); err != nil {
+		return nil, err
+	}
+	var err error
+	k.cache = btf.NewCache()
+	if k.btf, err = k.cache.Kernel(); err != nil {
+		return nil, fmt.Errorf("%w: the kernel has no type information (%v): it takes Linux 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y", ErrUnsupported, err)
+	}
+	// First: cilium/ebpf remembers where it found tracefs, or that it did not.
+	k.tracepoint = m.tracefs()
+	k.fentry = k.probeFentry()
+	k.kprobe = k.probeKprobe()
+	_, k.cgroup = m.cgroup2()
+	return k, nil
+}
+
+// liftMemlock lifts the limit on locked memory, which 5.10 charges maps against,
+// together with those of all the user's other processes. Later kernels do not,
+// and then it does not matter that only the privileged may lift it. The function
+// that it returns puts the limit back: a traced command inherits it.
+func liftMemlock() (restore func()) {
+	var was unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &was) != nil {
+		return func() {}
+	}
+	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &was) }
+}
+
+// probeBPF tells a refusal of bpf(2) itself from all else that can go wrong
+// later.
+func probeBPF() error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "nstrace_probe", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
+	switch {
+	case err == nil:
+		return m.Close()
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: bpf(2) is refused (%v): run as root, or give CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN; in a container also allow bpf in its seccomp profile", ErrUnsupported, short(err))
+	default:
+		return fmt.Errorf("%w: the kernel has no BPF ring buffer (%v): it takes Linux 5.10 or newer", ErrUnsupported, err)
+	}
+}
+
+var returnZero = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
+
+// probeTarget is a function to try an attachment on: unshare(2) exists in every
+// supported kernel and is rarely called.
+const probeTarget = "ksys_unshare"
+
+// probeFentry attaches an empty program: some kernels, among them those of
+// microVMs, load tracing programs and refuse trampolines.
+func (k *kernel) probeFentry() error {
+	const name = "nstrace_probe"
+	coll, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{name: {
+			Name: name, Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry,
+			AttachTo: probeTarget, License: "Dual BSD/GPL", Instructions: returnZero,
+		}},
+	}, ebpf.CollectionOptions{Cache: k.cache})
+	if err != nil {
+		return fmt.Errorf("the kernel refuses fentry programs: %w", short(err))
+	}
+	defer coll.Close()
+	prog := coll.Programs[name]
+	l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+	if err != nil {
+		return fmt.Errorf("the kernel refuses to attach fentry programs: %w", short(err))
+	}
+	return l.Close()
+}
+
+func (k *kernel) probeKprobe() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "nstrace_probe", Type: ebpf.Kprobe, License: "Dual BSD/GPL", Instructions: returnZero,
+	})
+	if err != nil {
+		return fmt.Errorf("the kernel refuses kprobe programs: %w", short(err))
+	}
+	defer prog.Close()
+	l, err := link.Kprobe(probeTarget, prog, nil)
+	if err != nil {
+		return fmt.Errorf("the kernel has no kprobes: %w", short(err))
+	}
+	return l.Close()
+}
+
+// short leaves the kernel's word of an error that cilium/ebpf wraps many times.
+func short(err error) error {
+	var ve *ebpf.VerifierError
+	if errors.As(err, &ve) && ve.Cause != nil {
+		err = ve.Cause
+	}
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}
+
+func (k *kernel) offers(b Backend) error {
+	switch b {
+	case Fentry:
+		return k.fentry
+	case Kprobe:
+		return k.kprobe
+	default:
+		return nil // a tracepoint way can consist of cgroup/sysctl alone
+	}
+}
+
+// hasFunc says whether the kernel has a function that can be probed by name.
+func (k *kernel) hasFunc(name string) bool {
+	var f *btf.Func
+	return k.btf.TypeByName(name, &f) == nil
+}
+
+// hasNSID says whether each namespace has an id that is unique among those of all
+// types (ns_common.ns_id, 6.18; in an unnamed struct from 6.19).
+func (k *kernel) hasNSID() bool {
+	var ns *btf.Struct
+	return k.btf.TypeByName("ns_common", &ns) == nil && hasMember(ns.Members, "ns_id")
+}
+
+func hasMember(members []btf.Member, name string) bool {
+	return slices.ContainsFunc(members, func(m btf.Member) bool {
+		if m.Name != "" {
+			return m.Name == name
+		}
+		switch t := btf.UnderlyingType(m.Type).(type) {
+		case *btf.Struct:
+			return hasMember(t.Members, name)
+		case *btf.Union:
+			return hasMember(t.Members, name)
+		}
+		return false
+	})
+}
+
+// can says why a program cannot be used, nil if nothing is known against it.
+func (k *kernel) can(p *ebpf.ProgramSpec) error {
+	switch p.Type {
+	case ebpf.Tracing:
+		if p.AttachType != ebpf.AttachTraceRawTp && p.AttachType != ebpf.AttachTraceIter && !k.hasFunc(p.AttachTo) {
+			return fmt.Errorf("the kernel has no function %s", p.AttachTo)
+		}
+	case ebpf.Kprobe:
+		if !k.hasFunc(p.AttachTo) {
+			return fmt.Errorf("the kernel has no function %s", p.AttachTo)
+		}
+	case ebpf.TracePoint:
+		return k.tracepoint
+	case ebpf.CGroupSysctl:
+		return k.cgroup
+	}
+	return nil
+}
+
+// A choice is how one observation is to be attached.
+type choice struct {
+	obs      *observation
+	way      *way // nil: not at all
+	programs []string
+	reasons  []string // why earlier ways were not taken
+}
+
+// choose picks the first way of the observation that the kernel offers and that
+// is not in refused.
+func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec, refused map[string]error) choice {
+	c := choice{obs: o}
+	for i := range o.ways {
+		w := &o.ways[i]
+		if force != Auto && w.backend != force {
+			continue
+		}
+		if err := k.offers(w.backend); err != nil {
+			c.reasons = append(c.reasons, err.Error())
+			continue
+		}
+		for _, set := range w.programs {
+			err := k.usable(set, spec, refused)
+			if err == nil {
+				c.way, c.programs = w, slices.Clone(set)
+				for _, name := range w.optional {
+					if k.usable([]string{name}, spec, refused) == nil {
+						c.programs = append(c.programs, name)
+					}
+				}
+				return c
+			}
+			c.reasons = append(c.reasons, err.Error())
+		}
+	}
+	return c
+}
+
+func (k *kernel) usable(programs []string, spec *ebpf.CollectionSpec, refused map[string]error) error {
+	for _, name := range programs {
+		if err := refused[name]; err != nil {
+			return err
+		}
+		if err := k.can(spec.Programs[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hook names an attachment as the field does: fexit/ksys_unshare.
+func hook(p *ebpf.ProgramSpec) string {
+	return strings.TrimSuffix(p.SectionName, "/")
+}
+
+// report says how the observation is attached.
+func (c *choice) report(spec *ebpf.CollectionSpec) Observation {
+	o := Observation{Name: c.obs.name, Backend: string(None)}
+	if c.way == nil {
+		o.Missing = []string{strings.Join(append([]string{"all of it"}, c.reasons...), ": ")}
+		return o
+	}
+	o.Backend = string(c.way.backend)
+	for _, name := range c.programs {
+		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
+	}
+	o.Missing = c.way.missing
+	return o
+}
+
+// An attachError says which program the kernel refused.
+type attachError struct {
+	program, hook string
+	err           error
+}
+
+func (e *attachError) Error() string { return fmt.Sprintf("the kernel refuses %s: %v", e.hook, e.err) }
+func (e *attachError) Unwrap() error { return e.err }
+
+// attach attaches one loaded program as its section says.
+func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program) (link.Link, error) {
+	var l link.Link
+	var err error
+	switch spec.Type {
+	case ebpf.Tracing:
+		l, err = link.AttachTracing(link.TracingOptions{Program: prog})
+	case ebpf.Kprobe:
+		if strings.HasPrefix(spec.SectionName, "kretprobe/") {
+			opts := &link.KprobeOptions{}
+			if k.tracepoint == nil { // more than the default takes tracefs
+				opts.RetprobeMaxActive = maxActive
+			}
+			l, err = link.Kretprobe(spec.AttachTo, prog, opts)
+		} else {
+			l, err = link.Kprobe(spec.AttachTo, prog, nil)
+		}
+	case ebpf.TracePoint:
+		group, event, _ := strings.Cut(spec.AttachTo, "/")
+		l, err = link.Tracepoint(group, event, prog, nil)
+	case ebpf.CGroupSysctl:
+		var path string
+		if path, err = k.mounts.cgroup2(); err == nil {
+			l, err = link.AttachCgroup(link.CgroupOptions{Path: path, Attach: ebpf.AttachCGroupSysctl, Program: prog})
+		}
+	default:
+		err = fmt.Errorf("no way to attach a %s program", spec.Type)
+	}
+	if err != nil {
+		return nil, &attachError{program: name, hook: hook(spec), err: err}
+	}
+	return l, nil
+}
+
+// loaded is a set of programs in the kernel.
+type loaded struct {
+	coll  *ebpf.Collection
+	spec  *ebpf.CollectionSpec
+	links map[string]link.Link // kept: a link that nobody refers to is closed
+	picks []choice
+}
+
+// load chooses, loads and attaches. A program that the kernel refuses after all
+// counts as not offered, and the choice is made again.
+func (k *kernel) load(o *Options) (*loaded, error) {
+	refused := map[string]error{}
+	for {
+		l, err := k.tryLoad(o, refused)
+		if err == nil {
+			if err = k.attachAll(l, o); err == nil {
+				return l, nil
+			}
+			l.close()
+		}
+		var ae *attachError
+		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(followPrograms, ae.program) {
+			return nil, err
+		}
+		refused[ae.program] = ae
+	}
+}
+
+func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) {
+	spec, err := bpf.LoadNstrace()
+	if err != nil {
+		return nil, err
+	}
+	l := &loaded{spec: spec, links: map[string]link.Link{}}
+	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
+	writeResult, any := true, false
+	for i := range observations {
+		obs := &observations[i]
+		if !obs.wants(o.Filter.Types) {
+			continue
+		}
+		c := k.choose(obs, o.Backend, spec, refused)
+		l.picks = append(l.picks, c)
+		for _, name := range c.programs {
+			keep[name] = true
+		}
+		if c.way != nil {
+			any = true
+			if obs.name == "sysctl" {
+				writeResult = c.way.backend != Tracepoint
+			}
+		}
+	}
+	if !any {
+		why := "none of what was asked for can be attached"
+		if len(l.picks) > 0 && len(l.picks[0].reasons) > 0 {
+			why = strings.Join(l.picks[0].reasons, "; ")
+		}
+		return nil, fmt.Errorf("%w: %s", ErrUnsupported, why)
+	}
+	if o.Follow {
+		for _, name := range followPrograms {
+			keep[name] = true
+		}
+	}
+	for name := range spec.Programs {
+		if !keep[name] {
+			delete(spec.Programs, name)
+		}
+	}
+	if err := o.set(spec, writeResult); err != nil {
+		return nil, err
+	}
+	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache}); err != nil {
+		return nil, loadError(spec, err)
+	}
+	if err := o.fill(l.coll); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// release frees what only loading needs.
+func (l *loaded) release() { l.spec = nil }
+
+// attachAll attaches what was loaded, the ends of calls before their beginnings:
+// an end without its beginning is ignored, a beginning whose end is missed is
+// counted as lost.
+func (k *kernel) attachAll(l *loaded, o *Options) error {
+	var names []string
+	if o.Follow {
+		names = append(names, followPrograms...)
+	}
+	for _, c := range l.picks {
+		names = append(names, c.programs...)
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return endsFirst(a) - endsFirst(b) })
+	for _, name := range names {
+		lk, err := k.attach(name, l.spec.Programs[name], l.coll.Programs[name])
+		if err != nil {
+			return err
+		}
+		l.links[name] = lk
+	}
+	return nil
+}
+
+func endsFirst(program string) int {
+	for _, end := range []string{"fexit", "kretprobe", "_exit"} {
+		if strings.Contains(program, end) {
+			return 0
+		}
+	}
+	return 1
+}
+
+// loadError finds the program that a collection did not load for, by loading
+// each alone.
+func loadError(spec *ebpf.CollectionSpec, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: the kernel refuses nstrace's programs (%v)", ErrUnsupported, short(err))
+	}
+	for name, prog := range spec.Programs {
+		one := spec.Copy()
+		one.Programs = map[string]*ebpf.ProgramSpec{name: one.Programs[name]}
+		coll, err := ebpf.NewCollection(one)
+		if err != nil {
+			return &attachError{program: name, hook: hook(prog), err: err}
+		}
+		coll.Close()
+	}
+	return fmt.Errorf("load BPF programs: %w", err)
+}
+
+// detach stops new records; those in the ring stay. The kernel waits a grace
+// period for most links, so they are closed side by side; kretprobes are not, for
+// they can be tracefs's, which only this thread may see.
+func (l *loaded) detach() error {
+	errs := make(chan error, len(l.links))
+	var wg sync.WaitGroup
+	for name, lk := range l.links {
+		closeLink := func() {
+			if err := lk.Close(); err != nil {
+				errs <- fmt.Errorf("detach %s: %w", name, err)
+			}
+		}
+		if strings.HasPrefix(name, "kretprobe") {
+			closeLink()
+		} else {
+			wg.Go(closeLink)
+		}
+	}
+	wg.Wait()
+	close(errs)
+	clear(l.links)
+	var all error
+	for err := range errs {
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
+func (l *loaded) close() error {
+	err := l.detach()
+	if l.coll != nil {
+		l.coll.Close()
+	}
+	return err
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"github.com/nstrace/nstrace/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// ErrRecord means that a record from the kernel is not what record.h says.
+var ErrRecord = errors.New("malformed record")
+
+// nsTypes gives the name of each enum ns_kind.
+var nsTypes = [...]NSType{
+	bpf.NstraceNsKindNS_UTS:    "uts",
+	bpf.NstraceNsKindNS_IPC:    "ipc",
+	bpf.NstraceNsKindNS_MNT:    "mnt",
+	bpf.NstraceNsKindNS_PID:    "pid",
+	bpf.NstraceNsKindNS_NET:    "net",
+	bpf.NstraceNsKindNS_TIME:   "time",
+	bpf.NstraceNsKindNS_CGROUP: "cgroup",
+	bpf.NstraceNsKindNS_USER:   "user",
+}
+
+// NSTypes returns the namespace types in the order of lsns(8)'s documentation.
+func NSTypes() []NSType {
+	return []NSType{"mnt", "net", "ipc", "user", "pid", "uts", "cgroup", "time"}
+}
+
+func nsType(kind uint8) NSType {
+	if int(kind) < len(nsTypes) {
+		return nsTypes[kind]
+	}
+	return ""
+}
+
+var viaNames = [...]string{
+	bpf.NstraceCallViaVIA_NONE:    "",
+	bpf.NstraceCallViaVIA_CLONE:   "clone",
+	bpf.NstraceCallViaVIA_CLONE3:  "clone3",
+	bpf.NstraceCallViaVIA_UNSHARE: "unshare",
+	bpf.NstraceCallViaVIA_SETNS:   "setns",
+	bpf.NstraceCallViaVIA_WRITE:   "write",
+}
+
+// A record is one record of the ring, taken apart but not yet explained: its
+// slices lie in the ring reader's buffer and last until the next read.
+type record struct {
+	head      bpf.NstraceHead
+	who       bpf.NstraceWho
+	ns        bpf.NstraceNsRecord
+	sysctl    bpf.NstraceSysctlRecord
+	destroy   bpf.NstraceDestroyRecord
+	changes   []bpf.NstraceNsChange
+	ancestors []bpf.NstraceActor
+
+	exe, args, cgroup           []byte
+	name, old, new, raw, afterV []byte
+}
+
+// cut takes n bytes off b.
+func cut(b *[]byte, n int) ([]byte, error) {
+	if n > len(*b) {
+		return nil, fmt.Errorf("%w: a part of %d bytes, %d left", ErrRecord, n, len(*b))
+	}
+	part := (*b)[:n]
+	*b = (*b)[n:]
+	return part, nil
+}
+
+// fixed copies a struct of the wire off the front of b.
+func fixed[T any](b *[]byte, into *T) error {
+	part, err := cut(b, int(unsafe.Sizeof(*into)))
+	if err != nil {
+		return err
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(into)), len(part)), part)
+	return nil
+}
+
+// many copies n structs of the wire off the front of b, reusing into.
+func many[T any](b *[]byte, n int, into []T) ([]T, error) {
+	into = into[:0]
+	for range n {
+		var v T
+		if err := fixed(b, &v); err != nil {
+			return into, err
+		}
+		into = append(into, v)
+	}
+	return into, nil
+}
+
+// parse takes b apart. Every length is checked against what is there.
+func (r *record) parse(b []byte) error {
+	rest := b
+	peek := b
+	if err := fixed(&peek, &r.head); err != nil {
+		return err
+	}
+	if int(r.head.Size) != len(b) {
+		return fmt.Errorf("%w: it says %d bytes and has %d", ErrRecord, r.head.Size, len(b))
+	}
+	switch bpf.NstraceRecordKind(r.head.Kind) {
+	case bpf.NstraceRecordKindREC_NS_CREATE, bpf.NstraceRecordKindREC_NS_ENTER:
+		if err := fixed(&rest, &r.ns); err != nil {
+			return err
+		}
+		r.who = r.ns.Who
+		if err := r.parseWho(&rest); err != nil {
+			return err
+		}
+		var err error
+		r.changes, err = many(&rest, int(r.head.Nchanges), r.changes)
+		return err
+	case bpf.NstraceRecordKindREC_SYSCTL_WRITE:
+		if err := fixed(&rest, &r.sysctl); err != nil {
+			return err
+		}
+		r.who = r.sysctl.Who
+		if err := r.parseWho(&rest); err != nil {
+			return err
+		}
+		s := &r.sysctl
+		for _, p := range []struct {
+			part *[]byte
+			n    uint16
+		}{{&r.name, s.NameLen}, {&r.old, s.OldLen}, {&r.new, s.NewLen}, {&r.raw, s.RawLen}, {&r.afterV, s.AfterLen}} {
+			var err error
+			if *p.part, err = cut(&rest, int(p.n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case bpf.NstraceRecordKindREC_NS_DESTROY:
+		return fixed(&rest, &r.destroy)
+	case bpf.NstraceRecordKindREC_TASK_EXIT:
+		return nil
+	}
+	return fmt.Errorf("%w: kind %d", ErrRecord, r.head.Kind)
+}
+
+func (r *record) parseWho(rest *[]byte) (err error) {
+	if r.ancestors, err = many(rest, int(r.head.Nancestors), r.ancestors); err != nil {
+		return err
+	}
+	if r.exe, err = cut(rest, int(r.who.ExeLen)); err != nil {
+		return err
+	}
+	if r.args, err = cut(rest, int(r.who.ArgsLen)); err != nil {
+		return err
+	}
+	r.cgroup, err = cut(rest, int(r.who.CgroupLen))
+	return err
+}
+
+func (r *record) has(f bpf.NstraceRecordFlag) bool {
+	return r.head.Flags&uint16(f) != 0
+}
+
+// outcome returns what the record says of the call's result.
+func (r *record) outcome() (Outcome, string) {
+	switch {
+	case !r.has(bpf.NstraceRecordFlagF_RET_KNOWN):
+		return "", ""
+	case r.head.Ret < 0:
+		return Failure, errnoName(-r.head.Ret)
+	}
+	return Success, ""
+}
+
+func errnoName(errno int32) string {
+	if name := unix.ErrnoName(unix.Errno(errno)); name != "" {
+		return name
+	}
+	return fmt.Sprintf("E%d", errno)
+}
+
+// cString is the text of a fixed array of the wire, up to its first NUL.
+func cString(a []int8) string {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(a))), len(a))
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+// components splits what put_path() and its kin write: names leaf first, each
+// ended by a NUL.
+func components(b []byte) []string {
+	s := strings.TrimSuffix(string(b), "\x00")
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, "\x00")
+}
+
+// absPath turns components, leaf first, into an absolute path. cutOff says that
+// leading ones are missing.
+func absPath(b []byte, cutOff bool) string {
+	parts := components(b)
+	var sb strings.Builder
+	if cutOff {
+		sb.WriteString("...")
+	}
+	for i := len(parts) - 1; i >= 0; i-- {
+		sb.WriteByte('/')
+		sb.WriteString(parts[i])
+	}
+	return sb.String()
+}
+
+// sysctlName writes a parameter's path as sysctl(8) does: dots between the
+// components, and a slash where a component (eth0.100) has a dot itself.
+func sysctlName(parts []string) (name, file string) {
+	var n, f strings.Builder
+	f.WriteString("/proc/sys")
+	for i := len(parts) - 1; i >= 0; i-- {
+		f.WriteByte('/')
+		f.WriteString(parts[i])
+		if n.Len() > 0 {
+			n.WriteByte('.')
+		}
+		n.WriteString(strings.ReplaceAll(parts[i], ".", "/"))
+	}
+	return n.String(), f.String()
+}
+
+// argv splits a command line as it lies in memory.
+func argv(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import "time"
+
+// SchemaVersion is the version of the event that this package produces. Within
+// one version fields are added, never renamed or removed.
+const SchemaVersion = 1
+
+// Type names what an event reports. The part before the dot is its family.
+type Type string
+
+// Event types.
+const (
+	NamespaceCreate  Type = "namespace.create"
+	NamespaceEnter   Type = "namespace.enter"
+	NamespaceDestroy Type = "namespace.destroy"
+	SysctlWrite      Type = "sysctl.write"
+	TraceStart       Type = "trace.start"
+	TraceLoss        Type = "trace.loss"
+	TraceStop        Type = "trace.stop"
+)
+
+// Outcome says whether what the process asked for was done. It is empty where
+// the way an observation is attached cannot know.
+type Outcome string
+
+// Outcomes.
+const (
+	Success Outcome = "success"
+	Failure Outcome = "failure"
+)
+
+// Event is one line of nstrace's output. A nil pointer, an empty string and a
+// nil slice mean not known or not applicable, and are left out of the JSON;
+// numbers that can truly be zero are pointers for the same reason.
+//
+// Strings hold the bytes that the kernel held: they can contain control
+// characters and invalid UTF-8, and whoever prints them has to escape them.
+type Event struct {
+	V        int       `json:"v"`
+	Time     time.Time `json:"time"` // when it happened in the kernel, UTC
+	LastTime time.Time `json:"last_time,omitzero"`
+	Seq      uint64    `json:"seq"` // from 1, no gaps within one run
+	Host     string    `json:"host,omitempty"`
+	BootID   string    `json:"boot_id,omitempty"`
+	Type     Type      `json:"type"`
+	Outcome  Outcome   `json:"outcome,omitempty"`
+	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
+	Via      string    `json:"via,omitempty"`   // system call that caused it: clone, clone3, unshare, setns, write
+
+	Namespace *Namespace `json:"namespace,omitempty"`
+	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
+	Process   *Process   `json:"process,omitempty"`
+	ChildPID  uint32     `json:"child_pid,omitempty"` // in the host's PID namespace
+	Count     uint64     `json:"count,omitempty"`     // absent means 1
+
+	Loss  *Loss  `json:"loss,omitempty"`
+	Trace *Trace `json:"trace,omitempty"`
+}
+
+// NSType names a namespace type as lsns(8) does.
+type NSType string
+
+// Namespace is what an event acted on.
+type Namespace struct {
+	Type NSType `json:"type,omitempty"`
+	ID   uint32 `json:"id,omitempty"`  // inode number on nsfs, as in /proc/PID/ns
+	UID  string `json:"uid,omitempty"` // never reused within a boot
+	Name string `json:"name,omitempty"`
+	Host bool   `json:"host,omitempty"` // the host's own, that is pid 1's when nstrace started
+	From uint32 `json:"from,omitempty"` // for enter: the id left
+
+	UserNS uint32 `json:"user_ns,omitempty"` // id of the owning user namespace
+
+	// For destroy, where known.
+	Created    time.Time `json:"created,omitzero"`
+	LifetimeMS *int64    `json:"lifetime_ms,omitempty"`
+	Creator    *Actor    `json:"creator,omitempty"`
+	// Detected is "scan" where the end was found by looking (or by another
+	// namespace having the number) rather than reported by the kernel: time is
+	// then when it was noticed.
+	Detected string `json:"detected,omitempty"`
+}
+
+// Actor is a process in one line.
+type Actor struct {
+	PID  uint32 `json:"pid"`
+	Comm string `json:"comm"`
+}
+
+// Sysctl is a kernel parameter and what a write did to it. Old, New and After
+// are nil where not known; an empty value is a pointer to an empty string.
+type Sysctl struct {
+	Name      string     `json:"name"`            // as sysctl(8) writes it
+	Path      string     `json:"path"`            // below /proc/sys, absolute
+	Old       *string    `json:"old,omitempty"`   // before the write, as read(2) would give it, without the last newline
+	New       *string    `json:"new,omitempty"`   // as written, without the last newline
+	After     *string    `json:"after,omitempty"` // once the write was done
+	Namespace *Namespace `json:"namespace,omitempty"`
+	Truncated bool       `json:"truncated,omitempty"` // a value is longer than the 1024 bytes kept
+}
+
+// Process is who acted, as the kernel knew it when the event happened.
+// PIDs are those of the host's PID namespace.
+type Process struct {
+	PID       uint32            `json:"pid"`
+	TID       uint32            `json:"tid"`
+	StartTime time.Time         `json:"start_time,omitzero"`
+	Comm      string            `json:"comm"`
+	Exe       string            `json:"exe,omitempty"`
+	Args      []string          `json:"args,omitempty"`
+	PPID      uint32            `json:"ppid"` // 0 for pid 1, kthreadd and children of another PID namespace's parent
+	UID       uint32            `json:"uid"`
+	GID       uint32            `json:"gid"`
+	User      string            `json:"user,omitempty"`
+	LoginUID  *uint32           `json:"login_uid,omitempty"`
+	LoginUser string            `json:"login_user,omitempty"`
+	SessionID *uint32           `json:"session_id,omitempty"` // the audit session
+	TTY       string            `json:"tty,omitempty"`
+	Cgroup    string            `json:"cgroup,omitempty"` // path in the cgroup v2 hierarchy
+	NS        map[NSType]uint32 `json:"ns,omitempty"`     // type to id, before the event
+	Ancestors []Actor           `json:"ancestors,omitempty"`
+}
+
+// Loss says what did not reach the stream.
+type Loss struct {
+	Records map[Type]uint64 `json:"records"` // how many of which type
+	Reason  string          `json:"reason"`  // ring_full, missed
+	From    time.Time       `json:"from,omitzero"`
+	To      time.Time       `json:"to,omitzero"`
+}
+
+// Trace describes the run itself.
+type Trace struct {
+	Version      string        `json:"version,omitempty"`
+	Kernel       string        `json:"kernel,omitempty"`
+	Arch         string        `json:"arch,omitempty"`
+	Observations []Observation `json:"observations,omitempty"` // for trace.start
+	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
+}
+
+// Observation says how one thing that nstrace watches is attached.
+type Observation struct {
+	Name    string   `json:"name"`
+	Backend string   `json:"backend"`           // fentry, kprobe, tracepoint, or none
+	Hooks   []string `json:"hooks,omitempty"`   // such as fexit/ksys_unshare
+	Missing []string `json:"missing,omitempty"` // what this way cannot see
+}
+
+// Totals closes a run's books: Seen = Written + Filtered + Lost.
+type Totals struct {
+	Seen       uint64 `json:"seen"`
+	Written    uint64 `json:"written"`
+	Filtered   uint64 `json:"filtered"`
+	Lost       uint64 `json:"lost"`
+	DurationMS int64  `json:"duration_ms"`
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostInfo says where the events come from.
+type hostInfo struct {
+	host, bootID, kernel string
+}
+
+func readHost() hostInfo {
+	var h hostInfo
+	h.host, _ = os.Hostname()
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		h.bootID = string(bytes.TrimSpace(b))
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		h.kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	return h
+}
+
+// clock turns the kernel's CLOCK_BOOTTIME into wall time. The distance between
+// the two moves when somebody sets the clock, or slews it.
+type clock struct {
+	offset int64  // CLOCK_REALTIME - CLOCK_BOOTTIME, ns
+	first  int64  // what it was at the start
+	synced uint64 // when it was measured last, CLOCK_BOOTTIME
+}
+
+// syncEvery is how long a measured distance is believed.
+const syncEvery = uint64(time.Second)
+
+// jitter is how far two measures of the distance can be apart though the clocks
+// ran alike. Times would jump back and forth by it if each were believed.
+const jitter = int64(100 * time.Microsecond)
+
+// syncAt measures the distance anew if the last measure is too old at the time now.
+func (c *clock) syncAt(now uint64) {
+	if now > c.synced+syncEvery || c.synced == 0 {
+		c.synced = now
+		c.sync()
+	}
+}
+
+// sync measures the distance anew; of three tries the one least disturbed by a
+// preemption counts.
+func (c *clock) sync() {
+	best, offset := int64(1<<62), int64(0)
+	for range 3 {
+		var before, real, after unix.Timespec
+		unix.ClockGettime(unix.CLOCK_BOOTTIME, &before)
+		unix.ClockGettime(unix.CLOCK_REALTIME, &real)
+		unix.ClockGettime(unix.CLOCK_BOOTTIME, &after)
+		if d := after.Nano() - before.Nano(); d < best {
+			best = d
+			offset = real.Nano() - (before.Nano() + d/2)
+		}
+	}
+	if c.first == 0 {
+		c.first = offset
+	}
+	if d := offset - c.offset; d > jitter || d < -jitter {
+		c.offset = offset
+	}
+}
+
+// start is when a process started. With its pid it identifies the process, so it
+// must not move with the clock.
+func (c *clock) start(boot uint64) time.Time {
+	return time.Unix(0, int64(boot)+c.first).UTC()
+}
+
+func (c *clock) wall(boot uint64) time.Time {
+	if boot == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(boot)+c.offset).UTC()
+}
+
+func bootNow() uint64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return uint64(ts.Nano())
+}
+
+// users resolves user ids, once each: a failed look-up is remembered as well, so
+// that an event never waits twice for a slow directory.
+type users map[uint32]string
+
+func (u users) name(uid uint32) string {
+	name, ok := u[uid]
+	if !ok {
+		if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
+			name = found.Username
+		}
+		u[uid] = name
+	}
+	return name
+}
+
+// clockTick is USER_HZ, which the kernel fixes at 100 on amd64 and arm64.
+const clockTick = time.Second / 100
+
+// argsFromProc reads a command line whose page was not in memory at the event.
+// start guards against another process that has the pid by now.
+func argsFromProc(pid uint32, start uint64) []byte {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	// Field 22, counted behind the command name, which can hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return nil
+	}
+	ticks, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil || ticks != start/uint64(clockTick) {
+		return nil
+	}
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil
+	}
+	return args
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nstrace/nstrace/bpf"
+)
+
+// Reasons of a trace.loss.
+const (
+	LossRingFull = "ring_full" // more was offered than read: a larger --ring-size holds more
+	LossMissed   = "missed"    // the kernel could not run a program, or had no room to keep a call's state
+)
+
+// kindTypes gives the event that each record kind stands for; the kinds that
+// stand for none are left out.
+var kindTypes = map[bpf.NstraceRecordKind]Type{
+	bpf.NstraceRecordKindREC_NS_CREATE:    NamespaceCreate,
+	bpf.NstraceRecordKindREC_NS_ENTER:     NamespaceEnter,
+	bpf.NstraceRecordKindREC_NS_DESTROY:   NamespaceDestroy,
+	bpf.NstraceRecordKindREC_SYSCTL_WRITE: SysctlWrite,
+}
+
+// lossCount is what was told of losses so far.
+type lossCount struct {
+	lost, missed map[Type]uint64
+	last         uint64          // CLOCK_BOOTTIME of the last that was told
+	probes       map[Type]uint64 // runs that the kernel says it missed, told at the end
+}
+
+// tellLoss puts a trace.loss into the stream for what was lost since the last.
+func (t *Tracer) tellLoss(h Handler) error {
+	c, err := t.counters()
+	if err != nil {
+		return err
+	}
+	lost, missed := map[Type]uint64{}, map[Type]uint64{}
+	for kind, typ := range kindTypes {
+		lost[typ] = c.Lost[kind]
+		missed[typ] = c.Missed[kind] + t.told.probes[typ]
+	}
+	from := max(c.FirstLost, t.told.last)
+	if err := t.tell(h, LossRingFull, since(lost, t.told.lost), t.clock.wall(from), t.clock.wall(c.LastLost)); err != nil {
+		return err
+	}
+	if err := t.tell(h, LossMissed, since(missed, t.told.missed), time.Time{}, time.Time{}); err != nil {
+		return err
+	}
+	t.told.lost, t.told.missed, t.told.last = lost, missed, c.LastLost
+	return nil
+}
+
+func (t *Tracer) tell(h Handler, reason string, records map[Type]uint64, from, to time.Time) error {
+	if len(records) == 0 {
+		return nil
+	}
+	return t.emit(h, &Event{
+		Type: TraceLoss, Time: time.Now().UTC(),
+		Loss: &Loss{Records: records, Reason: reason, From: from, To: to},
+	})
+}
+
+// since returns what now has more than before.
+func since(now, before map[Type]uint64) map[Type]uint64 {
+	diff := map[Type]uint64{}
+	for typ, n := range now {
+		if n > before[typ] {
+			diff[typ] = n - before[typ]
+		}
+	}
+	return diff
+}
+
+// missedHarmlessly are the programs whose missed runs lose nothing by themselves:
+// tp_clone_exit notices what tp_fork missed, and without tp_exit an end is found
+// at the next look.
+var missedHarmlessly = []string{bpf.NstraceProgTpFork, bpf.NstraceProgTpExit}
+
+// countProbeMisses asks the kernel how often it could not run a program: a
+// kretprobe without a free instance, or a program that came while it was already
+// running on the CPU. Kernels before 5.12 (recursion) and 6.7 (kretprobes) keep
+// no such count.
+func (t *Tracer) countProbeMisses() {
+	t.told.probes = map[Type]uint64{}
+	for _, c := range t.loaded.picks {
+		for _, name := range c.programs {
+			if slices.Contains(missedHarmlessly, name) {
+				continue
+			}
+			typ := c.obs.feed[0]
+			if stats, err := t.loaded.coll.Programs[name].Stats(); err == nil {
+				t.told.probes[typ] += stats.RecursionMisses
+			}
+			if info, err := t.loaded.links[name].Info(); err == nil {
+				if pe := info.PerfEvent(); pe != nil {
+					if k := pe.Kprobe(); k != nil {
+						t.told.probes[typ] += k.Missed
+					}
+				}
+			}
+		}
+	}
+}
+
+// Totals gives the run's books so far. They balance, Seen = Written + Filtered +
+// Lost, once the ring has been drained.
+func (t *Tracer) Totals() (Totals, error) {
+	c, err := t.counters()
+	if err != nil {
+		return Totals{}, err
+	}
+	sum := Totals{
+		Seen: t.scanned, Written: t.matched, Filtered: t.filtered,
+		DurationMS: time.Since(t.started).Milliseconds(),
+	}
+	for kind, typ := range kindTypes {
+		sum.Seen += c.Seen[kind] + t.told.probes[typ]
+		sum.Filtered += c.Filtered[kind]
+		sum.Lost += c.Lost[kind] + c.Missed[kind] + t.told.probes[typ]
+	}
+	return sum, nil
+}
+
+// Untracked is how many processes below a tracked one could not be followed,
+// because too many lived at once.
+func (t *Tracer) Untracked() (n uint64, err error) {
+	if err := t.loaded.coll.Variables[bpf.NstraceVarUntracked].Get(&n); err != nil {
+		return 0, fmt.Errorf("read the count of untracked processes: %w", err)
+	}
+	return n, nil
+}

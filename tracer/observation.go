@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nstrace/nstrace/bpf"
+)
+
+// Backend is a way to attach to the kernel.
+type Backend string
+
+// Backends, in the order in which Auto tries them.
+const (
+	Auto       Backend = "auto"
+	Fentry     Backend = "fentry"     // BPF trampolines: cheapest
+	Kprobe     Backend = "kprobe"     // breakpoints or ftrace: the same events
+	Tracepoint Backend = "tracepoint" // tracepoints, cgroup/sysctl and iterators: needs neither
+	None       Backend = "none"       // an observation that could not be attached
+)
+
+// Backends returns what ParseBackend accepts.
+func Backends() []string {
+	return []string{string(Auto), string(Fentry), string(Kprobe), string(Tracepoint)}
+}
+
+// ParseBackend returns the backend of that name.
+func ParseBackend(s string) (Backend, error) {
+	for _, name := range Backends() {
+		if s == name {
+			return Backend(s), nil
+		}
+	}
+	return "", fmt.Errorf("unknown backend %q: it takes %s", s, strings.Join(Backends(), ", "))
+}
+
+// A way is one backend's entry points for an observation.
+type way struct {
+	backend Backend
+	// Each element is a set of programs that are all needed. The first set whose
+	// kernel functions exist is used.
+	programs [][]string
+	// Programs to add where their kernel function exists.
+	optional []string
+	// What this way cannot see, for people.
+	missing []string
+}
+
+// An observation is one thing that nstrace watches.
+type observation struct {
+	name string
+	feed []Type // the events that it gives
+	ways []way  // in order of preference
+}
+
+const restartNote = "result of the write, value after it, and writes refused before the parameter's handler"
+
+// observations is the one table of what is watched and how. A new event kind
+// adds a row.
+var observations = []observation{
+	{
+		name: "clone", feed: []Type{NamespaceCreate},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFexitClone}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeClone, bpf.NstraceProgKretprobeClone}}},
+			{backend: Tracepoint, programs: [][]string{{
+				bpf.NstraceProgTpCloneEnter, bpf.NstraceProgTpClone3Enter, bpf.NstraceProgTpFork,
+				bpf.NstraceProgTpCloneExit, bpf.NstraceProgTpClone3Exit,
+			}}, missing: compat},
+		},
+	},
+	{
+		name: "unshare", feed: []Type{NamespaceCreate},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUnshare, bpf.NstraceProgFexitUnshare}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUnshare, bpf.NstraceProgKretprobeUnshare}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpUnshareEnter, bpf.NstraceProgTpUnshareExit}}, missing: compat},
+		},
+	},
+	{
+		name: "setns", feed: []Type{NamespaceEnter},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentrySetns, bpf.NstraceProgFexitSetns}}, optional: setns32Fentry},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeSetns, bpf.NstraceProgKretprobeSetns}}, optional: setns32Kprobe},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpSetnsEnter, bpf.NstraceProgTpSetnsExit}}, missing: compat},
+		},
+	},
+	{
+		name: "destroy", feed: []Type{NamespaceDestroy},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryNsFree}, {bpf.NstraceProgFentryFreeInum}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeNsFree}, {bpf.NstraceProgKprobeFreeInum}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpExit}}, missing: []string{
+				"when exactly a namespace ended: it is found by looking",
+			}},
+		},
+	},
+	{
+		name: "sysctl", feed: []Type{SysctlWrite},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryWrite, bpf.NstraceProgFexitWrite, bpf.NstraceProgCgroupSysctl}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeWrite, bpf.NstraceProgKretprobeWrite, bpf.NstraceProgCgroupSysctl}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgCgroupSysctl}}, missing: []string{restartNote}},
+		},
+	},
+}
+
+// Tracepoints of system calls are not hit by the 32-bit ones
+// (arch_trace_is_compat_syscall() in arch/x86/include/asm/ftrace.h).
+var compat = []string{"calls of 32-bit programs"}
+
+// followPrograms attach beside the observations when only one process tree is
+// traced.
+var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
+
+// wants says whether any event that the observation gives is in types; nil is all.
+// What ends has to be known from its beginning: where destroy is wanted, create
+// is observed too.
+func (o *observation) wants(types map[Type]bool) bool {
+	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool {
+		return types[t] || (t == NamespaceCreate && types[NamespaceDestroy])
+	})
+}

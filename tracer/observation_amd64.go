@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import "github.com/nstrace/nstrace/bpf"
+
+// Only x86 has a second entry to setns for 32-bit programs that is a function of
+// its own (CONFIG_IA32_EMULATION); arm64's compat table uses the 64-bit one.
+var (
+	setns32Fentry = []string{bpf.NstraceProgFentrySetns32, bpf.NstraceProgFexitSetns32}
+	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, bpf.NstraceProgKretprobeSetns32}
+)

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+// arm64's table of 32-bit system calls uses the 64-bit setns.
+var setns32Fentry, setns32Kprobe []string

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"strconv"
+	"time"
+)
+
+// liveNS is a namespace that is known to be alive.
+type liveNS struct {
+	typ     NSType
+	id      uint32
+	uid     string
+	kernel  uint64 // the kernel's own id, 0 while not known
+	userNS  uint32
+	name    string    // last known of ip netns
+	created time.Time // zero: before the tracer started
+	bootNS  uint64    // created, CLOCK_BOOTTIME
+	creator *Actor
+	uidOf   uint32 // the creator's user
+	follow  bool   // made by a traced process
+}
+
+// registry holds the namespaces that are alive, and no others: what it takes
+// grows with what is alive, not with what has been.
+type registry struct {
+	live map[uint32]*liveNS // by inode number, of which there is one pool for all types
+	host map[NSType]uint32
+	// perType is set where the kernel's ids are not one series for all types:
+	// before 6.18 there are the cookies of net and the sequence of mnt.
+	perType bool
+}
+
+func newRegistry() *registry {
+	return &registry{live: map[uint32]*liveNS{}, host: map[NSType]uint32{}}
+}
+
+// uidText gives a namespace's never reused id: the kernel's own, or, where it
+// has none, the inode number with the time when the tracer first saw it, so that
+// a number used again has another one.
+func (r *registry) uidText(typ NSType, kernel uint64, id uint32, seenBoot uint64) string {
+	switch {
+	case kernel == 0:
+		return strconv.FormatUint(uint64(id), 10) + "." + strconv.FormatUint(seenBoot, 10)
+	case r.perType:
+		return string(typ) + ":" + strconv.FormatUint(kernel, 10)
+	}
+	return strconv.FormatUint(kernel, 10)
+}
+
+// see returns the entry of a namespace that exists now, made if it is new.
+// kernelUID is 0 where the kernel has none or it is not known here.
+func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, boot uint64) *liveNS {
+	if id == 0 {
+		return nil
+	}
+	ns := r.live[id]
+	if ns != nil && ns.typ == typ && (kernelUID == 0 || ns.kernel == 0 || ns.kernel == kernelUID) {
+		// A mount does not tell the kernel's id, and a network namespace of 5.10
+		// has one only once somebody asks: what events called it stays.
+		if ns.kernel == 0 {
+			ns.kernel = kernelUID
+		}
+		return ns
+	}
+	ns = &liveNS{typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot}
+	r.live[id] = ns
+	return ns
+}
+
+// event gives the namespace as an event shows it.
+func (r *registry) event(ns *liveNS) *Namespace {
+	return &Namespace{
+		Type: ns.typ, ID: ns.id, UID: ns.uid, Name: ns.name, UserNS: ns.userNS,
+		Host: r.host[ns.typ] == ns.id,
+	}
+}
+
+// end removes a namespace that the kernel freed. It returns nil for one that was
+// not known to be alive: an allocation that a failed call gave back. kernelUID is
+// 0 where it is not known; otherwise an entry with another one is a later user of
+// the same inode number, and stays.
+func (r *registry) end(id uint32, kernelUID uint64) *liveNS {
+	ns := r.live[id]
+	if ns == nil || (kernelUID != 0 && ns.kernel != 0 && ns.kernel != kernelUID) {
+		return nil
+	}
+	delete(r.live, id)
+	return ns
+}
+
+// following says whether a namespace that a traced process made is alive.
+func (r *registry) following() bool {
+	for _, ns := range r.live {
+		if ns.follow {
+			return true
+		}
+	}
+	return false
+}

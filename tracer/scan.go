@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nstrace/nstrace/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// A scanner finds the namespaces that ended by looking, for kernels where
+// nothing can be attached to what frees them.
+type scanner struct {
+	t       *Tracer
+	wanted  bool      // something happened that can end a namespace
+	since   time.Time // when the first such thing since the last look was read
+	looked  time.Time
+	held    bool   // at the last look some namespace was alive without a task
+	missed  uint64 // ends of tasks that the kernel did not tell of, at the last look
+	handles bool   // the kernel tells by a handle whether a namespace is alive
+}
+
+// How long after something happened it is looked for what it ended (the kernel
+// frees a network namespace some 10 ms later, in a worker), and how often it is
+// looked where a mount or a descriptor keeps a namespace, since nothing tells
+// when that goes away.
+const (
+	scanAfter = 50 * time.Millisecond
+	scanEvery = time.Second
+)
+
+func newScanner(t *Tracer) *scanner {
+	return &scanner{t: t, looked: time.Now(), held: true, handles: nsAlive(nsID{}) != unix.ENOSYS}
+}
+
+// soon has it look after a moment.
+func (s *scanner) soon() {
+	if !s.wanted {
+		s.wanted, s.since = true, time.Now()
+	}
+}
+
+// next is when to look again, zero for not before something happens.
+func (s *scanner) next() time.Time {
+	switch {
+	case s.wanted:
+		return s.since.Add(scanAfter)
+	case s.foreign():
+		return s.looked.Add(scanEvery)
+	}
+	return time.Time{}
+}
+
+// foreign says whether any namespace but the host's own is alive.
+func (s *scanner) foreign() bool {
+	for _, ns := range s.t.reg.live {
+		if s.t.reg.host[ns.typ] != ns.id {
+			return true
+		}
+	}
+	return false
+}
+
+// missedExits is how often the kernel could not run tp_exit.
+func (s *scanner) missedExits() uint64 {
+	stats, err := s.t.loaded.coll.Programs[bpf.NstraceProgTpExit].Stats()
+	if err != nil {
+		return 0
+	}
+	return stats.RecursionMisses
+}
+
+// run looks, and reports what is gone.
+func (s *scanner) run(h Handler) error {
+	t := s.t
+	missed := s.missedExits()
+	look := s.wanted || s.held || missed != s.missed
+	s.looked, s.missed = time.Now(), missed
+	if !look {
+		return nil
+	}
+	s.wanted, s.held = false, false
+	used := map[uint32]bool{}
+	// The end of one that is leaving was told when it still had its namespaces.
+	leaving, err := t.walk(func(c *bpf.NstraceNsChange) { used[c.Inum] = true })
+	if err != nil {
+		return err
+	}
+	var unused []*liveNS
+	for _, ns := range t.reg.live {
+		if !used[ns.id] && t.reg.host[ns.typ] != ns.id {
+			unused = append(unused, ns)
+		}
+	}
+	gone := s.gone(unused)
+	s.held = leaving || len(gone) < len(unused)
+	// A namespace before its owner, in the order of their creation.
+	slices.SortFunc(gone, func(a, b *liveNS) int {
+		if (a.typ == "user") != (b.typ == "user") {
+			if a.typ == "user" {
+				return 1
+			}
+			return -1
+		}
+		return int(int64(a.id) - int64(b.id))
+	})
+	boot := bootNow()
+	for _, ns := range gone {
+		t.reg.end(ns.id, 0)
+		if err := t.inferEnd(h, ns, boot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone returns those of the namespaces without a task that nothing else keeps.
+func (s *scanner) gone(unused []*liveNS) []*liveNS {
+	if len(unused) == 0 {
+		return nil
+	}
+	if s.handles {
+		return slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool {
+			return nsAlive(nsID{typ: ns.typ, id: ns.id, kernel: ns.kernel}) != unix.ESTALE
+		})
+	}
+	held := holders()
+	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] })
+	return withoutOwners(free, s.t.reg)
+}
+
+// withoutOwners leaves out the user namespaces that own one that is alive.
+func withoutOwners(gone []*liveNS, reg *registry) []*liveNS {
+	dead := map[uint32]bool{}
+	for _, ns := range gone {
+		dead[ns.id] = true
+	}
+	for again := true; again; {
+		again = false
+		for _, ns := range reg.live {
+			if !dead[ns.id] && dead[ns.userNS] {
+				delete(dead, ns.userNS)
+				again = true
+			}
+		}
+	}
+	return slices.DeleteFunc(gone, func(ns *liveNS) bool { return !dead[ns.id] })
+}
+
+// holders returns the namespaces that a mount or a descriptor of any process
+// keeps alive.
+func holders() map[uint32]bool {
+	held := map[uint32]bool{}
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	seen := map[string]bool{}
+	for _, proc := range procs {
+		if mnt, err := os.Readlink(proc + "/ns/mnt"); err == nil && !seen[mnt] {
+			seen[mnt] = true
+			for _, ns := range pinnedIn(proc + "/mountinfo") {
+				held[ns.id] = true
+			}
+		}
+		fds, _ := os.ReadDir(proc + "/fd")
+		for _, fd := range fds {
+			target, err := os.Readlink(proc + "/fd/" + fd.Name())
+			if err != nil {
+				continue
+			}
+			if ns, ok := parseNSLink(target); ok {
+				held[ns.id] = true
+			}
+		}
+	}
+	return held
+}
+
+// nsfsRoot is FD_NSFS_ROOT, and fileIDNSFS is FILEID_NSFS, of 6.18.
+const (
+	nsfsRoot   = -10003
+	fileIDNSFS = 0xf1
+)
+
+// handleUID asks the kernel for the 64-bit id of the namespace mounted at path
+// (6.18), 0 where it does not tell.
+func handleUID(path string) uint64 {
+	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
+	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
+		return 0
+	}
+	return binary.NativeEndian.Uint64(h.Bytes())
+}
+
+// cloneFlag is the type as nsfs handles have it.
+var cloneFlag = map[NSType]uint32{
+	"mnt": unix.CLONE_NEWNS, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "user": unix.CLONE_NEWUSER,
+	"pid": unix.CLONE_NEWPID, "net": unix.CLONE_NEWNET, "cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
+}
+
+// nsAlive asks the kernel for a namespace by its handle (6.18): nil if it is
+// alive, ESTALE if not, ENOSYS where the kernel has no such handles.
+func nsAlive(ns nsID) error {
+	// struct nsfs_file_handle: ns_id, ns_type, ns_inum
+	b := make([]byte, 0, 16)
+	b = binary.NativeEndian.AppendUint64(b, ns.kernel)
+	b = binary.NativeEndian.AppendUint32(b, cloneFlag[ns.typ])
+	b = binary.NativeEndian.AppendUint32(b, ns.id)
+	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(fileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
+	switch err {
+	case nil:
+		unix.Close(fd)
+		return nil
+	case unix.EBADF, unix.EOPNOTSUPP:
+		return unix.ENOSYS
+	}
+	return err
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output_test
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nstrace/nstrace/output"
+)
+
+func ExampleTable() {
+	table := output.NewTable(os.Stdout, output.TableOptions{
+		Width:    100,
+		Location: time.UTC,
+		HostNS:   hostNS,
+	})
+	for _, ev := range sample() {
+		if err := table.Write(ev); err != nil {
+			fmt.Println(err)
+		}
+	}
+	if err := table.Close(); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// TIME          EVENT    TARGET                       CHANGE            WHO
+	// 12:04:31.123  sysctl   net.ipv4.tcp_keepalive_time  7200 → 600        sshd > bash > sudo >
+	//                                                                       sysctl[4712] alice as root
+	// 12:04:31.333  sysctl   net.core.netdev_budget       600 → 100000      sshd > bash > sudo >
+	//                                                     (now 32767)       sysctl[4719] alice as root
+	// 12:04:31.543  create   mnt 4026532279               unshare           containerd-shim > runc >
+	//                                                                       runc:[1:CHILD][90311]
+	// 12:04:31.544  create   net 4026532281 web           clone3            containerd-shim > runc >
+	//                                                     child 90312       runc:[1:CHILD][90311]
+	// 12:04:31.578  sysctl   net.ipv4.                    1024 → 0          containerd-shim > runc >
+	//                        ip_unprivileged_port_start                     runc:[1:CHILD][90312]
+	//                        in net 4026532281 web
+	// 12:04:33.424  enter    net 4026532281 web           from host         sshd > bash > sudo >
+	//                                                                       nsenter[4803] alice as root
+	// 12:04:33.833  sysctl   net.ipv4.tcp_rmem            4096 131072       systemd > tuned[1207]
+	//                                                     6291456
+	//                                                     → 4096 87380
+	//                                                     16777216
+	// 12:04:34.225  create   user                         FAILED EPERM      tmux: server > zsh >
+	//                                                     unshare           unshare[51877] bob
+	// 12:04:35.113  sysctl   kernel.core_pattern          FAILED EROFS      containerd-shim > nginx >
+	//                                                                       sh[90355]
+	// 12:04:35.138  sysctl   vm.overcommit_memory         1 → 1 ×250        systemd > kubelet[1544]
+	//                                                     in 3.2s
+	// 12:04:39.143  !! LOST  1234 EVENTS NOT SHOWN        ring full         34 namespace.create,
+	//                                                                       1200 sysctl.write
+	//                                                                       12:04:38.424 to 12:04:39.134
+	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
+	//                                                                       bob
+	// 12:04:40.623  destroy  net 4026532281 web           lived 9.0s        made by runc:[1:CHILD][90311]
+}

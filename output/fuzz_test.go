@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/schema/schematest"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// Whatever bytes a command name, an argument or a value holds: the terminal
+// gets nothing that it acts upon and no line that it has to fold, and JSON is
+// one valid line that holds the same.
+func FuzzSinks(f *testing.F) {
+	for _, ev := range hostile() {
+		if s := ev.Sysctl; s != nil {
+			f.Add(ev.Process.Comm, *s.Old, *s.New, s.Namespace.Name)
+		}
+	}
+	f.Add("sysctl", "4096\t131072\t6291456", "|/usr/lib/systemd/systemd-coredump %P %u", "cni-2b3f6c1e")
+	f.Fuzz(func(t *testing.T, comm, old, written, name string) {
+		// The longest string that an event holds is a path.
+		if max(len(comm), len(old), len(written), len(name)) > 4096 {
+			t.Skip()
+		}
+		p := viaSSH(4712, comm, name, written)
+		p.Ancestors[1].Comm, p.User, p.LoginUser = name, old, name
+		ns := &tracer.Namespace{Type: "net", ID: 4026532281, Name: name, UID: "1"}
+		events := []*tracer.Event{
+			{Type: tracer.SysctlWrite, Outcome: tracer.Success, Via: "write", Process: p, Sysctl: &tracer.Sysctl{
+				Name: "net." + name, Path: "/proc/sys/net/" + strings.TrimLeft(name, "/"), Old: &old, New: &written, After: &comm, Namespace: ns,
+			}},
+			{Type: tracer.NamespaceCreate, Outcome: tracer.Success, Via: "clone", ChildPID: 4713, Process: p, Namespace: ns},
+			{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 1, Name: name, Creator: &tracer.Actor{PID: 1, Comm: comm}}},
+		}
+		for i, ev := range events {
+			ev.V, ev.Seq, ev.Time = 1, uint64(i+1), at(i)
+		}
+
+		for _, width := range []int{80, 100, 173} {
+			out := write(t, tableSink(output.TableOptions{Width: width}), events...)
+			checkSafe(t, out)
+			for line := range strings.Lines(out) {
+				if n := len(screen(strings.TrimSuffix(line, "\n"))); n > width {
+					t.Errorf("%d columns, want %d: %q", n, width, line)
+				}
+			}
+		}
+		wide := write(t, tableSink(output.TableOptions{Wide: true}), events...)
+		checkSafe(t, wide)
+		if n := strings.Count(wide, "\n"); n != 1+len(events) {
+			t.Errorf("%d lines of a wide table: %q", n, wide)
+		}
+
+		out := write(t, jsonSink, events...)
+		checkSafe(t, out)
+		i := 0
+		for line := range strings.Lines(out) {
+			// A name such as "" makes an event that the schema refuses rightly.
+			if name != "" && !strings.HasPrefix(name, "/") && p.User != "" {
+				if err := schematest.Validate([]byte(line)); err != nil {
+					t.Errorf("%v\n%s", err, line)
+				}
+			}
+			var back tracer.Event
+			if err := json.Unmarshal([]byte(line), &back); err != nil {
+				t.Fatalf("%v\n%s", err, line)
+			}
+			if i == 0 {
+				// Invalid bytes come back as U+FFFD, as converting to runes does.
+				for _, pair := range [][2]string{{comm, back.Process.Comm}, {name, back.Process.Args[1]}, {old, *back.Sysctl.Old}, {written, *back.Sysctl.New}, {name, back.Process.Ancestors[1].Comm}} {
+					if want := string([]rune(pair[0])); pair[1] != want {
+						t.Errorf("%q came back as %q", want, pair[1])
+					}
+				}
+			}
+			i++
+		}
+		if i != len(events) {
+			t.Errorf("%d lines for %d events", i, len(events))
+		}
+	})
+}

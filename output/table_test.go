@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/olekukonko/tablewriter/pkg/twwidth"
+
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// hostile are events whose strings try to break a table.
+func hostile() []*tracer.Event {
+	var events []*tracer.Event
+	for _, s := range []string{
+		"日本語のコマンド",
+		"ｆｕｌｌ",
+		"e\u0301te\u0301", // combining accents
+		"\u0301\u0301start",
+		"a" + strings.Repeat("\u0300", 200),
+		"\x1b[2J\x1b]0;owned\x07",
+		"\u009b31m",
+		"\u202e\u2066fdp.exe",
+		"שלום 7200",
+		"two\nlines\r\n",
+		"tab\tbed",
+		"\xff\xfe\xc3",
+		"> sudo",
+		" ",
+		"",
+		"a\u00adb\u200bc\u2800d\u3164",
+		"😀👨\u200d👩\u200d👧🇩🇪",
+		"\U000e0041",
+		strings.Repeat("x", 300),
+		strings.Repeat("界", 100),
+		strings.Repeat("a b ", 100),
+		strings.Repeat("/very/long/path", 30),
+	} {
+		p := viaSSH(4194304, s, s)
+		p.Ancestors[0].Comm, p.Ancestors[3].Comm = s, s
+		p.LoginUser, p.Cgroup, p.Exe = s, s, s
+		ns := &tracer.Namespace{Type: "net", ID: 4294967295, Name: s, UID: s}
+		events = append(events,
+			&tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Via: s, Process: p, Sysctl: &tracer.Sysctl{Name: "net." + s, Path: s, Old: &s, New: ptr(s + "1"), After: &s, Namespace: ns, Truncated: true}},
+			&tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Failure, Error: s, Via: s, Process: p, Namespace: ns, ChildPID: 4194304},
+			&tracer.Event{Type: tracer.NamespaceEnter, Process: p, Namespace: &tracer.Namespace{Type: tracer.NSType(s), ID: 4294967295, From: 4294967294}},
+			&tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 1, Name: s, LifetimeMS: ptr[int64](1 << 40), Creator: &tracer.Actor{PID: 1, Comm: s}}},
+			&tracer.Event{Type: tracer.TraceLoss, Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.Type(s): 1 << 60}, Reason: s}},
+			&tracer.Event{Type: tracer.Type(s)},
+		)
+	}
+	for _, ev := range events {
+		ev.Time = at(0)
+	}
+	return events
+}
+
+// bare are events about which nothing is known.
+func bare() []*tracer.Event {
+	var events []*tracer.Event
+	for _, kind := range []tracer.Type{tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.SysctlWrite, tracer.TraceLoss, "netdev.move", ""} {
+		events = append(events,
+			&tracer.Event{Type: kind},
+			&tracer.Event{Type: kind, Outcome: tracer.Failure},
+			&tracer.Event{Type: kind, Namespace: &tracer.Namespace{}, Sysctl: &tracer.Sysctl{}, Process: &tracer.Process{}, Loss: &tracer.Loss{}})
+	}
+	return events
+}
+
+// screen puts a line onto the columns of a terminal; the second column of a
+// wide character is a NUL.
+func screen(line string) []rune {
+	var cells []rune
+	for _, r := range line {
+		if n := twwidth.WidthNoCache(string(r)); n > 0 {
+			cells = append(cells, append([]rune{r}, make([]rune, n-1)...)...)
+		}
+	}
+	return cells
+}
+
+func checkSafe(t testing.TB, out string) {
+	t.Helper()
+	if !utf8.ValidString(out) {
+		t.Errorf("not UTF-8: %q", out)
+	}
+	for _, r := range out {
+		if r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)) {
+			t.Errorf("%U reaches the terminal: %q", r, out)
+		}
+	}
+}
+
+func TestTableLayout(t *testing.T) {
+	titles := []string{"TIME", "EVENT", "TARGET", "CHANGE", "WHO"}
+	clock := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3}$`)
+	events := append(append(sample(), hostile()...), bare()...)
+	for _, eastAsian := range []bool{false, true} {
+		twwidth.SetEastAsian(eastAsian)
+		defer twwidth.SetEastAsian(false)
+		for _, tt := range []struct{ option, width int }{{0, 100}, {20, 80}, {80, 80}, {81, 81}, {99, 99}, {100, 100}, {119, 119}, {200, 200}, {1000, 1000}} {
+			out := write(t, tableSink(output.TableOptions{Width: tt.option, Location: time.UTC}), events...)
+			checkSafe(t, out)
+			lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+			var starts []int
+			for _, title := range titles {
+				starts = append(starts, strings.Index(lines[0], title))
+			}
+			for _, line := range lines[1:] {
+				cells := screen(line)
+				if len(cells) > tt.width {
+					t.Errorf("width %d: a line of %d columns: %s", tt.width, len(cells), line)
+				}
+				if strings.HasSuffix(line, " ") {
+					t.Errorf("width %d: blanks at the end of a line: %q", tt.width, line)
+				}
+				for _, start := range starts[1:] {
+					for i := start - 2; i < start && i < len(cells); i++ {
+						if cells[i] != ' ' {
+							t.Errorf("width %d: column %d does not start there: %s", tt.width, start, line)
+						}
+					}
+				}
+				// A row has its time on its first line, the others are blank there.
+				if first := strings.TrimSpace(string(cells[:min(12, len(cells))])); first != "" && !clock.MatchString(first) && first != "2026-11-23" {
+					t.Errorf("width %d: no time: %s", tt.width, line)
+				}
+			}
+		}
+	}
+}
+
+// Whatever the width, what identifies the thing and the culprit is all there.
+func TestTableKeepsWhatMatters(t *testing.T) {
+	squeeze := strings.NewReplacer(" ", "", "\n", "")
+	column := func(out, title string, width int) string {
+		lines := strings.Split(out, "\n")
+		start, end := strings.Index(lines[0], title), width
+		if rest := strings.TrimLeft(lines[0][start+len(title):], " "); rest != "" {
+			end = len(lines[0]) - len(rest) - 2
+		}
+		var b strings.Builder
+		for _, l := range lines[1:] {
+			cells := screen(l)
+			b.WriteString(string(cells[min(start, len(cells)):min(end, len(cells))]))
+		}
+		return squeeze.Replace(b.String())
+	}
+	p := viaSSH(4194304, "runc:[1:CHILD]x")
+	p.UID, p.User = 65534, "a-user-with-a-name"
+	ev := &tracer.Event{Type: tracer.SysctlWrite, Time: at(0), Outcome: tracer.Failure, Error: "ENOTSUPP", Process: p, Sysctl: &tracer.Sysctl{
+		Name: "net.ipv6.conf.veth0123456789a.accept_ra_rt_info_max_plen", Old: ptr("10000000001"), New: ptr("20000000002"), After: ptr("30000000003"),
+		Namespace: &tracer.Namespace{Type: "net", ID: 4294967295, Name: "cni-2b3f6c1e-8a77-4c3e-9d3c-0f1f8a2b9c11"},
+	}}
+	for _, width := range []int{80, 90, 100, 130, 250} {
+		out := write(t, tableSink(output.TableOptions{Width: width}), ev)
+		for title, want := range map[string]string{
+			"TARGET": "net.ipv6.conf.veth0123456789a.accept_ra_rt_info_max_plen in net 4294967295 cni-2b3f6c1e-8a77-4c3e-9d3c-0f1f8a2b9c11",
+			"CHANGE": "FAILED ENOTSUPP 10000000001 → 20000000002 (now 30000000003)",
+			"WHO":    "runc:[1:CHILD]x[4194304] alice as a-user-with-a-name",
+		} {
+			if got := column(out, title, width); !strings.HasSuffix(got, squeeze.Replace(want)) {
+				t.Errorf("width %d, %s: want %s in\n%s", width, title, want, out)
+			}
+		}
+	}
+}
+
+func TestTableChange(t *testing.T) {
+	s := func(old, written, after *string) *tracer.Sysctl {
+		return &tracer.Sysctl{Name: "vm.x", Old: old, New: written, After: after}
+	}
+	v := func(s string) *string { return &s }
+	for _, tt := range []struct {
+		name string
+		ev   tracer.Event
+		want string
+	}{
+		{"done", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), v("600"), v("600"))}, "7200 → 600"},
+		{"after not known", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), v("600"), nil)}, "7200 → 600"},
+		{"clamped", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("600"), v("100000"), v("32767"))}, "600 → 100000 (now 32767)"},
+		{"ignored", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("600"), v("100000"), v("600"))}, "600 → 100000 (still 600)"},
+		{"refused", tracer.Event{Outcome: tracer.Failure, Error: "EINVAL", Sysctl: s(v("600"), v("-5"), v("600"))}, "FAILED EINVAL 600 → -5"},
+		{"refused in part", tracer.Event{Outcome: tracer.Failure, Error: "EINVAL", Sysctl: s(v("1 2"), v("3 x"), v("3 2"))}, "FAILED EINVAL 1 2 → 3 x (now 3 2)"},
+		{"refused at open", tracer.Event{Outcome: tracer.Failure, Error: "EROFS", Sysctl: s(nil, nil, nil)}, "FAILED EROFS"},
+		{"refused, old not known", tracer.Event{Outcome: tracer.Failure, Error: "EPERM", Sysctl: s(nil, v("1"), nil)}, "FAILED EPERM → 1"},
+		{"failed somehow", tracer.Event{Outcome: tracer.Failure, Sysctl: s(v("0"), v("1"), nil)}, "FAILED 0 → 1"},
+		{"outcome not known", tracer.Event{Sysctl: s(v("7200"), v("600"), nil)}, "7200 → 600 ?"},
+		{"old not known", tracer.Event{Outcome: tracer.Success, Sysctl: s(nil, v("600"), nil)}, "? → 600"},
+		{"new not known", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), nil, nil)}, "7200 → ?"},
+		{"only after known", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), nil, v("600"))}, "7200 → 600"},
+		{"nothing known", tracer.Event{Outcome: tracer.Success, Sysctl: s(nil, nil, nil)}, "→ ?"},
+		{"unchanged", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("1"), v("1"), v("1"))}, "1 → 1"},
+		{"tabs", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("4096\t131072\t6291456"), v("4096 87380 6291456"), v("4096\t87380\t6291456"))}, "4096 131072 6291456 → 4096 87380 6291456"},
+		{"empty", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("core"), v(""), v(""))}, `core → ""`},
+		{"blank", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("core"), v("x "), nil)}, `core → "x "`},
+		{"a question mark", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("?"), v("x"), nil)}, `"?" → x`},
+		{"an arrow", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("0"), v("1 → 2"), nil)}, `0 → "1 → 2"`},
+		{"a claim", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("0"), v("1 (now 0)"), nil)}, `0 → "1 (now 0)"`},
+		{"two lines", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("0"), v("1\n2"), nil)}, `0 → 1\n2`},
+		{"cut", tracer.Event{Outcome: tracer.Success, Sysctl: &tracer.Sysctl{Name: "vm.x", Old: v("0"), New: v("1"), Truncated: true}}, "0 → 1 (cut short)"},
+		{"folded", tracer.Event{Outcome: tracer.Success, Count: 250, LastTime: at(3210), Sysctl: s(v("0"), v("1"), v("1"))}, "0 → 1 ×250 in 3.2s"},
+
+		{"made", tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Success, Via: "clone3", ChildPID: 77, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "clone3 child 77"},
+		{"not made", tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Failure, Error: "ENOSPC", Via: "unshare", Namespace: &tracer.Namespace{Type: "user"}}, "FAILED ENOSPC unshare"},
+		{"entered from the host's", tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 5, From: 4026531840}}, "from host"},
+		{"entered from another", tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "mnt", ID: 5, From: 4026531840}}, "from 4026531840"},
+		{"entered again", tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 5, From: 5}}, "was in it"},
+		{"entered, perhaps", tracer.Event{Type: tracer.NamespaceEnter, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "?"},
+		{"freed", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](3723004)}}, "lived 1h02m"},
+		{"found gone", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](12), Detected: "scan"}}, "lived 12ms (seen later)"},
+		{"freed, older than the trace", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, ""},
+	} {
+		ev := tt.ev
+		ev.Time = at(0)
+		if ev.Type == "" {
+			ev.Type = tracer.SysctlWrite
+		}
+		out := write(t, tableSink(output.TableOptions{Width: 300, HostNS: hostNS}), &ev)
+		header, row, _ := strings.Cut(out, "\n")
+		cells := screen(row)
+		start, end := strings.Index(header, "CHANGE"), strings.Index(header, "WHO")
+		got := strings.TrimSpace(string(cells[min(start, len(cells)):min(end, len(cells))]))
+		if strings.Count(out, "\n") != 2 {
+			// Too long for one line: compare the words.
+			got = strings.Join(strings.Fields(strings.Join(strings.Split(out, "\n")[1:], " ")), " ")
+			if !strings.HasSuffix(got, tt.want) {
+				t.Errorf("%s: %q does not end in %q", tt.name, got, tt.want)
+			}
+			continue
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestTableTarget(t *testing.T) {
+	sysctl := func(name string, ns *tracer.Namespace) tracer.Event {
+		return tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Sysctl: &tracer.Sysctl{Name: name, Old: ptr("OLD"), Namespace: ns}}
+	}
+	enter := func(ns *tracer.Namespace) tracer.Event {
+		return tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Failure, Namespace: ns}
+	}
+	for _, tt := range []struct {
+		ev   tracer.Event
+		want string
+	}{
+		{sysctl("vm.swappiness", nil), "vm.swappiness"},
+		{sysctl("net.x", &tracer.Namespace{Type: "net", ID: 5, Host: true}), "net.x"},
+		{sysctl("net.x", &tracer.Namespace{Type: "net", ID: 4026531840}), "net.x"},
+		{sysctl("net.x", &tracer.Namespace{Type: "net", ID: 5, Name: "web"}), "net.x in net 5 web"},
+		{sysctl("net.x", nil), "net.x in net ?"},
+		{sysctl("kernel.hostname", &tracer.Namespace{Type: "uts", ID: 6}), "kernel.hostname in uts 6"},
+		{sysctl("net.ipv4.conf.eth0/100.rp_filter", &tracer.Namespace{Host: true}), "net.ipv4.conf.eth0/100.rp_filter"},
+		{enter(&tracer.Namespace{Type: "net", ID: 5}), "net 5"},
+		{enter(&tracer.Namespace{Type: "net", ID: 5, Name: "a (host)"}), `net 5 "a (host)"`},
+		{enter(&tracer.Namespace{Type: "mnt", ID: 4026531841}), "mnt 4026531841 (host)"},
+		{enter(&tracer.Namespace{Type: "pid", ID: 7, Host: true}), "pid 7 (host)"},
+		{enter(&tracer.Namespace{Type: "net"}), "net"},
+		{enter(&tracer.Namespace{}), "?"},
+		{enter(nil), "?"},
+	} {
+		tt.ev.Time = at(0)
+		out := write(t, tableSink(output.TableOptions{Width: 200, HostNS: hostNS}), &tt.ev)
+		header, row, _ := strings.Cut(out, "\n")
+		got := strings.TrimSpace(row[strings.Index(header, "TARGET"):strings.Index(header, "CHANGE")])
+		if got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+func TestTableWho(t *testing.T) {
+	systemd := tracer.Actor{PID: 1, Comm: "systemd"}
+	for _, tt := range []struct {
+		p    tracer.Process
+		want string
+	}{
+		{*viaSSH(4712, "sysctl"), "sshd > bash > sudo > sysctl[4712] alice as root"},
+		{tracer.Process{PID: 1, Comm: "systemd"}, "systemd[1]"},
+		{tracer.Process{PID: 5, Comm: "tuned", Ancestors: []tracer.Actor{systemd}}, "systemd > tuned[5]"},
+		{tracer.Process{PID: 5, Comm: "a", Ancestors: []tracer.Actor{{PID: 4, Comm: "cron"}, {PID: 3, Comm: "cron"}, systemd}}, "cron > a[5]"},
+		{tracer.Process{PID: 5, Comm: "bash", Ancestors: []tracer.Actor{{PID: 4, Comm: "bash"}, systemd}}, "bash[5]"},
+		{tracer.Process{PID: 5, Comm: "(sd-pam)", Ancestors: []tracer.Actor{{PID: 4, Comm: "tmux: server"}, systemd}}, "tmux: server > (sd-pam)[5]"},
+		{tracer.Process{PID: 5, Comm: "x > sudo", Ancestors: []tracer.Actor{{PID: 4, Comm: `"`}, {PID: 3, Comm: ""}}}, `"" > "\"" > "x > sudo"[5]`},
+		{tracer.Process{PID: 5, Comm: "x[1]"}, "x[1][5]"},
+		{tracer.Process{PID: 5, Comm: `a\b`}, `a\\b[5]`},
+		{tracer.Process{PID: 5, Comm: "x", UID: 1000, User: "alice"}, "x[5] alice"},
+		{tracer.Process{PID: 5, Comm: "x", UID: 1000}, "x[5] uid=1000"},
+		{tracer.Process{PID: 5, Comm: "x", UID: 1000, User: "alice", LoginUID: ptr[uint32](1000), LoginUser: "alice"}, "x[5] alice"},
+		{tracer.Process{PID: 5, Comm: "x", UID: 1001, User: "bob", LoginUID: ptr[uint32](1000), LoginUser: "alice"}, "x[5] alice as bob"},
+		{tracer.Process{PID: 5, Comm: "x", UID: 1001, LoginUID: ptr[uint32](1000)}, "x[5] uid=1000 as uid=1001"},
+		{tracer.Process{PID: 5, Comm: "x", LoginUID: ptr[uint32](0)}, "x[5]"},
+		{tracer.Process{PID: 5, Comm: "x", UID: 33, User: "www-data", LoginUID: ptr[uint32](0)}, "x[5] root as www-data"},
+	} {
+		ev := &tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Time: at(0), Process: &tt.p}
+		out := write(t, tableSink(output.TableOptions{Width: 200}), ev)
+		header, row, _ := strings.Cut(out, "\n")
+		if got := strings.TrimSpace(row[strings.Index(header, "WHO"):]); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+// Where a chain does not fit, both of its ends stay.
+func TestTableShortensChains(t *testing.T) {
+	p := &tracer.Process{PID: 99999, Comm: "sysctl"}
+	for _, comm := range []string{"ansible", "python3", "sh", "bash", "dash", "sshd", "systemd"} {
+		p.Ancestors = append(p.Ancestors, tracer.Actor{PID: uint32(1000 - len(p.Ancestors)), Comm: comm})
+	}
+	p.Ancestors[6].PID = 1
+	ev := &tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Time: at(0), Process: p, Sysctl: &tracer.Sysctl{Name: "vm.x", Old: ptr("1"), New: ptr("0")}}
+	out := write(t, tableSink(output.TableOptions{Width: 100}), ev)
+	header, rest, _ := strings.Cut(out, "\n")
+	var who []string
+	for line := range strings.Lines(rest) {
+		cells := screen(strings.TrimSuffix(line, "\n"))
+		who = append(who, string(cells[strings.Index(header, "WHO"):]))
+	}
+	if got, want := strings.Join(who, " "), "sshd … bash > sh > python3 > ansible > sysctl[99999]"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestTableLoss(t *testing.T) {
+	ev := &tracer.Event{Type: tracer.TraceLoss, Time: at(0), Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.SysctlWrite: 1}, Reason: "missed"}}
+	out := write(t, tableSink(output.TableOptions{Width: 100, Location: time.UTC}), ev)
+	if want := "12:04:31.123  !! LOST  1 EVENT NOT SHOWN            missed            1 sysctl.write\n"; !strings.HasSuffix(out, want) {
+		t.Errorf("%q, want %q", out, want)
+	}
+	colored := write(t, tableSink(output.TableOptions{Width: 100, Color: true, Location: time.UTC}), ev, sample()[1])
+	lines := strings.Split(colored, "\n")
+	if !strings.HasPrefix(lines[1], "\x1b[1;37;41m") || !strings.HasSuffix(lines[1], "sysctl.write\x1b[0m") || strings.Count(lines[1], "\x1b") > 4 {
+		t.Errorf("not painted as a whole: %q", lines[1])
+	}
+	if strings.Contains(lines[2], "41m") {
+		t.Errorf("paint runs into the next row: %q", lines[2])
+	}
+}
+
+// Colours add nothing but colour.
+func TestTableColor(t *testing.T) {
+	sgr := regexp.MustCompile("\x1b\\[[0-9;]*m")
+	events := append(sample(), hostile()...)
+	for _, opts := range []output.TableOptions{{Width: 80}, {Width: 130}, {Wide: true}} {
+		plain := write(t, tableSink(opts), events...)
+		opts.Color = true
+		colored := write(t, tableSink(opts), events...)
+		if plain == colored {
+			t.Error("no colours")
+		}
+		if got := sgr.ReplaceAllString(colored, ""); got != plain {
+			t.Errorf("differs by more than colours:\n%s\n%s", got, plain)
+		}
+		for line := range strings.Lines(colored) {
+			if all := sgr.FindAllString(line, -1); len(all) > 0 && all[len(all)-1] != "\x1b[0m" {
+				t.Errorf("a colour is left on: %q", line)
+			}
+		}
+	}
+}
+
+func TestTableLeavesOutTheTrace(t *testing.T) {
+	for name, newSink := range sinks {
+		if name == "json" {
+			continue
+		}
+		out := write(t, newSink, &tracer.Event{Type: tracer.TraceStart, Time: at(0)}, &tracer.Event{Type: tracer.TraceStop, Time: at(0)})
+		if strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: more than the header: %s", name, out)
+		}
+	}
+}
+
+func TestTableDay(t *testing.T) {
+	ev := func(h int) *tracer.Event {
+		return &tracer.Event{Type: tracer.NamespaceDestroy, Time: sampleStart.Add(time.Duration(h) * time.Hour), Namespace: &tracer.Namespace{Type: "net", ID: 5}}
+	}
+	zone := time.FixedZone("", 2*3600)
+	// Midnight there is 22:00 UTC; the third event comes late.
+	out := write(t, tableSink(output.TableOptions{Location: zone}), ev(0), ev(10), ev(9), ev(11), ev(40))
+	var first []string
+	for line := range strings.Lines(out) {
+		first = append(first, strings.Fields(line)[0])
+	}
+	want := "TIME 14:04:31.123 2026-11-24 00:04:31.123 23:04:31.123 01:04:31.123 2026-11-25 06:04:31.123"
+	if got := strings.Join(first, " "); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// A wide table leaves nothing out and keeps to one line an event.
+func TestTableWide(t *testing.T) {
+	long := strings.Repeat("v", 3000)
+	ev := sample()[1]
+	ev.Sysctl.New = &long
+	ev.Process.Args = append(ev.Process.Args, "a b", "", long)
+	ev.Process.TID = 4713
+	out := write(t, tableSink(output.TableOptions{Wide: true, Location: time.UTC, HostNS: hostNS}), ev)
+	header, row, _ := strings.Cut(out, "\n")
+	if strings.Count(row, "\n") != 1 {
+		t.Errorf("more than one line: %s", row)
+	}
+	for _, title := range []string{"TIME", "EVENT", "TARGET", "CHANGE", "VIA", "TID", "LOGIN", "NS UID", "USER NS", "WHO", "CGROUP", "NAMESPACES", "EXE", "ARGS"} {
+		if !strings.Contains(header, title) {
+			t.Errorf("no column %s", title)
+		}
+	}
+	for _, want := range []string{
+		"2026-11-23 12:04:31.123456", "7200 → " + long + " (now 600)", " write ", " 4713 ", " alice ", " 1 ", " 4026531837 ",
+		"systemd[1] > sshd[812] > sshd[3010] > bash[3011] > sudo[4711] > sysctl[4712] alice as root",
+		"/user.slice/user-1000.slice/session-17.scope",
+		"cgroup:4026531835,ipc:4026531839,mnt:4026531841,net:4026531840,pid:4026531836,time:4026531834,user:4026531837,uts:4026531838",
+		"/usr/sbin/sysctl", `sysctl -w net.ipv4.tcp_keepalive_time=600 "a b" "" ` + long + "\n",
+	} {
+		if !strings.Contains(row, want) {
+			t.Errorf("no %q in\n%s", want, row)
+		}
+	}
+
+	out = write(t, tableSink(output.TableOptions{Wide: true}), append(append(sample(), hostile()...), bare()...)...)
+	checkSafe(t, out)
+	if got, want := strings.Count(out, "\n"), 1+len(sample())-2+len(hostile())+len(bare()); got != want {
+		t.Errorf("%d lines, want %d", got, want)
+	}
+}
+
+func TestColorWanted(t *testing.T) {
+	// The other end of a pseudo-terminal is one as well.
+	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer tty.Close()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, tt := range []struct {
+		f             *os.File
+		noColor, term string
+		want          bool
+	}{
+		{tty, "", "xterm", true},
+		{tty, "", "", true},
+		{tty, "1", "xterm", false},
+		{tty, "0", "xterm", false},
+		{tty, "", "dumb", false},
+		{file, "", "xterm", false},
+	} {
+		t.Setenv("NO_COLOR", tt.noColor)
+		t.Setenv("TERM", tt.term)
+		if got := output.ColorWanted(tt.f); got != tt.want {
+			t.Errorf("%s, NO_COLOR=%q, TERM=%q: %v", tt.f.Name(), tt.noColor, tt.term, got)
+		}
+	}
+	if w := output.TerminalWidth(file); w != 0 {
+		t.Errorf("a file is %d columns wide", w)
+	}
+}

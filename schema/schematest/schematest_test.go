@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package schematest
+
+import (
+	"encoding/json"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/schema"
+)
+
+type object = map[string]any
+
+// events are one valid event of each type, as small as it may be.
+func events() map[string]object {
+	process := func() object {
+		return object{"pid": 4712, "tid": 4712, "comm": "sysctl", "ppid": 1, "uid": 0, "gid": 0}
+	}
+	all := map[string]object{
+		"namespace.create":  {"outcome": "success", "via": "unshare", "namespace": object{"type": "net", "id": 4026532281}, "process": process()},
+		"namespace.enter":   {"outcome": "success", "via": "setns", "namespace": object{"type": "net", "id": 4026532281, "from": 4026531840}, "process": process()},
+		"namespace.destroy": {"namespace": object{"type": "net", "id": 4026532281, "lifetime_ms": 0, "creator": object{"pid": 1, "comm": "x"}}},
+		"sysctl.write":      {"via": "write", "sysctl": object{"name": "vm.swappiness", "path": "/proc/sys/vm/swappiness", "old": "", "new": "1"}, "process": process()},
+		"netdev.move":       {"outcome": "success", "netdev": object{"name": "eth0", "ifindex": 2, "from": object{"type": "net", "id": 4026531840}, "to": object{"type": "net", "id": 4026532281}}},
+		"trace.start":       {"trace": object{"version": "1", "kernel": "6.12.0", "observations": []any{object{"name": "x", "backend": "none", "missing": []any{"all"}}}}},
+		"trace.loss":        {"loss": object{"records": object{"sysctl.write": 3}, "reason": "ring_full"}},
+		"trace.stop":        {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},
+	}
+	for kind, ev := range all {
+		maps.Copy(ev, object{"v": 1, "time": "2026-11-23T12:04:31.123456789Z", "seq": 1, "type": kind})
+	}
+	return all
+}
+
+// set returns a change of the value at a path; nil removes it.
+func set(path string, value any) func(object) {
+	return func(ev object) {
+		keys := strings.Split(path, "/")
+		for _, k := range keys[:len(keys)-1] {
+			if _, ok := ev[k]; !ok {
+				ev[k] = object{}
+			}
+			ev = ev[k].(object)
+		}
+		if last := keys[len(keys)-1]; value == nil {
+			delete(ev, last)
+		} else {
+			ev[last] = value
+		}
+	}
+}
+
+func fails(ev object) { set("outcome", "failure")(ev); set("error", "EPERM")(ev) }
+
+func TestSchema(t *testing.T) {
+	both := func(changes ...func(object)) func(object) {
+		return func(ev object) {
+			for _, c := range changes {
+				c(ev)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		kind   string // "" is every type
+		change func(object)
+		ok     bool
+	}{
+		{"as it is", "", func(object) {}, true},
+		{"host and boot", "", both(set("host", "web1"), set("boot_id", "6f3c1a52-8a0e-4a55-9a43-0d2f6b1c7e21")), true},
+		{"whole second", "", set("time", "2026-11-23T12:04:31Z"), true},
+		{"largest seq", "", set("seq", json.Number("18446744073709551615")), true},
+
+		{"no version", "", set("v", nil), false},
+		{"version 2", "", set("v", 2), false},
+		{"no time", "", set("time", nil), false},
+		{"local time", "", set("time", "2026-11-23T12:04:31.123456789+01:00"), false},
+		{"no such day", "", set("time", "2026-02-30T12:04:31Z"), false},
+		{"seq from 0", "", set("seq", 0), false},
+		{"no type", "", set("type", nil), false},
+		{"unknown type", "", set("type", "mount.create"), false},
+		{"unknown field", "", set("colour", "red"), false},
+		{"zero time", "", set("last_time", "0001-01-01T00:00:00.000000000Z"), false},
+		{"empty host", "", set("host", ""), false},
+		{"null", "", set("host", json.RawMessage("null")), false},
+		{"unknown outcome", "", set("outcome", "maybe"), false},
+		{"failure without errno", "", set("outcome", "failure"), false},
+		{"errno without failure", "", set("error", "EPERM"), false},
+		{"failure with success", "", both(fails, set("outcome", "success")), false},
+		{"both a namespace and a parameter", "", both(set("namespace", object{"type": "net", "id": 1}), set("sysctl", object{"name": "a", "path": "/proc/sys/a"})), false},
+
+		{"failed", "namespace.create", both(fails, set("namespace/id", nil)), true},
+		{"failed with an id", "namespace.create", fails, false},
+		{"failed with a child", "namespace.create", both(fails, set("namespace/id", nil), set("child_pid", 7)), false},
+		{"failed without type", "namespace.create", both(fails, set("namespace", object{})), false},
+		{"errno as a number", "namespace.create", both(fails, set("namespace/id", nil), set("error", "1")), false},
+		{"outcome unknown", "namespace.create", set("outcome", nil), true},
+		{"no namespace", "namespace.create", set("namespace", nil), false},
+		{"no id", "namespace.create", set("namespace/id", nil), false},
+		{"id 0", "namespace.create", set("namespace/id", 0), false},
+		{"id of 33 bits", "namespace.create", set("namespace/id", 1<<32), false},
+		{"unknown kind", "namespace.create", set("namespace/type", "network"), false},
+		{"uid", "namespace.create", set("namespace/uid", "18446744073709551615"), true},
+		{"uid as a number", "namespace.create", set("namespace/uid", 4097), false},
+		{"not the host's", "namespace.create", set("namespace/host", false), false},
+		{"no process", "namespace.create", set("process", nil), false},
+		{"no call", "namespace.create", set("via", nil), false},
+		{"lifetime", "namespace.create", set("namespace/lifetime_ms", 1), false},
+		{"owner", "namespace.create", set("namespace/owner", object{"container": object{"id": "9f3c"}, "pod": object{"name": "web"}, "unit": "x.service"}), true},
+		{"container", "namespace.create", both(set("container", object{"id": "9f3c", "name": "web"}), set("pod", object{"uid": "1"}), set("unit", "x.service")), true},
+		{"child", "namespace.create", set("child_pid", 7), true},
+		{"process unknown field", "namespace.create", set("process/cwd", "/"), false},
+		{"process without thread", "namespace.create", set("process/tid", nil), false},
+		{"no login as -1", "namespace.create", set("process/login_uid", uint32(1<<32-1)), false},
+		{"namespaces", "namespace.create", set("process/ns", object{"net": 4026531840, "mnt": 1}), true},
+		{"namespaces of no kind", "namespace.create", set("process/ns", object{"pid_for_children": 1}), false},
+		{"ancestors", "namespace.create", set("process/ancestors", []any{object{"pid": 1, "comm": ""}}), true},
+		{"ancestor without comm", "namespace.create", set("process/ancestors", []any{object{"pid": 1}}), false},
+		{"folded", "sysctl.write", both(set("count", 2), set("last_time", "2026-11-23T12:04:32Z")), true},
+		{"folded without end", "sysctl.write", set("count", 2), false},
+		{"folded one", "sysctl.write", both(set("count", 1), set("last_time", "2026-11-23T12:04:32Z")), false},
+
+		{"failed", "namespace.enter", fails, true},
+		{"failed on a bad descriptor", "namespace.enter", both(fails, set("namespace", object{})), true},
+		{"failed on nothing", "namespace.enter", both(fails, set("namespace", nil)), true},
+		{"no id", "namespace.enter", set("namespace/id", nil), false},
+		{"no namespace", "namespace.enter", set("namespace", nil), false},
+		{"no process", "namespace.enter", set("process", nil), false},
+		{"child", "namespace.enter", set("child_pid", 7), false},
+
+		{"seen", "namespace.destroy", both(set("outcome", "success"), set("namespace/detected", "scan"), set("namespace/created", "2026-11-23T12:04:31Z")), true},
+		{"process", "namespace.destroy", both(set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), set("via", "exit")), false},
+		{"failed", "namespace.destroy", fails, false},
+		{"from", "namespace.destroy", set("namespace/from", 1), false},
+		{"no id", "namespace.destroy", set("namespace/id", nil), false},
+		{"negative lifetime", "namespace.destroy", set("namespace/lifetime_ms", -1), false},
+
+		{"failed", "sysctl.write", fails, true},
+		{"in a namespace", "sysctl.write", set("sysctl/namespace", object{"type": "net", "id": 4026532281, "name": "web"}), true},
+		{"in some namespace", "sysctl.write", set("sysctl/namespace", object{"type": "net"}), false},
+		{"came from", "sysctl.write", set("sysctl/namespace", object{"type": "net", "id": 2, "from": 1}), false},
+		{"no name", "sysctl.write", set("sysctl/name", nil), false},
+		{"no path", "sysctl.write", set("sysctl/path", nil), false},
+		{"relative path", "sysctl.write", set("sysctl/path", "vm/swappiness"), false},
+		{"value as a number", "sysctl.write", set("sysctl/new", 1), false},
+		{"no process", "sysctl.write", set("process", nil), false},
+		{"a namespace of its own", "sysctl.write", set("namespace", object{"type": "net", "id": 1}), false},
+
+		{"of another kind", "netdev.move", set("netdev/to/type", "mnt"), false},
+		{"no device", "netdev.move", set("netdev", nil), false},
+
+		{"no reason", "trace.loss", set("loss/reason", nil), false},
+		{"nothing", "trace.loss", set("loss/records", object{}), false},
+		{"zero", "trace.loss", set("loss/records", object{"sysctl.write": 0}), false},
+		{"of no type", "trace.loss", set("loss/records", object{"sysctl": 1}), false},
+		{"when", "trace.loss", both(set("loss/from", "2026-11-23T12:04:31Z"), set("loss/to", "2026-11-23T12:04:32Z")), true},
+		{"process", "trace.loss", set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), false},
+		{"no trace", "trace.start", set("trace", nil), false},
+		{"unknown way", "trace.start", set("trace/observations", []any{object{"name": "x", "backend": "magic"}}), false},
+		{"no totals", "trace.stop", set("trace/totals", nil), false},
+		{"totals at the start", "trace.start", set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0}), false},
+	} {
+		for kind := range events() {
+			if tt.kind != "" && tt.kind != kind {
+				continue
+			}
+			ev := events()[kind]
+			tt.change(ev)
+			line, err := json.Marshal(ev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := Validate(line); (err == nil) != tt.ok {
+				t.Errorf("%s, %s: valid should be %v, got %v\n%s", kind, tt.name, tt.ok, err, line)
+			}
+		}
+	}
+}
+
+func TestValidateLine(t *testing.T) {
+	good, err := json.Marshal(events()["trace.loss"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Validate(append(good, '\n')); err != nil {
+		t.Errorf("with a newline: %v", err)
+	}
+	for name, line := range map[string]string{
+		"empty":         "",
+		"two on a line": string(good) + string(good),
+		"two lines":     string(good) + "\n" + string(good),
+		"not UTF-8":     strings.Replace(string(good), "ring", "ring\xff", 1),
+		"array":         "[]",
+		"not JSON":      "trace.loss",
+	} {
+		if Validate([]byte(line)) == nil {
+			t.Errorf("%s: taken as valid: %q", name, line)
+		}
+	}
+}
+
+// The schema is what users read to know what a field means.
+func TestEveryFieldIsDescribed(t *testing.T) {
+	var doc any
+	if err := json.Unmarshal(schema.EventV1, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(path string, node any)
+	walk = func(path string, node any) {
+		obj, ok := node.(object)
+		if !ok {
+			return
+		}
+		props, _ := obj["properties"].(object)
+		for name, p := range props {
+			field, ok := p.(object)
+			if !ok {
+				continue
+			}
+			at := path + "/" + name
+			if text, _ := field["description"].(string); !strings.HasSuffix(text, ".") {
+				t.Errorf("%s has no description", at)
+			}
+			// What stands beside a reference only narrows it.
+			if _, ref := field["$ref"]; !ref {
+				walk(at, field)
+				walk(at, field["items"])
+			}
+		}
+	}
+	walk("", doc)
+	for name, def := range doc.(object)["$defs"].(object) {
+		walk("$defs/"+name, def)
+	}
+}

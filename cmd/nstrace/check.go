@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/nstrace/nstrace/tracer"
+	"github.com/olekukonko/tablewriter"
+	"github.com/olekukonko/tablewriter/renderer"
+	"github.com/olekukonko/tablewriter/tw"
+	"github.com/spf13/cobra"
+)
+
+func newCheck() *cobra.Command {
+	var format, backend string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Say what this host supports and how each observation attaches",
+		Long: `Attach everything as a run would, detach it at once, and say what this host
+supports, how each observation attaches, and what that way cannot see. The exit
+status is 3 where nstrace cannot run here.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := oneOf("--output", format, []string{"table", "json"}); err != nil {
+				return err
+			}
+			if err := oneOf("--backend", backend, tracer.Backends()); err != nil {
+				return err
+			}
+			report, err := tracer.Check(tracer.Options{Backend: tracer.Backend(backend)})
+			if err != nil && len(report.Capabilities) == 0 {
+				return err
+			}
+			write := writeReport
+			if format == "json" {
+				write = func(w io.Writer, r *tracer.Report) error { return json.NewEncoder(w).Encode(r) }
+			}
+			if werr := write(os.Stdout, report); werr != nil {
+				return werr
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "how to write the report: table or json")
+	cmd.Flags().StringVar(&backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
+	return cmd
+}
+
+// newTable makes a plain table for reports.
+func newTable(w io.Writer, header ...string) *tablewriter.Table {
+	t := tablewriter.NewTable(w,
+		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
+			Borders: tw.BorderNone,
+			Settings: tw.Settings{
+				Lines:      tw.LinesNone,
+				Separators: tw.SeparatorsNone,
+			},
+		})),
+		tablewriter.WithHeaderAlignment(tw.AlignLeft),
+		tablewriter.WithRowAlignment(tw.AlignLeft),
+		tablewriter.WithPadding(tw.Padding{Right: "  ", Overwrite: true}),
+	)
+	t.Header(header)
+	return t
+}
+
+func writeReport(w io.Writer, r *tracer.Report) error {
+	fmt.Fprintf(w, "Linux %s %s\n\n", r.Kernel, r.Arch)
+	t := newTable(w, "has", "", "detail")
+	for _, c := range r.Capabilities {
+		has := "yes"
+		if !c.OK {
+			has = "no"
+		}
+		if err := t.Append(c.Name, has, c.Detail); err != nil {
+			return err
+		}
+	}
+	if err := t.Render(); err != nil || len(r.Observations) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = newTable(w, "observation", "attached by", "hooks", "not seen")
+	for _, o := range r.Observations {
+		if err := t.Append(o.Name, o.Backend, strings.Join(o.Hooks, "\n"), strings.Join(o.Missing, "\n")); err != nil {
+			return err
+		}
+	}
+	return t.Render()
+}

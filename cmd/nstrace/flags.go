@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agext/levenshtein"
+	"github.com/dustin/go-humanize"
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// streamFlags are the flags that every command that streams events takes.
+type streamFlags struct {
+	format     string
+	file       string
+	rotateSize string
+	rotateAge  time.Duration
+	rotateKeep int
+	events     []string
+	nsTypes    []string
+	sysctls    []string
+	pids       []string
+	comms      []string
+	users      []string
+	failed     bool
+	count      uint64
+	duration   time.Duration
+	backend    string
+	ringSize   string
+	verbose    bool
+}
+
+func (f *streamFlags) register(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVarP(&f.format, "output", "o", "table", "how to write events: table, wide or json")
+	fs.StringVarP(&f.file, "output-file", "O", "", "write events to this file, appending")
+	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before it grows beyond this, such as 100MiB")
+	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when it is older than this, such as 24h")
+	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "keep at most so many old output files (0: all)")
+	fs.StringSliceVarP(&f.events, "event", "e", nil, "only these events or families: "+strings.Join(eventNames(), ", "))
+	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(nsTypeNames(), ", "))
+	fs.StringSliceVar(&f.sysctls, "sysctl", nil, "only writes to parameters that this glob matches, such as 'net.ipv4.*'")
+	fs.StringSliceVarP(&f.pids, "pid", "p", nil, "only these processes")
+	fs.StringSliceVarP(&f.comms, "comm", "c", nil, "only processes with this command name (15 bytes, as in ps -o comm)")
+	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or id)")
+	fs.BoolVar(&f.failed, "failed", false, "only what failed")
+	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
+	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
+	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
+	fs.StringVar(&f.ringSize, "ring-size", "8MiB", "size of the ring between kernel and nstrace, a power of two")
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr how each observation is attached")
+	for name, values := range map[string][]string{
+		"output": formats, "event": eventNames(), "ns-type": nsTypeNames(), "backend": tracer.Backends(),
+	} {
+		// The flag exists: the only error there is.
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+var formats = []string{"table", "wide", "json"}
+
+// families gives the events behind each name of --event.
+var families = map[string][]tracer.Type{
+	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy},
+	"sysctl":    {tracer.SysctlWrite},
+}
+
+func eventNames() []string {
+	var names []string
+	for family, types := range families {
+		names = append(names, family)
+		for _, t := range types {
+			names = append(names, string(t))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func nsTypeNames() []string {
+	var names []string
+	for _, t := range tracer.NSTypes() {
+		names = append(names, string(t))
+	}
+	return names
+}
+
+// oneOf checks a value of a flag against what the flag takes.
+func oneOf(flag, value string, all []string) error {
+	if slices.Contains(all, value) {
+		return nil
+	}
+	return usagef("%s: unknown value %q%s: it takes %s", flag, value, didYouMean(value, all), strings.Join(all, ", "))
+}
+
+// didYouMean suggests the name that is nearest to what was typed.
+func didYouMean(typed string, names []string) string {
+	best, dist := "", min(4, len(typed)/2+1)
+	for _, name := range names {
+		if d := levenshtein.Distance(typed, name, nil); d < dist {
+			best, dist = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+// options turns the flags into what the tracer takes.
+func (f *streamFlags) options() (tracer.Options, error) {
+	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion()}
+	if err := oneOf("--output", f.format, formats); err != nil {
+		return o, err
+	}
+	if err := oneOf("--backend", f.backend, tracer.Backends()); err != nil {
+		return o, err
+	}
+	if len(f.sysctls) > 0 && len(f.events) == 0 {
+		o.Filter.Types = map[tracer.Type]bool{tracer.SysctlWrite: true}
+	}
+	for _, name := range f.events {
+		if err := oneOf("--event", name, eventNames()); err != nil {
+			return o, err
+		}
+		if o.Filter.Types == nil {
+			o.Filter.Types = map[tracer.Type]bool{}
+		}
+		if types, ok := families[name]; ok {
+			for _, t := range types {
+				o.Filter.Types[t] = true
+			}
+		} else {
+			o.Filter.Types[tracer.Type(name)] = true
+		}
+	}
+	for _, name := range f.nsTypes {
+		if err := oneOf("--ns-type", name, nsTypeNames()); err != nil {
+			return o, err
+		}
+		if o.Filter.NSTypes == nil {
+			o.Filter.NSTypes = map[tracer.NSType]bool{}
+		}
+		o.Filter.NSTypes[tracer.NSType(name)] = true
+	}
+	for _, s := range f.pids {
+		pid, err := strconv.ParseUint(s, 10, 22) // PID_MAX_LIMIT is 2^22
+		if err != nil || pid == 0 {
+			return o, usagef("--pid: %q is no process id; it takes a number from 1 to 4194303", s)
+		}
+		o.Filter.PIDs = append(o.Filter.PIDs, uint32(pid))
+	}
+	for _, s := range f.users {
+		uid, err := lookupUser(s)
+		if err != nil {
+			return o, err
+		}
+		o.Filter.UIDs = append(o.Filter.UIDs, uid)
+	}
+	o.Filter.Sysctl, o.Filter.Comms, o.Filter.Failed = f.sysctls, f.comms, f.failed
+	if err := o.Filter.Validate(); err != nil {
+		return o, usageError{err}
+	}
+	size, err := humanize.ParseBytes(f.ringSize)
+	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {
+		return o, usagef("--ring-size: %q is no size of a ring; it takes a power of two from 64KiB to 1GiB", f.ringSize)
+	}
+	o.RingSize = int(size)
+	if f.duration < 0 {
+		return o, usagef("--duration: %s is negative; it takes a time such as 30s", f.duration)
+	}
+	return o, nil
+}
+
+func lookupUser(s string) (uint32, error) {
+	if uid, err := strconv.ParseUint(s, 10, 32); err == nil {
+		return uint32(uid), nil
+	}
+	u, err := user.Lookup(s)
+	var unknown user.UnknownUserError
+	if errors.As(err, &unknown) {
+		return 0, usagef("--user: this host knows no user %q; it takes a name or a number", s)
+	}
+	if err != nil {
+		return 0, err
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	return uint32(uid), err
+}
+
+// rotation returns what was asked about rotating the output file.
+func (f *streamFlags) rotation() (output.Rotation, error) {
+	var r output.Rotation
+	if (f.rotateSize != "" || f.rotateAge != 0) && f.file == "" {
+		return r, usagef("--rotate-size and --rotate-age take --output-file")
+	}
+	if f.rotateKeep != 0 && f.rotateSize == "" && f.rotateAge == 0 {
+		return r, usagef("--rotate-keep takes --rotate-size or --rotate-age")
+	}
+	if f.rotateSize != "" {
+		size, err := humanize.ParseBytes(f.rotateSize)
+		if err != nil || size < 1<<20 || size > 1<<50 {
+			return r, usagef("--rotate-size: %q is no size; it takes one of at least 1MiB, such as 100MiB", f.rotateSize)
+		}
+		r.MaxSize = int64(size)
+	}
+	if f.rotateAge < 0 || f.rotateKeep < 0 {
+		return r, usagef("--rotate-age and --rotate-keep can't be negative")
+	}
+	r.MaxAge, r.Keep = f.rotateAge, f.rotateKeep
+	return r, nil
+}
+
+// flagError says in our own words what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown):
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		name := unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			return usagef("unknown flag -%s: %s --help lists them", name, cmd.CommandPath())
+		}
+		return usagef("unknown flag --%s%s: %s --help lists them", name, didYouMean("--"+name, names), cmd.CommandPath())
+	case errors.As(err, &invalid):
+		f := invalid.GetFlag()
+		return usagef("--%s: %q is no %s", f.Name, invalid.GetValue(), takes(f.Value.Type()))
+	case errors.As(err, &missing):
+		f := missing.GetFlag()
+		return usagef("--%s takes a value: %s", f.Name, f.Usage)
+	}
+	return usageError{err}
+}
+
+// takes describes the values of a type of flag.
+func takes(typ string) string {
+	switch typ {
+	case "uint64", "int":
+		return "whole number"
+	case "duration":
+		return "time; it takes one such as 500ms, 30s, 10m or 24h"
+	case "bool":
+		return "truth value; it takes true or false"
+	}
+	return typ
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+	"github.com/spf13/cobra"
+)
+
+// parse gives the options that a command line asks for.
+func parse(args ...string) (tracer.Options, *streamFlags, error) {
+	var f streamFlags
+	var o tracer.Options
+	cmd := &cobra.Command{
+		Use: "nstrace", Args: noArgs, SilenceErrors: true, SilenceUsage: true,
+		RunE: func(*cobra.Command, []string) (err error) {
+			if o, err = f.options(); err == nil {
+				_, err = f.rotation()
+			}
+			return err
+		},
+	}
+	f.register(cmd)
+	cmd.SetFlagErrorFunc(flagError)
+	cmd.SetArgs(args)
+	return o, &f, cmd.Execute()
+}
+
+// TestMistakes gives each flag what it does not take: the message is one line,
+// names the flag, and is a mistake on the command line (exit status 2).
+func TestMistakes(t *testing.T) {
+	for args, want := range map[string]string{
+		"-e sysctll":           `did you mean "sysctl"`,
+		"-e namespace.creat":   `did you mean "namespace.create"`,
+		"-t network":           "mnt, net, ipc, user, pid, uts, cgroup, time",
+		"-o xml":               "table, wide, json",
+		"--backend ebpf":       "auto, fentry, kprobe, tracepoint",
+		"-p 0":                 "1 to 4194303",
+		"-p 4194304":           "1 to 4194303",
+		"-p self":              "1 to 4194303",
+		"-u no-such-user-here": "no user",
+		"-c a-name-of-16-byte": "15 bytes",
+		"--sysctl [":           "pattern",
+		"--ring-size 100000":   "power of two",
+		"--ring-size 32KiB":    "power of two",
+		"--ring-size 2GiB":     "power of two",
+		"--ring-size many":     "power of two",
+		"-n many":              "whole number",
+		"-n -1":                "whole number",
+		"--duration 30":        "30s",
+		"--duration -1s":       "negative",
+		"--rotate-size 10MiB":  "--output-file",
+		"-O x --rotate-size 1": "1MiB",
+		"-O x --rotate-keep 3": "--rotate-size",
+		"--evnt sysctl":        `did you mean "--event"`,
+		"-Z":                   "unknown flag",
+		"-e":                   "--event takes a value",
+	} {
+		t.Run(args, func(t *testing.T) {
+			_, _, err := parse(strings.Fields(args)...)
+			var usage usageError
+			if !errors.As(err, &usage) {
+				t.Fatalf("%v is no usage error", err)
+			}
+			if msg := err.Error(); !strings.Contains(msg, want) || strings.Contains(msg, "\n") {
+				t.Errorf("%q, want one line with %q", msg, want)
+			}
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o, _, err := parse("-e", "sysctl,namespace.enter", "-t", "net", "-t", "mnt,uts", "-p", "1,2", "-c", "runc",
+		"-u", "0", "--failed", "--ring-size", "1MiB", "--backend", "kprobe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := o.Filter
+	if !f.Types[tracer.SysctlWrite] || !f.Types[tracer.NamespaceEnter] || f.Types[tracer.NamespaceCreate] {
+		t.Errorf("events %v", f.Types)
+	}
+	if len(f.NSTypes) != 3 || !f.NSTypes["net"] || !f.NSTypes["mnt"] || !f.NSTypes["uts"] {
+		t.Errorf("namespace types %v", f.NSTypes)
+	}
+	if !slices.Equal(f.PIDs, []uint32{1, 2}) || !slices.Equal(f.Comms, []string{"runc"}) || !slices.Equal(f.UIDs, []uint32{0}) {
+		t.Errorf("processes %v %v %v", f.PIDs, f.Comms, f.UIDs)
+	}
+	if !f.Failed || o.RingSize != 1<<20 || o.Backend != tracer.Kprobe {
+		t.Errorf("%+v", o)
+	}
+	// A glob for parameters asks for their writes only, unless events are named.
+	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 1 || !o.Filter.Types[tracer.SysctlWrite] {
+		t.Errorf("--sysctl alone: %v, %v", o.Filter.Types, err)
+	}
+	if o, _, err = parse(); err != nil || o.Filter.Types != nil || o.Filter.NSTypes != nil {
+		t.Errorf("no flags: %+v, %v", o.Filter, err)
+	}
+}

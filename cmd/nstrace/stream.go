@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// A sinkHandler hands a tracer's events to a sink.
+type sinkHandler struct {
+	t     *tracer.Tracer
+	sink  output.Sink
+	limit uint64 // 0: none
+	done  func() // called when limit is reached
+	n     uint64
+	stop  *tracer.Totals
+}
+
+func (h *sinkHandler) Event(e *tracer.Event) error {
+	switch e.Type {
+	case tracer.TraceStop:
+		h.stop = e.Trace.Totals
+	case tracer.TraceStart, tracer.TraceLoss:
+	default:
+		if h.limit > 0 && h.n >= h.limit {
+			// What the ring held beyond the last event that was asked for.
+			return h.t.Drop(e)
+		}
+		h.n++
+	}
+	err := h.sink.Write(e)
+	if h.limit > 0 && h.n == h.limit {
+		h.done()
+	}
+	return err
+}
+
+func (h *sinkHandler) Idle() error { return h.sink.Flush() }
+
+// openOutput opens what events are written to: def without --output-file.
+func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) {
+	rotation, err := f.rotation()
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.file == "" {
+		return def, func() error { return nil }, nil
+	}
+	file, err := output.OpenFile(f.file, rotation)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--output-file: %w", err)
+	}
+	return file, file.Close, nil
+}
+
+// sink makes the sink that the flags ask for.
+func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Sink {
+	if f.format == "json" {
+		return output.NewJSON(w)
+	}
+	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host}
+	if terminal, ok := w.(*os.File); ok {
+		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
+	}
+	return output.NewTable(w, opts)
+}
+
+// stream traces the whole host.
+func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
+	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	t, h, finish, err := f.start(o, os.Stdout)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, finish()) }()
+	h.done = cancel
+	if f.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+		defer cancel()
+	}
+	var gone atomic.Bool // whoever read the events: there is nobody to sum up for
+	if f.file == "" {
+		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
+	}
+	if err := t.Run(ctx, h); err != nil {
+		return err
+	}
+	if !gone.Load() {
+		f.summary(h)
+	}
+	return nil
+}
+
+// start opens the output and attaches. The output comes first, so that a file
+// that cannot be written is known before anything else happens.
+func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *sinkHandler, func() error, error) {
+	w, closeOutput, err := f.openOutput(def)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	t, err := tracer.New(o)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, closeOutput())
+	}
+	// Loading takes ten times the memory that running does: give it back.
+	debug.FreeOSMemory()
+	if f.verbose {
+		for _, obs := range t.Observations() {
+			fmt.Fprintf(os.Stderr, "nstrace: %s\n", describe(obs))
+		}
+	}
+	sink := f.sink(w, t.HostNS())
+	finish := func() error { return errors.Join(t.Close(), sink.Close(), closeOutput()) }
+	return t, &sinkHandler{t: t, sink: sink, limit: f.count}, finish, nil
+}
+
+// describe says in a line how an observation is attached.
+func describe(o tracer.Observation) string {
+	s := fmt.Sprintf("%s: %s", o.Name, o.Backend)
+	if len(o.Hooks) > 0 {
+		s += " (" + strings.Join(o.Hooks, ", ") + ")"
+	}
+	if len(o.Missing) > 0 {
+		s += "; not seen: " + strings.Join(o.Missing, "; ")
+	}
+	return s
+}
+
+// summary closes the books on stderr.
+func (f *streamFlags) summary(h *sinkHandler) {
+	if h.stop == nil {
+		return
+	}
+	s := h.stop
+	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost\n",
+		plural(h.n, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost)
+	if n, err := h.t.Untracked(); err == nil && n > 0 {
+		fmt.Fprintf(os.Stderr, "nstrace: %s could not be followed: too many lived at once\n", plural(n, "process"))
+	}
+}
+
+func plural(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	if strings.HasSuffix(what, "s") {
+		what += "e"
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// watchReader calls gone when out is a pipe whose reader went away: on a quiet
+// host there may be no write for hours to find that out.
+func watchReader(out *os.File, gone func()) {
+	st, err := out.Stat()
+	if err != nil || st.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
+		return
+	}
+	fds := []unix.PollFd{{Fd: int32(out.Fd())}} // POLLERR and POLLHUP need not be asked for
+	for {
+		_, err := unix.Poll(fds, -1)
+		if err == nil {
+			gone()
+			return
+		}
+		if err != unix.EINTR {
+			return
+		}
+	}
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/test/e2e/helpers"
+	"github.com/nstrace/nstrace/test/vm/wire"
+)
+
+// Where things are in a guest. The tests' folder is where it is in the
+// repository, so that relative paths in the tests mean the same.
+const (
+	guestSource = "/src"
+	guestBinary = "/usr/libexec/guest.test"
+	guestTracer = "/usr/bin/nstrace"
+)
+
+// maxGuests is how many machines run at once. Each has two emulated processors.
+const maxGuests = 2
+
+// TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in a
+// machine of its own, and reports them as subtests: TestKernel/6.1/TestName/sub.
+func TestKernel(t *testing.T) {
+	if err := CheckHost(); err != nil {
+		t.Fatal(err)
+	}
+	trackInputs(t)
+	kernels := &Kernels{Log: t.Logf}
+	all, newest, err := kernels.Backports(t.Context())
+	if err != nil {
+		newest = Newest // whose subtest then fails; the others need no network
+		t.Log(err)
+	}
+	series := []string{"5.10", "6.1", "6.12", newest}
+	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+		series = append(series, all...)
+	}
+	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t) })
+	slots := make(chan struct{}, maxGuests)
+	if only := runFilter(1); slices.Contains(series, only) {
+		series = []string{only} // as a pattern 6.1 would mean 6.12 as well
+	}
+	slices.SortFunc(series, compareVersions)
+	for _, s := range slices.Compact(series) {
+		t.Run(s, func(t *testing.T) {
+			t.Parallel()
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			p, err := build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			kernels := &Kernels{Log: t.Logf}
+			kernel, err := kernels.Get(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			runTests(t, kernel, p)
+		})
+	}
+}
+
+// payload is what is tested.
+type payload struct {
+	module  string // root of the repository
+	pkg     string // folder of the tests, below module
+	tests   string // test binary
+	nstrace string // empty if the tests are not about it
+	helpers string // folder of the tests' own C programs; likewise
+}
+
+// buildPayload compiles the tests and nstrace. NSTRACE_GUEST_TESTS names another
+// folder with tests; one below testdata is about the guests and gets no nstrace.
+func buildPayload(t *testing.T) (*payload, error) {
+	gomod, err := run(t.Context(), "", "go", "env", "GOMOD")
+	if err != nil {
+		return nil, err
+	}
+	p := &payload{module: filepath.Dir(strings.TrimSpace(string(gomod))), pkg: "test/e2e"}
+	if pkg := os.Getenv("NSTRACE_GUEST_TESTS"); pkg != "" {
+		p.pkg = path.Clean(pkg)
+	}
+	dir := t.TempDir()
+	p.tests = filepath.Join(dir, "guest.test")
+	if err := goBuild(t.Context(), p.module, p.tests, "./"+p.pkg, true); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(p.tests); err != nil {
+		return nil, fmt.Errorf("no tests in %s", p.pkg)
+	}
+	if !strings.Contains(p.pkg, "testdata") {
+		p.helpers = filepath.Join(dir, "helpers")
+		if err := os.Mkdir(p.helpers, 0o755); err != nil {
+			return nil, err
+		}
+		if err := helpers.Build(t.Context(), filepath.Join(p.module, "test/e2e/testdata"), p.helpers); err != nil {
+			return nil, err
+		}
+		p.nstrace = filepath.Join(dir, "nstrace")
+		if err := goBuild(t.Context(), p.module, p.nstrace, "./cmd/nstrace", false); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// root assembles the guest's root.
+func (p *payload) root(ctx context.Context, kernel *Kernel) (*Root, error) {
+	r, err := NewGuestRoot(ctx, p.module, kernel)
+	if err != nil {
+		return nil, err
+	}
+	r.AddProgram(p.tests, guestBinary)
+	if p.nstrace != "" {
+		r.AddProgram(p.nstrace, guestTracer)
+	}
+	r.Mkdir(path.Join(guestSource, p.pkg), 0o755, 0)
+	for _, name := range []string{"go.mod", "schema", path.Join(p.pkg, "testdata")} {
+		if _, err := os.Stat(filepath.Join(p.module, name)); err == nil {
+			r.AddTree(filepath.Join(p.module, name), path.Join(guestSource, name))
+		}
+	}
+	for _, dir := range []string{p.helpers, os.Getenv("NSTRACE_GUEST_BIN")} {
+		if dir != "" {
+			r.AddTree(dir, "/usr/local/bin")
+		}
+	}
+	return r, r.err
+}
+
+// runTests runs the tests in a guest and reports them as subtests of t.
+func runTests(t *testing.T, kernel *Kernel, p *payload) {
+	root, err := p.root(t.Context(), kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := timeLimit(t)
+	filter := guestFilter()
+	args := []string{guestBinary, "-test.v=test2json", "-test.run=" + filter,
+		// The tests' own limit comes first: it says where they are.
+		"-test.timeout=" + (limit * 3 / 4).String()}
+	if testing.Short() {
+		args = append(args, "-test.short")
+	}
+	env := append(slices.Clone(DefaultEnv), "NSTRACE_BIN="+guestTracer)
+	if kernel.Modules == "" {
+		t.Logf("the archive has no modules for %s, hence no veth, bridge, dummy and overlay", kernel.Release)
+		env = append(env, "NSTRACE_GUEST_NO_MODULES=1")
+	}
+	for _, kv := range os.Environ() {
+		if strings.HasPrefix(kv, "NSTRACE_") && !strings.HasPrefix(kv, "NSTRACE_CACHE=") && !strings.HasPrefix(kv, "NSTRACE_BIN=") {
+			env = append(env, kv)
+		}
+	}
+
+	// Two steps turn the output into events: test2json knows its many forms.
+	toJSON := exec.CommandContext(t.Context(), "go", "tool", "test2json")
+	toJSON.Stderr = os.Stderr
+	output, err := toJSON.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := toJSON.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := toJSON.Start(); err != nil {
+		t.Fatal(err)
+	}
+	type outcome struct {
+		result *Result
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		guest := Guest{
+			Kernel: kernel,
+			Root:   root,
+			Job: wire.Job{
+				Args:     args,
+				Env:      env,
+				Dir:      path.Join(guestSource, p.pkg),
+				Hostname: "nstrace-guest",
+				Merge:    true,
+			},
+			Limit:  limit,
+			Stdout: output,
+			Log:    t.Logf,
+		}
+		result, err := guest.Start(t.Context())
+		done <- outcome{result, errors.Join(err, output.Close())}
+	}()
+	m := newMirror(t)
+	readErr := m.follow(events)
+	// Should that have failed the guest must still find a reader.
+	io.Copy(io.Discard, events)
+	end := <-done
+	waitErr := toJSON.Wait()
+	m.close()
+
+	if err := errors.Join(readErr, waitErr); err != nil {
+		t.Errorf("reading the guest's test output: %v", err)
+	}
+	var ge *GuestError
+	switch result := end.result; {
+	case errors.As(end.err, &ge):
+		t.Errorf("kernel %s: %v; its console:\n%s", kernel.Release, ge, ge.Console)
+	case end.err != nil:
+		t.Error(end.err)
+	case result.Signal != 0:
+		t.Errorf("the tests were ended by a signal: %v", syscall.Signal(result.Signal))
+	case result.Code != 0 && !m.failed:
+		t.Errorf("the tests exited with status %d, though none has failed", result.Code)
+	case result.Code == 0 && m.unfinished:
+		t.Errorf("the tests exited with status 0 before they were done")
+	case m.tests == 0:
+		t.Errorf("no tests were run (filter %q)", filter)
+	}
+	if end.result != nil {
+		t.Logf("kernel %s: up after %.1f s, done after another %.1f s", kernel.Release, end.result.Boot.Seconds(), end.result.Run.Seconds())
+		if lines := complaints.FindAll(end.result.Console, -1); lines != nil {
+			t.Logf("the kernel complained: %s\nits console:\n%s", lines[0], end.result.Console)
+		}
+	}
+}
+
+// complaints are lines of a kernel that is not well, though it lived on.
+var complaints = regexp.MustCompile(`(?m)^.*(?:WARNING: |BUG: |Call Trace:|stall on|stalls on).*$`)
+
+// timeLimit is how long a guest may take: NSTRACE_GUEST_TIMEOUT, or ten minutes; but
+// always less than what is left until go test itself gives up, because
+// only this side has the console to show.
+func timeLimit(t *testing.T) time.Duration {
+	limit := 10 * time.Minute
+	if s := os.Getenv("NSTRACE_GUEST_TIMEOUT"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			t.Fatalf("NSTRACE_GUEST_TIMEOUT: %v", err)
+		}
+		limit = d
+	}
+	if deadline, ok := t.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-15*time.Second)
+	}
+	if limit < 5*time.Second {
+		t.Fatal("no time is left for this kernel: go test -timeout has to be longer")
+	}
+	return limit.Round(time.Second)
+}
+
+// guestFilter is the -test.run of the guest: NSTRACE_GUEST_RUN, or else what
+// follows the kernel in the host's own -run.
+func guestFilter() string {
+	if filter := os.Getenv("NSTRACE_GUEST_RUN"); filter != "" {
+		return filter
+	}
+	return runFilter(2)
+}
+
+// runFilter returns part n of the pattern that this test binary was given by -run: the
+// kernel is part 1, all that follows is part 2. Of an alternative like A/B|C/D it
+// makes nothing; go test then chooses which subtests to show.
+func runFilter(n int) string {
+	pattern := flag.Lookup("test.run").Value.String()
+	parts := strings.SplitN(pattern, "/", 3)
+	if n >= len(parts) || strings.ContainsAny(pattern, "|[(") {
+		return ""
+	}
+	return parts[n]
+}
+
+// trackInputs makes go test's cache see what the tests depend on. It watches which
+// files a test opens; of what is compiled here it would know nothing, and
+// repeat an old result after a change to the tracer.
+func trackInputs(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), ".") {
+			return filepath.SkipDir
+		}
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // someone is at work here
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package wire is what the host and the init of a guest say to each other: the
+// [Job] that the host puts into the guest's root, and the frames that come back
+// through a serial port of its own.
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// JobPath is where the guest's init finds its Job, as JSON.
+const JobPath = "/.nsvm-job.json"
+
+// Port is the guest's end of the frames' channel. The console is the first
+// serial port; what the kernel prints there can therefore never get into the
+// middle of a frame.
+const Port = "/dev/ttyS1"
+
+// Job is what a guest is booted for.
+type Job struct {
+	Args     []string // program and its arguments; the program is looked up in PATH
+	Env      []string // KEY=value
+	Dir      string   // working directory
+	Hostname string
+	Modules  []string // loaded before the program is started
+	Merge    bool     // standard error goes where standard output goes, in order
+}
+
+// Kind says what a frame holds.
+type Kind byte
+
+// Kinds of frames.
+const (
+	Start  Kind = 'S' // the system is up, the program is about to be started
+	Stdout Kind = 'o' // bytes of its standard output
+	Stderr Kind = 'e' // bytes of its standard error
+	Exit   Kind = 'x' // it ended; the payload is an ExitStatus as JSON
+	Failed Kind = 'f' // init could not do its work; the payload says why
+)
+
+// ExitStatus is how the program ended. Signal is zero unless one killed it.
+type ExitStatus struct {
+	Code   int
+	Signal int
+}
+
+// maxPayload bounds what a reader is ready to allocate for one frame.
+const maxPayload = 1 << 20
+
+// Writer writes frames. It can be used from several goroutines.
+type Writer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// NewWriter returns a Writer that writes to w.
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+
+// Write writes one frame.
+func (w *Writer) Write(kind Kind, payload []byte) error {
+	if len(payload) > maxPayload {
+		return fmt.Errorf("frame of %d bytes is too long", len(payload))
+	}
+	frame := make([]byte, 0, 5+len(payload))
+	frame = append(frame, byte(kind))
+	frame = binary.BigEndian.AppendUint32(frame, uint32(len(payload)))
+	frame = append(frame, payload...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.w.Write(frame)
+	return err
+}
+
+// Read reads one frame. The error is io.EOF only between two frames.
+func Read(r io.Reader) (Kind, []byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	kind, n := Kind(head[0]), binary.BigEndian.Uint32(head[1:])
+	switch kind {
+	case Start, Stdout, Stderr, Exit, Failed:
+	default:
+		return 0, nil, fmt.Errorf("not a frame: % x", head)
+	}
+	if n > maxPayload {
+		return 0, nil, fmt.Errorf("frame of %d bytes is too long", n)
+	}
+	payload := make([]byte, n)
+	if _, err := io.ReadFull(r, payload); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return kind, payload, nil
+}

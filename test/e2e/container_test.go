@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// testContainer runs a container whose parameters the runtime sets before the
+// container's own program begins.
+func testContainer(t *testing.T, h *host) {
+	bundle := t.TempDir()
+	bin := filepath.Join(bundle, "rootfs", "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := os.ReadFile("/usr/bin/busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "busybox"), busybox, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "runc", "spec", "--bundle", bundle)
+	file := filepath.Join(bundle, "config.json")
+	var config map[string]any
+	if err := json.Unmarshal([]byte(readFile(t, file)), &config); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{
+		"net.ipv4.tcp_keepalive_time": "607",
+		"kernel.shmmax":               "87654321",
+		"kernel.domainname":           "in.a.container",
+	}
+	process, linux := config["process"].(map[string]any), config["linux"].(map[string]any)
+	process["terminal"] = false
+	// Its own program also writes, so that order can be seen.
+	process["args"] = []string{"/bin/busybox", "sh", "-c",
+		`for n in mnt net ipc user pid uts cgroup; do echo $n=$(/bin/busybox readlink /proc/self/ns/$n); done; echo now-in-the-container >/proc/sys/kernel/hostname || echo refused=yes`}
+	linux["sysctl"] = values
+	var types []tracer.NSType
+	for _, ns := range linux["namespaces"].([]any) {
+		name := ns.(map[string]any)["type"].(string)
+		types = append(types, tracer.NSType(map[string]string{"network": "net", "mount": "mnt"}[name]))
+		if last := len(types) - 1; types[last] == "" {
+			types[last] = tracer.NSType(name)
+		}
+	}
+	if len(types) < 5 {
+		t.Fatalf("runc spec has %v", types)
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	w := h.run(t, "runc", []string{"--root", t.TempDir(), "run", "--bundle", bundle, "nstrace-e2e"})
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		made := map[tracer.NSType]*event{}
+		for _, e := range only(events, tracer.NamespaceCreate) {
+			if e.Outcome == tracer.Success {
+				made[e.Namespace.Type] = e
+			}
+		}
+		for _, typ := range types {
+			inside := w.printed(string(typ))
+			if len(inside) != 1 || made[typ] == nil || made[typ].Namespace.ID != parseID(t, inside[0]) {
+				t.Errorf("inside it was %q, made was %+v", inside, made[typ])
+			}
+		}
+		if t.Failed() {
+			return
+		}
+		var wrote []*event
+		for _, e := range only(events, tracer.SysctlWrite) {
+			// runc itself also writes to parameters that there is no copy of.
+			if _, ours := values[e.Sysctl.Name]; ours {
+				wrote = append(wrote, e)
+			}
+		}
+		if len(wrote) != len(values) {
+			t.Fatalf("%d writes, want %d", len(wrote), len(values))
+		}
+		for _, e := range wrote {
+			v := e.Sysctl
+			typ := map[byte]tracer.NSType{'n': "net", 's': "ipc", 'd': "uts"}[strings.TrimPrefix(v.Name, "kernel.")[0]]
+			if v.New == nil || *v.New != values[v.Name] || v.Namespace == nil || v.Namespace.ID != made[typ].Namespace.ID {
+				t.Errorf("%s", e.line)
+			}
+			if s.backend != tracer.Tracepoint && (e.Outcome != tracer.Success || v.After == nil || *v.After != values[v.Name]) {
+				t.Errorf("%s", e.line)
+			}
+			if !strings.HasPrefix(e.Process.Comm, "runc") || !slices.Contains(strings.Split(e.Process.Cgroup, "/"), "nstrace-e2e") {
+				t.Errorf("by %s in cgroup %s", e.Process.Comm, e.Process.Cgroup)
+			}
+		}
+		w.ends(t, s, events)
+	})
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+// testDestroy has namespaces that something other than a process keeps.
+func testDestroy(t *testing.T, h *host) {
+	t.Run("ip netns", func(t *testing.T) { testNetns(t, h) })
+	t.Run("bind mount", func(t *testing.T) {
+		t.Parallel()
+		pin := filepath.Join(scratch, "pinned-ipc")
+		w := h.start(t, "unshare", []string{"--ipc", "sh", "-c", "echo ready=yes; exec cat"})
+		w.value(t, "ready")
+		bindNS(t, fmt.Sprintf("/proc/%d/ns/ipc", w.pid), pin)
+		w.stop(t)
+		w.outlives(t, func() {
+			if err := unix.Unmount(pin, 0); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("open file", func(t *testing.T) {
+		t.Parallel()
+		w := h.start(t, "unshare", []string{"--uts", "sh", "-c", "echo ready=yes; exec cat"})
+		w.value(t, "ready")
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", w.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w.stop(t)
+		w.outlives(t, func() { f.Close() })
+	})
+	t.Run("child", func(t *testing.T) {
+		t.Parallel()
+		// The user namespace that owns another, which is mounted.
+		pin := filepath.Join(scratch, "pinned-net")
+		w := h.start(t, "unshare", []string{"--user", "--net", "sh", "-c", "echo ready=yes; exec cat"})
+		w.value(t, "ready")
+		bindNS(t, fmt.Sprintf("/proc/%d/ns/net", w.pid), pin)
+		w.stop(t)
+		w.outlives(t, func() {
+			if err := unix.Unmount(pin, 0); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+// look makes sure that each stream has looked at what is alive since now: it makes
+// a namespace, ends it, and waits until that is known.
+func (h *host) look(t *testing.T) {
+	t.Helper()
+	w := h.run(t, "unshare", []string{"--uts", "true"})
+	for _, s := range h.streams {
+		events := w.all(s)
+		if len(events) == 0 && canMiss(tracer.NamespaceCreate) {
+			h.look(t) // once more
+			return
+		}
+		if len(events) != 1 {
+			t.Fatalf("%v: %s", s, dump(events))
+		}
+		s.awaitDestroy(t, w.from[s], events[0].Namespace)
+	}
+}
+
+// alive checks that no stream has reported the end of what events have made.
+func (w *work) alive(t *testing.T, s *stream, events []*event) {
+	t.Helper()
+	all := s.since(w.from[s])
+	for _, e := range only(events, tracer.NamespaceCreate) {
+		if d := destroyOf(all, e.Namespace); d != nil {
+			t.Errorf("it is alive, and the event says it ended: %s", d.line)
+		}
+	}
+}
+
+// outlives checks that what w has made lives on, though w has ended, until
+// release.
+func (w *work) outlives(t *testing.T, release func()) {
+	t.Helper()
+	w.host.look(t)
+	made := map[*stream][]*event{}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		made[s] = only(events, tracer.NamespaceCreate)
+		if len(made[s]) == 0 {
+			t.Error("nothing was made")
+		}
+		w.alive(t, s, made[s])
+	})
+	release()
+	for _, s := range w.host.streams {
+		w.ends(t, s, made[s])
+	}
+}
+
+func testNetns(t *testing.T, h *host) {
+	const name = "nstrace-e2e"
+	t.Cleanup(func() { // if it is still there
+		if _, err := os.Stat("/run/netns/" + name); err == nil {
+			output(t, "ip", "netns", "del", name)
+		}
+	})
+	add := h.run(t, "ip", []string{"netns", "add", name})
+	id, err := nsID("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[tracer.NSType]uint32{"net": id}
+	add.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, only(events, tracer.NamespaceCreate), creates("unshare", "success", "net")...)
+		if ids(only(events, tracer.NamespaceCreate))["net"] != id {
+			t.Errorf("made %v, and %s is %d", ids(events), name, id)
+		}
+	})
+	checkName := func(t *testing.T, e *event) {
+		t.Helper()
+		ns := e.Namespace
+		if e.Sysctl != nil {
+			ns = e.Sysctl.Namespace
+		}
+		if ns == nil || ns.ID != id || ns.Name != name {
+			t.Errorf("want namespace %d, %s: %s", id, name, e.line)
+		}
+	}
+
+	exec := h.run(t, "ip", []string{"netns", "exec", name, "sysctl", "-w", "net.ipv4.tcp_fin_timeout=61"})
+	exec.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, slices.Concat(enters("success", "net"), creates("unshare", "success", "mnt"),
+			[]string{write{name: "net.ipv4.tcp_fin_timeout", old: "60", new: "61"}.on(s)})...)
+		if t.Failed() {
+			return
+		}
+		checkEntered(t, only(events, tracer.NamespaceEnter), named, h.ns)
+		checkName(t, only(events, tracer.NamespaceEnter)[0])
+		checkName(t, only(events, tracer.SysctlWrite)[0])
+		exec.ends(t, s, events)
+	})
+
+	// It has outlived every process so far.
+	h.look(t)
+	sit := h.start(t, "ip", []string{"netns", "exec", name, "sh", "-c", "echo ready=yes; exec cat"})
+	sit.value(t, "ready")
+	for _, s := range h.streams {
+		add.alive(t, s, add.all(s))
+	}
+
+	// The name goes, and the process stays.
+	h.run(t, "ip", []string{"netns", "del", name})
+	h.look(t)
+	for _, s := range h.streams {
+		add.alive(t, s, add.all(s))
+	}
+	sit.stop(t)
+	for _, s := range h.streams {
+		for _, e := range only(add.all(s), tracer.NamespaceCreate) {
+			d := s.awaitDestroy(t, sit.from[s], e.Namespace)
+			if d == nil {
+				return
+			}
+			checkDestroy(t, s, e, d)
+			checkName(t, d)
+		}
+	}
+}

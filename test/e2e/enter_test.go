@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+// A room is a process in namespaces of its own, all eight, that others enter.
+type room struct {
+	*work
+	inside int // the process's pid
+	ns     map[tracer.NSType]uint32
+}
+
+// open starts a room. The caller stops it, or the test's end does.
+func (h *host) open(t *testing.T) *room {
+	t.Helper()
+	args := append(allFlags(), "--fork", "--kill-child", "--map-root-user", "sh", "-c", "echo pid=$$; exec cat")
+	r := &room{work: h.start(t, "unshare", args)}
+	if pid := r.value(t, "pid"); pid != "1" {
+		t.Fatalf("in a pid namespace of its own it has pid %s", pid)
+	}
+	r.inside = childOf(t, r.pid)
+	var err error
+	if r.ns, err = namespacesOf(r.inside); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// childOf returns the only child of a process.
+func childOf(t testing.TB, pid int) int {
+	t.Helper()
+	children := strings.Fields(readFile(t, fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)))
+	if len(children) != 1 {
+		t.Fatalf("children of %d: %q", pid, children)
+	}
+	child, err := strconv.Atoi(children[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+func (r *room) path(typ tracer.NSType) string {
+	return fmt.Sprintf("/proc/%d/ns/%s", r.inside, typ)
+}
+
+func testEnter(t *testing.T, h *host) {
+	r := h.open(t)
+	t.Run("ways", func(t *testing.T) { testEnterWays(t, h, r) })
+	t.Run("refused", func(t *testing.T) { testEnterRefused(t, h, r) })
+	r.stop(t)
+	r.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("unshare", "success", tracer.NSTypes()...)...)
+		r.ends(t, s, events)
+	})
+}
+
+// checkEntered checks the ids of successful entries: into to, from from.
+func checkEntered(t *testing.T, events []*event, to, from map[tracer.NSType]uint32) {
+	t.Helper()
+	for _, e := range events {
+		ns := e.Namespace
+		if ns.ID != to[ns.Type] || ns.From != from[ns.Type] {
+			t.Errorf("%s: from %d to %d, want from %d to %d", ns.Type, ns.From, ns.ID, from[ns.Type], to[ns.Type])
+		}
+		if e.ChildPID != 0 {
+			t.Errorf("child %d", e.ChildPID)
+		}
+	}
+}
+
+func testEnterWays(t *testing.T, h *host, r *room) {
+	for _, typ := range tracer.NSTypes() {
+		t.Run("nsenter "+string(typ), func(t *testing.T) {
+			t.Parallel()
+			// Programs of a mount or user namespace are the same here.
+			w := h.run(t, "nsenter", []string{flagOf[typ] + "=" + r.path(typ), "sh", "-c", printNS})
+			inside := w.printedNS(t)
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				same(t, events, enters("success", typ)...)
+				checkEntered(t, events, r.ns, h.ns)
+				if inside[typ] != r.ns[typ] {
+					t.Errorf("inside it was %d, want %d", inside[typ], r.ns[typ])
+				}
+			})
+		})
+	}
+	t.Run("nsenter all", func(t *testing.T) {
+		t.Parallel()
+		w := h.run(t, "nsenter", []string{"--target", strconv.Itoa(r.inside), "--all", "true"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			// It tries some in two orders, and one of them may fail.
+			well := slices.DeleteFunc(slices.Clone(events), func(e *event) bool { return e.Outcome == tracer.Failure })
+			same(t, well, enters("success", tracer.NSTypes()...)...)
+			checkEntered(t, well, r.ns, h.ns)
+		})
+	})
+	t.Run("bind mount", func(t *testing.T) {
+		t.Parallel()
+		pin := filepath.Join(scratch, "pinned-uts")
+		bindNS(t, r.path("uts"), pin)
+		w := h.run(t, "nsenter", []string{"--uts=" + pin, "true"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			same(t, events, enters("success", "uts")...)
+			checkEntered(t, events, r.ns, h.ns)
+		})
+	})
+	// A user namespace first of all, or one has no right to the rest of it.
+	several := tracer.NSTypes()
+	for _, types := range [][]tracer.NSType{{"net"}, {"net", "uts", "ipc"}, several} {
+		t.Run(fmt.Sprintf("pidfd %d", len(types)), func(t *testing.T) {
+			t.Parallel()
+			w := h.run(t, helper("nsset"), []string{"pidfd", strconv.Itoa(r.inside), join(types), "sh", "-c", printNS})
+			// Every kernel that nstrace runs on can do that, but for time.
+			if got := w.printed("result"); !slices.Equal(got, []string{"ok"}) {
+				t.Fatalf("setns: %q", w.stdout.String())
+			}
+			inside := w.printedNS(t)
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				same(t, events, enters("success", types...)...)
+				checkEntered(t, events, r.ns, h.ns)
+				for _, e := range events {
+					// A pid namespace is for children.
+					if ns := e.Namespace; ns.Type != "pid" && ns.ID != inside[ns.Type] {
+						t.Errorf("%s: id %d, inside it was %d", ns.Type, ns.ID, inside[ns.Type])
+					}
+					if e.Time != events[0].Time {
+						t.Errorf("one call at two times: %v, %v", e.Time, events[0].Time)
+					}
+				}
+			})
+		})
+	}
+	for _, typ := range []tracer.NSType{"net", "uts", "ipc", "pid", "mnt", "cgroup"} {
+		t.Run("own "+string(typ), func(t *testing.T) {
+			t.Parallel()
+			w := h.run(t, helper("nsset"), []string{"file", "/proc/self/ns/" + string(typ), "none"})
+			if got := w.printed("result"); !slices.Equal(got, []string{"ok"}) {
+				t.Fatalf("setns: %q", w.stdout.String())
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				same(t, events, enters("success", typ)...)
+				checkEntered(t, events, h.ns, h.ns)
+			})
+		})
+	}
+	t.Run("there and back", func(t *testing.T) {
+		t.Parallel()
+		w := h.run(t, "nsenter", []string{"--net=" + r.path("net"), helper("nsset"), "file", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), "net"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			same(t, events, slices.Concat(enters("success", "net"), enters("success", "net"))...)
+			if t.Failed() {
+				return
+			}
+			checkEntered(t, events[:1], r.ns, h.ns)
+			checkEntered(t, events[1:], h.ns, r.ns)
+			if got := events[1].Process.NS["net"]; got != r.ns["net"] {
+				t.Errorf("before it was in %d, want %d", got, r.ns["net"])
+			}
+		})
+	})
+}
+
+func join(types []tracer.NSType) string {
+	names := make([]string, len(types))
+	for i, typ := range types {
+		names[i] = string(typ)
+	}
+	return strings.Join(names, ",")
+}
+
+// bindNS keeps a namespace by a bind mount until the test's end.
+func bindNS(t *testing.T, ns, at string) {
+	t.Helper()
+	if err := os.WriteFile(at, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(ns, at, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("bind %s: %v", ns, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil && err != unix.EINVAL {
+			t.Error(err)
+		}
+	})
+}
+
+func testEnterRefused(t *testing.T, h *host, r *room) {
+	theirs := strconv.Itoa(r.inside)
+	for _, tt := range []struct {
+		name  string
+		args  []string // of nsset
+		errno string
+		types []tracer.NSType // none: not even what was wanted is known
+		to    map[tracer.NSType]uint32
+		opts  []option
+	}{
+		{name: "no descriptor", args: []string{"fd", "99", "net"}, errno: "EBADF", types: []tracer.NSType{"net"}},
+		{name: "no descriptor of no type", args: []string{"fd", "99", "none"}, errno: "EBADF"},
+		{name: "negative", args: []string{"fd", "99", "net,uts"}, errno: "EBADF", types: []tracer.NSType{"net", "uts"}},
+		{name: "another type", args: []string{"file", r.path("net"), "uts"}, errno: "EINVAL", types: []tracer.NSType{"net"}, to: r.ns},
+		{name: "a file", args: []string{"file", "/etc/passwd", "net"}, errno: "EINVAL", types: []tracer.NSType{"net"}},
+		{name: "a folder of no type", args: []string{"file", "/etc", "none"}, errno: "EINVAL"},
+		{name: "by a user", args: []string{"file", "/proc/self/ns/net", "net"}, errno: "EPERM", types: []tracer.NSType{"net"}, to: h.ns, opts: []option{asUser(tester)}},
+		{name: "own user namespace", args: []string{"file", "/proc/self/ns/user", "user"}, errno: "EINVAL", types: []tracer.NSType{"user"}, to: h.ns},
+		{name: "pidfd of another by a user", args: []string{"pidfd", theirs, "net,uts"}, errno: "EPERM", types: []tracer.NSType{"net", "uts"}, to: r.ns, opts: []option{asUser(tester)}},
+		{name: "pidfd of no type", args: []string{"pidfd", theirs, "none"}, errno: "EINVAL"},
+		// All or nothing: the right to the last is missing.
+		{name: "half-way", args: []string{"pidfd", theirs, "user,net,uts,fs"}, errno: "EINVAL", types: []tracer.NSType{"user", "net", "uts"}, to: r.ns},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := h.run(t, helper("nsset"), append(tt.args, "sh", "-c", printNS), tt.opts...)
+			if got := w.printed("error"); !slices.Equal(got, []string{tt.errno}) {
+				t.Fatalf("setns: %q", w.stdout.String())
+			}
+			for typ, id := range w.printedNS(t) {
+				if id != h.ns[typ] {
+					t.Errorf("it failed, and is in %s %d", typ, id)
+				}
+			}
+			want := enters(tt.errno, tt.types...)
+			if len(want) == 0 {
+				want = []string{"enter setns: " + tt.errno}
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				same(t, events, want...)
+				if len(tt.types) > 0 {
+					checkEntered(t, events, tt.to, h.ns)
+				}
+			})
+		})
+	}
+}

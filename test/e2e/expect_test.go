@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// brief says in a line what an event reports, for comparisons that people can
+// read: "create net unshare: success", "enter uts setns: EPERM",
+// "write kernel.domainname a -> b = b: success", "destroy net".
+func (e *event) brief() string {
+	var sb strings.Builder
+	_, what, _ := strings.Cut(string(e.Type), ".")
+	sb.WriteString(what)
+	word := func(s string) {
+		sb.WriteByte(' ')
+		sb.WriteString(s)
+	}
+	text := func(mark string, s *string) {
+		if s != nil {
+			word(mark + fmt.Sprintf("%q", *s))
+		}
+	}
+	if e.Namespace != nil && e.Namespace.Type != "" {
+		word(string(e.Namespace.Type))
+	}
+	if s := e.Sysctl; s != nil {
+		word(s.Name)
+		text("", s.Old)
+		text("-> ", s.New)
+		text("= ", s.After)
+	}
+	if e.Process != nil {
+		if e.Sysctl == nil {
+			word(e.Via)
+		}
+		switch e.Outcome {
+		case tracer.Failure:
+			sb.WriteString(": " + e.Error)
+		case tracer.Success:
+			sb.WriteString(": success")
+		}
+	}
+	return sb.String()
+}
+
+func briefs(events []*event) []string {
+	var all []string
+	for _, e := range events {
+		all = append(all, e.brief())
+	}
+	return all
+}
+
+// same checks that events are those wanted. The namespaces of one call come in
+// no particular order, hence neither here; order is checked on its own.
+func same(t *testing.T, events []*event, want ...string) {
+	t.Helper()
+	got := briefs(events)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+// creates are the briefs of one call that made, or did not make, namespaces.
+func creates(via, result string, types ...tracer.NSType) []string {
+	var all []string
+	for _, typ := range types {
+		all = append(all, fmt.Sprintf("create %s %s: %s", typ, via, result))
+	}
+	return all
+}
+
+func enters(result string, types ...tracer.NSType) []string {
+	var all []string
+	for _, typ := range types {
+		all = append(all, fmt.Sprintf("enter %s setns: %s", typ, result))
+	}
+	return all
+}
+
+// A write is what a test knows of a write to a parameter. after is "-" where it
+// is not known, and the same as new if empty.
+type write struct{ name, old, new, after, err string }
+
+// on is the write's brief as s reports it: with nothing hooked but cgroup/sysctl it
+// cannot know what came of it.
+func (w write) on(s *stream) string {
+	text := fmt.Sprintf("write %s %q -> %q", w.name, w.old, w.new)
+	if s.backend == tracer.Tracepoint {
+		return text
+	}
+	switch w.after {
+	case "-":
+	case "":
+		text += fmt.Sprintf(" = %q", w.new)
+	default:
+		text += fmt.Sprintf(" = %q", w.after)
+	}
+	if w.err != "" {
+		return text + ": " + w.err
+	}
+	return text + ": success"
+}
+
+// only keeps the events of one type.
+func only(events []*event, typ tracer.Type) []*event {
+	var some []*event
+	for _, e := range events {
+		if e.Type == typ {
+			some = append(some, e)
+		}
+	}
+	return some
+}
+
+// ids maps the type of each namespace that events are about to its id.
+func ids(events []*event) map[tracer.NSType]uint32 {
+	m := map[tracer.NSType]uint32{}
+	for _, e := range events {
+		if e.Namespace != nil {
+			m[e.Namespace.Type] = e.Namespace.ID
+		}
+	}
+	return m
+}
+
+// checkEvent checks what holds for every event of a process.
+func (h *host) checkEvent(t *testing.T, e *event) {
+	t.Helper()
+	wrong := func(format string, args ...any) {
+		t.Helper()
+		t.Errorf("%s\n%s", fmt.Sprintf(format, args...), e.line)
+	}
+	if e.Host != h.name || e.BootID != h.bootID {
+		wrong("host %q, boot %q; it is %q, %q", e.Host, e.BootID, h.name, h.bootID)
+	}
+	// Clocks are set now and then.
+	if e.Time.Before(h.started.Add(-time.Second)) || e.Time.After(time.Now().Add(time.Second)) {
+		wrong("it happened at %v, between %v and now", e.Time, h.started)
+	}
+	p := e.Process
+	if p.PID == 0 || p.TID == 0 || p.PPID == 0 || p.Comm == "" || p.Exe == "" || len(p.Args) == 0 || p.Cgroup == "" {
+		wrong("the process is not fully described")
+	}
+	if p.StartTime.IsZero() || p.StartTime.After(e.Time.Add(10*time.Millisecond)) {
+		wrong("the process began at %v, the event was at %v", p.StartTime, e.Time)
+	}
+	if len(p.NS) != len(tracer.NSTypes()) {
+		wrong("the process's namespaces are %v", p.NS)
+	}
+	if len(p.Ancestors) == 0 || p.Ancestors[0].PID != p.PPID || p.Ancestors[len(p.Ancestors)-1].PID != 1 {
+		wrong("the ancestors of a child of %d are %v", p.PPID, p.Ancestors)
+	}
+	ns := e.Namespace
+	if e.Sysctl != nil {
+		ns = e.Sysctl.Namespace
+		if path := "/proc/sys/" + sysctlPath(e.Sysctl.Name); e.Sysctl.Path != path {
+			wrong("path %s, want %s", e.Sysctl.Path, path)
+		}
+	}
+	if ns == nil || ns.ID == 0 {
+		return
+	}
+	if ns.Host != (ns.ID == h.ns[ns.Type]) {
+		wrong("host %v, and the host's %s namespace is %d", ns.Host, ns.Type, h.ns[ns.Type])
+	}
+	if ns.UID == "" {
+		wrong("the namespace has no uid")
+	}
+	if ns.UserNS == 0 && !(ns.Type == "user" && ns.Host) {
+		wrong("no user namespace owns it")
+	}
+}
+
+// sysctlPath is the file that sysctl(8) writes for a name: with the first
+// separator a dot, dots and slashes change places.
+func sysctlPath(name string) string {
+	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
+}
+
+// ends waits until s has reported the end of each namespace that events made, and
+// checks those reports.
+func (w *work) ends(t *testing.T, s *stream, events []*event) {
+	t.Helper()
+	for _, e := range events {
+		if e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success {
+			if d := s.awaitDestroy(t, w.from[s], e.Namespace); d != nil {
+				checkDestroy(t, s, e, d)
+			}
+		}
+	}
+}
+
+// awaitDestroy waits for the end of a namespace. It is nil where the stream lacks it,
+// which the stream's end has to tell of.
+func (s *stream) awaitDestroy(t *testing.T, from int, ns *tracer.Namespace) *event {
+	t.Helper()
+	var found *event
+	there := func(events []*event) bool {
+		found = destroyOf(events, ns)
+		return found != nil
+	}
+	what := fmt.Sprintf("destroy of %s %d", ns.Type, ns.ID)
+	// The tracepoint way looks, and looks again.
+	if s.backend != tracer.Tracepoint && !s.comes(from, patience/3, there) && !s.over() {
+		s.mu.Lock()
+		s.missing[tracer.NamespaceDestroy]++
+		s.mu.Unlock()
+		t.Logf("%v: no %s, which must be in its trace.loss", s, what)
+		return nil
+	}
+	s.awaitFrom(t, from, what, there)
+	return found
+}
+
+// destroyOf finds the end of a namespace, nil if it has not ended. Numbers are used
+// again, uids are not.
+func destroyOf(events []*event, ns *tracer.Namespace) *event {
+	for _, e := range events {
+		if e.Type == tracer.NamespaceDestroy && e.Namespace.ID == ns.ID && e.Namespace.UID == ns.UID {
+			return e
+		}
+	}
+	return nil
+}
+
+// checkDestroy checks the end of the namespace that created made.
+func checkDestroy(t *testing.T, s *stream, created, d *event) {
+	t.Helper()
+	wrong := func(what string) {
+		t.Helper()
+		t.Errorf("%s of the end\n%sof what was made by\n%s", what, d.line, created.line)
+	}
+	c, ns := created.Namespace, d.Namespace
+	if ns.Type != c.Type || ns.UserNS != c.UserNS {
+		wrong("type or user namespace")
+	}
+	if ns.Creator == nil || ns.Creator.PID != created.Process.PID || ns.Creator.Comm != created.Process.Comm {
+		wrong("creator")
+	}
+	if !ns.Created.Equal(created.Time) {
+		wrong("time of creation")
+	}
+	life := d.Time.Sub(created.Time)
+	if ns.LifetimeMS == nil || *ns.LifetimeMS < 0 ||
+		(time.Duration(*ns.LifetimeMS)*time.Millisecond-life).Abs() > 50*time.Millisecond {
+		wrong("lifetime")
+	}
+	if d.Seq < created.Seq {
+		wrong("order")
+	}
+	want := ""
+	if s.backend == tracer.Tracepoint {
+		want = "scan"
+	}
+	if ns.Detected == "scan" && want == "" {
+		// It was missed, and found by looking.
+		s.excuse(t, d)
+		return
+	}
+	if ns.Detected != want {
+		wrong("detected")
+	}
+}
+
+// compare checks that fentry and kprobe have said the same of w, field for field.
+func (w *work) compare(t *testing.T) {
+	t.Helper()
+	by := map[*stream][]*event{}
+	for _, s := range w.host.streams {
+		by[s] = w.all(s)
+	}
+	compareStreams(t, by)
+}
+
+// compareStreams compares what two nstraces say of the same processes. Each
+// thread's events are in order; between threads the order is that of two
+// different instants within the call.
+func compareStreams(t *testing.T, by map[*stream][]*event) {
+	t.Helper()
+	var fentry, kprobe *stream
+	for s := range by {
+		switch s.backend {
+		case tracer.Fentry:
+			fentry = s
+		case tracer.Kprobe:
+			kprobe = s
+		}
+	}
+	if fentry == nil || kprobe == nil {
+		return
+	}
+	a, b := byThread(by[fentry]), byThread(by[kprobe])
+	keys := slices.Sorted(maps.Keys(a))
+	for key := range b {
+		if _, ok := a[key]; !ok {
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		lackA, lackB := fentry.lacking(a[key], b[key]), kprobe.lacking(b[key], a[key])
+		if len(lackA)+len(lackB) > 0 {
+			fentry.excuse(t, lackA...)
+			kprobe.excuse(t, lackB...)
+			continue
+		}
+		for i := range max(len(a[key]), len(b[key])) {
+			if i >= len(a[key]) || i >= len(b[key]) {
+				t.Errorf("%s: fentry has %d events and kprobe %d:\n%s--\n%s", key, len(a[key]), len(b[key]), dump(a[key]), dump(b[key]))
+				break
+			}
+			if x, y := comparable(t, a[key][i]), comparable(t, b[key][i]); !reflect.DeepEqual(x, y) {
+				t.Errorf("fentry and kprobe differ:\n%s%s", a[key][i].line, b[key][i].line)
+			}
+		}
+	}
+}
+
+func byThread(events []*event) map[string][]*event {
+	m := map[string][]*event{}
+	for _, e := range events {
+		if e.Process != nil {
+			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
+			m[key] = append(m[key], e)
+		}
+	}
+	return m
+}
+
+// comparable is what two nstraces have to agree on: all but their own numbering and
+// the instants at which they looked. Where the kernel has no id of
+// its own for a namespace, its uid is made of such an instant; the name of one is
+// what ip-netns(8) had called it by then.
+func comparable(t *testing.T, e *event) map[string]any {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(e.line, &m); err != nil {
+		t.Fatal(err)
+	}
+	var strip func(m map[string]any)
+	strip = func(m map[string]any) {
+		for _, name := range []string{"seq", "time", "created", "lifetime_ms", "start_time"} {
+			delete(m, name)
+		}
+		if uid, ok := m["uid"].(string); ok {
+			m["uid"], _, _ = strings.Cut(uid, ".")
+		}
+		for _, v := range m {
+			if v, ok := v.(map[string]any); ok {
+				strip(v)
+			}
+		}
+	}
+	strip(m)
+	if ns, ok := m["namespace"].(map[string]any); ok && e.Type == tracer.NamespaceCreate {
+		delete(ns, "name")
+	}
+	return m
+}

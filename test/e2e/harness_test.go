@@ -1,0 +1,896 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package e2e runs real programs on a real kernel under a real nstrace and checks
+// what it says of them. It takes root. Everything is done once and watched
+// through each backend that the kernel offers at the same time.
+//
+// NSTRACE_BIN names the nstrace to test, NSTRACE_E2E_HELPERS the folder with the compiled
+// programs of testdata; without these, and with a compiler, they are built.
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/schema/schematest"
+	"github.com/nstrace/nstrace/test/e2e/helpers"
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long anything may take that has to happen. Nothing waits that
+// long unless it fails; emulated processors are slow.
+const patience = 60 * time.Second
+
+// What TestMain finds.
+var (
+	nstraceBin string
+	helperDir  string
+	scratch    string           // a folder that everyone may read
+	report     tracer.Report    // nstrace check
+	backends   []tracer.Backend // that this kernel offers
+)
+
+// The main thread, which is what /proc/PID shows, stays in the host's namespaces: no
+// goroutine that changes its thread's gets it.
+func init() { runtime.LockOSThread() }
+
+func TestMain(m *testing.M) {
+	status, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func runAll(m *testing.M) (int, error) {
+	if os.Geteuid() != 0 {
+		return 0, errors.New("the end-to-end tests trace the kernel: run them as root")
+	}
+	// Most tests wait for the kernel most of the time, not for a processor.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		return 0, err
+	}
+	// What is made here is for other users to read as well.
+	unix.Umask(0o022)
+	var err error
+	if scratch, err = os.MkdirTemp("", "nstrace-e2e-"); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(scratch)
+	if err := os.Chmod(scratch, 0o755); err != nil {
+		return 0, err
+	}
+	if err := prepare(); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+func prepare() error {
+	ctx := context.Background()
+	if nstraceBin = os.Getenv("NSTRACE_BIN"); nstraceBin == "" {
+		nstraceBin = filepath.Join(scratch, "nstrace")
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", nstraceBin, "github.com/nstrace/nstrace/cmd/nstrace")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build nstrace: %w\n%s", err, text)
+		}
+	}
+	if helperDir = os.Getenv("NSTRACE_E2E_HELPERS"); helperDir == "" {
+		if _, err := exec.LookPath("gcc"); err == nil {
+			helperDir = scratch
+			if err := helpers.Build(ctx, "testdata", helperDir); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range []struct{ program, pkg string }{
+		{"unshare", "util-linux"}, {"nsenter", "util-linux"}, {"lsns", "util-linux"}, {"setpriv", "util-linux"},
+		{"ip", "iproute2"}, {"sysctl", "procps"}, {"busybox", "busybox-static"}, {"bwrap", "bubblewrap"},
+		{"runc", "runc"}, {"strace", "strace"}, {"sh", "dash"}, {"mount", "mount"}, {"script", "util-linux"},
+	} {
+		if _, err := exec.LookPath(p.program); err != nil {
+			return fmt.Errorf("%s is missing: install %s", p.program, p.pkg)
+		}
+	}
+	out, err := exec.CommandContext(ctx, nstraceBin, "check", "-o", "json").Output()
+	if err != nil {
+		return fmt.Errorf("nstrace check: %w\n%s", err, errorText(err))
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		return fmt.Errorf("nstrace check: %w\n%s", err, out)
+	}
+	for _, b := range []tracer.Backend{tracer.Fentry, tracer.Kprobe} {
+		if has(string(b)) {
+			backends = append(backends, b)
+		}
+	}
+	backends = append(backends, tracer.Tracepoint)
+	return nil
+}
+
+// has says whether nstrace check found the capability.
+func has(name string) bool {
+	return slices.ContainsFunc(report.Capabilities, func(c tracer.Capability) bool { return c.Name == name && c.OK })
+}
+
+func errorText(err error) []byte {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.Stderr
+	}
+	return nil
+}
+
+// helper returns the path of a program of testdata.
+func helper(name string) string {
+	if helperDir != "" {
+		return filepath.Join(helperDir, name)
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		// Every test that uses it fails and says so.
+		return "/nonexistent/" + name + ": install gcc and libc6-dev, or set NSTRACE_E2E_HELPERS"
+	}
+	return path
+}
+
+// An event is one line of nstrace's output.
+type event struct {
+	tracer.Event
+	line []byte
+}
+
+// A stream is one running nstrace and all that it has written.
+type stream struct {
+	backend tracer.Backend // as asked for, "" if not
+	args    []string
+	cmd     *exec.Cmd
+	stderr  buffer
+
+	mu     sync.Mutex
+	events []*event
+	faults []string      // what is wrong with the lines themselves
+	more   chan struct{} // closed when there is more, or when it has ended
+	ended  bool
+
+	missing map[tracer.Type]int // see missed_test.go
+	excused map[string]bool
+	err     error // how it ended
+}
+
+// buffer collects what a process writes, for others to look at meanwhile.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// startStream starts nstrace -o json with more arguments. Its events come on
+// standard output, or, for nstrace run, in the file given with -O.
+func startStream(t *testing.T, args ...string) *stream {
+	t.Helper()
+	s := &stream{args: append([]string{"-o", "json"}, args...), more: make(chan struct{}), missing: map[tracer.Type]int{}, excused: map[string]bool{}}
+	if i := slices.Index(args, "--backend"); i >= 0 {
+		s.backend = tracer.Backend(args[i+1])
+	}
+	s.cmd = exec.Command(nstraceBin, s.args...)
+	s.cmd.Stderr = &s.stderr
+	stdout, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !s.over() {
+			s.cmd.Process.Signal(syscall.SIGCONT) // in case that it was stopped
+			s.cmd.Process.Kill()
+			s.await(t, "its end", func([]*event) bool { return s.ended })
+		}
+	})
+	go s.read(stdout)
+	return s
+}
+
+func (s *stream) String() string {
+	return fmt.Sprintf("nstrace %s [%d]", strings.Join(s.args, " "), s.cmd.Process.Pid)
+}
+
+func (s *stream) read(r io.Reader) {
+	in := bufio.NewReaderSize(r, 1<<20)
+	for {
+		line, err := in.ReadBytes('\n')
+		if len(line) > 0 {
+			s.add(line)
+		}
+		if err != nil {
+			break
+		}
+	}
+	err := s.cmd.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended, s.err = true, err
+	close(s.more)
+}
+
+// add takes in one line. Each is checked against the schema.
+func (s *stream) add(line []byte) {
+	e, err := parseEvent(line)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.faults = append(s.faults, err.Error())
+	}
+	if e == nil {
+		return
+	}
+	if e.Seq != uint64(len(s.events))+1 {
+		s.faults = append(s.faults, fmt.Sprintf("seq %d on line %d", e.Seq, len(s.events)+1))
+	}
+	s.events = append(s.events, e)
+	close(s.more)
+	s.more = make(chan struct{})
+}
+
+func parseEvent(line []byte) (*event, error) {
+	var errs []error
+	if !bytes.HasSuffix(line, []byte("\n")) {
+		errs = append(errs, fmt.Errorf("a line that does not end: %q", line))
+	}
+	if err := schematest.Validate(line); err != nil {
+		errs = append(errs, fmt.Errorf("not as the schema has it: %w\n%s", err, line))
+	}
+	e := &event{line: line}
+	if err := json.Unmarshal(line, &e.Event); err != nil {
+		return nil, errors.Join(append(errs, fmt.Errorf("%w\n%s", err, line))...)
+	}
+	return e, errors.Join(errs...)
+}
+
+func (s *stream) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// since returns the events from index from on.
+func (s *stream) since(from int) []*event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clip(s.events[min(from, len(s.events)):])
+}
+
+func (s *stream) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.events)
+}
+
+// awaitFrom waits until done says of the events from index from on that they are
+// what was waited for.
+func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*event) bool) {
+	t.Helper()
+	if s.comes(from, patience, done) {
+		return
+	}
+	if s.over() {
+		t.Fatalf("%v ended (%v) before %s\n%s", s, s.err, what, s.stderr.String())
+	}
+	t.Fatalf("%v: no %s after %v; since then:\n%s", s, what, patience, dump(s.since(from)))
+}
+
+func (s *stream) await(t testing.TB, what string, done func([]*event) bool) {
+	t.Helper()
+	s.awaitFrom(t, 0, what, done)
+}
+
+// awaitStart waits until s is attached.
+func (s *stream) awaitStart(t testing.TB) {
+	t.Helper()
+	s.await(t, "trace.start", func(all []*event) bool { return len(all) > 0 })
+	if first := s.since(0)[0]; first.Type != tracer.TraceStart {
+		t.Fatalf("%v: the first line is %s", s, first.line)
+	} else if s.backend != "" {
+		checkStart(t, s.backend, first)
+	}
+}
+
+// checkStart checks that a run says how each thing is attached, and what that way
+// does not see.
+func checkStart(t testing.TB, b tracer.Backend, start *event) {
+	t.Helper()
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		t.Fatal(err)
+	}
+	tr := start.Trace
+	if tr.Version == "" || tr.Arch != runtime.GOARCH || tr.Kernel != unix.ByteSliceToString(uts.Release[:]) || len(tr.Observations) == 0 {
+		t.Errorf("%s", start.line)
+	}
+	for _, o := range tr.Observations {
+		if o.Backend != string(b) || len(o.Hooks) == 0 || (len(o.Missing) > 0) != (b == tracer.Tracepoint) {
+			t.Errorf("%s is attached by %s with %v and does not see %v; asked for was %s", o.Name, o.Backend, o.Hooks, o.Missing, b)
+		}
+	}
+}
+
+// awaitEnd waits until s has ended by itself.
+func (s *stream) awaitEnd(t testing.TB) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		s.mu.Lock()
+		ended, more := s.ended, s.more
+		s.mu.Unlock()
+		if ended {
+			return
+		}
+		select {
+		case <-more:
+		case <-limit:
+			t.Fatalf("%v has not ended after %v", s, patience)
+		}
+	}
+}
+
+// interrupt ends s as ^C does.
+func (s *stream) interrupt(t testing.TB) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatalf("%v: %v; it ended: %v\n%s", s, err, s.err, s.stderr.String())
+	}
+	s.awaitEnd(t)
+}
+
+// checkEnd checks the books of a run that has ended as it should: the last line,
+// the identity of its totals, and that standard error says the same.
+func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
+	t.Helper()
+	if s.err != nil {
+		t.Errorf("%v: %v\n%s", s, s.err, s.stderr.String())
+	}
+	for _, fault := range s.faults {
+		t.Errorf("%v: %s", s, fault)
+	}
+	all := s.since(0)
+	if len(all) == 0 {
+		t.Fatalf("%v wrote nothing", s)
+	}
+	var written uint64
+	missed := map[tracer.Type]uint64{}
+	for i, e := range all {
+		switch e.Type {
+		case tracer.TraceStart:
+			if i != 0 {
+				t.Errorf("%v: trace.start is line %d", s, i+1)
+			}
+		case tracer.TraceStop:
+			if i != len(all)-1 {
+				t.Errorf("%v: trace.stop is line %d of %d", s, i+1, len(all))
+			}
+		case tracer.TraceLoss:
+			if lossless && e.Loss.Reason != "missed" {
+				t.Errorf("%v lost: %s", s, e.line)
+			}
+			for typ, n := range e.Loss.Records {
+				missed[typ] += n
+			}
+		default:
+			written++
+		}
+	}
+	last := all[len(all)-1]
+	if last.Type != tracer.TraceStop || last.Trace == nil || last.Trace.Totals == nil {
+		t.Fatalf("%v: the last line is no trace.stop with totals: %s", s, last.line)
+	}
+	sum := last.Trace.Totals
+	if sum.Seen != sum.Written+sum.Filtered+sum.Lost {
+		t.Errorf("%v: %d seen, but %d written + %d filtered + %d lost", s, sum.Seen, sum.Written, sum.Filtered, sum.Lost)
+	}
+	if sum.Written != written {
+		t.Errorf("%v: the totals say %d written, and there are %d", s, sum.Written, written)
+	}
+	if lossless {
+		s.checkMissed(t, missed, sum)
+	}
+	want := fmt.Sprintf("%d seen = %d written + %d filtered + %d lost\n", sum.Seen, sum.Written, sum.Filtered, sum.Lost)
+	events := fmt.Sprintf("nstrace: %d event", written)
+	if got := s.stderr.String(); !strings.Contains(got, want) || !strings.HasPrefix(got, events) || strings.Count(got, "\n") != 1 {
+		t.Errorf("%v: standard error is %q, want %q ... %q", s, got, events, want)
+	}
+	return sum
+}
+
+// A host is this machine with one nstrace for each backend watching all of it.
+type host struct {
+	streams []*stream
+	fences  chan<- string // values to write
+	fenced  <-chan error
+	ns      map[tracer.NSType]uint32 // of pid 1
+	before  map[uint32]bool          // namespaces that were there already
+	bootID  string
+	name    string
+	started time.Time
+	from    map[*stream]int // from where on all were attached
+	mu      sync.Mutex      // for what follows, and one fence at a time
+	seen    map[*stream]int // faults that were reported
+	nfences int
+}
+
+// watch starts a stream for each of the backends.
+func watch(t *testing.T, backends ...tracer.Backend) *host {
+	t.Helper()
+	h := &host{started: time.Now(), seen: map[*stream]int{}, from: map[*stream]int{}, before: aliveNow()}
+	var err error
+	h.ns, err = namespacesOf(1)
+	if errors.Is(err, os.ErrPermission) { // a root that may not look at everything
+		h.ns, err = namespacesOf(os.Getpid())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.bootID = readFile(t, "/proc/sys/kernel/random/boot_id")
+	if h.name, err = os.Hostname(); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range backends {
+		h.streams = append(h.streams, startStream(t, "--backend", string(b)))
+	}
+	for _, s := range h.streams {
+		s.awaitStart(t)
+	}
+	h.startFences(t)
+	h.fence(t)
+	for _, s := range h.streams {
+		h.from[s] = slices.IndexFunc(s.since(0), func(e *event) bool { return e.fence() > 0 })
+	}
+	return h
+}
+
+// startFences starts a thread in a UTS namespace of its own, in which it
+// writes what it is sent to a parameter that nobody else reads.
+func (h *host) startFences(t *testing.T) {
+	values, done := make(chan string), make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWUTS)
+		var f *os.File
+		if err == nil {
+			f, err = os.OpenFile("/proc/sys/kernel/domainname", os.O_WRONLY, 0)
+		}
+		done <- err
+		for value := range values {
+			_, err := f.WriteAt([]byte(value), 0)
+			done <- err
+		}
+		f.Close()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	h.fences, h.fenced = values, done
+	t.Cleanup(func() { close(values) })
+}
+
+// fence makes sure that every stream has all that the kernel had to tell until now:
+// it does something that they report, and waits for that. The ring
+// is in order. The ends of namespaces, which come in their own time, are no part of it.
+func (h *host) fence(t testing.TB) {
+	t.Helper()
+	from := make([]int, len(h.streams))
+	for i, s := range h.streams {
+		from[i] = s.len()
+	}
+	first := h.writeFence(t)
+	for i, s := range h.streams {
+		there := func(new []*event) bool {
+			return slices.ContainsFunc(new, func(e *event) bool { return e.fence() >= first })
+		}
+		// One that can be missed is put up again.
+		for canMiss(tracer.SysctlWrite) && !s.comes(from[i], patience/10, there) && !s.over() {
+			h.writeFence(t)
+		}
+		s.awaitFrom(t, from[i], fmt.Sprint(fenceMark, first), there)
+	}
+}
+
+func (h *host) writeFence(t testing.TB) int {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nfences++
+	h.fences <- fmt.Sprint(fenceMark, h.nfences)
+	if err := <-h.fenced; err != nil {
+		t.Fatal(err)
+	}
+	return h.nfences
+}
+
+// comes waits for a while until done says of the events from index from on that they
+// are what was waited for.
+func (s *stream) comes(from int, while time.Duration, done func([]*event) bool) bool {
+	limit := time.After(while)
+	for {
+		s.mu.Lock()
+		ok, ended, more := done(s.events[min(from, len(s.events)):]), s.ended, s.more
+		s.mu.Unlock()
+		if ok || ended {
+			return ok
+		}
+		select {
+		case <-more:
+		case <-limit:
+			return false
+		}
+	}
+}
+
+// fenceMark begins what is written for a fence.
+var fenceMark = fmt.Sprintf("fence-of-%d-", os.Getpid())
+
+// fence returns which fence of this process the event is, 0 if none.
+func (e *event) fence() int {
+	if e.Sysctl == nil || e.Sysctl.New == nil {
+		return 0
+	}
+	number, ok := strings.CutPrefix(*e.Sysctl.New, fenceMark)
+	n, err := strconv.Atoi(number)
+	if !ok || err != nil {
+		return 0
+	}
+	return n
+}
+
+// A work is a program that runs, or ran, under a host's streams.
+type work struct {
+	host   *host
+	cmd    *exec.Cmd
+	pid    int
+	stdin  io.WriteCloser
+	out    *bufio.Reader // start
+	stdout buffer        // run
+	stderr buffer
+	from   map[*stream]int
+	to     map[*stream]int // set by settle
+	status int             // exit status, 128 + n for a signal
+}
+
+// An option changes how a program is started.
+type option func(*exec.Cmd)
+
+// asUser runs it as an ordinary user, with no privileges.
+func asUser(uid uint32) option {
+	return func(cmd *exec.Cmd) {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
+	}
+}
+
+// start runs a program that goes on until stop; the caller reads what it
+// prints line by line.
+func (h *host) start(t *testing.T, program string, args []string, opts ...option) *work {
+	t.Helper()
+	w := h.prepare(program, args, opts)
+	stdout, err := w.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	w.out = bufio.NewReader(stdout)
+	w.begin(t)
+	t.Cleanup(func() {
+		w.stdin.Close()
+		if w.cmd.ProcessState == nil {
+			w.kill()
+			w.cmd.Wait()
+		}
+	})
+	return w
+}
+
+// run runs a program to its end, which has to be a success, and waits for the
+// streams.
+func (h *host) run(t *testing.T, program string, args []string, opts ...option) *work {
+	t.Helper()
+	w := h.try(t, program, args, opts...)
+	if w.status != 0 {
+		t.Fatalf("%s %q: exit status %d\n%s%s", program, args, w.status, w.stdout.String(), w.stderr.String())
+	}
+	return w
+}
+
+// try is run for a program that may fail.
+func (h *host) try(t *testing.T, program string, args []string, opts ...option) *work {
+	t.Helper()
+	w := h.prepare(program, args, opts)
+	w.cmd.Stdout = &w.stdout
+	w.begin(t)
+	w.end(t)
+	w.settle(t)
+	return w
+}
+
+// sh runs a shell script, which ends at the first command that fails.
+func (h *host) sh(t *testing.T, script string, opts ...option) *work {
+	t.Helper()
+	return h.run(t, "sh", []string{"-e", "-u", "-c", script}, opts...)
+}
+
+func (h *host) prepare(program string, args []string, opts []option) *work {
+	w := &work{host: h, cmd: exec.Command(program, args...), from: map[*stream]int{}, to: map[*stream]int{}}
+	w.cmd.Stderr = &w.stderr
+	w.cmd.Dir = scratch
+	w.cmd.SysProcAttr = sysProcAttr()
+	w.cmd.WaitDelay = patience
+	for _, o := range opts {
+		o(w.cmd)
+	}
+	for _, s := range h.streams {
+		w.from[s] = s.len()
+	}
+	return w
+}
+
+func (w *work) begin(t *testing.T) {
+	t.Helper()
+	if err := w.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.pid = w.cmd.Process.Pid
+}
+
+func (w *work) end(t *testing.T) {
+	t.Helper()
+	kill := time.AfterFunc(patience, w.kill)
+	defer kill.Stop()
+	err := w.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	w.status = exitStatus(w.cmd.ProcessState)
+}
+
+// sysProcAttr puts a program into a group of its own, so that whatever it has started
+// can be ended with it.
+func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+// kill ends the program and all that it has started and that has not moved on.
+func (w *work) kill() { syscall.Kill(-w.pid, syscall.SIGKILL) }
+
+func exitStatus(st *os.ProcessState) int {
+	if ws := st.Sys().(syscall.WaitStatus); ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return st.ExitCode()
+}
+
+// stop lets a started program end, by the end of its input.
+func (w *work) stop(t *testing.T) {
+	t.Helper()
+	w.stdin.Close()
+	io.Copy(io.Discard, w.out) // Wait wants everything to be read
+	w.end(t)
+	if w.status != 0 {
+		t.Fatalf("%q: exit status %d\n%s", w.cmd.Args, w.status, w.stderr.String())
+	}
+	w.settle(t)
+}
+
+// line reads the next line that a started program prints.
+func (w *work) line(t *testing.T) string {
+	t.Helper()
+	type result struct {
+		line string
+		err  error
+	}
+	c := make(chan result, 1)
+	go func() {
+		line, err := w.out.ReadString('\n')
+		c <- result{strings.TrimSuffix(line, "\n"), err}
+	}()
+	select {
+	case r := <-c:
+		if r.err != nil {
+			t.Fatalf("%q printed %q: %v\n%s", w.cmd.Args, r.line, r.err, w.stderr.String())
+		}
+		return r.line
+	case <-time.After(patience):
+		t.Fatalf("%q printed nothing for %v\n%s", w.cmd.Args, patience, w.stderr.String())
+		return ""
+	}
+}
+
+// value reads the next line, which is key=value.
+func (w *work) value(t *testing.T, key string) string {
+	t.Helper()
+	line := w.line(t)
+	value, ok := strings.CutPrefix(line, key+"=")
+	if !ok {
+		t.Fatalf("%q printed %q, want %s=", w.cmd.Args, line, key)
+	}
+	return value
+}
+
+// printed returns the values of key=value lines that a program has printed.
+func (w *work) printed(key string) []string {
+	var values []string
+	for line := range strings.Lines(w.stdout.String()) {
+		if value, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), key+"="); ok {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// settle waits until every stream has all that the program did so far.
+func (w *work) settle(t *testing.T) {
+	t.Helper()
+	w.host.fence(t)
+	for _, s := range w.host.streams {
+		w.to[s] = s.len()
+	}
+	w.host.checkLines(t)
+}
+
+// checkLines reports what is wrong with the lines since the last time.
+func (h *host) checkLines(t *testing.T) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.streams {
+		s.mu.Lock()
+		new := s.faults[h.seen[s]:]
+		h.seen[s] = len(s.faults)
+		s.mu.Unlock()
+		for _, fault := range new {
+			t.Errorf("%v: %s", s, fault)
+		}
+	}
+}
+
+// all returns what s says that w's process and its descendants did.
+func (w *work) all(s *stream) []*event {
+	var mine []*event
+	for _, e := range s.since(w.from[s])[:w.to[s]-w.from[s]] {
+		if e.of(w.pid) {
+			mine = append(mine, e)
+		}
+	}
+	return mine
+}
+
+// of says whether the process pid or a descendant of it did it.
+func (e *event) of(pid int) bool {
+	return e.Process != nil && (int(e.Process.PID) == pid ||
+		slices.ContainsFunc(e.Process.Ancestors, func(a tracer.Actor) bool { return int(a.PID) == pid }))
+}
+
+// each runs a check for each backend, as a subtest.
+func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*event)) {
+	t.Helper()
+	for _, s := range w.host.streams {
+		t.Run(string(s.backend), func(t *testing.T) {
+			events := w.all(s)
+			for _, e := range events {
+				w.host.checkEvent(t, e)
+			}
+			var others [][]*event
+			for _, other := range w.host.streams {
+				others = append(others, w.all(other))
+			}
+			if lack := s.lacking(events, others...); len(lack) > 0 {
+				s.excuse(t, lack...)
+				return
+			}
+			check(t, s, events)
+			if t.Failed() {
+				t.Logf("the events:\n%s", dump(events))
+			}
+		})
+	}
+	w.compare(t)
+}
+
+// dump shows events to people.
+func dump(events []*event) string {
+	var sb strings.Builder
+	const most = 12
+	for i, e := range events {
+		if i == most {
+			fmt.Fprintf(&sb, "(%d more)\n", len(events)-most)
+			break
+		}
+		sb.Write(e.line)
+	}
+	if sb.Len() == 0 {
+		return "(none)\n"
+	}
+	return sb.String()
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+// output runs a program that no check is about and returns what it prints.
+func output(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s%s", program, args, err, out, errorText(err))
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+// namespacesOf reads the ids of a process's namespaces from /proc.
+func namespacesOf(pid int) (map[tracer.NSType]uint32, error) {
+	ids := map[tracer.NSType]uint32{}
+	for _, typ := range tracer.NSTypes() {
+		id, err := nsID(fmt.Sprintf("/proc/%d/ns/%s", pid, typ))
+		if err != nil {
+			return nil, err
+		}
+		ids[typ] = id
+	}
+	return ids, nil
+}
+
+// nsID returns the inode number of a namespace file.
+func nsID(path string) (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return uint32(st.Ino), nil
+}
+
+// parseID takes "net:[4026531840]" apart.
+func parseID(t testing.TB, link string) uint32 {
+	t.Helper()
+	_, rest, ok := strings.Cut(link, ":[")
+	id, err := strconv.ParseUint(strings.TrimSuffix(rest, "]"), 10, 32)
+	if !ok || err != nil {
+		t.Fatalf("%q is no namespace", link)
+	}
+	return uint32(id)
+}

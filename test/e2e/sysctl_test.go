@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+func testSysctl(t *testing.T, h *host) {
+	t.Run("namespaced", func(t *testing.T) { testNamespaced(t, h) })
+	t.Run("values", func(t *testing.T) { testValues(t, h) })
+	t.Run("files", func(t *testing.T) { testFiles(t, h) })
+	t.Run("sweep", func(t *testing.T) { testSweep(t, h) })
+	t.Run("host", func(t *testing.T) { testHostWide(t, h) })
+	t.Run("system", func(t *testing.T) { testSystem(t, h) })
+	t.Run("restart", func(t *testing.T) { testRestart(t, h) })
+}
+
+// setting is a shell script that prints what a parameter is, sets it, and
+// prints what it is then. refusal is the same for what will be refused; sysctl(8)
+// would write it twice.
+const (
+	setting = `sysctl -n "$1"; sysctl -q -w "$1=$2"; sysctl -n "$1"`
+	refusal = `sysctl -n "$1"; echo "$2" 2>/dev/null >/proc/sys/$(echo $1 | tr . /) || echo "refused" >&2; sysctl -n "$1"`
+)
+
+// testNamespaced sets parameters that each namespace has a copy of, with
+// sysctl(8), which also says what they were and are.
+func testNamespaced(t *testing.T, h *host) {
+	for _, tt := range []struct {
+		name, value string
+		typ         tracer.NSType // whose copy it is
+		flags       []string
+		after, err  string
+	}{
+		{name: "net.ipv4.tcp_keepalive_time", value: "600", typ: "net"},
+		{name: "net.ipv4.ip_forward", value: "1", typ: "net"},
+		{name: "net.ipv4.tcp_rmem", value: "4096 8192 16384", typ: "net", after: "4096\t8192\t16384"},
+		{name: "net.ipv4.ping_group_range", value: "0 100", typ: "net", after: "0\t100"},
+		{name: "net.ipv4.tcp_congestion_control", value: "reno", typ: "net", after: "-"}, // the handler keeps a pointer
+		{name: "net.ipv4.ip_default_ttl", value: "0", typ: "net", after: "64", err: "EINVAL"},
+		{name: "net.ipv4.ip_default_ttl", value: "fast", typ: "net", after: "64", err: "EINVAL"},
+		{name: "kernel.hostname", value: "some-other-host", typ: "uts"},
+		{name: "kernel.domainname", value: "example.org", typ: "uts"},
+		{name: "kernel.shmmax", value: "123456789", typ: "ipc"},
+		{name: "kernel.sem", value: "32000 1024000000 500 31999", typ: "ipc", after: "32000\t1024000000\t500\t31999"},
+		{name: "fs.mqueue.msg_max", value: "12", typ: "ipc"},
+		{name: "user.max_net_namespaces", value: "7", typ: "user"},
+	} {
+		t.Run(tt.name+" "+tt.value, func(t *testing.T) {
+			t.Parallel()
+			args := []string{flagOf[tt.typ]}
+			if tt.typ == "user" {
+				args = append(args, "--map-root-user")
+			}
+			script, comm := setting, "sysctl"
+			if tt.err != "" {
+				script, comm = refusal, "sh"
+			}
+			w := h.run(t, "unshare", append(args, "sh", "-c", script, "sh", tt.name, tt.value))
+			lines := strings.Split(strings.TrimSuffix(w.stdout.String(), "\n"), "\n")
+			if refused := w.stderr.String() != ""; len(lines) != 2 || refused != (tt.err != "") {
+				t.Fatalf("sysctl printed %q, %q", w.stdout.String(), w.stderr.String())
+			}
+			want := write{name: tt.name, old: lines[0], new: tt.value, after: lines[1], err: tt.err}
+			switch {
+			case tt.after == "-":
+				want.after = "-"
+			case tt.after != "" && lines[1] != tt.after:
+				t.Fatalf("sysctl reads %q after it, want %q", lines[1], tt.after)
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				same(t, events, append(creates("unshare", "success", tt.typ), want.on(s))...)
+				if t.Failed() {
+					return
+				}
+				made, wrote := events[0], events[1]
+				ns := wrote.Sysctl.Namespace
+				if ns == nil || ns.Type != tt.typ || ns.ID != made.Namespace.ID || ns.UID != made.Namespace.UID {
+					t.Errorf("its namespace is %+v, want %+v", ns, made.Namespace)
+				}
+				if wrote.Sysctl.Truncated || wrote.Via != "write" || wrote.Process.Comm != comm {
+					t.Errorf("truncated %v, via %s, by %s", wrote.Sysctl.Truncated, wrote.Via, wrote.Process.Comm)
+				}
+				w.ends(t, s, events)
+			})
+		})
+	}
+}
+
+// testValues has values that are long, odd or on their way to somebody else.
+func testValues(t *testing.T, h *host) {
+	// A name of 64 bytes is what the kernel keeps of it.
+	const kept = 64
+	for _, tt := range []struct {
+		name string
+		n    int
+		cut  bool
+	}{
+		{"short", 100, false},
+		{"longest", 1024, false},
+		{"too long", 1025, true},
+		{"much too long", 3000, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			long := strings.Repeat("0123456789abcdef", tt.n/16+1)[:tt.n]
+			w := h.run(t, "unshare", []string{"--uts", "sh", "-c", `cat "$2"; "$1" "$2" "$3"; cat "$2"`, "sh",
+				helper("nswrite"), "/proc/sys/kernel/domainname", long})
+			if got := w.printed("ok"); !slices.Equal(got, []string{"1"}) {
+				t.Fatalf("the write: %q", w.stdout.String())
+			}
+			if !strings.HasSuffix(w.stdout.String(), "\n"+long[:kept]+"\n") {
+				t.Fatalf("the kernel kept %q", w.stdout.String())
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				wrote := only(events, tracer.SysctlWrite)
+				if len(wrote) != 1 {
+					t.Fatalf("%d writes", len(wrote))
+				}
+				v := wrote[0].Sysctl
+				if v.New == nil || v.Truncated != tt.cut {
+					t.Fatalf("truncated %v: %s", v.Truncated, wrote[0].line)
+				}
+				if v.Truncated && (!strings.HasPrefix(long, *v.New) || len(*v.New) < 1023 || len(*v.New) == len(long)) ||
+					!v.Truncated && *v.New != long {
+					t.Errorf("truncated %v, and %d of %d bytes are there: %q", v.Truncated, len(*v.New), len(long), *v.New)
+				}
+				if s.backend != tracer.Tracepoint && (v.After == nil || *v.After != long[:kept]) {
+					t.Errorf("after: %v", v.After)
+				}
+			})
+		})
+	}
+	t.Run("a list of ports", func(t *testing.T) {
+		t.Parallel()
+		// The parameter's memory is a bitmap elsewhere.
+		const file = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+		w := h.run(t, "unshare", []string{"--net", "sh", "-c", "echo 8080,9000-9100 >" + file + "; echo 22 >" + file + "; cat " + file})
+		if got := strings.TrimSpace(w.stdout.String()); got != "22" {
+			t.Fatalf("it reads %q", got)
+		}
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			const name = "net.ipv4.ip_local_reserved_ports"
+			after := []string{"8080,9000-9100", "22"}
+			for i, e := range only(events, tracer.SysctlWrite) {
+				if e.Sysctl.Name != name {
+					t.Errorf("name %s", e.Sysctl.Name)
+				}
+				if old := append([]string{""}, after...)[i]; e.Sysctl.Old == nil || *e.Sysctl.Old != old {
+					t.Errorf("old %v, want %q", e.Sysctl.Old, old)
+				}
+				// Not known is right, anything else is not.
+				if a := e.Sysctl.After; a != nil && *a != after[i] {
+					t.Errorf("after %q, want %q", *a, after[i])
+				}
+			}
+		})
+	})
+	t.Run("bytes", func(t *testing.T) {
+		t.Parallel()
+		// What a terminal would obey, and what is no UTF-8.
+		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "/proc/sys/kernel/domainname", "\x1b[31mred\xff\xfe", "a\tb\x7f"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			wrote := only(events, tracer.SysctlWrite)
+			if len(wrote) != 2 {
+				t.Fatalf("%d writes", len(wrote))
+			}
+			for i, want := range []string{"\x1b[31mred\ufffd\ufffd", "a\tb\x7f"} {
+				if v := wrote[i].Sysctl.New; v == nil || *v != want {
+					t.Errorf("new %v, want %q", v, want)
+				}
+			}
+			if old := wrote[1].Sysctl.Old; old == nil || *old != "\x1b[31mred\ufffd\ufffd" {
+				t.Errorf("old %v", old)
+			}
+			if bytes.ContainsAny(wrote[0].line, "\x1b\xff") {
+				t.Errorf("raw bytes in the line: %q", wrote[0].line)
+			}
+		})
+	})
+	t.Run("a device with a dot", func(t *testing.T) {
+		t.Parallel()
+		// As those of VLANs are named; any device can be given such a name.
+		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c",
+			"ip link set lo name lo.100; sysctl -q -w net.ipv4.conf.lo/100.forwarding=1; sysctl -n net.ipv4.conf.lo/100.forwarding"})
+		if got := strings.TrimSpace(w.stdout.String()); got != "1" {
+			t.Fatalf("it reads %q", got)
+		}
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			wrote := only(events, tracer.SysctlWrite)
+			same(t, wrote, write{name: "net.ipv4.conf.lo/100.forwarding", old: "0", new: "1"}.on(s))
+			if !t.Failed() && wrote[0].Sysctl.Path != "/proc/sys/net/ipv4/conf/lo.100/forwarding" {
+				t.Errorf("path %s", wrote[0].Sysctl.Path)
+			}
+		})
+	})
+	t.Run("echo", func(t *testing.T) {
+		t.Parallel()
+		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c",
+			"echo 601 >/proc/sys/net/ipv4/tcp_keepalive_time; printf 602 >/proc/sys/net/ipv4/tcp_keepalive_time; ! echo never >/proc/sys/net/ipv4/tcp_keepalive_time"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			const name = "net.ipv4.tcp_keepalive_time"
+			same(t, only(events, tracer.SysctlWrite),
+				write{name: name, old: "7200", new: "601"}.on(s),
+				write{name: name, old: "601", new: "602"}.on(s),
+				write{name: name, old: "602", new: "never", after: "602", err: "EINVAL"}.on(s))
+		})
+	})
+}
+
+// testFiles has files that are not written where they were opened.
+func testFiles(t *testing.T, h *host) {
+	t.Run("net", func(t *testing.T) {
+		t.Parallel()
+		w := h.run(t, "unshare", []string{"--net", helper("nswrite"), "-u", "net", "/proc/sys/net/ipv4/tcp_keepalive_time", "603"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			same(t, events, append(slices.Repeat(creates("unshare", "success", "net"), 2),
+				write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "603"}.on(s))...)
+			if t.Failed() {
+				return
+			}
+			opened, entered, wrote := events[0], events[1], events[2]
+			if got := wrote.Sysctl.Namespace; got == nil || got.ID != opened.Namespace.ID {
+				t.Errorf("it changed %+v, want %d", got, opened.Namespace.ID)
+			}
+			if got := wrote.Process.NS["net"]; got != entered.Namespace.ID {
+				t.Errorf("the writer was in %d, want %d", got, entered.Namespace.ID)
+			}
+		})
+	})
+	t.Run("uts", func(t *testing.T) {
+		t.Parallel()
+		// The kernel looks at the writer here.
+		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "-u", "uts", "/proc/sys/kernel/domainname", "elsewhere"})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			wrote := only(events, tracer.SysctlWrite)
+			made := only(events, tracer.NamespaceCreate)
+			if len(wrote) != 1 || len(made) != 2 {
+				t.Fatalf("%d writes, %d namespaces", len(wrote), len(made))
+			}
+			if got := wrote[0].Sysctl.Namespace; got == nil || got.ID != made[1].Namespace.ID {
+				t.Errorf("it changed %+v, want %d", got, made[1].Namespace.ID)
+			}
+		})
+	})
+	t.Run("no longer permitted", func(t *testing.T) {
+		t.Parallel()
+		// Opened by root, written by somebody else: refused before the handler.
+		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `exec 3>/proc/sys/net/ipv4/tcp_keepalive_time
+			! setpriv --reuid 1000 --regid 1000 --clear-groups sh -c 'echo 604 >&3' 2>/dev/null; cat /proc/sys/net/ipv4/tcp_keepalive_time`})
+		if got := strings.TrimSpace(w.stdout.String()); got != "7200" {
+			t.Fatalf("it reads %q", got)
+		}
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			wrote := only(events, tracer.SysctlWrite)
+			if s.backend == tracer.Tracepoint {
+				same(t, wrote) // as nstrace check says
+				return
+			}
+			if len(wrote) != 1 {
+				t.Fatalf("%d writes", len(wrote))
+			}
+			e := wrote[0]
+			if e.Outcome != tracer.Failure || e.Error != "EPERM" || e.Process.UID != tester ||
+				e.Sysctl.New == nil || *e.Sysctl.New != "604" || e.Sysctl.Name != "net.ipv4.tcp_keepalive_time" {
+				t.Errorf("%s", e.line)
+			}
+		})
+	})
+}
+
+// testSweep writes to every parameter that a new network and IPC namespace has, the
+// value it has and then another, and compares what was read before and after
+// with what the events say: each kind of handler is among them.
+func testSweep(t *testing.T, h *host) {
+	type step struct {
+		path, old, new, after string
+		err                   error
+	}
+	var steps []step
+	var tid int
+	from := map[*stream]int{}
+	for _, s := range h.streams {
+		from[s] = s.len()
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		tid = unix.Gettid()
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWIPC); err != nil {
+				return err
+			}
+			var files []string
+			for _, root := range []string{"/proc/sys/net/ipv4", "/proc/sys/net/ipv6/conf/lo", "/proc/sys/net/core", "/proc/sys/fs/mqueue", "/proc/sys/kernel/shm*", "/proc/sys/kernel/msg*"} {
+				roots, err := filepath.Glob(root)
+				if err != nil {
+					return err
+				}
+				for _, root := range roots {
+					// The other devices have what lo has.
+					err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+						if err == nil && d.Type().IsRegular() && !strings.Contains(path, "/neigh/default") && !strings.Contains(path, "/conf/all/") {
+							files = append(files, path)
+						}
+						return nil
+					})
+					if err != nil {
+						return err
+					}
+				}
+			}
+			read := func(path string) (string, error) {
+				b, err := os.ReadFile(path)
+				return strings.TrimSuffix(string(b), "\n"), err
+			}
+			for _, path := range files {
+				old, err := read(path)
+				if err != nil || old == "" {
+					continue // write-only, or a secret that was never made
+				}
+				news := []string{old}
+				if n, err := strconv.Atoi(old); err == nil {
+					news = append(news, strconv.Itoa(n+1))
+				}
+				for _, new := range news {
+					f, err := os.OpenFile(path, os.O_WRONLY, 0)
+					if err != nil {
+						break // not writable
+					}
+					_, err = f.WriteString(new)
+					f.Close()
+					after, rerr := read(path)
+					if rerr != nil {
+						return rerr
+					}
+					steps = append(steps, step{path, old, new, after, err})
+					old = after
+				}
+			}
+			return nil
+		}()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if len(steps) < 100 {
+		t.Fatalf("only %d writes to try", len(steps))
+	}
+	h.fence(t)
+	h.checkLines(t)
+	by := map[*stream][]*event{}
+	for _, s := range h.streams {
+		for _, e := range only(s.since(from[s]), tracer.SysctlWrite) {
+			if int(e.Process.TID) == tid {
+				by[s] = append(by[s], e)
+			}
+		}
+	}
+	for _, s := range h.streams {
+		t.Run(string(s.backend), func(t *testing.T) {
+			wrote := by[s]
+			for _, other := range by {
+				if lack := s.lacking(wrote, other); len(lack) > 0 {
+					s.excuse(t, lack...)
+					return
+				}
+			}
+			if len(wrote) != len(steps) {
+				t.Fatalf("%d writes, it was %d", len(wrote), len(steps))
+			}
+			unknown := 0
+			for i, e := range wrote {
+				h.checkEvent(t, e)
+				step, v := steps[i], e.Sysctl
+				bad := v.Path != step.path || v.Old == nil || *v.Old != step.old || v.New == nil || *v.New != step.new
+				if s.backend != tracer.Tracepoint {
+					var errno unix.Errno
+					errors.As(step.err, &errno)
+					want := ""
+					if errno != 0 {
+						want = unix.ErrnoName(errno)
+					}
+					bad = bad || e.Error != want || (v.After != nil && *v.After != step.after)
+					if v.After == nil {
+						unknown++
+					}
+				}
+				if bad {
+					t.Errorf("it was %+v\n%s", step, e.line)
+				}
+			}
+			// Some handlers print what their memory does not show.
+			if unknown*10 > len(wrote) {
+				t.Errorf("after is not known of %d of %d", unknown, len(wrote))
+			}
+		})
+	}
+}
+
+// testHostWide sets parameters that there is only one copy of, and sets them back.
+func testHostWide(t *testing.T, h *host) {
+	for _, tt := range []struct{ name, value, after string }{
+		{"vm.swappiness", "61", "61"},
+		{"kernel.core_pattern", "core.%p.nstrace", "core.%p.nstrace"},
+		{"fs.pipe-max-size", "5000", "8192"}, // the kernel rounds it up
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := "/proc/sys/" + sysctlPath(tt.name)
+			old := readFile(t, file)
+			t.Cleanup(func() {
+				if err := os.WriteFile(file, []byte(old), 0); err != nil {
+					t.Error(err)
+				}
+			})
+			if old == tt.after {
+				t.Fatalf("%s is %q already", tt.name, old)
+			}
+			w := h.run(t, "sh", []string{"-c", setting, "sh", tt.name, tt.value})
+			if got, want := w.stdout.String(), old+"\n"+tt.after+"\n"; got != want {
+				t.Fatalf("sysctl printed %q, want %q", got, want)
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				same(t, events, write{name: tt.name, old: old, new: tt.value, after: tt.after}.on(s))
+				if !t.Failed() && events[0].Sysctl.Namespace != nil {
+					t.Errorf("of a namespace: %s", events[0].line)
+				}
+			})
+		})
+	}
+}
+
+// testSystem runs sysctl --system over configuration files of the test's own, in a
+// place where nobody else sees either.
+func testSystem(t *testing.T, h *host) {
+	w := h.run(t, "unshare", []string{"--mount", "--net", "--uts", "sh", "-e", "-c", `
+		mount -t tmpfs tmpfs /etc
+		for d in /run/sysctl.d /usr/local/lib/sysctl.d /usr/lib/sysctl.d /lib/sysctl.d; do
+			if [ -d $d ]; then mount -t tmpfs tmpfs $d; fi
+		done
+		mkdir /etc/sysctl.d
+		printf 'kernel.domainname = from.first\nnet.ipv4.tcp_keepalive_time = 605\n' >/etc/sysctl.d/10-first.conf
+		printf '# and later\nnet/ipv4/tcp_keepalive_time = 606\n-net.ipv4.no_such_thing = 1\n' >/etc/sysctl.d/20-second.conf
+		sysctl -n kernel.domainname; sysctl --system >/dev/null; sysctl -n kernel.domainname net.ipv4.tcp_keepalive_time`})
+	lines := strings.Split(w.stdout.String(), "\n")
+	if len(lines) != 4 || lines[1] != "from.first" || lines[2] != "606" {
+		t.Fatalf("it printed %q", lines)
+	}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		wrote := only(events, tracer.SysctlWrite)
+		same(t, wrote,
+			write{name: "kernel.domainname", old: lines[0], new: "from.first"}.on(s),
+			write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "605"}.on(s),
+			write{name: "net.ipv4.tcp_keepalive_time", old: "605", new: "606"}.on(s))
+		made := ids(only(events, tracer.NamespaceCreate))
+		for _, e := range wrote {
+			if ns := e.Sysctl.Namespace; ns == nil || made[ns.Type] != ns.ID {
+				t.Errorf("of %+v, made were %v", ns, made)
+			}
+		}
+		w.ends(t, s, only(events, tracer.NamespaceCreate))
+	})
+}
+
+// testRestart writes to a parameter whose handler gives up at once, for the kernel to
+// start the call anew, when it doesn't get the lock of the network configuration,
+// while others take that lock all the time. strace says how often that was so.
+func testRestart(t *testing.T, h *host) {
+	deadline := time.Now().Add(patience)
+	batch := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(batch, bytes.Repeat([]byte("link set lo mtu 1400\nlink set lo mtu 1500\n"), 1e6), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for round := 1; ; round++ {
+		log := filepath.Join(t.TempDir(), "strace")
+		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `
+			ip -batch "$3" & busy=$!
+			strace -o "$1" -e trace=pwrite64 -e signal=none "$2" -n 300 /proc/sys/net/ipv4/ip_forward 1 0
+			kill $busy; wait $busy || :`, "sh", log, helper("nswrite"), batch})
+		calls := readFile(t, log)
+		restarts, finished := strings.Count(calls, "ERESTARTNOINTR"), 0
+		for line := range strings.Lines(calls) {
+			if strings.HasSuffix(strings.TrimSpace(line), "= 1") {
+				finished++
+			}
+		}
+		if got := w.printed("ok"); !slices.Equal(got, []string{"300"}) || finished != 300 {
+			t.Fatalf("%q, and strace has %d", got, finished)
+		}
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			var want []string
+			for i := range 300 {
+				values := []string{"0", "1"}
+				want = append(want, write{name: "net.ipv4.ip_forward", old: values[i%2], new: values[(i+1)%2]}.on(s))
+			}
+			wrote := only(events, tracer.SysctlWrite)
+			if got := briefs(wrote); !slices.Equal(got, want) {
+				t.Errorf("%d writes, %d restarted: %d events", len(want), restarts, len(wrote))
+				for i := range min(len(got), len(want)) {
+					if got[i] != want[i] {
+						t.Errorf("the first that is wrong is %d: %s, want %s", i, got[i], want[i])
+						break
+					}
+				}
+			}
+		})
+		if restarts > 0 || t.Failed() {
+			t.Logf("%d restarts in round %d", restarts, round)
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the kernel has restarted none of %d writes", round*300)
+		}
+	}
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * nsclone clone|clone3 FLAGS [CMD [ARG...]]
+ *
+ * Makes a child with the system call and flags asked for, which executes CMD or
+ * ends at once, and waits for it. In a new user namespace the child is root. Prints
+ * child=PID or error=ERRNO.
+ */
+#include "common.h"
+
+#include <linux/sched.h>
+
+static int map_root(long pid, const char *file)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%ld/%s", pid, file);
+	fd = open(path, O_WRONLY);
+	return fd < 0 || write(fd, "0 0 1", 5) != 5;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long flags;
+	int go[2];
+	long pid;
+
+	if (argc < 3)
+		return 2;
+	flags = parse_flags(argv[2]);
+	if (pipe(go))
+		return 1;
+	if (!strcmp(argv[1], "clone3")) {
+		struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
+
+		pid = syscall(SYS_clone3, &args, sizeof(args));
+	} else {
+		pid = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, 0);
+	}
+	if (pid < 0) {
+		say_errno("error", errno);
+		return 0;
+	}
+	if (pid == 0) {
+		char c;
+
+		close(go[1]);
+		if (read(go[0], &c, 1) != 1)
+			_exit(1);
+		close(go[0]);
+		if (argc > 3) {
+			execvp(argv[3], argv + 3);
+			_exit(127);
+		}
+		_exit(0);
+	}
+	if (flags & CLONE_NEWUSER && (map_root(pid, "uid_map") || map_root(pid, "gid_map")))
+		return 1;
+	say_number("child", pid);
+	if (write(go[1], "", 1) != 1)
+		return 1;
+	waitpid(pid, NULL, __WALL);
+	return 0;
+}

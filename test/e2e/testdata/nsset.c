@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * nsset file PATH|pidfd PID|fd NUMBER FLAGS [CMD [ARG...]]
+ *
+ * Calls setns(2) on a file, on a pidfd or on a bare number, prints error=ERRNO or
+ * result=ok, and then executes CMD in the namespaces that it has.
+ */
+#include "common.h"
+
+int main(int argc, char **argv)
+{
+	int fd;
+
+	if (argc < 4)
+		return 2;
+	if (!strcmp(argv[1], "file"))
+		fd = open(argv[2], O_RDONLY | O_CLOEXEC);
+	else if (!strcmp(argv[1], "pidfd"))
+		fd = syscall(SYS_pidfd_open, atoi(argv[2]), 0);
+	else
+		fd = atoi(argv[2]);
+	if (fd < 0) {
+		perror(argv[2]);
+		return 1;
+	}
+	if (setns(fd, parse_flags(argv[3])))
+		say_errno("error", errno);
+	else
+		say("result", "ok");
+	if (argc > 4) {
+		execvp(argv[4], argv + 4);
+		return 127;
+	}
+	return 0;
+}

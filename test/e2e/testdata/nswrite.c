@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * nswrite [-u FLAGS] [-n COUNT] [-w] PATH VALUE...
+ *
+ * Opens PATH, calls unshare(FLAGS) if asked to, waits for the end of standard
+ * input if -w, and then writes the values in turn, COUNT of them, each with one
+ * write(2) at the start of the file. Prints how many writes went well (ok=N) and how many
+ * failed (failed=N, error=ERRNO of the last).
+ */
+#include "common.h"
+
+int main(int argc, char **argv)
+{
+	unsigned long flags = 0, ok = 0, failed = 0;
+	int opt, fd, nvalues, last = 0, wait = 0;
+	long count = -1;
+
+	while ((opt = getopt(argc, argv, "+u:n:w")) != -1) {
+		switch (opt) {
+		case 'u':
+			flags = parse_flags(optarg);
+			break;
+		case 'n':
+			count = atol(optarg);
+			break;
+		case 'w':
+			wait = 1;
+			break;
+		default:
+			return 2;
+		}
+	}
+	nvalues = argc - optind - 1;
+	if (nvalues < 1)
+		return 2;
+	if (count < 0)
+		count = nvalues;
+	fd = open(argv[optind], O_WRONLY | O_CLOEXEC);
+	if (fd < 0) {
+		say_errno("open", errno);
+		return 0;
+	}
+	if (flags && unshare(flags)) {
+		perror("unshare");
+		return 1;
+	}
+	if (wait) {
+		say("ready", "yes");
+		wait_stdin();
+	}
+	for (long i = 0; i < count; i++) {
+		const char *value = argv[optind + 1 + i % nvalues];
+
+		if (pwrite(fd, value, strlen(value), 0) < 0) {
+			failed++;
+			last = errno;
+		} else {
+			ok++;
+		}
+	}
+	say_number("ok", ok);
+	say_number("failed", failed);
+	if (last)
+		say_errno("error", last);
+	return 0;
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// TestTrace has everything that is watched by one nstrace for each backend, all at
+// the same time, from the first program to the last.
+func TestTrace(t *testing.T) {
+	h := watch(t, backends...)
+	for _, section := range []struct {
+		name string
+		run  func(*testing.T, *host)
+	}{
+		{"create", testCreate},
+		{"enter", testEnter},
+		{"destroy", testDestroy},
+		{"sysctl", testSysctl},
+		{"who", testWho},
+		{"container", testContainer},
+		{"witness", testWitness},
+	} {
+		t.Run(section.name, func(t *testing.T) { section.run(t, h) })
+	}
+	h.close(t)
+}
+
+// close ends the streams and checks them as a whole.
+func (h *host) close(t *testing.T) {
+	t.Helper()
+	// Everything that anyone on this machine did, the tests or not.
+	h.fence(t)
+	by := map[*stream][]*event{}
+	for _, s := range h.streams {
+		events := s.since(h.from[s])
+		last := slices.IndexFunc(events, func(e *event) bool { return e.fence() == h.nfences })
+		by[s] = events[:last+1]
+	}
+	compareStreams(t, by)
+	for _, s := range h.streams {
+		s.interrupt(t)
+		s.checkEnd(t, true)
+		s.checkLives(t, h)
+	}
+}
+
+// checkLives checks that no namespace ends that was neither made before nor there
+// from the start, and that none ends twice.
+func (s *stream) checkLives(t *testing.T, h *host) {
+	t.Helper()
+	made, ended := map[string]bool{}, map[string]bool{}
+	for _, e := range s.since(0) {
+		switch {
+		case e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success:
+			if made[e.Namespace.UID] {
+				t.Errorf("%v: made again: %s", s, e.line)
+			}
+			made[e.Namespace.UID] = true
+		case e.Type == tracer.NamespaceDestroy:
+			if ended[e.Namespace.UID] {
+				t.Errorf("%v: ended again: %s", s, e.line)
+			}
+			ended[e.Namespace.UID] = true
+			if made[e.Namespace.UID] != (e.Namespace.Creator != nil) {
+				t.Errorf("%v: made %v, and its end says %s", s, made[e.Namespace.UID], e.line)
+			}
+		}
+	}
+}
+
+// TestAlone has each backend with no other beside it, which could do its work.
+func TestAlone(t *testing.T) {
+	if len(backends) == 1 {
+		t.Skipf("the kernel has one backend, %s, which is alone in TestTrace", backends[0])
+	}
+	for _, b := range backends {
+		t.Run(string(b), func(t *testing.T) {
+			h := watch(t, b)
+			w := h.sh(t, `unshare --net --uts sh -c 'echo 608 >/proc/sys/net/ipv4/tcp_keepalive_time'
+				`+helper("nsclone")+` clone3 pid,ipc
+				`+helper("nsset")+` file /proc/self/ns/net net
+				`+helper("nsset")+` fd 99 net`)
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				want := slices.Concat(
+					creates("unshare", "success", "net", "uts"),
+					[]string{write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "608"}.on(s)},
+					creates("clone3", "success", "pid", "ipc"),
+					enters("success", "net"),
+					enters("EBADF", "net"))
+				same(t, events, want...)
+				w.ends(t, s, events)
+			})
+			h.close(t)
+		})
+	}
+}
+
+// TestBackends checks that what nstrace finds in the kernel is what is there:
+// a backend that it overlooks would be one that no test here runs.
+func TestBackends(t *testing.T) {
+	_, err := os.Stat("/sys/bus/event_source/devices/kprobe")
+	if offered := err == nil; has("kprobe") != offered {
+		t.Errorf("kprobes: nstrace says %v, the kernel %v", has("kprobe"), offered)
+	}
+	// The two come together in every kernel of a distribution.
+	if has("kprobe") && !has("fentry") {
+		t.Error("a kernel with kprobes, and nstrace finds no fentry")
+	}
+	for _, name := range []string{"btf", "tracefs", "cgroup2"} {
+		if !has(name) {
+			t.Errorf("nstrace finds no %s", name)
+		}
+	}
+	for _, o := range report.Observations {
+		if want := backends[0]; o.Backend != string(want) || len(o.Hooks) == 0 {
+			t.Errorf("%s is attached by %s with %v, want %s", o.Name, o.Backend, o.Hooks, want)
+		}
+		if blind := len(o.Missing) > 0; blind != (o.Backend == string(tracer.Tracepoint)) {
+			t.Errorf("%s by %s: not seen: %v", o.Name, o.Backend, o.Missing)
+		}
+	}
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+func testWho(t *testing.T, h *host) {
+	t.Run("long", func(t *testing.T) { testWhoLong(t, h) })
+	t.Run("short", func(t *testing.T) { testWhoShort(t, h) })
+	t.Run("terminal", func(t *testing.T) { testWhoTerminal(t, h) })
+	t.Run("login", func(t *testing.T) { testWhoLogin(t, h) })
+	t.Run("args", func(t *testing.T) { testWhoArgs(t, h) })
+	t.Run("bytes", func(t *testing.T) { testWhoBytes(t, h) })
+}
+
+// inCgroup starts a program in a cgroup of its own, whose path in the v2 hierarchy it
+// returns.
+func inCgroup(t *testing.T, name string) (string, option) {
+	t.Helper()
+	root := ""
+	for line := range strings.Lines(readFile(t, "/proc/self/mountinfo")) {
+		before, after, _ := strings.Cut(line, " - ")
+		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && fields[3] == "/" {
+			root = fields[4]
+		}
+	}
+	if root == "" {
+		t.Fatal("no cgroup2 is mounted")
+	}
+	dir := filepath.Join(root, "nstrace-e2e", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Close()
+		// A cgroup is busy until the last process is reaped, by init perhaps.
+		for range 100 {
+			if err = unix.Rmdir(dir); err != unix.EBUSY {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		unix.Rmdir(filepath.Dir(dir)) // with the last of them
+	})
+	return "/nstrace-e2e/" + name, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(f.Fd())
+	}
+}
+
+// chain reads a process's ancestors from /proc, nearest first.
+func chain(t *testing.T, pid int) []tracer.Actor {
+	t.Helper()
+	var all []tracer.Actor
+	for {
+		pid = parentOf(t, pid)
+		if pid == 0 {
+			return all
+		}
+		all = append(all, tracer.Actor{PID: uint32(pid), Comm: readFile(t, fmt.Sprintf("/proc/%d/comm", pid))})
+	}
+}
+
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	ppid, err := strconv.Atoi(statusField(t, pid, "PPid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ppid
+}
+
+// statusField returns the first value of a line of /proc/PID/status.
+func statusField(t *testing.T, pid int, key string) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/status", pid))) {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
+			return strings.Fields(rest)[0]
+		}
+	}
+	t.Fatalf("no %s in the status of %d", key, pid)
+	return ""
+}
+
+// startTime is when a process began, by its age in clock ticks.
+func startTime(t *testing.T, pid int) time.Time {
+	t.Helper()
+	stat := readFile(t, fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var boot, real unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &real); err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(0, real.Nano()-boot.Nano()+ticks*int64(time.Second/100))
+}
+
+// testWhoLong compares everything about a process with /proc while it lives.
+func testWhoLong(t *testing.T, h *host) {
+	path, cgroup := inCgroup(t, "long")
+	script := `echo ready=yes; read line; echo written-by-the-long-one >/proc/sys/kernel/domainname; echo done=yes; read line || :`
+	w := h.start(t, "unshare", []string{"--uts", "sh", "-c", script}, cgroup, asUser(0))
+	w.value(t, "ready")
+	proc := fmt.Sprintf("/proc/%d/", w.pid)
+	if got := readFile(t, proc+"cgroup"); !slices.Contains(strings.Split(got, "\n"), "0::"+path) {
+		t.Fatalf("it is in %q, not in %s", got, path)
+	}
+	began := startTime(t, w.pid)
+	ancestors := chain(t, w.pid)
+	ns, err := namespacesOf(w.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Readlink(proc + "exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Split(strings.TrimSuffix(readFile(t, proc+"cmdline"), "\x00"), "\x00")
+	comm := readFile(t, proc+"comm")
+	login := readFile(t, proc+"loginuid")
+	if _, err := fmt.Fprintln(w.stdin, "go"); err != nil {
+		t.Fatal(err)
+	}
+	w.value(t, "done")
+	w.stop(t)
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		wrote := only(events, tracer.SysctlWrite)
+		if len(wrote) != 1 {
+			t.Fatalf("%d writes", len(wrote))
+		}
+		p := wrote[0].Process
+		check := func(what string, got, want any) {
+			t.Helper()
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%s is %v, /proc says %v", what, got, want)
+			}
+		}
+		check("pid", p.PID, w.pid)
+		check("tid", p.TID, w.pid)
+		check("ppid", p.PPID, os.Getpid())
+		check("comm", p.Comm, comm)
+		check("exe", p.Exe, exe)
+		check("args", fmt.Sprintf("%q", p.Args), fmt.Sprintf("%q", args))
+		check("uid", p.UID, 0)
+		check("user", p.User, "root")
+		check("gid", p.GID, 0)
+		check("cgroup", p.Cgroup, path)
+		check("ns", p.NS, ns)
+		check("ancestors", p.Ancestors, ancestors)
+		check("tty", p.TTY, "")
+		if login == "4294967295" {
+			if p.LoginUID != nil || p.SessionID != nil || p.LoginUser != "" {
+				t.Errorf("nobody has logged in, and it says %v", p.LoginUID)
+			}
+		} else {
+			check("login uid", *p.LoginUID, login)
+		}
+		// /proc has it in ticks, and clocks are set now and then.
+		if d := p.StartTime.Sub(began).Abs(); d > 100*time.Millisecond {
+			t.Errorf("it began at %v, /proc says %v", p.StartTime, began)
+		}
+		made := only(events, tracer.NamespaceCreate)
+		if len(made) != 1 || made[0].Process.PID != p.PID || made[0].Process.Comm != "unshare" || comm != "sh" {
+			t.Errorf("before it was sh it was unshare")
+		}
+	})
+}
+
+// testWhoShort has the process that is gone before anyone can look.
+func testWhoShort(t *testing.T, h *host) {
+	t.Parallel()
+	path, cgroup := inCgroup(t, "short")
+	ancestors := append([]tracer.Actor{{PID: uint32(os.Getpid()), Comm: readFile(t, "/proc/self/comm")}}, chain(t, os.Getpid())...)
+	w := h.run(t, "unshare", []string{"--net", "true"}, cgroup)
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("unshare", "success", "net")...)
+		if t.Failed() {
+			return
+		}
+		p := events[0].Process
+		if int(p.PID) != w.pid || p.Exe != "/usr/bin/unshare" || !slices.Equal(p.Args, []string{"unshare", "--net", "true"}) ||
+			p.Cgroup != path || p.User != "root" || int(p.PPID) != os.Getpid() {
+			t.Errorf("%s", events[0].line)
+		}
+		if !slices.Equal(p.Ancestors, ancestors) {
+			t.Errorf("ancestors %v, want %v", p.Ancestors, ancestors)
+		}
+		for _, typ := range tracer.NSTypes() {
+			if p.NS[typ] != h.ns[typ] {
+				t.Errorf("%s %d, want %d", typ, p.NS[typ], h.ns[typ])
+			}
+		}
+		w.ends(t, s, events)
+	})
+}
+
+func testWhoTerminal(t *testing.T, h *host) {
+	t.Parallel()
+	w := h.run(t, "script", []string{"-q", "-c", `tty >tty-of-the-test; unshare --uts true`, "/dev/null"})
+	tty := strings.TrimPrefix(readFile(t, filepath.Join(scratch, "tty-of-the-test")), "/dev/")
+	if !strings.HasPrefix(tty, "pts/") {
+		t.Fatalf("tty says %q", tty)
+	}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("unshare", "success", "uts")...)
+		// The kernel's own name of it has no slash.
+		if got := events[0].Process.TTY; got != strings.ReplaceAll(tty, "/", "") && got != tty {
+			t.Errorf("tty %q, want %s", got, tty)
+		}
+	})
+}
+
+func testWhoLogin(t *testing.T, h *host) {
+	t.Parallel()
+	w := h.run(t, "sh", []string{"-e", "-c", `echo 1000 >/proc/self/loginuid
+		echo login=$(cat /proc/self/loginuid); echo session=$(cat /proc/self/sessionid)
+		setpriv --reuid 1001 --regid 1002 --clear-groups unshare --user true`})
+	if got := w.printed("login"); !slices.Equal(got, []string{"1000"}) {
+		t.Fatalf("%q", w.stdout.String())
+	}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("unshare", "success", "user")...)
+		p := events[0].Process
+		if p.UID != 1001 || p.GID != 1002 || p.LoginUID == nil || *p.LoginUID != 1000 {
+			t.Errorf("uid %d, gid %d, login uid %v", p.UID, p.GID, p.LoginUID)
+		}
+		if p.SessionID == nil || fmt.Sprint(*p.SessionID) != w.printed("session")[0] {
+			t.Errorf("session %v, /proc says %s", p.SessionID, w.printed("session"))
+		}
+	})
+}
+
+func testWhoArgs(t *testing.T, h *host) {
+	t.Parallel()
+	long := []string{"unshare", "--uts", "true", strings.Repeat("a", 500), strings.Repeat("b", 500), strings.Repeat("c", 3000), "d"}
+	w := h.run(t, long[0], long[1:])
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("unshare", "success", "uts")...)
+		kept := strings.Join(events[0].Process.Args, "\x00")
+		whole := strings.Join(long, "\x00")
+		if !strings.HasPrefix(whole, kept) || len(kept) < 1023 || len(kept) > 1024 {
+			t.Errorf("%d bytes of the arguments: %q", len(kept), events[0].Process.Args)
+		}
+	})
+}
+
+// testWhoBytes has a program whose name and arguments nobody should print as they
+// are.
+func testWhoBytes(t *testing.T, h *host) {
+	t.Parallel()
+	const name = "a\x1b[31m\n\xff\"\\b"
+	shown := strings.ToValidUTF8(name, "\ufffd")
+	dir := filepath.Join(scratch, "bytes")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(helper("nsclone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"clone", "uts", "true", "", "\x1b]0;title\a", "two\nlines\r", "\xc3\x28", "\u00fc\u2028"}
+	w := h.run(t, filepath.Join(dir, name), args)
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("clone", "success", "uts")...)
+		p := events[0].Process
+		want := []string{filepath.Join(dir, shown)}
+		for _, a := range args {
+			want = append(want, strings.ToValidUTF8(a, "\ufffd"))
+		}
+		if p.Comm != shown || p.Exe != filepath.Join(dir, shown) || !slices.Equal(p.Args, want) {
+			t.Errorf("comm %q, exe %q, args %q\nwant %q", p.Comm, p.Exe, p.Args, want)
+		}
+		for _, b := range events[0].line[:len(events[0].line)-1] {
+			if b < ' ' || b == 0x7f {
+				t.Errorf("byte %#x in the line: %q", b, events[0].line)
+			}
+		}
+		w.ends(t, s, events)
+	})
+}

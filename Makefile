@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Everything but `generate`, the checks and the tests needs Go alone: the compiled
+# BPF programs are committed.
+
+GO      ?= go
+# clang 14 (Debian 12) made the committed objects; another major version makes
+# others, just as good, and check-generated then compares sources only.
+CLANG   ?= clang-14
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+
+C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h)
+GENERATED_FROM := $(C_SOURCES) bpf/gen.go
+
+.DEFAULT_GOAL := build
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: build
+build: ## build ./nstrace
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o nstrace ./cmd/nstrace
+
+.PHONY: generate
+generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
+	BPF2GO_CC=$(CLANG) $(GO) generate ./bpf
+	sha256sum $(GENERATED_FROM) > bpf/sources.sum
+
+.PHONY: format
+format: ## format Go and C
+	gofmt -w bpf cmd output schema test tracer
+	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
+
+.PHONY: deps
+deps: ## install what the tests need (Debian, root); elsewhere say what it is
+	@./test/deps
+
+.PHONY: lint
+lint: ## what needs no kernel: formats, vet, staticcheck, generated code
+	@unformatted=$$(gofmt -l bpf cmd output schema test tracer); \
+	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	GOARCH=arm64 $(GO) vet ./bpf ./tracer ./output ./cmd/...
+	$(MAKE) --no-print-directory check-generated
+
+.PHONY: check-generated
+check-generated: ## fail if the committed BPF objects are not those of their sources
+	@sha256sum --check --quiet bpf/sources.sum || { echo 'bpf: sources changed since the objects were made: make generate'; exit 1; }
+	@if command -v $(CLANG) >/dev/null; then \
+		tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && mkdir "$$tmp/bpf" && \
+		cp go.mod go.sum vmlinux.h "$$tmp" && cp bpf/*.c bpf/*.h bpf/gen.go "$$tmp/bpf" && \
+		(cd "$$tmp" && BPF2GO_CC=$(CLANG) $(GO) generate ./bpf) && \
+		for f in bpf/*_bpfel.*; do cmp "$$f" "$$tmp/$$f" || { echo "$$f is stale: make generate"; exit 1; }; done; \
+	else echo "bpf: no $(CLANG) here, compared the objects' sources only"; fi
+
+# -p 1: the suites that load programs and boot kernels get the machine to
+# themselves.
+.PHONY: test
+test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
+	$(GO) test -p 1 -count 1 -v -timeout 60m ./test/...
+
+.PHONY: test-all
+test-all: export NSTRACE_TEST_ALL = 1
+test-all: deps lint ## test, and more kernels
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
+	$(GO) test -p 1 -count 1 -v -timeout 180m ./test/...
+
+.PHONY: bench
+bench: build ## measure what nstrace costs on this machine (root)
+	$(GO) run ./test/bench -nstrace ./nstrace
+
+.PHONY: clean
+clean: ## remove what build made
+	rm -f nstrace

@@ -61,7 +61,7 @@ check-generated: ## fail if the committed BPF objects are not those of their sou
 .PHONY: test
 test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
-	$(GO) test -p 1 -count 1 -v -timeout 60m ./test/...
+	$(GO) test -p 1 -count 1 -v -timeout 80m ./test/...
 
 .PHONY: test-all
 test-all: export NSTRACE_TEST_ALL = 1

@@ -54,6 +54,8 @@ enum bpf_map_type {
 
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
+enum { BPF_RB_AVAIL_DATA = 0 };
 
 /* Looked up by name in the running kernel, to learn whether it has the helper. */
 enum bpf_func_id {
@@ -327,7 +329,12 @@ struct mm_struct {
 	unsigned long arg_end;
 	struct file *exe_file;
 };
+struct tty_driver {
+	int major;
+};
 struct tty_struct {
+	struct tty_driver *driver;
+	int index;
 	char name[64];
 };
 struct signal_struct {
@@ -338,6 +345,7 @@ struct signal_struct {
 struct kernfs_node {
 	struct kernfs_node *__parent;
 	const char *name;
+	u64 id;
 };
 struct kernfs_node___510 {
 	struct kernfs_node *parent;
@@ -355,7 +363,8 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
-	const struct cred *cred;
+	u64 self_exec_id; /* how often the process has executed a program */
+	struct cred *cred;
 	char comm[16];
 	struct nsproxy *nsproxy;
 	struct pid *thread_pid;

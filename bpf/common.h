@@ -26,11 +26,19 @@ const volatile bool filter_failed = false;	    /* only calls that failed */
 const volatile __u32 ns_mask = (1 << NS_KINDS) - 1; /* 1 << enum ns_kind */
 const volatile bool write_result =
 	true; /* proc_sys_write is hooked: it reports, cgroup/sysctl only adds values */
+const volatile bool direct = false;   /* bpf_get_current_task_btf() is there, see GET() */
+const volatile __u64 hash_seed;	      /* random: nobody can make two hashes meet on purpose */
+const volatile __u64 fold_above = ~0; /* bytes in the ring from which on repeats are folded */
 
 /* Set when nstrace ends, before it detaches: calls that begin from then on are not
  * followed, since their ends may no longer be seen.
  */
 bool stopping;
+
+/* Set by user space before it sleeps until there is something to read. Whoever
+ * sends the next record takes it back and wakes it; nobody else pays for that.
+ */
+__u32 asleep;
 
 /* The host's namespaces, that is pid 1's, and the addresses of two of them. Set
  * by the first walk of the inventory.
@@ -55,6 +63,34 @@ struct {
 	__type(key, __u32);
 	__type(value, struct counters);
 } counts SEC(".maps");
+
+/* A member of a kernel object, read the cheapest way that there is: from 5.11 on the
+ * verifier follows pointers from bpf_get_current_task_btf() itself and makes plain
+ * loads of it (that give 0 where the address is bad), before that each step
+ * is a call of bpf_probe_read_kernel(). src has to come from current_task() by GET()
+ * alone; whatever else there is is for BPF_CORE_READ().
+ */
+#define GET(src, ...)                                                                              \
+	({                                                                                         \
+		typeof(___arrow(src, __VA_ARGS__)) v_;                                             \
+		if (direct)                                                                        \
+			v_ = ___arrow(src, __VA_ARGS__);                                           \
+		else                                                                               \
+			v_ = BPF_CORE_READ(src, __VA_ARGS__);                                      \
+		v_;                                                                                \
+	})
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return direct ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
+}
+
+/* One step of a hash of 8-byte words; the multiplier is 2^64 / phi. */
+static __always_inline __u64 mix(__u64 h, __u64 word)
+{
+	h = (h ^ word) * 0x9e3779b97f4a7c15ull;
+	return h ^ (h >> 32);
+}
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -164,28 +200,62 @@ static __always_inline void count_filtered(enum record_kind kind, __u32 n)
 	}
 }
 
-/* Sends size bytes, which stand for n events, and keeps the books. */
-static __always_inline void send(enum record_kind kind, __u32 n, void *rec, __u64 size)
+/* Sends size bytes that were built elsewhere. The ring's own way to wake, a piece
+ * of work in an interrupt whenever the reader has caught up, costs ten times
+ * what the record does.
+ */
+static __always_inline long submit(void *rec, __u64 size)
+{
+	long err = bpf_ringbuf_output(&ring, rec, size, BPF_RB_NO_WAKEUP);
+	void *nothing;
+
+	/* Ordered by the exchange that publishes the record: either this sees that
+	 * the reader wants to sleep, or the reader, which looks once more after it
+	 * said so, sees the record.
+	 */
+	if (READ_ONCE(asleep)) {
+		asleep = 0;
+		nothing = bpf_ringbuf_reserve(&ring, 8, 0);
+		if (nothing)
+			bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
+		else
+			asleep = 1;
+	}
+	return err;
+}
+
+static __always_inline void count_lost(enum record_kind kind, __u32 n)
 {
 	struct counters *c = counters_get();
-	long err = bpf_ringbuf_output(&ring, rec, size, 0);
+	__u64 now = bpf_ktime_get_boot_ns();
 
 	if (!c)
 		return;
 	add(&c->seen[kind], n);
-	if (err) {
-		__u64 now = bpf_ktime_get_boot_ns();
-
-		add(&c->lost[kind], n);
-		if (!c->first_lost)
-			c->first_lost = now;
-		c->last_lost = now;
-	}
+	add(&c->lost[kind], n);
+	if (!c->first_lost)
+		c->first_lost = now;
+	c->last_lost = now;
 }
 
-/* Sends what was built in s, and gives s back. */
-static __always_inline void send_scratch(struct scratch *s, __u64 owner, enum record_kind kind,
-					 __u32 n)
+/* Sends size bytes, which stand for n events, and keeps the books. */
+static __always_inline long send(enum record_kind kind, __u32 n, void *rec, __u64 size)
+{
+	struct counters *c;
+	long err = submit(rec, size);
+
+	if (err) {
+		count_lost(kind, n);
+		return err;
+	}
+	c = counters_get();
+	if (c)
+		add(&c->seen[kind], n);
+	return 0;
+}
+
+/* Closes what was built in s, unless it was spoilt. */
+static __always_inline __u64 scratch_close(struct scratch *s, __u64 owner)
 {
 	struct head *h = (struct head *)s->buf;
 	__u64 size = READ_ONCE(s->end);
@@ -194,17 +264,30 @@ static __always_inline void send_scratch(struct scratch *s, __u64 owner, enum re
 		/* Another task took the slot in the two instructions between look
 		 * and take: what is in it is a mixture. It is the other's now.
 		 */
-		count_missed(kind, n);
-		return;
+		return 0;
 	}
 	if (size > SCRATCH_MASK) { /* the parts wrapped round, see scratch_end() */
-		count_missed(kind, n);
 		s->owner = 0;
-		return;
+		return 0;
 	}
 	h->size = size;
-	send(kind, n, s->buf, size);
+	return size;
+}
+
+/* Sends what was built in s, and gives s back. */
+static __always_inline long send_scratch(struct scratch *s, __u64 owner, enum record_kind kind,
+					 __u32 n)
+{
+	__u64 size = scratch_close(s, owner);
+	long err;
+
+	if (!size) {
+		count_missed(kind, n);
+		return -1;
+	}
+	err = send(kind, n, s->buf, size);
 	s->owner = 0;
+	return err;
 }
 
 static __always_inline bool wanted(struct task_struct *task, bool failed)

@@ -31,13 +31,13 @@
 
 /* A call that is under way, from its entry to its end. */
 struct call {
-	__u64 flags;			 /* CLONE_NEW*; setns: its second argument */
-	__u32 ns[NS_KINDS];		 /* the caller's, before */
-	__u32 from[NS_KINDS];		 /* as ns, but pid and time are those for children */
-	struct ns_change want[NS_KINDS]; /* setns: what the descriptor names */
+	__u64 flags;	    /* CLONE_NEW*; setns: its second argument */
+	__u32 ns[NS_KINDS]; /* the caller's, before */
+	__u32 from_pid;	    /* what its children were to get until then */
+	__u32 from_time;
 	__u32 want_mask;		 /* 1 << enum ns_kind: which of want are set */
-	__s32 fd;
-	__u8 via;
+	__u32 via;			 /* enum call_via */
+	struct ns_change want[NS_KINDS]; /* setns: what the descriptor names */
 };
 
 struct {
@@ -178,47 +178,53 @@ static __always_inline void *task_ns(struct task_struct *task, enum ns_kind kind
 	}
 }
 
-static __always_inline struct call *call_begin(enum call_via via, __u64 flags, int fd)
+static __always_inline __u32 current_tid(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
-	enum record_kind kind = via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE;
-	struct nsproxy *p = BPF_CORE_READ(task, nsproxy);
+	struct task_struct *task = current_task();
+
+	return GET(task, pid);
+}
+
+static __always_inline struct call *call_begin(enum call_via via, __u64 flags)
+{
+	struct task_struct *task = current_task();
+	__u32 tid = GET(task, pid);
 	struct call *call;
 
 	if (stopping)
 		return NULL;
-	/* There already: the end of the last one was missed. */
-	call = bpf_map_lookup_elem(&calls, &tid);
-	if (call)
+	if (bpf_map_update_elem(&calls, &tid, &no_call, BPF_NOEXIST)) {
+		call = bpf_map_lookup_elem(&calls, &tid);
+		if (!call) {
+			count_missed(via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE, 1);
+			return NULL;
+		}
+		/* There already: the end of the last one was missed. */
 		count_missed(call->via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE, 1);
-	if (bpf_map_update_elem(&calls, &tid, &no_call, BPF_ANY) ||
-	    !(call = bpf_map_lookup_elem(&calls, &tid))) {
-		count_missed(kind, 1);
-		return NULL;
+		call->want_mask = 0;
+	} else {
+		call = bpf_map_lookup_elem(&calls, &tid);
+		if (!call)
+			return NULL;
 	}
 	call->via = via;
 	call->flags = flags;
-	call->fd = fd;
-	task_ns_ids(task, call->ns);
-	__builtin_memcpy(call->from, call->ns, sizeof(call->from));
-	call->from[NS_PID] = BPF_CORE_READ(p, pid_ns_for_children, ns.inum);
-	call->from[NS_TIME] = BPF_CORE_READ(p, time_ns_for_children, ns.inum);
+	current_ns_ids(call->ns);
+	call->from_pid = GET(task, nsproxy, pid_ns_for_children, ns.inum);
+	call->from_time = GET(task, nsproxy, time_ns_for_children, ns.inum);
 	return call;
 }
 
 static __always_inline void call_end(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 tid = current_tid();
 
 	bpf_map_delete_elem(&calls, &tid);
 }
 
 static __always_inline struct call *call_get(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 tid = current_tid();
 
 	return bpf_map_lookup_elem(&calls, &tid);
 }
@@ -240,8 +246,9 @@ static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 m
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct ns_record *r;
 	struct scratch *s;
-	__u64 owner = (__u64)task;
+	__u64 owner = (__u64)task, now;
 	__u32 n = mask ? count_bits(mask) : 1, cut;
+	struct caller caller = {};
 
 	if (!call)
 		return;
@@ -258,27 +265,31 @@ static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 m
 			return;
 		n -= cut;
 	}
+	now = bpf_ktime_get_boot_ns();
+	if (put_caller(&caller, now)) {
+		count_lost(kind, n);
+		return;
+	}
 	s = scratch_get(owner, sizeof(*r));
 	if (!s) {
 		count_missed(kind, n);
 		return;
 	}
 	r = (struct ns_record *)s->buf;
-	r->head.time = bpf_ktime_get_boot_ns();
+	r->head.time = now;
 	r->head.kind = kind;
 	r->head.flags = F_RET_KNOWN;
 	r->head.ret = ret;
 	r->head.via = call->via;
 	r->head.nchanges = n;
+	r->head.nancestors = 0;
 	r->head.pad = 0;
+	r->caller = caller;
+	__builtin_memcpy(r->caller.ns, call->ns, sizeof(r->caller.ns));
 	r->child =
 		kind == REC_NS_CREATE && holder && holder != task ? BPF_CORE_READ(holder, pid) : 0;
-	r->fd = call->fd;
-	r->flags = call->flags;
 	r->pad = 0;
-	__builtin_memcpy(r->who.ns, call->ns, sizeof(r->who.ns));
 
-	put_who(s, &r->who);
 	if (!mask) {
 		/* setns on something that is no namespace and asks for no type. */
 		describe_ns(scratch_end(s), NS_KINDS, NULL);
@@ -297,7 +308,9 @@ static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 m
 			c->user_ns = call->want[i].user_ns;
 		}
 		if (kind == REC_NS_ENTER)
-			c->from = call->from[i];
+			c->from = i == NS_PID	 ? call->from_pid
+				  : i == NS_TIME ? call->from_time
+						 : call->ns[i];
 		s->end += sizeof(*c);
 	}
 	send_scratch(s, owner, kind, n);
@@ -307,7 +320,7 @@ static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 m
 static __always_inline int create_enter(enum call_via via, __u64 flags)
 {
 	if (flags & CLONE_NEW_ALL)
-		call_begin(via, flags & CLONE_NEW_ALL, -1);
+		call_begin(via, flags & CLONE_NEW_ALL);
 	return 0;
 }
 
@@ -426,7 +439,7 @@ static __always_inline long as_number(const void *ptr)
 
 static __always_inline int clone_whole(__u64 flags, long child)
 {
-	call_begin(clone_via(), flags, -1);
+	call_begin(clone_via(), flags);
 	return clone_returned(child);
 }
 
@@ -589,7 +602,7 @@ static __always_inline void want_pidfd(struct call *call, struct pid *pid)
 
 static __noinline int setns_enter(int fd, __u64 flags)
 {
-	struct call *call = call_begin(VIA_SETNS, flags, fd);
+	struct call *call = call_begin(VIA_SETNS, flags);
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **slot = BPF_CORE_READ(fdt, fd), *file = NULL;
@@ -816,7 +829,7 @@ int BPF_PROG(tp_exit, struct task_struct *task)
 	h.time = bpf_ktime_get_boot_ns();
 	h.kind = REC_TASK_EXIT;
 	h.size = sizeof(h);
-	bpf_ringbuf_output(&ring, &h, sizeof(h), 0);
+	submit(&h, sizeof(h));
 	return 0;
 }
 

@@ -30,12 +30,21 @@ const (
 	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
 )
 
+type NstraceCaller struct {
+	_   structs.HostLayout
+	Who uint64
+	Pid uint32
+	Tid uint32
+	Ns  [8]uint32
+}
+
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [6]uint64
-	Filtered  [6]uint64
-	Lost      [6]uint64
-	Missed    [6]uint64
+	Seen      [7]uint64
+	Filtered  [7]uint64
+	Lost      [7]uint64
+	Missed    [7]uint64
+	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
 }
@@ -47,6 +56,15 @@ type NstraceDestroyRecord struct {
 	Inum   uint32
 	NsKind uint8
 	Pad    [3]uint8
+}
+
+type NstraceFold struct {
+	_     structs.HostLayout
+	Key   uint64
+	Count uint64
+	Taken uint64
+	First uint64
+	Last  uint64
 }
 
 type NstraceHead struct {
@@ -95,13 +113,11 @@ const (
 )
 
 type NstraceNsRecord struct {
-	_     structs.HostLayout
-	Head  NstraceHead
-	Who   NstraceWho
-	Child uint32
-	Fd    int32
-	Flags uint32
-	Pad   uint32
+	_      structs.HostLayout
+	Head   NstraceHead
+	Caller NstraceCaller
+	Child  uint32
+	Pad    uint32
 }
 
 type NstraceRecordFlag uint32
@@ -130,25 +146,30 @@ const (
 	NstraceRecordKindREC_NS_DESTROY   NstraceRecordKind = 3
 	NstraceRecordKindREC_SYSCTL_WRITE NstraceRecordKind = 4
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 6
+	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 7
 )
 
 type NstraceSysctlRecord struct {
 	_        structs.HostLayout
 	Head     NstraceHead
-	Who      NstraceWho
+	Caller   NstraceCaller
 	Ns       NstraceNsChange
+	FoldKey  uint64
+	FoldSlot uint32
 	Maxlen   uint32
 	NameLen  uint16
 	OldLen   uint16
 	NewLen   uint16
 	RawLen   uint16
 	AfterLen uint16
-	Pad      uint16
+	Pad      [3]uint16
 }
 
-type NstraceWho struct {
+type NstraceWhoRecord struct {
 	_         structs.HostLayout
+	Head      NstraceHead
+	Id        uint64
 	StartTime uint64
 	Pid       uint32
 	Tid       uint32
@@ -157,7 +178,6 @@ type NstraceWho struct {
 	Gid       uint32
 	Loginuid  uint32
 	Sessionid uint32
-	Ns        [8]uint32
 	Comm      [16]int8
 	Tty       [32]int8
 	ExeLen    uint16
@@ -173,8 +193,11 @@ const (
 	NstraceMapCalls             = "calls"
 	NstraceMapComms             = "comms"
 	NstraceMapCounts            = "counts"
+	NstraceMapFolds             = "folds"
+	NstraceMapLongValues        = "long_values"
 	NstraceMapPids              = "pids"
 	NstraceMapRing              = "ring"
+	NstraceMapSaid              = "said"
 	NstraceMapScratch           = "scratch"
 	NstraceMapTracees           = "tracees"
 	NstraceMapTries             = "tries"
@@ -217,11 +240,15 @@ const (
 	NstraceProgTpSetnsExit      = "tp_setns_exit"
 	NstraceProgTpUnshareEnter   = "tp_unshare_enter"
 	NstraceProgTpUnshareExit    = "tp_unshare_exit"
+	NstraceVarAsleep            = "asleep"
+	NstraceVarDirect            = "direct"
 	NstraceVarFilterComm        = "filter_comm"
 	NstraceVarFilterFailed      = "filter_failed"
 	NstraceVarFilterPid         = "filter_pid"
 	NstraceVarFilterUid         = "filter_uid"
+	NstraceVarFoldAbove         = "fold_above"
 	NstraceVarFollow            = "follow"
+	NstraceVarHashSeed          = "hash_seed"
 	NstraceVarHostIpc           = "host_ipc"
 	NstraceVarHostNs            = "host_ns"
 	NstraceVarHostUts           = "host_uts"
@@ -229,7 +256,9 @@ const (
 	NstraceVarStopping          = "stopping"
 	NstraceVarTypeActor         = "type_actor"
 	NstraceVarTypeCallVia       = "type_call_via"
+	NstraceVarTypeCaller        = "type_caller"
 	NstraceVarTypeDestroyRecord = "type_destroy_record"
+	NstraceVarTypeFold          = "type_fold"
 	NstraceVarTypeHead          = "type_head"
 	NstraceVarTypeInventory     = "type_inventory"
 	NstraceVarTypeNsChange      = "type_ns_change"
@@ -238,7 +267,7 @@ const (
 	NstraceVarTypeRecordFlag    = "type_record_flag"
 	NstraceVarTypeRecordKind    = "type_record_kind"
 	NstraceVarTypeSysctlRecord  = "type_sysctl_record"
-	NstraceVarTypeWho           = "type_who"
+	NstraceVarTypeWhoRecord     = "type_who_record"
 	NstraceVarUntracked         = "untracked"
 	NstraceVarWriteResult       = "write_result"
 )
@@ -328,27 +357,34 @@ type NstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceMapSpecs struct {
-	Calls   *ebpf.MapSpec `ebpf:"calls"`
-	Comms   *ebpf.MapSpec `ebpf:"comms"`
-	Counts  *ebpf.MapSpec `ebpf:"counts"`
-	Pids    *ebpf.MapSpec `ebpf:"pids"`
-	Ring    *ebpf.MapSpec `ebpf:"ring"`
-	Scratch *ebpf.MapSpec `ebpf:"scratch"`
-	Tracees *ebpf.MapSpec `ebpf:"tracees"`
-	Tries   *ebpf.MapSpec `ebpf:"tries"`
-	Uids    *ebpf.MapSpec `ebpf:"uids"`
-	Writes  *ebpf.MapSpec `ebpf:"writes"`
+	Calls      *ebpf.MapSpec `ebpf:"calls"`
+	Comms      *ebpf.MapSpec `ebpf:"comms"`
+	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Folds      *ebpf.MapSpec `ebpf:"folds"`
+	LongValues *ebpf.MapSpec `ebpf:"long_values"`
+	Pids       *ebpf.MapSpec `ebpf:"pids"`
+	Ring       *ebpf.MapSpec `ebpf:"ring"`
+	Said       *ebpf.MapSpec `ebpf:"said"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Tracees    *ebpf.MapSpec `ebpf:"tracees"`
+	Tries      *ebpf.MapSpec `ebpf:"tries"`
+	Uids       *ebpf.MapSpec `ebpf:"uids"`
+	Writes     *ebpf.MapSpec `ebpf:"writes"`
 }
 
 // NstraceVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceVariableSpecs struct {
+	Asleep            *ebpf.VariableSpec `ebpf:"asleep"`
+	Direct            *ebpf.VariableSpec `ebpf:"direct"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFailed      *ebpf.VariableSpec `ebpf:"filter_failed"`
 	FilterPid         *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
+	FoldAbove         *ebpf.VariableSpec `ebpf:"fold_above"`
 	Follow            *ebpf.VariableSpec `ebpf:"follow"`
+	HashSeed          *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HostIpc           *ebpf.VariableSpec `ebpf:"host_ipc"`
 	HostNs            *ebpf.VariableSpec `ebpf:"host_ns"`
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
@@ -356,7 +392,9 @@ type NstraceVariableSpecs struct {
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.VariableSpec `ebpf:"type_call_via"`
+	TypeCaller        *ebpf.VariableSpec `ebpf:"type_caller"`
 	TypeDestroyRecord *ebpf.VariableSpec `ebpf:"type_destroy_record"`
+	TypeFold          *ebpf.VariableSpec `ebpf:"type_fold"`
 	TypeHead          *ebpf.VariableSpec `ebpf:"type_head"`
 	TypeInventory     *ebpf.VariableSpec `ebpf:"type_inventory"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
@@ -365,7 +403,7 @@ type NstraceVariableSpecs struct {
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
-	TypeWho           *ebpf.VariableSpec `ebpf:"type_who"`
+	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	WriteResult       *ebpf.VariableSpec `ebpf:"write_result"`
 }
@@ -390,16 +428,19 @@ func (o *NstraceObjects) Close() error {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceMaps struct {
-	Calls   *ebpf.Map `ebpf:"calls"`
-	Comms   *ebpf.Map `ebpf:"comms"`
-	Counts  *ebpf.Map `ebpf:"counts"`
-	Pids    *ebpf.Map `ebpf:"pids"`
-	Ring    *ebpf.Map `ebpf:"ring"`
-	Scratch *ebpf.Map `ebpf:"scratch"`
-	Tracees *ebpf.Map `ebpf:"tracees"`
-	Tries   *ebpf.Map `ebpf:"tries"`
-	Uids    *ebpf.Map `ebpf:"uids"`
-	Writes  *ebpf.Map `ebpf:"writes"`
+	Calls      *ebpf.Map `ebpf:"calls"`
+	Comms      *ebpf.Map `ebpf:"comms"`
+	Counts     *ebpf.Map `ebpf:"counts"`
+	Folds      *ebpf.Map `ebpf:"folds"`
+	LongValues *ebpf.Map `ebpf:"long_values"`
+	Pids       *ebpf.Map `ebpf:"pids"`
+	Ring       *ebpf.Map `ebpf:"ring"`
+	Said       *ebpf.Map `ebpf:"said"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Tracees    *ebpf.Map `ebpf:"tracees"`
+	Tries      *ebpf.Map `ebpf:"tries"`
+	Uids       *ebpf.Map `ebpf:"uids"`
+	Writes     *ebpf.Map `ebpf:"writes"`
 }
 
 func (m *NstraceMaps) Close() error {
@@ -407,8 +448,11 @@ func (m *NstraceMaps) Close() error {
 		m.Calls,
 		m.Comms,
 		m.Counts,
+		m.Folds,
+		m.LongValues,
 		m.Pids,
 		m.Ring,
+		m.Said,
 		m.Scratch,
 		m.Tracees,
 		m.Tries,
@@ -421,11 +465,15 @@ func (m *NstraceMaps) Close() error {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceVariables struct {
+	Asleep            *ebpf.Variable `ebpf:"asleep"`
+	Direct            *ebpf.Variable `ebpf:"direct"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFailed      *ebpf.Variable `ebpf:"filter_failed"`
 	FilterPid         *ebpf.Variable `ebpf:"filter_pid"`
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
+	FoldAbove         *ebpf.Variable `ebpf:"fold_above"`
 	Follow            *ebpf.Variable `ebpf:"follow"`
+	HashSeed          *ebpf.Variable `ebpf:"hash_seed"`
 	HostIpc           *ebpf.Variable `ebpf:"host_ipc"`
 	HostNs            *ebpf.Variable `ebpf:"host_ns"`
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
@@ -433,7 +481,9 @@ type NstraceVariables struct {
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.Variable `ebpf:"type_call_via"`
+	TypeCaller        *ebpf.Variable `ebpf:"type_caller"`
 	TypeDestroyRecord *ebpf.Variable `ebpf:"type_destroy_record"`
+	TypeFold          *ebpf.Variable `ebpf:"type_fold"`
 	TypeHead          *ebpf.Variable `ebpf:"type_head"`
 	TypeInventory     *ebpf.Variable `ebpf:"type_inventory"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
@@ -442,7 +492,7 @@ type NstraceVariables struct {
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
-	TypeWho           *ebpf.Variable `ebpf:"type_who"`
+	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	WriteResult       *ebpf.Variable `ebpf:"write_result"`
 }

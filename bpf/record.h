@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The record that goes through the ring buffer: a fixed head, then a tail of
+ * The records that go through the ring buffer: a fixed head, then a tail of
  * variable parts in the order in which their lengths stand in the head. bpf2go
  * makes the Go types from these structs; tracer/decode.go takes them apart.
+ *
+ * Who acted is a record of its own, sent before the first one that refers to it
+ * and again when anything in it changes, but at least every WHO_EPOCH_NS.
  *
  * Sizes are the longest that is kept; a record is only as long as its content.
  */
@@ -42,6 +45,7 @@ enum record_kind {
 	REC_SYSCTL_WRITE,
 	REC_TASK_EXIT, /* tracepoint backend: a task with namespaces of its own is gone, look what
 			  ended */
+	REC_WHO,
 	REC_KINDS,
 };
 
@@ -97,7 +101,16 @@ struct head {
 	__u8 pad;
 };
 
-struct who {
+/* An id in a record refers to the REC_WHO of that id sent last, which is of the
+ * same or the previous of these spans of CLOCK_BOOTTIME.
+ */
+#define WHO_EPOCH_SHIFT 30
+#define WHO_EPOCH_NS	(1ull << WHO_EPOCH_SHIFT)
+
+/* REC_WHO: then actor[nancestors], exe, args, cgroup. */
+struct who_record {
+	struct head head;
+	__u64 id;	  /* a keyed hash of what follows, never 0 */
 	__u64 start_time; /* of the process, CLOCK_BOOTTIME, ns */
 	__u32 pid;	  /* these three in the initial PID namespace */
 	__u32 tid;
@@ -106,7 +119,6 @@ struct who {
 	__u32 gid;
 	__u32 loginuid;
 	__u32 sessionid;
-	__u32 ns[NS_KINDS]; /* before the event */
 	char comm[COMM_LEN];
 	char tty[TTY_LEN];
 	/* Lengths of the tail's parts that follow the ancestors, in their order. */
@@ -116,32 +128,36 @@ struct who {
 	__u16 pad[3];
 };
 
-/* REC_NS_CREATE, REC_NS_ENTER: then actor[nancestors], exe, args, cgroup,
- * ns_change[nchanges].
- */
+/* Who acted, in an event's record. */
+struct caller {
+	__u64 who; /* who_record.id */
+	__u32 pid; /* in the initial PID namespace */
+	__u32 tid;
+	__u32 ns[NS_KINDS]; /* before the event */
+};
+
+/* REC_NS_CREATE, REC_NS_ENTER: then ns_change[nchanges]. */
 struct ns_record {
 	struct head head;
-	struct who who;
+	struct caller caller;
 	__u32 child; /* pid of the task that a clone made */
-	__s32 fd;    /* setns: its first argument */
-	__u32 flags; /* CLONE_NEW* asked for; setns: its second argument */
 	__u32 pad;
 };
 
-/* REC_SYSCTL_WRITE: then actor[nancestors], exe, args, cgroup, name, old, new,
- * raw_old, after.
- */
+/* REC_SYSCTL_WRITE: then name, old, new, raw_old, after. */
 struct sysctl_record {
 	struct head head;
-	struct who who;
+	struct caller caller;
 	struct ns_change ns; /* the namespace whose copy was written; kind NS_KINDS: host-wide */
+	__u64 fold_key;	     /* of the slot in folds that counts repeats of this from now on */
+	__u32 fold_slot;     /* its number plus 1; 0: none */
 	__u32 maxlen;	     /* of the parameter's memory */
 	__u16 name_len;	     /* components, leaf first, each ended by a NUL */
 	__u16 old_len;
 	__u16 new_len;
 	__u16 raw_len;
 	__u16 after_len;
-	__u16 pad;
+	__u16 pad[3];
 };
 
 /* REC_NS_DESTROY, no process: whoever is current did not do it. */
@@ -161,8 +177,19 @@ struct inventory {
 	__u32 pad;
 };
 
+/* Repeats of one write that were counted instead of sent, since more was offered
+ * than user space read.
+ */
+struct fold {
+	__u64 key;   /* a keyed hash of who and what; 0: the slot was never used */
+	__u64 count; /* only grows */
+	__u64 taken; /* how much of it user space has reported: written by it alone */
+	__u64 first; /* of those not reported yet; CLOCK_BOOTTIME, ns */
+	__u64 last;
+};
+
 /* Per CPU and record kind, in events (a record with three changes counts 3).
- * seen = sent + filtered + lost.
+ * seen = sent + folded + filtered + lost.
  */
 struct counters {
 	__u64 seen[REC_KINDS];
@@ -170,6 +197,7 @@ struct counters {
 	__u64 lost[REC_KINDS];	 /* the ring was full */
 	__u64 missed[REC_KINDS]; /* seen begun, its end never came, or no memory to keep its state
 				  */
+	__u64 folded;		 /* of REC_SYSCTL_WRITE: counted in folds */
 	__u64 first_lost;	 /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
 };

@@ -11,28 +11,48 @@
 #ifndef __NSTRACE_SYSCTL_H__
 #define __NSTRACE_SYSCTL_H__
 
+#define SHORT_VALUE 64 /* nine parameters in ten are shorter */
+
+/* A write that is under way, from its entry to its end. */
 struct write {
 	struct ctl_table *table;
 	struct ctl_table_header *header;
 	void *buf; /* the caller's, for writes that never reach the program */
 	__u64 buf_len;
 	__u16 flags;
-	__u16 old_len;
+	__u16 old_len; /* above SHORT_VALUE: in long_values */
 	__u16 new_len;
 	__u16 raw_len;
 	char raw[RAW_OLD_LEN];
+	char old[SHORT_VALUE];
+	char new[SHORT_VALUE];
+};
+
+#define WRITES 512 /* tasks inside proc_sys_write() at one time */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WRITES);
+	__type(key, __u32); /* tid */
+	__type(value, struct write);
+} writes SEC(".maps");
+
+static const struct write no_write;
+
+/* What does not fit into a write. */
+struct long_values {
 	char old[VALUE_BUF];
 	char new[VALUE_BUF];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 512); /* tasks inside proc_sys_write() at one time */
-	__type(key, __u32);	  /* tid */
-	__type(value, struct write);
-} writes SEC(".maps");
+	__uint(max_entries, WRITES);
+	__type(key, __u32);
+	__type(value, struct long_values);
+} long_values SEC(".maps");
 
-static const struct write no_write;
+static const struct long_values no_values;
 
 /* The same parameter tried again by the same task, see same_try(). */
 struct attempt {
@@ -78,32 +98,58 @@ static __always_inline void *table_data(struct ctl_table *table, __u32 *kind, vo
 
 static __always_inline struct write *write_get(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 tid = current_tid();
 
 	return bpf_map_lookup_elem(&writes, &tid);
 }
 
+static __always_inline void write_end(struct write *w)
+{
+	__u32 tid = current_tid();
+
+	if (w->old_len > SHORT_VALUE || w->new_len > SHORT_VALUE)
+		bpf_map_delete_elem(&long_values, &tid);
+	bpf_map_delete_elem(&writes, &tid);
+}
+
+static __always_inline struct long_values *long_values_get(void)
+{
+	__u32 tid = current_tid();
+
+	return bpf_map_lookup_elem(&long_values, &tid);
+}
+
+static __always_inline struct long_values *long_values_make(__u32 tid)
+{
+	bpf_map_update_elem(&long_values, &tid, &no_values, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&long_values, &tid);
+}
+
 static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid), kind = NS_KINDS, size;
 	struct iov_iter___510 *iter510 = (void *)iter;
 	struct inode *inode = BPF_CORE_READ(iocb, ki_filp, f_inode);
 	struct proc_inode *pi = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
-	const struct iovec *iov = NULL;
 	struct ctl_table *table = BPF_CORE_READ(pi, sysctl_entry);
+	__u32 tid = current_tid(), kind = NS_KINDS, size;
+	const struct iovec *iov = NULL;
 	void *data, *ns = NULL;
 	struct write *w;
 
 	if (stopping)
 		return 0;
-	if (bpf_map_lookup_elem(&writes, &tid))
+	if (bpf_map_update_elem(&writes, &tid, &no_write, BPF_NOEXIST)) {
 		count_missed(REC_SYSCTL_WRITE, 1);
-	if (bpf_map_update_elem(&writes, &tid, &no_write, BPF_ANY) ||
-	    !(w = bpf_map_lookup_elem(&writes, &tid))) {
-		count_missed(REC_SYSCTL_WRITE, 1);
-		return 0;
+		w = bpf_map_lookup_elem(&writes, &tid);
+		if (!w)
+			return 0;
+		/* There already: the end of the last one was missed. */
+		w->flags = 0;
+		w->old_len = w->new_len = w->raw_len = 0;
+	} else {
+		w = bpf_map_lookup_elem(&writes, &tid);
+		if (!w)
+			return 0;
 	}
 	w->table = table;
 	w->header = BPF_CORE_READ(pi, sysctl);
@@ -208,16 +254,111 @@ static __always_inline __u64 put_table_path(struct scratch *s, struct ctl_table 
 	return s->end - start;
 }
 
+/* --- storms --- */
+
+#define FOLDS	     1024	   /* a power of two */
+#define FOLD_KEEP_NS 1000000000ull /* longer than a program can be preempted */
+#define FOLD_WORDS   64		   /* of a record that is compared, behind its head */
+
+/* One after the other for each CPU, and mapped into user space, which reads them
+ * without a system call, like counts.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FOLDS); /* set from user space: times the possible CPUs */
+	__type(key, __u32);
+	__type(value, struct fold);
+} folds SEC(".maps");
+
+/* A keyed hash of all that the record says but when; 0 where it is too long. */
+static __always_inline __u64 write_hash(struct scratch *s, struct sysctl_record *r)
+{
+	__u64 h = mix(hash_seed, (__u64)(__u32)r->head.ret << 32 | r->head.flags);
+	__u64 *words = (__u64 *)&s->buf[sizeof(struct head)];
+	__u64 size = READ_ONCE(s->end) - sizeof(struct head);
+
+	if (size > FOLD_WORDS * sizeof(*words))
+		return 0;
+	*(__u64 *)scratch_end(s) = 0; /* the last word ends in what was there before */
+	for (int i = 0; i < FOLD_WORDS; i++) {
+		if (i * sizeof(*words) >= size)
+			break;
+		h = mix(h, words[i]);
+	}
+	return h | 1;
+}
+
+/* Whether the write is the repeat of one that was sent, and now counted as such. If
+ * not, the record may take a free slot, by which the next ones are.
+ *
+ * A slot that nobody counted in for FOLD_KEEP_NS, and whose count user space has
+ * taken, is free. Each CPU has its own, so nobody else can come in between but a
+ * task that preempts this one, for less than that time.
+ */
+static __always_inline bool fold(struct scratch *s, struct sysctl_record *r, struct fold **taken)
+{
+	__u64 key = write_hash(s, r), now = r->head.time;
+	struct counters *c;
+	struct fold *f;
+	__u32 slot;
+
+	if (!key)
+		return false;
+	slot = bpf_get_smp_processor_id() * FOLDS + (key & (FOLDS - 1));
+	f = bpf_map_lookup_elem(&folds, &slot);
+	if (!f)
+		return false;
+	if (READ_ONCE(f->key) == key) {
+		if (READ_ONCE(f->count) == READ_ONCE(f->taken))
+			f->first = now;
+		f->last = now;
+		add(&f->count, 1);
+		c = counters_get();
+		if (c) {
+			add(&c->seen[REC_SYSCTL_WRITE], 1);
+			add(&c->folded, 1);
+		}
+		return true;
+	}
+	if (READ_ONCE(f->count) == READ_ONCE(f->taken) &&
+	    (!f->key || now - f->last > FOLD_KEEP_NS)) {
+		f->key = key;
+		f->last = now;
+		r->fold_key = key;
+		r->fold_slot = slot + 1;
+		*taken = f;
+	}
+	return false;
+}
+
+/* Appends one of a write's values. */
+static __always_inline __u64 put_value(struct scratch *s, const char *value, __u64 len,
+				       __u64 long_offset)
+{
+	struct long_values *lv;
+
+	if (len > SHORT_VALUE) {
+		lv = long_values_get();
+		if (!lv)
+			return 0;
+		value = (const char *)lv + long_offset;
+	}
+	return put_bytes(s, value, len);
+}
+
 /* Builds and sends the record of the write w. */
 static __noinline int send_write(struct write *w, long ret, bool known)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 owner = (__u64)task, now, size;
+	struct caller caller = {};
+	struct fold *taken = NULL;
 	struct sysctl_record *r;
-	struct scratch *s;
-	__u64 owner = (__u64)task, size;
+	struct ctl_table *table;
 	__u32 kind = NS_KINDS;
 	void *data, *ns = NULL;
-	struct ctl_table *table;
+	struct scratch *s;
 	char top = 0;
 
 	if (!w)
@@ -227,22 +368,30 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 		count_filtered(REC_SYSCTL_WRITE, 1);
 		return 0;
 	}
+	now = bpf_ktime_get_boot_ns();
+	current_ns_ids(caller.ns);
+	if (put_caller(&caller, now)) {
+		count_lost(REC_SYSCTL_WRITE, 1);
+		return 0;
+	}
 	s = scratch_get(owner, sizeof(*r));
 	if (!s) {
 		count_missed(REC_SYSCTL_WRITE, 1);
 		return 0;
 	}
 	r = (struct sysctl_record *)s->buf;
-	r->head.time = bpf_ktime_get_boot_ns();
+	r->head.time = now;
 	r->head.kind = REC_SYSCTL_WRITE;
 	r->head.flags = w->flags | (known ? F_RET_KNOWN : 0);
 	r->head.ret = ret < 0 ? ret : 0;
 	r->head.via = VIA_WRITE;
 	r->head.nchanges = 0;
+	r->head.nancestors = 0;
 	r->head.pad = 0;
-	r->pad = 0;
-	task_ns_ids(task, r->who.ns);
-	put_who(s, &r->who);
+	r->caller = caller;
+	r->fold_key = 0;
+	r->fold_slot = 0;
+	__builtin_memset(r->pad, 0, sizeof(r->pad));
 
 	r->name_len = put_table_path(s, table, w->header, &top);
 
@@ -254,9 +403,9 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 	else if (kind == NS_IPC)
 		describe_ns(&r->ns, NS_IPC, ns);
 
-	r->old_len = put_bytes(s, w->old, w->old_len);
+	r->old_len = put_value(s, w->old, w->old_len, offsetof(struct long_values, old));
 	if (r->head.flags & F_NEW_KNOWN) {
-		r->new_len = put_bytes(s, w->new, w->new_len);
+		r->new_len = put_value(s, w->new, w->new_len, offsetof(struct long_values, new));
 	} else {
 		/* Refused before the program was reached; the caller's buffer is
 		 * still there.
@@ -283,14 +432,17 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 		if (r->after_len)
 			r->head.flags |= F_AFTER_KNOWN;
 	}
-	send_scratch(s, owner, REC_SYSCTL_WRITE, 1);
+	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > fold_above && fold(s, r, &taken)) {
+		s->owner = 0;
+		return 0;
+	}
+	if (send_scratch(s, owner, REC_SYSCTL_WRITE, 1) && taken)
+		taken->key = 0; /* user space would not know what is counted */
 	return 0;
 }
 
 static __always_inline int write_exit(long ret)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
 	struct write *w = write_get();
 
 	if (!w)
@@ -298,7 +450,7 @@ static __always_inline int write_exit(long ret)
 	/* restart_syscall(): the handler did nothing, and the same write comes again. */
 	if (!will_restart(ret))
 		send_write(w, ret, true);
-	bpf_map_delete_elem(&writes, &tid);
+	write_end(w);
 	return 0;
 }
 
@@ -326,12 +478,14 @@ int BPF_KRETPROBE(kretprobe_write, long ret)
 	return write_exit(ret);
 }
 
-static __always_inline __u64 fnv(const char *p, __u32 len)
+/* The beginning of a value; the kernel fills what it leaves with zeros. */
+static __always_inline __u64 value_hash(const char *value)
 {
-	__u64 h = 14695981039346656037ull;
+	const __u64 *words = (const __u64 *)value;
+	__u64 h = 0;
 
-	for (int i = 0; i < 64 && i < len; i++)
-		h = (h ^ (__u8)p[i]) * 1099511628211ull;
+	for (int i = 0; i < SHORT_VALUE / sizeof(*words); i++)
+		h = mix(h, words[i]);
 	return h;
 }
 
@@ -344,19 +498,21 @@ static __always_inline __u64 fnv(const char *p, __u32 len)
  */
 static __always_inline bool same_try(struct write *w)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 tid = current_tid();
 	struct attempt now = {
 		.time = bpf_ktime_get_boot_ns(),
 		.table = w->table,
-		.old = fnv(w->old, w->old_len),
-		.written = fnv(w->new, w->new_len),
+		.old = value_hash(w->old),
+		.written = value_hash(w->new),
 	};
-	struct attempt *last = bpf_map_lookup_elem(&tries, &tid);
-	bool same = last && last->table == now.table && last->old == now.old &&
-		    last->written == now.written && now.old != now.written &&
-		    now.time - last->time < TRY_AGAIN_NS;
+	struct attempt *last;
+	bool same;
 
+	if (now.old == now.written) /* no effect to be had */
+		return false;
+	last = bpf_map_lookup_elem(&tries, &tid);
+	same = last && last->table == now.table && last->old == now.old &&
+	       last->written == now.written && now.time - last->time < TRY_AGAIN_NS;
 	bpf_map_update_elem(&tries, &tid, &now, BPF_ANY);
 	return same;
 }
@@ -368,15 +524,14 @@ static __always_inline bool same_try(struct write *w)
 SEC("cgroup/sysctl")
 int cgroup_sysctl(struct bpf_sysctl *ctx)
 {
-	struct task_struct *task;
+	struct long_values *lv;
 	struct write *w;
 	__u32 tid;
 	int n;
 
 	if (!ctx->write)
 		return 1;
-	task = (void *)bpf_get_current_task();
-	tid = BPF_CORE_READ(task, pid);
+	tid = current_tid();
 	w = bpf_map_lookup_elem(&writes, &tid);
 	if (!w) {
 		struct bpf_sysctl_kern *kern = (void *)ctx;
@@ -394,26 +549,38 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		w->header = BPF_CORE_READ(kern, head);
 	}
 
-	n = bpf_sysctl_get_current_value(ctx, w->old, VALUE_BUF);
+	n = bpf_sysctl_get_current_value(ctx, w->old, sizeof(w->old));
 	if (n >= 0) {
 		w->old_len = n;
 		w->flags |= F_OLD_KNOWN;
 	} else if (n == -E2BIG) {
-		w->old_len = VALUE_LEN;
-		w->flags |= F_OLD_KNOWN | F_OLD_CUT;
+		lv = long_values_make(tid);
+		if (lv) {
+			n = bpf_sysctl_get_current_value(ctx, lv->old, sizeof(lv->old));
+			w->old_len = n >= 0 ? n : VALUE_LEN;
+		} else {
+			w->old_len = SHORT_VALUE - 1;
+		}
+		w->flags |= F_OLD_KNOWN | (n < 0 ? F_OLD_CUT : 0);
 	}
-	n = bpf_sysctl_get_new_value(ctx, w->new, VALUE_BUF);
+	n = bpf_sysctl_get_new_value(ctx, w->new, sizeof(w->new));
 	if (n >= 0) {
 		w->new_len = n;
 		w->flags |= F_NEW_KNOWN;
 	} else if (n == -E2BIG) {
-		w->new_len = VALUE_LEN;
-		w->flags |= F_NEW_KNOWN | F_NEW_CUT;
+		lv = long_values_make(tid);
+		if (lv) {
+			n = bpf_sysctl_get_new_value(ctx, lv->new, sizeof(lv->new));
+			w->new_len = n >= 0 ? n : VALUE_LEN;
+		} else {
+			w->new_len = SHORT_VALUE - 1;
+		}
+		w->flags |= F_NEW_KNOWN | (n < 0 ? F_NEW_CUT : 0);
 	}
 	if (!write_result) {
 		if (!same_try(w))
 			send_write(w, 0, false);
-		bpf_map_delete_elem(&writes, &tid);
+		write_end(w);
 	}
 	return 1;
 }

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Who acted: everything about the current task that must be taken now, because
+/*
+ * Who acted: everything about the current task that must be taken now, because
  * it can be gone by the time that user space reads the record.
+ *
+ * That is ten times the rest of an event, and the same for each event of a
+ * process. So it is said once, under an id that is a hash of all that tells
+ * whether it still holds, and then referred to.
  */
 #ifndef __NSTRACE_WHO_H__
 #define __NSTRACE_WHO_H__
@@ -164,14 +169,87 @@ static __always_inline void task_ns_ids(struct task_struct *task, __u32 ids[NS_K
 	ids[NS_USER] = BPF_CORE_READ(task, cred, user_ns, ns.inum);
 }
 
-/* Fills w, but for its namespaces, and appends ancestors, exe, args and cgroup. */
-static __noinline void put_who(struct scratch *s, struct who *w)
+/* The same for the current task, cheaper. */
+static __always_inline void current_ns_ids(__u32 ids[NS_KINDS])
+{
+	struct task_struct *task = current_task();
+	struct nsproxy *p = GET(task, nsproxy);
+
+	ids[NS_UTS] = GET(p, uts_ns, ns.inum);
+	ids[NS_IPC] = GET(p, ipc_ns, ns.inum);
+	ids[NS_MNT] = GET(p, mnt_ns, ns.inum);
+	/* The array of struct pid is beyond what a plain load may reach. */
+	ids[NS_PID] = BPF_CORE_READ(active_pid_ns(task), ns.inum);
+	ids[NS_NET] = GET(p, net_ns, ns.inum);
+	ids[NS_TIME] = GET(p, time_ns, ns.inum);
+	ids[NS_CGROUP] = GET(p, cgroup_ns, ns.inum);
+	ids[NS_USER] = GET(task, cred, user_ns, ns.inum);
+}
+
+#define SAID 8192
+
+/* The id of what was said last about a task whose tid falls here. Tasks that share an
+ * entry are described more often than need be, no worse.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SAID);
+	__type(key, __u32);
+	__type(value, __u64);
+} said SEC(".maps");
+
+/* The id of the current task's description at the time now: a hash over whatever tells
+ * one description from the next. Who changes what this leaves out (the text of
+ * the command line, a parent's name) is described again when the epoch ends.
+ */
+static __always_inline __u64 who_id(struct task_struct *task, __u64 now)
+{
+	struct mm_struct *mm = GET(task, mm);
+	struct tty_struct *tty;
+	__u64 h = mix(hash_seed, now >> WHO_EPOCH_SHIFT), comm[COMM_LEN / 8];
+
+	h = mix(h, (__u64)GET(task, tgid) << 32 | (__u32)GET(task, pid));
+	h = mix(h, GET(task, start_boottime));
+	h = mix(h, GET(task, self_exec_id));
+	h = mix(h, (__u64)GET(task, real_parent, tgid) << 32 | (__u32)GET(task, real_parent, pid));
+	h = mix(h, (__u64)GET(task, cred, uid.val) << 32 | GET(task, cred, gid.val));
+	if (bpf_core_field_exists(task->loginuid))
+		h = mix(h, (__u64)GET(task, loginuid.val) << 32 | GET(task, sessionid));
+	tty = GET(task, signal, tty);
+	if (tty)
+		h = mix(h, (__u64)GET(tty, driver, major) << 32 | (__u32)GET(tty, index));
+	h = mix(h, GET(task, cgroups, dfl_cgrp, kn, id));
+	if (mm) {
+		h = mix(h, GET(mm, arg_start));
+		h = mix(h, GET(mm, arg_end));
+	}
+	if (bpf_probe_read_kernel(comm, sizeof(comm), &task->comm) == 0) {
+		h = mix(h, comm[0]);
+		h = mix(h, comm[1]);
+	}
+	return h | 1;
+}
+
+static __noinline long send_who(__u64 id, __u64 now)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct head *h = (struct head *)s->buf;
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	__u64 start;
+	__u64 owner = (__u64)task, start;
+	struct who_record *w;
+	struct scratch *s;
 
+	s = scratch_get(owner, sizeof(*w));
+	if (!s)
+		return -1;
+	w = (struct who_record *)s->buf;
+	w->head.time = now;
+	w->head.kind = REC_WHO;
+	w->head.flags = 0;
+	w->head.ret = 0;
+	w->head.via = VIA_NONE;
+	w->head.nchanges = 0;
+	w->head.pad = 0;
+	w->id = id;
 	w->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
 	w->pid = BPF_CORE_READ(task, tgid);
 	w->tid = BPF_CORE_READ(task, pid);
@@ -185,7 +263,7 @@ static __noinline void put_who(struct scratch *s, struct who *w)
 		w->loginuid = BPF_CORE_READ(task, loginuid.val);
 		w->sessionid = BPF_CORE_READ(task, sessionid);
 		if (w->loginuid != (__u32)-1)
-			h->flags |= F_LOGINUID;
+			w->head.flags |= F_LOGINUID;
 	}
 	BPF_CORE_READ_INTO(&w->comm, task, comm);
 	w->tty[0] = 0;
@@ -209,16 +287,43 @@ static __noinline void put_who(struct scratch *s, struct who *w)
 
 		if (size > ARGS_LEN) {
 			size = ARGS_LEN;
-			h->flags |= F_ARGS_CUT;
+			w->head.flags |= F_ARGS_CUT;
 		}
 		w->args_len = put_user(s, (void *)arg_start, size);
 		if (size && !w->args_len)
-			h->flags |= F_ARGS_MISSING;
+			w->head.flags |= F_ARGS_MISSING;
 	}
 
 	start = s->end;
 	put_cgroup(s, task);
 	w->cgroup_len = s->end - start;
+	return send_scratch(s, owner, REC_WHO, 1);
+}
+
+/* Fills c, but for its namespaces, and sees to it that the description is in
+ * the ring. Returns 0, or not where that cannot be done: the event is then lost.
+ */
+static __noinline long put_caller(struct caller *c, __u64 now)
+{
+	struct task_struct *task = current_task();
+	__u64 id = who_id(task, now), *last;
+	__u32 slot;
+
+	if (!c)
+		return -1;
+	c->who = id;
+	c->pid = GET(task, tgid);
+	c->tid = GET(task, pid);
+	slot = c->tid % SAID;
+	last = bpf_map_lookup_elem(&said, &slot);
+	if (!last)
+		return -1;
+	if (READ_ONCE(*last) != id) {
+		if (send_who(id, now))
+			return -1;
+		*last = id;
+	}
+	return 0;
 }
 
 #endif

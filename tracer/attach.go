@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
@@ -386,7 +387,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			delete(spec.Programs, name)
 		}
 	}
-	if err := o.set(spec, writeResult); err != nil {
+	if err := o.set(spec, writeResult, typedTask(!writeResult)); err != nil {
 		return nil, err
 	}
 	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache}); err != nil {
@@ -397,6 +398,14 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		return nil, err
 	}
 	return l, nil
+}
+
+// typedTask says whether the programs can have the current task as a pointer that
+// the verifier follows: tracing programs from 5.11 on, cgroup/sysctl, which
+// matters where it reports by itself, since some later kernel.
+func typedTask(inSysctl bool) bool {
+	return features.HaveProgramHelper(ebpf.TracePoint, asm.FnGetCurrentTaskBtf) == nil &&
+		(!inSysctl || features.HaveProgramHelper(ebpf.CGroupSysctl, asm.FnGetCurrentTaskBtf) == nil)
 }
 
 // release frees what only loading needs.

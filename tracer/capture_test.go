@@ -107,5 +107,5 @@ func offline() *Tracer {
 // collect is a Handler that keeps what it is given.
 type collect []*Event
 
-func (c *collect) Event(e *Event) error { *c = append(*c, e); return nil }
+func (c *collect) Event(e *Event) error { *c = append(*c, e.Clone()); return nil }
 func (c *collect) Idle() error          { return nil }

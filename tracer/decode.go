@@ -53,15 +53,15 @@ var viaNames = [...]string{
 // slices lie in the ring reader's buffer and last until the next read.
 type record struct {
 	head      bpf.NstraceHead
-	who       bpf.NstraceWho
+	who       bpf.NstraceWhoRecord
 	ns        bpf.NstraceNsRecord
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
-	exe, args, cgroup           []byte
-	name, old, new, raw, afterV []byte
+	exe, args, cgroup          []byte
+	name, old, new, raw, after []byte
 }
 
 // cut takes n bytes off b.
@@ -112,10 +112,6 @@ func (r *record) parse(b []byte) error {
 		if err := fixed(&rest, &r.ns); err != nil {
 			return err
 		}
-		r.who = r.ns.Who
-		if err := r.parseWho(&rest); err != nil {
-			return err
-		}
 		var err error
 		r.changes, err = many(&rest, int(r.head.Nchanges), r.changes)
 		return err
@@ -123,21 +119,22 @@ func (r *record) parse(b []byte) error {
 		if err := fixed(&rest, &r.sysctl); err != nil {
 			return err
 		}
-		r.who = r.sysctl.Who
-		if err := r.parseWho(&rest); err != nil {
-			return err
-		}
 		s := &r.sysctl
-		for _, p := range []struct {
+		for _, p := range [...]struct {
 			part *[]byte
 			n    uint16
-		}{{&r.name, s.NameLen}, {&r.old, s.OldLen}, {&r.new, s.NewLen}, {&r.raw, s.RawLen}, {&r.afterV, s.AfterLen}} {
+		}{{&r.name, s.NameLen}, {&r.old, s.OldLen}, {&r.new, s.NewLen}, {&r.raw, s.RawLen}, {&r.after, s.AfterLen}} {
 			var err error
 			if *p.part, err = cut(&rest, int(p.n)); err != nil {
 				return err
 			}
 		}
 		return nil
+	case bpf.NstraceRecordKindREC_WHO:
+		if err := fixed(&rest, &r.who); err != nil {
+			return err
+		}
+		return r.parseWho(&rest)
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return fixed(&rest, &r.destroy)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
@@ -162,6 +159,11 @@ func (r *record) parseWho(rest *[]byte) (err error) {
 
 func (r *record) has(f bpf.NstraceRecordFlag) bool {
 	return r.head.Flags&uint16(f) != 0
+}
+
+// failed says whether the call is known to have failed.
+func (r *record) failed() bool {
+	return r.has(bpf.NstraceRecordFlagF_RET_KNOWN) && r.head.Ret < 0
 }
 
 // outcome returns what the record says of the call's result.
@@ -214,6 +216,29 @@ func absPath(b []byte, cutOff bool) string {
 		sb.WriteString(parts[i])
 	}
 	return sb.String()
+}
+
+// params knows the names of the parameters that were written, by their components
+// as records have them. There are a few thousand, and some for each device that
+// ever was, of which it keeps no more than maxParams.
+type params map[string]*param
+
+type param struct{ name, path string }
+
+const maxParams = 4096
+
+// name returns a parameter's name and path.
+func (p *params) name(b []byte) (name, path string) {
+	known := (*p)[string(b)]
+	if known == nil {
+		if *p == nil || len(*p) >= maxParams {
+			*p = params{}
+		}
+		known = new(param)
+		known.name, known.path = sysctlName(components(b))
+		(*p)[string(b)] = known
+	}
+	return known.name, known.path
 }
 
 // sysctlName writes a parameter's path as sysctl(8) does: dots between the

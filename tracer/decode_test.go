@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/schema/schematest"
 )
 
@@ -96,21 +97,56 @@ func FuzzHandle(f *testing.F) {
 	})
 }
 
-func BenchmarkHandle(b *testing.B) {
+// known returns an offline Tracer that knows the processes of a real run, and one
+// record of each kind of event among them.
+func known(tb testing.TB) (*Tracer, map[Type][]byte) {
+	tb.Helper()
 	tr := offline()
-	var write []byte
-	for _, rec := range records(b, "testdata/6.1.records") {
-		var r record
-		if r.parse(rec) == nil && len(r.name) > 0 {
-			write = rec
-			break
+	one := map[Type][]byte{}
+	for _, b := range records(tb, "testdata/6.1.records") {
+		if err := tr.handle(new(count), b); err != nil {
+			tb.Fatal(err)
+		}
+		if typ, ok := kindTypes[bpf.NstraceRecordKind(tr.rec.head.Kind)]; ok && one[typ] == nil {
+			one[typ] = b
 		}
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		var events collect
-		if err := tr.handle(&events, write); err != nil {
-			b.Fatal(err)
+	return tr, one
+}
+
+// count is a Handler that looks at nothing.
+type count int
+
+func (c *count) Event(*Event) error { *c++; return nil }
+func (c *count) Idle() error        { return nil }
+
+// TestAllocations holds that a storm is no work for the garbage collector.
+func TestAllocations(t *testing.T) {
+	tr, one := known(t)
+	h := new(count)
+	for typ, limit := range map[Type]float64{SysctlWrite: 0, NamespaceEnter: 0} {
+		n := testing.AllocsPerRun(100, func() {
+			if err := tr.handle(h, one[typ]); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if n > limit {
+			t.Errorf("%s: %v allocations", typ, n)
 		}
+	}
+}
+
+func BenchmarkHandle(b *testing.B) {
+	tr, one := known(b)
+	for _, typ := range []Type{SysctlWrite, NamespaceEnter, NamespaceCreate} {
+		b.Run(string(typ), func(b *testing.B) {
+			b.ReportAllocs()
+			h := new(count)
+			for b.Loop() {
+				if err := tr.handle(h, one[typ]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -2,7 +2,10 @@
 
 package tracer
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // SchemaVersion is the version of the event that this package produces. Within
 // one version fields are added, never renamed or removed.
@@ -60,6 +63,34 @@ type Event struct {
 	Trace *Trace `json:"trace,omitempty"`
 }
 
+// Clone returns a copy of e that shares nothing with it but what is never
+// changed: its Process, Loss and Trace.
+func (e *Event) Clone() *Event {
+	c := *e
+	if e.Namespace != nil {
+		ns := *e.Namespace
+		c.Namespace = &ns
+	}
+	if e.Sysctl != nil {
+		s := *e.Sysctl
+		s.Old, s.New, s.After = cloneText(s.Old), cloneText(s.New), cloneText(s.After)
+		if s.Namespace != nil {
+			ns := *s.Namespace
+			s.Namespace = &ns
+		}
+		c.Sysctl = &s
+	}
+	return &c
+}
+
+func cloneText(s *string) *string {
+	if s == nil {
+		return nil
+	}
+	c := strings.Clone(*s)
+	return &c
+}
+
 // NSType names a namespace type as lsns(8) does.
 type NSType string
 
@@ -102,8 +133,10 @@ type Sysctl struct {
 	Truncated bool       `json:"truncated,omitempty"` // a value is longer than the 1024 bytes kept
 }
 
-// Process is who acted, as the kernel knew it when the event happened.
-// PIDs are those of the host's PID namespace.
+// Process is who acted, as the kernel knew it when the event happened; only the
+// text of the arguments and the ancestors' names can be up to a second older.
+// PIDs are those of the host's PID namespace. It is shared by the events of the
+// same process, and not to be changed.
 type Process struct {
 	PID       uint32            `json:"pid"`
 	TID       uint32            `json:"tid"`
@@ -149,10 +182,12 @@ type Observation struct {
 	Missing []string `json:"missing,omitempty"` // what this way cannot see
 }
 
-// Totals closes a run's books: Seen = Written + Filtered + Lost.
+// Totals closes a run's books, in events, of which an Event with a Count is as
+// many: Seen = Written + Filtered + Lost.
 type Totals struct {
 	Seen       uint64 `json:"seen"`
 	Written    uint64 `json:"written"`
+	Folded     uint64 `json:"folded,omitempty"` // of Seen, repeats that were counted instead of told one by one
 	Filtered   uint64 `json:"filtered"`
 	Lost       uint64 `json:"lost"`
 	DurationMS int64  `json:"duration_ms"`

@@ -3,6 +3,8 @@
 package tracer
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path"
@@ -111,7 +113,7 @@ const DefaultRingSize = 8 << 20
 var ErrOption = errors.New("bad option")
 
 // set writes the settings into the programs before they are loaded.
-func (o *Options) set(spec *ebpf.CollectionSpec, writeResult bool) error {
+func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool) error {
 	f := &o.Filter
 	mask := uint32(1<<len(nsTypes) - 1)
 	if f.NSTypes != nil {
@@ -122,7 +124,16 @@ func (o *Options) set(spec *ebpf.CollectionSpec, writeResult bool) error {
 			}
 		}
 	}
+	size := o.RingSize
+	if size == 0 {
+		size = DefaultRingSize
+	}
+	var seed [8]byte
+	rand.Read(seed[:])
 	for name, value := range map[string]any{
+		bpf.NstraceVarDirect:       direct,
+		bpf.NstraceVarHashSeed:     binary.NativeEndian.Uint64(seed[:]),
+		bpf.NstraceVarFoldAbove:    uint64(size / 4),
 		bpf.NstraceVarFollow:       o.Follow,
 		bpf.NstraceVarFilterPid:    len(f.PIDs) > 0,
 		bpf.NstraceVarFilterComm:   len(f.Comms) > 0,
@@ -135,16 +146,13 @@ func (o *Options) set(spec *ebpf.CollectionSpec, writeResult bool) error {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	size := o.RingSize
-	if size == 0 {
-		size = DefaultRingSize
-	}
 	spec.Maps[bpf.NstraceMapRing].MaxEntries = uint32(size)
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count the CPUs: %w", err)
 	}
 	spec.Maps[bpf.NstraceMapCounts].MaxEntries = uint32(cpus)
+	spec.Maps[bpf.NstraceMapFolds].MaxEntries *= uint32(cpus)
 	return nil
 }
 

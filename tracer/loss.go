@@ -114,7 +114,7 @@ func (t *Tracer) Totals() (Totals, error) {
 		return Totals{}, err
 	}
 	sum := Totals{
-		Seen: t.scanned, Written: t.matched, Filtered: t.filtered,
+		Seen: t.scanned, Written: t.matched, Folded: t.folded, Filtered: t.filtered,
 		DurationMS: time.Since(t.started).Milliseconds(),
 	}
 	for kind, typ := range kindTypes {

@@ -19,16 +19,21 @@ const netnsDir = "/run/netns"
 type netnsNames struct {
 	byID map[uint32]string
 	read time.Time // the folder's modification time when it was read
+	seen uint64    // when that was looked at last, CLOCK_BOOTTIME
 	open bool      // a name was there whose namespace was not mounted yet
 }
 
-// learn gives ns the name that it has now, if it has one. One that it had
-// before stays: by the time that a namespace ends its name is gone.
-func (n *netnsNames) learn(ns *liveNS) {
+// learn gives ns the name that it has, if it has one, for an event of the time boot.
+// One that it had before stays: by the time that a namespace ends its name is gone.
+func (n *netnsNames) learn(ns *liveNS, boot uint64) {
 	if ns.typ != "net" {
 		return
 	}
-	n.refresh()
+	// In a storm events wait, and one look is good for all that happened before.
+	if boot >= n.seen {
+		n.seen = bootNow()
+		n.refresh()
+	}
 	if name := n.byID[ns.id]; name != "" {
 		ns.name = name
 	}

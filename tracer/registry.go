@@ -69,12 +69,13 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 	return ns
 }
 
-// event gives the namespace as an event shows it.
-func (r *registry) event(ns *liveNS) *Namespace {
-	return &Namespace{
+// show fills into with the namespace as an event shows it.
+func (r *registry) show(ns *liveNS, into *Namespace) *Namespace {
+	*into = Namespace{
 		Type: ns.typ, ID: ns.id, UID: ns.uid, Name: ns.name, UserNS: ns.userNS,
 		Host: r.host[ns.typ] == ns.id,
 	}
+	return into
 }
 
 // end removes a namespace that the kernel freed. It returns nil for one that was

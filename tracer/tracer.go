@@ -23,6 +23,7 @@ import (
 	"os"
 	"runtime"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -32,8 +33,9 @@ import (
 
 // A Handler takes a Tracer's events. An error from it ends Run, which returns it.
 type Handler interface {
-	// Event is called for each event; e and what it refers to are the
-	// handler's to keep.
+	// Event is called for each event. e and what it refers to last until it
+	// returns, but for e.Process, which is never changed and the same for all
+	// events of a process that nothing has changed about. Clone keeps the rest.
 	Event(e *Event) error
 	// Idle is called when everything that has happened so far was given to
 	// Event: the time to flush.
@@ -51,18 +53,29 @@ type Tracer struct {
 	host   hostInfo
 	clock  clock
 	users  users
+	people people
 	reg    *registry
 	names  netnsNames
+	params params
+	folds  folds
 	scan   *scanner // nil where the kernel reports the end of namespaces
 
 	seq      uint64
 	started  time.Time
 	picked   []Observation
-	rec      record
 	matched  uint64 // events given to the handler, trace.* not counted
 	filtered uint64 // dropped here
 	scanned  uint64 // events that no record stands for
+	folded   uint64 // of the matched, and filtered: repeats that the kernel counted
 	told     lossCount
+
+	// The record in hand and the event that is made of it, reused.
+	rec    record
+	ev     Event
+	evNS   Namespace
+	evSys  Sysctl
+	text   [3]string // evSys.Old, New and After
+	values valueReader
 }
 
 // New attaches to the kernel; from then on nothing is missed. It fails with an
@@ -106,6 +119,9 @@ func (t *Tracer) attach() error {
 	}
 	if t.counts, err = t.loaded.coll.Maps[bpf.NstraceMapCounts].Memory(); err != nil {
 		return fmt.Errorf("map the counters: %w", err)
+	}
+	if t.folds.mem, err = t.loaded.coll.Maps[bpf.NstraceMapFolds].Memory(); err != nil {
+		return fmt.Errorf("map the counts of repeated writes: %w", err)
 	}
 	// After attaching: what is made in between is both here and in the ring.
 	return t.takeInventory()
@@ -185,7 +201,7 @@ func (t *Tracer) takeInventory() error {
 		t.reg.see(p.typ, p.id, p.kernel, 0, now)
 	}
 	for _, ns := range t.reg.live {
-		t.names.learn(ns)
+		t.names.learn(ns, now)
 	}
 	return nil
 }
@@ -206,52 +222,109 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 
 	var rec ringbuf.Record
 	var until time.Time // set once ctx has ended
+	awake := true       // looking at the ring every nap, whether there is something in it or not
+	quiet := false      // nothing came since the last nap
 	for {
+		if until.IsZero() && ctx.Err() != nil {
+			until = time.Now().Add(t.opts.Linger)
+		}
 		if !until.IsZero() && (time.Now().After(until) || !t.reg.following()) {
 			return t.finish(h)
 		}
-		t.ring.SetDeadline(t.deadline(until))
+		deadline := t.deadline(until)
+		if awake {
+			if soon := time.Now().Add(nap); deadline.IsZero() || soon.Before(deadline) {
+				deadline = soon
+			}
+		}
+		t.ring.SetDeadline(deadline)
 		err := t.ring.ReadInto(&rec)
-		switch {
-		case err == nil:
+		for n := 1; err == nil; n++ {
+			awake, quiet = true, false
 			if err := t.handle(h, rec.RawSample); err != nil {
 				return err
 			}
-			if rec.Remaining > 0 {
-				continue
+			if rec.Remaining == 0 || n == batch {
+				break
 			}
-			if err := t.idle(h); err != nil {
-				return err
-			}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if t.scan != nil {
-				if err := t.scan.run(h); err != nil {
-					return err
-				}
-			}
-			if err := t.idle(h); err != nil {
-				return err
-			}
-		case errors.Is(err, ringbuf.ErrFlushed):
-			if ctx.Err() != nil {
-				until = time.Now().Add(t.opts.Linger)
-			}
-		default:
+			err = t.ring.ReadInto(&rec)
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, ringbuf.ErrFlushed) {
 			return fmt.Errorf("read the ring buffer: %w", err)
 		}
+		if err := t.overdue(h); err != nil {
+			return err
+		}
+		if err := t.idle(h); err != nil {
+			return err
+		}
+		if err == nil || !awake {
+			continue
+		}
+		if !quiet {
+			quiet = true
+			continue
+		}
+		// Whoever sends a record from now on wakes this, but one that came
+		// before it was said has not.
+		if err := t.setAsleep(true); err != nil {
+			return err
+		}
+		awake = t.ring.AvailableBytes() > 0
 	}
 }
 
-// deadline is when Run has to look up from the ring though nothing came.
+// nap is how long Run waits for more after it emptied the ring, before it asks to
+// be woken: to wake it costs the process whose event does it more than all
+// else that is done for an event, and events come in bursts.
+const nap = 2 * time.Millisecond
+
+// batch is after how many records Run sees to what else is to be done, though
+// there are more.
+const batch = 4096
+
+func (t *Tracer) setAsleep(asleep bool) error {
+	var v uint32
+	if asleep {
+		v = 1
+	}
+	if err := t.loaded.coll.Variables[bpf.NstraceVarAsleep].Set(v); err != nil {
+		return fmt.Errorf("ask to be woken: %w", err)
+	}
+	return nil
+}
+
+// overdue does what is to be done at a time, if it has come.
+func (t *Tracer) overdue(h Handler) error {
+	now := time.Now()
+	if due := t.folds.due(); !due.IsZero() && !now.Before(due) {
+		if err := t.takeFolds(h); err != nil {
+			return err
+		}
+	}
+	if due := t.scanDue(); !due.IsZero() && !now.Before(due) {
+		return t.scan.run(h)
+	}
+	return nil
+}
+
+// deadline is when Run has to look up from the ring though nothing came, zero
+// for never.
 func (t *Tracer) deadline(until time.Time) time.Time {
-	var scan time.Time
-	if t.scan != nil {
-		scan = t.scan.next()
+	first := until
+	for _, due := range [...]time.Time{t.folds.due(), t.scanDue()} {
+		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
+			first = due
+		}
 	}
-	if scan.IsZero() || (!until.IsZero() && until.Before(scan)) {
-		return until
+	return first
+}
+
+func (t *Tracer) scanDue() time.Time {
+	if t.scan == nil {
+		return time.Time{}
 	}
-	return scan
+	return t.scan.next()
 }
 
 // idle is where the ring has just been emptied.
@@ -289,6 +362,9 @@ func (t *Tracer) finish(h Handler) error {
 		if err := t.handle(h, rec.RawSample); err != nil {
 			return err
 		}
+	}
+	if err := t.takeFolds(h); err != nil {
+		return err
 	}
 	if t.scan != nil {
 		if err := t.scan.run(h); err != nil {
@@ -345,6 +421,8 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 	}
 	t.clock.syncAt(r.head.Time)
 	switch bpf.NstraceRecordKind(r.head.Kind) {
+	case bpf.NstraceRecordKindREC_WHO:
+		t.describe(r)
 	case bpf.NstraceRecordKindREC_NS_CREATE:
 		return t.handleCreate(h, r)
 	case bpf.NstraceRecordKindREC_NS_ENTER:
@@ -366,37 +444,58 @@ func (t *Tracer) look() {
 	}
 }
 
-// base starts the event that a record stands for.
-func (t *Tracer) base(r *record, typ Type, p *Process) *Event {
-	e := &Event{Type: typ, Time: t.clock.wall(r.head.Time), Via: viaNames[min(int(r.head.Via), len(viaNames)-1)], Process: p}
+// begin starts the event that a record stands for.
+func (t *Tracer) begin(r *record, typ Type, p *Process) *Event {
+	e := &t.ev
+	*e = Event{Type: typ, Time: t.clock.wall(r.head.Time), Via: viaNames[min(int(r.head.Via), len(viaNames)-1)], Process: p}
 	e.Outcome, e.Error = r.outcome()
 	return e
 }
 
+// show gives a namespace as the event in hand shows it.
+func (t *Tracer) show(ns *liveNS) *Namespace { return t.reg.show(ns, &t.evNS) }
+
+// unknown is a namespace of which the event in hand says no more than its type.
+func (t *Tracer) unknown(kind uint8) *Namespace {
+	t.evNS = Namespace{Type: nsType(kind)}
+	return &t.evNS
+}
+
+// see returns the namespace that a record tells of, under the name that it has now.
+func (t *Tracer) see(c *bpf.NstraceNsChange, boot uint64) *liveNS {
+	ns := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, boot)
+	if ns != nil {
+		t.names.learn(ns, boot)
+	}
+	return ns
+}
+
 func (t *Tracer) handleCreate(h Handler, r *record) error {
-	p := t.process(r)
-	for _, c := range r.changes {
-		e := t.base(r, NamespaceCreate, p)
-		e.ChildPID = r.ns.Child
+	p := t.people.find(&r.ns.Caller)
+	for i := range r.changes {
+		c := &r.changes[i]
 		var ns *liveNS
-		if e.Outcome == Failure {
-			e.Namespace = &Namespace{Type: nsType(c.Kind)}
-		} else {
+		if !r.failed() {
 			// A number that was alive and is made anew: its end was not seen.
 			if old := t.reg.end(c.Inum, 0); old != nil {
 				if err := t.inferEnd(h, old, r.head.Time); err != nil {
 					return err
 				}
 			}
-			if ns = t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, r.head.Time); ns == nil {
+			if ns = t.see(c, r.head.Time); ns == nil {
 				return fmt.Errorf("%w: a namespace was made that has no inode number", ErrRecord)
 			}
-			ns.created = e.Time
+			ns.created = t.clock.wall(r.head.Time)
 			ns.creator = &Actor{PID: p.PID, Comm: p.Comm}
 			ns.uidOf = p.UID
 			ns.follow = true
-			t.names.learn(ns)
-			e.Namespace = t.reg.event(ns)
+		}
+		e := t.begin(r, NamespaceCreate, p)
+		e.ChildPID = r.ns.Child
+		if ns != nil {
+			e.Namespace = t.show(ns)
+		} else {
+			e.Namespace = t.unknown(c.Kind)
 		}
 		if err := t.give(h, e, ns); err != nil {
 			return err
@@ -407,15 +506,14 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 
 func (t *Tracer) handleEnter(h Handler, r *record) error {
 	t.look() // what was left may have ended
-	p := t.process(r)
-	for _, c := range r.changes {
-		e := t.base(r, NamespaceEnter, p)
-		if c.Inum == 0 {
-			e.Namespace = &Namespace{Type: nsType(c.Kind)}
+	p := t.people.find(&r.ns.Caller)
+	for i := range r.changes {
+		c := &r.changes[i]
+		e := t.begin(r, NamespaceEnter, p)
+		if ns := t.see(c, r.head.Time); ns != nil {
+			e.Namespace = t.show(ns)
 		} else {
-			ns := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, r.head.Time)
-			t.names.learn(ns)
-			e.Namespace = t.reg.event(ns)
+			e.Namespace = t.unknown(c.Kind)
 		}
 		e.Namespace.From = c.From
 		if err := t.give(h, e, nil); err != nil {
@@ -446,7 +544,8 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 		t.filtered++
 		return nil
 	}
-	e := &Event{Type: NamespaceDestroy, Time: t.clock.wall(boot), Namespace: t.reg.event(ns)}
+	e := &t.ev
+	*e = Event{Type: NamespaceDestroy, Time: t.clock.wall(boot), Namespace: t.show(ns)}
 	e.Namespace.Detected = detected
 	if !ns.created.IsZero() {
 		ms := int64(boot-ns.bootNS) / int64(time.Millisecond)
@@ -456,29 +555,40 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 }
 
 func (t *Tracer) handleWrite(h Handler, r *record) error {
-	e := t.base(r, SysctlWrite, t.process(r))
-	s := &Sysctl{}
-	s.Name, s.Path = sysctlName(components(r.name))
+	e := t.begin(r, SysctlWrite, t.people.find(&r.sysctl.Caller))
+	s := &t.evSys
+	*s = Sysctl{}
+	e.Sysctl = s
+	s.Name, s.Path = t.params.name(r.name)
 	s.Truncated = r.has(bpf.NstraceRecordFlagF_OLD_CUT) || r.has(bpf.NstraceRecordFlagF_NEW_CUT)
+	old, written, after := &t.text[0], &t.text[1], &t.text[2]
 	if r.has(bpf.NstraceRecordFlagF_OLD_KNOWN) {
-		s.Old = value(r.old, &s.Truncated)
+		*old, s.Old = value(r.old, &s.Truncated), old
 	}
 	if r.has(bpf.NstraceRecordFlagF_NEW_KNOWN) {
-		s.New = value(r.new, &s.Truncated)
+		*written, s.New = value(r.new, &s.Truncated), written
 	}
 	if r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && s.Old != nil {
-		s.After = readAfter(r.raw, *s.Old, int(r.sysctl.Maxlen), r.afterV, s.New, e.Outcome)
+		if text, ok := t.values.after(r.raw, *old, int(r.sysctl.Maxlen), r.after, s.New, e.Outcome); ok {
+			*after, s.After = view(text), after
+		}
 	}
-	if s.After != nil && r.has(bpf.NstraceRecordFlagF_AFTER_CUT) && len(*s.After) >= len(r.afterV) {
+	if s.After != nil && r.has(bpf.NstraceRecordFlagF_AFTER_CUT) && len(*s.After) >= len(r.after) {
 		s.Truncated = true
 	}
-	if c := r.sysctl.Ns; c.Inum != 0 {
-		ns := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, r.head.Time)
-		t.names.learn(ns)
-		s.Namespace = t.reg.event(ns)
+	if ns := t.see(&r.sysctl.Ns, r.head.Time); ns != nil {
+		s.Namespace = t.show(ns)
 	}
-	e.Sysctl = s
-	return t.give(h, e, nil)
+	wanted := t.opts.Filter.match(e, nil)
+	if r.sysctl.FoldSlot != 0 {
+		t.folds.own(r.sysctl.FoldSlot-1, r.sysctl.FoldKey, e, wanted)
+	}
+	if !wanted {
+		t.filtered++
+		return nil
+	}
+	t.matched++
+	return t.emit(h, e)
 }
 
 // maxValue is VALUE_LEN of bpf/record.h.
@@ -486,52 +596,16 @@ const maxValue = 1024
 
 // value is a parameter's value without the newline that ends it, and without a
 // NUL that a program wrote along. It sets cut where it is longer than maxValue.
-func value(b []byte, cut *bool) *string {
+func value(b []byte, cut *bool) string {
 	b = bytes.TrimRight(b, "\n\x00")
 	if len(b) > maxValue {
 		b, *cut = b[:maxValue], true
 	}
-	s := string(b)
-	return &s
+	return view(b)
 }
 
-// process makes the Process of a record.
-func (t *Tracer) process(r *record) *Process {
-	w := &r.who
-	p := &Process{
-		PID: w.Pid, TID: w.Tid, PPID: w.Ppid, UID: w.Uid, GID: w.Gid,
-		StartTime: t.clock.start(w.StartTime),
-		Comm:      cString(w.Comm[:]),
-		TTY:       cString(w.Tty[:]),
-		Exe:       absPath(r.exe, r.has(bpf.NstraceRecordFlagF_EXE_CUT)),
-		Cgroup:    absPath(r.cgroup, r.has(bpf.NstraceRecordFlagF_CGROUP_CUT)),
-		User:      t.users.name(w.Uid),
-		NS:        make(map[NSType]uint32, len(nsTypes)),
-	}
-	if p.Cgroup == "" {
-		p.Cgroup = "/"
-	}
-	args := r.args
-	if r.has(bpf.NstraceRecordFlagF_ARGS_MISSING) {
-		args = argsFromProc(w.Pid, w.StartTime)
-	}
-	p.Args = argv(args)
-	if r.has(bpf.NstraceRecordFlagF_LOGINUID) {
-		login, session := w.Loginuid, w.Sessionid
-		p.LoginUID, p.SessionID = &login, &session
-		p.LoginUser = t.users.name(login)
-	}
-	for kind, id := range w.Ns {
-		if id != 0 {
-			p.NS[nsTypes[kind]] = id
-		}
-	}
-	for i := range r.ancestors {
-		a := &r.ancestors[i]
-		p.Ancestors = append(p.Ancestors, Actor{PID: a.Pid, Comm: cString(a.Comm[:])})
-	}
-	return p
-}
+// view is b as a string, without a copy: it lasts as long as b stays as it is.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Close detaches and frees everything. What is still in the ring is lost unless
 // Run has returned.
@@ -564,6 +638,7 @@ func (t *Tracer) counters() (sum bpf.NstraceCounters, err error) {
 			sum.Lost[k] += c.Lost[k]
 			sum.Missed[k] += c.Missed[k]
 		}
+		sum.Folded += c.Folded
 		if c.FirstLost != 0 && (sum.FirstLost == 0 || c.FirstLost < sum.FirstLost) {
 			sum.FirstLost = c.FirstLost
 		}

@@ -5,100 +5,213 @@ package tracer
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
+	"math"
 	"strconv"
 	"strings"
 )
 
-// A codec prints a parameter's memory as its handler would. ok is false where
-// the memory cannot be of that kind.
-type codec func(raw []byte) (text string, ok bool)
+// A layout is how a parameter's memory holds its numbers: so many bytes each, in
+// units of which mul/div make one that is printed.
+type layout struct {
+	size     int
+	signed   bool
+	mul, div int64
+}
 
-// codecs are the layouts of kernel/sysctl.c's handlers. Handlers are not known
-// by name here: many are private to one subsystem, and most of those keep one of
-// these layouts. Which one a parameter has is learnt from the old value, of which
+// layouts are those of kernel/sysctl.c's handlers. Handlers are not known by name
+// here: many are private to one subsystem, and most of those keep one of these
+// layouts. Which one a parameter has is learnt from the old value, of which
 // both the memory and the text that the kernel made of it are known.
-var codecs = []codec{
-	vector(4, func(b []byte) string { return strconv.Itoa(int(int32(binary.NativeEndian.Uint32(b)))) }),       // proc_dointvec
-	vector(4, func(b []byte) string { return strconv.FormatUint(uint64(binary.NativeEndian.Uint32(b)), 10) }), // proc_douintvec
-	vector(8, func(b []byte) string { return strconv.FormatUint(binary.NativeEndian.Uint64(b), 10) }),         // proc_doulongvec_minmax
-	vector(1, func(b []byte) string { return strconv.Itoa(int(b[0])) }),                                       // proc_dou8vec_minmax, proc_dobool
-	vector(2, func(b []byte) string { return strconv.Itoa(int(binary.NativeEndian.Uint16(b))) }),              // ip_local_port_range from 6.8
-	text,                                                    // proc_dostring
-	jiffies(100), jiffies(250), jiffies(300), jiffies(1000), // proc_dointvec_jiffies, at each CONFIG_HZ
-	msJiffies(100), msJiffies(250), msJiffies(300), // proc_dointvec_ms_jiffies; HZ 1000 is proc_dointvec
+var layouts = [...]layout{
+	{size: 4, signed: true}, // proc_dointvec
+	{size: 4},               // proc_douintvec
+	{size: 8},               // proc_doulongvec_minmax
+	{size: 1},               // proc_dou8vec_minmax, proc_dobool
+	{size: 2},               // ip_local_port_range from 6.8
+	// proc_dointvec_jiffies, at each CONFIG_HZ
+	{size: 4, signed: true, mul: 1, div: 100}, {size: 4, signed: true, mul: 1, div: 250},
+	{size: 4, signed: true, mul: 1, div: 300}, {size: 4, signed: true, mul: 1, div: 1000},
+	// proc_dointvec_ms_jiffies; HZ 1000 is proc_dointvec
+	{size: 4, signed: true, mul: 1000, div: 100}, {size: 4, signed: true, mul: 1000, div: 250},
+	{size: 4, signed: true, mul: 1000, div: 300},
 }
 
-func vector(size int, print func([]byte) string) codec {
-	return func(raw []byte) (string, bool) {
-		if len(raw) == 0 || len(raw)%size != 0 {
-			return "", false
-		}
-		var out []string
-		for ; len(raw) > 0; raw = raw[size:] {
-			out = append(out, print(raw[:size]))
-		}
-		return strings.Join(out, "\t"), true
+// A number is one of a parameter's value: any that 8 bytes hold, signed or not.
+type number struct {
+	negative bool
+	abs      uint64
+}
+
+// at returns number i of a memory.
+func (l *layout) at(raw []byte, i int) number {
+	raw = raw[i*l.size:]
+	var u uint64
+	switch l.size {
+	case 1:
+		u = uint64(raw[0])
+	case 2:
+		u = uint64(binary.NativeEndian.Uint16(raw))
+	case 4:
+		u = uint64(binary.NativeEndian.Uint32(raw))
+	case 8:
+		u = binary.NativeEndian.Uint64(raw)
 	}
-}
-
-func text(raw []byte) (string, bool) {
-	if i := bytes.IndexByte(raw, 0); i >= 0 {
-		raw = raw[:i]
+	if !l.signed {
+		return number{abs: u}
 	}
-	return string(raw), true
+	v := int64(int32(u))
+	if l.div != 0 {
+		v = v * l.mul / l.div
+	}
+	if v < 0 {
+		return number{negative: true, abs: uint64(-v)}
+	}
+	return number{abs: uint64(v)}
 }
 
-func jiffies(hz int32) codec {
-	return vector(4, func(b []byte) string { return strconv.Itoa(int(int32(binary.NativeEndian.Uint32(b)) / hz)) })
+// holds says whether the numbers are those of a memory: all of them, or, where
+// only a part of the memory is known, those at the beginning.
+func (l *layout) holds(raw []byte, whole bool, numbers []number) bool {
+	n := len(raw) / l.size
+	if len(raw)%l.size != 0 || n == 0 || n > len(numbers) || (whole && n != len(numbers)) {
+		return false
+	}
+	for i := range n {
+		if l.at(raw, i) != numbers[i] {
+			return false
+		}
+	}
+	return true
 }
 
-func msJiffies(hz int32) codec {
-	return vector(4, func(b []byte) string {
-		return strconv.Itoa(int(int64(int32(binary.NativeEndian.Uint32(b))) * 1000 / int64(hz)))
-	})
+// append prints a memory as the handlers do.
+func (l *layout) append(dst, raw []byte) []byte {
+	for i := range len(raw) / l.size {
+		if i > 0 {
+			dst = append(dst, '\t')
+		}
+		n := l.at(raw, i)
+		if n.negative {
+			dst = append(dst, '-')
+		}
+		dst = strconv.AppendUint(dst, n.abs, 10)
+	}
+	return dst
+}
+
+// parseNumbers takes a text apart that the handlers printed. It returns none for
+// any other: each number has just one text.
+func parseNumbers(dst []number, text string) []number {
+	dst = dst[:0]
+	for i := 0; i < len(text); i++ {
+		var n number
+		if text[i] == '-' {
+			n.negative = true
+			i++
+		}
+		start := i
+		for ; i < len(text) && text[i] >= '0' && text[i] <= '9'; i++ {
+			digit := uint64(text[i] - '0')
+			if n.abs > (math.MaxUint64-digit)/10 {
+				return dst[:0]
+			}
+			n.abs = n.abs*10 + digit
+		}
+		switch {
+		case i == start, text[start] == '0' && (i > start+1 || n.negative):
+			return dst[:0]
+		case i < len(text) && (text[i] != '\t' || i == len(text)-1):
+			return dst[:0]
+		}
+		dst = append(dst, n)
+	}
+	return dst
 }
 
 // rawKept is RAW_OLD_LEN of bpf/record.h.
 const rawKept = 64
 
-// readAfter prints the memory after a write. It is nil where the parameter's
-// layout is not certain: where no codec turns the old memory into the old text,
-// or where those that do disagree on the new one and what was written does not
+// A valueReader reads what parameters' memory means. Its buffers are reused.
+type valueReader struct {
+	numbers    []number
+	want, text []byte
+	candidates [][]byte
+}
+
+// after prints the memory after a write. It is not ok where the parameter's
+// layout is not certain: where none makes the old text of the old memory, or
+// where those that do disagree on the new one and what was written does not
 // settle it; and where a write that was done left the memory as it was, though
-// another value was written: then the value lives elsewhere.
-func readAfter(rawOld []byte, old string, maxlen int, rawAfter []byte, written *string, outcome Outcome) *string {
-	want := ""
+// another value was written: then the value lives elsewhere. The text lasts
+// until the next call.
+func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []byte, written *string, outcome Outcome) (text []byte, ok bool) {
+	v.want, v.text, v.candidates = v.want[:0], v.text[:0], v.candidates[:0]
 	if written != nil {
-		want = strings.Join(strings.Fields(*written), "\t")
+		v.want = appendFields(v.want, *written)
 	}
-	if outcome == Success && want != old && maxlen <= rawKept && bytes.Equal(rawAfter, rawOld) {
-		return nil
+	if outcome == Success && string(v.want) != old && maxlen <= rawKept && bytes.Equal(rawAfter, rawOld) {
+		return nil, false
 	}
-	var candidates []string
-	for _, c := range codecs {
-		// A long string's memory is known only in part.
-		was, ok := c(rawOld)
-		if !ok || (was != old && (len(rawOld) >= maxlen || !strings.HasPrefix(old, was) || was == "")) {
-			continue
+	whole := len(rawOld) >= maxlen // else it is known only in part
+	if v.numbers = parseNumbers(v.numbers, old); len(v.numbers) > 0 {
+		for i := range layouts {
+			l := &layouts[i]
+			if !l.holds(rawOld, whole, v.numbers) || len(rawAfter) == 0 || len(rawAfter)%l.size != 0 {
+				continue
+			}
+			from := len(v.text)
+			v.text = l.append(v.text, rawAfter)
+			v.add(v.text[from:])
 		}
+	}
+	// proc_dostring
+	was, is := untilNUL(rawOld), untilNUL(rawAfter)
+	if string(was) == old || (!whole && len(was) > 0 && strings.HasPrefix(old, string(was))) {
 		// An empty text proves nothing: any pointer to something aligned begins
 		// with a NUL.
-		is, ok := c(rawAfter)
-		if was == "" && (written == nil || is != *written) {
-			continue
-		}
-		if ok && !slices.Contains(candidates, is) {
-			candidates = append(candidates, is)
+		if len(was) > 0 || (written != nil && string(is) == *written) {
+			v.add(is)
 		}
 	}
 	switch {
-	case len(candidates) == 1:
-		return &candidates[0]
-	case len(candidates) > 1 && written != nil:
-		if slices.Contains(candidates, want) {
-			return &want
+	case len(v.candidates) == 1:
+		return v.candidates[0], true
+	case len(v.candidates) > 1 && written != nil && v.has(v.want):
+		return v.want, true
+	}
+	return nil, false
+}
+
+func (v *valueReader) has(text []byte) bool {
+	for _, c := range v.candidates {
+		if bytes.Equal(c, text) {
+			return true
 		}
 	}
-	return nil
+	return false
+}
+
+func (v *valueReader) add(text []byte) {
+	if !v.has(text) {
+		v.candidates = append(v.candidates, text)
+	}
+}
+
+func untilNUL(b []byte) []byte {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
+}
+
+// appendFields appends what was written as the kernel would print it: its words
+// with a tab between them.
+func appendFields(dst []byte, s string) []byte {
+	for word := range strings.FieldsSeq(s) {
+		if len(dst) > 0 {
+			dst = append(dst, '\t')
+		}
+		dst = append(dst, word...)
+	}
+	return dst
 }

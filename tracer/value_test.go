@@ -54,12 +54,15 @@ func TestReadAfter(t *testing.T) {
 		{"value lives elsewhere", ints(4, 0), "0", ints(4, 0), "1", Success, unknown},
 		{"zero of unknown unit, other than written", ints(4, 0), "0", ints(4, 5000), "7", Success, unknown},
 		{"zero of unknown unit, as written", ints(4, 0), "0", ints(4, 5000), "20", Success, "20"},
+		{"leading zero is no number", []byte("007\x00"), "007", []byte("008\x00"), "008", Success, "008"},
+		{"largest unsigned long", ints(8, -1), "18446744073709551615", ints(8, 0), "0", Success, "0"},
 		{"no layout fits", ints(8, 77), "cubic", ints(8, 78), "reno", Success, unknown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := unknown
-			if p := readAfter(tt.rawOld, tt.old, len(tt.rawOld), tt.rawAfter, &tt.written, tt.outcome); p != nil {
-				got = *p
+			var v valueReader
+			if text, ok := v.after(tt.rawOld, tt.old, len(tt.rawOld), tt.rawAfter, &tt.written, tt.outcome); ok {
+				got = string(text)
 			}
 			if got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)

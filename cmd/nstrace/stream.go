@@ -153,7 +153,7 @@ func (f *streamFlags) summary(h *sinkHandler) {
 	}
 	s := h.stop
 	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost\n",
-		plural(h.n, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost)
+		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost)
 	if n, err := h.t.Untracked(); err == nil && n > 0 {
 		fmt.Fprintf(os.Stderr, "nstrace: %s could not be followed: too many lived at once\n", plural(n, "process"))
 	}

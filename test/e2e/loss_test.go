@@ -13,38 +13,52 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
+// stormFile is a parameter that takes any text. Only the storm, in a UTS namespace
+// of its own, sees it changed.
+const stormFile = "/proc/sys/kernel/domainname"
+
+// storm writes the values in turn, n in all, and waits until it is done.
+func storm(t *testing.T, n int, args ...string) {
+	t.Helper()
+	args = append([]string{"--uts", helper("nswrite"), "-n", strconv.Itoa(n)}, args...)
+	if out, want := output(t, "unshare", args...), fmt.Sprintf("ok=%d\nfailed=0", n); out != want {
+		t.Fatalf("the storm: %q, want %q", out, want)
+	}
+}
+
+// startStopped starts nstrace with the smallest ring and keeps it from reading.
+func startStopped(t *testing.T, b tracer.Backend) *stream {
+	t.Helper()
+	// A name that only the storm has.
+	s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "sysctl", "--comm", "nswrite")
+	s.awaitStart(t)
+	pid := s.cmd.Process.Pid
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); statusField(t, pid, "State") != "T"; {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not stop")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return s
+}
+
 // TestLoss stops nstrace from reading while more happens than its ring holds: what
 // did not fit is told, to the last event.
 func TestLoss(t *testing.T) {
 	const writes = 3000
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
-			// A name that only the storm has.
-			s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "sysctl", "--comm", "nswrite")
-			s.awaitStart(t)
-			pid := s.cmd.Process.Pid
-			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-			for deadline := time.Now().Add(patience); statusField(t, pid, "State") != "T"; {
-				if time.Now().After(deadline) {
-					t.Fatal("it does not stop")
-				}
-				time.Sleep(time.Millisecond)
-			}
-			storm := func(n int) {
-				out := output(t, "unshare", "--uts", helper("nswrite"), "-n", strconv.Itoa(n), "/proc/sys/kernel/domainname", "storm-a", "storm-b")
-				if want := fmt.Sprintf("ok=%d\nfailed=0", n); out != want {
-					t.Fatalf("the storm: %q, want %q", out, want)
-				}
-			}
-			storm(writes)
-			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			s := startStopped(t, b)
+			storm(t, writes, "-d", stormFile, "storm-")
+			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
 			// It says so by itself, and goes on.
 			s.await(t, "trace.loss", func(all []*event) bool { return all[len(all)-1].Type == tracer.TraceLoss })
-			storm(1)
+			storm(t, 1, stormFile, "calm")
 			from := s.len()
 			s.interrupt(t)
 			sum := s.checkEnd(t, false)
@@ -79,6 +93,62 @@ func TestLoss(t *testing.T) {
 			}
 			if want := fmt.Sprintf(" %d lost", lost); !strings.Contains(s.stderr.String(), want) {
 				t.Errorf("standard error has no %q: %s", want, s.stderr.String())
+			}
+		})
+	}
+}
+
+// TestFold does the same with repeats of two writes: they are counted instead, and
+// not one is lost.
+func TestFold(t *testing.T) {
+	const writes = 20000
+	for _, b := range backends {
+		t.Run(string(b), func(t *testing.T) {
+			s := startStopped(t, b)
+			begin := time.Now()
+			storm(t, writes, stormFile, "storm-a", "storm-b")
+			end := time.Now()
+			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			// It says so by itself, and goes on.
+			s.await(t, "an event with a count", func(all []*event) bool { return all[len(all)-1].Count > 0 })
+			storm(t, 1, stormFile, "calm")
+			s.interrupt(t)
+			sum := s.checkEnd(t, true)
+
+			counted := map[string]uint64{}
+			var folded, missed uint64
+			pids := map[uint32]bool{}
+			for _, e := range s.since(0) {
+				switch e.Type {
+				case tracer.SysctlWrite:
+					if e.Sysctl.New == nil {
+						t.Fatalf("%s", e.line)
+					}
+					if *e.Sysctl.New != "calm" {
+						pids[e.Process.PID] = true
+					}
+					counted[*e.Sysctl.New] += max(1, e.Count)
+					folded += e.Count
+					if e.Count > 0 && (e.Time.Before(begin) || e.LastTime.Before(e.Time) || e.LastTime.After(end)) {
+						t.Errorf("not from %v to %v: %s", begin, end, e.line)
+					}
+				case tracer.TraceLoss:
+					missed += e.Loss.Records[tracer.SysctlWrite]
+				}
+			}
+			if missed > 0 && !canMiss(tracer.SysctlWrite) {
+				t.Errorf("%d missed", missed)
+			}
+			if a, b := counted["storm-a"], counted["storm-b"]; a+b+missed != writes || max(a, b)-min(a, b) > missed {
+				t.Errorf("%d and %d writes are accounted for and %d missed, and there were %d of each value", a, b, missed, writes/2)
+			}
+			if counted["calm"] != 1 || len(pids) != 1 {
+				t.Errorf("%d writes after it, processes %v", counted["calm"], pids)
+			}
+			if folded == 0 || sum.Folded != folded {
+				t.Errorf("the totals say %d folded, the events %d", sum.Folded, folded)
 			}
 		})
 	}

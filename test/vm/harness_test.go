@@ -83,7 +83,7 @@ func TestHarness(t *testing.T) {
 			not:  []string{"trying again"},
 		},
 		{
-			name: "hang", run: "TestHang", limit: 20 * time.Second,
+			name: "hang", run: "TestHang", limit: 48 * time.Second,
 			want: []string{"--- FAIL: " + prefix + "/TestHang", "panic: test timed out", "smoke.TestHang("},
 		},
 		{

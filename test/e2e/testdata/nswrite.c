@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * nswrite [-u FLAGS] [-n COUNT] [-w] PATH VALUE...
+ * nswrite [-u FLAGS] [-n COUNT] [-dw] PATH VALUE...
  *
  * Opens PATH, calls unshare(FLAGS) if asked to, waits for the end of standard
  * input if -w, and then writes the values in turn, COUNT of them, each with one
- * write(2) at the start of the file. Prints how many writes went well (ok=N) and how many
+ * write(2) at the start of the file; -d puts a number behind each, so that no two are
+ * the same. Prints how many writes went well (ok=N) and how many
  * failed (failed=N, error=ERRNO of the last).
  */
 #include "common.h"
@@ -12,16 +13,19 @@
 int main(int argc, char **argv)
 {
 	unsigned long flags = 0, ok = 0, failed = 0;
-	int opt, fd, nvalues, last = 0, wait = 0;
+	int opt, fd, nvalues, last = 0, wait = 0, distinct = 0;
 	long count = -1;
 
-	while ((opt = getopt(argc, argv, "+u:n:w")) != -1) {
+	while ((opt = getopt(argc, argv, "+u:n:dw")) != -1) {
 		switch (opt) {
 		case 'u':
 			flags = parse_flags(optarg);
 			break;
 		case 'n':
 			count = atol(optarg);
+			break;
+		case 'd':
+			distinct = 1;
 			break;
 		case 'w':
 			wait = 1;
@@ -50,7 +54,12 @@ int main(int argc, char **argv)
 	}
 	for (long i = 0; i < count; i++) {
 		const char *value = argv[optind + 1 + i % nvalues];
+		char numbered[64];
 
+		if (distinct) {
+			snprintf(numbered, sizeof(numbered), "%s%ld", value, i);
+			value = numbered;
+		}
 		if (pwrite(fd, value, strlen(value), 0) < 0) {
 			failed++;
 			last = errno;

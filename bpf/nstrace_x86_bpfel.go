@@ -202,6 +202,7 @@ const (
 	NstraceMapTracees           = "tracees"
 	NstraceMapTries             = "tries"
 	NstraceMapUids              = "uids"
+	NstraceMapWriteSlots        = "write_slots"
 	NstraceMapWrites            = "writes"
 	NstraceProgCgroupSysctl     = "cgroup_sysctl"
 	NstraceProgFentryFreeInum   = "fentry_free_inum"
@@ -369,6 +370,7 @@ type NstraceMapSpecs struct {
 	Tracees    *ebpf.MapSpec `ebpf:"tracees"`
 	Tries      *ebpf.MapSpec `ebpf:"tries"`
 	Uids       *ebpf.MapSpec `ebpf:"uids"`
+	WriteSlots *ebpf.MapSpec `ebpf:"write_slots"`
 	Writes     *ebpf.MapSpec `ebpf:"writes"`
 }
 
@@ -440,6 +442,7 @@ type NstraceMaps struct {
 	Tracees    *ebpf.Map `ebpf:"tracees"`
 	Tries      *ebpf.Map `ebpf:"tries"`
 	Uids       *ebpf.Map `ebpf:"uids"`
+	WriteSlots *ebpf.Map `ebpf:"write_slots"`
 	Writes     *ebpf.Map `ebpf:"writes"`
 }
 
@@ -457,6 +460,7 @@ func (m *NstraceMaps) Close() error {
 		m.Tracees,
 		m.Tries,
 		m.Uids,
+		m.WriteSlots,
 		m.Writes,
 	)
 }

@@ -37,7 +37,34 @@ struct {
 	__type(value, struct write);
 } writes SEC(".maps");
 
-static const struct write no_write;
+/* The same where cgroup/sysctl reports alone, and nothing has to last. */
+struct write_slot {
+	__u64 owner;
+	struct write w;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct write_slot);
+} write_slots SEC(".maps");
+
+static __always_inline struct write_slot *write_slot_get(__u64 owner)
+{
+	for (__u32 i = 0; i < SCRATCH_SLOTS; i++) {
+		__u32 slot = i;
+		struct write_slot *s = bpf_map_lookup_elem(&write_slots, &slot);
+
+		if (!s)
+			break;
+		if (READ_ONCE(s->owner) == 0) {
+			s->owner = owner;
+			return s;
+		}
+	}
+	return NULL;
+}
 
 /* What does not fit into a write. */
 struct long_values {
@@ -103,11 +130,16 @@ static __always_inline struct write *write_get(void)
 	return bpf_map_lookup_elem(&writes, &tid);
 }
 
+static __always_inline bool is_long(struct write *w)
+{
+	return w->old_len > SHORT_VALUE || w->new_len > SHORT_VALUE;
+}
+
 static __always_inline void write_end(struct write *w)
 {
 	__u32 tid = current_tid();
 
-	if (w->old_len > SHORT_VALUE || w->new_len > SHORT_VALUE)
+	if (is_long(w))
 		bpf_map_delete_elem(&long_values, &tid);
 	bpf_map_delete_elem(&writes, &tid);
 }
@@ -134,33 +166,20 @@ static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 	__u32 tid = current_tid(), kind = NS_KINDS, size;
 	const struct iovec *iov = NULL;
 	void *data, *ns = NULL;
-	struct write *w;
+	struct write w = {};
 
 	if (stopping)
 		return 0;
-	if (bpf_map_update_elem(&writes, &tid, &no_write, BPF_NOEXIST)) {
-		count_missed(REC_SYSCTL_WRITE, 1);
-		w = bpf_map_lookup_elem(&writes, &tid);
-		if (!w)
-			return 0;
-		/* There already: the end of the last one was missed. */
-		w->flags = 0;
-		w->old_len = w->new_len = w->raw_len = 0;
-	} else {
-		w = bpf_map_lookup_elem(&writes, &tid);
-		if (!w)
-			return 0;
-	}
-	w->table = table;
-	w->header = BPF_CORE_READ(pi, sysctl);
+	w.table = table;
+	w.header = BPF_CORE_READ(pi, sysctl);
 
 	if (bpf_core_field_exists(iter->iter_type)) {
 		u8 type = BPF_CORE_READ(iter, iter_type);
 
 		if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
 		    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
-			w->buf = BPF_CORE_READ(iter, ubuf) + BPF_CORE_READ(iter, iov_offset);
-			w->buf_len = BPF_CORE_READ(iter, count);
+			w.buf = BPF_CORE_READ(iter, ubuf) + BPF_CORE_READ(iter, iov_offset);
+			w.buf_len = BPF_CORE_READ(iter, count);
 		} else if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
 			if (bpf_core_field_exists(iter->__iov))
 				iov = BPF_CORE_READ(iter, __iov);
@@ -172,16 +191,21 @@ static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 		iov = BPF_CORE_READ(iter510, iov);
 	}
 	if (iov) {
-		w->buf = BPF_CORE_READ(iov, iov_base);
-		w->buf_len = BPF_CORE_READ(iov, iov_len);
+		w.buf = BPF_CORE_READ(iov, iov_base);
+		w.buf_len = BPF_CORE_READ(iov, iov_len);
 	}
 
 	size = BPF_CORE_READ(table, maxlen);
 	if (size > RAW_OLD_LEN)
 		size = RAW_OLD_LEN;
 	data = table_data(table, &kind, &ns);
-	if (data && size && !bpf_probe_read_kernel(w->raw, size, data))
-		w->raw_len = size;
+	if (data && size && !bpf_probe_read_kernel(w.raw, size, data))
+		w.raw_len = size;
+	if (bpf_map_update_elem(&writes, &tid, &w, BPF_NOEXIST)) {
+		/* No room, or there already: the end of the last one was missed. */
+		count_missed(REC_SYSCTL_WRITE, 1);
+		bpf_map_update_elem(&writes, &tid, &w, BPF_EXIST);
+	}
 	return 0;
 }
 
@@ -419,7 +443,7 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 		if (w->buf && r->new_len == size)
 			r->head.flags |= F_NEW_KNOWN;
 	}
-	r->raw_len = put_bytes(s, w->raw, w->raw_len);
+	r->raw_len = known ? put_bytes(s, w->raw, w->raw_len) : 0;
 
 	r->after_len = 0;
 	r->maxlen = size = (__u32)BPF_CORE_READ(table, maxlen);
@@ -517,37 +541,13 @@ static __always_inline bool same_try(struct write *w)
 	return same;
 }
 
-/* Runs in the writing task, after the permission check and before the handler,
- * for every read and write below /proc/sys. Always returns 1: anything else would
- * refuse the access.
+/* What the kernel gives a cgroup/sysctl program: the old value as the parameter's
+ * handler prints it, and what was written.
  */
-SEC("cgroup/sysctl")
-int cgroup_sysctl(struct bpf_sysctl *ctx)
+static __always_inline void get_values(struct bpf_sysctl *ctx, struct write *w, __u32 tid)
 {
 	struct long_values *lv;
-	struct write *w;
-	__u32 tid;
 	int n;
-
-	if (!ctx->write)
-		return 1;
-	tid = current_tid();
-	w = bpf_map_lookup_elem(&writes, &tid);
-	if (!w) {
-		struct bpf_sysctl_kern *kern = (void *)ctx;
-
-		/* With proc_sys_write() hooked, its entry was missed and counted. */
-		if (write_result || stopping)
-			return 1;
-		if (bpf_map_update_elem(&writes, &tid, &no_write, BPF_ANY) ||
-		    !(w = bpf_map_lookup_elem(&writes, &tid))) {
-			count_missed(REC_SYSCTL_WRITE, 1);
-			return 1;
-		}
-		/* The program's real context, which only a probe read reaches. */
-		w->table = BPF_CORE_READ(kern, table);
-		w->header = BPF_CORE_READ(kern, head);
-	}
 
 	n = bpf_sysctl_get_current_value(ctx, w->old, sizeof(w->old));
 	if (n >= 0) {
@@ -562,6 +562,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 			w->old_len = SHORT_VALUE - 1;
 		}
 		w->flags |= F_OLD_KNOWN | (n < 0 ? F_OLD_CUT : 0);
+	} else {
+		w->old[0] = 0;
 	}
 	n = bpf_sysctl_get_new_value(ctx, w->new, sizeof(w->new));
 	if (n >= 0) {
@@ -576,11 +578,55 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 			w->new_len = SHORT_VALUE - 1;
 		}
 		w->flags |= F_NEW_KNOWN | (n < 0 ? F_NEW_CUT : 0);
+	} else {
+		w->new[0] = 0;
 	}
+}
+
+/* Runs in the writing task, after the permission check and before the handler,
+ * for every read and write below /proc/sys. Always returns 1: anything else would
+ * refuse the access.
+ */
+SEC("cgroup/sysctl")
+int cgroup_sysctl(struct bpf_sysctl *ctx)
+{
+	struct bpf_sysctl_kern *kern = (void *)ctx;
+	struct write_slot *slot = NULL;
+	__u32 tid = current_tid();
+	struct write *w;
+
+	if (!ctx->write)
+		return 1;
+	if (write_result) {
+		w = bpf_map_lookup_elem(&writes, &tid);
+		if (!w) /* its entry was missed and counted */
+			return 1;
+	} else {
+		if (stopping)
+			return 1;
+		slot = write_slot_get(tid);
+		if (!slot) {
+			count_missed(REC_SYSCTL_WRITE, 1);
+			return 1;
+		}
+		w = &slot->w;
+		/* The program's real context, which only a probe read reaches. */
+		w->table = BPF_CORE_READ(kern, table);
+		w->header = BPF_CORE_READ(kern, head);
+		w->flags = 0;
+		w->old_len = w->new_len = 0;
+	}
+	get_values(ctx, w, tid);
 	if (!write_result) {
+		if (READ_ONCE(slot->owner) != tid) { /* as in scratch_close() */
+			count_missed(REC_SYSCTL_WRITE, 1);
+			return 1;
+		}
 		if (!same_try(w))
 			send_write(w, 0, false);
-		write_end(w);
+		if (is_long(w))
+			bpf_map_delete_elem(&long_values, &tid);
+		slot->owner = 0;
 	}
 	return 1;
 }

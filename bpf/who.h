@@ -174,12 +174,17 @@ static __always_inline void current_ns_ids(__u32 ids[NS_KINDS])
 {
 	struct task_struct *task = current_task();
 	struct nsproxy *p = GET(task, nsproxy);
+	struct pid *pid;
 
 	ids[NS_UTS] = GET(p, uts_ns, ns.inum);
 	ids[NS_IPC] = GET(p, ipc_ns, ns.inum);
 	ids[NS_MNT] = GET(p, mnt_ns, ns.inum);
-	/* The array of struct pid is beyond what a plain load may reach. */
-	ids[NS_PID] = BPF_CORE_READ(active_pid_ns(task), ns.inum);
+	/* Only the first entry of an array without an end can be had by a plain load. */
+	pid = GET(task, thread_pid);
+	if (GET(pid, level) == 0)
+		ids[NS_PID] = GET(pid, numbers[0].ns, ns.inum);
+	else
+		ids[NS_PID] = BPF_CORE_READ(active_pid_ns(task), ns.inum);
 	ids[NS_NET] = GET(p, net_ns, ns.inum);
 	ids[NS_TIME] = GET(p, time_ns, ns.inum);
 	ids[NS_CGROUP] = GET(p, cgroup_ns, ns.inum);

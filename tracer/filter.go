@@ -106,8 +106,9 @@ type Options struct {
 	Version string // for trace.start
 }
 
-// DefaultRingSize holds some ten thousand events.
-const DefaultRingSize = 8 << 20
+// DefaultRingSize holds some twenty thousand events. It is mapped twice, end to
+// end, and counts twice in what ps(1) calls resident.
+const DefaultRingSize = 4 << 20
 
 // ErrOption wraps what is wrong with an Options.
 var ErrOption = errors.New("bad option")

@@ -14,7 +14,6 @@
 package tracer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -356,6 +355,9 @@ func (t *Tracer) finish(h Handler) error {
 		if errors.Is(err, ringbuf.ErrFlushed) {
 			break
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // one of before, that was still to be told
+		}
 		if err != nil {
 			return fmt.Errorf("read the ring buffer: %w", err)
 		}
@@ -597,7 +599,9 @@ const maxValue = 1024
 // value is a parameter's value without the newline that ends it, and without a
 // NUL that a program wrote along. It sets cut where it is longer than maxValue.
 func value(b []byte, cut *bool) string {
-	b = bytes.TrimRight(b, "\n\x00")
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == 0) {
+		b = b[:len(b)-1]
+	}
 	if len(b) > maxValue {
 		b, *cut = b[:maxValue], true
 	}

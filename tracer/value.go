@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// A layout is how a parameter's memory holds its numbers: so many bytes each, in
+// A layout is how a parameter's memory holds its numbers: 1<<shift bytes each, in
 // units of which mul/div make one that is printed.
 type layout struct {
-	size     int
+	shift    uint8
 	signed   bool
 	mul, div int64
 }
@@ -23,17 +23,17 @@ type layout struct {
 // layouts. Which one a parameter has is learnt from the old value, of which
 // both the memory and the text that the kernel made of it are known.
 var layouts = [...]layout{
-	{size: 4, signed: true}, // proc_dointvec
-	{size: 4},               // proc_douintvec
-	{size: 8},               // proc_doulongvec_minmax
-	{size: 1},               // proc_dou8vec_minmax, proc_dobool
-	{size: 2},               // ip_local_port_range from 6.8
+	{shift: 2, signed: true}, // proc_dointvec
+	{shift: 2},               // proc_douintvec
+	{shift: 3},               // proc_doulongvec_minmax
+	{shift: 0},               // proc_dou8vec_minmax, proc_dobool
+	{shift: 1},               // ip_local_port_range from 6.8
 	// proc_dointvec_jiffies, at each CONFIG_HZ
-	{size: 4, signed: true, mul: 1, div: 100}, {size: 4, signed: true, mul: 1, div: 250},
-	{size: 4, signed: true, mul: 1, div: 300}, {size: 4, signed: true, mul: 1, div: 1000},
+	{shift: 2, signed: true, mul: 1, div: 100}, {shift: 2, signed: true, mul: 1, div: 250},
+	{shift: 2, signed: true, mul: 1, div: 300}, {shift: 2, signed: true, mul: 1, div: 1000},
 	// proc_dointvec_ms_jiffies; HZ 1000 is proc_dointvec
-	{size: 4, signed: true, mul: 1000, div: 100}, {size: 4, signed: true, mul: 1000, div: 250},
-	{size: 4, signed: true, mul: 1000, div: 300},
+	{shift: 2, signed: true, mul: 1000, div: 100}, {shift: 2, signed: true, mul: 1000, div: 250},
+	{shift: 2, signed: true, mul: 1000, div: 300},
 }
 
 // A number is one of a parameter's value: any that 8 bytes hold, signed or not.
@@ -42,18 +42,26 @@ type number struct {
 	abs      uint64
 }
 
+// count returns how many numbers a memory holds, 0 if it does not end with one.
+func (l *layout) count(raw []byte) int {
+	if len(raw)&(1<<l.shift-1) != 0 {
+		return 0
+	}
+	return len(raw) >> l.shift
+}
+
 // at returns number i of a memory.
 func (l *layout) at(raw []byte, i int) number {
-	raw = raw[i*l.size:]
+	raw = raw[i<<l.shift:]
 	var u uint64
-	switch l.size {
-	case 1:
+	switch l.shift {
+	case 0:
 		u = uint64(raw[0])
-	case 2:
+	case 1:
 		u = uint64(binary.NativeEndian.Uint16(raw))
-	case 4:
+	case 2:
 		u = uint64(binary.NativeEndian.Uint32(raw))
-	case 8:
+	case 3:
 		u = binary.NativeEndian.Uint64(raw)
 	}
 	if !l.signed {
@@ -72,8 +80,8 @@ func (l *layout) at(raw []byte, i int) number {
 // holds says whether the numbers are those of a memory: all of them, or, where
 // only a part of the memory is known, those at the beginning.
 func (l *layout) holds(raw []byte, whole bool, numbers []number) bool {
-	n := len(raw) / l.size
-	if len(raw)%l.size != 0 || n == 0 || n > len(numbers) || (whole && n != len(numbers)) {
+	n := l.count(raw)
+	if n == 0 || n > len(numbers) || (whole && n != len(numbers)) {
 		return false
 	}
 	for i := range n {
@@ -86,7 +94,7 @@ func (l *layout) holds(raw []byte, whole bool, numbers []number) bool {
 
 // append prints a memory as the handlers do.
 func (l *layout) append(dst, raw []byte) []byte {
-	for i := range len(raw) / l.size {
+	for i := range l.count(raw) {
 		if i > 0 {
 			dst = append(dst, '\t')
 		}
@@ -156,7 +164,7 @@ func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []by
 	if v.numbers = parseNumbers(v.numbers, old); len(v.numbers) > 0 {
 		for i := range layouts {
 			l := &layouts[i]
-			if !l.holds(rawOld, whole, v.numbers) || len(rawAfter) == 0 || len(rawAfter)%l.size != 0 {
+			if !l.holds(rawOld, whole, v.numbers) || l.count(rawAfter) == 0 {
 				continue
 			}
 			from := len(v.text)

@@ -58,7 +58,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
 	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
-	fs.StringVar(&f.ringSize, "ring-size", "8MiB", "size of the ring between kernel and nstrace, a power of two")
+	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring between kernel and nstrace, a power of two")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr how each observation is attached")
 	for name, values := range map[string][]string{
 		"output": formats, "event": eventNames(), "ns-type": nsTypeNames(), "backend": tracer.Backends(),

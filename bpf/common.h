@@ -40,10 +40,12 @@ bool stopping;
  */
 __u32 asleep;
 
-/* The host's namespaces, that is pid 1's, and the addresses of two of them. Set
+/* The host's namespaces, that is pid 1's, and the addresses of some of them. Set
  * by the first walk of the inventory.
  */
 __u32 host_ns[NS_KINDS];
+__u64 host_nsproxy;
+__u64 host_user;
 __u64 host_uts;
 __u64 host_ipc;
 

@@ -23,6 +23,8 @@ static __always_inline void find_host(void)
 		return;
 	task_ns_ids(task, host_ns);
 	p = BPF_CORE_READ(task, nsproxy);
+	host_nsproxy = (__u64)p;
+	host_user = (__u64)BPF_CORE_READ(task, cred, user_ns);
 	host_uts = (__u64)BPF_CORE_READ(p, uts_ns);
 	host_ipc = (__u64)BPF_CORE_READ(p, ipc_ns);
 }

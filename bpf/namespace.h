@@ -811,19 +811,23 @@ int BPF_KPROBE(kprobe_free_inum, unsigned int inum)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(tp_exit, struct task_struct *task)
 {
-	struct nsproxy *p = BPF_CORE_READ(task, nsproxy);
+	struct nsproxy *p = GET(task, nsproxy);
 	struct head h = {};
 	__u32 ns[NS_KINDS], own = 0;
 
+	/* On the way of every exit: most tasks have the very set of the host's. */
+	if ((__u64)p == host_nsproxy && GET(task, thread_pid, level) == 0 &&
+	    (__u64)GET(task, cred, user_ns) == host_user)
+		return 0;
 	/* A task that shares nothing with the host or has no namespaces any more
 	 * differs too.
 	 */
-	task_ns_ids(task, ns);
+	current_ns_ids(ns);
 	for (int i = 0; i < NS_KINDS; i++)
 		own |= ns[i] ^ host_ns[i];
 	/* It can hold one that only its children were to get. */
-	own |= BPF_CORE_READ(p, pid_ns_for_children, ns.inum) ^ host_ns[NS_PID];
-	own |= BPF_CORE_READ(p, time_ns_for_children, ns.inum) ^ host_ns[NS_TIME];
+	own |= GET(p, pid_ns_for_children, ns.inum) ^ host_ns[NS_PID];
+	own |= GET(p, time_ns_for_children, ns.inum) ^ host_ns[NS_TIME];
 	if (!own)
 		return 0;
 	h.time = bpf_ktime_get_boot_ns();

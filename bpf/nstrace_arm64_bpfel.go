@@ -248,6 +248,8 @@ const (
 	NstraceVarHashSeed          = "hash_seed"
 	NstraceVarHostIpc           = "host_ipc"
 	NstraceVarHostNs            = "host_ns"
+	NstraceVarHostNsproxy       = "host_nsproxy"
+	NstraceVarHostUser          = "host_user"
 	NstraceVarHostUts           = "host_uts"
 	NstraceVarNsMask            = "ns_mask"
 	NstraceVarStopping          = "stopping"
@@ -381,6 +383,8 @@ type NstraceVariableSpecs struct {
 	HashSeed          *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HostIpc           *ebpf.VariableSpec `ebpf:"host_ipc"`
 	HostNs            *ebpf.VariableSpec `ebpf:"host_ns"`
+	HostNsproxy       *ebpf.VariableSpec `ebpf:"host_nsproxy"`
+	HostUser          *ebpf.VariableSpec `ebpf:"host_user"`
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
@@ -472,6 +476,8 @@ type NstraceVariables struct {
 	HashSeed          *ebpf.Variable `ebpf:"hash_seed"`
 	HostIpc           *ebpf.Variable `ebpf:"host_ipc"`
 	HostNs            *ebpf.Variable `ebpf:"host_ns"`
+	HostNsproxy       *ebpf.Variable `ebpf:"host_nsproxy"`
+	HostUser          *ebpf.Variable `ebpf:"host_user"`
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`

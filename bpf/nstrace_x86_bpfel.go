@@ -252,6 +252,8 @@ const (
 	NstraceVarHashSeed          = "hash_seed"
 	NstraceVarHostIpc           = "host_ipc"
 	NstraceVarHostNs            = "host_ns"
+	NstraceVarHostNsproxy       = "host_nsproxy"
+	NstraceVarHostUser          = "host_user"
 	NstraceVarHostUts           = "host_uts"
 	NstraceVarNsMask            = "ns_mask"
 	NstraceVarStopping          = "stopping"
@@ -389,6 +391,8 @@ type NstraceVariableSpecs struct {
 	HashSeed          *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HostIpc           *ebpf.VariableSpec `ebpf:"host_ipc"`
 	HostNs            *ebpf.VariableSpec `ebpf:"host_ns"`
+	HostNsproxy       *ebpf.VariableSpec `ebpf:"host_nsproxy"`
+	HostUser          *ebpf.VariableSpec `ebpf:"host_user"`
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
@@ -480,6 +484,8 @@ type NstraceVariables struct {
 	HashSeed          *ebpf.Variable `ebpf:"hash_seed"`
 	HostIpc           *ebpf.Variable `ebpf:"host_ipc"`
 	HostNs            *ebpf.Variable `ebpf:"host_ns"`
+	HostNsproxy       *ebpf.Variable `ebpf:"host_nsproxy"`
+	HostUser          *ebpf.Variable `ebpf:"host_user"`
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`

@@ -35,8 +35,12 @@ struct call {
 	__u32 ns[NS_KINDS]; /* the caller's, before */
 	__u32 from_pid;	    /* what its children were to get until then */
 	__u32 from_time;
-	__u32 want_mask;		 /* 1 << enum ns_kind: which of want are set */
-	__u32 via;			 /* enum call_via */
+	__u32 want_mask; /* 1 << enum ns_kind: which of want are set */
+	__u32 via;	 /* enum call_via */
+	__s64 ret;	 /* what send_ns() is called with */
+	__u64 holder;
+	__u32 mask;
+	__u32 pad;
 	struct ns_change want[NS_KINDS]; /* setns: what the descriptor names */
 };
 
@@ -237,36 +241,44 @@ static __always_inline bool is_clone(struct call *call)
 	return call->via == VIA_CLONE || call->via == VIA_CLONE3;
 }
 
-/* Reports the end of call for each kind in mask. holder is the task to read new
- * namespaces from, NULL where there are none.
+/* Reports the end of call for each kind in call->mask. call->holder is the task to
+ * read new namespaces from, 0 where there are none.
+ *
+ * These lie in memory so that the verifier takes them for anything: as arguments
+ * it would follow all that comes here once for each way on which they came about.
  */
-static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 mask, long ret,
-			       struct task_struct *holder)
+static __noinline void send_call(enum record_kind kind, struct call *call)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = (void *)bpf_get_current_task(), *holder;
+	struct caller caller = {};
 	struct ns_record *r;
 	struct scratch *s;
 	__u64 owner = (__u64)task, now;
-	__u32 n = mask ? count_bits(mask) : 1, cut;
-	struct caller caller = {};
+	__u32 n, cut, mask;
+	long ret, err;
 
 	if (!call)
 		return;
+	ret = READ_ONCE(call->ret);
+	mask = READ_ONCE(call->mask);
+	n = mask ? count_bits(mask) : 1;
 	if (!wanted(task, ret < 0)) {
 		count_filtered(kind, n);
 		return;
 	}
-	if (mask) {
-		cut = count_bits(mask & ~ns_mask);
-		mask &= ns_mask;
-		if (cut)
-			count_filtered(kind, cut);
-		if (!mask)
+	cut = count_bits(mask & ~ns_mask);
+	if (cut) {
+		count_filtered(kind, cut);
+		if (cut == n)
 			return;
-		n -= cut;
+		call->mask = mask & ns_mask;
 	}
 	now = bpf_ktime_get_boot_ns();
-	if (put_caller(&caller, now)) {
+	err = put_caller(&caller, now);
+	ret = READ_ONCE(call->ret);
+	mask = READ_ONCE(call->mask);
+	n = mask ? count_bits(mask) : 1;
+	if (err) {
 		count_lost(kind, n);
 		return;
 	}
@@ -284,6 +296,7 @@ static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 m
 	r->head.nchanges = n;
 	r->head.nancestors = 0;
 	r->head.pad = 0;
+	holder = (void *)READ_ONCE(call->holder);
 	r->caller = caller;
 	__builtin_memcpy(r->caller.ns, call->ns, sizeof(r->caller.ns));
 	r->child =
@@ -314,6 +327,15 @@ static __noinline void send_ns(enum record_kind kind, struct call *call, __u32 m
 		s->end += sizeof(*c);
 	}
 	send_scratch(s, owner, kind, n);
+}
+
+static __always_inline void send_ns(enum record_kind kind, struct call *call, __u32 mask, long ret,
+				    struct task_struct *holder)
+{
+	call->ret = ret;
+	call->mask = mask;
+	call->holder = (__u64)holder;
+	send_call(kind, call);
 }
 
 /* The entry of a call that makes what flags ask for. */
@@ -422,7 +444,9 @@ static __always_inline int clone_exit(struct task_struct *child, long ret)
 /* What copy_process() returned: the child or an ERR_PTR(). */
 static __always_inline int clone_returned(long child)
 {
-	return IS_ERR(child) ? clone_exit(NULL, child) : clone_exit((void *)child, 0);
+	struct task_struct *task = IS_ERR(child) ? NULL : (void *)child;
+
+	return clone_exit(task, task ? 0 : child);
 }
 
 /* A pointer that the verifier knows the type of, as a number: it allows no

@@ -63,8 +63,8 @@ type Event struct {
 	Trace *Trace `json:"trace,omitempty"`
 }
 
-// Clone returns a copy of e that shares nothing with it but what is never
-// changed: its Process, Loss and Trace.
+// Clone returns a copy of e to keep. It shares with e what is never changed, such
+// as its Process.
 func (e *Event) Clone() *Event {
 	c := *e
 	if e.Namespace != nil {

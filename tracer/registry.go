@@ -22,6 +22,12 @@ type liveNS struct {
 	follow  bool   // made by a traced process
 }
 
+// is says whether the namespace that now has the number of ns can be ns: it is of
+// the same type and its id in the kernel, where both are known, the same.
+func (ns *liveNS) is(typ NSType, kernelUID uint64) bool {
+	return ns.typ == typ && (kernelUID == 0 || ns.kernel == 0 || ns.kernel == kernelUID)
+}
+
 // registry holds the namespaces that are alive, and no others: what it takes
 // grows with what is alive, not with what has been.
 type registry struct {
@@ -49,24 +55,26 @@ func (r *registry) uidText(typ NSType, kernel uint64, id uint32, seenBoot uint64
 	return strconv.FormatUint(kernel, 10)
 }
 
-// see returns the entry of a namespace that exists now, made if it is new.
+// see returns the entry of a namespace that exists now, made if it is new, and
+// the one that had its number before and whose end was not seen, if any.
 // kernelUID is 0 where the kernel has none or it is not known here.
-func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, boot uint64) *liveNS {
+func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, boot uint64) (ns, ended *liveNS) {
 	if id == 0 {
-		return nil
+		return nil, nil
 	}
-	ns := r.live[id]
-	if ns != nil && ns.typ == typ && (kernelUID == 0 || ns.kernel == 0 || ns.kernel == kernelUID) {
+	ns = r.live[id]
+	if ns != nil && ns.is(typ, kernelUID) {
 		// A mount does not tell the kernel's id, and a network namespace of 5.10
 		// has one only once somebody asks: what events called it stays.
 		if ns.kernel == 0 {
 			ns.kernel = kernelUID
 		}
-		return ns
+		return ns, nil
 	}
+	ended = ns
 	ns = &liveNS{typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot}
 	r.live[id] = ns
-	return ns
+	return ns, ended
 }
 
 // show fills into with the namespace as an event shows it.

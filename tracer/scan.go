@@ -85,15 +85,19 @@ func (s *scanner) run(h Handler) error {
 		return nil
 	}
 	s.wanted, s.held = false, false
-	used := map[uint32]bool{}
+	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
-	leaving, err := t.walk(func(c *bpf.NstraceNsChange) { used[c.Inum] = true })
+	leaving, err := t.walk(func(c *bpf.NstraceNsChange) {
+		if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.Uid) {
+			used[ns] = true
+		}
+	})
 	if err != nil {
 		return err
 	}
 	var unused []*liveNS
 	for _, ns := range t.reg.live {
-		if !used[ns.id] && t.reg.host[ns.typ] != ns.id {
+		if !used[ns] && t.reg.host[ns.typ] != ns.id {
 			unused = append(unused, ns)
 		}
 	}

@@ -463,13 +463,17 @@ func (t *Tracer) unknown(kind uint8) *Namespace {
 	return &t.evNS
 }
 
-// see returns the namespace that a record tells of, under the name that it has now.
-func (t *Tracer) see(c *bpf.NstraceNsChange, boot uint64) *liveNS {
-	ns := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, boot)
+// see returns the namespace that a record tells of, nil for none, under the name
+// that it has now. If another had its number, that one's end comes first.
+func (t *Tracer) see(h Handler, c *bpf.NstraceNsChange, boot uint64) (*liveNS, error) {
+	ns, ended := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, boot)
 	if ns != nil {
 		t.names.learn(ns, boot)
 	}
-	return ns
+	if ended != nil {
+		return ns, t.inferEnd(h, ended, boot)
+	}
+	return ns, nil
 }
 
 func (t *Tracer) handleCreate(h Handler, r *record) error {
@@ -484,7 +488,11 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 					return err
 				}
 			}
-			if ns = t.see(c, r.head.Time); ns == nil {
+			var err error
+			if ns, err = t.see(h, c, r.head.Time); err != nil {
+				return err
+			}
+			if ns == nil {
 				return fmt.Errorf("%w: a namespace was made that has no inode number", ErrRecord)
 			}
 			ns.created = t.clock.wall(r.head.Time)
@@ -511,8 +519,12 @@ func (t *Tracer) handleEnter(h Handler, r *record) error {
 	p := t.people.find(&r.ns.Caller)
 	for i := range r.changes {
 		c := &r.changes[i]
+		ns, err := t.see(h, c, r.head.Time)
+		if err != nil {
+			return err
+		}
 		e := t.begin(r, NamespaceEnter, p)
-		if ns := t.see(c, r.head.Time); ns != nil {
+		if ns != nil {
 			e.Namespace = t.show(ns)
 		} else {
 			e.Namespace = t.unknown(c.Kind)
@@ -557,6 +569,10 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 }
 
 func (t *Tracer) handleWrite(h Handler, r *record) error {
+	ns, err := t.see(h, &r.sysctl.Ns, r.head.Time)
+	if err != nil {
+		return err
+	}
 	e := t.begin(r, SysctlWrite, t.people.find(&r.sysctl.Caller))
 	s := &t.evSys
 	*s = Sysctl{}
@@ -578,7 +594,7 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 	if s.After != nil && r.has(bpf.NstraceRecordFlagF_AFTER_CUT) && len(*s.After) >= len(r.after) {
 		s.Truncated = true
 	}
-	if ns := t.see(&r.sysctl.Ns, r.head.Time); ns != nil {
+	if ns != nil {
 		s.Namespace = t.show(ns)
 	}
 	wanted := t.opts.Filter.match(e, nil)

@@ -5,35 +5,36 @@ package output_test
 import (
 	"io"
 	"testing"
+	"time"
 
-	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
 )
+
+// storms are the events that come by the hundred thousand.
+func storms() []*tracer.Event { return []*tracer.Event{sample()[1], sample()[4]} }
 
 func BenchmarkSinks(b *testing.B) {
 	for _, name := range []string{"json", "table", "wide"} {
-		for _, ev := range sample()[1:5:5] {
-			if ev.Seq == 3 || ev.Seq == 4 {
-				continue
-			}
-			b.Run(name+"/"+string(ev.Type), func(b *testing.B) {
-				b.ReportAllocs()
-				sink := sinks[name](io.Discard)
-				for b.Loop() {
-					if err := sink.Write(ev); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
+		for _, ev := range storms() {
+			b.Run(name+"/"+string(ev.Type), func(b *testing.B) { benchmark(b, name, ev) })
+		}
+		b.Run(name+"/hostile", func(b *testing.B) { benchmark(b, name, hostile()...) })
+	}
+	// Each by a process that was not seen before, as far as the sink can tell.
+	first, second := sample()[1], sample()[1]
+	b.Run("json/processes", func(b *testing.B) { benchmark(b, "json", first, second) })
+}
+
+// benchmark writes events over and over, a microsecond apart.
+func benchmark(b *testing.B, name string, events ...*tracer.Event) {
+	b.ReportAllocs()
+	sink := sinks[name](io.Discard)
+	for i := 0; b.Loop(); i++ {
+		ev := events[i%len(events)]
+		ev.Seq = uint64(i)
+		ev.Time = sampleStart.Add(time.Duration(i) * time.Microsecond)
+		if err := sink.Write(ev); err != nil {
+			b.Fatal(err)
 		}
 	}
-	b.Run("json/hostile", func(b *testing.B) {
-		b.ReportAllocs()
-		sink := output.NewJSON(io.Discard)
-		events := hostile()
-		for i := 0; b.Loop(); i++ {
-			if err := sink.Write(events[i%len(events)]); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

@@ -58,6 +58,7 @@ func FuzzSinks(f *testing.F) {
 
 		out := write(t, jsonSink, events...)
 		checkSafe(t, out)
+		checkReference(t, events...)
 		i := 0
 		for line := range strings.Lines(out) {
 			// A name such as "" makes an event that the schema refuses rightly.

@@ -5,6 +5,8 @@ package output_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"reflect"
 	"regexp"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/schema/schematest"
 	"github.com/nstrace/nstrace/tracer"
 )
@@ -73,57 +76,12 @@ func TestJSONStrings(t *testing.T) {
 	}
 }
 
-// fill sets every field of a value, whatever is added to it later, to something
-// that is not zero. Times have a zone and end in zeros.
-func fill(t *testing.T, v reflect.Value, n *int) {
-	t.Helper()
-	*n++
-	if v.Type() == reflect.TypeFor[time.Time]() {
-		zone := time.FixedZone("", 3600)
-		v.Set(reflect.ValueOf(time.Date(2026, 11, 23, 0, 0, *n, 500000000, zone)))
-		return
-	}
-	switch v.Kind() {
-	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(t, v.Elem(), n)
-	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(t, v.Field(i), n)
-		}
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
-		for i := range v.Len() {
-			fill(t, v.Index(i), n)
-		}
-	case reflect.Map:
-		v.Set(reflect.MakeMap(v.Type()))
-		for range 2 {
-			key, elem := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-			fill(t, key, n)
-			fill(t, elem, n)
-			v.SetMapIndex(key, elem)
-		}
-	case reflect.String:
-		v.SetString(fmt.Sprintf("s%d", *n))
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
-		v.SetInt(int64(*n))
-	case reflect.Uint32, reflect.Uint64:
-		v.SetUint(uint64(*n))
-	default:
-		t.Fatalf("cannot fill a %s", v.Type())
-	}
-}
-
 // A field that is added to the event reaches the stream, and every time in it
 // is written the way times are.
 func TestJSONHasEveryField(t *testing.T) {
 	var ev, before tracer.Event
 	for _, e := range []*tracer.Event{&ev, &before} {
-		n := 0
-		fill(t, reflect.ValueOf(e).Elem(), &n)
+		fill(t, reflect.ValueOf(e).Elem())
 	}
 	line := write(t, jsonSink, &ev)
 
@@ -185,6 +143,7 @@ func TestJSONHasEveryField(t *testing.T) {
 	if !reflect.DeepEqual(ev, before) {
 		t.Error("the event was changed")
 	}
+	checkReference(t, &ev)
 }
 
 func TestJSONMinimal(t *testing.T) {
@@ -195,5 +154,85 @@ func TestJSONMinimal(t *testing.T) {
 	}
 	if !utf8.ValidString(got) {
 		t.Error("not UTF-8")
+	}
+}
+
+// The encoder leaves out what encoding/json leaves out and writes the rest as it
+// does, whatever is in the fields.
+func TestJSONIsThatOfTheLibrary(t *testing.T) {
+	events := append(append(sample(), hostile()...), bare()...)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		events = append(events, randomEvent(t, rng))
+	}
+	checkReference(t, events...)
+	checkSafe(t, write(t, jsonSink, events...))
+}
+
+// Each byte by itself, at each place of the words that strings are looked at in.
+func TestJSONBytes(t *testing.T) {
+	var events []*tracer.Event
+	for n := range 20 {
+		for i := range n {
+			for c := range 256 {
+				s := []byte(strings.Repeat("x", n))
+				s[i] = byte(c)
+				events = append(events, &tracer.Event{Via: string(s)})
+			}
+		}
+	}
+	checkReference(t, events...)
+}
+
+// However many processes there are, and however many events of each: a line has
+// its own.
+func TestJSONProcesses(t *testing.T) {
+	var processes []*tracer.Process
+	for i := range uint32(1000) {
+		p := viaSSH(4000+i, "sysctl")
+		switch i % 4 {
+		case 1: // what another one became by execve(2)
+			p = viaSSH(processes[i-1].TID, "bash")
+		case 2: // a thread of another
+			p.PID = processes[i-1].PID
+		case 3: // more than is kept
+			p.Args = append(p.Args, strings.Repeat("\xff", 2000))
+		}
+		processes = append(processes, p)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	var events []*tracer.Event
+	for range 2000 {
+		few, all := processes[rng.IntN(20)], processes[rng.IntN(len(processes))]
+		events = append(events, &tracer.Event{Process: few}, &tracer.Event{Process: all})
+	}
+	checkReference(t, events...)
+}
+
+// Lines that are longer than all the room there is.
+func TestJSONLongLines(t *testing.T) {
+	var events []*tracer.Event
+	for i := range 20 {
+		value := strings.Repeat("x", i*10000)
+		events = append(events, sample()[1], &tracer.Event{Sysctl: &tracer.Sysctl{New: &value}})
+	}
+	checkReference(t, events...)
+}
+
+// What comes in storms: writes by a process that was seen before, and
+// namespaces that it makes.
+func TestJSONDoesNotAllocate(t *testing.T) {
+	for _, ev := range storms() {
+		sink := output.NewJSON(io.Discard)
+		n := testing.AllocsPerRun(1000, func() {
+			ev.Seq++
+			ev.Time = ev.Time.Add(time.Millisecond)
+			if err := sink.Write(ev); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations an event", ev.Type, n)
+		}
 	}
 }

@@ -6,7 +6,8 @@
 // A sink buffers. Whoever drives it calls Flush whenever there is nothing more
 // to read for the moment, so that a quiet host shows every event at once and a
 // busy one pays for one write(2) per many events. Sinks never change the events
-// they are given, keep nothing of them, and are not safe for concurrent use.
+// they are given and keep nothing of them but their processes, which do not
+// change. They are not safe for concurrent use.
 package output
 
 import "github.com/nstrace/nstrace/tracer"
@@ -17,7 +18,8 @@ import "github.com/nstrace/nstrace/tracer"
 // the buffer and are tried again by the next call. The cause can be had with
 // errors.Is: a reader that went away, as in "nstrace | head", is syscall.EPIPE.
 type Sink interface {
-	// Write takes one event.
+	// Write takes one event. It and what it refers to, other than its process,
+	// can be used for something else afterwards.
 	Write(*tracer.Event) error
 	// Flush hands everything taken so far to the operating system.
 	Flush() error

@@ -68,7 +68,7 @@ func NewTable(w io.Writer, opts TableOptions) *Table {
 	if opts.Location == nil {
 		opts.Location = time.Local
 	}
-	t := &Table{opts: opts, lines: lineBuffer{w: w}}
+	t := &Table{opts: opts, lines: newLineBuffer(w)}
 	if opts.Wide {
 		t.columns = wideColumns
 	} else {
@@ -194,10 +194,11 @@ func (t *Table) paintLines(lines [][]word) string {
 	return strings.Join(painted, "\n")
 }
 
-// paint puts words on one line, with colours if they are wanted.
+// paint puts words on one line, with colours if they are wanted. The line is
+// never a string of the event: tablewriter keeps a row until the next one.
 func (t *Table) paint(words []word) string {
 	if len(words) == 1 && (!t.opts.Color || words[0].style == normal) {
-		return words[0].text
+		return strings.Clone(words[0].text)
 	}
 	var b strings.Builder
 	for i, w := range words {

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// fill sets every field of a value, whatever is added to it later, to something
+// that is not zero. Times have a zone and end in zeros.
+func fill(t *testing.T, v reflect.Value) {
+	n := 0
+	walk(t, v, func(v reflect.Value) int {
+		n++
+		switch {
+		case v.Type() == reflect.TypeFor[time.Time]():
+			v.Set(reflect.ValueOf(time.Date(2026, 11, 23, 0, 0, n, 500000000, time.FixedZone("", 3600))))
+		case v.Kind() == reflect.String:
+			v.SetString(fmt.Sprintf("s%d", n))
+		case v.Kind() == reflect.Bool:
+			v.SetBool(true)
+		case v.CanInt():
+			v.SetInt(int64(n))
+		case v.CanUint():
+			v.SetUint(uint64(n))
+		}
+		return 2
+	})
+}
+
+// randomEvent has in each field nothing, something common or something awkward.
+func randomEvent(t *testing.T, rng *rand.Rand) *tracer.Event {
+	pieces := []string{
+		"", "a", "net", "1024", "sysctl", "-w", "/proc/sys/", "namespace", `"`, `\`, "<&>", " ", "\t", "\n", "\x00", "\x1b[", "\x7f",
+		"\x80", "\xff", "\xc3", "\xed\xa0\x80", "é", "日本", "\u009b", "\u00ad", "\u2028", "\u202e", "\u2800", "\ufeff", "\ufffd", "😀", "\U000e0041",
+	}
+	ev := &tracer.Event{}
+	walk(t, reflect.ValueOf(ev).Elem(), func(v reflect.Value) int {
+		if v.Kind() != reflect.Struct && rng.IntN(4) == 0 {
+			return 0
+		}
+		switch {
+		case v.Type() == reflect.TypeFor[time.Time]():
+			v.Set(reflect.ValueOf(time.Unix(rng.Int64N(1<<38)-1<<37, rng.Int64N(1e9)>>rng.IntN(30))))
+		case v.Kind() == reflect.String:
+			s := ""
+			for range rng.IntN(12) {
+				s += pieces[rng.IntN(len(pieces))]
+			}
+			v.SetString(s)
+		case v.Kind() == reflect.Bool:
+			v.SetBool(true)
+		case v.CanInt():
+			v.SetInt(int64(rng.Uint64() >> rng.IntN(64)))
+		case v.CanUint():
+			v.SetUint(rng.Uint64() >> rng.IntN(64))
+		}
+		return 1 + rng.IntN(20)
+	})
+	return ev
+}
+
+// walk has every value inside of v set, including those that are behind a
+// pointer. set returns how many elements a list or map gets, and whether there
+// is something behind a pointer at all.
+func walk(t *testing.T, v reflect.Value, set func(reflect.Value) int) {
+	t.Helper()
+	n := set(v)
+	if v.Type() == reflect.TypeFor[time.Time]() {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if n > 0 {
+			v.Set(reflect.New(v.Type().Elem()))
+			walk(t, v.Elem(), set)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			walk(t, v.Field(i), set)
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			walk(t, v.Index(i), set)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		for range n {
+			key, elem := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+			walk(t, key, set)
+			walk(t, elem, set)
+			v.SetMapIndex(key, elem)
+		}
+	case reflect.String, reflect.Bool, reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint32, reflect.Uint64:
+	default:
+		t.Fatalf("cannot fill a %s", v.Type())
+	}
+}

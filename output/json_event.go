@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output
+
+import (
+	"strconv"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// What follows has a line for each field of the tracer's types, in the order of
+// the stream: plain fields first, then what is an object or a time. Readers do
+// not depend on that order, but lines of two versions are easier to compare. A
+// new field is one more line, and TestJSONHasEveryField fails until it is there.
+
+func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
+	start := len(b)
+	b = strconv.AppendInt(append(b, `,"v":`...), int64(ev.V), 10)
+	b = j.times.append(append(b, `,"time":`...), ev.Time)
+	b = j.times.appendMember(b, `,"last_time":`, ev.LastTime)
+	b = strconv.AppendUint(append(b, `,"seq":`...), ev.Seq, 10)
+	b = appendText(b, `,"host":`, ev.Host)
+	b = appendText(b, `,"boot_id":`, ev.BootID)
+	b = appendString(append(b, `,"type":`...), string(ev.Type))
+	b = appendText(b, `,"outcome":`, string(ev.Outcome))
+	b = appendText(b, `,"error":`, ev.Error)
+	b = appendText(b, `,"via":`, ev.Via)
+	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
+	b = appendNumber(b, `,"count":`, ev.Count)
+	if ev.Trace != nil {
+		b = appendTrace(append(b, `,"trace":`...), ev.Trace)
+	}
+	if ev.Namespace != nil {
+		b = j.appendNamespace(append(b, `,"namespace":`...), ev.Namespace)
+	}
+	if ev.Sysctl != nil {
+		b = j.appendSysctl(append(b, `,"sysctl":`...), ev.Sysctl)
+	}
+	if ev.Process != nil {
+		b = j.appendProcess(append(b, `,"process":`...), ev.Process)
+	}
+	if ev.Loss != nil {
+		b = j.appendLoss(append(b, `,"loss":`...), ev.Loss)
+	}
+	return object(b, start)
+}
+
+func (j *JSON) appendNamespace(b []byte, ns *tracer.Namespace) []byte {
+	start := len(b)
+	b = appendText(b, `,"type":`, string(ns.Type))
+	b = appendNumber(b, `,"id":`, uint64(ns.ID))
+	b = appendText(b, `,"uid":`, ns.UID)
+	b = appendText(b, `,"name":`, ns.Name)
+	b = appendTrue(b, `,"host":`, ns.Host)
+	b = appendNumber(b, `,"from":`, uint64(ns.From))
+	b = appendNumber(b, `,"user_ns":`, uint64(ns.UserNS))
+	if ns.LifetimeMS != nil {
+		b = strconv.AppendInt(append(b, `,"lifetime_ms":`...), *ns.LifetimeMS, 10)
+	}
+	if ns.Creator != nil {
+		b = appendActor(append(b, `,"creator":`...), ns.Creator)
+	}
+	b = appendText(b, `,"detected":`, ns.Detected)
+	b = j.times.appendMember(b, `,"created":`, ns.Created)
+	return object(b, start)
+}
+
+func appendActor(b []byte, a *tracer.Actor) []byte {
+	start := len(b)
+	b = strconv.AppendUint(append(b, `,"pid":`...), uint64(a.PID), 10)
+	b = appendString(append(b, `,"comm":`...), a.Comm)
+	return object(b, start)
+}
+
+func (j *JSON) appendSysctl(b []byte, s *tracer.Sysctl) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"name":`...), s.Name)
+	b = appendString(append(b, `,"path":`...), s.Path)
+	b = appendValue(b, `,"old":`, s.Old)
+	b = appendValue(b, `,"new":`, s.New)
+	b = appendValue(b, `,"after":`, s.After)
+	b = appendTrue(b, `,"truncated":`, s.Truncated)
+	if s.Namespace != nil {
+		b = j.appendNamespace(append(b, `,"namespace":`...), s.Namespace)
+	}
+	return object(b, start)
+}
+
+func (j *JSON) appendLoss(b []byte, l *tracer.Loss) []byte {
+	start := len(b)
+	b = appendMap(append(b, `,"records":`...), l.Records)
+	b = appendString(append(b, `,"reason":`...), l.Reason)
+	b = j.times.appendMember(b, `,"from":`, l.From)
+	b = j.times.appendMember(b, `,"to":`, l.To)
+	return object(b, start)
+}
+
+func appendTrace(b []byte, t *tracer.Trace) []byte {
+	start := len(b)
+	b = appendText(b, `,"version":`, t.Version)
+	b = appendText(b, `,"kernel":`, t.Kernel)
+	b = appendText(b, `,"arch":`, t.Arch)
+	b = appendList(b, `,"observations":`, t.Observations, appendObservation)
+	if t.Totals != nil {
+		b = appendTotals(append(b, `,"totals":`...), t.Totals)
+	}
+	return object(b, start)
+}
+
+func appendObservation(b []byte, o *tracer.Observation) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"name":`...), o.Name)
+	b = appendString(append(b, `,"backend":`...), o.Backend)
+	b = appendTexts(b, `,"hooks":`, o.Hooks)
+	b = appendTexts(b, `,"missing":`, o.Missing)
+	return object(b, start)
+}
+
+func appendTotals(b []byte, t *tracer.Totals) []byte {
+	start := len(b)
+	b = strconv.AppendUint(append(b, `,"seen":`...), t.Seen, 10)
+	b = strconv.AppendUint(append(b, `,"written":`...), t.Written, 10)
+	b = appendNumber(b, `,"folded":`, t.Folded)
+	b = strconv.AppendUint(append(b, `,"filtered":`...), t.Filtered, 10)
+	b = strconv.AppendUint(append(b, `,"lost":`...), t.Lost, 10)
+	b = strconv.AppendInt(append(b, `,"duration_ms":`...), t.DurationMS, 10)
+	return object(b, start)
+}

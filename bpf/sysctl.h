@@ -532,13 +532,26 @@ static __always_inline bool same_try(struct write *w)
 	struct attempt *last;
 	bool same;
 
-	if (now.old == now.written) /* no effect to be had */
+	if (now.old == now.written) /* there is no effect to wait for */
 		return false;
 	last = bpf_map_lookup_elem(&tries, &tid);
 	same = last && last->table == now.table && last->old == now.old &&
 	       last->written == now.written && now.time - last->time < TRY_AGAIN_NS;
 	bpf_map_update_elem(&tries, &tid, &now, BPF_ANY);
 	return same;
+}
+
+/* Takes the newline off the end of a short value, so that what was there and what was
+ * written can be compared; returns the length without it.
+ */
+static __always_inline __u16 without_newline(char value[SHORT_VALUE], int len)
+{
+	__u32 last = (__u32)(len - 1) % SHORT_VALUE;
+
+	if (len <= 0 || value[last] != '\n')
+		return len;
+	value[last] = 0;
+	return last;
 }
 
 /* What the kernel gives a cgroup/sysctl program: the old value as the parameter's
@@ -551,7 +564,7 @@ static __always_inline void get_values(struct bpf_sysctl *ctx, struct write *w, 
 
 	n = bpf_sysctl_get_current_value(ctx, w->old, sizeof(w->old));
 	if (n >= 0) {
-		w->old_len = n;
+		w->old_len = without_newline(w->old, n);
 		w->flags |= F_OLD_KNOWN;
 	} else if (n == -E2BIG) {
 		lv = long_values_make(tid);
@@ -567,7 +580,7 @@ static __always_inline void get_values(struct bpf_sysctl *ctx, struct write *w, 
 	}
 	n = bpf_sysctl_get_new_value(ctx, w->new, sizeof(w->new));
 	if (n >= 0) {
-		w->new_len = n;
+		w->new_len = without_newline(w->new, n);
 		w->flags |= F_NEW_KNOWN;
 	} else if (n == -E2BIG) {
 		lv = long_values_make(tid);

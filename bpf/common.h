@@ -87,6 +87,25 @@ static __always_inline struct task_struct *current_task(void)
 	return direct ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
 }
 
+/* A kernel object that is read at once, where it is not to be had by GET() and more
+ * than one member is wanted.
+ */
+struct object {
+	__u64 words[16];
+};
+
+/* Reads what is at ptr, a type of no more than an object's size. */
+#define READ_OBJECT(obj, type, ptr)                                                                \
+	do {                                                                                       \
+		__u32 size_ = bpf_core_type_size(type);                                            \
+		if (size_ > sizeof(struct object))                                                 \
+			size_ = sizeof(struct object);                                             \
+		bpf_probe_read_kernel(&(obj), size_, ptr);                                         \
+	} while (0)
+
+#define MEMBER(obj, type, member)                                                                  \
+	(*(typeof(((type *)0)->member) *)((void *)&(obj) + bpf_core_field_offset(type, member)))
+
 /* One step of a hash of 8-byte words; the multiplier is 2^64 / phi. */
 static __always_inline __u64 mix(__u64 h, __u64 word)
 {

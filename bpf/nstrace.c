@@ -23,6 +23,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Puts the types into the object's BTF, from which bpf2go makes the Go ones. */
 const struct head *type_head __attribute__((unused));
 const struct who_record *type_who_record __attribute__((unused));
+const struct param_record *type_param_record __attribute__((unused));
 const struct caller *type_caller __attribute__((unused));
 const struct fold *type_fold __attribute__((unused));
 const struct ns_change *type_ns_change __attribute__((unused));

@@ -40,10 +40,10 @@ type NstraceCaller struct {
 
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [7]uint64
-	Filtered  [7]uint64
-	Lost      [7]uint64
-	Missed    [7]uint64
+	Seen      [8]uint64
+	Filtered  [8]uint64
+	Lost      [8]uint64
+	Missed    [8]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -120,6 +120,12 @@ type NstraceNsRecord struct {
 	Pad    uint32
 }
 
+type NstraceParamRecord struct {
+	_    structs.HostLayout
+	Head NstraceHead
+	Id   uint64
+}
+
 type NstraceRecordFlag uint32
 
 const (
@@ -147,7 +153,8 @@ const (
 	NstraceRecordKindREC_SYSCTL_WRITE NstraceRecordKind = 4
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
 	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 7
+	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 8
 )
 
 type NstraceSysctlRecord struct {
@@ -155,15 +162,14 @@ type NstraceSysctlRecord struct {
 	Head     NstraceHead
 	Caller   NstraceCaller
 	Ns       NstraceNsChange
+	Param    uint64
 	FoldKey  uint64
 	FoldSlot uint32
 	Maxlen   uint32
-	NameLen  uint16
 	OldLen   uint16
 	NewLen   uint16
 	RawLen   uint16
 	AfterLen uint16
-	Pad      [3]uint16
 }
 
 type NstraceWhoRecord struct {
@@ -198,6 +204,7 @@ const (
 	NstraceMapPids              = "pids"
 	NstraceMapRing              = "ring"
 	NstraceMapSaid              = "said"
+	NstraceMapSaidParams        = "said_params"
 	NstraceMapScratch           = "scratch"
 	NstraceMapTracees           = "tracees"
 	NstraceMapTries             = "tries"
@@ -255,6 +262,7 @@ const (
 	NstraceVarHostNsproxy       = "host_nsproxy"
 	NstraceVarHostUser          = "host_user"
 	NstraceVarHostUts           = "host_uts"
+	NstraceVarNetRoot           = "net_root"
 	NstraceVarNsMask            = "ns_mask"
 	NstraceVarStopping          = "stopping"
 	NstraceVarTypeActor         = "type_actor"
@@ -267,6 +275,7 @@ const (
 	NstraceVarTypeNsChange      = "type_ns_change"
 	NstraceVarTypeNsKind        = "type_ns_kind"
 	NstraceVarTypeNsRecord      = "type_ns_record"
+	NstraceVarTypeParamRecord   = "type_param_record"
 	NstraceVarTypeRecordFlag    = "type_record_flag"
 	NstraceVarTypeRecordKind    = "type_record_kind"
 	NstraceVarTypeSysctlRecord  = "type_sysctl_record"
@@ -368,6 +377,7 @@ type NstraceMapSpecs struct {
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Said       *ebpf.MapSpec `ebpf:"said"`
+	SaidParams *ebpf.MapSpec `ebpf:"said_params"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 	Tracees    *ebpf.MapSpec `ebpf:"tracees"`
 	Tries      *ebpf.MapSpec `ebpf:"tries"`
@@ -394,6 +404,7 @@ type NstraceVariableSpecs struct {
 	HostNsproxy       *ebpf.VariableSpec `ebpf:"host_nsproxy"`
 	HostUser          *ebpf.VariableSpec `ebpf:"host_user"`
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
+	NetRoot           *ebpf.VariableSpec `ebpf:"net_root"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
@@ -406,6 +417,7 @@ type NstraceVariableSpecs struct {
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
+	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
@@ -442,6 +454,7 @@ type NstraceMaps struct {
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Said       *ebpf.Map `ebpf:"said"`
+	SaidParams *ebpf.Map `ebpf:"said_params"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
 	Tracees    *ebpf.Map `ebpf:"tracees"`
 	Tries      *ebpf.Map `ebpf:"tries"`
@@ -460,6 +473,7 @@ func (m *NstraceMaps) Close() error {
 		m.Pids,
 		m.Ring,
 		m.Said,
+		m.SaidParams,
 		m.Scratch,
 		m.Tracees,
 		m.Tries,
@@ -487,6 +501,7 @@ type NstraceVariables struct {
 	HostNsproxy       *ebpf.Variable `ebpf:"host_nsproxy"`
 	HostUser          *ebpf.Variable `ebpf:"host_user"`
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
+	NetRoot           *ebpf.Variable `ebpf:"net_root"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
@@ -499,6 +514,7 @@ type NstraceVariables struct {
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
+	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`

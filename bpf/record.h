@@ -4,8 +4,9 @@
  * variable parts in the order in which their lengths stand in the head. bpf2go
  * makes the Go types from these structs; tracer/decode.go takes them apart.
  *
- * Who acted is a record of its own, sent before the first one that refers to it
- * and again when anything in it changes, but at least every WHO_EPOCH_NS.
+ * Who acted and the name of a parameter are records of their own, sent before the
+ * first one that refers to them and again when anything in them changes, but
+ * at least every EPOCH_NS.
  *
  * Sizes are the longest that is kept; a record is only as long as its content.
  */
@@ -46,6 +47,7 @@ enum record_kind {
 	REC_TASK_EXIT, /* tracepoint backend: a task with namespaces of its own is gone, look what
 			  ended */
 	REC_WHO,
+	REC_PARAM,
 	REC_KINDS,
 };
 
@@ -101,11 +103,11 @@ struct head {
 	__u8 pad;
 };
 
-/* An id in a record refers to the REC_WHO of that id sent last, which is of the
- * same or the previous of these spans of CLOCK_BOOTTIME.
+/* An id in a record refers to the REC_WHO or REC_PARAM of that id sent last, which
+ * is of the same one of these spans of CLOCK_BOOTTIME.
  */
-#define WHO_EPOCH_SHIFT 30
-#define WHO_EPOCH_NS	(1ull << WHO_EPOCH_SHIFT)
+#define EPOCH_SHIFT 30
+#define EPOCH_NS    (1ull << EPOCH_SHIFT)
 
 /* REC_WHO: then actor[nancestors], exe, args, cgroup. */
 struct who_record {
@@ -128,6 +130,12 @@ struct who_record {
 	__u16 pad[3];
 };
 
+/* REC_PARAM: then name, components, leaf first, each ended by a NUL. */
+struct param_record {
+	struct head head;
+	__u64 id;
+};
+
 /* Who acted, in an event's record. */
 struct caller {
 	__u64 who; /* who_record.id */
@@ -144,20 +152,19 @@ struct ns_record {
 	__u32 pad;
 };
 
-/* REC_SYSCTL_WRITE: then name, old, new, raw_old, after. */
+/* REC_SYSCTL_WRITE: then old, new, raw_old, after. */
 struct sysctl_record {
 	struct head head;
 	struct caller caller;
 	struct ns_change ns; /* the namespace whose copy was written; kind NS_KINDS: host-wide */
+	__u64 param;	     /* param_record.id */
 	__u64 fold_key;	     /* of the slot in folds that counts repeats of this from now on */
 	__u32 fold_slot;     /* its number plus 1; 0: none */
 	__u32 maxlen;	     /* of the parameter's memory */
-	__u16 name_len;	     /* components, leaf first, each ended by a NUL */
 	__u16 old_len;
 	__u16 new_len;
 	__u16 raw_len;
 	__u16 after_len;
-	__u16 pad[3];
 };
 
 /* REC_NS_DESTROY, no process: whoever is current did not do it. */

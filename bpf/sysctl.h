@@ -17,6 +17,11 @@
 struct write {
 	struct ctl_table *table;
 	struct ctl_table_header *header;
+	const char *procname; /* these three are the table's */
+	void *data;	      /* where it really is */
+	__u32 maxlen;
+	__u32 kind; /* of ns; NS_KINDS: see describe_set() */
+	void *ns;
 	void *buf; /* the caller's, for writes that never reach the program */
 	__u64 buf_len;
 	__u16 flags;
@@ -96,31 +101,38 @@ struct {
 	__type(value, struct attempt);
 } tries SEC(".maps");
 
-/* Where a parameter's memory really is. Those of UTS (all kernels) and IPC (up to
- * 5.19) are registered once, with the host's copy as their address, and the
- * handlers move it to the caller's namespace: get_uts() in
- * kernel/utsname_sysctl.c, get_ipc() in ipc/ipc_sysctl.c. Sets *kind to that
- * namespace's.
+/* Takes what is wanted of w->table. Parameters of UTS (all kernels) and IPC (up to
+ * 5.19) are registered once, with the host's copy as their memory, and the
+ * handlers move it to the caller's namespace: get_uts() in kernel/utsname_sysctl.c,
+ * get_ipc() in ipc/ipc_sysctl.c.
  */
-static __always_inline void *table_data(struct ctl_table *table, __u32 *kind, void **ns)
+static __noinline void read_table(struct write *w)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct nsproxy *p = BPF_CORE_READ(task, nsproxy);
-	__u64 data = (__u64)BPF_CORE_READ(table, data), off;
+	struct task_struct *task = current_task();
+	struct object table;
+	__u64 data, off;
+
+	if (!w)
+		return;
+	READ_OBJECT(table, struct ctl_table, w->table);
+	w->procname = MEMBER(table, struct ctl_table, procname);
+	w->maxlen = MEMBER(table, struct ctl_table, maxlen);
+	w->kind = NS_KINDS;
+	data = (__u64)MEMBER(table, struct ctl_table, data);
 
 	off = data - host_uts;
 	if (host_uts && off < bpf_core_type_size(struct uts_namespace)) {
-		*kind = NS_UTS;
-		*ns = BPF_CORE_READ(p, uts_ns);
-		return *ns + off;
+		w->kind = NS_UTS;
+		w->ns = BPF_CORE_READ(task, nsproxy, uts_ns);
+		data = (__u64)w->ns + off;
 	}
 	off = data - host_ipc;
 	if (host_ipc && off < bpf_core_type_size(struct ipc_namespace)) {
-		*kind = NS_IPC;
-		*ns = BPF_CORE_READ(p, ipc_ns);
-		return *ns + off;
+		w->kind = NS_IPC;
+		w->ns = BPF_CORE_READ(task, nsproxy, ipc_ns);
+		data = (__u64)w->ns + off;
 	}
-	return (void *)data;
+	w->data = (void *)data;
 }
 
 static __always_inline struct write *write_get(void)
@@ -157,49 +169,57 @@ static __always_inline struct long_values *long_values_make(__u32 tid)
 	return bpf_map_lookup_elem(&long_values, &tid);
 }
 
+/* Where the caller's buffer is. */
+static __noinline void read_iter(struct write *w, struct iov_iter *iter)
+{
+	const struct iovec *iov = NULL;
+	struct object it;
+
+	if (!w)
+		return;
+	READ_OBJECT(it, struct iov_iter, iter);
+	if (bpf_core_field_exists(iter->iter_type)) {
+		u8 type = MEMBER(it, struct iov_iter, iter_type);
+
+		if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
+		    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
+			w->buf = MEMBER(it, struct iov_iter, ubuf) +
+				 MEMBER(it, struct iov_iter, iov_offset);
+			w->buf_len = MEMBER(it, struct iov_iter, count);
+		} else if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
+			if (bpf_core_field_exists(iter->__iov))
+				iov = MEMBER(it, struct iov_iter, __iov);
+			else
+				iov = MEMBER(it, struct iov_iter___510, iov);
+		}
+	} else if ((MEMBER(it, struct iov_iter___510, type) & ~1) ==
+		   bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
+		iov = MEMBER(it, struct iov_iter___510, iov);
+	}
+	if (iov) {
+		w->buf = BPF_CORE_READ(iov, iov_base);
+		w->buf_len = BPF_CORE_READ(iov, iov_len);
+	}
+}
+
 static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 {
-	struct iov_iter___510 *iter510 = (void *)iter;
 	struct inode *inode = BPF_CORE_READ(iocb, ki_filp, f_inode);
 	struct proc_inode *pi = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
-	struct ctl_table *table = BPF_CORE_READ(pi, sysctl_entry);
-	__u32 tid = current_tid(), kind = NS_KINDS, size;
-	const struct iovec *iov = NULL;
-	void *data, *ns = NULL;
+	__u32 tid = current_tid(), size;
 	struct write w = {};
 
 	if (stopping)
 		return 0;
-	w.table = table;
+	w.table = BPF_CORE_READ(pi, sysctl_entry);
 	w.header = BPF_CORE_READ(pi, sysctl);
+	read_table(&w);
 
-	if (bpf_core_field_exists(iter->iter_type)) {
-		u8 type = BPF_CORE_READ(iter, iter_type);
-
-		if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
-		    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
-			w.buf = BPF_CORE_READ(iter, ubuf) + BPF_CORE_READ(iter, iov_offset);
-			w.buf_len = BPF_CORE_READ(iter, count);
-		} else if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
-			if (bpf_core_field_exists(iter->__iov))
-				iov = BPF_CORE_READ(iter, __iov);
-			else
-				iov = BPF_CORE_READ(iter510, iov);
-		}
-	} else if ((BPF_CORE_READ(iter510, type) & ~1) ==
-		   bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
-		iov = BPF_CORE_READ(iter510, iov);
-	}
-	if (iov) {
-		w.buf = BPF_CORE_READ(iov, iov_base);
-		w.buf_len = BPF_CORE_READ(iov, iov_len);
-	}
-
-	size = BPF_CORE_READ(table, maxlen);
+	read_iter(&w, iter);
+	size = w.maxlen;
 	if (size > RAW_OLD_LEN)
 		size = RAW_OLD_LEN;
-	data = table_data(table, &kind, &ns);
-	if (data && size && !bpf_probe_read_kernel(w.raw, size, data))
+	if (w.data && size && !bpf_probe_read_kernel(w.raw, size, w.data))
 		w.raw_len = size;
 	if (bpf_map_update_elem(&writes, &tid, &w, BPF_NOEXIST)) {
 		/* No room, or there already: the end of the last one was missed. */
@@ -209,22 +229,21 @@ static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 	return 0;
 }
 
-/* The namespace that a table belongs to, if any. Its set is a member of the
- * namespace, except for the one set of host-wide parameters, which is its root's
- * own. The path's first component tells which type.
+/* The root of the sets of network namespaces' parameters, once one was seen: the
+ * namespace can then be told without a look at the path.
  */
-static __always_inline void describe_set(struct ns_change *c, struct ctl_table_header *header,
-					 char top)
+__u64 net_root;
+
+/* The namespace that a set of parameters is a member of. The path's first letter,
+ * top, tells which type: one for each root but that of the host-wide set.
+ */
+static __always_inline void describe_set(struct ns_change *c, struct ctl_table_set *set,
+					 struct ctl_table_header *header, char top)
 {
-	struct ctl_table_set *set = BPF_CORE_READ(header, set);
-	struct ctl_table_root *root = BPF_CORE_READ(header, root);
 	struct user_namespace___set *user = NULL;
 	struct ipc_namespace___set *ipc = NULL;
 	struct pid_namespace___set *pid = NULL;
 
-	if (!set ||
-	    (void *)set == (void *)root + bpf_core_field_offset(struct ctl_table_root, default_set))
-		return;
 	if (top == 'n') {
 		describe_ns(c, NS_NET, (void *)set - bpf_core_field_offset(struct net, sysctls));
 	} else if (top == 'u') {
@@ -254,17 +273,27 @@ static __always_inline void describe_set(struct ns_change *c, struct ctl_table_h
 	}
 }
 
-/* Appends the parameter's path as components, leaf first, and returns how many
- * bytes; *top is the first letter of the last.
+/* Describes a parameter under id. Returns the first letter of its path, negative where
+ * that cannot be sent.
  */
-static __always_inline __u64 put_table_path(struct scratch *s, struct ctl_table *table,
-					    struct ctl_table_header *header, char *top)
+static __noinline int send_param(__u64 id, struct ctl_table_header *header, const char *procname,
+				 __u64 now)
 {
+	__u64 owner = (__u64)bpf_get_current_task();
 	struct ctl_dir *dir = BPF_CORE_READ(header, parent);
-	__u64 start = s->end;
-	char *last;
+	struct param_record *r;
+	struct scratch *s;
+	char *last, top = 0;
 
-	put_name(s, BPF_CORE_READ(table, procname));
+	s = scratch_get(owner, sizeof(*r));
+	if (!s)
+		return -1;
+	r = (struct param_record *)s->buf;
+	__builtin_memset(&r->head, 0, sizeof(r->head));
+	r->head.time = now;
+	r->head.kind = REC_PARAM;
+	r->id = id;
+	put_name(s, procname);
 	for (int i = 0; i < 8; i++) { /* net/ipv4/conf/<device>/<name> is the deepest, 5 */
 		struct ctl_dir *parent = BPF_CORE_READ(dir, header.parent);
 
@@ -272,10 +301,112 @@ static __always_inline __u64 put_table_path(struct scratch *s, struct ctl_table 
 			break;
 		last = scratch_end(s);
 		put_name(s, BPF_CORE_READ(dir, header.ctl_table, procname));
-		*top = *last;
+		top = *last;
 		dir = parent;
 	}
-	return s->end - start;
+	if (send_scratch(s, owner, REC_PARAM, 1))
+		return -1;
+	return (__u8)top;
+}
+
+/* As said in who.h, by their id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SAID);
+	__type(key, __u32);
+	__type(value, __u64);
+} said_params SEC(".maps");
+
+/* Where a parameter is. */
+struct place {
+	struct ctl_table_set *set;
+	struct ctl_table_root *root;
+	struct ctl_dir *dir;
+	struct ctl_dir *up;
+	__u64 name[2]; /* how the directory's begins: a device's is no longer */
+};
+
+static __noinline void read_place(struct place *at, struct ctl_table_header *header)
+{
+	struct object o;
+
+	if (!at)
+		return;
+	READ_OBJECT(o, struct ctl_table_header, header);
+	at->set = MEMBER(o, struct ctl_table_header, set);
+	at->root = MEMBER(o, struct ctl_table_header, root);
+	at->dir = MEMBER(o, struct ctl_table_header, parent);
+	READ_OBJECT(o, struct ctl_table_header, at->dir); /* the first member of a ctl_dir */
+	at->up = MEMBER(o, struct ctl_table_header, parent);
+	at->name[0] = at->name[1] = 0;
+	bpf_probe_read_kernel_str(
+		at->name, sizeof(at->name),
+		BPF_CORE_READ(MEMBER(o, struct ctl_table_header, ctl_table), procname));
+}
+
+/* Sets *param to the id of the parameter that w writes, sees to it that its name is in
+ * the ring, and describes the namespace that has it. Returns 0, or not where
+ * that cannot be done: the event is then lost.
+ *
+ * The id is a hash of where the parameter is. Its memory can be another's a moment
+ * later, when a device or a namespace is gone: hence the directory's name, which is the
+ * device's, and the namespace's own id.
+ */
+static __noinline long put_param(struct write *w, struct ns_change *c, __u64 *param, __u64 now)
+{
+	__u64 h = mix(hash_seed, now >> EPOCH_SHIFT), *last;
+	struct place at;
+	bool hostwide, net;
+	__u32 slot;
+	int top;
+
+	if (!w || !c || !param)
+		return -1;
+	read_place(&at, w->header);
+	hostwide = !at.set ||
+		   (void *)at.set == (void *)at.root + bpf_core_field_offset(struct ctl_table_root,
+									     default_set);
+	net = !hostwide && (__u64)at.root == READ_ONCE(net_root);
+	if (w->kind == NS_UTS)
+		describe_ns(c, NS_UTS, w->ns);
+	else if (w->kind == NS_IPC)
+		describe_ns(c, NS_IPC, w->ns);
+	else if (net)
+		describe_ns(c, NS_NET, (void *)at.set - bpf_core_field_offset(struct net, sysctls));
+	else
+		describe_ns(c, NS_KINDS, NULL);
+
+	h = mix(h, (__u64)w->procname);
+	h = mix(h, (__u64)w->header);
+	h = mix(h, (__u64)at.dir);
+	h = mix(h, (__u64)at.up);
+	h = mix(h, at.name[0]);
+	h = mix(h, at.name[1]);
+	h = mix(h, (__u64)at.set);
+	h = mix(h, (__u64)c->inum);
+	h = mix(h, c->uid);
+	if (!hostwide && !net)
+		h = mix(h, now); /* not told apart well enough to be said once */
+	h |= 1;
+	*param = h;
+
+	slot = (h >> 8) % SAID;
+	last = bpf_map_lookup_elem(&said_params, &slot);
+	if (!last)
+		return -1;
+	if (READ_ONCE(*last) == h)
+		return 0;
+	top = send_param(h, w->header, w->procname, now);
+	if (top < 0)
+		return -1;
+	if (hostwide || net) {
+		*last = h;
+		return 0;
+	}
+	describe_set(c, at.set, w->header, top);
+	if (top == 'n')
+		net_root = (__u64)at.root;
+	return 0;
 }
 
 /* --- storms --- */
@@ -375,26 +506,22 @@ static __always_inline __u64 put_value(struct scratch *s, const char *value, __u
 static __noinline int send_write(struct write *w, long ret, bool known)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 owner = (__u64)task, now, size;
+	__u64 owner = (__u64)task, now, size, param = 0;
 	struct caller caller = {};
+	struct ns_change ns = {};
 	struct fold *taken = NULL;
 	struct sysctl_record *r;
-	struct ctl_table *table;
-	__u32 kind = NS_KINDS;
-	void *data, *ns = NULL;
 	struct scratch *s;
-	char top = 0;
 
 	if (!w)
 		return 0;
-	table = w->table;
 	if (!wanted(task, known && ret < 0)) {
 		count_filtered(REC_SYSCTL_WRITE, 1);
 		return 0;
 	}
 	now = bpf_ktime_get_boot_ns();
 	current_ns_ids(caller.ns);
-	if (put_caller(&caller, now)) {
+	if (put_caller(&caller, now) || put_param(w, &ns, &param, now)) {
 		count_lost(REC_SYSCTL_WRITE, 1);
 		return 0;
 	}
@@ -415,18 +542,8 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 	r->caller = caller;
 	r->fold_key = 0;
 	r->fold_slot = 0;
-	__builtin_memset(r->pad, 0, sizeof(r->pad));
-
-	r->name_len = put_table_path(s, table, w->header, &top);
-
-	describe_ns(&r->ns, NS_KINDS, NULL);
-	describe_set(&r->ns, w->header, top);
-	data = table_data(table, &kind, &ns);
-	if (kind == NS_UTS)
-		describe_ns(&r->ns, NS_UTS, ns);
-	else if (kind == NS_IPC)
-		describe_ns(&r->ns, NS_IPC, ns);
-
+	r->ns = ns;
+	r->param = param;
 	r->old_len = put_value(s, w->old, w->old_len, offsetof(struct long_values, old));
 	if (r->head.flags & F_NEW_KNOWN) {
 		r->new_len = put_value(s, w->new, w->new_len, offsetof(struct long_values, new));
@@ -446,13 +563,13 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 	r->raw_len = known ? put_bytes(s, w->raw, w->raw_len) : 0;
 
 	r->after_len = 0;
-	r->maxlen = size = (__u32)BPF_CORE_READ(table, maxlen);
+	r->maxlen = size = w->maxlen;
 	if (size > VALUE_LEN) {
 		size = VALUE_LEN;
 		r->head.flags |= F_AFTER_CUT;
 	}
-	if (known && data) {
-		r->after_len = put_bytes(s, data, size);
+	if (known && w->data) {
+		r->after_len = put_bytes(s, w->data, size);
 		if (r->after_len)
 			r->head.flags |= F_AFTER_KNOWN;
 	}
@@ -626,6 +743,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		/* The program's real context, which only a probe read reaches. */
 		w->table = BPF_CORE_READ(kern, table);
 		w->header = BPF_CORE_READ(kern, head);
+		read_table(w);
 		w->flags = 0;
 		w->old_len = w->new_len = 0;
 	}

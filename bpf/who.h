@@ -211,7 +211,7 @@ static __always_inline __u64 who_id(struct task_struct *task, __u64 now)
 {
 	struct mm_struct *mm = GET(task, mm);
 	struct tty_struct *tty;
-	__u64 h = mix(hash_seed, now >> WHO_EPOCH_SHIFT), comm[COMM_LEN / 8];
+	__u64 h = mix(hash_seed, now >> EPOCH_SHIFT), comm[COMM_LEN / 8];
 
 	h = mix(h, (__u64)GET(task, tgid) << 32 | (__u32)GET(task, pid));
 	h = mix(h, GET(task, start_boottime));

@@ -54,6 +54,7 @@ var viaNames = [...]string{
 type record struct {
 	head      bpf.NstraceHead
 	who       bpf.NstraceWhoRecord
+	param     bpf.NstraceParamRecord
 	ns        bpf.NstraceNsRecord
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
@@ -123,7 +124,7 @@ func (r *record) parse(b []byte) error {
 		for _, p := range [...]struct {
 			part *[]byte
 			n    uint16
-		}{{&r.name, s.NameLen}, {&r.old, s.OldLen}, {&r.new, s.NewLen}, {&r.raw, s.RawLen}, {&r.after, s.AfterLen}} {
+		}{{&r.old, s.OldLen}, {&r.new, s.NewLen}, {&r.raw, s.RawLen}, {&r.after, s.AfterLen}} {
 			var err error
 			if *p.part, err = cut(&rest, int(p.n)); err != nil {
 				return err
@@ -135,6 +136,12 @@ func (r *record) parse(b []byte) error {
 			return err
 		}
 		return r.parseWho(&rest)
+	case bpf.NstraceRecordKindREC_PARAM:
+		if err := fixed(&rest, &r.param); err != nil {
+			return err
+		}
+		r.name = rest
+		return nil
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return fixed(&rest, &r.destroy)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
@@ -216,29 +223,6 @@ func absPath(b []byte, cutOff bool) string {
 		sb.WriteString(parts[i])
 	}
 	return sb.String()
-}
-
-// params knows the names of the parameters that were written, by their components
-// as records have them. There are a few thousand, and some for each device that
-// ever was, of which it keeps no more than maxParams.
-type params map[string]*param
-
-type param struct{ name, path string }
-
-const maxParams = 4096
-
-// name returns a parameter's name and path.
-func (p *params) name(b []byte) (name, path string) {
-	known := (*p)[string(b)]
-	if known == nil {
-		if *p == nil || len(*p) >= maxParams {
-			*p = params{}
-		}
-		known = new(param)
-		known.name, known.path = sysctlName(components(b))
-		(*p)[string(b)] = known
-	}
-	return known.name, known.path
 }
 
 // sysctlName writes a parameter's path as sysctl(8) does: dots between the

@@ -18,7 +18,7 @@ const foldEvery = 100 * time.Millisecond
 
 // foldKept is after how long without a repeat nothing more is counted under a
 // key, since it holds the id of who acted, which changes with each epoch.
-const foldKept = 3 * whoEpoch
+const foldKept = 3 * epoch
 
 // A fold is a write whose repeats the kernel counts.
 type fold struct {

@@ -6,43 +6,53 @@ import (
 	"github.com/nstrace/nstrace/bpf"
 )
 
-// whoEpoch is WHO_EPOCH_NS of bpf/record.h: a record's caller was described in
-// the same span of time as the record, or it was described anew.
-const whoEpoch = uint64(1) << 30
+// epoch is EPOCH_NS of bpf/record.h: what a record refers to was described in the
+// same span of time as the record itself, or anew.
+const epoch = uint64(1) << 30
 
-// A caller is a process as the kernel described it last, under the id by which
-// records refer to it.
+// said holds what the kernel described under ids. It forgets what no record can
+// refer to any more, however long it took on its way: it grows with what goes on
+// and not with what has been.
+type said[T any] struct {
+	since        uint64 // when now was begun, CLOCK_BOOTTIME
+	now, earlier map[uint64]*T
+}
+
+func (s *said[T]) add(id, boot uint64, v *T) {
+	if s.now == nil || boot > s.since+2*epoch {
+		s.since, s.earlier, s.now = boot, s.now, map[uint64]*T{}
+	}
+	s.now[id] = v
+}
+
+// find returns what was described under id, nil for nothing.
+func (s *said[T]) find(id uint64) *T {
+	if v := s.now[id]; v != nil {
+		return v
+	}
+	return s.earlier[id]
+}
+
+// A param is a parameter as sysctl(8) and as the file system name it.
+type param struct{ name, path string }
+
+// unnamed stands for a parameter whose name did not come. It is sent before the
+// first write that refers to it, and both or none are lost, so that is not to be
+// expected.
+var unnamed = &param{name: "?", path: "/proc/sys/?"}
+
+// A caller is a process as the kernel described it last.
 type caller struct {
 	pid, tid uint32
 	ns       [len(nsTypes)]uint32 // those of p.NS
 	p        *Process             // given to handlers: never changed
 }
 
-// people knows who the records' ids stand for. It forgets whom nobody referred
-// to for a while, so that it grows with what goes on and not with what has been.
-type people struct {
-	since        uint64 // when now was begun, CLOCK_BOOTTIME
-	now, earlier map[uint64]*caller
-}
-
-// add learns who id is. Descriptions that are older than two epochs are dropped:
-// by then no record refers to them, however long it took on its way.
-func (f *people) add(id, boot uint64, c *caller) {
-	if f.now == nil || boot > f.since+2*whoEpoch {
-		f.since, f.earlier, f.now = boot, f.now, map[uint64]*caller{}
-	}
-	f.now[id] = c
-}
-
-// find returns who a record refers to, with the namespaces that the record has.
-func (f *people) find(r *bpf.NstraceCaller) *Process {
-	c := f.now[r.Who]
-	if c == nil {
-		c = f.earlier[r.Who]
-	}
+// caller returns who a record refers to, with the namespaces that the record has.
+func (t *Tracer) caller(r *bpf.NstraceCaller) *Process {
+	c := t.people.find(r.Who)
 	if c == nil || c.pid != r.Pid || c.tid != r.Tid {
-		// The description and the reference to it are sent one after the other
-		// and both or none are lost, so this is not to be expected.
+		// As with unnamed.
 		c = &caller{pid: r.Pid, tid: r.Tid, p: &Process{PID: r.Pid, TID: r.Tid}}
 	}
 	if c.ns != r.Ns || c.p.NS == nil {

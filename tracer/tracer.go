@@ -52,10 +52,10 @@ type Tracer struct {
 	host   hostInfo
 	clock  clock
 	users  users
-	people people
+	people said[caller]
+	params said[param]
 	reg    *registry
 	names  netnsNames
-	params params
 	folds  folds
 	scan   *scanner // nil where the kernel reports the end of namespaces
 
@@ -425,6 +425,10 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 	switch bpf.NstraceRecordKind(r.head.Kind) {
 	case bpf.NstraceRecordKindREC_WHO:
 		t.describe(r)
+	case bpf.NstraceRecordKindREC_PARAM:
+		p := new(param)
+		p.name, p.path = sysctlName(components(r.name))
+		t.params.add(r.param.Id, r.head.Time, p)
 	case bpf.NstraceRecordKindREC_NS_CREATE:
 		return t.handleCreate(h, r)
 	case bpf.NstraceRecordKindREC_NS_ENTER:
@@ -477,7 +481,7 @@ func (t *Tracer) see(h Handler, c *bpf.NstraceNsChange, boot uint64) (*liveNS, e
 }
 
 func (t *Tracer) handleCreate(h Handler, r *record) error {
-	p := t.people.find(&r.ns.Caller)
+	p := t.caller(&r.ns.Caller)
 	for i := range r.changes {
 		c := &r.changes[i]
 		var ns *liveNS
@@ -516,7 +520,7 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 
 func (t *Tracer) handleEnter(h Handler, r *record) error {
 	t.look() // what was left may have ended
-	p := t.people.find(&r.ns.Caller)
+	p := t.caller(&r.ns.Caller)
 	for i := range r.changes {
 		c := &r.changes[i]
 		ns, err := t.see(h, c, r.head.Time)
@@ -573,11 +577,15 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 	if err != nil {
 		return err
 	}
-	e := t.begin(r, SysctlWrite, t.people.find(&r.sysctl.Caller))
+	e := t.begin(r, SysctlWrite, t.caller(&r.sysctl.Caller))
 	s := &t.evSys
 	*s = Sysctl{}
 	e.Sysctl = s
-	s.Name, s.Path = t.params.name(r.name)
+	p := t.params.find(r.sysctl.Param)
+	if p == nil {
+		p = unnamed
+	}
+	s.Name, s.Path = p.name, p.path
 	s.Truncated = r.has(bpf.NstraceRecordFlagF_OLD_CUT) || r.has(bpf.NstraceRecordFlagF_NEW_CUT)
 	old, written, after := &t.text[0], &t.text[1], &t.text[2]
 	if r.has(bpf.NstraceRecordFlagF_OLD_KNOWN) {

@@ -208,6 +208,28 @@ func testValues(t *testing.T, h *host) {
 			}
 		})
 	})
+	t.Run("a device renamed", func(t *testing.T) {
+		t.Parallel()
+		// Its parameters are registered anew each time, likely where they were, by a
+		// process that writes to them within a moment.
+		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `old=lo; for new in a0 a1 b0 a0 lo; do
+			ip link set $old name $new; old=$new
+			for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/$new/accept_redirects; done; done`})
+		w.each(t, func(t *testing.T, s *stream, events []*event) {
+			var got, want []string
+			for _, e := range only(events, tracer.SysctlWrite) {
+				got = append(got, e.Sysctl.Name)
+			}
+			for _, name := range []string{"a0", "a1", "b0", "a0", "lo"} {
+				for _, family := range []string{"ipv4", "ipv6"} {
+					want = append(want, "net."+family+".conf."+name+".accept_redirects")
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got %v\nwant %v", got, want)
+			}
+		})
+	})
 	t.Run("echo", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c",

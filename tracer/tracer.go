@@ -237,19 +237,9 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 			}
 		}
 		t.ring.SetDeadline(deadline)
-		err := t.ring.ReadInto(&rec)
-		for n := 1; err == nil; n++ {
-			awake, quiet = true, false
-			if err := t.handle(h, rec.RawSample); err != nil {
-				return err
-			}
-			if rec.Remaining == 0 || n == batch {
-				break
-			}
-			err = t.ring.ReadInto(&rec)
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, ringbuf.ErrFlushed) {
-			return fmt.Errorf("read the ring buffer: %w", err)
+		n, err := t.read(h, &rec)
+		if err != nil {
+			return err
 		}
 		if err := t.overdue(h); err != nil {
 			return err
@@ -257,20 +247,46 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		if err := t.idle(h); err != nil {
 			return err
 		}
-		if err == nil || !awake {
+		switch {
+		case n > 0:
+			awake, quiet = true, false
 			continue
-		}
-		if !quiet {
+		case !awake:
+			continue
+		case !quiet:
 			quiet = true
 			continue
 		}
 		// Whoever sends a record from now on wakes this, but one that came
 		// before it was said has not.
-		if err := t.setAsleep(true); err != nil {
-			return err
+		if err := t.loaded.coll.Variables[bpf.NstraceVarAsleep].Set(uint32(1)); err != nil {
+			return fmt.Errorf("ask to be woken: %w", err)
 		}
 		awake = t.ring.AvailableBytes() > 0
 	}
+}
+
+// read waits for a record, until the ring's deadline, and handles it and all that are
+// there behind it, up to batch. It returns how many there were.
+func (t *Tracer) read(h Handler, rec *ringbuf.Record) (n int, err error) {
+	for ; n < batch; n++ {
+		err := t.ring.ReadInto(rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
+			break
+		}
+		if err != nil {
+			return n, fmt.Errorf("read the ring buffer: %w", err)
+		}
+		if err := t.handle(h, rec.RawSample); err != nil {
+			return n, err
+		}
+		if n == 0 {
+			// The ring can have more to read than records, since who wakes this
+			// does it by one that is discarded: not a reason to wait.
+			t.ring.SetDeadline(time.Unix(1, 0))
+		}
+	}
+	return n, nil
 }
 
 // nap is how long Run waits for more after it emptied the ring, before it asks to
@@ -281,17 +297,6 @@ const nap = 2 * time.Millisecond
 // batch is after how many records Run sees to what else is to be done, though
 // there are more.
 const batch = 4096
-
-func (t *Tracer) setAsleep(asleep bool) error {
-	var v uint32
-	if asleep {
-		v = 1
-	}
-	if err := t.loaded.coll.Variables[bpf.NstraceVarAsleep].Set(v); err != nil {
-		return fmt.Errorf("ask to be woken: %w", err)
-	}
-	return nil
-}
 
 // overdue does what is to be done at a time, if it has come.
 func (t *Tracer) overdue(h Handler) error {

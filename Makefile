@@ -69,9 +69,20 @@ test-all: deps lint ## test, and more kernels
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -p 1 -count 1 -v -timeout 180m ./test/...
 
+.PHONY: bench-deps
+bench-deps: ## install what nstrace is compared with (Debian, root)
+	@./test/bench/deps
+
+# BENCHFLAGS='-soak 100000' and the like add flags; go run ./test/bench -h has them.
 .PHONY: bench
-bench: build ## measure what nstrace costs on this machine (root)
-	$(GO) run ./test/bench -nstrace ./nstrace
+bench: build bench-deps ## measure what nstrace costs on this machine (root)
+	$(GO) run ./test/bench -nstrace ./nstrace $(BENCHFLAGS)
+
+KERNEL ?= 6.1
+CPUS   ?= 2
+.PHONY: bench-vm
+bench-vm: build deps bench-deps ## the same on another kernel: KERNEL=6.1 CPUS=2
+	$(GO) run ./test/bench -nstrace ./nstrace -vm $(KERNEL) -cpus $(CPUS) $(BENCHFLAGS)
 
 .PHONY: clean
 clean: ## remove what build made

@@ -1,21 +1,97 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Bench measures what nstrace costs: itself, and what it watches. Workloads run
-// in turns with nothing attached and with each backend that the kernel has, so
-// that a machine whose speed drifts still gives ratios to trust.
+// Bench measures what nstrace costs: itself, what it watches and what it does not,
+// next to two other ways to learn the same.
 //
-//	go run ./test/bench -nstrace ./nstrace
+//	go run ./test/bench                            # all but the soak
+//	go run ./test/bench -parts storm -storm 10s    # how much of a storm of writes it takes
+//	go run ./test/bench -parts soak -soak 100000   # what it keeps after many processes
+//	go run ./test/bench -vm 6.1                    # the same on another kernel, emulated
 //
-// Inside emulation only the ratios mean anything.
+// It takes root. It builds nstrace unless -nstrace names one.
+//
+// # Itself
+//
+// The size of the binary, and the time from the start of the process to its first line
+// of JSON (trace.start): what happens from then on is seen. Memory (VmRSS) and CPU
+// time once it has nothing to do.
+//
+// # Workloads
+//
+// Each workload runs in turns: with nothing attached, then with each subject, then
+// again from the start, -rounds times. A machine whose speed drifts drifts for
+// all of them. In each turn it is a process of its own that warms up and then
+// runs -slices slices, each of which is one value. A slice is compared with the
+// median slice of the same round with nothing attached; printed is the median of
+// these ratios with the smallest and the largest. The first column has the time of
+// one turn with nothing attached, and the spread of that: a subject whose ratio is
+// within it costs less than this machine can show.
+//
+// The subjects are nstrace with each backend that the kernel has; bpftrace, with the
+// best of three scripts that attaches (facts.*.bt), which print who called what
+// and what came of it; and auditd, with rules for the same calls (audit.rules). They
+// are not the same in what they tell: auditd sees that a parameter was opened to be
+// written, not the write, and bpftrace has no values. What could not run is listed
+// with its reason. Below the ratios is what each subject says that it has lost: one
+// that drops what it should report is cheap. nstrace and bpftrace print to a pipe that
+// is read and thrown away, auditd to a file; that and all else which they do in
+// user space takes CPU time from the workload where there are few CPUs.
+//
+// Where the machine counts instructions there is a second table with those of the
+// workload, in kernel and user space. They do not depend on what else goes on.
+//
+// auditd leaves a trace behind: once auditing was on, until the next boot, new
+// processes pass the kernel's audit code at each system call. So in the turns of the
+// others a rule takes new processes out of that, as if it had never been on.
+// The host's own settings are put back at the end; a host that has audit rules or a
+// daemon of its own keeps them, and auditd is left out.
+//
+// # Storm
+//
+// A number of processes, each on a CPU of its own, write a parameter of their own
+// as fast as they can, first with nothing attached and then with nstrace, which
+// writes JSON to /dev/null. All columns after the backend are with nstrace, but
+// for the first:
+//
+//	alone      writes a second with nothing attached: the median of ten parts
+//	traced     the same with nstrace; the ratio, with the smallest and largest of the
+//	           parts, is what a write costs
+//	per write  what one write takes longer, in the writer
+//	seen …     the books of nstrace: seen = written + filtered + lost, and whatever
+//	           else it lists there
+//	CPU        of nstrace's process, for each event that was not lost
+//
+// In a second storm, of a fifth the time, nstrace writes to a pipe, and all that comes is
+// read: "accounted for" compares the writes that were made with those that lines, some
+// of which stand for many (their "count"), and trace.loss tell of. With -storm-values
+// same each write is a repeat of the last, as in a program that has gone wild.
+//
+// # Soak
+//
+// A number of processes live one after the other on each CPU. Each writes a parameter,
+// and some or all are in a UTS namespace that was made for them. What nstrace
+// remembers of the dead has to be bounded: compare its memory before and after.
+//
+// # Emulation
+//
+// Inside a virtual machine without hardware support (-vm) absolute times mean nothing,
+// and the guest's CPUs take turns on one of the host: with more writers each gets
+// slower by itself, and nstrace gets a smaller share of the time to read what they
+// cause, so that a loss there says nothing of a real machine. Compare the ratios, and
+// keep in mind that even these are too large: what a subject does in user space,
+// on a real machine on another CPU, takes its time from the workload there.
 package main
 
 import (
-	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -26,335 +102,262 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A workload does something n times; setup returns it ready to run.
-type workload struct {
-	name  string
-	n     int
-	setup func() (func() error, error)
+// parts are what a run consists of.
+var parts = []string{"itself", "workloads", "storm", "soak"}
+
+// What the command line asks for.
+type config struct {
+	nstrace  string
+	rounds   int
+	slices   int
+	scale    float64
+	subjects names
+	work     names
+	idle     time.Duration
+	json     bool
+	parts    names
+
+	storm        time.Duration
+	stormValues  string
+	stormWriters counts
+
+	soak           int
+	soakNamespaces int
+
+	vm   string
+	cpus int
 }
 
-var workloads = []workload{
-	{"sysctl pwrite", 20000, func() (func() error, error) {
-		fd, err := unix.Open(sysctlFile, unix.O_WRONLY, 0)
-		value := []byte("600\n")
-		return func() error { _, err := unix.Pwrite(fd, value, 0); return err }, err
-	}},
-	{"sysctl open+write+close", 10000, func() (func() error, error) {
-		value := []byte("600\n")
-		return func() error {
-			fd, err := unix.Open(sysctlFile, unix.O_WRONLY, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			_, err = unix.Write(fd, value)
-			return err
-		}, nil
-	}},
-	{"unshare uts", 5000, func() (func() error, error) {
-		return func() error { return unix.Unshare(unix.CLONE_NEWUTS) }, nil
-	}},
-	{"unshare net", 50, func() (func() error, error) {
-		return func() error { return unix.Unshare(unix.CLONE_NEWNET) }, nil
-	}},
-	{"setns uts", 10000, func() (func() error, error) {
-		fd, err := unix.Open("/proc/thread-self/ns/uts", unix.O_RDONLY, 0)
-		return func() error { return unix.Setns(fd, unix.CLONE_NEWUTS) }, err
-	}},
-	{"fork+exec+wait", 200, func() (func() error, error) {
-		return func() error {
-			pid, err := syscall.ForkExec("/bin/true", []string{"true"}, &syscall.ProcAttr{})
-			if err != nil {
-				return err
-			}
-			_, err = syscall.Wait4(pid, nil, 0, nil)
-			return err
-		}, nil
-	}},
-	{"open-for-write+close", 20000, func() (func() error, error) {
-		return func() error {
-			fd, err := unix.Open("/dev/null", unix.O_WRONLY, 0)
-			if err != nil {
-				return err
-			}
-			return unix.Close(fd)
-		}, nil
-	}},
-	{"getpid", 200000, func() (func() error, error) {
-		return func() error { unix.Getpid(); return nil }, nil
-	}},
+// names is a flag with a list of names, of which the beginnings count.
+type names []string
+
+func (n *names) String() string     { return strings.Join(*n, ",") }
+func (n *names) Set(s string) error { *n = strings.Split(s, ","); return nil }
+
+// has says whether name is asked for; an empty list asks for everything.
+func (n names) has(name string) bool {
+	return len(n) == 0 || slices.ContainsFunc(n, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// sysctlFile belongs to the network namespace that each child makes for itself.
-const sysctlFile = "/proc/sys/net/ipv4/tcp_keepalive_time"
+// counts is a flag with a list of numbers.
+type counts []int
 
-var (
-	bin    = flag.String("nstrace", "", "the nstrace to measure")
-	rounds = flag.Int("rounds", 7, "how often each workload runs with each backend")
-	scale  = flag.Float64("scale", 1, "how much of each workload to run; emulation wants 0.05")
-	child  = flag.String("child", "", "run this workload and print ns a turn")
-)
-
-func main() {
-	flag.Parse()
-	err := run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+func (c *counts) String() string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(*c), "[]"), " ", ",")
 }
 
-func run() error {
-	if *child != "" {
-		return runChild(*child)
-	}
-	if *bin == "" {
-		return fmt.Errorf("-nstrace takes the program to measure")
-	}
-	backends, err := offered()
-	if err != nil {
-		return err
-	}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return err
-	}
-	fmt.Printf("Linux %s, %d CPUs, %d rounds, medians\n\n", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), *rounds)
-	if err := itself(); err != nil {
-		return err
-	}
-	times := map[string]map[string][]float64{}
-	for range *rounds {
-		for _, b := range append([]string{"nothing"}, backends...) {
-			if err := round(b, times); err != nil {
-				return err
-			}
+func (c *counts) Set(s string) error {
+	*c = nil
+	for f := range strings.SplitSeq(s, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is no number of writers", f)
 		}
-	}
-	fmt.Printf("\n%-26s %14s", "", "nothing, ns")
-	for _, b := range backends {
-		fmt.Printf("  %22s", b)
-	}
-	fmt.Println()
-	for _, w := range workloads {
-		base := times[w.name]["nothing"]
-		fmt.Printf("%-26s %14.0f", w.name, median(base))
-		for _, b := range backends {
-			var ratios []float64
-			for i, t := range times[w.name][b] {
-				ratios = append(ratios, t/base[i])
-			}
-			fmt.Printf("  %6.2f (%5.2f to %5.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
-		}
-		fmt.Println()
+		*c = append(*c, n)
 	}
 	return nil
 }
 
-// offered returns the backends that this kernel has.
-func offered() ([]string, error) {
-	out, err := exec.Command(*bin, "check", "-o", "json").Output()
-	if err != nil {
-		return nil, fmt.Errorf("nstrace check: %w", err)
-	}
-	var report struct {
-		Capabilities []struct {
-			Name string
-			OK   bool
+func parseFlags() (*config, error) {
+	c := &config{}
+	flag.StringVar(&c.nstrace, "nstrace", "", "the nstrace to measure; built if empty")
+	flag.IntVar(&c.rounds, "rounds", 5, "how often each workload runs with each subject")
+	flag.IntVar(&c.slices, "slices", 5, "how many values a workload gives each time")
+	flag.Float64Var(&c.scale, "scale", 1, "how much of each workload to run; 0.05 in emulation")
+	flag.Var(&c.subjects, "subjects", "only these `subjects`, by the beginnings of their names: nstrace, 'bpftrace kprobe', auditd")
+	flag.Var(&c.work, "workloads", "only these `workloads`, by the beginnings of their names")
+	flag.DurationVar(&c.idle, "idle", 10*time.Second, "how long to look at an idle nstrace")
+	flag.BoolVar(&c.json, "json", false, "print the results as JSON")
+	flag.Var(&c.parts, "parts", "only these `parts`: "+strings.Join(parts, ", "))
+	flag.DurationVar(&c.storm, "storm", 5*time.Second, "how long each storm blows")
+	flag.StringVar(&c.stormValues, "storm-values", "distinct", "whether each write of a storm has a value of its own: distinct or same")
+	flag.Var(&c.stormWriters, "storm-writers", "how `many` processes write at once, a list (default 1, 2, 4 and so on, to the number of CPUs)")
+	flag.IntVar(&c.soak, "soak", 0, "look at nstrace's memory after `N` processes that each write a parameter (default 0: do not)")
+	flag.IntVar(&c.soakNamespaces, "soak-namespaces", 0, "how many of these make a namespace (default all)")
+	flag.StringVar(&c.vm, "vm", "", "run all of this in a virtual machine with this Debian `kernel`, such as 6.1")
+	flag.IntVar(&c.cpus, "cpus", 2, "how many CPUs the virtual machine has")
+	flag.Parse()
+
+	for _, f := range []struct {
+		name   string
+		asked  names
+		exists []string
+	}{
+		{"parts", c.parts, parts}, {"subjects", c.subjects, subjects()}, {"workloads", c.work, workloadNames()},
+	} {
+		for _, name := range f.asked {
+			if !slices.ContainsFunc(f.exists, func(s string) bool { return strings.HasPrefix(s, name) }) {
+				return nil, fmt.Errorf("-%s: there is no %q, but %s", f.name, name, strings.Join(f.exists, ", "))
+			}
 		}
 	}
-	if err := json.Unmarshal(out, &report); err != nil {
-		return nil, err
+	set := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	switch {
+	case flag.NArg() > 0:
+		return nil, fmt.Errorf("what is %q? All there is are flags", flag.Arg(0))
+	case c.rounds < 1 || c.slices < 1 || c.scale <= 0 || c.cpus < 1 || c.idle <= 0:
+		return nil, errors.New("-rounds, -slices, -scale, -idle and -cpus have to be positive")
+	case c.stormValues != "same" && c.stormValues != "distinct":
+		return nil, fmt.Errorf("-storm-values is same or distinct, not %q", c.stormValues)
+	case c.soakNamespaces > c.soak:
+		return nil, errors.New("-soak-namespaces is about the processes of -soak: there can't be more")
+	case set["cpus"] && c.vm == "":
+		return nil, errors.New("-cpus is about the machine of -vm")
 	}
-	var all []string
-	for _, c := range report.Capabilities {
-		if c.OK && (c.Name == "fentry" || c.Name == "kprobe") {
-			all = append(all, c.Name)
+	if c.soakNamespaces == 0 {
+		c.soakNamespaces = c.soak
+	}
+	if c.vm != "" {
+		// An emulated processor takes ten to a hundred times as long.
+		for name, value := range map[string]string{"scale": "0.05", "rounds": "3", "slices": "3"} {
+			if !set[name] {
+				if err := flag.Set(name, value); err != nil {
+					return nil, err
+				}
+			}
 		}
 	}
-	return append(all, "tracepoint"), nil
+	return c, nil
 }
 
-// tracing is a running nstrace, ready for events.
-type tracing struct {
-	cmd   *exec.Cmd
-	ready time.Duration // from its start
+// A process that is started here is to end with this one (see command), and the kernel
+// takes the thread that started it for this one: it has to be one that stays.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == childArg {
+		if err := runChild(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	status, err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		status = 1
+	}
+	os.Exit(status)
 }
 
-func trace(backend string) (*tracing, error) {
-	cmd := exec.Command(*bin, "-o", "json", "--backend", backend)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stderr = os.Stderr
-	begin := time.Now()
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	in := bufio.NewReaderSize(pipe, 1<<20)
-	if _, err := in.ReadString('\n'); err != nil { // trace.start
-		return nil, fmt.Errorf("nstrace --backend %s: %w", backend, err)
-	}
-	t := &tracing{cmd: cmd, ready: time.Since(begin)}
-	go func() { _, _ = in.WriteTo(nowhere{}) }()
-	return t, nil
-}
-
-type nowhere struct{}
-
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
-
-func (t *tracing) stop() error {
-	if err := t.cmd.Process.Signal(os.Interrupt); err != nil {
-		return err
-	}
-	return t.cmd.Wait()
-}
-
-// settled waits until nstrace has nothing left to do, that is until it uses no
-// CPU time for a while.
-func (t *tracing) settled() error {
-	for {
-		before, err := cpu(t.cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		time.Sleep(200 * time.Millisecond)
-		after, err := cpu(t.cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		if after-before <= 10*time.Millisecond {
-			return nil
-		}
-	}
-}
-
-// itself measures nstrace alone.
-func itself() error {
-	st, err := os.Stat(*bin)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("binary                     %8.1f MiB\n", float64(st.Size())/(1<<20))
-	var ready []float64
-	for range *rounds {
-		t, err := trace("auto")
-		if err != nil {
-			return err
-		}
-		ready = append(ready, float64(t.ready.Milliseconds()))
-		if err := t.stop(); err != nil {
-			return err
-		}
-	}
-	fmt.Printf("start to first event       %8.0f ms\n", median(ready))
-	t, err := trace("auto")
-	if err != nil {
-		return err
-	}
-	pid := t.cmd.Process.Pid
-	before, err := cpu(pid)
-	if err != nil {
-		return err
-	}
-	const idle = 10 * time.Second // long enough for a hundredth of a percent in ticks
-	time.Sleep(idle)
-	after, err := cpu(pid)
-	if err != nil {
-		return err
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return err
-	}
-	for _, line := range strings.Split(string(status), "\n") {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kib, _ := strconv.Atoi(f[1])
-			fmt.Printf("resident memory at idle    %8.1f MiB\n", float64(kib)/1024)
-		}
-	}
-	fmt.Printf("CPU at idle                %8.2f %%\n", 100*(after-before).Seconds()/idle.Seconds())
-	return t.stop()
-}
-
-// cpu is the time that a process has used.
-func cpu(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func run() (int, error) {
+	c, err := parseFlags()
 	if err != nil {
 		return 0, err
 	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	user, _ := strconv.Atoi(f[11])
-	sys, _ := strconv.Atoi(f[12])
-	return time.Duration(user+sys) * time.Second / 100, nil
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer cancel()
+	context.AfterFunc(ctx, cancel) // a second signal ends this at once
+	scratch, err := os.MkdirTemp("", "nstrace-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(scratch)
+	if c.nstrace == "" {
+		c.nstrace = filepath.Join(scratch, "nstrace")
+		if err := goBuild(ctx, c.nstrace, "github.com/nstrace/nstrace/cmd/nstrace"); err != nil {
+			return 0, err
+		}
+	}
+	if c.vm != "" {
+		return inGuest(ctx, c, scratch)
+	}
+	if os.Geteuid() != 0 {
+		return 0, errors.New("the benchmark traces the kernel: run it as root")
+	}
+	b := &bench{config: c, scratch: scratch}
+	err = b.run(ctx)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	return 0, err
 }
 
-// round runs each workload once, in a process of its own.
-func round(backend string, times map[string]map[string][]float64) error {
-	settled := func() error { return nil }
-	if backend != "nothing" {
-		t, err := trace(backend)
-		if err != nil {
-			return err
-		}
-		defer t.stop()
-		settled = t.settled
-	}
-	for _, w := range workloads {
-		// What the last workload left in the ring is not this one's cost.
-		if err := settled(); err != nil {
-			return err
-		}
-		out, err := exec.Command("/proc/self/exe", "-child", w.name, "-scale", fmt.Sprint(*scale)).Output()
-		if err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
-		}
-		ns, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
-		if err != nil {
-			return err
-		}
-		if times[w.name] == nil {
-			times[w.name] = map[string][]float64{}
-		}
-		times[w.name][backend] = append(times[w.name][backend], ns)
+// goBuild builds a program of this module as make build does.
+func goBuild(ctx context.Context, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, text)
 	}
 	return nil
 }
 
-func runChild(name string) error {
-	i := slices.IndexFunc(workloads, func(w workload) bool { return w.name == name })
-	if i < 0 {
-		return fmt.Errorf("no workload %q", name)
+// bench is one run.
+type bench struct {
+	*config
+	scratch string // for everything that has to be a file
+	report  report
+}
+
+func (b *bench) run(ctx context.Context) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("uname: %w", err)
 	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
+	b.report = report{
+		Kernel: unix.ByteSliceToString(u.Release[:]), CPUs: runtime.NumCPU(),
+		Rounds: b.rounds, Slices: b.slices, Scale: b.scale,
 	}
-	w := workloads[i]
-	w.n = max(1, int(float64(w.n)**scale))
-	f, err := w.setup()
+	show := func(section func(*report) string) {
+		if !b.json {
+			fmt.Print(section(&b.report))
+		}
+	}
+	show((*report).heading)
+	backends, err := b.backends()
 	if err != nil {
 		return err
 	}
-	for range w.n/10 + 1 { // warm
-		if err := f(); err != nil {
+	if b.parts.has("itself") {
+		if err := b.runItself(ctx); err != nil {
 			return err
 		}
+		show((*report).itselfTable)
 	}
-	begin := time.Now()
-	for range w.n {
-		if err := f(); err != nil {
+	if b.parts.has("workloads") {
+		if err := b.runWorkloads(ctx, backends); err != nil {
 			return err
 		}
+		show((*report).workloadTable)
 	}
-	fmt.Println(float64(time.Since(begin).Nanoseconds()) / float64(w.n))
+	if b.parts.has("storm") && b.storm > 0 {
+		if err := b.runStorm(ctx, backends); err != nil {
+			return err
+		}
+		show((*report).stormTable)
+	}
+	if b.parts.has("soak") && b.soak > 0 {
+		if err := b.runSoak(ctx); err != nil {
+			return err
+		}
+		show((*report).soakTable)
+	}
+	show((*report).footnotes)
+	if b.json {
+		return json.NewEncoder(os.Stdout).Encode(&b.report)
+	}
 	return nil
 }
 
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
+// progress says what takes so long.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+}
+
+// noteOthers looks for what others have attached, where nothing of this run is.
+func (b *bench) noteOthers() error {
+	others := []string{"nstrace", "bpftrace", "auditd"}
+	pids, err := processes(func(comm string) bool { return slices.Contains(others, comm) })
+	if err == nil && len(pids) > 0 && !b.report.NotAlone {
+		b.report.NotAlone = true
+		progress("others trace this host: processes %v", pids)
+	}
+	return err
+}
+
+// leave notes that something is not measured, and why.
+func (b *bench) leave(what, why string) {
+	b.report.LeftOut = append(b.report.LeftOut, leftOut{what, why})
 }

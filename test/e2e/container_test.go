@@ -21,13 +21,7 @@ func testContainer(t *testing.T, h *host) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	busybox, err := os.ReadFile("/usr/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(bin, "busybox"), busybox, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	output(t, "cp", "/usr/bin/busybox", bin)
 	output(t, "runc", "spec", "--bundle", bundle)
 	file := filepath.Join(bundle, "config.json")
 	var config map[string]any

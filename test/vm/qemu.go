@@ -51,6 +51,7 @@ type Guest struct {
 	Root   *Root // as made by NewGuestRoot, with what the program needs
 	Job    wire.Job
 	Memory int // MiB; 2048 if zero
+	CPUs   int // 2 if zero
 
 	// Limit bounds all boots and the run together, and BootLimit what comes before the
 	// program's start in each boot. Zero means ten minutes and one and a half.
@@ -173,12 +174,15 @@ func (g *Guest) Start(ctx context.Context) (*Result, error) {
 const commandLine = "console=ttyS0 panic=-1 oops=panic reboot=t mitigations=off net.ifnames=0"
 
 func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
-	bootLimit, memory := g.BootLimit, g.Memory
+	bootLimit, memory, cpus := g.BootLimit, g.Memory, g.CPUs
 	if bootLimit == 0 {
 		bootLimit = 90 * time.Second
 	}
 	if memory == 0 {
 		memory = 2048
+	}
+	if cpus == 0 {
+		cpus = 2
 	}
 	errBoot := fmt.Errorf("the guest was not up after %v", bootLimit)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -208,12 +212,12 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 		"-nodefaults", "-no-user-config", "-display", "none",
 		// Never KVM: this runs inside virtual machines that offer it and can't keep the
 		// promise, and results should not depend on the host's processor. One thread
-		// for both processors, because with one each QEMU can go on executing code
+		// for all processors, because with one each QEMU can go on executing code
 		// that the other processor has just replaced: a kernel that patches itself, as
 		// attaching a probe makes it do, then dies of a breakpoint that is long gone
 		// ("Oops: int3"). That way is not slower either.
 		"-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "qemu64,+rdrand",
-		"-smp", "2", "-m", fmt.Sprint(memory), "-no-reboot",
+		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory), "-no-reboot",
 		"-kernel", g.Kernel.Image, "-initrd", "/dev/fd/5", "-append", commandLine,
 		"-chardev", "file,id=console,path=/dev/fd/3", "-serial", "chardev:console",
 		"-chardev", "file,id=frames,path=/dev/fd/4", "-serial", "chardev:frames",

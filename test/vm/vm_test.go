@@ -33,10 +33,9 @@ const (
 	guestTracer = "/usr/bin/nstrace"
 )
 
-// maxGuests is how many machines run at once. Each has two emulated processors,
-// which on two real ones leaves nothing for another: its tasks would be
-// preempted wherever they are, for long.
-const maxGuests = 1
+// maxGuests is how many machines run at once. Each takes one of the host's
+// processors, see Guest.boot.
+const maxGuests = 2
 
 // TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in a
 // machine of its own, and reports them as subtests: TestKernel/6.1/TestName/sub.

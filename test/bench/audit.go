@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+//go:embed audit.rules
+var auditRules []byte
+
+// auditKey is what the rules of audit.rules are marked with, and restUser what the
+// rule for the others is, which takes no key: a user that there is not. Rules
+// that have either are of a run that was killed.
+const (
+	auditKey = "key=nstrace-bench"
+	restUser = "uid!=2000000001"
+)
+
+// auditConf is Debian's auditd.conf, with everything in a folder that goes away
+// and nothing done about a full disk.
+const auditConf = `local_events = yes
+write_logs = yes
+log_file = %[1]s/audit.log
+log_format = ENRICHED
+flush = INCREMENTAL_ASYNC
+freq = 50
+max_log_file = 8
+num_logs = 5
+max_log_file_action = ROTATE
+priority_boost = 4
+space_left = 75
+space_left_action = IGNORE
+admin_space_left = 50
+admin_space_left_action = IGNORE
+disk_full_action = IGNORE
+disk_error_action = IGNORE
+plugin_dir = %[1]s/plugins
+end_of_event_timeout = 2
+`
+
+// audit is the subject auditd, and what has to be done to the kernel's audit for
+// it and for the others.
+type audit struct {
+	daemon, ctl, dir string
+	before           map[string]int // auditctl -s
+	rules            []string       // auditctl -l
+	lost             uint64
+}
+
+// neverRule is one that some distributions have by default, as auditctl lists it. It
+// takes new processes out of auditing altogether.
+const neverRule = "-a never,task"
+
+// openAudit prepares this host for auditd, or says why it can't be.
+func openAudit(scratch string) (_ *audit, why string, err error) {
+	a := &audit{dir: filepath.Join(scratch, "audit")}
+	if a.daemon, err = look("auditd"); err != nil {
+		return nil, "not installed", nil
+	}
+	if a.ctl, err = look("auditctl"); err != nil {
+		return nil, "not installed: there is no auditctl", nil
+	}
+	if a.before, err = a.status(); err != nil {
+		return nil, "the kernel's audit can't be used: " + reason(err), nil
+	}
+	switch {
+	case a.before["pid"] != 0:
+		return nil, "this host is audited: another daemon has the kernel's audit", nil
+	case a.before["enabled"] == 2:
+		return nil, "this host's audit rules are locked", nil
+	}
+	out, err := a.run("-l")
+	if err != nil {
+		return nil, "the kernel's audit can't be used: " + reason(err), nil
+	}
+	for line := range strings.Lines(out) {
+		switch line = strings.TrimSpace(line); {
+		case line == neverRule:
+			a.rules = append(a.rules, line)
+		case line == "No rules" || line == "" || strings.Contains(line, auditKey) || strings.Contains(line, restUser):
+		default:
+			return nil, "this host has audit rules of its own", nil
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(a.dir, "plugins"), 0o700); err != nil {
+		return nil, "", err
+	}
+	if err := os.WriteFile(filepath.Join(a.dir, "auditd.conf"), fmt.Appendf(nil, auditConf, a.dir), 0o640); err != nil {
+		return nil, "", err
+	}
+	if err := os.WriteFile(filepath.Join(a.dir, "audit.rules"), auditRules, 0o640); err != nil {
+		return nil, "", err
+	}
+	if err := a.rest(); err != nil {
+		return nil, "", errors.Join(err, a.restore())
+	}
+	return a, "", nil
+}
+
+func (a *audit) run(args ...string) (string, error) {
+	out, err := runCommand(command(a.ctl, args...))
+	if err != nil {
+		return "", fmt.Errorf("auditctl %s: %w", strings.Join(args, " "), err)
+	}
+	return string(out), nil
+}
+
+// status is what auditctl -s says, in numbers.
+func (a *audit) status() (map[string]int, error) {
+	out, err := a.run("-s")
+	if err != nil {
+		return nil, err
+	}
+	status := map[string]int{}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if n, err := strconv.Atoi(value); err == nil {
+			status[name] = n
+		}
+	}
+	if _, ok := status["enabled"]; !ok {
+		return nil, fmt.Errorf("auditctl -s: %q", out)
+	}
+	return status, nil
+}
+
+// rest is how it is while others are measured.
+func (a *audit) rest() error {
+	_, err := a.run("-D")
+	_, err2 := a.run("-a", "never,task", "-F", restUser)
+	_, err3 := a.run("-e", strconv.Itoa(a.before["enabled"]))
+	return errors.Join(err, err2, err3)
+}
+
+// restore leaves the kernel's audit as it was found.
+func (a *audit) restore() error {
+	var errs []error
+	do := func(args ...string) {
+		_, err := a.run(args...)
+		errs = append(errs, err)
+	}
+	do("-D")
+	for _, rule := range a.rules {
+		do(strings.Fields(rule)...)
+	}
+	do("-e", strconv.Itoa(a.before["enabled"]))
+	do("-f", strconv.Itoa(a.before["failure"]))
+	do("-b", strconv.Itoa(a.before["backlog_limit"]))
+	if wait, ok := a.before["backlog_wait_time"]; ok {
+		do("--backlog_wait_time", strconv.Itoa(wait))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *audit) name() string   { return "auditd" }
+func (a *audit) optional() bool { return true }
+func (a *audit) books() (books, bool) {
+	return books{Subject: a.name(), Lost: a.lost, Unit: "records"}, true
+}
+
+// auditing is a running auditd.
+type auditing struct {
+	*tool
+	audit *audit
+	lost  int // before it was started
+}
+
+func (a *audit) start(ctx context.Context) (running, error) {
+	status, err := a.status()
+	if err != nil {
+		return nil, err
+	}
+	t, err := startTool(command(a.daemon, "-n", "-c", a.dir), syscall.SIGTERM)
+	if err != nil {
+		return nil, err
+	}
+	r := &auditing{t, a, status["lost"]}
+	// For a while it ignores all signals. Nobody can end it before, so that this
+	// is waited for even if all is to end.
+	err = t.await(context.WithoutCancel(ctx), "auditing", func() (bool, error) {
+		if catches, err := t.catches(syscall.SIGTERM); !catches {
+			return false, err
+		}
+		s, err := a.status()
+		return err == nil && s["pid"] == t.cmd.Process.Pid, err
+	})
+	if err == nil {
+		_, err = a.run("-D")
+	}
+	if err == nil {
+		_, err = a.run("-R", filepath.Join(a.dir, "audit.rules"))
+	}
+	if err != nil {
+		return nil, errors.Join(err, abandon(t), a.rest())
+	}
+	return r, nil
+}
+
+func (r *auditing) settled(ctx context.Context) error {
+	if err := r.await(ctx, "done with the backlog", func() (bool, error) {
+		s, err := r.audit.status()
+		return s["backlog"] == 0, err
+	}); err != nil {
+		return err
+	}
+	return r.tool.settled(ctx)
+}
+
+func (r *auditing) stop() error {
+	s, err := r.audit.status()
+	if err == nil {
+		r.audit.lost += uint64(s["lost"] - r.lost)
+	}
+	return errors.Join(err, r.tool.stop(), r.audit.rest())
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nstrace/nstrace/test/vm"
+	"github.com/nstrace/nstrace/test/vm/wire"
+)
+
+// inGuest runs this program, with the flags it was given, in a virtual machine.
+func inGuest(ctx context.Context, c *config, scratch string) (int, error) {
+	kernels := vm.Kernels{Log: progress}
+	kernel, err := kernels.Get(ctx, c.vm)
+	if err != nil {
+		return 0, err
+	}
+	self := filepath.Join(scratch, "bench") // linked to nothing that a guest may lack
+	if err := goBuild(ctx, self, "github.com/nstrace/nstrace/test/bench"); err != nil {
+		return 0, err
+	}
+	root, err := vm.NewGuestRoot(ctx, ".", kernel)
+	if err != nil {
+		return 0, err
+	}
+	root.AddProgram(self, "/usr/bin/bench")
+	root.AddProgram(c.nstrace, "/usr/bin/nstrace")
+	for _, p := range []struct{ name, to string }{
+		{"bpftrace", "/usr/bin/bpftrace"}, {"auditd", "/usr/sbin/auditd"}, {"auditctl", "/usr/sbin/auditctl"},
+	} {
+		// What is missing here is missing there, where it is reported.
+		if path, err := look(p.name); err == nil {
+			root.AddProgram(path, p.to)
+		}
+	}
+	args := []string{"bench", "-nstrace=/usr/bin/nstrace"}
+	flag.Visit(func(f *flag.Flag) {
+		if !slices.Contains([]string{"nstrace", "vm", "cpus"}, f.Name) {
+			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
+		}
+	})
+	guest := vm.Guest{
+		Kernel: kernel,
+		Root:   root,
+		Job:    wire.Job{Args: args},
+		CPUs:   c.cpus,
+		Memory: 3072, // bpftrace is large, and is there twice while the guest comes up
+		Limit:  3 * time.Hour,
+		Stdout: os.Stdout,
+		Stderr: os.Stderr,
+		Log:    progress,
+	}
+	result, err := guest.Start(ctx)
+	if err != nil {
+		var ge *vm.GuestError
+		if errors.As(err, &ge) && !ge.Init && ctx.Err() == nil {
+			os.Stderr.Write(ge.Console)
+		}
+		return 0, err
+	}
+	return result.Code, nil
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// itself is what nstrace takes when nothing happens.
+type itself struct {
+	Binary  float64 `json:"binary_mib"`
+	Start   spread  `json:"start_ms"` // to its first event
+	RSS     float64 `json:"rss_mib"`
+	IdleCPU float64 `json:"idle_cpu_percent"`
+}
+
+func (b *bench) runItself(ctx context.Context) error {
+	st, err := os.Stat(b.nstrace)
+	if err != nil {
+		return err
+	}
+	i := &itself{Binary: float64(st.Size()) / (1 << 20)}
+	n := &nstrace{bin: b.nstrace, backend: "auto"}
+	progress("nstrace itself")
+	var ready []float64
+	for range b.rounds {
+		t, took, err := n.piped(ctx, func([]byte) {})
+		if err != nil {
+			return err
+		}
+		ready = append(ready, float64(took.Microseconds())/1000)
+		if err := t.stop(); err != nil {
+			return err
+		}
+	}
+	i.Start = summarize(ready)
+	t, _, err := n.piped(ctx, func([]byte) {})
+	if err != nil {
+		return err
+	}
+	err = errors.Join(b.lookAtIdle(ctx, t, i), t.stop())
+	b.report.Itself = i
+	return err
+}
+
+func (b *bench) lookAtIdle(ctx context.Context, t *tracing, i *itself) error {
+	if err := t.settled(ctx); err != nil {
+		return err
+	}
+	pid := t.cmd.Process.Pid
+	begin := time.Now()
+	before, err := cpuTime(pid)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(b.idle):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	after, err := cpuTime(pid)
+	if err != nil {
+		return err
+	}
+	i.IdleCPU = 100 * (after - before).Seconds() / time.Since(begin).Seconds()
+	i.RSS, err = memory(pid, "VmRSS")
+	return err
+}
+
+// soak is what nstrace takes after it has seen many processes and namespaces.
+type soak struct {
+	Processes   int               `json:"processes"`
+	Namespaces  int               `json:"namespaces"`
+	Seconds     float64           `json:"seconds"`
+	Before      float64           `json:"rss_before_mib"`
+	After       float64           `json:"rss_after_mib"`
+	Peak        float64           `json:"rss_peak_mib"`
+	CPUPerEvent float64           `json:"cpu_us_per_event"`
+	Books       map[string]uint64 `json:"books"`
+}
+
+func (b *bench) runSoak(ctx context.Context) error {
+	progress("soak of %d processes", b.soak)
+	n := &nstrace{bin: b.nstrace, backend: "auto"}
+	var all []*job
+	cpus := min(runtime.NumCPU(), b.soak)
+	for i := range cpus {
+		// As many for each as can be, and one more for some.
+		share := func(n int) int { return n*(i+1)/cpus - n*i/cpus }
+		all = append(all, &job{Do: "soak", Processes: share(b.soak), Namespaces: share(b.soakNamespaces)})
+	}
+	t, err := n.discarding(ctx)
+	if err != nil {
+		return err
+	}
+	r := &soak{Processes: b.soak, Namespaces: b.soakNamespaces}
+	used, err := r.watch(ctx, t, all)
+	books, stopErr := t.close()
+	if err := errors.Join(err, stopErr); err != nil {
+		return fmt.Errorf("soak: %w", err)
+	}
+	r.Books = books
+	if told := books["seen"] - books["lost"]; told > 0 {
+		r.CPUPerEvent = float64(used.Nanoseconds()) / 1000 / float64(told)
+	}
+	b.report.Soak = r
+	return nil
+}
+
+// watch runs the jobs under t and returns the CPU time that t has used for them.
+func (r *soak) watch(ctx context.Context, t *tracing, all []*job) (used time.Duration, err error) {
+	g, err := gather(all)
+	if err != nil {
+		return 0, err
+	}
+	defer g.disband()
+	if err := t.settled(ctx); err != nil {
+		return 0, err
+	}
+	pid := t.cmd.Process.Pid
+	if r.Before, err = memory(pid, "VmRSS"); err != nil {
+		return 0, err
+	}
+	before, err := cpuTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if err := g.work(ctx, func([]byte) error { return nil }); err != nil {
+		return 0, err
+	}
+	r.Seconds = time.Since(begin).Seconds()
+	if err := t.settled(ctx); err != nil {
+		return 0, err
+	}
+	after, err := cpuTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	if r.After, err = memory(pid, "VmRSS"); err != nil {
+		return 0, err
+	}
+	r.Peak, err = memory(pid, "VmHWM")
+	return after - before, err
+}
+
+// hostname is the parameter that the soak's processes write: a namespace for it
+// is the cheapest of all.
+var hostname = [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'y', 's', '/', 'k', 'e', 'r', 'n', 'e', 'l', '/',
+	'h', 'o', 's', 't', 'n', 'a', 'm', 'e', 0}
+
+// soak makes processes, one after the other.
+func (j *job) soak() (any, error) {
+	// Not the host's name.
+	if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
+		return nil, fmt.Errorf("unshare uts: %w", err)
+	}
+	if err := atGate(); err != nil {
+		return nil, err
+	}
+	for i := range j.Processes {
+		flags := uintptr(unix.SIGCHLD)
+		if (i+1)*j.Namespaces/j.Processes > i*j.Namespaces/j.Processes {
+			flags |= unix.CLONE_NEWUTS
+		}
+		pid, errno := forkWriter(flags)
+		if errno != 0 {
+			return nil, fmt.Errorf("clone: %w", errno)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
+			return nil, fmt.Errorf("wait: %w", err)
+		}
+		if status.ExitStatus() != 0 {
+			return nil, fmt.Errorf("the process could not write its hostname: %w", unix.Errno(status.ExitStatus()))
+		}
+	}
+	return nil, nil
+}

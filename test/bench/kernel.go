@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// instructions counts the instructions of this thread and of what descends from it.
+type instructions int // a file descriptor
+
+func openInstructions() (instructions, error) {
+	attr := unix.PerfEventAttr{
+		Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_INSTRUCTIONS,
+		Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Bits: unix.PerfBitInherit,
+	}
+	fd, err := unix.PerfEventOpen(&attr, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	switch {
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP):
+		return 0, errors.New("this machine does not count them")
+	case err != nil:
+		return 0, fmt.Errorf("perf_event_open: %w", err)
+	}
+	return instructions(fd), nil
+}
+
+func (i instructions) read() (uint64, error) {
+	var buf [8]byte
+	if n, err := unix.Read(int(i), buf[:]); err != nil || n != len(buf) {
+		return 0, fmt.Errorf("read the instruction counter: %d bytes, %w", n, err)
+	}
+	return binary.NativeEndian.Uint64(buf[:]), nil
+}
+
+// rawIO is read(2) or write(2) of which the Go runtime knows nothing.
+func rawIO(call uintptr, fd int, buf []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
+	return int(n), errno
+}
+
+// cpuTime is the time that a process has used, with all its threads.
+func cpuTime(pid int) (time.Duration, error) {
+	// clock_getcpuclockid(3): CPUCLOCK_SCHED of a process.
+	clock := int32(^pid<<3 | 2)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// workersRest waits until the kernel's workers are done with what the last workload has
+// left to them: above all, it is they who take network namespaces apart. The host may
+// have other work for them, so it does not wait for long.
+func workersRest(ctx context.Context) error {
+	const window = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Second, errBusy)
+	defer cancel()
+	last, at := map[int]time.Duration{}, time.Time{}
+	for {
+		now, used := map[int]time.Duration{}, time.Duration(0)
+		pids, err := workers()
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			t, err := cpuTime(pid)
+			if err != nil {
+				continue // they come and go
+			}
+			now[pid] = t
+			if before, ok := last[pid]; ok {
+				used += t - before
+			}
+		}
+		if !at.IsZero() && used <= time.Since(at)/20 {
+			return nil
+		}
+		last, at = now, time.Now()
+		select {
+		case <-ctx.Done():
+			if context.Cause(ctx) == errBusy {
+				return nil
+			}
+			return ctx.Err()
+		case <-time.After(window):
+		}
+	}
+}
+
+var errBusy = errors.New("the kernel's workers are busy")
+
+// workers returns the process ids of the kernel's workers.
+func workers() ([]int, error) {
+	return processes(func(comm string) bool { return strings.HasPrefix(comm, "kworker/") })
+}
+
+// processes returns the ids of those whose command name is wanted.
+func processes(wanted func(comm string) bool) ([]int, error) {
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range all {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		comm, err := os.ReadFile("/proc/" + e.Name() + "/comm")
+		if err == nil && wanted(strings.TrimSpace(string(comm))) { // some have ended meanwhile
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// statusField is a field of /proc/PID/status.
+func statusField(pid int, name string) (string, error) {
+	file := fmt.Sprintf("/proc/%d/status", pid)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no %s", file, name)
+}
+
+// memory is a field of /proc/PID/status in MiB.
+func memory(pid int, field string) (float64, error) {
+	value, err := statusField(pid, field)
+	if err != nil {
+		return 0, err
+	}
+	kib, err := strconv.Atoi(strings.TrimSuffix(value, " kB"))
+	return float64(kib) / 1024, err
+}
+
+// forkWriter makes a process that writes a hostname and exits, with an errno for its
+// status. After fork(2) of a program with threads a child can call nothing that
+// needs the others, which in Go is almost everything: hence bare system calls on
+// memory that is there, and no stack to grow.
+//
+//go:norace
+//go:nosplit
+func forkWriter(flags uintptr) (pid int, errno unix.Errno) {
+	r, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	if errno != 0 || r != 0 {
+		return int(r), errno
+	}
+	dir := unix.AT_FDCWD
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&hostname[0])), unix.O_WRONLY, 0, 0, 0)
+	if errno == 0 {
+		_, _, errno = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&hostname[0])), 1)
+	}
+	for {
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
+	}
+}

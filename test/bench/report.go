@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// report is all that a run found. It is what -json prints.
+type report struct {
+	Kernel string  `json:"kernel"`
+	CPUs   int     `json:"cpus"`
+	Rounds int     `json:"rounds"`
+	Slices int     `json:"slices"`
+	Scale  float64 `json:"scale"`
+
+	Itself       *itself    `json:"itself,omitempty"`
+	Subjects     []string   `json:"subjects,omitempty"` // but for nothing
+	Workloads    []row      `json:"workloads,omitempty"`
+	Instructions string     `json:"instructions,omitempty"` // why they were not counted
+	Books        []books    `json:"books,omitempty"`
+	Storm        []stormRow `json:"storm,omitempty"`
+	Soak         *soak      `json:"soak,omitempty"`
+	LeftOut      []leftOut  `json:"left_out,omitempty"`
+	NotAlone     bool       `json:"not_alone,omitempty"` // others traced this host as well
+}
+
+type leftOut struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
+// row is a workload's line in the tables.
+type row struct {
+	Workload     string            `json:"workload"`
+	NS           spread            `json:"ns"`           // of one turn, with nothing attached
+	Ratios       map[string]spread `json:"ratios"`       // by subject; nothing's is about itself
+	Count        spread            `json:"instructions"` // of one turn, with nothing attached
+	Instructions map[string]spread `json:"instruction_ratios,omitempty"`
+}
+
+// books is what a subject says of its own completeness, over all turns.
+type books struct {
+	Subject string `json:"subject"`
+	Lost    uint64 `json:"lost"`
+	Of      uint64 `json:"of,omitempty"` // 0: it does not say
+	Unit    string `json:"unit"`
+}
+
+// spread sums up a number of values.
+type spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+func summarize(v []float64) spread {
+	if len(v) == 0 {
+		return spread{}
+	}
+	return spread{median(v), slices.Min(v), slices.Max(v)}
+}
+
+func (s spread) String() string {
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", s.Median, s.Min, s.Max)
+}
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+func (r *report) heading() string {
+	return fmt.Sprintf("Linux %s, %s\n", r.Kernel, plural(r.CPUs, "CPU"))
+}
+
+func (r *report) itselfTable() string {
+	i := r.Itself
+	return "\n" + table(func(line func(...any)) {
+		line("binary", fmt.Sprintf("%.1f MiB", i.Binary))
+		line("start to first event", fmt.Sprintf("%.0f ms (%.0f to %.0f)", i.Start.Median, i.Start.Min, i.Start.Max))
+		line("resident memory at idle", fmt.Sprintf("%.1f MiB", i.RSS))
+		line("CPU at idle", fmt.Sprintf("%.3f %%", i.IdleCPU))
+	})
+}
+
+func (r *report) workloadTable() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nTime of one turn: %s of %s each, scale %g; medians, smallest and largest; ratios to nothing attached.\n\n",
+		plural(r.Rounds, "round"), plural(r.Slices, "slice"), r.Scale)
+	b.WriteString(table(func(line func(...any)) {
+		heads := []any{"", "nothing, ns", ""}
+		for _, s := range r.Subjects {
+			heads = append(heads, s)
+		}
+		line(heads...)
+		for _, w := range r.Workloads {
+			own := w.Ratios[nothing]
+			cells := []any{w.Workload, number(w.NS.Median), fmt.Sprintf("(%.2f to %.2f)", own.Min, own.Max)}
+			for _, s := range r.Subjects {
+				cells = append(cells, w.Ratios[s])
+			}
+			line(cells...)
+		}
+	}))
+	b.WriteString("\n")
+	if r.Instructions != "" {
+		fmt.Fprintf(&b, "Instructions: not available: %s.\n", r.Instructions)
+	} else {
+		fmt.Fprintf(&b, "Instructions of one turn, kernel and user space; ratios to nothing attached.\n\n")
+		b.WriteString(table(func(line func(...any)) {
+			heads := []any{"", "nothing"}
+			for _, s := range r.Subjects {
+				heads = append(heads, s)
+			}
+			line(heads...)
+			for _, w := range r.Workloads {
+				cells := []any{w.Workload, number(w.Count.Median)}
+				for _, s := range r.Subjects {
+					cells = append(cells, w.Instructions[s])
+				}
+				line(cells...)
+			}
+		}))
+		b.WriteString("\n")
+	}
+	for _, k := range r.Books {
+		if k.Of > 0 {
+			fmt.Fprintf(&b, "Lost by %s, as it says: %d of %d %s (%.2f %%).\n", k.Subject, k.Lost, k.Of, k.Unit, 100*float64(k.Lost)/float64(k.Of))
+		} else {
+			fmt.Fprintf(&b, "Lost by %s, as it says: %d %s.\n", k.Subject, k.Lost, k.Unit)
+		}
+	}
+	return b.String()
+}
+
+func (r *report) stormTable() string {
+	if len(r.Storm) == 0 {
+		return ""
+	}
+	// nstrace may list more in its books than what it always has.
+	words := []string{"seen", "written", "filtered", "lost"}
+	for _, s := range r.Storm {
+		for w := range s.Books {
+			if !slices.Contains(words, w) && w != "events" && w != "event" {
+				words = append(words, w)
+			}
+		}
+	}
+	first := r.Storm[0]
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nStorm: %.1f s of writes to a parameter, %s values, JSON to /dev/null.\n\n", first.Seconds, first.Values)
+	b.WriteString(table(func(line func(...any)) {
+		heads := []any{"writers", "backend", "alone/s", "traced/s", "ratio", "per write", "writes"}
+		for _, w := range words {
+			heads = append(heads, w)
+		}
+		line(append(heads, "lost %", "CPU/event", "accounted for")...)
+		for _, s := range r.Storm {
+			cells := []any{s.Writers, s.Backend, number(s.Alone.Median), number(s.Traced.Median),
+				spread{s.Alone.Median / s.Traced.Median, s.Alone.Median / s.Traced.Max, s.Alone.Median / s.Traced.Min},
+				fmt.Sprintf("+%.2f µs", s.PerWrite), s.Writes}
+			for _, w := range words {
+				cells = append(cells, s.Books[w])
+			}
+			line(append(cells, fmt.Sprintf("%.1f", s.LostPercent), fmt.Sprintf("%.2f µs", s.CPUPerEvent),
+				s.Counted.String())...)
+		}
+	}))
+	return b.String()
+}
+
+func (r *report) soakTable() string {
+	s := r.Soak
+	return fmt.Sprintf("\nSoak: %d processes, each with a write to a parameter, %d with a namespace of its own, in %.1f s.\n\n",
+		s.Processes, s.Namespaces, s.Seconds) +
+		table(func(line func(...any)) {
+			line("resident memory before", fmt.Sprintf("%.1f MiB", s.Before))
+			line("resident memory after", fmt.Sprintf("%.1f MiB", s.After))
+			line("resident memory at most", fmt.Sprintf("%.1f MiB", s.Peak))
+			for _, w := range []string{"seen", "lost"} {
+				line(w, s.Books[w])
+			}
+			line("CPU for each event", fmt.Sprintf("%.2f µs", s.CPUPerEvent))
+		})
+}
+
+// footnotes says what is missing from all of that, and what is wrong with it.
+func (r *report) footnotes() string {
+	var b strings.Builder
+	b.WriteString("\n")
+	if r.NotAlone {
+		b.WriteString("Others traced this host as well while nothing was attached here: the ratios are too small.\n")
+	}
+	for _, l := range r.LeftOut {
+		fmt.Fprintf(&b, "Left out: %s: %s\n", l.What, l.Why)
+	}
+	return b.String()
+}
+
+// table aligns columns: the first to the left and all others to the right.
+func table(fill func(line func(...any))) string {
+	var rows [][]string
+	var widths []int
+	fill(func(cells ...any) {
+		var line []string
+		for i, c := range cells {
+			s := fmt.Sprint(c)
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], len([]rune(s)))
+			line = append(line, s)
+		}
+		rows = append(rows, line)
+	})
+	var b strings.Builder
+	for _, line := range rows {
+		var out strings.Builder
+		for i, s := range line {
+			if i == 0 {
+				fmt.Fprintf(&out, "%-*s", widths[i], s)
+			} else {
+				fmt.Fprintf(&out, "  %*s", widths[i], s)
+			}
+		}
+		b.WriteString(strings.TrimRight(out.String(), " ") + "\n")
+	}
+	return b.String()
+}
+
+// number prints what matters of a quantity of unknown size.
+func number(v float64) string {
+	if v < 100 {
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", math.Round(v))
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stormRow is one storm: with so many writers, under one backend.
+type stormRow struct {
+	Writers     int               `json:"writers"`
+	Backend     string            `json:"backend"`
+	Values      string            `json:"values"`
+	Seconds     float64           `json:"seconds"`
+	Alone       spread            `json:"alone_per_s"`  // writes of all writers with nothing attached
+	Traced      spread            `json:"traced_per_s"` // and with nstrace
+	PerWrite    float64           `json:"us_per_write"` // that one takes longer
+	Writes      uint64            `json:"writes"`       // made with nstrace attached
+	Books       map[string]uint64 `json:"books"`
+	LostPercent float64           `json:"lost_percent"`
+	CPUPerEvent float64           `json:"cpu_us_per_event"`
+	Counted     counted           `json:"counted"`
+}
+
+// counted is a storm of which every line was read.
+type counted struct {
+	Writes uint64 `json:"writes"`
+	Lines  uint64 `json:"lines"`
+	Told   uint64 `json:"told"` // by these lines, with their count
+	Lost   uint64 `json:"lost"` // by trace.loss lines
+}
+
+func (c counted) percent() float64 { return 100 * float64(c.Told+c.Lost) / float64(max(1, c.Writes)) }
+
+func (c counted) String() string {
+	return fmt.Sprintf("%.2f %%: %d in %d lines + %d lost, of %d", c.percent(), c.Told, c.Lines, c.Lost, c.Writes)
+}
+
+// blown is what one writer has done.
+type blown struct {
+	Writes uint64
+	Rates  []float64 // writes a second in each part of the storm
+}
+
+// stormParts is how many values a storm gives.
+const stormParts = 10
+
+// storm writes as fast as it can.
+func (j *job) storm() (any, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("unshare net: %w", err)
+	}
+	var cpu unix.CPUSet
+	cpu.Set(j.CPU)
+	if err := unix.SchedSetaffinity(0, &cpu); err != nil {
+		return nil, fmt.Errorf("run on CPU %d: %w", j.CPU, err)
+	}
+	fd, err := unix.Open(sysctlFile, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", sysctlFile, err)
+	}
+	if err := atGate(); err != nil {
+		return nil, err
+	}
+	var v values
+	value := v.next()
+	var b blown
+	begin := time.Now()
+	for part := range stormParts {
+		end := j.Duration * time.Duration(part+1) / stormParts
+		from, before := time.Since(begin), b.Writes
+		for now := from; now < end; now = time.Since(begin) {
+			// A clock that is a system call would be a part of the storm.
+			for range 128 {
+				if j.Values == "distinct" {
+					value = v.next()
+				}
+				if _, err := unix.Pwrite(fd, value, 0); err != nil {
+					return nil, fmt.Errorf("%s: %w", sysctlFile, err)
+				}
+				b.Writes++
+			}
+		}
+		rate := 0.0 // where it did not get a CPU for all of a part
+		if b.Writes > before {
+			rate = float64(b.Writes-before) / (time.Since(begin) - from).Seconds()
+		}
+		b.Rates = append(b.Rates, rate)
+	}
+	return &b, nil
+}
+
+func (b *bench) runStorm(ctx context.Context, backends []string) error {
+	cpus, err := affinity()
+	if err != nil {
+		return err
+	}
+	writers := b.stormWriters
+	if len(writers) == 0 {
+		for n := 1; n < len(cpus); n *= 2 {
+			writers = append(writers, n)
+		}
+		writers = append(writers, len(cpus))
+	}
+	for _, n := range writers {
+		jobs := func(d time.Duration) []*job {
+			var all []*job
+			for i := range n {
+				all = append(all, &job{Do: "storm", Duration: d, Values: b.stormValues, CPU: cpus[i%len(cpus)]})
+			}
+			return all
+		}
+		progress("storm of %s: nothing", plural(n, "writer"))
+		if err := b.noteOthers(); err != nil {
+			return err
+		}
+		_, alone, err := blow(ctx, jobs(b.storm), func() error { return nil })
+		if err != nil {
+			return fmt.Errorf("storm with nothing attached: %w", err)
+		}
+		for _, name := range backends {
+			progress("storm of %s: nstrace %s", plural(n, "writer"), name)
+			t := &nstrace{bin: b.nstrace, backend: name}
+			row := stormRow{Writers: n, Backend: name, Values: b.stormValues, Seconds: b.storm.Seconds(), Alone: alone}
+			if err := row.measure(ctx, t, jobs(b.storm)); err != nil {
+				return fmt.Errorf("storm with nstrace %s: %w", name, err)
+			}
+			if err := row.Counted.measure(ctx, t, jobs(b.storm/5)); err != nil {
+				return fmt.Errorf("storm with nstrace %s, read: %w", name, err)
+			}
+			b.report.Storm = append(b.report.Storm, row)
+		}
+	}
+	return nil
+}
+
+// affinity returns the CPUs that this process may run on.
+func affinity() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("sched_getaffinity: %w", err)
+	}
+	var cpus []int
+	for i := 0; len(cpus) < set.Count(); i++ {
+		if set.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	return cpus, nil
+}
+
+// blow lets the writers write, after all are ready and before has been called. It
+// returns how many writes there were, and how many a second.
+func blow(ctx context.Context, all []*job, before func() error) (writes uint64, rate spread, err error) {
+	g, err := gather(all)
+	if err != nil {
+		return 0, spread{}, err
+	}
+	defer g.disband()
+	if err := before(); err != nil {
+		return 0, spread{}, err
+	}
+	rates := make([]float64, stormParts)
+	err = g.work(ctx, func(text []byte) error {
+		var w blown
+		if err := json.Unmarshal(text, &w); err != nil {
+			return err
+		}
+		writes += w.Writes
+		for i, r := range w.Rates {
+			rates[i] += r
+		}
+		return nil
+	})
+	// A part for which no writer got a CPU is not a rate of anything.
+	rates = slices.DeleteFunc(rates, func(r float64) bool { return r == 0 })
+	return writes, summarize(rates), err
+}
+
+// measure lets the writers write with nstrace attached.
+func (r *stormRow) measure(ctx context.Context, n *nstrace, all []*job) error {
+	t, err := n.discarding(ctx)
+	if err != nil {
+		return err
+	}
+	pid := t.cmd.Process.Pid
+	var before, after time.Duration
+	r.Writes, r.Traced, err = blow(ctx, all, func() (err error) {
+		if err := t.settled(ctx); err != nil {
+			return err
+		}
+		before, err = cpuTime(pid)
+		return err
+	})
+	if err == nil {
+		err = t.settled(ctx) // what is in the ring belongs to it
+	}
+	if err == nil {
+		after, err = cpuTime(pid)
+	}
+	books, stopErr := t.close()
+	if err := errors.Join(err, stopErr); err != nil {
+		return err
+	}
+	r.Books = books
+	r.PerWrite = 1e6 * float64(r.Writers) * (1/r.Traced.Median - 1/r.Alone.Median)
+	r.LostPercent = 100 * float64(books["lost"]) / float64(max(1, books["seen"]))
+	if told := books["seen"] - books["lost"]; told > 0 {
+		if after == before {
+			progress("nstrace %s slept through that storm: all that it wrote it read when it was ended", n.backend)
+		}
+		r.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(told)
+	}
+	return nil
+}
+
+// measure lets the writers write and reads all that nstrace says of it.
+func (c *counted) measure(ctx context.Context, n *nstrace, all []*job) error {
+	var mu sync.Mutex
+	var bad error
+	t, _, err := n.piped(ctx, func(line []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := c.read(line); err != nil && bad == nil {
+			bad = fmt.Errorf("%w: %s", err, line)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	c.Writes, _, err = blow(ctx, all, func() error { return t.settled(ctx) })
+	err = errors.Join(err, t.stop()) // after which no line comes any more
+	mu.Lock()
+	defer mu.Unlock()
+	return errors.Join(err, bad)
+}
+
+func (c *counted) read(line []byte) error {
+	// Most by far are of this kind, and to decode them all would take longer than
+	// they take to come.
+	if bytes.Contains(line, []byte(`"type":"sysctl.write"`)) && !bytes.Contains(line, []byte(`"count":`)) {
+		c.Lines++
+		c.Told++
+		return nil
+	}
+	var e struct {
+		Type  string
+		Count *uint64
+		Loss  struct{ Records map[string]uint64 }
+	}
+	if err := json.Unmarshal(line, &e); err != nil {
+		return err
+	}
+	switch e.Type {
+	case "sysctl.write":
+		c.Lines++
+		if e.Count == nil {
+			c.Told++ // something else in it has that name
+		} else {
+			c.Told += *e.Count
+		}
+	case "trace.loss":
+		c.Lost += e.Loss.Records["sysctl.write"]
+	}
+	return nil
+}

@@ -18,6 +18,7 @@ type liveNS struct {
 	created time.Time // zero: before the tracer started
 	bootNS  uint64    // created, CLOCK_BOOTTIME
 	creator *Actor
+	ended   uint64 // when the look began that found it gone, CLOCK_BOOTTIME
 	uidOf   uint32 // the creator's user
 	follow  bool   // made by a traced process
 }
@@ -32,6 +33,9 @@ func (ns *liveNS) is(typ NSType, kernelUID uint64) bool {
 // grows with what is alive, not with what has been.
 type registry struct {
 	live map[uint32]*liveNS // by inode number, of which there is one pool for all types
+	// gone are those that were found to have ended while records of before may still
+	// come, by inode number.
+	gone map[uint32]*liveNS
 	host map[NSType]uint32
 	// perType is set where the kernel's ids are not one series for all types:
 	// before 6.18 there are the cookies of net and the sequence of mnt.
@@ -39,7 +43,7 @@ type registry struct {
 }
 
 func newRegistry() *registry {
-	return &registry{live: map[uint32]*liveNS{}, host: map[NSType]uint32{}}
+	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[NSType]uint32{}}
 }
 
 // uidText gives a namespace's never reused id: the kernel's own, or, where it
@@ -71,6 +75,9 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 		}
 		return ns, nil
 	}
+	if old := r.gone[id]; old != nil && old.is(typ, kernelUID) && boot <= old.ended {
+		return old, nil
+	}
 	ended = ns
 	ns = &liveNS{typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot}
 	r.live[id] = ns
@@ -97,6 +104,23 @@ func (r *registry) end(id uint32, kernelUID uint64) *liveNS {
 	}
 	delete(r.live, id)
 	return ns
+}
+
+// lateRecords is for how long a record of something that happened before is waited
+// for: much longer than a task is preempted between the event and the ring.
+const lateRecords = uint64(10 * time.Second)
+
+// foundGone removes a namespace that a look found gone which began at the time boot:
+// another that has its number was made later.
+func (r *registry) foundGone(ns *liveNS, boot uint64) {
+	for id, old := range r.gone {
+		if old.ended+lateRecords < boot {
+			delete(r.gone, id)
+		}
+	}
+	delete(r.live, ns.id)
+	ns.ended = boot
+	r.gone[ns.id] = ns
 }
 
 // following says whether a namespace that a traced process made is alive.

@@ -241,7 +241,7 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		if err != nil {
 			return err
 		}
-		if err := t.overdue(h); err != nil {
+		if err := t.overdue(h, n < batch); err != nil {
 			return err
 		}
 		if err := t.idle(h); err != nil {
@@ -298,15 +298,17 @@ const nap = 2 * time.Millisecond
 // there are more.
 const batch = 4096
 
-// overdue does what is to be done at a time, if it has come.
-func (t *Tracer) overdue(h Handler) error {
+// overdue does what is to be done at a time, if it has come. drained says whether
+// the ring has just been empty: what the scanner finds gone, records that are still in the
+// ring can tell of.
+func (t *Tracer) overdue(h Handler, drained bool) error {
 	now := time.Now()
 	if due := t.folds.due(); !due.IsZero() && !now.Before(due) {
 		if err := t.takeFolds(h); err != nil {
 			return err
 		}
 	}
-	if due := t.scanDue(); !due.IsZero() && !now.Before(due) {
+	if due := t.scanDue(); drained && !due.IsZero() && !now.Before(due) {
 		return t.scan.run(h)
 	}
 	return nil
@@ -492,6 +494,7 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 		var ns *liveNS
 		if !r.failed() {
 			// A number that was alive and is made anew: its end was not seen.
+			delete(t.reg.gone, c.Inum)
 			if old := t.reg.end(c.Inum, 0); old != nil {
 				if err := t.inferEnd(h, old, r.head.Time); err != nil {
 					return err

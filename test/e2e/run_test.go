@@ -73,7 +73,7 @@ func TestRunStatus(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join(t.TempDir(), "events")
-			status, stdout, stderr := nstrace(t, append([]string{"run", "-o", "json", "-O", file, "--"}, tt.cmd...))
+			status, stdout, stderr := complete(t, append([]string{"run", "-o", "json", "-O", file, "--"}, tt.cmd...))
 			if status != tt.status || stdout != "" {
 				t.Errorf("status %d, want %d; standard output %q", status, tt.status, stdout)
 			}
@@ -99,7 +99,7 @@ func TestRunFirst(t *testing.T) {
 		t.Run(string(b), func(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join(t.TempDir(), "events")
-			status, _, stderr := nstrace(t, []string{"run", "--backend", string(b), "-o", "json", "-O", file, "--", helper("nsfirst")})
+			status, _, stderr := complete(t, []string{"run", "--backend", string(b), "-o", "json", "-O", file, "--", helper("nsfirst")})
 			if status != 7 || stderr != "" {
 				t.Fatalf("status %d, standard error %q", status, stderr)
 			}
@@ -200,7 +200,7 @@ func TestRunTable(t *testing.T) {
 				sysctl -q -w net.ipv4.tcp_keepalive_time=612
 				! echo never >/proc/sys/net/ipv4/tcp_fin_timeout
 				printf '\033[31mred\a' >/proc/sys/kernel/domainname`
-			status, stdout, stderr := nstrace(t, []string{"run", "-o", format, "-O", file, "--", "unshare", "--net", "--uts", "sh", "-c", script})
+			status, stdout, stderr := complete(t, []string{"run", "-o", format, "-O", file, "--", "unshare", "--net", "--uts", "sh", "-c", script})
 			if status != 0 {
 				t.Fatalf("status %d\n%s", status, stderr)
 			}
@@ -236,7 +236,7 @@ func TestRunTable(t *testing.T) {
 // TestRunStreams checks where things go without an output file: the command's output
 // where it belongs, the events on standard error.
 func TestRunStreams(t *testing.T) {
-	status, stdout, stderr := nstrace(t, []string{"run", "-o", "json", "--", "unshare", "--uts", "echo", "its own words"})
+	status, stdout, stderr := complete(t, []string{"run", "-o", "json", "--", "unshare", "--uts", "echo", "its own words"})
 	if status != 0 || stdout != "its own words\n" {
 		t.Errorf("status %d, standard output %q", status, stdout)
 	}

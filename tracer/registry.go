@@ -18,7 +18,7 @@ type liveNS struct {
 	created time.Time // zero: before the tracer started
 	bootNS  uint64    // created, CLOCK_BOOTTIME
 	creator *Actor
-	ended   uint64 // when the look began that found it gone, CLOCK_BOOTTIME
+	ended   uint64 // when it was found gone, CLOCK_BOOTTIME
 	uidOf   uint32 // the creator's user
 	follow  bool   // made by a traced process
 }
@@ -75,7 +75,7 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 		}
 		return ns, nil
 	}
-	if old := r.gone[id]; old != nil && old.is(typ, kernelUID) && boot <= old.ended {
+	if old := r.gone[id]; old != nil && old.is(typ, kernelUID) && (boot <= old.ended || (kernelUID != 0 && kernelUID == old.kernel)) {
 		return old, nil
 	}
 	ended = ns
@@ -110,8 +110,8 @@ func (r *registry) end(id uint32, kernelUID uint64) *liveNS {
 // for: much longer than a task is preempted between the event and the ring.
 const lateRecords = uint64(10 * time.Second)
 
-// foundGone removes a namespace that a look found gone which began at the time boot:
-// another that has its number was made later.
+// foundGone removes a namespace that was found to have ended by the time boot. What
+// another with its number does comes after the record of that one's creation.
 func (r *registry) foundGone(ns *liveNS, boot uint64) {
 	for id, old := range r.gone {
 		if old.ended+lateRecords < boot {

@@ -85,7 +85,6 @@ func (s *scanner) run(h Handler) error {
 		return nil
 	}
 	s.wanted, s.held = false, false
-	begin := bootNow()
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
 	leaving, err := t.walk(func(c *bpf.NstraceNsChange) {
@@ -116,7 +115,7 @@ func (s *scanner) run(h Handler) error {
 	})
 	boot := bootNow()
 	for _, ns := range gone {
-		t.reg.foundGone(ns, begin)
+		t.reg.foundGone(ns, boot)
 		if err := t.inferEnd(h, ns, boot); err != nil {
 			return err
 		}

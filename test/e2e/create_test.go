@@ -150,14 +150,18 @@ func testUnshare(t *testing.T, h *host) {
 				}
 				// What it owns holds a user namespace.
 				all := s.since(w.from[s])
-				var user uint64
+				var user *event
 				for _, e := range events {
 					if e.Namespace.Type == "user" {
-						user = destroyOf(all, e.Namespace).Seq
+						user = destroyOf(all, e.Namespace)
 					}
 				}
 				for _, e := range events {
-					if d := destroyOf(all, e.Namespace); d.Seq > user {
+					d := destroyOf(all, e.Namespace)
+					// An end that the kernel skipped was looked at by w.ends; it is
+					// found late, or not, by another namespace having the number.
+					skipped := func(d *event) bool { return d == nil || d.Namespace.Detected != "" }
+					if !skipped(d) && !skipped(user) && d.Seq > user.Seq {
 						t.Errorf("%s ended after the user namespace that owns it", e.Namespace.Type)
 					}
 				}

@@ -60,7 +60,8 @@ type audit struct {
 // takes new processes out of auditing altogether.
 const neverRule = "-a never,task"
 
-// openAudit prepares this host for auditd, or says why it can't be.
+// openAudit takes over the kernel's audit, which is to be restored in the end, or says
+// why it leaves that alone.
 func openAudit(scratch string) (_ *audit, why string, err error) {
 	a := &audit{dir: filepath.Join(scratch, "audit")}
 	if a.daemon, err = look("auditd"); err != nil {
@@ -135,10 +136,14 @@ func (a *audit) status() (map[string]int, error) {
 
 // rest is how it is while others are measured.
 func (a *audit) rest() error {
-	_, err := a.run("-D")
-	_, err2 := a.run("-a", "never,task", "-F", restUser)
-	_, err3 := a.run("-e", strconv.Itoa(a.before["enabled"]))
-	return errors.Join(err, err2, err3)
+	var errs []error
+	for _, args := range [][]string{
+		{"-e", strconv.Itoa(a.before["enabled"])}, {"-D"}, {"-a", "never,task", "-F", restUser},
+	} {
+		_, err := a.run(args...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // restore leaves the kernel's audit as it was found.
@@ -220,5 +225,6 @@ func (r *auditing) stop() error {
 	if err == nil {
 		r.audit.lost += uint64(s["lost"] - r.lost)
 	}
-	return errors.Join(err, r.tool.stop(), r.audit.rest())
+	// In this order: what nobody reads the kernel prints on its console.
+	return errors.Join(err, r.audit.rest(), r.tool.stop())
 }

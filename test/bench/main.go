@@ -41,8 +41,8 @@
 // workload, in kernel and user space. They do not depend on what else goes on.
 //
 // auditd leaves a trace behind: once auditing was on, until the next boot, new
-// processes pass the kernel's audit code at each system call. So in the turns of the
-// others a rule takes new processes out of that, as if it had never been on.
+// processes pass the kernel's audit code at each system call. So but for auditd's
+// turns a rule takes new processes out of that, as if it had never been on.
 // The host's own settings are put back at the end; a host that has audit rules or a
 // daemon of its own keeps them, and auditd is left out.
 //
@@ -260,18 +260,19 @@ func run() (int, error) {
 			return 0, err
 		}
 	}
-	if c.vm != "" {
-		return inGuest(ctx, c, scratch)
+	var status int
+	switch {
+	case c.vm != "":
+		status, err = inGuest(ctx, c, scratch)
+	case os.Geteuid() != 0:
+		err = errors.New("the benchmark traces the kernel: run it as root")
+	default:
+		err = (&bench{config: c, scratch: scratch}).run(ctx)
 	}
-	if os.Geteuid() != 0 {
-		return 0, errors.New("the benchmark traces the kernel: run it as root")
-	}
-	b := &bench{config: c, scratch: scratch}
-	err = b.run(ctx)
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	return 0, err
+	return status, err
 }
 
 // goBuild builds a program of this module as make build does.
@@ -288,10 +289,19 @@ func goBuild(ctx context.Context, out, pkg string) error {
 type bench struct {
 	*config
 	scratch string // for everything that has to be a file
+	audit   *audit // nil where it is left alone
+	noAudit string // and why
 	report  report
 }
 
-func (b *bench) run(ctx context.Context) error {
+func (b *bench) run(ctx context.Context) (err error) {
+	// Whatever is measured: some earlier run may have had auditing on.
+	if b.audit, b.noAudit, err = openAudit(b.scratch); err != nil {
+		return err
+	}
+	if b.audit != nil {
+		defer func() { err = errors.Join(err, b.audit.restore()) }()
+	}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return fmt.Errorf("uname: %w", err)

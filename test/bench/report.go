@@ -166,7 +166,7 @@ func (r *report) stormTable() string {
 		for _, s := range r.Storm {
 			cells := []any{s.Writers, s.Backend, number(s.Alone.Median), number(s.Traced.Median),
 				spread{s.Alone.Median / s.Traced.Median, s.Alone.Median / s.Traced.Max, s.Alone.Median / s.Traced.Min},
-				fmt.Sprintf("+%.2f µs", s.PerWrite), s.Writes}
+				fmt.Sprintf("%+.2f µs", s.PerWrite), s.Writes}
 			for _, w := range words {
 				cells = append(cells, s.Books[w])
 			}

@@ -98,13 +98,12 @@ func (b *bench) backends() ([]string, error) {
 	return found, nil
 }
 
-// offered returns the subjects to measure, and how to leave the host as it was.
-func (b *bench) offered(backends []string) (all []subject, restore func() error, err error) {
-	all = []subject{none{}}
+// offered returns the subjects to measure.
+func (b *bench) offered(backends []string) []subject {
+	all := []subject{none{}}
 	for _, name := range backends {
 		all = append(all, &nstrace{bin: b.nstrace, backend: name})
 	}
-	restore = func() error { return nil }
 	var scripts []script
 	for _, s := range facts {
 		if b.subjects.has("bpftrace " + s.way) {
@@ -119,18 +118,13 @@ func (b *bench) offered(backends []string) (all []subject, restore func() error,
 		}
 	}
 	if b.subjects.has("auditd") {
-		a, why, err := openAudit(b.scratch)
-		if err != nil {
-			return nil, nil, err
-		}
-		if why != "" {
-			b.leave("auditd", why)
+		if b.audit == nil {
+			b.leave("auditd", b.noAudit)
 		} else {
-			all = append(all, a)
-			restore = a.restore
+			all = append(all, b.audit)
 		}
 	}
-	return all, restore, nil
+	return all
 }
 
 // A tool is a subject's process.

@@ -350,7 +350,7 @@ func (j *job) workload() (any, error) {
 type measured map[string]map[string][]*sliced
 
 // runWorkloads runs each workload with each subject in each round.
-func (b *bench) runWorkloads(ctx context.Context, backends []string) (err error) {
+func (b *bench) runWorkloads(ctx context.Context, backends []string) error {
 	var run []*workload
 	for i := range workloads {
 		w := &workloads[i]
@@ -369,11 +369,7 @@ func (b *bench) runWorkloads(ctx context.Context, backends []string) (err error)
 		}
 		run = append(run, w)
 	}
-	all, restore, err := b.offered(backends)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
+	all := b.offered(backends)
 	values := measured{}
 	for round := range b.rounds {
 		if err := b.noteOthers(); err != nil {

@@ -82,9 +82,21 @@ struct {
 		v_;                                                                                \
 	})
 
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak; /* 6.2 */
+
+/* Where the kernel tells trusted pointers from others (6.2), the verifier searches
+ * all type names up to four times for each pointer that is read from a trusted one
+ * (btf_nested_type_is_trusted()): milliseconds each, until 7.0. The cast drops the
+ * trust, of which no use is made, and costs no instruction.
+ */
 static __always_inline struct task_struct *current_task(void)
 {
-	return direct ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
+	if (!direct)
+		return (void *)bpf_get_current_task();
+	if (!bpf_rdonly_cast)
+		return bpf_get_current_task_btf();
+	return bpf_rdonly_cast(bpf_get_current_task_btf(),
+			       bpf_core_type_id_kernel(struct task_struct));
 }
 
 /* A kernel object that is read at once, where it is not to be had by GET() and more

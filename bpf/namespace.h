@@ -40,7 +40,7 @@ struct call {
 	__s64 ret;	 /* what send_ns() is called with */
 	__u64 holder;
 	__u32 mask;
-	__u32 pad;
+	__u32 kind;			 /* enum record_kind of what it will be reported as */
 	struct ns_change want[NS_KINDS]; /* setns: what the descriptor names */
 };
 
@@ -212,6 +212,7 @@ static __always_inline struct call *call_begin(enum call_via via, __u64 flags)
 			return NULL;
 	}
 	call->via = via;
+	call->kind = via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE;
 	call->flags = flags;
 	current_ns_ids(call->ns);
 	call->from_pid = GET(task, nsproxy, pid_ns_for_children, ns.inum);
@@ -247,18 +248,19 @@ static __always_inline bool is_clone(struct call *call)
  * These lie in memory so that the verifier takes them for anything: as arguments
  * it would follow all that comes here once for each way on which they came about.
  */
-static __noinline void send_call(enum record_kind kind, struct call *call)
+static __noinline void send_call(struct call *call)
 {
 	struct task_struct *task = (void *)bpf_get_current_task(), *holder;
 	struct caller caller = {};
 	struct ns_record *r;
 	struct scratch *s;
 	__u64 owner = (__u64)task, now;
-	__u32 n, cut, mask;
+	__u32 n, cut, mask, kind;
 	long ret, err;
 
 	if (!call)
 		return;
+	kind = READ_ONCE(call->kind) % REC_KINDS;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->mask);
 	n = mask ? count_bits(mask) : 1;
@@ -329,13 +331,19 @@ static __noinline void send_call(enum record_kind kind, struct call *call)
 	send_scratch(s, owner, kind, n);
 }
 
-static __always_inline void send_ns(enum record_kind kind, struct call *call, __u32 mask, long ret,
-				    struct task_struct *holder)
+/* The end of call, which returned ret; holder has what it made or entered. */
+static __always_inline void call_returned(struct call *call, long ret, struct task_struct *holder)
 {
-	call->ret = ret;
-	call->mask = mask;
-	call->holder = (__u64)holder;
-	send_call(kind, call);
+	if (!will_restart(ret)) {
+		call->ret = ret;
+		/* A namespace file is of one type, whatever was asked for; all else
+		 * is of those asked for.
+		 */
+		call->mask = call->want_mask ? call->want_mask : kinds_of(call->flags);
+		call->holder = ret < 0 ? 0 : (__u64)holder;
+		send_call(call);
+	}
+	call_end();
 }
 
 /* The entry of a call that makes what flags ask for. */
@@ -350,14 +358,10 @@ static __always_inline int create_enter(enum call_via via, __u64 flags)
 
 static __always_inline int unshare_exit(long ret)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct call *call = call_get();
 
-	if (!call || call->via != VIA_UNSHARE)
-		return 0;
-	if (!will_restart(ret))
-		send_ns(REC_NS_CREATE, call, kinds_of(call->flags), ret, ret < 0 ? NULL : task);
-	call_end();
+	if (call && call->via == VIA_UNSHARE)
+		call_returned(call, ret, (void *)bpf_get_current_task());
 	return 0;
 }
 
@@ -390,12 +394,6 @@ SEC("tracepoint/syscalls/sys_enter_unshare")
 int tp_unshare_enter(struct trace_event_raw_sys_enter *ctx)
 {
 	return create_enter(VIA_UNSHARE, ctx->args[0]);
-}
-
-SEC("tracepoint/syscalls/sys_exit_unshare")
-int tp_unshare_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	return unshare_exit(ctx->ret);
 }
 
 /* --- clone(2), clone3(2) --- */
@@ -433,11 +431,8 @@ static __always_inline int clone_exit(struct task_struct *child, long ret)
 {
 	struct call *call = call_get();
 
-	if (!call || !is_clone(call))
-		return 0;
-	if (!will_restart(ret))
-		send_ns(REC_NS_CREATE, call, kinds_of(call->flags), ret, child);
-	call_end();
+	if (call && is_clone(call))
+		call_returned(call, ret, child);
 	return 0;
 }
 
@@ -515,33 +510,6 @@ int tp_clone3_enter(struct trace_event_raw_sys_enter *ctx)
 
 	bpf_probe_read_user(&flags, sizeof(flags), (void *)ctx->args[0]);
 	return create_enter(VIA_CLONE3, flags);
-}
-
-/* Only failures are left for the exit: see tp_fork. A success that is still there
- * was missed by it.
- */
-static __always_inline int clone_failed(long ret)
-{
-	struct call *call = call_get();
-
-	if (call && is_clone(call) && ret >= 0) {
-		count_missed(REC_NS_CREATE, count_bits(kinds_of(call->flags)));
-		call_end();
-		return 0;
-	}
-	return clone_exit(NULL, ret);
-}
-
-SEC("tracepoint/syscalls/sys_exit_clone")
-int tp_clone_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	return clone_failed(ctx->ret);
-}
-
-SEC("tracepoint/syscalls/sys_exit_clone3")
-int tp_clone3_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	return clone_failed(ctx->ret);
 }
 
 /* kernel_clone(), after copy_process() and before the child is woken. */
@@ -657,19 +625,10 @@ static __noinline int setns_enter(int fd, __u64 flags)
 
 static __always_inline int setns_exit(long ret)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct call *call = call_get();
-	__u32 mask;
 
-	if (!call || call->via != VIA_SETNS)
-		return 0;
-	/* A namespace file is of one type, whatever was asked; a pidfd, and
-	 * anything else, of those asked for.
-	 */
-	mask = call->want_mask ? call->want_mask : kinds_of(call->flags);
-	if (!will_restart(ret))
-		send_ns(REC_NS_ENTER, call, mask, ret, ret < 0 ? NULL : task);
-	call_end();
+	if (call && call->via == VIA_SETNS)
+		call_returned(call, ret, (void *)bpf_get_current_task());
 	return 0;
 }
 
@@ -724,16 +683,11 @@ int BPF_PROG(fexit_setns32, struct pt_regs *regs, long ret)
 	return setns_exit(ret);
 }
 
+/* Its end is kretprobe_setns too. */
 SEC("kprobe/__ia32_sys_setns")
 int BPF_KPROBE(kprobe_setns32, struct pt_regs *regs)
 {
 	return setns_enter(BPF_PROBE_READ(regs, bx), (__u32)BPF_PROBE_READ(regs, cx));
-}
-
-SEC("kretprobe/__ia32_sys_setns")
-int BPF_KRETPROBE(kretprobe_setns32, long ret)
-{
-	return setns_exit(ret);
 }
 #endif
 
@@ -743,10 +697,55 @@ int tp_setns_enter(struct trace_event_raw_sys_enter *ctx)
 	return setns_enter(ctx->args[0], (__u32)ctx->args[1]);
 }
 
-SEC("tracepoint/syscalls/sys_exit_setns")
-int tp_setns_exit(struct trace_event_raw_sys_exit *ctx)
+/* --- the ends of these calls, by their tracepoints --- */
+
+/* include/uapi/asm-generic/unistd.h, arch/x86/entry/syscalls/syscall_64.tbl */
+#if defined(__TARGET_ARCH_x86)
+#define NR_clone   56
+#define NR_unshare 272
+#define NR_setns   308
+#else
+#define NR_clone   220
+#define NR_unshare 97
+#define NR_setns   268
+#endif
+#define NR_clone3 435
+
+static __always_inline enum call_via via_of(long nr)
 {
-	return setns_exit(ctx->ret);
+	switch (nr) {
+	case NR_clone:
+		return VIA_CLONE;
+	case NR_clone3:
+		return VIA_CLONE3;
+	case NR_unshare:
+		return VIA_UNSHARE;
+	case NR_setns:
+		return VIA_SETNS;
+	default:
+		return VIA_NONE;
+	}
+}
+
+/* One program for the four, attached to each: most of nstrace's start is the verifier
+ * going through what sends a call.
+ */
+SEC("tracepoint/syscalls/sys_exit_unshare")
+int tp_call_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct call *call = call_get();
+	long ret = ctx->ret;
+
+	if (!call || call->via != via_of(ctx->id))
+		return 0;
+	if (is_clone(call) && ret >= 0) {
+		/* Only failures are left for the exit: see tp_fork, which missed this. */
+		count_missed(REC_NS_CREATE, count_bits(kinds_of(call->flags)));
+		call_end();
+		return 0;
+	}
+	call_returned(call, ret, (void *)bpf_get_current_task());
+	return 0;
 }
 
 /* --- the end of a namespace --- */
@@ -833,8 +832,9 @@ int BPF_KPROBE(kprobe_free_inum, unsigned int inum)
  * task that was in others than the host's makes user space look.
  */
 SEC("tp_btf/sched_process_exit")
-int BPF_PROG(tp_exit, struct task_struct *task)
+int tp_exit(void *ctx)
 {
+	struct task_struct *task = current_task();
 	struct nsproxy *p = GET(task, nsproxy);
 	struct head h = {};
 	__u32 ns[NS_KINDS], own = 0;

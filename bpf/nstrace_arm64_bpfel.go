@@ -234,16 +234,13 @@ const (
 	NstraceProgKretprobeSetns   = "kretprobe_setns"
 	NstraceProgKretprobeUnshare = "kretprobe_unshare"
 	NstraceProgKretprobeWrite   = "kretprobe_write"
+	NstraceProgTpCallExit       = "tp_call_exit"
 	NstraceProgTpClone3Enter    = "tp_clone3_enter"
-	NstraceProgTpClone3Exit     = "tp_clone3_exit"
 	NstraceProgTpCloneEnter     = "tp_clone_enter"
-	NstraceProgTpCloneExit      = "tp_clone_exit"
 	NstraceProgTpExit           = "tp_exit"
 	NstraceProgTpFork           = "tp_fork"
 	NstraceProgTpSetnsEnter     = "tp_setns_enter"
-	NstraceProgTpSetnsExit      = "tp_setns_exit"
 	NstraceProgTpUnshareEnter   = "tp_unshare_enter"
-	NstraceProgTpUnshareExit    = "tp_unshare_exit"
 	NstraceVarAsleep            = "asleep"
 	NstraceVarDirect            = "direct"
 	NstraceVarFilterComm        = "filter_comm"
@@ -345,16 +342,13 @@ type NstraceProgramSpecs struct {
 	KretprobeSetns   *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
 	KretprobeUnshare *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWrite   *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	TpCallExit       *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
 	TpClone3Enter    *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
-	TpClone3Exit     *ebpf.ProgramSpec `ebpf:"tp_clone3_exit"`
 	TpCloneEnter     *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
-	TpCloneExit      *ebpf.ProgramSpec `ebpf:"tp_clone_exit"`
 	TpExit           *ebpf.ProgramSpec `ebpf:"tp_exit"`
 	TpFork           *ebpf.ProgramSpec `ebpf:"tp_fork"`
 	TpSetnsEnter     *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
-	TpSetnsExit      *ebpf.ProgramSpec `ebpf:"tp_setns_exit"`
 	TpUnshareEnter   *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
-	TpUnshareExit    *ebpf.ProgramSpec `ebpf:"tp_unshare_exit"`
 }
 
 // NstraceMapSpecs contains maps before they are loaded into the kernel.
@@ -542,16 +536,13 @@ type NstracePrograms struct {
 	KretprobeSetns   *ebpf.Program `ebpf:"kretprobe_setns"`
 	KretprobeUnshare *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWrite   *ebpf.Program `ebpf:"kretprobe_write"`
+	TpCallExit       *ebpf.Program `ebpf:"tp_call_exit"`
 	TpClone3Enter    *ebpf.Program `ebpf:"tp_clone3_enter"`
-	TpClone3Exit     *ebpf.Program `ebpf:"tp_clone3_exit"`
 	TpCloneEnter     *ebpf.Program `ebpf:"tp_clone_enter"`
-	TpCloneExit      *ebpf.Program `ebpf:"tp_clone_exit"`
 	TpExit           *ebpf.Program `ebpf:"tp_exit"`
 	TpFork           *ebpf.Program `ebpf:"tp_fork"`
 	TpSetnsEnter     *ebpf.Program `ebpf:"tp_setns_enter"`
-	TpSetnsExit      *ebpf.Program `ebpf:"tp_setns_exit"`
 	TpUnshareEnter   *ebpf.Program `ebpf:"tp_unshare_enter"`
-	TpUnshareExit    *ebpf.Program `ebpf:"tp_unshare_exit"`
 }
 
 func (p *NstracePrograms) Close() error {
@@ -579,16 +570,13 @@ func (p *NstracePrograms) Close() error {
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
 		p.KretprobeWrite,
+		p.TpCallExit,
 		p.TpClone3Enter,
-		p.TpClone3Exit,
 		p.TpCloneEnter,
-		p.TpCloneExit,
 		p.TpExit,
 		p.TpFork,
 		p.TpSetnsEnter,
-		p.TpSetnsExit,
 		p.TpUnshareEnter,
-		p.TpUnshareExit,
 	)
 }
 

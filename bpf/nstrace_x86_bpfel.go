@@ -235,19 +235,15 @@ const (
 	NstraceProgKprobeWrite      = "kprobe_write"
 	NstraceProgKretprobeClone   = "kretprobe_clone"
 	NstraceProgKretprobeSetns   = "kretprobe_setns"
-	NstraceProgKretprobeSetns32 = "kretprobe_setns32"
 	NstraceProgKretprobeUnshare = "kretprobe_unshare"
 	NstraceProgKretprobeWrite   = "kretprobe_write"
+	NstraceProgTpCallExit       = "tp_call_exit"
 	NstraceProgTpClone3Enter    = "tp_clone3_enter"
-	NstraceProgTpClone3Exit     = "tp_clone3_exit"
 	NstraceProgTpCloneEnter     = "tp_clone_enter"
-	NstraceProgTpCloneExit      = "tp_clone_exit"
 	NstraceProgTpExit           = "tp_exit"
 	NstraceProgTpFork           = "tp_fork"
 	NstraceProgTpSetnsEnter     = "tp_setns_enter"
-	NstraceProgTpSetnsExit      = "tp_setns_exit"
 	NstraceProgTpUnshareEnter   = "tp_unshare_enter"
-	NstraceProgTpUnshareExit    = "tp_unshare_exit"
 	NstraceVarAsleep            = "asleep"
 	NstraceVarDirect            = "direct"
 	NstraceVarFilterComm        = "filter_comm"
@@ -350,19 +346,15 @@ type NstraceProgramSpecs struct {
 	KprobeWrite      *ebpf.ProgramSpec `ebpf:"kprobe_write"`
 	KretprobeClone   *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
 	KretprobeSetns   *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
-	KretprobeSetns32 *ebpf.ProgramSpec `ebpf:"kretprobe_setns32"`
 	KretprobeUnshare *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWrite   *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	TpCallExit       *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
 	TpClone3Enter    *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
-	TpClone3Exit     *ebpf.ProgramSpec `ebpf:"tp_clone3_exit"`
 	TpCloneEnter     *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
-	TpCloneExit      *ebpf.ProgramSpec `ebpf:"tp_clone_exit"`
 	TpExit           *ebpf.ProgramSpec `ebpf:"tp_exit"`
 	TpFork           *ebpf.ProgramSpec `ebpf:"tp_fork"`
 	TpSetnsEnter     *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
-	TpSetnsExit      *ebpf.ProgramSpec `ebpf:"tp_setns_exit"`
 	TpUnshareEnter   *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
-	TpUnshareExit    *ebpf.ProgramSpec `ebpf:"tp_unshare_exit"`
 }
 
 // NstraceMapSpecs contains maps before they are loaded into the kernel.
@@ -551,19 +543,15 @@ type NstracePrograms struct {
 	KprobeWrite      *ebpf.Program `ebpf:"kprobe_write"`
 	KretprobeClone   *ebpf.Program `ebpf:"kretprobe_clone"`
 	KretprobeSetns   *ebpf.Program `ebpf:"kretprobe_setns"`
-	KretprobeSetns32 *ebpf.Program `ebpf:"kretprobe_setns32"`
 	KretprobeUnshare *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWrite   *ebpf.Program `ebpf:"kretprobe_write"`
+	TpCallExit       *ebpf.Program `ebpf:"tp_call_exit"`
 	TpClone3Enter    *ebpf.Program `ebpf:"tp_clone3_enter"`
-	TpClone3Exit     *ebpf.Program `ebpf:"tp_clone3_exit"`
 	TpCloneEnter     *ebpf.Program `ebpf:"tp_clone_enter"`
-	TpCloneExit      *ebpf.Program `ebpf:"tp_clone_exit"`
 	TpExit           *ebpf.Program `ebpf:"tp_exit"`
 	TpFork           *ebpf.Program `ebpf:"tp_fork"`
 	TpSetnsEnter     *ebpf.Program `ebpf:"tp_setns_enter"`
-	TpSetnsExit      *ebpf.Program `ebpf:"tp_setns_exit"`
 	TpUnshareEnter   *ebpf.Program `ebpf:"tp_unshare_enter"`
-	TpUnshareExit    *ebpf.Program `ebpf:"tp_unshare_exit"`
 }
 
 func (p *NstracePrograms) Close() error {
@@ -592,19 +580,15 @@ func (p *NstracePrograms) Close() error {
 		p.KprobeWrite,
 		p.KretprobeClone,
 		p.KretprobeSetns,
-		p.KretprobeSetns32,
 		p.KretprobeUnshare,
 		p.KretprobeWrite,
+		p.TpCallExit,
 		p.TpClone3Enter,
-		p.TpClone3Exit,
 		p.TpCloneEnter,
-		p.TpCloneExit,
 		p.TpExit,
 		p.TpFork,
 		p.TpSetnsEnter,
-		p.TpSetnsExit,
 		p.TpUnshareEnter,
-		p.TpUnshareExit,
 	)
 }
 

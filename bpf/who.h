@@ -235,7 +235,7 @@ static __always_inline __u64 who_id(struct task_struct *task, __u64 now)
 	return h | 1;
 }
 
-static __noinline long send_who(__u64 id, __u64 now)
+__noinline long send_who(__u64 id, __u64 now)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);

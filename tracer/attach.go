@@ -5,7 +5,9 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -350,6 +352,11 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	if err != nil {
 		return nil, err
 	}
+	for name, t := range twins {
+		if p := spec.Programs[t.of]; p != nil { // another architecture's otherwise
+			spec.Programs[name] = t.place(p)
+		}
+	}
 	l := &loaded{spec: spec, links: map[string]link.Link{}}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
 	writeResult, any := true, false
@@ -390,8 +397,9 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	if err := o.set(spec, writeResult, typedTask(!writeResult)); err != nil {
 		return nil, err
 	}
-	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache}); err != nil {
-		return nil, loadError(spec, err)
+	if err := l.loadAll(k.cache); err != nil {
+		l.close()
+		return nil, loadError(err)
 	}
 	if err := o.fill(l.coll); err != nil {
 		l.close()
@@ -399,6 +407,66 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	}
 	return l, nil
 }
+
+// loadAll loads maps and programs into the kernel. The verifier takes most of the time
+// until events are seen, and it can go through several programs at once.
+func (l *loaded) loadAll(cache *btf.Cache) error {
+	programs := map[string]*ebpf.ProgramSpec{} // of each that is there several times, one
+	for name, p := range l.spec.Programs {
+		programs[original(name)] = p
+	}
+	spec := l.spec.Copy()
+	spec.Programs = nil
+	var err error
+	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: cache}); err != nil {
+		return err
+	}
+	// The longest first, so that none of them is left for the end.
+	names := slices.SortedFunc(maps.Keys(programs), func(a, b string) int {
+		return len(programs[b].Instructions) - len(programs[a].Instructions)
+	})
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	var errs error
+	for range min(len(names), runtime.GOMAXPROCS(0)) {
+		workers.Go(func() {
+			for {
+				mu.Lock()
+				if len(names) == 0 || errs != nil {
+					mu.Unlock()
+					return
+				}
+				name := names[0]
+				names = names[1:]
+				mu.Unlock()
+				prog, err := loadOne(spec, name, programs[name], l.coll.Maps, cache)
+				mu.Lock()
+				if err == nil {
+					l.coll.Programs[name] = prog
+				}
+				errs = errors.Join(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	return errs
+}
+
+// loadOne loads a program of spec that uses maps which are there.
+func loadOne(spec *ebpf.CollectionSpec, name string, p *ebpf.ProgramSpec, with map[string]*ebpf.Map, cache *btf.Cache) (*ebpf.Program, error) {
+	one := *spec
+	one.Programs = map[string]*ebpf.ProgramSpec{name: p}
+	coll, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{Cache: cache, MapReplacements: with})
+	if err != nil {
+		return nil, &attachError{program: name, hook: hook(p), err: err}
+	}
+	defer coll.Close()
+	return coll.DetachProgram(name), nil
+}
+
+// program returns the one of that name, which can be another's too.
+func (l *loaded) program(name string) *ebpf.Program { return l.coll.Programs[original(name)] }
 
 // typedTask says whether the programs can have the current task as a pointer that
 // the verifier follows: tracing programs from 5.11 on, cgroup/sysctl, which
@@ -424,7 +492,7 @@ func (k *kernel) attachAll(l *loaded, o *Options) error {
 	}
 	slices.SortStableFunc(names, func(a, b string) int { return endsFirst(a) - endsFirst(b) })
 	for _, name := range names {
-		lk, err := k.attach(name, l.spec.Programs[name], l.coll.Programs[name])
+		lk, err := k.attach(name, l.spec.Programs[name], l.program(name))
 		if err != nil {
 			return err
 		}
@@ -442,20 +510,14 @@ func endsFirst(program string) int {
 	return 1
 }
 
-// loadError finds the program that a collection did not load for, by loading
-// each alone.
-func loadError(spec *ebpf.CollectionSpec, err error) error {
+// loadError tells a host that refuses all programs from one that refuses one of them.
+func loadError(err error) error {
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("%w: the kernel refuses nstrace's programs (%v)", ErrUnsupported, short(err))
 	}
-	for name, prog := range spec.Programs {
-		one := spec.Copy()
-		one.Programs = map[string]*ebpf.ProgramSpec{name: one.Programs[name]}
-		coll, err := ebpf.NewCollection(one)
-		if err != nil {
-			return &attachError{program: name, hook: hook(prog), err: err}
-		}
-		coll.Close()
+	var ae *attachError
+	if errors.As(err, &ae) {
+		return ae
 	}
 	return fmt.Errorf("load BPF programs: %w", err)
 }

@@ -76,7 +76,7 @@ func since(now, before map[Type]uint64) map[Type]uint64 {
 }
 
 // missedHarmlessly are the programs whose missed runs lose nothing by themselves:
-// tp_clone_exit notices what tp_fork missed, and without tp_exit an end is found
+// tp_call_exit notices what tp_fork missed, and without tp_exit an end is found
 // at the next look.
 var missedHarmlessly = []string{bpf.NstraceProgTpFork, bpf.NstraceProgTpExit}
 
@@ -86,14 +86,19 @@ var missedHarmlessly = []string{bpf.NstraceProgTpFork, bpf.NstraceProgTpExit}
 // no such count.
 func (t *Tracer) countProbeMisses() {
 	t.told.probes = map[Type]uint64{}
+	asked := map[string]bool{}
 	for _, c := range t.loaded.picks {
 		for _, name := range c.programs {
 			if slices.Contains(missedHarmlessly, name) {
 				continue
 			}
 			typ := c.obs.feed[0]
-			if stats, err := t.loaded.coll.Programs[name].Stats(); err == nil {
-				t.told.probes[typ] += stats.RecursionMisses
+			// One that is attached in several places counts for all of them.
+			if of := original(name); !asked[of] {
+				asked[of] = true
+				if stats, err := t.loaded.program(name).Stats(); err == nil {
+					t.told.probes[typ] += stats.RecursionMisses
+				}
 			}
 			if info, err := t.loaded.links[name].Info(); err == nil {
 				if pe := info.PerfEvent(); pe != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/nstrace/nstrace/bpf"
 )
 
@@ -68,7 +69,7 @@ var observations = []observation{
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeClone, bpf.NstraceProgKretprobeClone}}},
 			{backend: Tracepoint, programs: [][]string{{
 				bpf.NstraceProgTpCloneEnter, bpf.NstraceProgTpClone3Enter, bpf.NstraceProgTpFork,
-				bpf.NstraceProgTpCloneExit, bpf.NstraceProgTpClone3Exit,
+				tpCloneExit, tpClone3Exit,
 			}}, missing: compat},
 		},
 	},
@@ -77,7 +78,7 @@ var observations = []observation{
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUnshare, bpf.NstraceProgFexitUnshare}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUnshare, bpf.NstraceProgKretprobeUnshare}}},
-			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpUnshareEnter, bpf.NstraceProgTpUnshareExit}}, missing: compat},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpUnshareEnter, bpf.NstraceProgTpCallExit}}, missing: compat},
 		},
 	},
 	{
@@ -85,7 +86,7 @@ var observations = []observation{
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentrySetns, bpf.NstraceProgFexitSetns}}, optional: setns32Fentry},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeSetns, bpf.NstraceProgKretprobeSetns}}, optional: setns32Kprobe},
-			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpSetnsEnter, bpf.NstraceProgTpSetnsExit}}, missing: compat},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpSetnsEnter, tpSetnsExit}}, missing: compat},
 		},
 	},
 	{
@@ -106,6 +107,43 @@ var observations = []observation{
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgCgroupSysctl}}, missing: []string{restartNote}},
 		},
 	},
+}
+
+// Programs of the object that are attached in more than one place, but loaded once,
+// have a name of their own for each further one.
+const (
+	tpCloneExit      = "tp_clone_exit"
+	tpClone3Exit     = "tp_clone3_exit"
+	tpSetnsExit      = "tp_setns_exit"
+	kretprobeSetns32 = "kretprobe_setns32"
+)
+
+// A twin is a further place for a program.
+type twin struct {
+	of, section string
+}
+
+var twins = map[string]twin{
+	tpCloneExit:      {bpf.NstraceProgTpCallExit, "tracepoint/syscalls/sys_exit_clone"},
+	tpClone3Exit:     {bpf.NstraceProgTpCallExit, "tracepoint/syscalls/sys_exit_clone3"},
+	tpSetnsExit:      {bpf.NstraceProgTpCallExit, "tracepoint/syscalls/sys_exit_setns"},
+	kretprobeSetns32: {bpf.NstraceProgKretprobeSetns, "kretprobe/__ia32_sys_setns"},
+}
+
+// place returns p as it is attached there.
+func (t twin) place(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
+	q := p.Copy()
+	q.SectionName = t.section
+	_, q.AttachTo, _ = strings.Cut(t.section, "/")
+	return q
+}
+
+// original returns the name under which the program is loaded.
+func original(program string) string {
+	if t, ok := twins[program]; ok {
+		return t.of
+	}
+	return program
 }
 
 // Tracepoints of system calls are not hit by the 32-bit ones

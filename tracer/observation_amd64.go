@@ -8,5 +8,5 @@ import "github.com/nstrace/nstrace/bpf"
 // its own (CONFIG_IA32_EMULATION); arm64's compat table uses the 64-bit one.
 var (
 	setns32Fentry = []string{bpf.NstraceProgFentrySetns32, bpf.NstraceProgFexitSetns32}
-	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, bpf.NstraceProgKretprobeSetns32}
+	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, kretprobeSetns32}
 )

@@ -35,6 +35,7 @@ func inGuest(ctx context.Context, c *config, scratch string) (int, error) {
 	root.AddProgram(c.nstrace, "/usr/bin/nstrace")
 	for _, p := range []struct{ name, to string }{
 		{"bpftrace", "/usr/bin/bpftrace"}, {"auditd", "/usr/sbin/auditd"}, {"auditctl", "/usr/sbin/auditctl"},
+		{"runc", "/usr/bin/runc"}, {"busybox", "/usr/bin/busybox"},
 	} {
 		// What is missing here is missing there, where it is reported.
 		if path, err := look(p.name); err == nil {
@@ -43,20 +44,26 @@ func inGuest(ctx context.Context, c *config, scratch string) (int, error) {
 	}
 	args := []string{"bench", "-nstrace=/usr/bin/nstrace"}
 	flag.Visit(func(f *flag.Flag) {
-		if !slices.Contains([]string{"nstrace", "vm", "cpus"}, f.Name) {
+		if !slices.Contains([]string{"nstrace", "vm", "cpus", "counted"}, f.Name) {
 			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
 		}
 	})
+	env := vm.DefaultEnv
+	if c.counted {
+		env = append(slices.Clone(env), countedEnv+"=1")
+	}
 	guest := vm.Guest{
 		Kernel: kernel,
 		Root:   root,
-		Job:    wire.Job{Args: args},
+		Job:    wire.Job{Args: args, Env: env},
 		CPUs:   c.cpus,
-		Memory: 3072, // bpftrace is large, and is there twice while the guest comes up
-		Limit:  3 * time.Hour,
-		Stdout: os.Stdout,
-		Stderr: os.Stderr,
-		Log:    progress,
+
+		Counted: c.counted,
+		Memory:  3072, // bpftrace is large, and is there twice while the guest comes up
+		Limit:   3 * time.Hour,
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Log:     progress,
 	}
 	result, err := guest.Start(ctx)
 	if err != nil {

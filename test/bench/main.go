@@ -7,6 +7,7 @@
 //	go run ./test/bench -parts storm -storm 10s    # how much of a storm of writes it takes
 //	go run ./test/bench -parts soak -soak 100000   # what it keeps after many processes
 //	go run ./test/bench -vm 6.1                    # the same on another kernel, emulated
+//	go run ./test/bench -vm 6.1 -counted           # in instructions, exact
 //
 // It takes root. It builds nstrace unless -nstrace names one.
 //
@@ -38,7 +39,10 @@
 // user space takes CPU time from the workload where there are few CPUs.
 //
 // Where the machine counts instructions there is a second table with those of the
-// workload, in kernel and user space. They do not depend on what else goes on.
+// workload, in kernel and user space. They do not depend on what else goes on. No
+// emulated machine counts them, but one can be given a clock that does (-counted),
+// and one CPU, where a turn's time has in it what the subject does in user space, and
+// the second table has not.
 //
 // auditd leaves a trace behind: once auditing was on, until the next boot, new
 // processes pass the kernel's audit code at each system call. So but for auditd's
@@ -79,7 +83,8 @@
 // slower by itself, and nstrace gets a smaller share of the time to read what they
 // cause, so that a loss there says nothing of a real machine. Compare the ratios, and
 // keep in mind that even these are too large: what a subject does in user space,
-// on a real machine on another CPU, takes its time from the workload there.
+// on a real machine on another CPU, takes its time from the workload there. Best is
+// to count (-counted).
 package main
 
 import (
@@ -124,8 +129,9 @@ type config struct {
 	soak           int
 	soakNamespaces int
 
-	vm   string
-	cpus int
+	vm      string
+	cpus    int
+	counted bool
 }
 
 // names is a flag with a list of names, of which the beginnings count.
@@ -176,6 +182,7 @@ func parseFlags() (*config, error) {
 	flag.IntVar(&c.soakNamespaces, "soak-namespaces", 0, "how many of these make a namespace (default all)")
 	flag.StringVar(&c.vm, "vm", "", "run all of this in a virtual machine with this Debian `kernel`, such as 6.1")
 	flag.IntVar(&c.cpus, "cpus", 2, "how many CPUs the virtual machine has")
+	flag.BoolVar(&c.counted, "counted", false, "with -vm: have the guest's clock count instructions")
 	flag.Parse()
 
 	for _, f := range []struct {
@@ -204,6 +211,13 @@ func parseFlags() (*config, error) {
 		return nil, errors.New("-soak-namespaces is about the processes of -soak: there can't be more")
 	case set["cpus"] && c.vm == "":
 		return nil, errors.New("-cpus is about the machine of -vm")
+	case c.counted && c.vm == "":
+		return nil, errors.New("-counted is about the machine of -vm")
+	case c.counted && c.cpus != 1 && set["cpus"]:
+		return nil, errors.New("-counted takes one CPU: QEMU does not count on more")
+	}
+	if c.counted {
+		c.cpus = 1
 	}
 	if c.soakNamespaces == 0 {
 		c.soakNamespaces = c.soak

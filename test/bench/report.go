@@ -68,6 +68,11 @@ func (s spread) String() string {
 	return fmt.Sprintf("%.2f (%.2f to %.2f)", s.Median, s.Min, s.Max)
 }
 
+// precise is for what hardly varies.
+func (s spread) precise() string {
+	return fmt.Sprintf("%.3f (%.3f to %.3f)", s.Median, s.Min, s.Max)
+}
+
 func median(v []float64) float64 {
 	v = slices.Clone(v)
 	slices.Sort(v)
@@ -124,7 +129,7 @@ func (r *report) workloadTable() string {
 			for _, w := range r.Workloads {
 				cells := []any{w.Workload, number(w.Count.Median)}
 				for _, s := range r.Subjects {
-					cells = append(cells, w.Instructions[s])
+					cells = append(cells, w.Instructions[s].precise())
 				}
 				line(cells...)
 			}

@@ -56,6 +56,7 @@ func run() (int, error) {
 	verbose := flag.Bool("v", false, "print the guest's console, and what takes time, on standard error")
 	memory := flag.Int("memory", 2048, "the guest's memory in `MiB`")
 	limit := flag.Duration("timeout", 10*time.Minute, "the longest a boot and the command may take")
+	counted := flag.Bool("counted", false, "one CPU, and let its clock count instructions")
 	dir := flag.String("dir", "/root", "working directory of the command")
 	flag.Var(&copies, "copy", "add a file or folder of the host, with the libraries it needs, as `host:guest`; may be repeated")
 	flag.Var(&env, "env", "set `NAME=value` for the command; may be repeated")
@@ -90,15 +91,22 @@ func run() (int, error) {
 		}
 		root.AddTree(from, to)
 	}
+	cpus := 0
+	if *counted {
+		cpus = 1
+	}
 	guest := vm.Guest{
 		Kernel: kernel,
 		Root:   root,
 		Job:    wire.Job{Args: flag.Args(), Env: append(vm.DefaultEnv, env...), Dir: *dir},
-		Memory: *memory,
-		Limit:  *limit,
-		Stdout: os.Stdout,
-		Stderr: os.Stderr,
-		Log:    logf,
+
+		Counted: *counted,
+		CPUs:    cpus,
+		Memory:  *memory,
+		Limit:   *limit,
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Log:     logf,
 	}
 	if *verbose {
 		guest.Console = os.Stderr

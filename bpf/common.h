@@ -66,11 +66,34 @@ struct {
 	__type(value, struct counters);
 } counts SEC(".maps");
 
-/* A member of a kernel object, read the cheapest way that there is: from 5.11 on the
- * verifier follows pointers from bpf_get_current_task_btf() itself and makes plain
- * loads of it (that give 0 where the address is bad), before that each step
- * is a call of bpf_probe_read_kernel(). src has to come from current_task() by GET()
- * alone; whatever else there is is for BPF_CORE_READ().
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak; /* 6.2 */
+
+/* ptr as a pointer to what it points to that the verifier follows: loads through it
+ * are plain ones, that give 0 where the address is bad. Only where
+ * bpf_rdonly_cast is.
+ */
+#define CAST(ptr) ((typeof(ptr))bpf_rdonly_cast(ptr, bpf_core_type_id_kernel(typeof(*(ptr)))))
+
+#define castable (direct && bpf_rdonly_cast)
+
+/* A member of a kernel object, or what is reached from there over pointers, read the
+ * cheapest way that there is: by plain loads where the kernel lets any address be
+ * cast, before that each step is a call of bpf_probe_read_kernel().
+ */
+#define READ(src, ...)                                                                             \
+	({                                                                                         \
+		typeof(___arrow(src, __VA_ARGS__)) v_;                                             \
+		if (castable) {                                                                    \
+			typeof(src) p_ = CAST(src);                                                \
+			v_ = ___arrow(p_, __VA_ARGS__);                                            \
+		} else {                                                                           \
+			v_ = BPF_CORE_READ(src, __VA_ARGS__);                                      \
+		}                                                                                  \
+		v_;                                                                                \
+	})
+
+/* The same for what comes from current_task() by GET() alone, which the verifier
+ * follows from 5.11 on.
  */
 #define GET(src, ...)                                                                              \
 	({                                                                                         \
@@ -81,8 +104,6 @@ struct {
 			v_ = BPF_CORE_READ(src, __VA_ARGS__);                                      \
 		v_;                                                                                \
 	})
-
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak; /* 6.2 */
 
 /* Where the kernel tells trusted pointers from others (6.2), the verifier searches
  * all type names up to four times for each pointer that is read from a trusted one
@@ -95,8 +116,7 @@ static __always_inline struct task_struct *current_task(void)
 		return (void *)bpf_get_current_task();
 	if (!bpf_rdonly_cast)
 		return bpf_get_current_task_btf();
-	return bpf_rdonly_cast(bpf_get_current_task_btf(),
-			       bpf_core_type_id_kernel(struct task_struct));
+	return CAST(bpf_get_current_task_btf());
 }
 
 /* A kernel object that is read at once, where it is not to be had by GET() and more

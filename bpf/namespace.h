@@ -86,21 +86,21 @@ static __always_inline __u64 ns_uid(void *ns, enum ns_kind kind, struct ns_commo
 	struct ns_common___618 *c = (void *)common;
 
 	if (bpf_core_field_exists(c->ns_id))
-		return BPF_CORE_READ(c, ns_id);
+		return READ(c, ns_id);
 	if (kind == NS_NET) {
 		struct net *net = ns;
 		struct net___510 *net510 = ns;
 
 		if (bpf_core_field_exists(net510->net_cookie.counter))
-			return BPF_CORE_READ(net510, net_cookie.counter);
+			return READ(net510, net_cookie.counter);
 		if (bpf_core_field_exists(net->net_cookie))
-			return BPF_CORE_READ(net, net_cookie);
+			return READ(net, net_cookie);
 	}
 	if (kind == NS_MNT) {
 		struct mnt_namespace___seq *mnt = ns;
 
 		if (bpf_core_field_exists(mnt->seq))
-			return BPF_CORE_READ(mnt, seq);
+			return READ(mnt, seq);
 	}
 	return 0;
 }
@@ -110,8 +110,8 @@ static __always_inline __u64 ns_uid(void *ns, enum ns_kind kind, struct ns_commo
 		struct type *ns_ = (void *)(ptr);                                                  \
 		void *common_ = (void *)ns_ + bpf_core_field_offset(struct type, ns);              \
 		if (ns_) {                                                                         \
-			(c)->inum = BPF_CORE_READ(ns_, ns.inum);                                   \
-			(c)->user_ns = BPF_CORE_READ(ns_, owner_member, ns.inum);                  \
+			(c)->inum = READ(ns_, ns.inum);                                            \
+			(c)->user_ns = READ(ns_, owner_member, ns.inum);                           \
 			(c)->uid = ns_uid(ns_, ns_kind_, common_);                                 \
 		}                                                                                  \
 	} while (0)

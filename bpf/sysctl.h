@@ -109,16 +109,25 @@ struct {
 static __noinline void read_table(struct write *w)
 {
 	struct task_struct *task = current_task();
-	struct object table;
+	struct ctl_table *table;
 	__u64 data, off;
 
 	if (!w)
 		return;
-	READ_OBJECT(table, struct ctl_table, w->table);
-	w->procname = MEMBER(table, struct ctl_table, procname);
-	w->maxlen = MEMBER(table, struct ctl_table, maxlen);
+	if (castable) {
+		table = CAST(w->table);
+		w->procname = table->procname;
+		w->maxlen = table->maxlen;
+		data = (__u64)table->data;
+	} else {
+		struct object o;
+
+		READ_OBJECT(o, struct ctl_table, w->table);
+		w->procname = MEMBER(o, struct ctl_table, procname);
+		w->maxlen = MEMBER(o, struct ctl_table, maxlen);
+		data = (__u64)MEMBER(o, struct ctl_table, data);
+	}
 	w->kind = NS_KINDS;
-	data = (__u64)MEMBER(table, struct ctl_table, data);
 
 	off = data - host_uts;
 	if (host_uts && off < bpf_core_type_size(struct uts_namespace)) {
@@ -204,15 +213,15 @@ static __noinline void read_iter(struct write *w, struct iov_iter *iter)
 
 static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 {
-	struct inode *inode = BPF_CORE_READ(iocb, ki_filp, f_inode);
+	struct inode *inode = READ(iocb, ki_filp, f_inode);
 	struct proc_inode *pi = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
 	__u32 tid = current_tid(), size;
 	struct write w = {};
 
 	if (stopping)
 		return 0;
-	w.table = BPF_CORE_READ(pi, sysctl_entry);
-	w.header = BPF_CORE_READ(pi, sysctl);
+	w.table = READ(pi, sysctl_entry);
+	w.header = READ(pi, sysctl);
 	read_table(&w);
 
 	read_iter(&w, iter);
@@ -332,16 +341,15 @@ static __noinline void read_place(struct place *at, struct ctl_table_header *hea
 
 	if (!at)
 		return;
+	at->name[0] = at->name[1] = 0;
 	READ_OBJECT(o, struct ctl_table_header, header);
 	at->set = MEMBER(o, struct ctl_table_header, set);
 	at->root = MEMBER(o, struct ctl_table_header, root);
 	at->dir = MEMBER(o, struct ctl_table_header, parent);
 	READ_OBJECT(o, struct ctl_table_header, at->dir); /* the first member of a ctl_dir */
 	at->up = MEMBER(o, struct ctl_table_header, parent);
-	at->name[0] = at->name[1] = 0;
-	bpf_probe_read_kernel_str(
-		at->name, sizeof(at->name),
-		BPF_CORE_READ(MEMBER(o, struct ctl_table_header, ctl_table), procname));
+	bpf_probe_read_kernel_str(at->name, sizeof(at->name),
+				  READ(MEMBER(o, struct ctl_table_header, ctl_table), procname));
 }
 
 /* Sets *param to the id of the parameter that w writes, sees to it that its name is in
@@ -652,9 +660,13 @@ static __always_inline bool same_try(struct write *w)
 	if (now.old == now.written) /* there is no effect to wait for */
 		return false;
 	last = bpf_map_lookup_elem(&tries, &tid);
-	same = last && last->table == now.table && last->old == now.old &&
-	       last->written == now.written && now.time - last->time < TRY_AGAIN_NS;
-	bpf_map_update_elem(&tries, &tid, &now, BPF_ANY);
+	if (!last) {
+		bpf_map_update_elem(&tries, &tid, &now, BPF_ANY);
+		return false;
+	}
+	same = last->table == now.table && last->old == now.old && last->written == now.written &&
+	       now.time - last->time < TRY_AGAIN_NS;
+	*last = now; /* it is this task's own */
 	return same;
 }
 
@@ -741,8 +753,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		}
 		w = &slot->w;
 		/* The program's real context, which only a probe read reaches. */
-		w->table = BPF_CORE_READ(kern, table);
-		w->header = BPF_CORE_READ(kern, head);
+		w->table = READ(kern, table);
+		w->header = READ(kern, head);
 		read_table(w);
 		w->flags = 0;
 		w->old_len = w->new_len = 0;

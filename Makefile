@@ -29,7 +29,7 @@ generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
 
 .PHONY: format
 format: ## format Go and C
-	gofmt -w bpf cmd output schema test tracer
+	gofmt -w attribution bpf cmd output schema test tracer
 	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 
 .PHONY: deps
@@ -38,7 +38,7 @@ deps: ## install what the tests need (Debian, root); elsewhere say what it is
 
 .PHONY: lint
 lint: ## what needs no kernel: formats, vet, staticcheck, generated code
-	@unformatted=$$(gofmt -l bpf cmd output schema test tracer); \
+	@unformatted=$$(gofmt -l attribution bpf cmd output schema test tracer); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 	$(GO) vet ./...

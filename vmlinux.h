@@ -104,9 +104,9 @@ struct trace_event_raw_sys_enter {
 	long id;
 	unsigned long args[6];
 };
-struct trace_event_raw_sys_exit {
+struct syscall_trace_exit {
 	__u64 ent;
-	long id;
+	int nr; /* and four bytes that mean nothing */
 	long ret;
 };
 
@@ -353,7 +353,11 @@ struct kernfs_node___510 {
 struct cgroup {
 	struct kernfs_node *kn;
 };
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
 struct css_set {
+	struct cgroup_subsys_state *subsys[16];
 	struct cgroup *dfl_cgrp;
 };
 struct task_struct {

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
+// Roles, as Role gives them.
 const (
-	roleRuntime        = "runtime"
-	roleShim           = "shim"
-	roleEngine         = "engine"
-	roleCNI            = "cni"
-	roleSystemd        = "systemd"
-	rolePackageManager = "package-manager"
-	roleConfigTool     = "config-tool"
+	RoleRuntime        = "runtime"
+	RoleShim           = "shim"
+	RoleEngine         = "engine"
+	RoleCNI            = "cni"
+	RoleSystemd        = "systemd"
+	RolePackageManager = "package-manager"
+	RoleConfigTool     = "config-tool"
 )
 
 // roles is what Role knows. A name is that of an executable, or of the script that
@@ -27,29 +28,29 @@ var roles = []struct {
 	// too, unless it has one of its own.
 	children bool
 }{
-	{role: roleRuntime, names: []string{
+	{role: RoleRuntime, names: []string{
 		"runc", "docker-runc", "crun", "krun", "youki", "runsc", "kata-runtime", "nvidia-container-runtime*",
 	}},
-	{role: roleShim, names: []string{
+	{role: RoleShim, names: []string{
 		"containerd-shim*", "docker-containerd-shim", "conmon", "conmonrs", "conmon-rs",
 		"docker-proxy", "rootlesskit-docker-proxy", "rootlessport",
 	}},
-	{role: roleEngine, names: []string{
+	{role: RoleEngine, names: []string{
 		"dockerd", "dockerd-*", "cri-dockerd", "containerd", "docker-containerd", "buildkitd", "nerdctl",
 		"podman", "buildah", "crio", "kubelet", "kube-proxy", "k3s", "rke2", "k0s",
 		"lxc-start", "lxc-attach", "lxc-execute", "lxcfs", "lxd", "incusd",
 	}},
-	{role: roleCNI, dirs: []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}, names: []string{
+	{role: RoleCNI, dirs: []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}, names: []string{
 		"netavark", "aardvark-dns", "slirp4netns", "passt", "passt.avx2", "pasta", "pasta.avx2",
 		"calico", "calico-*", "cilium-cni", "cilium-agent", "flannel", "flanneld", "multus*",
 	}},
-	{role: roleSystemd, names: []string{"systemd", "systemd-*", "udevadm", "elogind", "elogind-*"}},
-	{role: rolePackageManager, children: true, names: []string{
+	{role: RoleSystemd, names: []string{"systemd", "systemd-*", "udevadm", "elogind", "elogind-*"}},
+	{role: RolePackageManager, children: true, names: []string{
 		"dpkg", "dpkg-preconfigure", "dpkg-reconfigure", "apt", "apt-get", "aptitude", "unattended-upgrade", "unattended-upgrades",
 		"rpm", "dnf", "dnf-3", "dnf5", "dnf5daemon-server", "microdnf", "yum", "tdnf", "rpm-ostree", "rpm-ostreed",
 		"zypper", "pacman", "apk", "packagekitd",
 	}},
-	{role: roleConfigTool, children: true, names: []string{
+	{role: RoleConfigTool, children: true, names: []string{
 		"ansible", "ansible-playbook", "ansible-pull", "AnsiballZ_*", "puppet", "chef-client", "chef-solo", "cinc-client",
 		"salt-minion", "salt-call", "cloud-init", "cf-agent", "cf-execd", "tuned",
 	}},
@@ -70,10 +71,10 @@ var systemDirs = []string{
 // and run instead, so that a container cannot overwrite the host's, and whose role
 // those have.
 var memfds = map[string]string{
-	"runc_cloned:/proc/self/exe": roleRuntime,
-	"crun_cloned:/proc/self/exe": roleRuntime,
-	"lxc-attach":                 roleEngine,
-	"liblxc":                     roleEngine,
+	"runc_cloned:/proc/self/exe": RoleRuntime,
+	"crun_cloned:/proc/self/exe": RoleRuntime,
+	"lxc-attach":                 RoleEngine,
+	"liblxc":                     RoleEngine,
 }
 
 // Role says in a word what part of the infrastructure a process is, "" if it is
@@ -121,7 +122,7 @@ func ownRole(comm, exe string, args []string) string {
 	}
 	switch exe {
 	case "/runc": // run from an overlay of its directory that is mounted nowhere, where the kernel can do that
-		return roleRuntime
+		return RoleRuntime
 	case "/", "/proc/self/exe": // from a bind mount of the file alone, by older ones; not resolved
 		return initRole(comm)
 	}
@@ -131,7 +132,7 @@ func ownRole(comm, exe string, args []string) string {
 	if script := script(exe, args); script != "" {
 		// Ansible puts its modules into the home of whom it logs in as.
 		if strings.HasPrefix(path.Base(script), "AnsiballZ_") {
-			return roleConfigTool
+			return RoleConfigTool
 		}
 		return fileRole(script)
 	}
@@ -142,7 +143,7 @@ func ownRole(comm, exe string, args []string) string {
 func initRole(comm string) string {
 	switch comm {
 	case "runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]":
-		return roleRuntime
+		return RoleRuntime
 	}
 	return ""
 }

@@ -27,6 +27,7 @@ const volatile __u32 ns_mask = (1 << NS_KINDS) - 1; /* 1 << enum ns_kind */
 const volatile bool write_result =
 	true; /* proc_sys_write is hooked: it reports, cgroup/sysctl only adds values */
 const volatile bool direct = false;   /* bpf_get_current_task_btf() is there, see GET() */
+const volatile int v1_subsys = -1;    /* enum cgroup_subsys_id, see task_cgroup() */
 const volatile __u64 hash_seed;	      /* random: nobody can make two hashes meet on purpose */
 const volatile __u64 fold_above = ~0; /* bytes in the ring from which on repeats are folded */
 

@@ -50,6 +50,8 @@ int iter_tasks(struct bpf_iter__task *ctx)
 	if (!p) /* exiting, exit_task_namespaces() */
 		return 0;
 
+	inv.pid = BPF_CORE_READ(task, tgid);
+	inv.cgroup = BPF_CORE_READ(task_cgroup(task), id);
 	inv.exiting = BPF_CORE_READ(task, flags) & PF_EXITING;
 #pragma unroll
 	for (int i = 0; i < NS_KINDS; i++) {

@@ -711,7 +711,7 @@ int tp_setns_enter(struct trace_event_raw_sys_enter *ctx)
 #endif
 #define NR_clone3 435
 
-static __always_inline enum call_via via_of(long nr)
+static __always_inline enum call_via via_of(int nr)
 {
 	switch (nr) {
 	case NR_clone:
@@ -731,12 +731,12 @@ static __always_inline enum call_via via_of(long nr)
  * going through what sends a call.
  */
 SEC("tracepoint/syscalls/sys_exit_unshare")
-int tp_call_exit(struct trace_event_raw_sys_exit *ctx)
+int tp_call_exit(struct syscall_trace_exit *ctx)
 {
 	struct call *call = call_get();
 	long ret = ctx->ret;
 
-	if (!call || call->via != via_of(ctx->id))
+	if (!call || call->via != via_of(ctx->nr))
 		return 0;
 	if (is_clone(call) && ret >= 0) {
 		/* Only failures are left for the exit: see tp_fork, which missed this. */

@@ -16,6 +16,7 @@ import (
 type NstraceActor struct {
 	_    structs.HostLayout
 	Pid  uint32
+	Uid  uint32
 	Comm [16]int8
 }
 
@@ -84,8 +85,9 @@ type NstraceInventory struct {
 	_           structs.HostLayout
 	Ns          [8]NstraceNsChange
 	ForChildren [2]NstraceNsChange
+	Cgroup      uint64
+	Pid         uint32
 	Exiting     uint32
-	Pad         uint32
 }
 
 type NstraceNsChange struct {
@@ -274,6 +276,7 @@ const (
 	NstraceVarTypeSysctlRecord  = "type_sysctl_record"
 	NstraceVarTypeWhoRecord     = "type_who_record"
 	NstraceVarUntracked         = "untracked"
+	NstraceVarV1Subsys          = "v1_subsys"
 	NstraceVarWriteResult       = "write_result"
 )
 
@@ -409,6 +412,7 @@ type NstraceVariableSpecs struct {
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
+	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
 	WriteResult       *ebpf.VariableSpec `ebpf:"write_result"`
 }
 
@@ -506,6 +510,7 @@ type NstraceVariables struct {
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
+	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`
 	WriteResult       *ebpf.Variable `ebpf:"write_result"`
 }
 

@@ -78,6 +78,7 @@ enum record_flag {
 
 struct actor {
 	__u32 pid;
+	__u32 uid;
 	char comm[COMM_LEN];
 };
 
@@ -126,7 +127,7 @@ struct who_record {
 	/* Lengths of the tail's parts that follow the ancestors, in their order. */
 	__u16 exe_len; /* components, leaf first, each ended by a NUL */
 	__u16 args_len;
-	__u16 cgroup_len; /* as exe_len */
+	__u16 cgroup_len; /* as exe_len; see task_cgroup() */
 	__u16 pad[3];
 };
 
@@ -180,8 +181,9 @@ struct destroy_record {
 struct inventory {
 	struct ns_change ns[NS_KINDS];
 	struct ns_change for_children[2]; /* pid, time; inum 0 where the same as above */
-	__u32 exiting;			  /* it is about to leave them */
-	__u32 pad;
+	__u64 cgroup;			  /* kernfs id; as who_record's path, see task_cgroup() */
+	__u32 pid;
+	__u32 exiting; /* it is about to leave them */
 };
 
 /* Repeats of one write that were counted instead of sent, since more was offered

@@ -90,12 +90,28 @@ static __noinline void put_path(struct scratch *s, struct file *file)
 	h->flags |= F_EXE_CUT;
 }
 
-/* Appends the components of the cgroup's path in the default (v2) hierarchy,
- * leaf first.
+#define ROOT_KN 1 /* kernfs's id of a hierarchy's root */
+
+/* The cgroup that tells most of who a task is: in the default (v2) hierarchy, or, where
+ * a host puts its containers into v1 hierarchies, in that of v1_subsys, unless the
+ * task is at its root.
  */
+static __always_inline struct kernfs_node *task_cgroup(struct task_struct *task)
+{
+	struct kernfs_node *kn;
+
+	if (v1_subsys >= 0) {
+		kn = BPF_CORE_READ(task, cgroups, subsys[v1_subsys & 15], cgroup, kn);
+		if (BPF_CORE_READ(kn, id) != ROOT_KN)
+			return kn;
+	}
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
+}
+
+/* Appends the components of the path of task_cgroup(), leaf first. */
 static __noinline void put_cgroup(struct scratch *s, struct task_struct *task)
 {
-	struct kernfs_node *kn = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
+	struct kernfs_node *kn = task_cgroup(task);
 	struct head *h = (struct head *)s->buf;
 	__u64 stop = s->end + PATH_KEEP - NAME_LEN;
 
@@ -130,6 +146,7 @@ static __noinline void put_ancestors(struct scratch *s, struct task_struct *task
 		if (!pid) /* pid 1 and kthreadd descend from the idle task, pid 0 */
 			return;
 		a->pid = pid;
+		a->uid = BPF_CORE_READ(parent, cred, uid.val);
 		BPF_CORE_READ_INTO(&a->comm, parent, comm);
 		s->end += sizeof(*a);
 		h->nancestors++;
@@ -224,6 +241,8 @@ static __always_inline __u64 who_id(struct task_struct *task, __u64 now)
 	if (tty)
 		h = mix(h, (__u64)GET(tty, driver, major) << 32 | (__u32)GET(tty, index));
 	h = mix(h, GET(task, cgroups, dfl_cgrp, kn, id));
+	if (v1_subsys >= 0)
+		h = mix(h, BPF_CORE_READ(task, cgroups, subsys[v1_subsys & 15], cgroup, kn, id));
 	if (mm) {
 		h = mix(h, GET(mm, arg_start));
 		h = mix(h, GET(mm, arg_end));

@@ -5,6 +5,7 @@ package output
 import (
 	"strconv"
 
+	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -39,6 +40,13 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	if ev.Process != nil {
 		b = j.appendProcess(append(b, `,"process":`...), ev.Process)
 	}
+	if ev.Container != nil {
+		b = appendContainer(append(b, `,"container":`...), ev.Container)
+	}
+	if ev.Pod != nil {
+		b = appendPod(append(b, `,"pod":`...), ev.Pod)
+	}
+	b = appendText(b, `,"unit":`, ev.Unit)
 	if ev.Loss != nil {
 		b = j.appendLoss(append(b, `,"loss":`...), ev.Loss)
 	}
@@ -54,6 +62,9 @@ func (j *JSON) appendNamespace(b []byte, ns *tracer.Namespace) []byte {
 	b = appendTrue(b, `,"host":`, ns.Host)
 	b = appendNumber(b, `,"from":`, uint64(ns.From))
 	b = appendNumber(b, `,"user_ns":`, uint64(ns.UserNS))
+	if ns.Owner != nil {
+		b = appendOwner(append(b, `,"owner":`...), ns.Owner)
+	}
 	if ns.LifetimeMS != nil {
 		b = strconv.AppendInt(append(b, `,"lifetime_ms":`...), *ns.LifetimeMS, 10)
 	}
@@ -68,7 +79,40 @@ func (j *JSON) appendNamespace(b []byte, ns *tracer.Namespace) []byte {
 func appendActor(b []byte, a *tracer.Actor) []byte {
 	start := len(b)
 	b = strconv.AppendUint(append(b, `,"pid":`...), uint64(a.PID), 10)
+	b = strconv.AppendUint(append(b, `,"uid":`...), uint64(a.UID), 10)
 	b = appendString(append(b, `,"comm":`...), a.Comm)
+	return object(b, start)
+}
+
+func appendContainer(b []byte, c *attribution.Container) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"id":`...), c.ID)
+	b = appendText(b, `,"name":`, c.Name)
+	b = appendText(b, `,"image":`, c.Image)
+	b = appendText(b, `,"runtime":`, c.Runtime)
+	b = appendString(append(b, `,"source":`...), string(c.Source))
+	return object(b, start)
+}
+
+func appendPod(b []byte, p *attribution.Pod) []byte {
+	start := len(b)
+	b = appendText(b, `,"name":`, p.Name)
+	b = appendText(b, `,"namespace":`, p.Namespace)
+	b = appendText(b, `,"uid":`, p.UID)
+	b = appendString(append(b, `,"source":`...), string(p.Source))
+	return object(b, start)
+}
+
+func appendOwner(b []byte, o *attribution.Owner) []byte {
+	start := len(b)
+	if o.Container != nil {
+		b = appendContainer(append(b, `,"container":`...), o.Container)
+	}
+	if o.Pod != nil {
+		b = appendPod(append(b, `,"pod":`...), o.Pod)
+	}
+	b = appendText(b, `,"unit":`, o.Unit)
+	b = appendString(append(b, `,"source":`...), string(o.Source))
 	return object(b, start)
 }
 

@@ -50,7 +50,10 @@ func (j *JSON) encodeProcess(b []byte, p *tracer.Process) []byte {
 	b = appendID(b, `,"login_uid":`, p.LoginUID)
 	b = appendText(b, `,"login_user":`, p.LoginUser)
 	b = appendID(b, `,"session_id":`, p.SessionID)
+	b = appendID(b, `,"sudo_uid":`, p.SudoUID)
+	b = appendText(b, `,"sudo_user":`, p.SudoUser)
 	b = appendText(b, `,"tty":`, p.TTY)
+	b = appendText(b, `,"role":`, p.Role)
 	b = appendText(b, `,"cgroup":`, p.Cgroup)
 	if len(p.NS) > 0 {
 		b = appendMap(append(b, `,"ns":`...), p.NS)

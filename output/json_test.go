@@ -35,7 +35,7 @@ func TestJSONLine(t *testing.T) {
 		`"ppid":4711,"uid":0,"gid":0,"user":"root","login_uid":1000,"login_user":"alice","session_id":17,"tty":"pts/3",` +
 		`"cgroup":"/user.slice/user-1000.slice/session-17.scope",` +
 		`"ns":{"cgroup":4026531835,"ipc":4026531839,"mnt":4026531841,"net":4026531840,"pid":4026531836,"time":4026531834,"user":4026531837,"uts":4026531838},` +
-		`"ancestors":[{"pid":4711,"comm":"sudo"},{"pid":3011,"comm":"bash"},{"pid":3010,"comm":"sshd"},{"pid":812,"comm":"sshd"},{"pid":1,"comm":"systemd"}],` +
+		`"ancestors":[{"pid":4711,"uid":0,"comm":"sudo"},{"pid":3011,"uid":1000,"comm":"bash"},{"pid":3010,"uid":1000,"comm":"sshd"},{"pid":812,"uid":0,"comm":"sshd"},{"pid":1,"uid":0,"comm":"systemd"}],` +
 		`"start_time":"2026-11-23T12:04:31.118456789Z"}}` + "\n"
 	if got := write(t, jsonSink, sample()[1]); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

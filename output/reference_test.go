@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 )
@@ -83,7 +84,12 @@ type referenceEvent struct {
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
 	Process   *referenceProcess   `json:"process,omitempty"`
-	Loss      *referenceLoss      `json:"loss,omitempty"`
+	// Who acted stands together.
+	Container *attribution.Container `json:"container,omitempty"`
+	Pod       *attribution.Pod       `json:"pod,omitempty"`
+	Unit      string                 `json:"unit,omitempty"`
+
+	Loss *referenceLoss `json:"loss,omitempty"`
 }
 
 type referenceNamespace struct {
@@ -114,6 +120,9 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 		LastTime:  stamp(ev.LastTime),
 		Event:     ev,
 		Namespace: newReferenceNamespace(ev.Namespace),
+		Container: ev.Container,
+		Pod:       ev.Pod,
+		Unit:      ev.Unit,
 	}
 	if s := ev.Sysctl; s != nil {
 		e.Sysctl = &referenceSysctl{Sysctl: s, Namespace: newReferenceNamespace(s.Namespace)}

@@ -25,7 +25,7 @@ func viaSSH(pid uint32, comm string, args ...string) *tracer.Process {
 		PID: pid, TID: pid, StartTime: at(-5), Comm: comm, Exe: "/usr/sbin/" + comm, Args: append([]string{comm}, args...),
 		PPID: pid - 1, User: "root", LoginUID: ptr[uint32](1000), LoginUser: "alice", SessionID: ptr[uint32](17), TTY: "pts/3",
 		Cgroup: "/user.slice/user-1000.slice/session-17.scope", NS: hostNS,
-		Ancestors: []tracer.Actor{{PID: pid - 1, Comm: "sudo"}, {PID: 3011, Comm: "bash"}, {PID: 3010, Comm: "sshd"}, {PID: 812, Comm: "sshd"}, {PID: 1, Comm: "systemd"}},
+		Ancestors: []tracer.Actor{{PID: pid - 1, Comm: "sudo"}, {PID: 3011, UID: 1000, Comm: "bash"}, {PID: 3010, UID: 1000, Comm: "sshd"}, {PID: 812, Comm: "sshd"}, {PID: 1, Comm: "systemd"}},
 	}
 }
 

@@ -394,7 +394,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			delete(spec.Programs, name)
 		}
 	}
-	if err := o.set(spec, writeResult, typedTask(!writeResult)); err != nil {
+	if err := o.set(spec, writeResult, typedTask(!writeResult), k.v1Subsys()); err != nil {
 		return nil, err
 	}
 	if err := l.loadAll(k.cache); err != nil {

@@ -5,6 +5,8 @@ package tracer
 import (
 	"strings"
 	"time"
+
+	"github.com/nstrace/nstrace/attribution"
 )
 
 // SchemaVersion is the version of the event that this package produces. Within
@@ -56,6 +58,11 @@ type Event struct {
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
 	Process   *Process   `json:"process,omitempty"`
+	// Who acted, as far as it is in a container, a pod or a unit of systemd.
+	Container *attribution.Container `json:"container,omitempty"`
+	Pod       *attribution.Pod       `json:"pod,omitempty"`
+	Unit      string                 `json:"unit,omitempty"`
+
 	ChildPID  uint32     `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count     uint64     `json:"count,omitempty"`     // absent means 1
 
@@ -105,6 +112,9 @@ type Namespace struct {
 
 	UserNS uint32 `json:"user_ns,omitempty"` // id of the owning user namespace
 
+	// Owner is whose it is, which need not be who acted.
+	Owner *attribution.Owner `json:"owner,omitempty"`
+
 	// For destroy, where known.
 	Created    time.Time `json:"created,omitzero"`
 	LifetimeMS *int64    `json:"lifetime_ms,omitempty"`
@@ -118,6 +128,7 @@ type Namespace struct {
 // Actor is a process in one line.
 type Actor struct {
 	PID  uint32 `json:"pid"`
+	UID  uint32 `json:"uid"`
 	Comm string `json:"comm"`
 }
 
@@ -151,8 +162,11 @@ type Process struct {
 	LoginUID  *uint32           `json:"login_uid,omitempty"`
 	LoginUser string            `json:"login_user,omitempty"`
 	SessionID *uint32           `json:"session_id,omitempty"` // the audit session
+	SudoUID   *uint32           `json:"sudo_uid,omitempty"`   // who called sudo, su, doas or pkexec, by the nearest ancestor that is one
+	SudoUser  string            `json:"sudo_user,omitempty"`
 	TTY       string            `json:"tty,omitempty"`
-	Cgroup    string            `json:"cgroup,omitempty"` // path in the cgroup v2 hierarchy
+	Role      string            `json:"role,omitempty"`   // what known infrastructure it is, see attribution.Role
+	Cgroup    string            `json:"cgroup,omitempty"` // path in the cgroup v2 hierarchy, or where containers are in v1's, in that of pids
 	NS        map[NSType]uint32 `json:"ns,omitempty"`     // type to id, before the event
 	Ancestors []Actor           `json:"ancestors,omitempty"`
 }

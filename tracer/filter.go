@@ -72,7 +72,7 @@ func (f *Filter) match(e *Event, ns *liveNS) bool {
 		}
 		return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, ns.creator.PID)) &&
 			(len(f.Comms) == 0 || slices.Contains(f.Comms, ns.creator.Comm)) &&
-			(len(f.UIDs) == 0 || slices.Contains(f.UIDs, ns.uidOf))
+			(len(f.UIDs) == 0 || slices.Contains(f.UIDs, ns.creator.UID))
 	case SysctlWrite:
 		if f.NSTypes != nil && (e.Sysctl.Namespace == nil || !f.NSTypes[e.Sysctl.Namespace.Type]) {
 			return false
@@ -114,7 +114,7 @@ const DefaultRingSize = 4 << 20
 var ErrOption = errors.New("bad option")
 
 // set writes the settings into the programs before they are loaded.
-func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool) error {
+func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool, v1Subsys int32) error {
 	f := &o.Filter
 	mask := uint32(1<<len(nsTypes) - 1)
 	if f.NSTypes != nil {
@@ -142,6 +142,7 @@ func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool) error
 		bpf.NstraceVarFilterFailed: f.Failed,
 		bpf.NstraceVarNsMask:       mask,
 		bpf.NstraceVarWriteResult:  writeResult,
+		bpf.NstraceVarV1Subsys:     v1Subsys,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)

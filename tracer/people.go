@@ -3,6 +3,9 @@
 package tracer
 
 import (
+	"slices"
+
+	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/bpf"
 )
 
@@ -46,14 +49,15 @@ type caller struct {
 	pid, tid uint32
 	ns       [len(nsTypes)]uint32 // those of p.NS
 	p        *Process             // given to handlers: never changed
+	place    *place
 }
 
 // caller returns who a record refers to, with the namespaces that the record has.
-func (t *Tracer) caller(r *bpf.NstraceCaller) *Process {
+func (t *Tracer) caller(r *bpf.NstraceCaller) *caller {
 	c := t.people.find(r.Who)
 	if c == nil || c.pid != r.Pid || c.tid != r.Tid {
 		// As with unnamed.
-		c = &caller{pid: r.Pid, tid: r.Tid, p: &Process{PID: r.Pid, TID: r.Tid}}
+		c = &caller{pid: r.Pid, tid: r.Tid, p: &Process{PID: r.Pid, TID: r.Tid}, place: nowhere}
 	}
 	if c.ns != r.Ns || c.p.NS == nil {
 		p := *c.p
@@ -65,7 +69,7 @@ func (t *Tracer) caller(r *bpf.NstraceCaller) *Process {
 		}
 		c.ns, c.p = r.Ns, &p
 	}
-	return c.p
+	return c
 }
 
 // describe makes the process of a record that describes one.
@@ -95,7 +99,40 @@ func (t *Tracer) describe(r *record) {
 	}
 	for i := range r.ancestors {
 		a := &r.ancestors[i]
-		p.Ancestors = append(p.Ancestors, Actor{PID: a.Pid, Comm: cString(a.Comm[:])})
+		p.Ancestors = append(p.Ancestors, Actor{PID: a.Pid, UID: a.Uid, Comm: cString(a.Comm[:])})
 	}
-	t.people.add(w.Id, r.head.Time, &caller{pid: w.Pid, tid: w.Tid, p: p})
+	if uid, ok := sudoUID(p); ok {
+		p.SudoUID, p.SudoUser = &uid, t.users.name(uid)
+	}
+	p.Role = attribution.Role(p.Comm, p.Exe, p.Args, comms(p.Ancestors))
+	t.people.add(w.Id, r.head.Time, &caller{pid: w.Pid, tid: w.Tid, p: p, place: t.places.at(p.Cgroup)})
+}
+
+// Programs by which somebody becomes somebody else.
+var sudos = []string{"sudo", "su", "doas", "pkexec", "runuser"}
+
+// sudoUID returns who called the nearest of p's ancestors that is one of sudos: the user
+// of that one's parent.
+func sudoUID(p *Process) (uint32, bool) {
+	for i, a := range p.Ancestors {
+		if !slices.Contains(sudos, a.Comm) {
+			continue
+		}
+		// sudo can have children of its own that wait for the command.
+		for _, b := range p.Ancestors[i+1:] {
+			if !slices.Contains(sudos, b.Comm) {
+				return b.UID, true
+			}
+		}
+		break
+	}
+	return 0, false
+}
+
+func comms(actors []Actor) []string {
+	var all []string
+	for _, a := range actors {
+		all = append(all, a.Comm)
+	}
+	return all
 }

@@ -5,6 +5,8 @@ package tracer
 import (
 	"strconv"
 	"time"
+
+	"github.com/nstrace/nstrace/attribution"
 )
 
 // liveNS is a namespace that is known to be alive.
@@ -19,8 +21,11 @@ type liveNS struct {
 	bootNS  uint64    // created, CLOCK_BOOTTIME
 	creator *Actor
 	ended   uint64 // when it was found gone, CLOCK_BOOTTIME
-	uidOf   uint32 // the creator's user
 	follow  bool   // made by a traced process
+
+	owner     *attribution.Owner
+	orphan    bool // was there before, and has to be settled
+	adoptable bool // will be of the first container that enters
 }
 
 // is says whether the namespace that now has the number of ns can be ns: it is of
@@ -37,6 +42,8 @@ type registry struct {
 	// come, by inode number.
 	gone map[uint32]*liveNS
 	host map[NSType]uint32
+	// orphans is set once there is a namespace whose owner has to be found.
+	orphans bool
 	// perType is set where the kernel's ids are not one series for all types:
 	// before 6.18 there are the cookies of net and the sequence of mnt.
 	perType bool
@@ -79,7 +86,8 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 		return old, nil
 	}
 	ended = ns
-	ns = &liveNS{typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot}
+	ns = &liveNS{typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot, orphan: true}
+	r.orphans = true
 	r.live[id] = ns
 	return ns, ended
 }
@@ -88,7 +96,7 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 func (r *registry) show(ns *liveNS, into *Namespace) *Namespace {
 	*into = Namespace{
 		Type: ns.typ, ID: ns.id, UID: ns.uid, Name: ns.name, UserNS: ns.userNS,
-		Host: r.host[ns.typ] == ns.id,
+		Host: r.host[ns.typ] == ns.id, Owner: ns.owner,
 	}
 	return into
 }

@@ -87,12 +87,15 @@ func (s *scanner) run(h Handler) error {
 	s.wanted, s.held = false, false
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
-	leaving, err := t.walk(func(c *bpf.NstraceNsChange) {
-		if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.Uid) {
-			used[ns] = true
+	leaving := false
+	if err := t.walk(func(inv *bpf.NstraceInventory) {
+		leaving = leaving || inv.Exiting != 0
+		for c := range namespaces(inv) {
+			if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.Uid) {
+				used[ns] = true
+			}
 		}
-	})
-	if err != nil {
+	}); err != nil {
 		return err
 	}
 	var unused []*liveNS

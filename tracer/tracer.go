@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"runtime"
@@ -56,8 +57,11 @@ type Tracer struct {
 	params said[param]
 	reg    *registry
 	names  netnsNames
+	places places
 	folds  folds
 	scan   *scanner // nil where the kernel reports the end of namespaces
+
+	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
 
 	seq      uint64
 	started  time.Time
@@ -84,7 +88,7 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, host: readHost(), users: users{}, reg: newRegistry(), mounts: newMounts()}
+	t := &Tracer{opts: o, host: readHost(), users: users{}, places: places{}, reg: newRegistry(), mounts: newMounts()}
 	t.clock.sync()
 	t.started = time.Now()
 	var err error
@@ -141,9 +145,8 @@ func (t *Tracer) Track(pid int) error {
 	return nil
 }
 
-// walk calls f for each namespace of each task that is in namespaces of its own.
-// leaving says whether one of these tasks is about to leave them.
-func (t *Tracer) walk(f func(*bpf.NstraceNsChange)) (leaving bool, err error) {
+// walk calls f for each task that is in namespaces of its own.
+func (t *Tracer) walk(f func(*bpf.NstraceInventory)) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("walk the tasks: %w", err)
@@ -151,39 +154,51 @@ func (t *Tracer) walk(f func(*bpf.NstraceNsChange)) (leaving bool, err error) {
 	}()
 	it, err := link.AttachIter(link.IterOptions{Program: t.loaded.coll.Programs[bpf.NstraceProgIterTasks]})
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer it.Close()
 	r, err := it.Open()
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer r.Close()
 	all, err := io.ReadAll(r)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for len(all) > 0 {
 		var inv bpf.NstraceInventory
 		if err := fixed(&all, &inv); err != nil {
-			return false, err
+			return err
 		}
-		leaving = leaving || inv.Exiting != 0
+		f(&inv)
+	}
+	return nil
+}
+
+// namespaces are those that a task is in, and those that only its children will be.
+func namespaces(inv *bpf.NstraceInventory) iter.Seq[*bpf.NstraceNsChange] {
+	return func(yield func(*bpf.NstraceNsChange) bool) {
 		for i := range inv.Ns {
-			f(&inv.Ns[i])
+			if !yield(&inv.Ns[i]) {
+				return
+			}
 		}
 		for i := range inv.ForChildren {
-			f(&inv.ForChildren[i])
+			if !yield(&inv.ForChildren[i]) {
+				return
+			}
 		}
 	}
-	return leaving, nil
 }
 
 // takeInventory learns which namespaces there are.
 func (t *Tracer) takeInventory() error {
 	now := bootNow()
-	if _, err := t.walk(func(c *bpf.NstraceNsChange) {
-		t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
+	if err := t.walk(func(inv *bpf.NstraceInventory) {
+		for c := range namespaces(inv) {
+			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
+		}
 	}); err != nil {
 		return err
 	}
@@ -202,7 +217,31 @@ func (t *Tracer) takeInventory() error {
 	for _, ns := range t.reg.live {
 		t.names.learn(ns, now)
 	}
+	return t.settleAll()
+}
+
+// settleAll finds out whose the namespaces are that were not seen made.
+func (t *Tracer) settleAll() error {
+	s := settle{t: t, cgroup: map[uint64]*place{}, homes: map[*liveNS][]*place{}}
+	if err := t.walk(s.add); err != nil {
+		return err
+	}
+	s.done()
+	t.reg.orphans, t.settled = false, bootNow()
 	return nil
+}
+
+// settleAgain is how long a namespace that nobody lived in when it was looked for
+// waits for the next look: each goes through all tasks.
+const settleAgain = uint64(250 * time.Millisecond)
+
+// own finds out whose ns is, if it was not seen made and that was not tried a moment
+// ago.
+func (t *Tracer) own(ns *liveNS) error {
+	if !ns.orphan || !t.reg.orphans || t.loaded == nil || bootNow() < t.settled+settleAgain {
+		return nil
+	}
+	return t.settleAll()
 }
 
 // Run gives everything that happens to h until ctx ends, then what had happened
@@ -458,9 +497,12 @@ func (t *Tracer) look() {
 }
 
 // begin starts the event that a record stands for.
-func (t *Tracer) begin(r *record, typ Type, p *Process) *Event {
+func (t *Tracer) begin(r *record, typ Type, c *caller) *Event {
 	e := &t.ev
-	*e = Event{Type: typ, Time: t.clock.wall(r.head.Time), Via: viaNames[min(int(r.head.Via), len(viaNames)-1)], Process: p}
+	*e = Event{
+		Type: typ, Time: t.clock.wall(r.head.Time), Via: viaNames[min(int(r.head.Via), len(viaNames)-1)],
+		Process: c.p, Container: c.place.container, Pod: c.place.pod, Unit: c.place.unit,
+	}
 	e.Outcome, e.Error = r.outcome()
 	return e
 }
@@ -488,7 +530,8 @@ func (t *Tracer) see(h Handler, c *bpf.NstraceNsChange, boot uint64) (*liveNS, e
 }
 
 func (t *Tracer) handleCreate(h Handler, r *record) error {
-	p := t.caller(&r.ns.Caller)
+	who := t.caller(&r.ns.Caller)
+	p := who.p
 	for i := range r.changes {
 		c := &r.changes[i]
 		var ns *liveNS
@@ -508,11 +551,11 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 				return fmt.Errorf("%w: a namespace was made that has no inode number", ErrRecord)
 			}
 			ns.created = t.clock.wall(r.head.Time)
-			ns.creator = &Actor{PID: p.PID, Comm: p.Comm}
-			ns.uidOf = p.UID
-			ns.follow = true
+			ns.creator = &Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
+			ns.follow, ns.orphan = true, false
+			ns.madeBy(p, who.place)
 		}
-		e := t.begin(r, NamespaceCreate, p)
+		e := t.begin(r, NamespaceCreate, who)
 		e.ChildPID = r.ns.Child
 		if ns != nil {
 			e.Namespace = t.show(ns)
@@ -528,14 +571,22 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 
 func (t *Tracer) handleEnter(h Handler, r *record) error {
 	t.look() // what was left may have ended
-	p := t.caller(&r.ns.Caller)
+	who := t.caller(&r.ns.Caller)
 	for i := range r.changes {
 		c := &r.changes[i]
 		ns, err := t.see(h, c, r.head.Time)
 		if err != nil {
 			return err
 		}
-		e := t.begin(r, NamespaceEnter, p)
+		if ns != nil {
+			if !r.failed() {
+				ns.enteredBy(who.p, who.place)
+			}
+			if err := t.own(ns); err != nil {
+				return err
+			}
+		}
+		e := t.begin(r, NamespaceEnter, who)
 		if ns != nil {
 			e.Namespace = t.show(ns)
 		} else {
@@ -584,6 +635,11 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 	ns, err := t.see(h, &r.sysctl.Ns, r.head.Time)
 	if err != nil {
 		return err
+	}
+	if ns != nil {
+		if err := t.own(ns); err != nil {
+			return err
+		}
 	}
 	e := t.begin(r, SysctlWrite, t.caller(&r.sysctl.Caller))
 	s := &t.evSys

@@ -63,8 +63,8 @@ type Event struct {
 	Pod       *attribution.Pod       `json:"pod,omitempty"`
 	Unit      string                 `json:"unit,omitempty"`
 
-	ChildPID  uint32     `json:"child_pid,omitempty"` // in the host's PID namespace
-	Count     uint64     `json:"count,omitempty"`     // absent means 1
+	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
+	Count    uint64 `json:"count,omitempty"`     // absent means 1
 
 	Loss  *Loss  `json:"loss,omitempty"`
 	Trace *Trace `json:"trace,omitempty"`

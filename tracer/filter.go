@@ -80,14 +80,15 @@ func (f *Filter) match(e *Event, ns *liveNS) bool {
 		if len(f.Sysctl) == 0 {
 			return true
 		}
-		return slices.ContainsFunc(f.Sysctl, func(glob string) bool { return matchName(glob, e.Sysctl.Name) })
+		return slices.ContainsFunc(f.Sysctl, func(glob string) bool { return MatchSysctl(glob, e.Sysctl.Name) })
 	}
 	return true
 }
 
-// matchName matches a parameter's name. To path.Match a slash is a border, but in
-// a parameter's name it is part of a device's (net.ipv4.conf.eth0/100.forwarding).
-func matchName(glob, name string) bool {
+// MatchSysctl says whether a glob, as Filter.Sysctl has them, matches a parameter's
+// name. To path.Match a slash is a border, but in a parameter's name it is part of a
+// device's (net.ipv4.conf.eth0/100.forwarding).
+func MatchSysctl(glob, name string) bool {
 	const notSlash = "\x00"
 	ok, _ := path.Match(strings.ReplaceAll(glob, "/", notSlash), strings.ReplaceAll(name, "/", notSlash))
 	return ok

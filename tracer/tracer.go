@@ -36,6 +36,7 @@ type Handler interface {
 	// Event is called for each event. e and what it refers to last until it
 	// returns, but for e.Process, which is never changed and the same for all
 	// events of a process that nothing has changed about. Clone keeps the rest.
+	// A handler that leaves events out can give the others new numbers in place.
 	Event(e *Event) error
 	// Idle is called when everything that has happened so far was given to
 	// Event: the time to flush.
@@ -430,18 +431,6 @@ func (t *Tracer) finish(h Handler) error {
 		return err
 	}
 	return h.Idle()
-}
-
-// Drop is for a handler that does not want an event after all: the event counts
-// as filtered, and its number is given to the next.
-func (t *Tracer) Drop(e *Event) error {
-	if e.Seq != t.seq {
-		return fmt.Errorf("drop event %d: the last one was %d", e.Seq, t.seq)
-	}
-	t.seq--
-	t.matched--
-	t.filtered++
-	return nil
 }
 
 // emit numbers an event and hands it on.

@@ -81,7 +81,7 @@ func TestSysctlName(t *testing.T) {
 		"net.ipv4.conf.*.forwarding": true, "net.*": true, "net.ipv4.conf.eth0/100.forwarding": true,
 		"net.ipv6.*": false, "*forwarding": true, "forwarding": false,
 	} {
-		if got := matchName(glob, name); got != want {
+		if got := MatchSysctl(glob, name); got != want {
 			t.Errorf("%s: %v", glob, got)
 		}
 	}

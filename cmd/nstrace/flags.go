@@ -13,6 +13,7 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
+	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
@@ -33,6 +34,8 @@ type streamFlags struct {
 	comms      []string
 	users      []string
 	failed     bool
+	filter     string
+	program    *filter.Program // of filter, nil for all
 	count      uint64
 	duration   time.Duration
 	backend    string
@@ -55,6 +58,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringSliceVarP(&f.comms, "comm", "c", nil, "only processes with this command name (15 bytes, as in ps -o comm)")
 	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or id)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
+	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
 	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
@@ -171,6 +175,13 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	o.Filter.Sysctl, o.Filter.Comms, o.Filter.Failed = f.sysctls, f.comms, f.failed
 	if err := o.Filter.Validate(); err != nil {
 		return o, usageError{err}
+	}
+	if f.filter != "true" {
+		program, err := filter.Compile(f.filter)
+		if err != nil {
+			return o, usagef("--filter: %w", err)
+		}
+		f.program = program
 	}
 	size, err := humanize.ParseBytes(f.ringSize)
 	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {

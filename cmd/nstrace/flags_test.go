@@ -60,6 +60,9 @@ func TestMistakes(t *testing.T) {
 		"--evnt sysctl":        `did you mean "--event"`,
 		"-Z":                   "unknown flag",
 		"-e":                   "--event takes a value",
+		"--filter procss":      `--filter: unknown field "procss" at column 1`,
+		"--filter process.pid": "not true or false",
+		"--filter=":            "an expression is missing",
 	} {
 		t.Run(args, func(t *testing.T) {
 			_, _, err := parse(strings.Fields(args)...)

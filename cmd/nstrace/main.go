@@ -12,8 +12,10 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // Exit statuses.
@@ -72,6 +74,10 @@ func realMain(args []string) int {
 		return int(status)
 	}
 	fmt.Fprintf(os.Stderr, "nstrace: %s\n", oneLine(err))
+	var expr *filter.Error
+	if errors.As(err, &expr) && term.IsTerminal(int(os.Stderr.Fd())) {
+		fmt.Fprintf(os.Stderr, "  %s\n", strings.ReplaceAll(expr.Caret(), "\n", "\n  "))
+	}
 	switch {
 	case errors.As(err, &usage), errors.Is(err, tracer.ErrOption):
 		return exitUsage
@@ -96,6 +102,7 @@ and the kernel parameters (sysctls) that they write, as it happens and with who
 did it, until it is interrupted.`,
 		Example: `  nstrace                                   everything, as a table
   nstrace -e sysctl --sysctl 'net.ipv4.*'   writes below net.ipv4
+  nstrace --filter 'any(process.ancestors, .comm == "runc")'   what runc is behind
   nstrace -o json -O /var/log/nstrace.json  events as JSON lines, to a file
   nstrace run -- unshare --net true         one command and its descendants`,
 		Args:              noArgs,

@@ -47,6 +47,9 @@ could not be executed.`,
 }
 
 func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
+	if f.filter == "help" {
+		return filterHelp()
+	}
 	if len(args) == 0 {
 		return usagef("run takes a command: nstrace run [flags] -- CMD [ARG...]")
 	}

@@ -15,34 +15,46 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
-// A sinkHandler hands a tracer's events to a sink.
+// A sinkHandler hands a tracer's events to a sink: those that match, up to a limit.
+// The tracer counts the others as written, and so the books are put right here, at the
+// end of what events go through.
 type sinkHandler struct {
 	t     *tracer.Tracer
 	sink  output.Sink
-	limit uint64 // 0: none
-	done  func() // called when limit is reached
+	match *filter.Program // nil: all
+	limit uint64          // 0: none
+	done  func()          // called when limit is reached
 	n     uint64
 	stop  *tracer.Totals
+
+	dropped uint64 // lines that were left out
+	stood   uint64 // and for how many events they stood
 }
 
 func (h *sinkHandler) Event(e *tracer.Event) error {
 	switch e.Type {
 	case tracer.TraceStop:
 		h.stop = e.Trace.Totals
+		h.stop.Written -= h.stood
+		h.stop.Filtered += h.stood
 	case tracer.TraceStart, tracer.TraceLoss:
 	default:
-		if h.limit > 0 && h.n >= h.limit {
-			// What the ring held beyond the last event that was asked for.
-			return h.t.Drop(e)
+		// The ring can hold more than the last event that was asked for.
+		if (h.limit > 0 && h.n >= h.limit) || (h.match != nil && !h.match.Match(e)) {
+			h.dropped++
+			h.stood += max(1, e.Count)
+			return nil
 		}
 		h.n++
 	}
+	e.Seq -= h.dropped
 	err := h.sink.Write(e)
 	if h.limit > 0 && h.n == h.limit {
 		h.done()
@@ -82,6 +94,9 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Si
 
 // stream traces the whole host.
 func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
+	if f.filter == "help" {
+		return filterHelp()
+	}
 	o, err := f.options()
 	if err != nil {
 		return err
@@ -131,7 +146,26 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 	}
 	sink := f.sink(w, t.HostNS())
 	finish := func() error { return errors.Join(t.Close(), sink.Close(), closeOutput()) }
-	return t, &sinkHandler{t: t, sink: sink, limit: f.count}, finish, nil
+	return t, &sinkHandler{t: t, sink: sink, match: f.program, limit: f.count}, finish, nil
+}
+
+// filterHelp says what --filter takes.
+func filterHelp() error {
+	const language = `An expression is made of the fields below, named as in the JSON; what an event
+does not have is "", 0, false or an empty list.
+
+  == != < <= > >=                     strings, numbers, times ("2026-11-23T12:00:00Z")
+  in ["a", "b"], in LIST, in MAP      and not in
+  contains startsWith endsWith matches   of strings; matches takes a regular expression
+  glob("net.ipv4.*", sysctl.name)     as --sysctl does
+  any(process.ancestors, .comm == "sshd")   also all and none; # is the element
+  len(process.args)                   of a string, list or map
+  FIELD == nil                        it is absent; != nil: it is there
+  && || !  (and or not)
+
+`
+	_, err := fmt.Fprint(os.Stdout, language+strings.Join(filter.Fields(), "\n")+"\n")
+	return err
 }
 
 // describe says in a line how an observation is attached.

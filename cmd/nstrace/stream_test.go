@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/nstrace/nstrace/filter"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// written is a sink that keeps what tells its events apart.
+type written struct {
+	seqs []uint64
+	pids []uint32
+	last tracer.Event
+}
+
+func (w *written) Write(e *tracer.Event) error {
+	w.seqs, w.last = append(w.seqs, e.Seq), *e
+	if e.Process != nil {
+		w.pids = append(w.pids, e.Process.PID)
+	}
+	return nil
+}
+func (w *written) Flush() error { return nil }
+func (w *written) Close() error { return nil }
+
+// TestSinkHandler gives ten events, some for several, with a loss among them: what is
+// written has no gaps, and the books balance.
+func TestSinkHandler(t *testing.T) {
+	for _, row := range []struct {
+		filter              string
+		limit               uint64
+		pids                []uint32
+		lines               int
+		writtenOf, filtered uint64
+	}{
+		{"", 0, []uint32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 13, 37, 5},
+		{"process.pid in [2, 3, 8]", 0, []uint32{2, 3, 8}, 6, 12, 30},
+		{"process.pid >= 5", 2, []uint32{5, 6}, 5, 11, 31},
+		{"count > 1", 1, []uint32{1}, 4, 3, 39},
+		{"false", 1, nil, 3, 0, 42},
+		{"", 3, []uint32{0, 1, 2}, 6, 5, 37},
+	} {
+		out, done := new(written), 0
+		h := &sinkHandler{sink: out, limit: row.limit, done: func() { done++ }}
+		if row.filter != "" {
+			var err error
+			if h.match, err = filter.Compile(row.filter); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// As the tracer does: 10 lines that stand for 37, and 5 filtered before.
+		seq := uint64(0)
+		give := func(e tracer.Event) {
+			seq++
+			e.Seq = seq
+			if err := h.Event(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		give(tracer.Event{Type: tracer.TraceStart})
+		for pid := range uint32(10) {
+			e := tracer.Event{Type: tracer.SysctlWrite, Process: &tracer.Process{PID: pid}}
+			e.Count = []uint64{0, 3, 0, 4, 0, 5, 6, 4, 7, 5}[pid]
+			give(e)
+			if pid == 4 {
+				give(tracer.Event{Type: tracer.TraceLoss})
+			}
+		}
+		give(tracer.Event{Type: tracer.TraceStop, Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 44, Written: 37, Filtered: 5, Lost: 2}}})
+
+		if !slices.Equal(out.pids, row.pids) || len(out.seqs) != row.lines {
+			t.Errorf("%q -n %d: wrote %v in %d lines, want %v in %d", row.filter, row.limit, out.pids, len(out.seqs), row.pids, row.lines)
+		}
+		for i, seq := range out.seqs {
+			if seq != uint64(i)+1 {
+				t.Errorf("%q -n %d: line %d has seq %d", row.filter, row.limit, i+1, seq)
+			}
+		}
+		sum := out.last.Trace.Totals
+		if h.stop != sum || sum.Written != row.writtenOf || sum.Filtered != row.filtered || sum.Seen != sum.Written+sum.Filtered+sum.Lost {
+			t.Errorf("%q -n %d: %+v, want %d written and %d filtered", row.filter, row.limit, *sum, row.writtenOf, row.filtered)
+		}
+		if reached := row.limit > 0 && len(row.pids) == int(row.limit); (done > 0) != reached {
+			t.Errorf("%q -n %d: told %d times that it is done", row.filter, row.limit, done)
+		}
+	}
+}

@@ -328,6 +328,33 @@ func TestEveryField(t *testing.T) {
 	}
 }
 
+// TestDocs holds the table of fields in the documentation.
+func TestDocs(t *testing.T) {
+	const file, start, end = "../docs/filter.md", "<!-- fields: go test ./filter -update -->\n", "<!-- end of fields -->\n"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, _ := strings.Cut(string(b), start)
+	_, after, ok := strings.Cut(rest, end)
+	if !ok {
+		t.Fatalf("%s has no table of fields", file)
+	}
+	table := "\n| field | type |\n| --- | --- |\n"
+	for _, f := range Fields() {
+		name, typ, _ := strings.Cut(f, " ")
+		table += fmt.Sprintf("| `%s` | %s |\n", name, strings.TrimSpace(typ))
+	}
+	want := before + start + table + "\n" + end + after
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if string(b) != want {
+		t.Errorf("the event has other fields than %s: go test ./filter -update", file)
+	}
+}
+
 // fullEvent has something in every field.
 func fullEvent() *tracer.Event {
 	e := new(tracer.Event)

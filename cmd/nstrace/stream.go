@@ -154,14 +154,14 @@ func filterHelp() error {
 	const language = `An expression is made of the fields below, named as in the JSON; what an event
 does not have is "", 0, false or an empty list.
 
-  == != < <= > >=                     strings, numbers, times ("2026-11-23T12:00:00Z")
-  in ["a", "b"], in LIST, in MAP      and not in
-  contains startsWith endsWith matches   of strings; matches takes a regular expression
-  glob("net.ipv4.*", sysctl.name)     as --sysctl does
+  == != < <= > >=                           strings, numbers, times ("2026-11-23T12:00:00Z")
+  in ["a", "b"], in LIST, in MAP            and not in
+  contains, startsWith, endsWith, matches   strings; the last takes a regular expression
+  glob("net.ipv4.*", sysctl.name)           as --sysctl does
   any(process.ancestors, .comm == "sshd")   also all and none; # is the element
-  len(process.args)                   of a string, list or map
-  FIELD == nil                        it is absent; != nil: it is there
-  && || !  (and or not)
+  len(process.args)                         of a string, list or map
+  FIELD == nil                              it is absent; != nil: it is there
+  &&, ||, !                                 and, or, not
 
 `
 	_, err := fmt.Fprint(os.Stdout, language+strings.Join(filter.Fields(), "\n")+"\n")

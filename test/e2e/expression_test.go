@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// TestExpression runs one nstrace without a filter, and beside it one for each
+// expression: what the latter has is what the former has and the same question, asked
+// in Go, lets through.
+func TestExpression(t *testing.T) {
+	h := watch(t, backends[0])
+	all := h.streams[0]
+	net := func(e *event) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
+	write := func(e *event) bool { return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" }
+	rows := []struct {
+		expr string
+		pass func(*event) bool
+		s    *stream
+	}{
+		{expr: `type == "namespace.create" && namespace.type == "net" && process.uid == 0`, pass: func(e *event) bool {
+			return net(e) && e.Type == tracer.NamespaceCreate && e.Process.UID == 0
+		}},
+		{expr: `glob("net.ipv4.*", sysctl.name) and sysctl.namespace.id == process.ns.net and sysctl.new in ["621", "622"]`, pass: func(e *event) bool {
+			return write(e) && e.Sysctl.Namespace.ID == e.Process.NS["net"] && (*e.Sysctl.New == "621" || *e.Sysctl.New == "622")
+		}},
+		{expr: `outcome == "failure" or process == nil and namespace.lifetime_ms != nil`, pass: func(e *event) bool {
+			return e.Outcome == tracer.Failure || e.Process == nil && e.Namespace.LifetimeMS != nil
+		}},
+		{expr: `any(process.ancestors, .comm == "nsexpression") and "--net" in process.args`, pass: func(e *event) bool {
+			return e.Process != nil && slices.Contains(e.Process.Args, "--net") &&
+				slices.ContainsFunc(e.Process.Ancestors, func(a tracer.Actor) bool { return a.Comm == "nsexpression" })
+		}},
+	}
+	for i := range rows {
+		rows[i].s = startStream(t, "--backend", string(all.backend), "--filter", rows[i].expr)
+		rows[i].s.awaitStart(t)
+	}
+	first := startStream(t, "--backend", string(all.backend), "-n", "2", "--filter", `sysctl.new in ["621", "623"]`)
+	first.awaitStart(t)
+
+	unshare := `unshare --net sh -c 'for v in 621 622 623; do echo $v >/proc/sys/net/ipv4/tcp_keepalive_time; done'`
+	works := []*work{
+		h.sh(t, unshare),
+		h.sh(t, `printf nsexpression >/proc/self/comm; `+unshare+`; unshare --uts true; :`),
+		h.try(t, "unshare", []string{"--net", "true"}, asUser(tester)),
+	}
+	made := map[uint32]bool{}
+	for _, w := range works {
+		w.ends(t, all, w.all(all))
+		for _, e := range only(w.all(all), tracer.NamespaceCreate) {
+			made[e.Namespace.ID] = e.Outcome == tracer.Success
+		}
+	}
+	mine := func(events []*event) []*event {
+		return slices.Collect(func(yield func(*event) bool) {
+			for _, e := range events {
+				ended := e.Type == tracer.NamespaceDestroy && made[e.Namespace.ID]
+				if (ended || slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) })) && !yield(e) {
+					return
+				}
+			}
+		})
+	}
+	unfiltered := mine(all.since(works[0].from[all]))
+	for _, r := range rows {
+		t.Run(r.expr, func(t *testing.T) {
+			r.s.interrupt(t)
+			var want []*event
+			for _, e := range unfiltered {
+				if r.pass(e) {
+					want = append(want, e)
+				}
+			}
+			if len(want) == 0 || len(want) == len(unfiltered) {
+				t.Fatalf("%d of %d events are to pass: that tests nothing", len(want), len(unfiltered))
+			}
+			got := mine(r.s.since(0))
+			lack, more := r.s.lacking(got, want), all.lacking(want, got)
+			r.s.excuse(t, lack...)
+			all.excuse(t, more...)
+			if sum := r.s.checkEnd(t, true); sum.Filtered == 0 {
+				t.Errorf("totals %+v: nothing was filtered", *sum)
+			}
+			if len(lack)+len(more) > 0 {
+				return
+			}
+			slices.SortStableFunc(want, order)
+			slices.SortStableFunc(got, order)
+			if !slices.EqualFunc(got, want, func(a, b *event) bool {
+				return reflect.DeepEqual(comparable(t, a), comparable(t, b))
+			}) {
+				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(briefs(got), "\n\t"), strings.Join(briefs(want), "\n\t"))
+			}
+			for _, e := range r.s.since(0) {
+				if (e.Process != nil || e.Namespace != nil) && !r.pass(e) {
+					t.Errorf("it passed: %s", e.line)
+				}
+			}
+		})
+	}
+	t.Run("-n 2", func(t *testing.T) {
+		first.awaitEnd(t) // by itself
+		if sum := first.checkEnd(t, true); sum.Written != 2 || sum.Filtered == 0 {
+			t.Errorf("totals %+v, want 2 written of more", *sum)
+		}
+	})
+	h.close(t)
+}
+
+// TestExpressionRun has a filter on a command's events, and their file.
+func TestExpressionRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "events.json")
+	text, err := exec.Command(nstraceBin, "run", "-o", "json", "-O", file, "--filter", `namespace.type == "uts" && process != nil`,
+		"--", "unshare", "--net", "--uts", "true").CombinedOutput()
+	if err != nil || len(text) > 0 {
+		t.Fatalf("%v: %s", err, text)
+	}
+	events := readEvents(t, file)
+	if len(events) != 3 || events[1].Type != tracer.NamespaceCreate || events[1].Namespace.Type != "uts" {
+		t.Errorf("it wrote\n%s", dump(events))
+	}
+	if sum := events[len(events)-1].Trace.Totals; sum.Filtered == 0 {
+		t.Errorf("totals %+v", *sum)
+	}
+}
+
+// TestExpressionMistake has a mistake in the expression, which is found before
+// anything is attached, and the help, which needs no command.
+func TestExpressionMistake(t *testing.T) {
+	for _, args := range [][]string{{}, {"run"}} {
+		bad := append(slices.Clone(args), "--filter", `procss.comm == "sh"`)
+		if len(args) > 0 {
+			bad = append(bad, "--", "true")
+		}
+		cmd := exec.Command(nstraceBin, bad...)
+		out, _ := cmd.CombinedOutput()
+		if got := string(out); exitStatus(cmd.ProcessState) != 2 || strings.Count(got, "\n") != 1 ||
+			!strings.Contains(got, `unknown field "procss" at column 1`) || !strings.Contains(got, `did you mean "process"?`) {
+			t.Errorf("%q: %v: %s", bad, cmd.ProcessState, got)
+		}
+		if help := output(t, nstraceBin, append(slices.Clone(args), "--filter", "help")...); !strings.Contains(help, "\nprocess.comm ") {
+			t.Errorf("help is %s", help)
+		}
+	}
+}

@@ -18,9 +18,11 @@ GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
+# grpcnotrace: without it gRPC has a page for its traces in it, and with the page what
+# HTML templates can call: four megabytes.
 .PHONY: build
 build: ## build ./nstrace
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o nstrace ./cmd/nstrace
+	CGO_ENABLED=0 $(GO) build -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' -o nstrace ./cmd/nstrace
 
 .PHONY: generate
 generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
@@ -29,7 +31,7 @@ generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
 
 .PHONY: format
 format: ## format Go and C
-	gofmt -w attribution bpf cmd filter output schema test tracer
+	gofmt -w attribution bpf cmd filter output runtimes schema test tracer
 	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 
 .PHONY: deps
@@ -38,12 +40,12 @@ deps: ## install what the tests need (Debian, root); elsewhere say what it is
 
 .PHONY: lint
 lint: ## what needs no kernel: formats, vet, staticcheck, generated code
-	@unformatted=$$(gofmt -l attribution bpf cmd filter output schema test tracer); \
+	@unformatted=$$(gofmt -l attribution bpf cmd filter output runtimes schema test tracer); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	GOARCH=arm64 $(GO) vet ./attribution ./bpf ./filter ./tracer ./output ./cmd/...
+	GOARCH=arm64 $(GO) vet ./attribution ./runtimes ./bpf ./filter ./tracer ./output ./cmd/...
 	$(MAKE) --no-print-directory check-generated
 
 .PHONY: check-generated

@@ -20,6 +20,9 @@ type Container struct {
 	Image   string `json:"image,omitempty"`
 	Runtime string `json:"runtime,omitempty"`
 	Source  Source `json:"source"`
+
+	// UserID is whose service manager it runs below, in digits, "" for the host's.
+	UserID string `json:"-"`
 }
 
 // Pod is a Kubernetes pod. It is never changed.

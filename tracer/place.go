@@ -44,7 +44,7 @@ func (p places) at(path string) *place {
 	c := attribution.ParseCgroup(path)
 	pl := &place{unit: c.Unit}
 	if c.ContainerID != "" {
-		pl.container = &attribution.Container{ID: c.ContainerID, Runtime: c.Runtime, Source: attribution.FromCgroup}
+		pl.container = &attribution.Container{ID: c.ContainerID, Runtime: c.Runtime, Source: attribution.FromCgroup, UserID: c.UserID}
 	}
 	if c.PodUID != "" {
 		pl.pod = &attribution.Pod{UID: c.PodUID, Source: attribution.FromCgroup}

@@ -36,6 +36,7 @@ type streamFlags struct {
 	failed     bool
 	filter     string
 	program    *filter.Program // of filter, nil for all
+	runtimes   []string
 	count      uint64
 	duration   time.Duration
 	backend    string
@@ -59,6 +60,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or id)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
+	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "container runtime to ask for names, as docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated; none asks nobody (default: those found)")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
 	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))

@@ -98,7 +98,7 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 		waited <- child.Wait()
 		cancel()
 	}()
-	runErr := t.Run(ctx, h)
+	runErr := t.Run(ctx, h.first)
 	childErr := <-waited
 	if runErr != nil && !errors.Is(runErr, syscall.EPIPE) {
 		return runErr

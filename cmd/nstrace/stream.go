@@ -17,6 +17,7 @@ import (
 
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/runtimes"
 	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ import (
 // end of what events go through.
 type sinkHandler struct {
 	t     *tracer.Tracer
+	first tracer.Handler // what events come through
 	sink  output.Sink
 	match *filter.Program // nil: all
 	limit uint64          // 0: none
@@ -117,7 +119,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if f.file == "" {
 		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
 	}
-	if err := t.Run(ctx, h); err != nil {
+	if err := t.Run(ctx, h.first); err != nil {
 		return err
 	}
 	if !gone.Load() {
@@ -145,8 +147,14 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 		}
 	}
 	sink := f.sink(w, t.HostNS())
-	finish := func() error { return errors.Join(t.Close(), sink.Close(), closeOutput()) }
-	return t, &sinkHandler{t: t, sink: sink, match: f.program, limit: f.count}, finish, nil
+	h := &sinkHandler{t: t, sink: sink, match: f.program, limit: f.count}
+	stage, err := runtimes.New(h, f.runtimes, runtimes.DefaultWait)
+	if err != nil {
+		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--runtime-socket: %w", err)}, t.Close(), sink.Close(), closeOutput())
+	}
+	h.first = stage
+	finish := func() error { return errors.Join(t.Close(), stage.Close(), sink.Close(), closeOutput()) }
+	return t, h, finish, nil
 }
 
 // filterHelp says what --filter takes.

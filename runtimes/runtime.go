@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Info is what a runtime says about a container.
+type Info struct {
+	ID      string
+	Name    string // "" for the sandbox of a pod, the container that holds its namespaces
+	Image   string // as the user named it, such as nginx:1.29
+	Runtime string // docker, podman, containerd, cri-o
+
+	PodName, PodNamespace, PodUID string
+
+	PID         int    // of its first process, 0 if that does not run
+	NetworkOf   string // id of the container whose network namespace it uses, "" for its own
+	HostNetwork bool
+}
+
+// ErrNotFound is what a Source says of a container that its runtime does not know.
+var ErrNotFound = errors.New("no such container")
+
+// A Source is the API of a container runtime. Its methods may be called at the
+// same time. They connect when they need to: a runtime that was restarted is
+// found again. A runtime that does not answer at all is given up after
+// answerTime, sooner if the context says so.
+//
+// An error that wraps [errors.ErrUnsupported] stays: there is another service
+// behind the socket, or an older one.
+type Source interface {
+	// String returns the kind of API and the socket, as Open takes them.
+	String() string
+
+	// Owner is the user whose socket it is, see Candidate.
+	Owner() uint32
+
+	// Inspect describes the container with the id, or whose id starts with it.
+	Inspect(ctx context.Context, id string) (*Info, error)
+
+	// List describes all containers, also those that do not run.
+	List(ctx context.Context) ([]*Info, error)
+
+	// Watch calls changed with the id of each container that was created,
+	// started, renamed, stopped or removed, until ctx ends or the connection
+	// breaks, and returns why. It first calls it with "": who has to know of all
+	// containers asks for a list then, and no change after that is missed.
+	Watch(ctx context.Context, changed func(id string)) error
+
+	Close() error
+}
+
+// The kinds of API that are spoken at a socket.
+const (
+	Docker = "docker"
+	Podman = "podman" // through its Docker-compatible API
+	CRI    = "cri"    // of containerd, CRI-O and cri-dockerd
+)
+
+const (
+	// answerTime is how long a runtime may take for one answer.
+	answerTime = 5 * time.Second
+
+	// answerSize is how long one answer may be. The runtime of an unprivileged user
+	// is one that he could have written himself.
+	answerSize = 16 << 20
+)
+
+// A Candidate is a socket at which a runtime listens, or another program: nobody
+// has asked yet.
+type Candidate struct {
+	Kind string // Docker, Podman or CRI
+	Path string
+
+	// UID is who owns it. What it says is true of his own containers at most: any
+	// program of his can listen there.
+	UID uint32
+}
+
+// String returns what Open takes.
+func (c Candidate) String() string { return c.Kind + ":" + c.Path }
+
+// Owner returns c.UID.
+func (c Candidate) Owner() uint32 { return c.UID }
+
+// Open returns the API at the socket. It does not connect yet.
+func (c Candidate) Open() (Source, error) {
+	if c.Kind == CRI {
+		return newCRI(c.Path)
+	}
+	return newDocker(c.Kind, c.Path)
+}
+
+// Where runtimes listen unless they are told otherwise. The star is a user's id.
+var wellKnown = []Candidate{
+	{Kind: Docker, Path: "/run/docker.sock"},
+	{Kind: Docker, Path: "/var/run/docker.sock"}, // where /var/run is a folder of its own
+	{Kind: Podman, Path: "/run/podman/podman.sock"},
+	{Kind: CRI, Path: "/run/containerd/containerd.sock"},
+	{Kind: CRI, Path: "/run/crio/crio.sock"},
+	{Kind: CRI, Path: "/run/cri-dockerd.sock"},
+	{Kind: CRI, Path: "/run/k3s/containerd/containerd.sock"}, // and RKE2
+	{Kind: CRI, Path: "/run/k3s/cri-dockerd/cri-dockerd.sock"},
+	{Kind: CRI, Path: "/run/k0s/containerd.sock"},
+	{Kind: CRI, Path: "/var/snap/microk8s/common/run/containerd.sock"},
+	{Kind: Docker, Path: "/run/user/*/docker.sock"},
+	{Kind: Podman, Path: "/run/user/*/podman/podman.sock"},
+}
+
+// WellKnown returns the sockets that are there of those at which runtimes listen
+// unless they are told otherwise, those of the host before those of its users.
+func WellKnown() []Candidate { return wellKnownIn("/") }
+
+func wellKnownIn(root string) []Candidate {
+	var found []Candidate
+	var files []fs.FileInfo
+	for _, c := range wellKnown {
+		// The only error is that of a bad pattern.
+		paths, _ := filepath.Glob(filepath.Join(root, c.Path))
+	next:
+		for _, path := range paths {
+			file, err := os.Stat(path)
+			if err != nil || file.Mode().Type() != fs.ModeSocket {
+				continue
+			}
+			// Links, such as /var/run and podman-docker's /run/docker.sock. Docker
+			// and Podman tell themselves apart when asked.
+			for _, f := range files {
+				if os.SameFile(f, file) {
+					continue next
+				}
+			}
+			c.Path, c.UID = path, 0
+			if _, user, ok := strings.Cut(path, "/run/user/"); ok {
+				user, _, _ = strings.Cut(user, "/")
+				// Not the owner of the file: that of a link can change meanwhile.
+				uid, err := strconv.ParseUint(user, 10, 32)
+				if err != nil {
+					continue
+				}
+				c.UID = uint32(uid)
+			}
+			found, files = append(found, c), append(files, file)
+		}
+	}
+	return found
+}
+
+// Open returns the API at a socket that the user named: docker:PATH, podman:PATH
+// or cri:PATH, where PATH may have unix:// before it. A runtime that is named
+// so may be started later. With PATH alone it is asked what it is.
+func Open(ctx context.Context, spec string) (Source, error) {
+	kind, path := "", spec
+	if before, after, ok := strings.Cut(spec, ":"); ok && !strings.HasPrefix(spec, "/") && before != "unix" {
+		kind, path = before, after
+	}
+	path = strings.TrimPrefix(path, "unix://")
+	switch kind {
+	case "", Docker, Podman, CRI:
+	default:
+		path = ""
+	}
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("runtime socket %q: not docker:PATH, podman:PATH, cri:PATH (containerd, CRI-O) or PATH, where PATH starts with /", spec)
+	}
+	file, err := os.Stat(path)
+	switch {
+	case err == nil && file.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("runtime socket %q: %s is no socket", spec, path)
+	case err == nil, kind != "" && errors.Is(err, fs.ErrNotExist):
+	default:
+		return nil, fmt.Errorf("runtime socket %q: %w", spec, err)
+	}
+	if kind == "" {
+		if kind, err = askKind(ctx, path); err != nil {
+			return nil, fmt.Errorf("runtime socket %q: %w", spec, err)
+		}
+	}
+	return Candidate{Kind: kind, Path: path}.Open()
+}
+
+// askKind finds out which API is spoken at a socket.
+func askKind(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	conn, err := dialSocket(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	conn.Close()
+
+	d, err := newDocker(Docker, path)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	if name, err := d.name(ctx); err == nil {
+		return name, nil
+	}
+	c, err := newCRI(path)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_, err = c.name(ctx)
+	switch {
+	case err == nil:
+		return CRI, nil
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("nothing that listens there answers: %w", ctx.Err())
+	}
+	return "", errors.New("what listens there speaks neither the Docker API nor CRI v1")
+}
+
+func dialSocket(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", path)
+}
+
+// pod sets what the kubelet wrote in the labels of a container.
+func (i *Info) pod(labels map[string]string) {
+	i.PodName = labels["io.kubernetes.pod.name"]
+	i.PodNamespace = labels["io.kubernetes.pod.namespace"]
+	i.PodUID = labels["io.kubernetes.pod.uid"]
+}
+
+// mayBeID says whether s can be the start of a container's id: runtimes take names
+// as well, and one container can be named like the id of another.
+func mayBeID(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// A sourceError is an error of a runtime, on one line.
+type sourceError struct {
+	source Source
+	err    error
+}
+
+func (e *sourceError) Error() string {
+	text, _, _ := strings.Cut(e.err.Error(), "\n")
+	return e.source.String() + ": " + text
+}
+
+func (e *sourceError) Unwrap() error { return e.err }

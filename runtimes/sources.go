@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nstrace/nstrace/attribution"
+)
+
+// lookAgain is how often the host is searched for runtimes that were not there, and
+// one that was lost is tried again.
+const lookAgain = 5 * time.Second
+
+// sources are the runtimes that can be asked.
+type sources struct {
+	given bool // on the command line: no others are looked for
+
+	mu    sync.Mutex
+	found map[string]bool // by what Candidate.String gives
+	order []Source
+}
+
+// None, as the only runtime, asks nobody.
+const None = "none"
+
+func openSources(specs []string) (*sources, error) {
+	s := &sources{given: len(specs) > 0, found: map[string]bool{}}
+	if len(specs) == 1 && specs[0] == None {
+		return s, nil
+	}
+	for _, spec := range specs {
+		src, err := Open(context.Background(), spec)
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		s.order = append(s.order, src)
+	}
+	s.search()
+	return s, nil
+}
+
+// search looks for runtimes on the host, and returns those that are new.
+func (s *sources) search() (found []Source) {
+	if s.given {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range WellKnown() {
+		if s.found[c.String()] {
+			continue
+		}
+		s.found[c.String()] = true
+		if src, err := c.Open(); err == nil {
+			found = append(found, src)
+		}
+	}
+	s.order = append(s.order, found...)
+	return found
+}
+
+// none says whether there is nobody to ask.
+func (s *sources) none() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.order) == 0
+}
+
+// all returns the runtimes.
+func (s *sources) all() []Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.order)
+}
+
+// of returns those that can be asked about a container, the one that its cgroup's name
+// tells first. At a user's socket any program of his can listen: it is asked about his
+// own containers only.
+func (s *sources) of(c *attribution.Container) []Source {
+	all := slices.DeleteFunc(s.all(), func(src Source) bool {
+		uid := src.Owner()
+		return uid != 0 && c.UserID != strconv.FormatUint(uint64(uid), 10)
+	})
+	slices.SortStableFunc(all, func(a, b Source) int { return first(a, c.Runtime) - first(b, c.Runtime) })
+	return all
+}
+
+func first(s Source, runtime string) int {
+	if runtime != "" && strings.HasPrefix(s.String(), runtime) {
+		return 0
+	}
+	return 1
+}
+
+func (s *sources) close() (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.order {
+		err = errors.Join(err, src.Close())
+	}
+	return err
+}
+
+// follow keeps the book as the runtimes tell it. It closes listed once those that
+// are there have been asked for all that they have.
+func (s *Stage) follow(listed chan<- struct{}) {
+	var first sync.WaitGroup
+	for _, src := range s.book.sources.all() {
+		first.Add(1)
+		s.done.Go(func() { s.followOne(src, first.Done) })
+	}
+	first.Wait()
+	close(listed)
+	for s.sleep(lookAgain) {
+		for _, src := range s.book.sources.search() {
+			s.done.Go(func() { s.followOne(src, func() {}) })
+		}
+	}
+}
+
+// followOne keeps the book as one runtime tells it, until the end. It calls listed once
+// it knows what there is, or that it can't.
+func (s *Stage) followOne(src Source, listed func()) {
+	once := sync.OnceFunc(listed)
+	defer once()
+	for {
+		err := src.Watch(s.ctx, func(id string) {
+			if id == "" {
+				s.list(src)
+				once()
+				return
+			}
+			s.refresh(src, id)
+		})
+		pause := lookAgain
+		if errors.Is(err, errors.ErrUnsupported) {
+			// An event asks for what it needs; this is for names that change.
+			s.list(src)
+			pause = time.Minute
+		}
+		once()
+		if !s.sleep(pause) {
+			return
+		}
+	}
+}
+
+func (s *Stage) list(src Source) {
+	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
+	defer cancel()
+	all, err := src.List(ctx)
+	if err != nil {
+		return // it is tried again, and an event asks for what it needs
+	}
+	for _, info := range all {
+		s.take(src, info)
+	}
+	s.wake()
+}
+
+// refresh asks for a container of which something has changed. What is gone stays as
+// it was.
+func (s *Stage) refresh(src Source, id string) {
+	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
+	defer cancel()
+	if info, err := src.Inspect(ctx, id); err == nil {
+		s.take(src, info)
+		s.wake()
+	}
+}
+
+// take enters what a runtime said without being asked. A user's is believed only when
+// it is asked about a container that is known to be his.
+func (s *Stage) take(src Source, info *Info) {
+	if src.Owner() == 0 {
+		s.book.take(info)
+		return
+	}
+	s.book.update(info, src.Owner())
+}
+
+func (s *Stage) sleep(d time.Duration) bool {
+	select {
+	case <-s.ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

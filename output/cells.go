@@ -322,7 +322,7 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
-	return append(t.ancestors(ev.Process), self(ev.Process)...)
+	return append(t.ancestors(ev.Process), self(ev)...)
 }
 
 // fitWho makes who fit into so many lines by leaving out ancestors from the
@@ -335,7 +335,7 @@ func (t *Table) fitWho(ev *tracer.Event, width, lines int) [][]word {
 	if ev.Process == nil {
 		return all
 	}
-	ancestors, self := t.ancestors(ev.Process), self(ev.Process)
+	ancestors, self := t.ancestors(ev.Process), self(ev)
 	lines = max(lines, 1+len(wrap(self, width)))
 	if len(all) <= lines {
 		return all
@@ -380,8 +380,32 @@ func (t *Table) ancestors(p *tracer.Process) []word {
 }
 
 // self is the process and whose it is.
-func self(p *tracer.Process) []word {
-	return append([]word{say(actor(p.Comm, p.PID), strong)}, user(p)...)
+func self(ev *tracer.Event) []word {
+	words := append([]word{say(actor(ev.Process.Comm, ev.Process.PID), strong)}, user(ev.Process)...)
+	if in := contained(ev); in != "" {
+		words = append(words, say("in", normal), add(escapeName(in, `" ()`), strong))
+	}
+	return words
+}
+
+// shortID is how much of a container's id docker ps shows.
+const shortID = 12
+
+// contained is the pod or container that the process is in, as briefly as people call it.
+func contained(ev *tracer.Event) string {
+	switch p, c := ev.Pod, ev.Container; {
+	case p != nil && p.Name != "" && c != nil && c.Name != "":
+		return p.Namespace + "/" + p.Name + "/" + c.Name
+	case p != nil && p.Name != "":
+		return p.Namespace + "/" + p.Name
+	case c != nil && c.Name != "":
+		return c.Name
+	case c != nil && len(c.ID) == 64:
+		return c.ID[:shortID]
+	case c != nil:
+		return c.ID
+	}
+	return ""
 }
 
 // lost is what was lost and when.

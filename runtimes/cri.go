@@ -36,10 +36,11 @@ func newCRI(path string) (*criSource, error) {
 	// would not be found.
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, time.Second
 	var err error
+	// Whoever asks gives up before the connection does, and says that it took too long.
 	c.conn, err = grpc.NewClient("passthrough:///localhost",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, path) }),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: answerTime}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 2 * answerTime}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(answerSize)))
 	if err != nil {
 		return nil, c.fail(err)
@@ -121,19 +122,14 @@ func (c *criSource) container(ctx context.Context, runtime string, found *cri.Co
 	}
 	s := r.GetStatus()
 	i := &Info{ID: found.Id, Name: found.GetMetadata().GetName(), Runtime: runtime}
-	i.Image = firstOf(s.GetImage().GetUserSpecifiedImage(), found.GetImage().GetUserSpecifiedImage(), s.GetImage().GetImage(), found.GetImage().GetImage())
+	said := verbose(r.GetInfo())
+	i.Image = firstOf(s.GetImage().GetUserSpecifiedImage(), said.Config.Image.UserSpecified, s.GetImage().GetImage())
 	i.pod(s.GetLabels())
-	if s.GetState() == cri.ContainerState_CONTAINER_RUNNING {
-		i.PID = verbose(r.GetInfo()).PID
-	}
 	pod, err := c.service.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: found.PodSandboxId})
 	if err != nil {
 		return nil, c.fail(err)
 	}
 	i.ofSandbox(pod.GetStatus())
-	if !i.HostNetwork {
-		i.NetworkOf = found.PodSandboxId
-	}
 	return i, nil
 }
 
@@ -145,9 +141,6 @@ func (c *criSource) sandbox(ctx context.Context, runtime, id string) (*Info, err
 	}
 	said := verbose(r.GetInfo())
 	i := &Info{ID: id, Runtime: runtime, Image: said.Image}
-	if r.GetStatus().GetState() == cri.PodSandboxState_SANDBOX_READY {
-		i.PID = said.PID
-	}
 	i.ofSandbox(r.GetStatus())
 	return i, nil
 }
@@ -157,22 +150,26 @@ func (i *Info) ofSandbox(s *cri.PodSandboxStatus) {
 	// What the kubelet asked for, with or without labels.
 	m := s.GetMetadata()
 	i.PodName, i.PodNamespace, i.PodUID = firstOf(i.PodName, m.GetName()), firstOf(i.PodNamespace, m.GetNamespace()), firstOf(i.PodUID, m.GetUid())
-	i.HostNetwork = s.GetLinux().GetNamespaces().GetOptions().GetNetwork() == cri.NamespaceMode_NODE
 }
 
 // verboseInfo is of what a runtime adds to a status, for debugging and in a form of
-// its own. containerd and CRI-O agree on these.
+// its own.
 type verboseInfo struct {
-	PID   int    `json:"pid"`
-	Image string `json:"image"` // of a sandbox
+	PID    int    `json:"pid"`   // containerd and CRI-O
+	Image  string `json:"image"` // of a sandbox
+	Config struct {
+		Image struct {
+			// containerd 2 has it here, and in the status the name that it resolved
+			// this to.
+			UserSpecified string `json:"user_specified_image"`
+		} `json:"image"`
+	} `json:"config"` // containerd
 }
 
-// verbose returns nothing where it is in another form.
+// verbose leaves out what is in another form.
 func verbose(info map[string]string) verboseInfo {
 	var v verboseInfo
-	if json.Unmarshal([]byte(info["info"]), &v) != nil {
-		return verboseInfo{}
-	}
+	_ = json.Unmarshal([]byte(info["info"]), &v)
 	return v
 }
 
@@ -225,7 +222,7 @@ func (c *criSource) List(ctx context.Context) ([]*Info, error) {
 }
 
 // Watch takes containerd 1.7, or CRI-O with enable_pod_events.
-func (c *criSource) Watch(ctx context.Context, changed func(id string)) error {
+func (c *criSource) Watch(ctx context.Context, changed func(*Info)) error {
 	// The first sign of a stream is its first event: ask for one that comes at once.
 	few, cancel := context.WithTimeout(ctx, answerTime)
 	_, err := c.service.Version(few, &cri.VersionRequest{})
@@ -238,12 +235,15 @@ func (c *criSource) Watch(ctx context.Context, changed func(id string)) error {
 		return c.fail(err)
 	}
 	begun := time.Now()
-	changed("")
+	changed(nil)
 	for {
 		e, err := stream.Recv()
 		switch {
 		case err == nil:
-			changed(e.ContainerId)
+			// One that was removed stays as it was last.
+			if i, err := c.Inspect(ctx, e.ContainerId); err == nil {
+				changed(i)
+			}
 		case errors.Is(err, io.EOF) && time.Since(begun) < time.Second:
 			// What CRI-O does that is not set to send events.
 			return c.fail(fmt.Errorf("sends no events of containers: %w", errors.ErrUnsupported))

@@ -6,16 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 )
@@ -25,14 +24,21 @@ type dockerSource struct {
 	Candidate
 	client    *client.Client
 	transport *http.Transport
-	runtime   atomic.Value // string, once it was asked
+	runtime   atomic.Value          // string, once it was asked
+	refused   atomic.Pointer[error] // why there is no connection, nil if there is
 }
 
 func newDocker(kind, path string) (*dockerSource, error) {
 	d := &dockerSource{Candidate: Candidate{Kind: kind, Path: path}}
 	d.transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialSocket(ctx, path)
+			conn, err := dialSocket(ctx, path)
+			if err != nil {
+				d.refused.Store(&err)
+				return nil, err
+			}
+			d.refused.Store(nil)
+			return conn, nil
 		},
 		DisableCompression: true,
 		MaxIdleConns:       2,
@@ -40,7 +46,7 @@ func newDocker(kind, path string) (*dockerSource, error) {
 	}
 	var err error
 	d.client, err = client.New(client.WithHost("unix://"+path),
-		client.WithHTTPClient(&http.Client{Transport: limitedTransport{d.transport}, CheckRedirect: client.CheckRedirect}))
+		client.WithHTTPClient(&http.Client{Transport: limitedTransport{d.transport, &d.runtime}, CheckRedirect: client.CheckRedirect}))
 	if err != nil {
 		return nil, d.fail(err)
 	}
@@ -53,8 +59,14 @@ func (d *dockerSource) Close() error {
 }
 
 func (d *dockerSource) fail(err error) error {
-	if errdefs.IsNotFound(err) {
+	var request *url.Error
+	switch refused := d.refused.Load(); {
+	case errdefs.IsNotFound(err):
 		err = ErrNotFound
+	case client.IsErrConnectionFailed(err) && refused != nil:
+		err = *refused // the client keeps only some reasons
+	case errors.As(err, &request):
+		err = request.Err // without an URL that nobody knows
 	}
 	return &sourceError{d, err}
 }
@@ -64,113 +76,65 @@ func (d *dockerSource) name(ctx context.Context) (string, error) {
 	if name, ok := d.runtime.Load().(string); ok {
 		return name, nil
 	}
-	v, err := d.client.ServerVersion(ctx, client.ServerVersionOptions{})
+	// Not the version: to tell that, Podman runs several programs.
+	p, err := d.client.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return "", d.fail(err)
 	}
-	if v.APIVersion == "" {
+	name, ok := d.runtime.Load().(string)
+	if p.APIVersion == "" || !ok {
 		return "", d.fail(fmt.Errorf("no version of the Docker API: %w", errors.ErrUnsupported))
 	}
-	name := Docker
-	for _, c := range v.Components {
-		if c.Name == "Podman Engine" {
-			name = Podman
-		}
-	}
-	d.runtime.Store(name)
 	return name, nil
 }
 
+// Inspect asks for a list of one: to describe a container in full, Docker waits for as
+// long as it is starting it.
 func (d *dockerSource) Inspect(ctx context.Context, id string) (*Info, error) {
 	if !mayBeID(id) {
 		return nil, d.fail(ErrNotFound)
 	}
+	all, err := d.list(ctx, make(client.Filters).Add("id", id))
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range all {
+		if strings.HasPrefix(i.ID, id) {
+			return i, nil
+		}
+	}
+	return nil, d.fail(ErrNotFound)
+}
+
+func (d *dockerSource) List(ctx context.Context) ([]*Info, error) { return d.list(ctx, nil) }
+
+func (d *dockerSource) list(ctx context.Context, filters client.Filters) ([]*Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	name, err := d.name(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r, err := d.client.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if err != nil {
-		return nil, d.fail(err)
-	}
-	c := &r.Container
-	if !strings.HasPrefix(c.ID, id) {
-		return nil, d.fail(ErrNotFound) // it is the name of another
-	}
-	i := &Info{ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Runtime: name}
-	if c.Config != nil {
-		i.Image = c.Config.Image
-		i.pod(c.Config.Labels)
-	}
-	if c.State != nil {
-		i.PID = c.State.Pid
-	}
-	if c.HostConfig != nil {
-		d.network(ctx, i, c.HostConfig.NetworkMode)
-	}
-	return i, nil
-}
-
-// network sets whose network a container uses.
-func (d *dockerSource) network(ctx context.Context, i *Info, mode container.NetworkMode) {
-	i.HostNetwork = mode.IsHost()
-	if !mode.IsContainer() {
-		return
-	}
-	i.NetworkOf = mode.ConnectedContainer()
-	if len(i.NetworkOf) == len(i.ID) && mayBeID(i.NetworkOf) {
-		return
-	}
-	// As the user wrote it. If it is gone, so is its id.
-	r, err := d.client.ContainerInspect(ctx, i.NetworkOf, client.ContainerInspectOptions{})
-	if err != nil {
-		i.NetworkOf = ""
-		return
-	}
-	i.NetworkOf = r.Container.ID
-}
-
-// List asks for each container: what Docker lists has no process ids.
-func (d *dockerSource) List(ctx context.Context) ([]*Info, error) {
-	few, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	name, err := d.name(few)
-	if err != nil {
-		return nil, err
-	}
-	all, err := d.client.ContainerList(few, client.ContainerListOptions{All: true})
+	all, err := d.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {
 		return nil, d.fail(err)
 	}
 	infos := make([]*Info, 0, len(all.Items))
 	for _, c := range all.Items {
-		i, err := d.Inspect(ctx, c.ID)
-		switch {
-		case err == nil:
-		case errors.Is(err, ErrNotFound):
-			continue
-		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-			// A container that the daemon itself waits for, such as one whose
-			// process does not die, does not hide the others.
-			i = &Info{ID: c.ID, Image: c.Image, Runtime: name}
-			for _, n := range c.Names {
-				// Further names, of links, are /OTHER/NAME.
-				if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
-					i.Name = n
-				}
+		i := &Info{ID: c.ID, Image: c.Image, Runtime: name}
+		for _, n := range c.Names {
+			// Further names, of links, are /OTHER/NAME.
+			if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
+				i.Name = n
 			}
-			i.pod(c.Labels)
-		default:
-			return nil, err
 		}
+		i.pod(c.Labels)
 		infos = append(infos, i)
 	}
 	return infos, nil
 }
 
-func (d *dockerSource) Watch(ctx context.Context, changed func(id string)) error {
+func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerTime, func() { cancel(context.DeadlineExceeded) })
@@ -191,7 +155,7 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(id string)) error
 				return d.ended(ctx, err)
 			default:
 				begun = true
-				changed("")
+				changed(nil)
 			}
 		}
 		select {
@@ -199,7 +163,15 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(id string)) error
 			switch e.Action {
 			case events.ActionCreate, events.ActionStart, events.ActionRename, events.ActionDie, events.ActionDestroy,
 				"died", events.ActionRemove: // as older Podmans say it
-				changed(e.Actor.ID)
+				// It says all that there is to know, and asking can take long: see Inspect.
+				said := e.Actor.Attributes
+				name, err := d.name(ctx)
+				if err != nil {
+					return err
+				}
+				i := &Info{ID: e.Actor.ID, Name: said["name"], Image: said["image"], Runtime: name}
+				i.pod(said)
+				changed(i)
 			}
 		case err := <-stream.Err:
 			return d.ended(ctx, err)
@@ -216,15 +188,21 @@ func (d *dockerSource) ended(ctx context.Context, err error) error {
 }
 
 // A limitedTransport keeps answers, streams included, from being longer than
-// answerSize.
-type limitedTransport struct{ http.RoundTripper }
+// answerSize, and takes note of who answers.
+type limitedTransport struct {
+	http.RoundTripper
+	runtime *atomic.Value // string
+}
 
 func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.RoundTripper.RoundTrip(r)
 	if err == nil {
 		resp.Body = http.MaxBytesReader(nil, resp.Body, answerSize)
+		name := Docker
+		if resp.Header.Get("Libpod-Api-Version") != "" {
+			name = Podman
+		}
+		t.runtime.Store(name)
 	}
 	return resp, err
 }
-
-var _ io.Closer = (*dockerSource)(nil)

@@ -23,10 +23,6 @@ type Info struct {
 	Runtime string // docker, podman, containerd, cri-o
 
 	PodName, PodNamespace, PodUID string
-
-	PID         int    // of its first process, 0 if that does not run
-	NetworkOf   string // id of the container whose network namespace it uses, "" for its own
-	HostNetwork bool
 }
 
 // ErrNotFound is what a Source says of a container that its runtime does not know.
@@ -52,11 +48,11 @@ type Source interface {
 	// List describes all containers, also those that do not run.
 	List(ctx context.Context) ([]*Info, error)
 
-	// Watch calls changed with the id of each container that was created,
-	// started, renamed, stopped or removed, until ctx ends or the connection
-	// breaks, and returns why. It first calls it with "": who has to know of all
-	// containers asks for a list then, and no change after that is missed.
-	Watch(ctx context.Context, changed func(id string)) error
+	// Watch calls changed with what is known of each container that was created,
+	// started, renamed or stopped, until ctx ends or the connection breaks, and returns
+	// why. It first calls it with nil: who has to know of all containers asks for a
+	// list then, and no change after that is missed.
+	Watch(ctx context.Context, changed func(*Info)) error
 
 	Close() error
 }

@@ -131,13 +131,14 @@ func (s *Stage) followOne(src Source, listed func()) {
 	once := sync.OnceFunc(listed)
 	defer once()
 	for {
-		err := src.Watch(s.ctx, func(id string) {
-			if id == "" {
+		err := src.Watch(s.ctx, func(info *Info) {
+			if info == nil {
 				s.list(src)
 				once()
 				return
 			}
-			s.refresh(src, id)
+			s.take(src, info)
+			s.wake()
 		})
 		pause := lookAgain
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -163,17 +164,6 @@ func (s *Stage) list(src Source) {
 		s.take(src, info)
 	}
 	s.wake()
-}
-
-// refresh asks for a container of which something has changed. What is gone stays as
-// it was.
-func (s *Stage) refresh(src Source, id string) {
-	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
-	defer cancel()
-	if info, err := src.Inspect(ctx, id); err == nil {
-		s.take(src, info)
-		s.wake()
-	}
 }
 
 // take enters what a runtime said without being asked. A user's is believed only when

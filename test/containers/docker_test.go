@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package containers
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+const (
+	testImage = "nstrace/busybox:1"
+	parameter = "net.ipv4.tcp_keepalive_time"
+)
+
+// An engine makes containers, by Docker's command line or one that is like it.
+type engine struct {
+	command []string // and what it takes in any case
+	runtime string   // as nstrace calls it
+	spec    string   // for --runtime-socket
+	made    known
+	dir     string
+	network string   // --network of a container with a network of its own
+	more    []string // arguments for each container
+	image   string   // as it calls testImage
+	slow    bool     // it can be slower to tell of a container than that is to start
+}
+
+func (e *engine) args(args ...string) []string {
+	return append(e.command[1:len(e.command):len(e.command)], args...)
+}
+
+func (e *engine) do(t *testing.T, args ...string) string {
+	t.Helper()
+	return output(t, e.command[0], e.args(args...)...)
+}
+
+// inspect returns a fact about a container.
+func (e *engine) inspect(t *testing.T, name, format string) string {
+	t.Helper()
+	return e.do(t, "inspect", "--format", format, name)
+}
+
+// run runs a container to its end and returns its id.
+func (e *engine) run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	id, err := e.try(name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.made[id] = append(e.made[id], name)
+	return id
+}
+
+// try does the same for any goroutine, and does not enter it as made.
+func (e *engine) try(name string, args ...string) (string, error) {
+	file := filepath.Join(e.dir, name+".id")
+	out, err := exec.Command(e.command[0], e.args(slices.Concat([]string{"run", "--rm", "--cidfile", file, "--name", name}, e.more, args)...)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("run %s: %w\n%s", name, err, out)
+	}
+	id, err := os.ReadFile(file)
+	return string(id), err
+}
+
+// keep starts a container that stays and returns its id.
+func (e *engine) keep(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	e.do(t, slices.Concat([]string{"run", "--detach", "--name", name}, e.more, args, []string{testImage, "sleep", "100000"})...)
+	id := e.inspect(t, name, "{{.Id}}")
+	e.made[id] = append(e.made[id], name)
+	t.Cleanup(func() { _ = exec.Command(e.command[0], e.args("rm", "--force", id)...).Run() })
+	return id
+}
+
+func (e *engine) pid(t *testing.T, name string) string { return e.inspect(t, name, "{{.State.Pid}}") }
+
+// ns is the number of a process's namespace, as /proc has it.
+func ns(t *testing.T, pid, typ string) uint32 {
+	t.Helper()
+	link, err := os.Readlink("/proc/" + pid + "/ns/" + typ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id uint32
+	if _, err := fmt.Sscanf(link, typ+":[%d]", &id); err != nil {
+		t.Fatalf("%s: %v", link, err)
+	}
+	return id
+}
+
+func TestDocker(t *testing.T) {
+	need(t, "dockerd", "docker", "containerd", "runc", "nsenter", "sysctl")
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "docker.sock")
+	e := &engine{
+		command: []string{"docker", "--host", "unix://" + socket}, runtime: "docker", spec: "docker:" + socket,
+		made: known{}, dir: dir, network: "none", image: testImage,
+	}
+	up := func() *daemon {
+		d := start(t, filepath.Join(dir, "log"), "dockerd", "--host", "unix://"+socket, "--data-root", filepath.Join(dir, "data"),
+			"--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
+			"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
+		eventually(t, "dockerd answers", func() bool { return exec.Command("docker", e.args("version")...).Run() == nil })
+		return d
+	}
+	// The daemon leaves this one mounted.
+	t.Cleanup(func() { _ = exec.Command("umount", filepath.Join(dir, "exec/netns/default")).Run() })
+	d := up()
+	e.do(t, "import", image(t), testImage)
+	e.testAll(t)
+	t.Run("Restart", func(t *testing.T) {
+		s := trace(t, "--runtime-socket", e.spec)
+		e.run(t, "before-restart", "--network", "none", testImage, "true")
+		d.stop(t)
+		up()
+		id := e.run(t, "after-restart", "--network", "none", testImage, "true")
+		events := s.end()
+		e.check(t, events)
+		if len(pick(events, func(ev *tracer.Event) bool { return ev.Container != nil && ev.Container.ID == id })) == 0 {
+			t.Error("the container after the restart is not there")
+		}
+	})
+}
+
+// testAll is what all engines do.
+func (e *engine) testAll(t *testing.T) {
+	t.Run("Sysctl", e.testSysctl)
+	t.Run("Sides", e.testSides)
+	t.Run("Burst", e.testBurst)
+	t.Run("NoRuntime", e.testNoRuntime)
+}
+
+// testSysctl is a container for whom the runtime sets a parameter before its program
+// starts, which then tries to change it itself: /proc/sys is read-only in it.
+func (e *engine) testSysctl(t *testing.T) {
+	s := trace(t, "--runtime-socket", e.spec)
+	id := e.run(t, "web-1", "--network", e.network, "--sysctl", parameter+"=607", testImage,
+		"sh", "-c", "! echo 5 > /proc/sys/net/ipv4/tcp_keepalive_time")
+	events := s.end()
+	e.check(t, events)
+	wrote := pick(events, func(ev *tracer.Event) bool { return ev.Sysctl != nil && ev.Sysctl.Name == parameter })
+	if len(wrote) != 1 {
+		t.Fatalf("%d writes, want 1", len(wrote))
+	}
+	w := wrote[0]
+	if w.Container == nil || w.Container.ID != id || w.Process.Role != "runtime" || *w.Sysctl.New != "607" {
+		t.Errorf("not by the runtime in the container: %s", line(w))
+	}
+	if c := owner(w); c == nil || c.ID != id || (c.Name != "web-1" && !e.slow) {
+		t.Errorf("not in the container's network: %s", line(w))
+	}
+	for _, typ := range []tracer.NSType{"net", "mnt", "uts", "ipc", "pid"} {
+		made := pick(events, func(ev *tracer.Event) bool {
+			return ev.Type == tracer.NamespaceCreate && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
+		})
+		gone := pick(events, func(ev *tracer.Event) bool {
+			return ev.Type == tracer.NamespaceDestroy && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
+		})
+		// An engine makes the network itself, and nobody knows yet for whom.
+		if (len(made) == 0 && typ != "net") || len(gone) == 0 {
+			t.Errorf("%s: made %d times and ended %d times as the container's", typ, len(made), len(gone))
+		}
+	}
+}
+
+// testSides acts on containers from outside and from one to the other.
+func (e *engine) testSides(t *testing.T) {
+	old := e.keep(t, "old", "--network", e.network)
+	oldPID := e.pid(t, "old")
+	s := trace(t, "--runtime-socket", e.spec)
+
+	named := func(name string) {
+		t.Helper()
+		eventually(t, "the name "+name+" is known", func() bool {
+			output(t, "nsenter", "--target", oldPID, "--net", "true")
+			text, err := os.ReadFile(s.file)
+			return err == nil && strings.Contains(string(text), `"name":"`+name+`"`)
+		})
+	}
+	named("old")
+	output(t, "nsenter", "--target", oldPID, "--net", "sysctl", "-w", parameter+"=701")
+	peer := e.run(t, "peer", "--network", "container:old", testImage, "true")
+	e.do(t, "exec", "old", "true")
+	host := e.run(t, "host", "--network", "host", testImage, "true")
+	privileged := ""
+	if allCapabilities(t) {
+		privileged = e.run(t, "privileged", "--network", e.network, "--privileged", testImage,
+			"sh", "-c", "echo 702 > /proc/sys/net/ipv4/tcp_keepalive_time")
+	}
+	e.do(t, "rename", "old", "older")
+	e.made[old] = append(e.made[old], "older")
+	// What the engine tells of it, it tells in a moment: until it was heard, the name is the
+	// old one, and not wrong either.
+	named("older")
+	net := ns(t, oldPID, "net")
+	events := s.end()
+	e.check(t, events)
+
+	by := func(value string) *tracer.Event {
+		t.Helper()
+		wrote := pick(events, func(ev *tracer.Event) bool {
+			return ev.Sysctl != nil && ev.Sysctl.Name == parameter && *ev.Sysctl.New == value
+		})
+		if len(wrote) != 1 {
+			t.Fatalf("%d writes of %s, want 1", len(wrote), value)
+		}
+		return wrote[0]
+	}
+	if w := by("701"); w.Container != nil || owner(w) == nil || owner(w).ID != old || owner(w).Name != "old" || w.Sysctl.Namespace.ID != net {
+		t.Errorf("not the host acting on the container: %s", line(w))
+	}
+	if privileged == "" {
+		t.Log("no privileged container: this host has not all capabilities to give")
+	} else if w := by("702"); w.Container == nil || w.Container.ID != privileged || owner(w) == nil || owner(w).ID != privileged || w.Process.Role != "" {
+		t.Errorf("not the container's program acting on itself: %s", line(w))
+	}
+	entered := pick(events, func(ev *tracer.Event) bool {
+		return ev.Type == tracer.NamespaceEnter && ev.Namespace.ID == net && ev.Container != nil && ev.Container.ID == peer
+	})
+	if len(entered) == 0 {
+		t.Errorf("the peer did not enter the network")
+	}
+	for _, ev := range events {
+		n := namespace(ev)
+		switch {
+		case n == nil:
+		case n.ID == net && (owner(ev) == nil || owner(ev).ID != old):
+			t.Errorf("not known as the old one's network: %s", line(ev))
+		case n.Host && n.Owner != nil:
+			t.Errorf("the host's own namespace is somebody's: %s", line(ev))
+		case n.Type == "net" && owner(ev) != nil && owner(ev).ID == host:
+			t.Errorf("a container in the host's network has one: %s", line(ev))
+		}
+	}
+}
+
+// allCapabilities says whether a process of this host can have every capability.
+func allCapabilities(t *testing.T) bool {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	var set uint64
+	_, text, _ := strings.Cut(string(status), "CapBnd:")
+	if _, err := fmt.Sscanf(text, "%x", &set); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(last), &n); err != nil {
+		t.Fatal(err)
+	}
+	return set == 1<<(n+1)-1
+}
+
+// testBurst starts many containers at once, each of which is gone at once.
+func (e *engine) testBurst(t *testing.T) {
+	n := 12
+	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+		n = 100
+	}
+	s := trace(t, "--runtime-socket", e.spec)
+	ids, errs := make([]string, n), make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			ids[i], errs[i] = e.try(fmt.Sprintf("burst-%d", i), "--network", "none", testImage, "true")
+		})
+	}
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.made[ids[i]] = []string{fmt.Sprintf("burst-%d", i)}
+	}
+	events := s.end()
+	e.check(t, events)
+	for i, id := range ids {
+		made := pick(events, func(ev *tracer.Event) bool {
+			return ev.Type == tracer.NamespaceCreate && ev.Namespace.Type == "mnt" && owner(ev) != nil && owner(ev).ID == id && ev.Outcome == tracer.Success
+		})
+		if len(made) == 0 {
+			t.Errorf("burst-%d, %s: no mount namespace of it", i, id)
+		}
+	}
+}
+
+// testNoRuntime has nobody to ask: containers have ids, and no names.
+func (e *engine) testNoRuntime(t *testing.T) {
+	s := trace(t, "--runtime-socket", "none")
+	id := e.run(t, "nameless", "--network", "none", testImage, "true")
+	events := pick(s.end(), func(ev *tracer.Event) bool { return ev.Container != nil })
+	if len(events) == 0 {
+		t.Error("no event of the container")
+	}
+	for _, ev := range events {
+		if c := ev.Container; c.ID != id || c.Name != "" || c.Source != "cgroup" {
+			t.Errorf("%s", line(ev))
+		}
+	}
+}

@@ -155,8 +155,7 @@ func (i *Info) ofSandbox(s *cri.PodSandboxStatus) {
 // verboseInfo is of what a runtime adds to a status, for debugging and in a form of
 // its own.
 type verboseInfo struct {
-	PID    int    `json:"pid"`   // containerd and CRI-O
-	Image  string `json:"image"` // of a sandbox
+	Image  string `json:"image"` // of a sandbox: containerd and CRI-O
 	Config struct {
 		Image struct {
 			// containerd 2 has it here, and in the status the name that it resolved

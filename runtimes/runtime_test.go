@@ -335,7 +335,7 @@ func TestDocker(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	d := startDaemon(t, dir, socket, nil, "dockerd", "--iptables=false", "--bridge=none", "--storage-driver=vfs",
+	d := startDaemon(t, dir, socket, nil, "dockerd", "--iptables=false", "--ip-forward=false", "--bridge=none", "--storage-driver=vfs",
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "--config-file", conf, "-H", "unix://"+socket)
 	testEngine(t, Docker, d, dir, func(args ...string) string {
@@ -579,7 +579,7 @@ path = "%[1]s/opt"
 		t.Errorf("started: %+v, want %+v", *got, want)
 	}
 	sandbox := want
-	sandbox.ID, sandbox.PID, sandbox.Name, sandbox.Image = pod.PodSandboxId, pids[pod.PodSandboxId], "", testImage
+	sandbox.ID, sandbox.Name, sandbox.Image = pod.PodSandboxId, "", testImage
 	if got := inspect(t, s, pod.PodSandboxId); *got != sandbox {
 		t.Errorf("sandbox: %+v, want %+v", *got, sandbox)
 	}

@@ -37,6 +37,9 @@ type streamFlags struct {
 	filter     string
 	program    *filter.Program // of filter, nil for all
 	runtimes   []string
+	containers []string
+	netns      []string
+	selected   selection // of the two above
 	count      uint64
 	duration   time.Duration
 	backend    string
@@ -58,6 +61,8 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringSliceVarP(&f.pids, "pid", "p", nil, "only these processes")
 	fs.StringSliceVarP(&f.comms, "comm", "c", nil, "only processes with this command name (15 bytes, as in ps -o comm)")
 	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or id)")
+	fs.StringSliceVar(&f.containers, "container", nil, "only what a container does or what is done to it (name, id, or NAMESPACE/POD)")
+	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
 	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "container runtime to ask for names, as docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated; none asks nobody (default: those found)")
@@ -178,6 +183,11 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	if err := o.Filter.Validate(); err != nil {
 		return o, usageError{err}
 	}
+	selected, err := newSelection(f.containers, f.netns)
+	if err != nil {
+		return o, err
+	}
+	f.selected = selected
 	if f.filter != "true" {
 		program, err := filter.Compile(f.filter)
 		if err != nil {

@@ -31,10 +31,12 @@ type sinkHandler struct {
 	first tracer.Handler // what events come through
 	sink  output.Sink
 	match *filter.Program // nil: all
-	limit uint64          // 0: none
-	done  func()          // called when limit is reached
-	n     uint64
-	stop  *tracer.Totals
+
+	selected selection
+	limit    uint64 // 0: none
+	done     func() // called when limit is reached
+	n        uint64
+	stop     *tracer.Totals
 
 	dropped uint64 // lines that were left out
 	stood   uint64 // and for how many events they stood
@@ -49,7 +51,7 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 	case tracer.TraceStart, tracer.TraceLoss:
 	default:
 		// The ring can hold more than the last event that was asked for.
-		if (h.limit > 0 && h.n >= h.limit) || (h.match != nil && !h.match.Match(e)) {
+		if (h.limit > 0 && h.n >= h.limit) || !h.selected.match(e) || (h.match != nil && !h.match.Match(e)) {
 			h.dropped++
 			h.stood += max(1, e.Count)
 			return nil
@@ -128,16 +130,21 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	return nil
 }
 
-// start opens the output and attaches. The output comes first, so that a file
-// that cannot be written is known before anything else happens.
+// start opens the output, finds whom to ask for names, and attaches. The output comes
+// first, so that a file that cannot be written is known before anything else happens.
 func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *sinkHandler, func() error, error) {
 	w, closeOutput, err := f.openOutput(def)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	h := &sinkHandler{match: f.program, selected: f.selected, limit: f.count}
+	stage, err := runtimes.New(h, f.runtimes, runtimes.DefaultWait)
+	if err != nil {
+		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--runtime-socket: %w", err)}, closeOutput())
+	}
 	t, err := tracer.New(o)
 	if err != nil {
-		return nil, nil, nil, errors.Join(err, closeOutput())
+		return nil, nil, nil, errors.Join(err, stage.Close(), closeOutput())
 	}
 	// Loading takes ten times the memory that running does: give it back.
 	debug.FreeOSMemory()
@@ -147,12 +154,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 		}
 	}
 	sink := f.sink(w, t.HostNS())
-	h := &sinkHandler{t: t, sink: sink, match: f.program, limit: f.count}
-	stage, err := runtimes.New(h, f.runtimes, runtimes.DefaultWait)
-	if err != nil {
-		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--runtime-socket: %w", err)}, t.Close(), sink.Close(), closeOutput())
-	}
-	h.first = stage
+	h.t, h.sink, h.first = t, sink, stage
 	finish := func() error { return errors.Join(t.Close(), stage.Close(), sink.Close(), closeOutput()) }
 	return t, h, finish, nil
 }

@@ -107,7 +107,7 @@ func TestDocker(t *testing.T) {
 	up := func() *daemon {
 		d := start(t, filepath.Join(dir, "log"), "dockerd", "--host", "unix://"+socket, "--data-root", filepath.Join(dir, "data"),
 			"--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
-			"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
+			"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none", "--storage-driver=vfs")
 		eventually(t, "dockerd answers", func() bool { return exec.Command("docker", e.args("version")...).Run() == nil })
 		return d
 	}
@@ -176,6 +176,13 @@ func (e *engine) testSides(t *testing.T) {
 	old := e.keep(t, "old", "--network", e.network)
 	oldPID := e.pid(t, "old")
 	s := trace(t, "--runtime-socket", e.spec)
+	only := map[string]*stream{
+		"--container old":   trace(t, "--runtime-socket", e.spec, "--container", "old"),
+		"--container ID":    trace(t, "--runtime-socket", e.spec, "--container", old[:12]),
+		"--netns old":       trace(t, "--runtime-socket", e.spec, "--netns", "old"),
+		"--netns PID":       trace(t, "--runtime-socket", e.spec, "--netns", oldPID),
+		"--netns /proc/...": trace(t, "--runtime-socket", e.spec, "--netns", "/proc/"+oldPID+"/ns/net"),
+	}
 
 	named := func(name string) {
 		t.Helper()
@@ -202,6 +209,19 @@ func (e *engine) testSides(t *testing.T) {
 	named("older")
 	net := ns(t, oldPID, "net")
 	events := s.end()
+	for flag, s := range only {
+		here := pick(s.end(), func(ev *tracer.Event) bool { return !strings.HasPrefix(string(ev.Type), "trace.") })
+		others := pick(here, func(ev *tracer.Event) bool {
+			if strings.HasPrefix(flag, "--netns") {
+				return namespace(ev) == nil || namespace(ev).ID != net
+			}
+			return (ev.Container == nil || ev.Container.ID != old) && (owner(ev) == nil || owner(ev).ID != old)
+		})
+		wrote := pick(here, func(ev *tracer.Event) bool { return ev.Sysctl != nil && ev.Sysctl.Name == parameter })
+		if len(wrote) != 1 || len(others) > 0 {
+			t.Errorf("%s: %d writes, want 1, and %d events of others", flag, len(wrote), len(others))
+		}
+	}
 	e.check(t, events)
 
 	by := func(value string) *tracer.Event {

@@ -54,7 +54,13 @@ func TestKernel(t *testing.T) {
 	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
 		series = append(series, all...)
 	}
-	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t) })
+	build := sync.OnceValues(func() (*payload, error) {
+		pkg := "test/e2e"
+		if other := os.Getenv("NSTRACE_GUEST_TESTS"); other != "" {
+			pkg = path.Clean(other)
+		}
+		return buildPayload(t, pkg)
+	})
 	slots := make(chan struct{}, maxGuests)
 	if only := runFilter(1); slices.Contains(series, only) {
 		series = []string{only} // as a pattern 6.1 would mean 6.12 as well
@@ -79,6 +85,39 @@ func TestKernel(t *testing.T) {
 	}
 }
 
+// containersKernel is that of a guest with container engines, which is to have cgroup v2
+// alone; a host's may have anything.
+const containersKernel = "6.12"
+
+// TestContainers runs the tests with container engines in a guest.
+func TestContainers(t *testing.T) {
+	if err := CheckHost(); err != nil {
+		t.Fatal(err)
+	}
+	trackInputs(t)
+	kernels := &Kernels{Log: t.Logf}
+	kernel, err := kernels.Get(t.Context(), containersKernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := buildPayload(t, "test/containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.memory = 4096
+	p.trees = []string{"/etc/containers", "/usr/share/containers"}
+	for _, name := range []string{
+		"dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "podman", "conmon", "runc", "tar",
+	} {
+		file, err := lookProgram(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.programs = append(p.programs, file)
+	}
+	runTests(t, kernel, p)
+}
+
 // payload is what is tested.
 type payload struct {
 	module  string // root of the repository
@@ -86,19 +125,20 @@ type payload struct {
 	tests   string // test binary
 	nstrace string // empty if the tests are not about it
 	helpers string // folder of the tests' own C programs; likewise
+
+	programs []string // more programs that the tests need, where the host has them
+	trees    []string // and folders
+	memory   int      // of the guest, MiB; 0 for what is usual
 }
 
-// buildPayload compiles the tests and nstrace. NSTRACE_GUEST_TESTS names another
-// folder with tests; one below testdata is about the guests and gets no nstrace.
-func buildPayload(t *testing.T) (*payload, error) {
+// buildPayload compiles the tests of pkg, a folder, and nstrace. Those below testdata are
+// about the guests and get no nstrace.
+func buildPayload(t *testing.T, pkg string) (*payload, error) {
 	gomod, err := run(t.Context(), "", "go", "env", "GOMOD")
 	if err != nil {
 		return nil, err
 	}
-	p := &payload{module: filepath.Dir(strings.TrimSpace(string(gomod))), pkg: "test/e2e"}
-	if pkg := os.Getenv("NSTRACE_GUEST_TESTS"); pkg != "" {
-		p.pkg = path.Clean(pkg)
-	}
+	p := &payload{module: filepath.Dir(strings.TrimSpace(string(gomod))), pkg: pkg}
 	dir := t.TempDir()
 	p.tests = filepath.Join(dir, "guest.test")
 	if err := goBuild(t.Context(), p.module, p.tests, "./"+p.pkg, true); err != nil {
@@ -132,6 +172,12 @@ func (p *payload) root(ctx context.Context, kernel *Kernel) (*Root, error) {
 	r.AddProgram(p.tests, guestBinary)
 	if p.nstrace != "" {
 		r.AddProgram(p.nstrace, guestTracer)
+	}
+	for _, file := range p.programs {
+		r.AddProgram(file, file)
+	}
+	for _, dir := range p.trees {
+		r.AddTree(dir, dir)
 	}
 	r.Mkdir(path.Join(guestSource, p.pkg), 0o755, 0)
 	for _, name := range []string{"go.mod", "schema", path.Join(p.pkg, "testdata")} {
@@ -202,6 +248,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 				Hostname: "nstrace-guest",
 				Merge:    true,
 			},
+			Memory: p.memory,
 			Limit:  limit,
 			Stdout: output,
 			Log:    t.Logf,

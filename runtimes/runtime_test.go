@@ -467,15 +467,6 @@ func testEngine(t *testing.T, kind string, d *daemon, dir string, cli func(...st
 	}
 }
 
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Error(err)
-	}
-	return text
-}
-
 func TestContainerd(t *testing.T) {
 	need(t, "containerd", "ctr", "runc", "busybox")
 	dir := shortDir(t)

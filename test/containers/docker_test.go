@@ -116,6 +116,9 @@ func TestDocker(t *testing.T) {
 	d := up()
 	e.do(t, "import", image(t), testImage)
 	e.testAll(t)
+	if testing.Short() {
+		return
+	}
 	t.Run("Restart", func(t *testing.T) {
 		s := trace(t, "--runtime-socket", e.spec)
 		e.run(t, "before-restart", "--network", "none", testImage, "true")
@@ -134,6 +137,9 @@ func TestDocker(t *testing.T) {
 func (e *engine) testAll(t *testing.T) {
 	t.Run("Sysctl", e.testSysctl)
 	t.Run("Sides", e.testSides)
+	if testing.Short() {
+		return
+	}
 	t.Run("Burst", e.testBurst)
 	t.Run("NoRuntime", e.testNoRuntime)
 }

@@ -37,9 +37,13 @@ const (
 // processors, see Guest.boot.
 const maxGuests = 2
 
+// guests has a place for each machine that runs.
+var guests = make(chan struct{}, maxGuests)
+
 // TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in a
 // machine of its own, and reports them as subtests: TestKernel/6.1/TestName/sub.
 func TestKernel(t *testing.T) {
+	t.Parallel()
 	if err := CheckHost(); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +65,6 @@ func TestKernel(t *testing.T) {
 		}
 		return buildPayload(t, pkg)
 	})
-	slots := make(chan struct{}, maxGuests)
 	if only := runFilter(1); slices.Contains(series, only) {
 		series = []string{only} // as a pattern 6.1 would mean 6.12 as well
 	}
@@ -69,8 +72,8 @@ func TestKernel(t *testing.T) {
 	for _, s := range slices.Compact(series) {
 		t.Run(s, func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
+			guests <- struct{}{}
+			defer func() { <-guests }()
 			p, err := build()
 			if err != nil {
 				t.Fatal(err)
@@ -89,11 +92,15 @@ func TestKernel(t *testing.T) {
 // alone; a host's may have anything.
 const containersKernel = "6.12"
 
-// TestContainers runs the tests with container engines in a guest.
+// TestContainers runs the tests with container engines in a guest, the short ones: what
+// does not depend on the kernel was tested on the host.
 func TestContainers(t *testing.T) {
+	t.Parallel()
 	if err := CheckHost(); err != nil {
 		t.Fatal(err)
 	}
+	guests <- struct{}{}
+	defer func() { <-guests }()
 	trackInputs(t)
 	kernels := &Kernels{Log: t.Logf}
 	kernel, err := kernels.Get(t.Context(), containersKernel)
@@ -105,6 +112,7 @@ func TestContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.memory = 4096
+	p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
 	p.trees = []string{"/etc/containers", "/usr/share/containers"}
 	for _, name := range []string{
 		"dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "podman", "conmon", "runc", "tar",
@@ -129,6 +137,7 @@ type payload struct {
 	programs []string // more programs that the tests need, where the host has them
 	trees    []string // and folders
 	memory   int      // of the guest, MiB; 0 for what is usual
+	short    bool     // run with -test.short
 }
 
 // buildPayload compiles the tests of pkg, a folder, and nstrace. Those below testdata are
@@ -204,7 +213,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	args := []string{guestBinary, "-test.v=test2json", "-test.run=" + filter,
 		// The tests' own limit comes first: it says where they are.
 		"-test.timeout=" + (limit * 3 / 4).String()}
-	if testing.Short() {
+	if testing.Short() || p.short {
 		args = append(args, "-test.short")
 	}
 	env := append(slices.Clone(DefaultEnv), "NSTRACE_BIN="+guestTracer)

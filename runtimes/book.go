@@ -17,8 +17,8 @@ const (
 	// askTimeout is how long a runtime may take for an answer.
 	askTimeout = 5 * time.Second
 	// A container is in its cgroup before some runtimes say that they have it. So one
-	// that none knows is asked for again, soon and then less and less often, and
-	// for as long as it does something.
+	// that none knows is asked for again, soon while an event waits and then less and
+	// less often, for as long as it does something.
 	retryFirst, retryLast = 20 * time.Millisecond, time.Minute
 	// atOnce is how many questions are asked at the same time.
 	atOnce = 8
@@ -37,7 +37,10 @@ type book struct {
 	containers map[string]*entry // by id
 	pods       map[string]*attribution.Pod
 	tick       uint64
-	learned    func() // called without mu, when an entry was filled
+	wait       time.Duration // how long an event waits
+	learned    func()        // called without mu, when an entry was filled
+	more       func() bool   // looks for more runtimes to ask, and says whether there are
+	spawn      func(func())  // runs it beside
 }
 
 // An entry is a container.
@@ -54,7 +57,7 @@ type entry struct {
 
 func newBook(s *sources) *book {
 	return &book{
-		sources: s, slots: make(chan struct{}, atOnce), learned: func() {},
+		sources: s, slots: make(chan struct{}, atOnce),
 		containers: map[string]*entry{}, pods: map[string]*attribution.Pod{},
 	}
 }
@@ -73,9 +76,9 @@ func (b *book) find(ctx context.Context, c *attribution.Container, now time.Time
 	if e.container != nil {
 		return e, false
 	}
-	if !e.asking && !now.Before(e.retry) && !b.sources.none() {
+	if !e.asking && !now.Before(e.retry) {
 		e.asking = true
-		go b.ask(ctx, c)
+		b.spawn(func() { b.ask(ctx, c) })
 	}
 	return e, e.asking
 }
@@ -111,24 +114,30 @@ func (b *book) forget() {
 // ask asks the runtimes for a container until one knows it, but not for longer than
 // an event may wait.
 func (b *book) ask(ctx context.Context, c *attribution.Container) {
-	b.slots <- struct{}{}
 	info := b.inspect(ctx, c)
-	<-b.slots
+	for end := time.Now().Add(b.wait); info == nil && ctx.Err() == nil && (b.more() || b.sources.has(c)) && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryFirst):
+		}
+		info = b.inspect(ctx, c)
+	}
+	if info != nil {
+		b.take(info)
+	}
 	b.mu.Lock()
-	e := b.containers[c.ID]
-	if e != nil {
+	if e := b.containers[c.ID]; e != nil {
 		e.asking = false
 		e.retry = time.Now().Add(e.pause)
 		e.pause = min(2*e.pause, retryLast)
 	}
 	b.mu.Unlock()
-	if info != nil {
-		b.take(info)
-	}
 	b.learned()
 }
 
 func (b *book) inspect(ctx context.Context, c *attribution.Container) *Info {
+	b.slots <- struct{}{}
+	defer func() { <-b.slots }()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, s := range b.sources.of(c) {

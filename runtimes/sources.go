@@ -14,9 +14,13 @@ import (
 	"github.com/nstrace/nstrace/attribution"
 )
 
-// lookAgain is how often the host is searched for runtimes that were not there, and
-// one that was lost is tried again.
+// lookAgain is how long at least the host is not searched again for runtimes that were
+// not there. Nobody looks while nothing happens.
 const lookAgain = 5 * time.Second
+
+// One that was lost is tried again, soon and then less and less often: a host without
+// Kubernetes can have a containerd that speaks no CRI for ever.
+const reconnectFirst, reconnectLast = time.Second, 10 * time.Minute
 
 // sources are the runtimes that can be asked.
 type sources struct {
@@ -25,6 +29,7 @@ type sources struct {
 	mu    sync.Mutex
 	found map[string]bool // by what Candidate.String gives
 	order []Source
+	last  time.Time // of search
 }
 
 // None, as the only runtime, asks nobody.
@@ -46,13 +51,15 @@ func openSources(specs []string) (*sources, error) {
 	return s, nil
 }
 
-// search looks for runtimes on the host, and returns those that are new.
+// search looks for runtimes on the host, unless it did a moment ago, and returns
+// those that are new.
 func (s *sources) search() (found []Source) {
-	if s.given {
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.given || time.Since(s.last) < lookAgain {
+		return nil
+	}
+	s.last = time.Now()
 	for _, c := range WellKnown() {
 		if s.found[c.String()] {
 			continue
@@ -64,13 +71,6 @@ func (s *sources) search() (found []Source) {
 	}
 	s.order = append(s.order, found...)
 	return found
-}
-
-// none says whether there is nobody to ask.
-func (s *sources) none() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.order) == 0
 }
 
 // all returns the runtimes.
@@ -91,6 +91,9 @@ func (s *sources) of(c *attribution.Container) []Source {
 	slices.SortStableFunc(all, func(a, b Source) int { return first(a, c.Runtime) - first(b, c.Runtime) })
 	return all
 }
+
+// has says whether there is one that can be asked about a container.
+func (s *sources) has(c *attribution.Container) bool { return len(s.of(c)) > 0 }
 
 func first(s Source, runtime string) int {
 	if runtime != "" && strings.HasPrefix(s.String(), runtime) {
@@ -118,11 +121,15 @@ func (s *Stage) follow(listed chan<- struct{}) {
 	}
 	first.Wait()
 	close(listed)
-	for s.sleep(lookAgain) {
-		for _, src := range s.book.sources.search() {
-			s.done.Go(func() { s.followOne(src, func() {}) })
-		}
+}
+
+// more looks for runtimes that were not there before, and says whether there are any.
+func (s *Stage) more() bool {
+	found := s.book.sources.search()
+	for _, src := range found {
+		s.done.Go(func() { s.followOne(src, func() {}) })
 	}
+	return len(found) > 0
 }
 
 // followOne keeps the book as one runtime tells it, until the end. It calls listed once
@@ -130,26 +137,28 @@ func (s *Stage) follow(listed chan<- struct{}) {
 func (s *Stage) followOne(src Source, listed func()) {
 	once := sync.OnceFunc(listed)
 	defer once()
+	pause := reconnectFirst
 	for {
 		err := src.Watch(s.ctx, func(info *Info) {
 			if info == nil {
 				s.list(src)
 				once()
+				pause = reconnectFirst
 				return
 			}
 			s.take(src, info)
 			s.wake()
 		})
-		pause := lookAgain
 		if errors.Is(err, errors.ErrUnsupported) {
-			// An event asks for what it needs; this is for names that change.
+			// An event asks for what it needs. This is for names that change.
 			s.list(src)
-			pause = time.Minute
+			pause = max(pause, time.Minute)
 		}
 		once()
 		if !s.sleep(pause) {
 			return
 		}
+		pause = min(2*pause, reconnectLast)
 	}
 }
 

@@ -51,7 +51,7 @@ func New(next tracer.Handler, specs []string, wait time.Duration) (*Stage, error
 	}
 	s := &Stage{next: next, wait: wait, book: newBook(srcs), woken: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.book.learned = s.wake
+	s.book.wait, s.book.learned, s.book.more, s.book.spawn = wait, s.wake, s.more, s.done.Go
 	s.timer = time.AfterFunc(time.Hour, s.wake)
 	s.timer.Stop()
 	listed := make(chan struct{})

@@ -53,6 +53,7 @@ type entry struct {
 	pause     time.Duration
 	used      uint64
 	owner     *attribution.Owner // made of the above
+	network   string             // what its network namespace is called
 }
 
 func newBook(s *sources) *book {
@@ -173,9 +174,10 @@ func (b *book) take(info *Info) {
 	c := &attribution.Container{
 		ID: info.ID, Name: info.Name, Image: info.Image, Runtime: info.Runtime, Source: attribution.FromRuntime,
 	}
-	e.owner = nil
-	e.container = c
-	e.pod = nil
+	e.owner, e.container, e.pod, e.network = nil, c, nil, info.Name
+	if info.PodName != "" {
+		e.network = info.PodNamespace + "/" + info.PodName
+	}
 	if info.PodUID != "" || info.PodName != "" {
 		e.pod = &attribution.Pod{
 			Name: info.PodName, Namespace: info.PodNamespace, UID: info.PodUID, Source: attribution.FromRuntime,

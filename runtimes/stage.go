@@ -201,10 +201,7 @@ func (s *Stage) nameNS(ns *tracer.Namespace, now time.Time) bool {
 	ns.Owner = entry.ownerOf(ns.Owner)
 	// What ip netns calls it comes first.
 	if ns.Type == "net" && ns.Name == "" && entry.container != nil {
-		ns.Name = entry.container.Name
-		if p := ns.Owner.Pod; p != nil && p.Name != "" {
-			ns.Name = p.Namespace + "/" + p.Name
-		}
+		ns.Name = entry.network
 	}
 	return !wait
 }

@@ -5,9 +5,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -408,8 +406,8 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	return l, nil
 }
 
-// loadAll loads maps and programs into the kernel. The verifier takes most of the time
-// until events are seen, and it can go through several programs at once.
+// loadAll loads maps and programs into the kernel, each program once, however many places
+// it is for.
 func (l *loaded) loadAll(cache *btf.Cache) error {
 	programs := map[string]*ebpf.ProgramSpec{} // of each that is there several times, one
 	for name, p := range l.spec.Programs {
@@ -421,36 +419,15 @@ func (l *loaded) loadAll(cache *btf.Cache) error {
 	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: cache}); err != nil {
 		return err
 	}
-	// The longest first, so that none of them is left for the end.
-	names := slices.SortedFunc(maps.Keys(programs), func(a, b string) int {
-		return len(programs[b].Instructions) - len(programs[a].Instructions)
-	})
-	var mu sync.Mutex
-	var workers sync.WaitGroup
-	var errs error
-	for range min(len(names), runtime.GOMAXPROCS(0)) {
-		workers.Go(func() {
-			for {
-				mu.Lock()
-				if len(names) == 0 || errs != nil {
-					mu.Unlock()
-					return
-				}
-				name := names[0]
-				names = names[1:]
-				mu.Unlock()
-				prog, err := loadOne(spec, name, programs[name], l.coll.Maps, cache)
-				mu.Lock()
-				if err == nil {
-					l.coll.Programs[name] = prog
-				}
-				errs = errors.Join(errs, err)
-				mu.Unlock()
-			}
-		})
+	// One after the other: cilium/ebpf's BTF of the kernel can't be decoded by two at once.
+	for name, p := range programs {
+		prog, err := loadOne(spec, name, p, l.coll.Maps, cache)
+		if err != nil {
+			return err
+		}
+		l.coll.Programs[name] = prog
 	}
-	workers.Wait()
-	return errs
+	return nil
 }
 
 // loadOne loads a program of spec that uses maps which are there.

@@ -44,6 +44,15 @@ int main(int argc, char **argv)
 		say_errno("open", errno);
 		return 0;
 	}
+	/*
+	 * An open parameter does not hold its network namespace: without a process in
+	 * it, cleanup_net() unregisters the table some time after unshare(2), and
+	 * proc_sys_call_handler() then refuses with ENOENT.
+	 */
+	if ((flags & CLONE_NEWNET) && open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC) < 0) {
+		perror("/proc/self/ns/net");
+		return 1;
+	}
 	if (flags && unshare(flags)) {
 		perror("unshare");
 		return 1;

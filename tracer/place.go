@@ -95,20 +95,20 @@ func (ns *liveNS) enteredBy(p *Process, w *place) {
 	}
 }
 
-// settle finds owners, among those who live in them, for namespaces that were there
-// before the tracer looked.
-type settle struct {
+// A settlement finds owners, among those who live in them, for namespaces that were
+// there before the tracer looked.
+type settlement struct {
 	t      *Tracer
 	cgroup map[uint64]*place // by kernfs id
 	homes  map[*liveNS][]*place
 }
 
 // add takes note of a task.
-func (s *settle) add(inv *bpf.NstraceInventory) {
+func (s *settlement) add(inv *bpf.NstraceInventory) {
 	var home *place
 	for i := range inv.Ns {
 		ns := s.t.reg.live[inv.Ns[i].Inum]
-		if ns == nil || !ns.orphan || s.t.reg.host[ns.typ] == ns.id {
+		if ns == nil || !ns.orphan {
 			continue
 		}
 		if home == nil {
@@ -121,7 +121,7 @@ func (s *settle) add(inv *bpf.NstraceInventory) {
 }
 
 // home is whose the task is. It is asked for once for each cgroup.
-func (s *settle) home(inv *bpf.NstraceInventory) *place {
+func (s *settlement) home(inv *bpf.NstraceInventory) *place {
 	if p := s.cgroup[inv.Cgroup]; p != nil {
 		return p
 	}
@@ -136,11 +136,18 @@ func (s *settle) home(inv *bpf.NstraceInventory) *place {
 	return p
 }
 
-// done gives each namespace to those who live there, as far as they agree.
-func (s *settle) done() {
+// done gives each namespace to those who live there, as far as they agree, and has
+// those that nobody lives in wait.
+func (s *settlement) done(now uint64) {
 	for ns, homes := range s.homes {
 		ns.orphan = false
 		ns.owner = agreed(homes)
+	}
+	for _, ns := range s.t.reg.live {
+		if ns.orphan {
+			ns.again = now + settleAgain<<min(ns.tries, settleDoubled)
+			ns.tries++
+		}
 	}
 }
 

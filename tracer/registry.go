@@ -24,8 +24,10 @@ type liveNS struct {
 	follow  bool   // made by a traced process
 
 	owner     *attribution.Owner
-	orphan    bool // was there before, and has to be settled
-	adoptable bool // will be of the first container that enters
+	orphan    bool   // not seen made, and whose it is is still to be found
+	tries     int    // how often nobody was found
+	again     uint64 // when to look again, CLOCK_BOOTTIME
+	adoptable bool   // will be of the first container that enters
 }
 
 // is says whether the namespace that now has the number of ns can be ns: it is of
@@ -42,8 +44,6 @@ type registry struct {
 	// come, by inode number.
 	gone map[uint32]*liveNS
 	host map[NSType]uint32
-	// orphans is set once there is a namespace whose owner has to be found.
-	orphans bool
 	// perType is set where the kernel's ids are not one series for all types:
 	// before 6.18 there are the cookies of net and the sequence of mnt.
 	perType bool
@@ -86,8 +86,10 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 		return old, nil
 	}
 	ended = ns
-	ns = &liveNS{typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot, orphan: true}
-	r.orphans = true
+	ns = &liveNS{
+		typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot,
+		orphan: r.host[typ] != id, // the host's are nobody's
+	}
 	r.live[id] = ns
 	return ns, ended
 }

@@ -193,16 +193,8 @@ func namespaces(inv *bpf.NstraceInventory) iter.Seq[*bpf.NstraceNsChange] {
 	}
 }
 
-// takeInventory learns which namespaces there are.
+// takeInventory learns which namespaces there are, and whose.
 func (t *Tracer) takeInventory() error {
-	now := bootNow()
-	if err := t.walk(func(inv *bpf.NstraceInventory) {
-		for c := range namespaces(inv) {
-			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
-		}
-	}); err != nil {
-		return err
-	}
 	var host [len(nsTypes)]uint32
 	if err := t.loaded.coll.Variables[bpf.NstraceVarHostNs].Get(&host); err != nil {
 		return fmt.Errorf("read the host's namespaces: %w", err)
@@ -212,37 +204,56 @@ func (t *Tracer) takeInventory() error {
 			t.reg.host[nsTypes[kind]] = id
 		}
 	}
+	now := bootNow()
+	if err := t.settle(func(inv *bpf.NstraceInventory) {
+		for c := range namespaces(inv) {
+			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
+		}
+	}); err != nil {
+		return err
+	}
 	for _, p := range pinned() {
 		t.reg.see(p.typ, p.id, p.kernel, 0, now)
 	}
 	for _, ns := range t.reg.live {
 		t.names.learn(ns, now)
 	}
-	return t.settleAll()
+	return nil
 }
 
-// settleAll finds out whose the namespaces are that were not seen made.
-func (t *Tracer) settleAll() error {
-	s := settle{t: t, cgroup: map[uint64]*place{}, homes: map[*liveNS][]*place{}}
-	if err := t.walk(s.add); err != nil {
+// settle finds out whose the namespaces are that were not seen made. It goes through
+// all tasks, and calls first for each before it looks at that one.
+func (t *Tracer) settle(first func(*bpf.NstraceInventory)) error {
+	s := settlement{t: t, cgroup: map[uint64]*place{}, homes: map[*liveNS][]*place{}}
+	if err := t.walk(func(inv *bpf.NstraceInventory) {
+		first(inv)
+		s.add(inv)
+	}); err != nil {
 		return err
 	}
-	s.done()
-	t.reg.orphans, t.settled = false, bootNow()
+	t.settled = bootNow()
+	s.done(t.settled)
 	return nil
 }
 
 // settleAgain is how long a namespace that nobody lived in when it was looked for
-// waits for the next look: each goes through all tasks.
-const settleAgain = uint64(250 * time.Millisecond)
+// waits for the next look, since each goes through all tasks: twice as long after each,
+// settleDoubled times.
+const (
+	settleAgain   = uint64(250 * time.Millisecond)
+	settleDoubled = 8
+)
 
 // own finds out whose ns is, if it was not seen made and that was not tried a moment
 // ago.
 func (t *Tracer) own(ns *liveNS) error {
-	if !ns.orphan || !t.reg.orphans || t.loaded == nil || bootNow() < t.settled+settleAgain {
+	if !ns.orphan || t.loaded == nil {
 		return nil
 	}
-	return t.settleAll()
+	if now := bootNow(); now < ns.again || now < t.settled+settleAgain {
+		return nil
+	}
+	return t.settle(func(*bpf.NstraceInventory) {})
 }
 
 // Run gives everything that happens to h until ctx ends, then what had happened

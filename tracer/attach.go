@@ -392,6 +392,9 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			delete(spec.Programs, name)
 		}
 	}
+	if err := k.settleKfuncs(spec); err != nil {
+		return nil, err
+	}
 	if err := o.set(spec, writeResult, typedTask(!writeResult), k.v1Subsys()); err != nil {
 		return nil, err
 	}
@@ -405,6 +408,36 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	}
 	return l, nil
 }
+
+// settleKfuncs takes the functions of newer kernels that this one lacks out of the
+// programs. cilium/ebpf would do the same, but first it asks all BTF that is loaded, that
+// of every program on the host included, and for each reference again: thousands of
+// system calls.
+func (k *kernel) settleKfuncs(spec *ebpf.CollectionSpec) error {
+	var fn *btf.Func
+	if err := k.btf.TypeByName(rdonlyCast, &fn); err == nil || !errors.Is(err, btf.ErrNotFound) {
+		return err
+	}
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			if ins.Reference() != rdonlyCast {
+				continue
+			}
+			absent := asm.LoadImm(ins.Dst, 0, asm.DWord) // its address
+			if !ins.OpCode.IsDWordLoad() {
+				absent = asm.BuiltinFunc(unknownFunc).Call() // behind a branch never taken
+			}
+			*ins = absent.WithSymbol(ins.Symbol()).WithSource(ins.Source())
+		}
+	}
+	return nil
+}
+
+const (
+	rdonlyCast  = "bpf_rdonly_cast" // 6.2
+	unknownFunc = 0xbadca11         // the verifier refuses it if it ever is reached
+)
 
 // loadAll loads maps and programs into the kernel, each program once, however many places
 // it is for.

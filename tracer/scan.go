@@ -88,15 +88,17 @@ func (s *scanner) run(h Handler) error {
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
 	leaving := false
-	if err := t.walk(func(inv *bpf.NstraceInventory) {
-		leaving = leaving || inv.Exiting != 0
-		for c := range namespaces(inv) {
+	tasks, err := t.tasks()
+	if err != nil {
+		return err
+	}
+	for i := range tasks {
+		leaving = leaving || tasks[i].Exiting != 0
+		for c := range namespaces(&tasks[i]) {
 			if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.Uid) {
 				used[ns] = true
 			}
 		}
-	}); err != nil {
-		return err
 	}
 	var unused []*liveNS
 	for _, ns := range t.reg.live {

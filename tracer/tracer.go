@@ -146,8 +146,8 @@ func (t *Tracer) Track(pid int) error {
 	return nil
 }
 
-// walk calls f for each task that is in namespaces of its own.
-func (t *Tracer) walk(f func(*bpf.NstraceInventory)) (err error) {
+// tasks returns those that are in namespaces of their own.
+func (t *Tracer) tasks() (_ []bpf.NstraceInventory, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("walk the tasks: %w", err)
@@ -155,26 +155,27 @@ func (t *Tracer) walk(f func(*bpf.NstraceInventory)) (err error) {
 	}()
 	it, err := link.AttachIter(link.IterOptions{Program: t.loaded.coll.Programs[bpf.NstraceProgIterTasks]})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer it.Close()
 	r, err := it.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer r.Close()
 	all, err := io.ReadAll(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var tasks []bpf.NstraceInventory
 	for len(all) > 0 {
 		var inv bpf.NstraceInventory
 		if err := fixed(&all, &inv); err != nil {
-			return err
+			return nil, err
 		}
-		f(&inv)
+		tasks = append(tasks, inv)
 	}
-	return nil
+	return tasks, nil
 }
 
 // namespaces are those that a task is in, and those that only its children will be.
@@ -195,7 +196,11 @@ func namespaces(inv *bpf.NstraceInventory) iter.Seq[*bpf.NstraceNsChange] {
 
 // takeInventory learns which namespaces there are, and whose.
 func (t *Tracer) takeInventory() error {
-	var host [len(nsTypes)]uint32
+	tasks, err := t.tasks()
+	if err != nil {
+		return err
+	}
+	var host [len(nsTypes)]uint32 // known once the tasks were walked
 	if err := t.loaded.coll.Variables[bpf.NstraceVarHostNs].Get(&host); err != nil {
 		return fmt.Errorf("read the host's namespaces: %w", err)
 	}
@@ -205,12 +210,10 @@ func (t *Tracer) takeInventory() error {
 		}
 	}
 	now := bootNow()
-	if err := t.settle(func(inv *bpf.NstraceInventory) {
-		for c := range namespaces(inv) {
+	for i := range tasks {
+		for c := range namespaces(&tasks[i]) {
 			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
 		}
-	}); err != nil {
-		return err
 	}
 	for _, p := range pinned() {
 		t.reg.see(p.typ, p.id, p.kernel, 0, now)
@@ -218,22 +221,19 @@ func (t *Tracer) takeInventory() error {
 	for _, ns := range t.reg.live {
 		t.names.learn(ns, now)
 	}
+	t.settle(tasks)
 	return nil
 }
 
-// settle finds out whose the namespaces are that were not seen made. It goes through
-// all tasks, and calls first for each before it looks at that one.
-func (t *Tracer) settle(first func(*bpf.NstraceInventory)) error {
+// settle finds out whose the namespaces are that were not seen made, by who of tasks
+// lives in them.
+func (t *Tracer) settle(tasks []bpf.NstraceInventory) {
 	s := settlement{t: t, cgroup: map[uint64]*place{}, homes: map[*liveNS][]*place{}}
-	if err := t.walk(func(inv *bpf.NstraceInventory) {
-		first(inv)
-		s.add(inv)
-	}); err != nil {
-		return err
+	for i := range tasks {
+		s.add(&tasks[i])
 	}
 	t.settled = bootNow()
 	s.done(t.settled)
-	return nil
 }
 
 // settleAgain is how long a namespace that nobody lived in when it was looked for
@@ -253,7 +253,12 @@ func (t *Tracer) own(ns *liveNS) error {
 	if now := bootNow(); now < ns.again || now < t.settled+settleAgain {
 		return nil
 	}
-	return t.settle(func(*bpf.NstraceInventory) {})
+	tasks, err := t.tasks()
+	if err != nil {
+		return err
+	}
+	t.settle(tasks)
+	return nil
 }
 
 // Run gives everything that happens to h until ctx ends, then what had happened

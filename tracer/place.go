@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/nstrace/nstrace/attribution"
@@ -208,7 +209,7 @@ func (m *mounts) isCgroup(path string, id uint64) bool {
 var v1Controllers = []string{"pids", "memory", "cpu", "devices"}
 
 // v1Controller returns the first of v1Controllers that has a hierarchy of v1, "" for none.
-func v1Controller() string {
+var v1Controller = sync.OnceValue(func() string {
 	text, err := os.ReadFile("/proc/cgroups") // #subsys_name hierarchy num_cgroups enabled
 	if err != nil {
 		return ""
@@ -225,7 +226,7 @@ func v1Controller() string {
 		}
 	}
 	return ""
-}
+})
 
 // v1Subsys is the place of v1Controller in the kernel's css_set.subsys, -1 for none.
 func (k *kernel) v1Subsys() int32 {

@@ -19,11 +19,11 @@ import (
 // event at its end, so that user space decides.
 type selection struct {
 	containers []string // names, beginnings of ids, NAMESPACE/POD
-	nets       []net
+	nets       []netSelector
 }
 
-// A net is a network namespace, by its number or by a name that it may get.
-type net struct {
+// A netSelector is a network namespace, by its number or by a name that it may get.
+type netSelector struct {
 	id   uint32
 	name string
 }
@@ -49,28 +49,28 @@ const firstInode = 0xf0000000 - 64
 
 // parseNet takes an inode number, a PID, a path, and a name, of ip netns or of a
 // container. Only the latter need not exist yet.
-func parseNet(text string) (net, error) {
+func parseNet(text string) (netSelector, error) {
 	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
 		if n >= firstInode {
-			return net{id: uint32(n)}, nil
+			return netSelector{id: uint32(n)}, nil
 		}
 		id, err := netAt(fmt.Sprintf("/proc/%d/ns/net", n))
 		if err != nil {
-			return net{}, fmt.Errorf("%q is neither a namespace's number nor the pid of a process: %w", text, err)
+			return netSelector{}, fmt.Errorf("%q is neither a namespace's number nor the pid of a process: %w", text, err)
 		}
-		return net{id: id}, nil
+		return netSelector{id: id}, nil
 	}
 	switch {
 	case text == "":
-		return net{}, fmt.Errorf("%q is no network namespace: it takes a number, a pid, a path, or a name of ip netns or of a container", text)
+		return netSelector{}, fmt.Errorf("%q is no network namespace: it takes a number, a pid, a path, or a name of ip netns or of a container", text)
 	case strings.HasPrefix(text, "/"):
 		id, err := netAt(text)
 		if err != nil {
-			return net{}, err
+			return netSelector{}, err
 		}
-		return net{id: id}, nil
+		return netSelector{id: id}, nil
 	}
-	return net{name: text}, nil
+	return netSelector{name: text}, nil
 }
 
 // netAt returns the number of the network namespace at a path.
@@ -99,7 +99,7 @@ func (s *selection) match(e *tracer.Event) bool {
 		(ns == nil || ns.Owner == nil || !s.inContainer(ns.Owner.Container, ns.Owner.Pod)) {
 		return false
 	}
-	return len(s.nets) == 0 || (ns != nil && ns.Type == "net" && slices.ContainsFunc(s.nets, func(n net) bool {
+	return len(s.nets) == 0 || (ns != nil && ns.Type == "net" && slices.ContainsFunc(s.nets, func(n netSelector) bool {
 		if n.id != 0 {
 			return ns.ID == n.id
 		}

@@ -37,7 +37,7 @@ struct call {
 	__u32 from_time;
 	__u32 want_mask; /* 1 << enum ns_kind: which of want are set */
 	__u32 via;	 /* enum call_via */
-	__s64 ret;	 /* what send_ns() is called with */
+	__s64 ret;	 /* what send_call() is called with */
 	__u64 holder;
 	__u32 mask;
 	__u32 kind;			 /* enum record_kind of what it will be reported as */

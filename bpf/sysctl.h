@@ -420,6 +420,7 @@ static __noinline long put_param(struct write *w, struct ns_change *c, __u64 *pa
 /* --- storms --- */
 
 #define FOLDS	     1024	   /* a power of two */
+#define FOLD_TRIES   8		   /* slots that a key can be in */
 #define FOLD_KEEP_NS 1000000000ull /* longer than a program can be preempted */
 #define FOLD_WORDS   64		   /* of a record that is compared, behind its head */
 
@@ -462,35 +463,38 @@ static __always_inline __u64 write_hash(struct scratch *s, struct sysctl_record 
 static __always_inline bool fold(struct scratch *s, struct sysctl_record *r, struct fold **taken)
 {
 	__u64 key = write_hash(s, r), now = r->head.time;
+	__u32 first = bpf_get_smp_processor_id() * FOLDS;
 	struct counters *c;
-	struct fold *f;
-	__u32 slot;
 
 	if (!key)
 		return false;
-	slot = bpf_get_smp_processor_id() * FOLDS + (key & (FOLDS - 1));
-	f = bpf_map_lookup_elem(&folds, &slot);
-	if (!f)
-		return false;
-	if (READ_ONCE(f->key) == key) {
-		if (READ_ONCE(f->count) == READ_ONCE(f->taken))
-			f->first = now;
-		f->last = now;
-		add(&f->count, 1);
-		c = counters_get();
-		if (c) {
-			add(&c->seen[REC_SYSCTL_WRITE], 1);
-			add(&c->folded, 1);
+	for (int i = 0; i < FOLD_TRIES; i++) {
+		__u32 slot = first + ((key + i) & (FOLDS - 1));
+		struct fold *f = bpf_map_lookup_elem(&folds, &slot);
+
+		if (!f)
+			return false;
+		if (READ_ONCE(f->key) == key) {
+			if (READ_ONCE(f->count) == READ_ONCE(f->taken))
+				f->first = now;
+			f->last = now;
+			add(&f->count, 1);
+			c = counters_get();
+			if (c) {
+				add(&c->seen[REC_SYSCTL_WRITE], 1);
+				add(&c->folded, 1);
+			}
+			return true;
 		}
-		return true;
+		if (!*taken && READ_ONCE(f->count) == READ_ONCE(f->taken) &&
+		    (!f->key || now - f->last > FOLD_KEEP_NS)) {
+			*taken = f;
+			r->fold_slot = slot + 1;
+		}
 	}
-	if (READ_ONCE(f->count) == READ_ONCE(f->taken) &&
-	    (!f->key || now - f->last > FOLD_KEEP_NS)) {
-		f->key = key;
-		f->last = now;
-		r->fold_key = key;
-		r->fold_slot = slot + 1;
-		*taken = f;
+	if (*taken) {
+		(*taken)->key = r->fold_key = key;
+		(*taken)->last = now;
 	}
 	return false;
 }

@@ -26,11 +26,11 @@ func storm(t *testing.T, n int, args ...string) {
 	}
 }
 
-// startStopped starts nstrace with the smallest ring and keeps it from reading.
-func startStopped(t *testing.T, b tracer.Backend) *stream {
+// startStopped starts nstrace with a ring of that size and keeps it from reading.
+func startStopped(t *testing.T, b tracer.Backend, ring string) *stream {
 	t.Helper()
 	// A name that only the storm has.
-	s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "sysctl", "--comm", "nswrite")
+	s := startStream(t, "--backend", string(b), "--ring-size", ring, "--event", "sysctl", "--comm", "nswrite")
 	s.awaitStart(t)
 	pid := s.cmd.Process.Pid
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -51,7 +51,7 @@ func TestLoss(t *testing.T) {
 	const writes = 3000
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
-			s := startStopped(t, b)
+			s := startStopped(t, b, "64KiB")
 			storm(t, writes, "-d", stormFile, "storm-")
 			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
@@ -98,61 +98,77 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// TestFold does the same with repeats of two writes: they are counted instead, and
+// TestFold does the same with repeats of few writes: they are counted instead, and
 // not one is lost.
 func TestFold(t *testing.T) {
-	const writes, calm = 20000, 50
 	for _, b := range backends {
-		t.Run(string(b), func(t *testing.T) {
-			s := startStopped(t, b)
-			begin := time.Now()
-			storm(t, writes, stormFile, "storm-a", "storm-b")
-			end := time.Now()
-			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
-			// It says so by itself, and goes on.
-			s.await(t, "an event with a count", func(all []*event) bool { return all[len(all)-1].Count > 0 })
-			// One that changes nothing is a write all the same.
-			storm(t, calm, stormFile, "calm")
-			s.interrupt(t)
-			sum := s.checkEnd(t, true)
+		t.Run(string(b), func(t *testing.T) { testFold(t, b, "64KiB", 20_000, 2) })
+	}
+	// So many that some want the same place to be counted in.
+	t.Run("many", func(t *testing.T) { testFold(t, backends[0], "512KiB", 60_000, 100) })
+}
 
-			counted := map[string]uint64{}
-			var folded, missed uint64
-			pids := map[uint32]bool{}
-			for _, e := range s.since(0) {
-				switch e.Type {
-				case tracer.SysctlWrite:
-					if e.Sysctl.New == nil {
-						t.Fatalf("%s", e.line)
-					}
-					if *e.Sysctl.New != "calm" {
-						pids[e.Process.PID] = true
-					}
-					counted[*e.Sysctl.New] += max(1, e.Count)
-					folded += e.Count
-					if e.Count > 0 && (e.Time.Before(begin) || e.LastTime.Before(e.Time) || e.LastTime.After(end)) {
-						t.Errorf("not from %v to %v: %s", begin, end, e.line)
-					}
-				case tracer.TraceLoss:
-					missed += e.Loss.Records[tracer.SysctlWrite]
-				}
+func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) {
+	const calm = 50
+	values := make([]string, nvalues)
+	for i := range values {
+		values[i] = fmt.Sprintf("storm-%d", i)
+	}
+	s := startStopped(t, b, ring)
+	begin := time.Now()
+	storm(t, writes, append([]string{stormFile}, values...)...)
+	end := time.Now()
+	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	// It says so by itself, and goes on.
+	s.await(t, "an event with a count", func(all []*event) bool { return all[len(all)-1].Count > 0 })
+	// One that changes nothing is a write all the same.
+	storm(t, calm, stormFile, "calm")
+	s.interrupt(t)
+	sum := s.checkEnd(t, true)
+
+	counted := map[string]uint64{}
+	var folded, missed, total uint64
+	pids := map[uint32]bool{}
+	for _, e := range s.since(0) {
+		switch e.Type {
+		case tracer.SysctlWrite:
+			if e.Sysctl.New == nil {
+				t.Fatalf("%s", e.line)
 			}
-			if missed > 0 && !canMiss(tracer.SysctlWrite) {
-				t.Errorf("%d missed", missed)
+			if *e.Sysctl.New != "calm" {
+				pids[e.Process.PID] = true
 			}
-			if a, b, c := counted["storm-a"], counted["storm-b"], counted["calm"]; a+b+c+missed != writes+calm ||
-				max(a, b)-min(a, b) > missed || c+missed < calm {
-				t.Errorf("%d, %d and %d writes are accounted for and %d missed, and there were %d of each value and %d",
-					a, b, c, missed, writes/2, calm)
+			counted[*e.Sysctl.New] += max(1, e.Count)
+			total += max(1, e.Count)
+			folded += e.Count
+			if e.Count > 0 && (e.Time.Before(begin) || e.LastTime.Before(e.Time) || e.LastTime.After(end)) {
+				t.Errorf("not from %v to %v: %s", begin, end, e.line)
 			}
-			if len(pids) != 1 {
-				t.Errorf("the storm was processes %v", pids)
-			}
-			if folded == 0 || sum.Folded != folded {
-				t.Errorf("the totals say %d folded, the events %d", sum.Folded, folded)
-			}
-		})
+		case tracer.TraceLoss:
+			missed += e.Loss.Records[tracer.SysctlWrite]
+		}
+	}
+	if missed > 0 && !canMiss(tracer.SysctlWrite) {
+		t.Errorf("%d missed", missed)
+	}
+	if total+missed != uint64(writes+calm) {
+		t.Errorf("%d writes are accounted for and %d missed, and there were %d", total, missed, writes+calm)
+	}
+	for _, v := range append(values, "calm") {
+		want := uint64(writes / nvalues)
+		if v == "calm" {
+			want = calm
+		}
+		if n := counted[v]; n > want || n+missed < want {
+			t.Errorf("%d writes of %s and %d missed, and there were %d", n, v, missed, want)
+		}
+	}
+	if len(pids) != 1 {
+		t.Errorf("the storm was processes %v", pids)
+	}
+	if folded == 0 || sum.Folded != folded {
+		t.Errorf("the totals say %d folded, the events %d", sum.Folded, folded)
 	}
 }

@@ -12,16 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netnsDir is where ip netns keeps its names (NETNS_RUN_DIR of iproute2).
-const netnsDir = "/run/netns"
-
-// netnsNames knows the names that ip netns gave to network namespaces.
+// netnsNames knows the names that network namespaces have in the folders where they are
+// kept.
 type netnsNames struct {
+	dirs []netnsDir
+	seen uint64 // when they were looked at last, CLOCK_BOOTTIME
+}
+
+// A netnsDir is a folder whose files are network namespaces.
+type netnsDir struct {
+	path string
 	byID map[uint32]string
 	read time.Time // the folder's modification time when it was read
-	seen uint64    // when that was looked at last, CLOCK_BOOTTIME
 	open bool      // a name was there whose namespace was not mounted yet
 }
+
+func newNetnsNames() netnsNames {
+	return netnsNames{dirs: []netnsDir{
+		{path: "/run/netns"},        // of ip netns (NETNS_RUN_DIR of iproute2) and CNI
+		{path: "/run/docker/netns"}, // of Docker, by the sandbox's key
+	}}
+}
+
+// hostSandbox is what Docker calls the host's namespace, for containers on its network.
+const hostSandbox = "default"
 
 // learn gives ns the name that it has, if it has one, for an event of the time boot.
 // One that it had before stays: by the time that a namespace ends its name is gone.
@@ -32,41 +46,46 @@ func (n *netnsNames) learn(ns *liveNS, boot uint64) {
 	// In a storm events wait, and one look is good for all that happened before.
 	if boot >= n.seen {
 		n.seen = bootNow()
-		n.refresh()
+		for i := range n.dirs {
+			n.dirs[i].refresh()
+		}
 	}
-	if name := n.byID[ns.id]; name != "" {
-		ns.name = name
+	for i := range n.dirs {
+		if name := n.dirs[i].byID[ns.id]; name != "" && (i == 0 || name != hostSandbox) {
+			ns.name = name
+			return
+		}
 	}
 }
 
 // refresh reads the folder again if a name came or went. A name is a file first
 // and has its namespace mounted a moment later.
-func (n *netnsNames) refresh() {
-	st, err := os.Stat(netnsDir)
+func (d *netnsDir) refresh() {
+	st, err := os.Stat(d.path)
 	if err != nil {
-		n.byID = nil
+		d.byID = nil
 		return
 	}
-	if st.ModTime().Equal(n.read) && !n.open {
+	if st.ModTime().Equal(d.read) && !d.open {
 		return
 	}
-	n.read, n.open, n.byID = st.ModTime(), false, map[uint32]string{}
-	entries, err := os.ReadDir(netnsDir)
+	d.read, d.open, d.byID = st.ModTime(), false, map[uint32]string{}
+	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		file := filepath.Join(netnsDir, e.Name())
+		file := filepath.Join(d.path, e.Name())
 		var fs unix.Statfs_t
 		var st unix.Stat_t
 		if unix.Statfs(file, &fs) != nil || unix.Stat(file, &st) != nil {
 			continue
 		}
 		if fs.Type != unix.NSFS_MAGIC {
-			n.open = true
+			d.open = true
 			continue
 		}
-		n.byID[uint32(st.Ino)] = e.Name()
+		d.byID[uint32(st.Ino)] = e.Name()
 	}
 }
 

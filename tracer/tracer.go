@@ -89,7 +89,7 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, host: readHost(), users: users{}, places: places{}, reg: newRegistry(), mounts: newMounts()}
+	t := &Tracer{opts: o, host: readHost(), users: users{}, places: places{}, reg: newRegistry(), mounts: newMounts(), names: newNetnsNames()}
 	t.clock.sync()
 	t.started = time.Now()
 	var err error

@@ -38,7 +38,7 @@ var roles = []struct {
 	{role: RoleEngine, names: []string{
 		"dockerd", "dockerd-*", "cri-dockerd", "containerd", "docker-containerd", "buildkitd", "nerdctl",
 		"podman", "buildah", "crio", "kubelet", "kube-proxy", "k3s", "rke2", "k0s",
-		"lxc-start", "lxc-attach", "lxc-execute", "lxcfs", "lxd", "incusd",
+		"lxc-start", "lxc-attach", "lxc-execute", "lxcfs", "lxd", "incusd", "systemd-nspawn",
 	}},
 	{role: RoleCNI, dirs: []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}, names: []string{
 		"netavark", "aardvark-dns", "slirp4netns", "passt", "passt.avx2", "pasta", "pasta.avx2",
@@ -84,7 +84,7 @@ var memfds = map[string]string{
 //	shim             stays beside one: containerd-shim, conmon
 //	engine           manages containers: dockerd, podman, and a Kubernetes node's kubelet and kube-proxy
 //	cni              connects them: CNI plugins, netavark, pasta
-//	systemd          any of systemd's programs
+//	systemd          any of systemd's programs but systemd-nspawn, which is an engine
 //	package-manager  dpkg, dnf and what they run, such as a package's scripts
 //	config-tool      Ansible, Puppet and what they run
 //

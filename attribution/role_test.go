@@ -68,7 +68,7 @@ func TestRole(t *testing.T) {
 		{"a service before its program", "(sshd)", "/usr/lib/systemd/systemd-executor", nil, list("systemd"), "systemd"},
 		{"systemd-sysctl", "systemd-sysctl", "/usr/lib/systemd/systemd-sysctl", nil, list("systemd"), "systemd"},
 		{"systemd-networkd", "systemd-network", "/usr/lib/systemd/systemd-networkd", nil, nil, "systemd"},
-		{"systemd-nspawn", "systemd-nspawn", "/usr/bin/systemd-nspawn", nil, nil, "systemd"},
+		{"systemd-nspawn", "systemd-nspawn", "/usr/bin/systemd-nspawn", nil, nil, "engine"},
 		{"udevd on Debian 12", "(udev-worker)", "/usr/bin/udevadm", nil, list("systemd-udevd"), "systemd"},
 		{"elogind", "elogind", "/lib/elogind/elogind", nil, nil, "systemd"},
 		{"what systemd starts is not systemd's", "sshd", "/usr/sbin/sshd", nil, list("systemd"), ""},

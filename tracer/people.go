@@ -68,6 +68,7 @@ func (t *Tracer) caller(r *bpf.NstraceCaller) *caller {
 			}
 		}
 		c.ns, c.p = r.Ns, &p
+		t.reg.inhabit(c)
 	}
 	return c
 }

@@ -5,6 +5,7 @@ package tracer
 import (
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -75,18 +76,57 @@ func makesForOthers(role string) bool {
 	return false
 }
 
-// A namespace is its maker's, if that is in a container: runtimes have their first
-// process in the container's cgroup before it makes the container's namespaces. One that
-// an engine or a plugin makes beforehand (Podman, CNI) is of the container that a
-// runtime has enter it first, and nobody's until then. Any other is its maker's unit's.
+// startInside has the programs whose container's first process is made together with
+// its namespaces, and put into the container's cgroup only then, with the runtime that
+// attribution.ParseCgroup finds there.
+var startInside = map[string]string{
+	"systemd-nspawn": "systemd-nspawn",
+	"lxc-start":      "lxc",
+	"lxc-execute":    "lxc",
+	"lxd":            "lxc",
+	"incusd":         "lxc",
+}
+
+// A namespace is its maker's, if that is in a container: runC has its first process in
+// the container's cgroup before it makes the container's namespaces. One that an engine
+// or a plugin makes beforehand (Podman, CNI), or a runtime whose process is moved into
+// the cgroup afterwards (crun), is of the container in which a runtime's process is found
+// to be in it first, and nobody's until then; one that comes with a container's first
+// process that is no more its runtime (systemd-nspawn, LXC) of the container of that
+// runtime that lives in it, once one does. Any other is its maker's unit's.
 
 // madeBy says whose a namespace is that p, which lives in w, has made.
 func (ns *liveNS) madeBy(p *Process, w *place) {
-	if !w.contained() && makesForOthers(p.Role) {
+	ns.orphan, ns.runtime = false, ""
+	switch {
+	case w.contained() || !makesForOthers(p.Role):
+		ns.owner = w.owner()
+	case startInside[path.Base(p.Exe)] != "":
+		ns.orphan, ns.runtime = true, startInside[path.Base(p.Exe)]
+	default:
 		ns.adoptable = true
+	}
+}
+
+// canBe says whether ns can be of those who live in w.
+func (ns *liveNS) canBe(w *place) bool {
+	return ns.runtime == "" || (w.container != nil && w.container.Runtime == ns.runtime)
+}
+
+// inhabit gives the namespaces that were made for c's container to that.
+func (r *registry) inhabit(c *caller) {
+	if !c.place.contained() {
 		return
 	}
-	ns.owner = w.owner()
+	for kind, id := range c.ns {
+		ns := r.live[id]
+		if ns == nil || ns.typ != nsTypes[kind] {
+			continue
+		}
+		if ns.adoptable && c.p.Role == attribution.RoleRuntime || ns.orphan && ns.runtime != "" && ns.canBe(c.place) {
+			ns.owner, ns.adoptable, ns.orphan = c.place.owner(), false, false
+		}
+	}
 }
 
 // enteredBy says whose a namespace is that p, which lives in w, has entered.
@@ -96,8 +136,8 @@ func (ns *liveNS) enteredBy(p *Process, w *place) {
 	}
 }
 
-// A settlement finds owners, among those who live in them, for namespaces that were
-// there before the tracer looked.
+// A settlement finds owners, among those who live in them, for namespaces whose makers do
+// not tell: those that were there before the tracer looked, and those of startInside.
 type settlement struct {
 	t      *Tracer
 	cgroup map[uint64]*place // by kernfs id
@@ -115,7 +155,7 @@ func (s *settlement) add(inv *bpf.NstraceInventory) {
 		if home == nil {
 			home = s.home(inv)
 		}
-		if !slices.Contains(s.homes[ns], home) {
+		if ns.canBe(home) && !slices.Contains(s.homes[ns], home) {
 			s.homes[ns] = append(s.homes[ns], home)
 		}
 	}

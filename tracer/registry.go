@@ -24,7 +24,8 @@ type liveNS struct {
 	follow  bool   // made by a traced process
 
 	owner     *attribution.Owner
-	orphan    bool   // not seen made, and whose it is is still to be found
+	orphan    bool   // whose it is is to be found by who lives in it
+	runtime   string // only a container of this runtime can have it; empty for any
 	tries     int    // how often nobody was found
 	again     uint64 // when to look again, CLOCK_BOOTTIME
 	adoptable bool   // will be of the first container that enters

@@ -225,7 +225,7 @@ func (t *Tracer) takeInventory() error {
 	return nil
 }
 
-// settle finds out whose the namespaces are that were not seen made, by who of tasks
+// settle finds out whose the namespaces are whose makers do not tell, by who of tasks
 // lives in them.
 func (t *Tracer) settle(tasks []bpf.NstraceInventory) {
 	s := settlement{t: t, cgroup: map[uint64]*place{}, homes: map[*liveNS][]*place{}}
@@ -244,7 +244,7 @@ const (
 	settleDoubled = 8
 )
 
-// own finds out whose ns is, if it was not seen made and that was not tried a moment
+// own finds out whose ns is, if its maker does not tell and that was not tried a moment
 // ago.
 func (t *Tracer) own(ns *liveNS) error {
 	if !ns.orphan || t.loaded == nil {
@@ -557,7 +557,7 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 			}
 			ns.created = t.clock.wall(r.head.Time)
 			ns.creator = &Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
-			ns.follow, ns.orphan = true, false
+			ns.follow = true
 			ns.madeBy(p, who.place)
 		}
 		e := t.begin(r, NamespaceCreate, who)
@@ -637,6 +637,7 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 }
 
 func (t *Tracer) handleWrite(h Handler, r *record) error {
+	who := t.caller(&r.sysctl.Caller)
 	ns, err := t.see(h, &r.sysctl.Ns, r.head.Time)
 	if err != nil {
 		return err
@@ -646,7 +647,7 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 			return err
 		}
 	}
-	e := t.begin(r, SysctlWrite, t.caller(&r.sysctl.Caller))
+	e := t.begin(r, SysctlWrite, who)
 	s := &t.evSys
 	*s = Sysctl{}
 	e.Sysctl = s

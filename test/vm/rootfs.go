@@ -136,6 +136,59 @@ func (r *Root) AddSystem() {
 	}
 }
 
+// What a guest that systemd boots has more.
+var (
+	systemdPrograms = []string{
+		"busctl", "dbus-daemon", "journalctl", "loginctl", "machinectl", "sudo", "systemctl", "systemd-nspawn", "systemd-run", "systemd-tmpfiles",
+	}
+	systemdTrees = []string{
+		"/usr/lib/systemd", "/usr/lib/tmpfiles.d/systemd.conf", "/usr/lib/tmpfiles.d/tmp.conf", "/usr/lib/tmpfiles.d/var.conf", "/usr/share/dbus-1",
+		"/usr/libexec/sudo",
+	}
+	systemdFiles = map[string]string{
+		"/etc/machine-id":                    "6e73747261636567756573740000cafe\n",
+		"/etc/systemd/system/default.target": "[Unit]\nRequires=basic.target\nWants=dbus.socket systemd-logind.service\nAfter=basic.target dbus.socket systemd-logind.service\n",
+		"/etc/sudoers":                       "root ALL=(ALL:ALL) ALL\ntester ALL=(ALL:ALL) NOPASSWD: ALL\n",
+		// Nobody has a password here. Who logs in, and whose manager starts, gets a login uid
+		// and a session, as from login and sshd.
+		"/etc/pam.d/sudo":         "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession sufficient pam_permit.so\n",
+		"/etc/pam.d/login":        "account required pam_permit.so\nsession required pam_loginuid.so\nsession required pam_systemd.so class=user type=tty\n",
+		"/etc/pam.d/systemd-user": "account required pam_permit.so\nsession required pam_loginuid.so\nsession required pam_systemd.so\n",
+	}
+	// Those that fail in an initramfs, which has neither an index of modules before the
+	// job is set up nor a password file to lock.
+	systemdMasked = []string{"kmod-static-nodes.service", "systemd-sysusers.service"}
+)
+
+// AddSystemd adds systemd, D-Bus and sudo.
+func (r *Root) AddSystemd() {
+	for _, name := range systemdPrograms {
+		from, err := lookProgram(name)
+		if err != nil {
+			r.fail(err)
+			return
+		}
+		r.AddProgram(from, "/usr/bin/"+name)
+	}
+	for _, dir := range systemdTrees {
+		r.AddTree(dir, dir)
+	}
+	modules, err := filepath.Glob("/usr/lib/*/security")
+	if err != nil || len(modules) == 0 {
+		r.fail(fmt.Errorf("no modules of PAM below /usr/lib: %w", fs.ErrNotExist))
+		return
+	}
+	r.AddTree(modules[0], modules[0])
+	for name, content := range systemdFiles {
+		r.AddBytes([]byte(content), name, 0o644)
+	}
+	for _, unit := range systemdMasked {
+		r.Symlink("/dev/null", "/etc/systemd/system/"+unit)
+	}
+	r.AddBytes([]byte(guestFiles["/etc/passwd"]+"messagebus:x:100:100::/nonexistent:/usr/sbin/nologin\n"), "/etc/passwd", 0o644)
+	r.AddBytes([]byte(guestFiles["/etc/group"]+"messagebus:x:100:\n"), "/etc/group", 0o644)
+}
+
 // AddModules adds the kernel's modules for guests, with what they depend on, and
 // the indexes that modprobe needs.
 func (r *Root) AddModules(ctx context.Context, k *Kernel) error {
@@ -401,6 +454,7 @@ func (r *Root) addLibraries(file string) {
 		}
 	}
 	dirs = append(dirs, libraryDirs...)
+	dirs = append(dirs, filepath.Dir(file)) // where systemd's own find each other, once a program has loaded them
 next:
 	for _, lib := range libraries {
 		for _, dir := range dirs {

@@ -126,6 +126,39 @@ func TestContainers(t *testing.T) {
 	runTests(t, kernel, p)
 }
 
+// TestSystemd runs the tests with units of systemd, and what needs a system that was booted
+// by it, in a guest where it is process 1.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	if err := CheckHost(); err != nil {
+		t.Fatal(err)
+	}
+	guests <- struct{}{}
+	defer func() { <-guests }()
+	trackInputs(t)
+	kernels := &Kernels{Log: t.Logf}
+	kernel, err := kernels.Get(t.Context(), containersKernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := buildPayload(t, "test/containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.memory = 4096
+	p.systemd = true
+	p.only = "^TestSystemd"
+	p.trees = []string{"/etc/containers", "/usr/share/containers"}
+	for _, name := range []string{"podman", "conmon", "crun", "newuidmap", "newgidmap", "tar"} {
+		file, err := lookProgram(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.programs = append(p.programs, file)
+	}
+	runTests(t, kernel, p)
+}
+
 // payload is what is tested.
 type payload struct {
 	module  string // root of the repository
@@ -138,6 +171,8 @@ type payload struct {
 	trees    []string // and folders
 	memory   int      // of the guest, MiB; 0 for what is usual
 	short    bool     // run with -test.short
+	systemd  bool     // as the guest's process 1
+	only     string   // -test.run, unless the host was given one
 }
 
 // buildPayload compiles the tests of pkg, a folder, and nstrace. Those below testdata are
@@ -188,6 +223,9 @@ func (p *payload) root(ctx context.Context, kernel *Kernel) (*Root, error) {
 	for _, dir := range p.trees {
 		r.AddTree(dir, dir)
 	}
+	if p.systemd {
+		r.AddSystemd()
+	}
 	r.Mkdir(path.Join(guestSource, p.pkg), 0o755, 0)
 	for _, name := range []string{"go.mod", "schema", path.Join(p.pkg, "testdata")} {
 		if _, err := os.Stat(filepath.Join(p.module, name)); err == nil {
@@ -210,6 +248,9 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	}
 	limit := timeLimit(t)
 	filter := guestFilter()
+	if filter == "" {
+		filter = p.only
+	}
 	args := []string{guestBinary, "-test.v=test2json", "-test.run=" + filter,
 		// The tests' own limit comes first: it says where they are.
 		"-test.timeout=" + (limit * 3 / 4).String()}
@@ -256,6 +297,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 				Dir:      path.Join(guestSource, p.pkg),
 				Hostname: "nstrace-guest",
 				Merge:    true,
+				Systemd:  p.systemd,
 			},
 			Memory: p.memory,
 			Limit:  limit,

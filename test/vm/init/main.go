@@ -2,7 +2,8 @@
 
 // Init is process 1 of a test guest. It makes of the initramfs a system that looks
 // like a small host to the program under test, runs one program, tells the
-// host how that ended, and powers the machine off.
+// host how that ended, and powers the machine off. Where the job wants systemd it
+// leaves process 1 to that, and does the rest beside it.
 package main
 
 import (
@@ -17,20 +18,28 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/nstrace/nstrace/test/vm/wire"
 )
 
 func main() {
-	if os.Getpid() != 1 {
+	stage := ""
+	if len(os.Args) > 1 {
+		stage = os.Args[1]
+	}
+	if os.Getpid() != 1 && stage != besideSystemd {
 		fmt.Fprintln(os.Stderr, "init: this is the init of a test guest, not to be run anywhere else")
 		os.Exit(2)
 	}
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == inTmpfs {
-		err = runJob()
-	} else {
+	switch stage {
+	case inTmpfs:
+		err = start()
+	case besideSystemd:
+		err = runJob(waitForSystemd)
+	default:
 		err = switchRoot()
 	}
 	if err != nil {
@@ -39,8 +48,11 @@ func main() {
 	powerOff()
 }
 
-// inTmpfs is what the first stage tells the second.
-const inTmpfs = "in-tmpfs"
+// What a stage tells the next.
+const (
+	inTmpfs       = "in-tmpfs"
+	besideSystemd = "beside-systemd"
+)
 
 // switchRoot moves the system off the initramfs, on which pivot_root(2)
 // fails, and with that every container runtime.
@@ -144,17 +156,67 @@ func copyFile(from, to string) error {
 	return w.Close()
 }
 
-// runJob sets the system up, runs the job's program and reports.
-func runJob() error {
+// start sets the system up and goes on to the job, or to systemd and the job.
+func start() error {
 	if err := mounts(); err != nil {
 		return err
 	}
+	job, err := readJob()
+	if err != nil {
+		return err
+	}
+	if !job.Systemd {
+		return runJob(func() error { return nil })
+	}
+	if _, err := syscall.ForkExec("/init", []string{"init", besideSystemd}, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+	}); err != nil {
+		return err
+	}
+	const systemd = "/lib/systemd/systemd"
+	return fmt.Errorf("%s: %w", systemd, syscall.Exec(systemd, []string{systemd}, os.Environ()))
+}
+
+// waitForSystemd returns when all that is to be started at boot was.
+func waitForSystemd() error {
+	for {
+		out, err := exec.Command("/usr/bin/systemctl", "is-system-running", "--wait").CombinedOutput()
+		switch state := strings.TrimSpace(string(out)); state {
+		case "running":
+			return nil
+		case "degraded":
+			failed, _ := exec.Command("/usr/bin/systemctl", "--failed", "--no-legend", "--plain").CombinedOutput()
+			log, _ := exec.Command("/usr/bin/journalctl", "--no-pager", "-n", "50").CombinedOutput()
+			return fmt.Errorf("systemd could not start:\n%s%s", failed, log)
+		default: // it does not listen yet
+			if _, other := errors.AsType[*exec.ExitError](err); err != nil && !other {
+				return err
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+func readJob() (*wire.Job, error) {
+	data, err := os.ReadFile(wire.JobPath)
+	if err != nil {
+		return nil, err
+	}
+	job := new(wire.Job)
+	if err := json.Unmarshal(data, job); err != nil {
+		return nil, fmt.Errorf("%s: %w", wire.JobPath, err)
+	}
+	return job, nil
+}
+
+// runJob runs the job's program once ready returns, and reports.
+func runJob(ready func() error) error {
 	port, err := openPort()
 	if err != nil {
 		return err
 	}
 	frames := wire.NewWriter(port)
-	status, err := setUpAndRun(frames)
+	status, err := setUpAndRun(frames, ready)
 	if err != nil {
 		err = errors.Join(err, frames.Write(wire.Failed, []byte(err.Error())))
 	} else {
@@ -166,17 +228,16 @@ func runJob() error {
 	return errors.Join(err, drain(port))
 }
 
-func setUpAndRun(frames *wire.Writer) (*wire.ExitStatus, error) {
-	data, err := os.ReadFile(wire.JobPath)
+func setUpAndRun(frames *wire.Writer, ready func() error) (*wire.ExitStatus, error) {
+	job, err := readJob()
 	if err != nil {
 		return nil, err
 	}
 	if err := os.Remove(wire.JobPath); err != nil {
 		return nil, err
 	}
-	var job wire.Job
-	if err := json.Unmarshal(data, &job); err != nil {
-		return nil, fmt.Errorf("%s: %w", wire.JobPath, err)
+	if err := ready(); err != nil {
+		return nil, err
 	}
 	if err := syscall.Sethostname([]byte(job.Hostname)); err != nil {
 		return nil, fmt.Errorf("setting the host name: %w", err)
@@ -193,7 +254,7 @@ func setUpAndRun(frames *wire.Writer) (*wire.ExitStatus, error) {
 			return nil, fmt.Errorf("modprobe %s: %w: %s", strings.Join(job.Modules, " "), err, out)
 		}
 	}
-	return run(&job, frames)
+	return run(job, frames)
 }
 
 func mounts() error {

@@ -28,6 +28,7 @@ type Job struct {
 	Hostname string
 	Modules  []string // loaded before the program is started
 	Merge    bool     // standard error goes where standard output goes, in order
+	Systemd  bool     // process 1 is systemd, and the program is started once that is up
 }
 
 // Kind says what a frame holds.

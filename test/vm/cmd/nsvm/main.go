@@ -57,6 +57,7 @@ func run() (int, error) {
 	memory := flag.Int("memory", 2048, "the guest's memory in `MiB`")
 	limit := flag.Duration("timeout", 10*time.Minute, "the longest a boot and the command may take")
 	counted := flag.Bool("counted", false, "one CPU, and let its clock count instructions")
+	systemd := flag.Bool("systemd", false, "boot systemd, and run the command once that is up")
 	dir := flag.String("dir", "/root", "working directory of the command")
 	flag.Var(&copies, "copy", "add a file or folder of the host, with the libraries it needs, as `host:guest`; may be repeated")
 	flag.Var(&env, "env", "set `NAME=value` for the command; may be repeated")
@@ -91,6 +92,9 @@ func run() (int, error) {
 		}
 		root.AddTree(from, to)
 	}
+	if *systemd {
+		root.AddSystemd()
+	}
 	cpus := 0
 	if *counted {
 		cpus = 1
@@ -98,7 +102,7 @@ func run() (int, error) {
 	guest := vm.Guest{
 		Kernel: kernel,
 		Root:   root,
-		Job:    wire.Job{Args: flag.Args(), Env: append(vm.DefaultEnv, env...), Dir: *dir},
+		Job:    wire.Job{Args: flag.Args(), Env: append(vm.DefaultEnv, env...), Dir: *dir, Systemd: *systemd},
 
 		Counted: *counted,
 		CPUs:    cpus,

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package containers
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// tester is a user of the guests, who may use sudo.
+const (
+	tester    = "tester"
+	testerUID = 1000
+)
+
+// onSystemd skips a test of what only a host that was booted by systemd has, and which would
+// leave units, users' sessions and containers on one that is not for tests.
+func onSystemd(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("/run/systemd/system"); err != nil || !isGuest() {
+		t.Skip("it takes a guest that systemd booted: go test ./test/vm -run TestSystemd")
+	}
+}
+
+// facts are what a program under test prints of itself: its cgroup, as /proc has it, and the
+// number of its network namespace.
+const facts = `sed -n s/^0:://p /proc/self/cgroup; readlink /proc/self/ns/net; `
+
+type fact struct {
+	cgroup string
+	net    uint32
+}
+
+func parseFacts(t *testing.T, out string) (f fact) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(out, "\r", "")), "\n")
+	if len(lines) < 2 {
+		t.Fatalf("it printed %q", out)
+	}
+	f.cgroup = lines[0]
+	if _, err := fmt.Sscanf(lines[1], "net:[%d]", &f.net); err != nil {
+		t.Fatalf("%q: %v", lines[1], err)
+	}
+	return f
+}
+
+// about are the events of one type about a network namespace.
+func about(events []*tracer.Event, typ tracer.Type, id uint32) []*tracer.Event {
+	return pick(events, func(e *tracer.Event) bool {
+		ns := namespace(e)
+		return e.Type == typ && ns != nil && ns.Type == "net" && ns.ID == id
+	})
+}
+
+// unitOf is the unit that an event's namespace is said to be of.
+func unitOf(e *tracer.Event) string {
+	if ns := namespace(e); ns.Owner != nil {
+		return ns.Owner.Unit
+	}
+	return ""
+}
+
+// exactlyOne fails a test that has not got one event.
+func exactlyOne(t *testing.T, what string, events []*tracer.Event) *tracer.Event {
+	t.Helper()
+	if len(events) != 1 {
+		for _, e := range events {
+			t.Log(line(e))
+		}
+		t.Fatalf("%s: %d events, want one", what, len(events))
+	}
+	return events[0]
+}
+
+// TestSystemdUnit has a service with a network namespace of its own, which systemd makes,
+// and a second one that joins it.
+func TestSystemdUnit(t *testing.T) {
+	onSystemd(t)
+	need(t, "systemd-run", "systemctl", "sysctl")
+	const first, second = "nst-first.service", "nst-second.service"
+	s := trace(t)
+	output(t, "systemd-run", "--quiet", "--unit", first, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
+	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", first).Run() })
+	pid := output(t, "systemctl", "show", "--property=MainPID", "--value", first)
+	out := output(t, "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--unit", second,
+		"-p", "PrivateNetwork=yes", "-p", "JoinsNamespaceOf="+first, "sh", "-c", facts+"echo 631 >/proc/sys/net/ipv4/tcp_keepalive_time")
+	id := ns(t, pid, "net")
+	joined := parseFacts(t, out)
+	if joined.net != id {
+		t.Fatalf("%s is in %d, and %s in %d", second, joined.net, first, id)
+	}
+	events := s.end()
+
+	e := exactlyOne(t, "create", about(events, tracer.NamespaceCreate, id))
+	if e.Unit != first || unitOf(e) != first || e.Container != nil || e.Process.Role != attribution.RoleSystemd {
+		t.Errorf("not of %s: %s", first, line(e))
+	}
+	e = exactlyOne(t, "write", about(events, tracer.SysctlWrite, id))
+	if e.Unit != second || unitOf(e) != first || e.Process.Cgroup != joined.cgroup || e.Sysctl.New == nil || *e.Sysctl.New != "631" {
+		t.Errorf("not a write of %s to a namespace of %s: %s", second, first, line(e))
+	}
+	// It goes back and forth while it looks whether there is one to join.
+	entered := pick(about(events, tracer.NamespaceEnter, id), func(e *tracer.Event) bool { return e.Unit == second })
+	if len(entered) == 0 {
+		t.Errorf("%s has not entered it", second)
+	}
+	for _, e := range entered {
+		if unitOf(e) != first {
+			t.Errorf("not of %s: %s", first, line(e))
+		}
+	}
+}
+
+// TestSystemdThere has a service whose namespace was there before nstrace.
+func TestSystemdThere(t *testing.T) {
+	onSystemd(t)
+	const unit = "nst-there.service"
+	output(t, "systemd-run", "--quiet", "--unit", unit, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
+	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", unit).Run() })
+	pid := output(t, "systemctl", "show", "--property=MainPID", "--value", unit)
+	id := ns(t, pid, "net")
+	s := trace(t)
+	output(t, "nsenter", "--target", pid, "--net", "sysctl", "-w", parameter+"=632")
+	events := s.end()
+	for _, typ := range []tracer.Type{tracer.NamespaceEnter, tracer.SysctlWrite} {
+		if e := exactlyOne(t, string(typ), about(events, typ, id)); unitOf(e) != unit || e.Unit == unit {
+			t.Errorf("not somebody else's event about %s: %s", unit, line(e))
+		}
+	}
+}
+
+// TestSystemdSysctl has systemd set parameters as at boot.
+func TestSystemdSysctl(t *testing.T) {
+	onSystemd(t)
+	const file = "/run/sysctl.d/99-nstrace.conf"
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("kernel.domainname = booted\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(file) })
+	before := output(t, "cat", "/proc/sys/kernel/domainname")
+	t.Cleanup(func() { _ = exec.Command("sysctl", "-q", "-w", "kernel.domainname="+before).Run() })
+	s := trace(t, "--sysctl", "kernel.domainname")
+	output(t, "systemctl", "restart", "systemd-sysctl.service")
+	e := exactlyOne(t, "write", pick(s.end(), func(e *tracer.Event) bool { return e.Type == tracer.SysctlWrite }))
+	if e.Unit != "systemd-sysctl.service" || e.Process.Role != attribution.RoleSystemd || e.Process.Comm != "systemd-sysctl" || *e.Sysctl.New != "booted" {
+		t.Errorf("not of systemd-sysctl: %s", line(e))
+	}
+}
+
+// TestSystemdNspawn has a container of systemd-nspawn.
+func TestSystemdNspawn(t *testing.T) {
+	onSystemd(t)
+	need(t, "systemd-nspawn", "machinectl", "tar")
+	const machine = "nst-web"
+	root := filepath.Join(t.TempDir(), "root")
+	for _, dir := range []string{"", "usr", "etc", "proc", "sys", "dev", "run", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	output(t, "tar", "-C", root, "-xf", image(t))
+	if err := os.WriteFile(filepath.Join(root, "etc/os-release"), []byte("ID=test\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ready := filepath.Join(root, "ready")
+	s := trace(t)
+	d := start(t, filepath.Join(t.TempDir(), "log"), "systemd-nspawn", "--quiet", "--directory", root, "--machine", machine, "--private-network",
+		"--console=pipe", "/bin/sh", "-c", "echo 633 >/proc/sys/net/ipv4/tcp_keepalive_time; echo >/ready; exec sleep 100000")
+	eventually(t, "the container runs", func() bool { _, err := os.Stat(ready); return err == nil })
+	unit := output(t, "machinectl", "show", "--property=Unit", "--value", machine)
+	leader := output(t, "machinectl", "show", "--property=Leader", "--value", machine)
+	id := ns(t, leader, "net")
+	output(t, "nsenter", "--target", leader, "--net", "sysctl", "-w", parameter+"=634")
+	output(t, "machinectl", "terminate", machine)
+	d.stop(t)
+	events := s.end()
+
+	writes := about(events, tracer.SysctlWrite, id)
+	if len(writes) != 2 {
+		t.Fatalf("%d writes, want its own and the host's", len(writes))
+	}
+	own, host := writes[0], writes[1]
+	if c := own.Container; c == nil || c.ID != machine || c.Runtime != "systemd-nspawn" || own.Unit != unit {
+		t.Errorf("not of %s in %s: %s", machine, unit, line(own))
+	}
+	if host.Container != nil || host.Unit == unit {
+		t.Errorf("not of the host: %s", line(host))
+	}
+	for _, e := range writes {
+		if c := owner(e); c == nil || c.ID != machine {
+			t.Errorf("not to a namespace of %s: %s", machine, line(e))
+		}
+	}
+	created := exactlyOne(t, "create", about(events, tracer.NamespaceCreate, id))
+	if created.Process.Role != attribution.RoleEngine || owner(created) != nil {
+		t.Errorf("not by systemd-nspawn: %s", line(created))
+	}
+	for _, e := range events {
+		for _, c := range []*attribution.Container{e.Container, owner(e)} {
+			if c != nil && c.ID != machine {
+				t.Errorf("a container that nobody made: %s", line(e))
+			}
+		}
+	}
+}
+
+// TestSystemdPodman has Podman run by a user who is not root, whose containers are in the
+// cgroup of the user's manager, and whose socket is the user's.
+func TestSystemdPodman(t *testing.T) {
+	onSystemd(t)
+	need(t, "podman", "conmon", "crun", "newuidmap", "loginctl", "systemd-run", "nsenter", "sysctl")
+	dir := filepath.Join("/home", tester, "nstrace-test")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, testerUID, testerUID); err != nil {
+		t.Fatal(err)
+	}
+	runtimeDir := fmt.Sprintf("/run/user/%d", testerUID)
+	asTester := []string{
+		"systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--uid", tester, "-p", "PAMName=login", "-E", "HOME=/home/" + tester,
+		"-E", "XDG_RUNTIME_DIR=" + runtimeDir, "-E", "DBUS_SESSION_BUS_ADDRESS=unix:path=" + runtimeDir + "/bus", "--",
+	}
+	e := &engine{
+		command: append(asTester, "podman", "--storage-driver", "vfs", "--events-backend", "file"),
+		runtime: "podman", made: known{}, dir: dir, network: "none", image: "localhost/" + testImage,
+		slow: true, // as in TestPodman
+		late: true, // crun
+	}
+	// The user's manager stays when no session is left.
+	output(t, "loginctl", "enable-linger", tester)
+	t.Cleanup(func() { _ = exec.Command("loginctl", "disable-linger", tester).Run() })
+	tar := filepath.Join(dir, "image.tar")
+	output(t, "cp", image(t), tar)
+	e.do(t, "import", tar, testImage)
+	output(t, asTester[0], append(asTester[1:], "systemctl", "--user", "start", "podman.socket")...)
+	// What listens there takes seconds to start.
+	output(t, asTester[0], append(asTester[1:], "podman", "--remote", "--url", "unix://"+runtimeDir+"/podman/podman.sock", "version")...)
+	t.Run("Sysctl", e.testSysctl)
+	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+		t.Run("Sides", e.testSides)
+	}
+}
+
+// TestSystemdSudo has a user who logged in and changes a parameter as root.
+func TestSystemdSudo(t *testing.T) {
+	onSystemd(t)
+	need(t, "systemd-run", "sudo", "unshare", "sysctl")
+	s := trace(t, "--sysctl", "kernel.domainname")
+	out := output(t, "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--uid", tester, "-p", "PAMName=login",
+		"sh", "-c", `cat /proc/self/loginuid; echo; sudo -n sh -c 'echo $SUDO_UID; sed -n s/^0:://p /proc/self/cgroup; unshare --uts sysctl -q -w kernel.domainname=people'; :`)
+	lines := strings.Fields(out)
+	if len(lines) != 3 || lines[0] != "1000" || lines[1] != "1000" {
+		t.Fatalf("it printed %q", out)
+	}
+	e := exactlyOne(t, "write", pick(s.end(), func(e *tracer.Event) bool { return e.Type == tracer.SysctlWrite }))
+	p := e.Process
+	if p.UID != 0 || p.User != "root" || p.SudoUID == nil || *p.SudoUID != testerUID || p.SudoUser != tester {
+		t.Errorf("not root's for %s by sudo: %s", tester, line(e))
+	}
+	if p.LoginUID == nil || *p.LoginUID != testerUID || p.LoginUser != tester || p.SessionID == nil {
+		t.Errorf("not of %s's login: %s", tester, line(e))
+	}
+	if p.Cgroup != lines[2] || e.Container != nil {
+		t.Errorf("not in %s: %s", lines[2], line(e))
+	}
+	if scope := filepath.Base(lines[2]); !strings.HasPrefix(scope, "session-") || e.Unit != scope {
+		t.Errorf("not of %s: %s", scope, line(e))
+	}
+}

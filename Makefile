@@ -9,6 +9,10 @@ GO      ?= go
 CLANG   ?= clang-14
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
+# grpcnotrace: without it gRPC has a page for its traces in it, and with the page what
+# HTML templates can call: four megabytes. What the tests build has it so too.
+export GOFLAGS := $(GOFLAGS) -tags=grpcnotrace
+
 C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h)
 GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 
@@ -18,11 +22,9 @@ GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-# grpcnotrace: without it gRPC has a page for its traces in it, and with the page what
-# HTML templates can call: four megabytes.
 .PHONY: build
 build: ## build ./nstrace
-	CGO_ENABLED=0 $(GO) build -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' -o nstrace ./cmd/nstrace
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o nstrace ./cmd/nstrace
 
 .PHONY: generate
 generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)

@@ -12,13 +12,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nstrace/nstrace/runtimes/runtimetest"
 	"github.com/nstrace/nstrace/tracer"
 )
 
-const (
-	testImage = "nstrace/busybox:1"
-	parameter = "net.ipv4.tcp_keepalive_time"
-)
+// parameter is one that each network namespace has.
+const parameter = "net.ipv4.tcp_keepalive_time"
 
 // An engine makes containers, by Docker's command line or one that is like it.
 type engine struct {
@@ -27,11 +26,9 @@ type engine struct {
 	spec    string   // for --runtime-socket, empty to have it found
 	made    known
 	dir     string
-	network string   // --network of a container with a network of its own
-	more    []string // arguments for each container
-	image   string   // as it calls testImage
-	slow    bool     // it can be slower to tell of a container than that is to start
-	late    bool     // its runtime makes the namespaces before it is in the container's cgroup
+	network string // --network of a container with a network of its own
+	slow    bool   // it can be slower to tell of a container than that is to start
+	late    bool   // its runtime makes the namespaces before it is in the container's cgroup
 }
 
 func (e *engine) args(args ...string) []string {
@@ -49,7 +46,7 @@ func (e *engine) trace(t *testing.T, args ...string) *stream {
 
 func (e *engine) do(t *testing.T, args ...string) string {
 	t.Helper()
-	return output(t, e.command[0], e.args(args...)...)
+	return runtimetest.Output(t, e.command[0], e.args(args...)...)
 }
 
 // inspect returns a fact about a container.
@@ -72,7 +69,7 @@ func (e *engine) run(t *testing.T, name string, args ...string) string {
 // try does the same for any goroutine, and does not enter it as made.
 func (e *engine) try(name string, args ...string) (string, error) {
 	file := filepath.Join(e.dir, name+".id")
-	out, err := exec.Command(e.command[0], e.args(slices.Concat([]string{"run", "--rm", "--cidfile", file, "--name", name}, e.more, args)...)...).CombinedOutput()
+	out, err := exec.Command(e.command[0], e.args(slices.Concat([]string{"run", "--rm", "--cidfile", file, "--name", name}, args)...)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("run %s: %w\n%s", name, err, out)
 	}
@@ -83,7 +80,7 @@ func (e *engine) try(name string, args ...string) (string, error) {
 // keep starts a container that stays and returns its id.
 func (e *engine) keep(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	e.do(t, slices.Concat([]string{"run", "--detach", "--name", name}, e.more, args, []string{testImage, "sleep", "100000"})...)
+	e.do(t, slices.Concat([]string{"run", "--detach", "--name", name}, args, []string{runtimetest.Image, "sleep", "100000"})...)
 	id := e.inspect(t, name, "{{.Id}}")
 	e.made[id] = append(e.made[id], name)
 	t.Cleanup(func() { _ = exec.Command(e.command[0], e.args("rm", "--force", id)...).Run() })
@@ -107,38 +104,24 @@ func ns(t *testing.T, pid, typ string) uint32 {
 }
 
 func TestDocker(t *testing.T) {
-	need(t, "dockerd", "docker", "containerd", "runc", "nsenter", "sysctl")
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "docker.sock")
-	e := &engine{
-		command: []string{"docker", "--host", "unix://" + socket}, runtime: "docker", spec: "docker:" + socket,
-		made: known{}, dir: dir, network: "none", image: testImage,
+	dir := runtimetest.Dir(t)
+	var more []string
+	if runtimetest.IsGuest() {
+		more = []string{"--exec-root", "/run/docker"} // as it is by itself, with the folder of network namespaces in it
 	}
-	execRoot := filepath.Join(dir, "exec")
-	if isGuest() {
-		execRoot = "/run/docker" // as it is by itself, with the folder of network namespaces in it
-	}
-	up := func() *daemon {
-		d := start(t, filepath.Join(dir, "log"), "dockerd", "--host", "unix://"+socket, "--data-root", filepath.Join(dir, "data"),
-			"--exec-root", execRoot, "--pidfile", filepath.Join(dir, "pid"),
-			"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none", "--storage-driver=vfs")
-		eventually(t, "dockerd answers", func() bool { return exec.Command("docker", e.args("version")...).Run() == nil })
-		return d
-	}
-	// The daemon leaves this one mounted.
-	t.Cleanup(func() { _ = exec.Command("umount", filepath.Join(execRoot, "netns/default")).Run() })
-	d := up()
-	e.do(t, "import", image(t), testImage)
+	d := runtimetest.Docker(t, dir, more...)
+	e := &engine{command: d.CLI, runtime: "docker", spec: "docker:" + d.Socket, made: known{}, dir: dir, network: "none"}
+	e.do(t, "load", "--input", runtimetest.ImageTar(t, dir))
 	e.testAll(t)
 	if testing.Short() {
 		return
 	}
 	t.Run("Restart", func(t *testing.T) {
 		s := e.trace(t)
-		e.run(t, "before-restart", "--network", "none", testImage, "true")
-		d.stop(t)
-		up()
-		id := e.run(t, "after-restart", "--network", "none", testImage, "true")
+		e.run(t, "before-restart", "--network", "none", runtimetest.Image, "true")
+		d.Stop(t)
+		d.Start(t)
+		id := e.run(t, "after-restart", "--network", "none", runtimetest.Image, "true")
 		events := s.end()
 		e.check(t, events)
 		if len(pick(events, func(ev *tracer.Event) bool { return ev.Container != nil && ev.Container.ID == id })) == 0 {
@@ -162,7 +145,7 @@ func (e *engine) testAll(t *testing.T) {
 // starts, which then tries to change it itself: /proc/sys is read-only in it.
 func (e *engine) testSysctl(t *testing.T) {
 	s := e.trace(t)
-	id := e.run(t, "web-1", "--network", e.network, "--sysctl", parameter+"=607", testImage,
+	id := e.run(t, "web-1", "--network", e.network, "--sysctl", parameter+"=607", runtimetest.Image,
 		"sh", "-c", "! echo 5 > /proc/sys/net/ipv4/tcp_keepalive_time")
 	events := s.end()
 	e.check(t, events)
@@ -206,20 +189,20 @@ func (e *engine) testSides(t *testing.T) {
 
 	named := func(name string) {
 		t.Helper()
-		eventually(t, "the name "+name+" is known", func() bool {
-			output(t, "nsenter", "--target", oldPID, "--net", "true")
+		runtimetest.Eventually(t, "the name "+name+" is known", func() bool {
+			runtimetest.Output(t, "nsenter", "--target", oldPID, "--net", "true")
 			text, err := os.ReadFile(s.file)
 			return err == nil && strings.Contains(string(text), `"name":"`+name+`"`)
 		})
 	}
 	named("old")
-	output(t, "nsenter", "--target", oldPID, "--net", "sysctl", "-w", parameter+"=701")
-	peer := e.run(t, "peer", "--network", "container:old", testImage, "true")
+	runtimetest.Output(t, "nsenter", "--target", oldPID, "--net", "sysctl", "-w", parameter+"=701")
+	peer := e.run(t, "peer", "--network", "container:old", runtimetest.Image, "true")
 	e.do(t, "exec", "old", "true")
-	host := e.run(t, "host", "--network", "host", testImage, "true")
+	host := e.run(t, "host", "--network", "host", runtimetest.Image, "true")
 	privileged := ""
 	if allCapabilities(t) {
-		privileged = e.run(t, "privileged", "--network", e.network, "--privileged", testImage,
+		privileged = e.run(t, "privileged", "--network", e.network, "--privileged", runtimetest.Image,
 			"sh", "-c", "echo 702 > /proc/sys/net/ipv4/tcp_keepalive_time")
 	}
 	e.do(t, "rename", "old", "older")
@@ -259,7 +242,7 @@ func (e *engine) testSides(t *testing.T) {
 		t.Errorf("not the host acting on the container: %s", line(w))
 	} else if dir := strings.TrimPrefix(filepath.Dir(kept), "/var"); (dir == "/run/netns" || dir == "/run/docker/netns") && w.Sysctl.Namespace.Name != filepath.Base(kept) {
 		t.Errorf("not named as %s: %s", kept, line(w))
-	} else if isGuest() && w.Sysctl.Namespace.Name == "" {
+	} else if runtimetest.IsGuest() && w.Sysctl.Namespace.Name == "" {
 		t.Errorf("%s keeps it as %q, where nobody looks", e.runtime, kept)
 	}
 	if privileged == "" {
@@ -321,7 +304,7 @@ func (e *engine) testBurst(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			ids[i], errs[i] = e.try(fmt.Sprintf("burst-%d", i), "--network", "none", testImage, "true")
+			ids[i], errs[i] = e.try(fmt.Sprintf("burst-%d", i), "--network", "none", runtimetest.Image, "true")
 		})
 	}
 	all.Wait()
@@ -346,7 +329,7 @@ func (e *engine) testBurst(t *testing.T) {
 // testNoRuntime has nobody to ask: containers have ids, and no names.
 func (e *engine) testNoRuntime(t *testing.T) {
 	s := trace(t, "--runtime-socket", "none")
-	id := e.run(t, "nameless", "--network", "none", testImage, "true")
+	id := e.run(t, "nameless", "--network", "none", runtimetest.Image, "true")
 	events := pick(s.end(), func(ev *tracer.Event) bool { return ev.Container != nil })
 	if len(events) == 0 {
 		t.Error("no event of the container")

@@ -8,7 +8,6 @@ package containers
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,15 +19,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/runtimes/runtimetest"
 	"github.com/nstrace/nstrace/schema/schematest"
 	"github.com/nstrace/nstrace/tracer"
 )
-
-// patience is how long anything may take that has to happen.
-const patience = 2 * time.Minute
 
 var nstraceBin string
 
@@ -52,91 +48,12 @@ func runAll(m *testing.M) (int, error) {
 		}
 		defer os.RemoveAll(dir)
 		nstraceBin = filepath.Join(dir, "nstrace")
-		cmd := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", nstraceBin, "github.com/nstrace/nstrace/cmd/nstrace")
+		cmd := exec.Command("go", "build", "-o", nstraceBin, "github.com/nstrace/nstrace/cmd/nstrace")
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build nstrace: %w\n%s", err, text)
 		}
 	}
 	return m.Run(), nil
-}
-
-// isGuest says whether this is a guest of test/vm, which is nobody's host.
-func isGuest() bool {
-	name, err := os.Hostname()
-	return err == nil && name == "nstrace-guest"
-}
-
-// need fails a test whose programs are missing.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Fatalf("%s is missing: make deps installs it", p)
-		}
-	}
-}
-
-// output runs a command that has to succeed, and returns what it prints.
-func output(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s%s", name, args, err, out, stderr.String())
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not after %v: %s", patience, what)
-		}
-	}
-}
-
-// A daemon is a process that runs while a test does.
-type daemon struct {
-	cmd *exec.Cmd
-	log string
-}
-
-func start(t *testing.T, log, name string, args ...string) *daemon {
-	t.Helper()
-	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	d := &daemon{cmd: exec.Command(name, args...), log: log}
-	d.cmd.Stdout, d.cmd.Stderr = f, f
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		d.stop(t)
-		if t.Failed() {
-			text, _ := os.ReadFile(log)
-			t.Logf("%s said:\n%s", name, text[max(0, len(text)-3000):])
-		}
-	})
-	return d
-}
-
-func (d *daemon) stop(t *testing.T) {
-	if d.cmd.ProcessState != nil {
-		return
-	}
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(patience, func() { _ = d.cmd.Process.Kill() })
-	defer kill.Stop()
-	_ = d.cmd.Wait() // whatever its status: it was ended
 }
 
 // A stream is an nstrace that runs while a test does things.
@@ -167,7 +84,7 @@ func trace(t *testing.T, args ...string) *stream {
 			_ = s.cmd.Wait()
 		}
 	})
-	eventually(t, "nstrace has begun", func() bool {
+	runtimetest.Eventually(t, "nstrace has begun", func() bool {
 		b, err := os.ReadFile(s.file)
 		return err == nil && bytes.IndexByte(b, '\n') >= 0
 	})
@@ -224,6 +141,22 @@ func owner(e *tracer.Event) *attribution.Container {
 // known are the names that a container has had, by its id.
 type known map[string][]string
 
+// ownerPod is the pod of whom an event's namespace is.
+func ownerPod(e *tracer.Event) *attribution.Pod {
+	if ns := namespace(e); ns != nil && ns.Owner != nil {
+		return ns.Owner.Pod
+	}
+	return nil
+}
+
+// about are the events of one type about a network namespace.
+func about(events []*tracer.Event, typ tracer.Type, id uint32) []*tracer.Event {
+	return pick(events, func(e *tracer.Event) bool {
+		ns := namespace(e)
+		return e.Type == typ && ns != nil && ns.Type == "net" && ns.ID == id
+	})
+}
+
 func line(e *tracer.Event) string {
 	text, err := json.Marshal(e)
 	if err != nil {
@@ -247,7 +180,7 @@ func (e *engine) check(t *testing.T, events []*tracer.Event) {
 				t.Errorf("a container that nobody made: %s", line(ev))
 			case c.Source != attribution.FromRuntime:
 				nameless++
-			case !slices.Contains(e.made[c.ID], c.Name) || c.Image != e.image || c.Runtime != e.runtime:
+			case !slices.Contains(e.made[c.ID], c.Name) || c.Image != runtimetest.Image || c.Runtime != e.runtime:
 				t.Errorf("a container called %s, image %s, of %s, was never made: %s", c.Name, c.Image, c.Runtime, line(ev))
 			default:
 				named++
@@ -278,28 +211,4 @@ func pick(events []*tracer.Event, ok func(*tracer.Event) bool) (some []*tracer.E
 		}
 	}
 	return some
-}
-
-// image makes a tar of an image's only layer.
-func image(t *testing.T) string {
-	t.Helper()
-	need(t, "busybox", "tar")
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "root", "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	output(t, "cp", busybox, filepath.Join(bin, "busybox"))
-	for _, applet := range []string{"sh", "sleep", "true", "cat"} {
-		if err := os.Symlink("busybox", filepath.Join(bin, applet)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	file := filepath.Join(dir, "image.tar")
-	output(t, "tar", "-C", filepath.Join(dir, "root"), "-cf", file, ".")
-	return file
 }

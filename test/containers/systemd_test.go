@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/runtimes/runtimetest"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -24,7 +25,7 @@ const (
 // leave units, users' sessions and containers on one that is not for tests.
 func onSystemd(t *testing.T) {
 	t.Helper()
-	if _, err := os.Stat("/run/systemd/system"); err != nil || !isGuest() {
+	if _, err := os.Stat("/run/systemd/system"); err != nil || !runtimetest.IsGuest() {
 		t.Skip("it takes a guest that systemd booted: go test ./test/vm -run TestSystemd")
 	}
 }
@@ -51,14 +52,6 @@ func parseFacts(t *testing.T, out string) (f fact) {
 	return f
 }
 
-// about are the events of one type about a network namespace.
-func about(events []*tracer.Event, typ tracer.Type, id uint32) []*tracer.Event {
-	return pick(events, func(e *tracer.Event) bool {
-		ns := namespace(e)
-		return e.Type == typ && ns != nil && ns.Type == "net" && ns.ID == id
-	})
-}
-
 // unitOf is the unit that an event's namespace is said to be of.
 func unitOf(e *tracer.Event) string {
 	if ns := namespace(e); ns.Owner != nil {
@@ -83,13 +76,13 @@ func exactlyOne(t *testing.T, what string, events []*tracer.Event) *tracer.Event
 // and a second one that joins it.
 func TestSystemdUnit(t *testing.T) {
 	onSystemd(t)
-	need(t, "systemd-run", "systemctl", "sysctl")
+	runtimetest.Need(t, "systemd-run", "systemctl", "sysctl")
 	const first, second = "nst-first.service", "nst-second.service"
 	s := trace(t)
-	output(t, "systemd-run", "--quiet", "--unit", first, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
+	runtimetest.Output(t, "systemd-run", "--quiet", "--unit", first, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
 	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", first).Run() })
-	pid := output(t, "systemctl", "show", "--property=MainPID", "--value", first)
-	out := output(t, "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--unit", second,
+	pid := runtimetest.Output(t, "systemctl", "show", "--property=MainPID", "--value", first)
+	out := runtimetest.Output(t, "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--unit", second,
 		"-p", "PrivateNetwork=yes", "-p", "JoinsNamespaceOf="+first, "sh", "-c", facts+"echo 631 >/proc/sys/net/ipv4/tcp_keepalive_time")
 	id := ns(t, pid, "net")
 	joined := parseFacts(t, out)
@@ -122,12 +115,12 @@ func TestSystemdUnit(t *testing.T) {
 func TestSystemdThere(t *testing.T) {
 	onSystemd(t)
 	const unit = "nst-there.service"
-	output(t, "systemd-run", "--quiet", "--unit", unit, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
+	runtimetest.Output(t, "systemd-run", "--quiet", "--unit", unit, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
 	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", unit).Run() })
-	pid := output(t, "systemctl", "show", "--property=MainPID", "--value", unit)
+	pid := runtimetest.Output(t, "systemctl", "show", "--property=MainPID", "--value", unit)
 	id := ns(t, pid, "net")
 	s := trace(t)
-	output(t, "nsenter", "--target", pid, "--net", "sysctl", "-w", parameter+"=632")
+	runtimetest.Output(t, "nsenter", "--target", pid, "--net", "sysctl", "-w", parameter+"=632")
 	events := s.end()
 	for _, typ := range []tracer.Type{tracer.NamespaceEnter, tracer.SysctlWrite} {
 		if e := exactlyOne(t, string(typ), about(events, typ, id)); unitOf(e) != unit || e.Unit == unit {
@@ -147,10 +140,10 @@ func TestSystemdSysctl(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(file) })
-	before := output(t, "cat", "/proc/sys/kernel/domainname")
+	before := runtimetest.Output(t, "cat", "/proc/sys/kernel/domainname")
 	t.Cleanup(func() { _ = exec.Command("sysctl", "-q", "-w", "kernel.domainname="+before).Run() })
 	s := trace(t, "--sysctl", "kernel.domainname")
-	output(t, "systemctl", "restart", "systemd-sysctl.service")
+	runtimetest.Output(t, "systemctl", "restart", "systemd-sysctl.service")
 	e := exactlyOne(t, "write", pick(s.end(), func(e *tracer.Event) bool { return e.Type == tracer.SysctlWrite }))
 	if e.Unit != "systemd-sysctl.service" || e.Process.Role != attribution.RoleSystemd || e.Process.Comm != "systemd-sysctl" || *e.Sysctl.New != "booted" {
 		t.Errorf("not of systemd-sysctl: %s", line(e))
@@ -160,7 +153,7 @@ func TestSystemdSysctl(t *testing.T) {
 // TestSystemdNspawn has a container of systemd-nspawn.
 func TestSystemdNspawn(t *testing.T) {
 	onSystemd(t)
-	need(t, "systemd-nspawn", "machinectl", "tar")
+	runtimetest.Need(t, "systemd-nspawn", "machinectl", "tar")
 	const machine = "nst-web"
 	root := filepath.Join(t.TempDir(), "root")
 	for _, dir := range []string{"", "usr", "etc", "proc", "sys", "dev", "run", "tmp"} {
@@ -168,21 +161,23 @@ func TestSystemdNspawn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	output(t, "tar", "-C", root, "-xf", image(t))
+	dir := runtimetest.Dir(t)
+	runtimetest.Output(t, "tar", "-C", dir, "-xf", runtimetest.ImageTar(t, dir), "layer.tar")
+	runtimetest.Output(t, "tar", "-C", root, "-xf", filepath.Join(dir, "layer.tar"))
 	if err := os.WriteFile(filepath.Join(root, "etc/os-release"), []byte("ID=test\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	ready := filepath.Join(root, "ready")
 	s := trace(t)
-	d := start(t, filepath.Join(t.TempDir(), "log"), "systemd-nspawn", "--quiet", "--directory", root, "--machine", machine, "--private-network",
+	d := runtimetest.Start(t, dir, "", "systemd-nspawn", "--quiet", "--directory", root, "--machine", machine, "--private-network",
 		"--console=pipe", "/bin/sh", "-c", "echo 633 >/proc/sys/net/ipv4/tcp_keepalive_time; echo >/ready; exec sleep 100000")
-	eventually(t, "the container runs", func() bool { _, err := os.Stat(ready); return err == nil })
-	unit := output(t, "machinectl", "show", "--property=Unit", "--value", machine)
-	leader := output(t, "machinectl", "show", "--property=Leader", "--value", machine)
+	runtimetest.Eventually(t, "the container runs", func() bool { _, err := os.Stat(ready); return err == nil })
+	unit := runtimetest.Output(t, "machinectl", "show", "--property=Unit", "--value", machine)
+	leader := runtimetest.Output(t, "machinectl", "show", "--property=Leader", "--value", machine)
 	id := ns(t, leader, "net")
-	output(t, "nsenter", "--target", leader, "--net", "sysctl", "-w", parameter+"=634")
-	output(t, "machinectl", "terminate", machine)
-	d.stop(t)
+	runtimetest.Output(t, "nsenter", "--target", leader, "--net", "sysctl", "-w", parameter+"=634")
+	runtimetest.Output(t, "machinectl", "terminate", machine)
+	d.Stop(t)
 	events := s.end()
 
 	writes := about(events, tracer.SysctlWrite, id)
@@ -218,7 +213,7 @@ func TestSystemdNspawn(t *testing.T) {
 // cgroup of the user's manager, and whose socket is the user's.
 func TestSystemdPodman(t *testing.T) {
 	onSystemd(t)
-	need(t, "podman", "conmon", "crun", "newuidmap", "loginctl", "systemd-run", "nsenter", "sysctl")
+	runtimetest.Need(t, "podman", "conmon", "crun", "newuidmap", "loginctl", "systemd-run", "nsenter", "sysctl")
 	dir := filepath.Join("/home", tester, "nstrace-test")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -233,19 +228,17 @@ func TestSystemdPodman(t *testing.T) {
 	}
 	e := &engine{
 		command: append(asTester, "podman", "--storage-driver", "vfs", "--events-backend", "file"),
-		runtime: "podman", made: known{}, dir: dir, network: "none", image: "localhost/" + testImage,
+		runtime: "podman", made: known{}, dir: dir, network: "none",
 		slow: true, // as in TestPodman
 		late: true, // crun
 	}
 	// The user's manager stays when no session is left.
-	output(t, "loginctl", "enable-linger", tester)
+	runtimetest.Output(t, "loginctl", "enable-linger", tester)
 	t.Cleanup(func() { _ = exec.Command("loginctl", "disable-linger", tester).Run() })
-	tar := filepath.Join(dir, "image.tar")
-	output(t, "cp", image(t), tar)
-	e.do(t, "import", tar, testImage)
-	output(t, asTester[0], append(asTester[1:], "systemctl", "--user", "start", "podman.socket")...)
+	e.do(t, "load", "--input", runtimetest.ImageTar(t, dir))
+	runtimetest.Output(t, asTester[0], append(asTester[1:], "systemctl", "--user", "start", "podman.socket")...)
 	// What listens there takes seconds to start.
-	output(t, asTester[0], append(asTester[1:], "podman", "--remote", "--url", "unix://"+runtimeDir+"/podman/podman.sock", "version")...)
+	runtimetest.Output(t, asTester[0], append(asTester[1:], "podman", "--remote", "--url", "unix://"+runtimeDir+"/podman/podman.sock", "version")...)
 	t.Run("Sysctl", e.testSysctl)
 	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
 		t.Run("Sides", e.testSides)
@@ -255,9 +248,9 @@ func TestSystemdPodman(t *testing.T) {
 // TestSystemdSudo has a user who logged in and changes a parameter as root.
 func TestSystemdSudo(t *testing.T) {
 	onSystemd(t)
-	need(t, "systemd-run", "sudo", "unshare", "sysctl")
+	runtimetest.Need(t, "systemd-run", "sudo", "unshare", "sysctl")
 	s := trace(t, "--sysctl", "kernel.domainname")
-	out := output(t, "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--uid", tester, "-p", "PAMName=login",
+	out := runtimetest.Output(t, "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--uid", tester, "-p", "PAMName=login",
 		"sh", "-c", `cat /proc/self/loginuid; echo; sudo -n sh -c 'echo $SUDO_UID; sed -n s/^0:://p /proc/self/cgroup; unshare --uts sysctl -q -w kernel.domainname=people'; :`)
 	lines := strings.Fields(out)
 	if len(lines) != 3 || lines[0] != "1000" || lines[1] != "1000" {

@@ -113,9 +113,9 @@ func TestContainers(t *testing.T) {
 	}
 	p.memory = 4096
 	p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
-	p.trees = []string{"/etc/containers", "/usr/share/containers"}
+	p.trees = []string{"/etc/containers", "/usr/share/containers", "/usr/lib/cni"}
 	for _, name := range []string{
-		"dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "podman", "conmon", "runc", "tar",
+		"dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "podman", "conmon", "runc", "tar",
 	} {
 		file, err := lookProgram(name)
 		if err != nil {

@@ -41,7 +41,7 @@ func build(t *testing.T) programs {
 // command returns the whole benchmark, as small as it can be.
 func (p programs) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bench, append([]string{"-nstrace", p.nstrace, "-rounds", "1", "-slices", "1", "-scale", "0.02",
-		"-idle", "100ms", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20"}, args...)...)
+		"-idle", "100ms", "-crowd", "200", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp)
 	return cmd
 }
@@ -117,6 +117,7 @@ func TestSmoke(t *testing.T) {
 	} else {
 		in("binary, MiB", i.Binary, 1, 100)
 		ordered("start, ms", i.Start, 1, 60000)
+		ordered("start among 200 processes, ms", i.Crowded, 1, 60000)
 		in("idle RSS, MiB", i.RSS, 1, 1000)
 		in("idle CPU, %", i.IdleCPU, 0, 50)
 	}

@@ -35,7 +35,7 @@ type job struct {
 	Values   string
 	CPU      int
 
-	// For soak.
+	// For soak and crowd.
 	Processes, Namespaces int
 
 	// For tracefs.
@@ -52,6 +52,7 @@ func init() {
 		"poke":     (*job).poke,
 		"storm":    (*job).storm,
 		"soak":     (*job).soak,
+		"crowd":    (*job).crowd,
 		"tracefs":  (*job).tracefs,
 	}
 }

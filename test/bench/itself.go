@@ -17,6 +17,8 @@ import (
 type itself struct {
 	Binary  float64 `json:"binary_mib"`
 	Start   spread  `json:"start_ms"` // to its first event
+	Crowd   int     `json:"crowd"`    // processes, a tenth of them with a namespace, that were there for
+	Crowded spread  `json:"crowded_start_ms"`
 	RSS     float64 `json:"rss_mib"`
 	IdleCPU float64 `json:"idle_cpu_percent"`
 }
@@ -29,18 +31,21 @@ func (b *bench) runItself(ctx context.Context) error {
 	i := &itself{Binary: float64(st.Size()) / (1 << 20)}
 	n := &nstrace{bin: b.nstrace, backend: "auto"}
 	progress("nstrace itself")
-	var ready []float64
-	for range b.rounds {
-		t, took, err := n.piped(ctx, func([]byte) {})
+	if i.Start, err = b.starts(ctx, n); err != nil {
+		return err
+	}
+	if i.Crowd = b.crowd; i.Crowd > 0 {
+		progress("its start among %d processes", i.Crowd)
+		g, err := gather([]*job{{Do: "crowd", Processes: i.Crowd, Namespaces: i.Crowd / 10}})
 		if err != nil {
 			return err
 		}
-		ready = append(ready, float64(took.Microseconds())/1000)
-		if err := t.stop(); err != nil {
+		i.Crowded, err = b.starts(ctx, n)
+		g.disband()
+		if err != nil {
 			return err
 		}
 	}
-	i.Start = summarize(ready)
 	t, _, err := n.piped(ctx, func([]byte) {})
 	if err != nil {
 		return err
@@ -48,6 +53,36 @@ func (b *bench) runItself(ctx context.Context) error {
 	err = errors.Join(b.lookAtIdle(ctx, t, i), t.stop())
 	b.report.Itself = i
 	return err
+}
+
+// starts measures how long n takes to its first event, in milliseconds.
+func (b *bench) starts(ctx context.Context, n *nstrace) (spread, error) {
+	var ready []float64
+	for range b.rounds {
+		t, took, err := n.piped(ctx, func([]byte) {})
+		if err != nil {
+			return spread{}, err
+		}
+		ready = append(ready, float64(took.Microseconds())/1000)
+		if err := t.stop(); err != nil {
+			return spread{}, err
+		}
+	}
+	return summarize(ready), nil
+}
+
+// crowd makes processes that do nothing until this one ends.
+func (j *job) crowd() (any, error) {
+	for i := range j.Processes {
+		flags := uintptr(unix.SIGCHLD)
+		if i < j.Namespaces {
+			flags |= unix.CLONE_NEWUTS
+		}
+		if _, errno := forkSleeper(flags); errno != 0 {
+			return nil, fmt.Errorf("clone: %w", errno)
+		}
+	}
+	return nil, atGate()
 }
 
 func (b *bench) lookAtIdle(ctx context.Context, t *tracing, i *itself) error {

@@ -198,3 +198,19 @@ func forkWriter(flags uintptr) (pid int, errno unix.Errno) {
 		unix.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
 	}
 }
+
+// forkSleeper makes a process that does nothing until the thread that made it ends. What
+// is said of forkWriter holds here.
+//
+//go:norace
+//go:nosplit
+func forkSleeper(flags uintptr) (pid int, errno unix.Errno) {
+	r, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	if errno != 0 || r != 0 {
+		return int(r), errno
+	}
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+	for {
+		unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+	}
+}

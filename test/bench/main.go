@@ -119,6 +119,7 @@ type config struct {
 	subjects names
 	work     names
 	idle     time.Duration
+	crowd    int
 	json     bool
 	parts    names
 
@@ -173,6 +174,7 @@ func parseFlags() (*config, error) {
 	flag.Var(&c.subjects, "subjects", "only these `subjects`, by the beginnings of their names: nstrace, 'bpftrace kprobe', auditd")
 	flag.Var(&c.work, "workloads", "only these `workloads`, by the beginnings of their names")
 	flag.DurationVar(&c.idle, "idle", 10*time.Second, "how long to look at an idle nstrace")
+	flag.IntVar(&c.crowd, "crowd", 10_000, "among how many `processes` to start nstrace, besides; 0: none")
 	flag.BoolVar(&c.json, "json", false, "print the results as JSON")
 	flag.Var(&c.parts, "parts", "only these `parts`: "+strings.Join(parts, ", "))
 	flag.DurationVar(&c.storm, "storm", 5*time.Second, "how long each storm blows")

@@ -91,6 +91,9 @@ func (r *report) itselfTable() string {
 	return "\n" + table(func(line func(...any)) {
 		line("binary", fmt.Sprintf("%.1f MiB", i.Binary))
 		line("start to first event", fmt.Sprintf("%.0f ms (%.0f to %.0f)", i.Start.Median, i.Start.Min, i.Start.Max))
+		if i.Crowd > 0 {
+			line(fmt.Sprintf("the same among %d processes", i.Crowd), fmt.Sprintf("%.0f ms (%.0f to %.0f)", i.Crowded.Median, i.Crowded.Min, i.Crowded.Max))
+		}
 		line("resident memory at idle", fmt.Sprintf("%.1f MiB", i.RSS))
 		line("CPU at idle", fmt.Sprintf("%.3f %%", i.IdleCPU))
 	})

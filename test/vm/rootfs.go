@@ -71,6 +71,7 @@ var guestFiles = map[string]string{
 	"/etc/subgid":        "tester:100000:65536\n",
 	"/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
 	"/etc/hosts":         "127.0.0.1 localhost\n::1 localhost\n",
+	"/etc/resolv.conf":   "nameserver 127.0.0.1\n",
 	"/etc/os-release":    "ID=nstrace-guest\nNAME=\"nstrace test guest\"\n",
 }
 

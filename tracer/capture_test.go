@@ -93,13 +93,18 @@ func records(tb testing.TB, file string) [][]byte {
 	return all
 }
 
+// guestUsers are those of a guest.
+type guestUsers map[uint32]string
+
+func (u guestUsers) Name(uid uint32) string { return u[uid] }
+
 // offline is a Tracer that has no kernel behind it.
 func offline() *Tracer {
 	boot := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixNano()
 	return &Tracer{
 		host:  hostInfo{host: "guest", bootID: "00000000-0000-0000-0000-000000000000"},
 		clock: clock{offset: boot, first: boot, synced: math.MaxInt64},
-		users: users{0: "root", 1000: "tester"},
+		users: guestUsers{0: "root", 1000: "tester"},
 		reg:   newRegistry(),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/user"
 	"strconv"
 	"strings"
 	"time"
@@ -94,21 +93,6 @@ func bootNow() uint64 {
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
 	return uint64(ts.Nano())
-}
-
-// users resolves user ids, once each: a failed look-up is remembered as well, so
-// that an event never waits twice for a slow directory.
-type users map[uint32]string
-
-func (u users) name(uid uint32) string {
-	name, ok := u[uid]
-	if !ok {
-		if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
-			name = found.Username
-		}
-		u[uid] = name
-	}
-	return name
 }
 
 // clockTick is USER_HZ, which the kernel fixes at 100 on amd64 and arm64.

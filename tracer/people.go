@@ -83,7 +83,7 @@ func (t *Tracer) describe(r *record) {
 		TTY:       cString(w.Tty[:]),
 		Exe:       absPath(r.exe, r.has(bpf.NstraceRecordFlagF_EXE_CUT)),
 		Cgroup:    absPath(r.cgroup, r.has(bpf.NstraceRecordFlagF_CGROUP_CUT)),
-		User:      t.users.name(w.Uid),
+		User:      t.users.Name(w.Uid),
 	}
 	if p.Cgroup == "" {
 		p.Cgroup = "/"
@@ -96,14 +96,14 @@ func (t *Tracer) describe(r *record) {
 	if r.has(bpf.NstraceRecordFlagF_LOGINUID) {
 		login, session := w.Loginuid, w.Sessionid
 		p.LoginUID, p.SessionID = &login, &session
-		p.LoginUser = t.users.name(login)
+		p.LoginUser = t.users.Name(login)
 	}
 	for i := range r.ancestors {
 		a := &r.ancestors[i]
 		p.Ancestors = append(p.Ancestors, Actor{PID: a.Pid, UID: a.Uid, Comm: cString(a.Comm[:])})
 	}
 	if uid, ok := sudoUID(p); ok {
-		p.SudoUID, p.SudoUser = &uid, t.users.name(uid)
+		p.SudoUID, p.SudoUser = &uid, t.users.Name(uid)
 	}
 	p.Role = attribution.Role(p.Comm, p.Exe, p.Args, comms(p.Ancestors))
 	t.people.add(w.Id, r.head.Time, &caller{pid: w.Pid, tid: w.Tid, p: p, place: t.places.at(p.Cgroup)})

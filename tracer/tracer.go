@@ -28,6 +28,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/bpf"
 )
 
@@ -53,7 +54,7 @@ type Tracer struct {
 	counts *ebpf.Memory
 	host   hostInfo
 	clock  clock
-	users  users
+	users  interface{ Name(uid uint32) string }
 	people said[caller]
 	params said[param]
 	reg    *registry
@@ -89,7 +90,7 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, host: readHost(), users: users{}, places: places{}, reg: newRegistry(), mounts: newMounts(), names: newNetnsNames()}
+	t := &Tracer{opts: o, host: readHost(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), mounts: newMounts(), names: newNetnsNames()}
 	t.clock.sync()
 	t.started = time.Now()
 	var err error

@@ -13,6 +13,7 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
+	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
@@ -210,16 +211,12 @@ func lookupUser(s string) (uint32, error) {
 	if uid, err := strconv.ParseUint(s, 10, 32); err == nil {
 		return uint32(uid), nil
 	}
-	u, err := user.Lookup(s)
+	uid, err := attribution.LookupUID(s)
 	var unknown user.UnknownUserError
 	if errors.As(err, &unknown) {
 		return 0, usagef("--user: this host knows no user %q; it takes a name or a number", s)
 	}
-	if err != nil {
-		return 0, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	return uint32(uid), err
+	return uid, err
 }
 
 // rotation returns what was asked about rotating the output file.

@@ -82,6 +82,7 @@ func trace(t *testing.T, args ...string) *stream {
 		if s.cmd.ProcessState == nil {
 			_ = s.cmd.Process.Kill()
 			_ = s.cmd.Wait()
+			t.Logf("nstrace %q said: %s", args, &s.err)
 		}
 	})
 	runtimetest.Eventually(t, "nstrace has begun", func() bool {

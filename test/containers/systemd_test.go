@@ -271,3 +271,56 @@ func TestSystemdSudo(t *testing.T) {
 		t.Errorf("not of %s: %s", scope, line(e))
 	}
 }
+
+// TestSystemdUsers has a user that only systemd knows, and one who is made in the middle.
+func TestSystemdUsers(t *testing.T) {
+	onSystemd(t)
+	runtimetest.Need(t, "systemd-run", "setpriv", "unshare", "getent")
+	const unit, uid, passwd = "nst-dynamic.service", "1234", "/etc/passwd"
+	s := trace(t, "--ns-type", "user")
+	runtimetest.Output(t, "systemd-run", "--quiet", "--collect", "--unit", unit, "-p", "DynamicUser=yes", "-p", "Type=exec",
+		"sh", "-c", "while :; do unshare --user true; done")
+	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", unit).Run() })
+	dynamic := strings.Split(runtimetest.Output(t, "getent", "passwd", runtimetest.Output(t, "systemctl", "show", "--property=UID", "--value", unit)), ":")
+	// Who tells can be slow, and then a later event has the name.
+	runtimetest.Eventually(t, "the user's name", func() bool {
+		text, err := os.ReadFile(s.file)
+		return err == nil && strings.Contains(string(text), `"user":"`+dynamic[0]+`"`)
+	})
+	runtimetest.Output(t, "systemctl", "stop", unit)
+
+	unshare := func() {
+		runtimetest.Output(t, "setpriv", "--reuid", uid, "--clear-groups", "unshare", "--user", "true")
+	}
+	unshare()
+	before, err := os.ReadFile(passwd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(passwd, before, 0o644) })
+	if err := os.WriteFile(passwd, append(before, "late:x:"+uid+":"+uid+"::/:/bin/sh\n"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	unshare()
+	late := 0
+	for _, e := range s.end() {
+		if e.Type != tracer.NamespaceCreate {
+			continue
+		}
+		switch p := e.Process; fmt.Sprint(p.UID) {
+		case dynamic[2]:
+			if p.User != "" && p.User != dynamic[0] {
+				t.Errorf("not of %s: %s", dynamic[0], line(e))
+			}
+		case uid:
+			if late++; late == 2 && p.User != "late" || p.User != "" && p.User != "late" {
+				t.Errorf("not of late: %s", line(e))
+			}
+		default:
+			t.Errorf("not of %s or %s: %s", dynamic[2], uid, line(e))
+		}
+	}
+	if late != 2 {
+		t.Errorf("%d of %s, want 2", late, uid)
+	}
+}

@@ -40,6 +40,7 @@ var guestPrograms = map[string][]string{
 	"hostname":    {"hostname"},
 	"iproute2":    {"bridge", "ip", "ss"},
 	"kmod":        {"depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod"},
+	"libc-bin":    {"getent"},
 	"libcap2-bin": {"capsh"},
 	"mawk":        {"mawk"},
 	"mount":       {"mount", "umount"},
@@ -147,6 +148,7 @@ var (
 		"/usr/libexec/sudo",
 	}
 	systemdFiles = map[string]string{
+		"/etc/nsswitch.conf":                 "passwd: files systemd\ngroup: files systemd\nshadow: files\nhosts: files\n",
 		"/etc/machine-id":                    "6e73747261636567756573740000cafe\n",
 		"/etc/systemd/system/default.target": "[Unit]\nRequires=basic.target\nWants=dbus.socket systemd-logind.service\nAfter=basic.target dbus.socket systemd-logind.service\n",
 		"/etc/sudoers":                       "root ALL=(ALL:ALL) ALL\ntester ALL=(ALL:ALL) NOPASSWD: ALL\n",
@@ -174,12 +176,14 @@ func (r *Root) AddSystemd() {
 	for _, dir := range systemdTrees {
 		r.AddTree(dir, dir)
 	}
-	modules, err := filepath.Glob("/usr/lib/*/security")
-	if err != nil || len(modules) == 0 {
-		r.fail(fmt.Errorf("no modules of PAM below /usr/lib: %w", fs.ErrNotExist))
-		return
+	for _, plugins := range []string{"/usr/lib/*/security", "/usr/lib/*/libnss_systemd.so.2"} {
+		found, err := filepath.Glob(plugins)
+		if err != nil || len(found) == 0 {
+			r.fail(fmt.Errorf("%s: %w", plugins, fs.ErrNotExist))
+			return
+		}
+		r.AddTree(found[0], found[0])
 	}
-	r.AddTree(modules[0], modules[0])
 	for name, content := range systemdFiles {
 		r.AddBytes([]byte(content), name, 0o644)
 	}

@@ -109,8 +109,9 @@ var observations = []observation{
 	},
 }
 
-// Programs of the object that are attached in more than one place, but loaded once,
-// have a name of their own for each further one.
+// Programs of the object that are attached in more than one place have a name of their
+// own for each further one. They are loaded once for all places that feed the same events:
+// what the kernel could not run it counts by program.
 const (
 	tpCloneExit      = "tp_clone_exit"
 	tpClone3Exit     = "tp_clone3_exit"
@@ -121,13 +122,14 @@ const (
 // A twin is a further place for a program.
 type twin struct {
 	of, section string
+	alone       bool // it is loaded by itself
 }
 
 var twins = map[string]twin{
-	tpCloneExit:      {bpf.NstraceProgTpCallExit, "tracepoint/syscalls/sys_exit_clone"},
-	tpClone3Exit:     {bpf.NstraceProgTpCallExit, "tracepoint/syscalls/sys_exit_clone3"},
-	tpSetnsExit:      {bpf.NstraceProgTpCallExit, "tracepoint/syscalls/sys_exit_setns"},
-	kretprobeSetns32: {bpf.NstraceProgKretprobeSetns, "kretprobe/__ia32_sys_setns"},
+	tpCloneExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone"},
+	tpClone3Exit:     {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone3"},
+	tpSetnsExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_setns", alone: true},
+	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
 }
 
 // place returns p as it is attached there.
@@ -140,7 +142,7 @@ func (t twin) place(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
 
 // original returns the name under which the program is loaded.
 func original(program string) string {
-	if t, ok := twins[program]; ok {
+	if t, ok := twins[program]; ok && !t.alone {
 		return t.of
 	}
 	return program

@@ -140,6 +140,7 @@ struct super_block {
 	unsigned long s_magic;
 };
 struct inode {
+	u16 i_mode;
 	struct super_block *i_sb;
 	void *i_private;
 };
@@ -150,6 +151,7 @@ struct dentry {
 };
 struct vfsmount {
 	struct dentry *mnt_root;
+	int mnt_flags;
 };
 struct mount {
 	struct mount *mnt_parent;
@@ -159,6 +161,10 @@ struct mount {
 struct path {
 	struct vfsmount *mnt;
 	struct dentry *dentry;
+};
+/* fs/namei.c: a walk along a path that is under way. */
+struct nameidata {
+	struct path path; /* how far it got */
 };
 struct file {
 	struct path f_path;
@@ -374,6 +380,7 @@ struct task_struct {
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4];
 	struct mm_struct *mm;
+	struct nameidata *nameidata; /* NULL where no path is walked along */
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;

@@ -29,6 +29,7 @@ const (
 	NstraceCallViaVIA_UNSHARE NstraceCallVia = 3
 	NstraceCallViaVIA_SETNS   NstraceCallVia = 4
 	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
+	NstraceCallViaVIA_OPEN    NstraceCallVia = 6
 )
 
 type NstraceCaller struct {
@@ -198,89 +199,92 @@ type NstraceWhoRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NstraceMapCalls             = "calls"
-	NstraceMapComms             = "comms"
-	NstraceMapCounts            = "counts"
-	NstraceMapFolds             = "folds"
-	NstraceMapLongValues        = "long_values"
-	NstraceMapPids              = "pids"
-	NstraceMapRing              = "ring"
-	NstraceMapSaid              = "said"
-	NstraceMapSaidParams        = "said_params"
-	NstraceMapScratch           = "scratch"
-	NstraceMapTracees           = "tracees"
-	NstraceMapTries             = "tries"
-	NstraceMapUids              = "uids"
-	NstraceMapWriteSlots        = "write_slots"
-	NstraceMapWrites            = "writes"
-	NstraceProgCgroupSysctl     = "cgroup_sysctl"
-	NstraceProgFentryFreeInum   = "fentry_free_inum"
-	NstraceProgFentryNsFree     = "fentry_ns_free"
-	NstraceProgFentrySetns      = "fentry_setns"
-	NstraceProgFentrySetns32    = "fentry_setns32"
-	NstraceProgFentryUnshare    = "fentry_unshare"
-	NstraceProgFentryWrite      = "fentry_write"
-	NstraceProgFexitClone       = "fexit_clone"
-	NstraceProgFexitSetns       = "fexit_setns"
-	NstraceProgFexitSetns32     = "fexit_setns32"
-	NstraceProgFexitUnshare     = "fexit_unshare"
-	NstraceProgFexitWrite       = "fexit_write"
-	NstraceProgFollowExit       = "follow_exit"
-	NstraceProgFollowFork       = "follow_fork"
-	NstraceProgIterTasks        = "iter_tasks"
-	NstraceProgKprobeClone      = "kprobe_clone"
-	NstraceProgKprobeFreeInum   = "kprobe_free_inum"
-	NstraceProgKprobeNsFree     = "kprobe_ns_free"
-	NstraceProgKprobeSetns      = "kprobe_setns"
-	NstraceProgKprobeSetns32    = "kprobe_setns32"
-	NstraceProgKprobeUnshare    = "kprobe_unshare"
-	NstraceProgKprobeWrite      = "kprobe_write"
-	NstraceProgKretprobeClone   = "kretprobe_clone"
-	NstraceProgKretprobeSetns   = "kretprobe_setns"
-	NstraceProgKretprobeUnshare = "kretprobe_unshare"
-	NstraceProgKretprobeWrite   = "kretprobe_write"
-	NstraceProgTpCallExit       = "tp_call_exit"
-	NstraceProgTpClone3Enter    = "tp_clone3_enter"
-	NstraceProgTpCloneEnter     = "tp_clone_enter"
-	NstraceProgTpExit           = "tp_exit"
-	NstraceProgTpFork           = "tp_fork"
-	NstraceProgTpSetnsEnter     = "tp_setns_enter"
-	NstraceProgTpUnshareEnter   = "tp_unshare_enter"
-	NstraceVarAsleep            = "asleep"
-	NstraceVarDirect            = "direct"
-	NstraceVarFilterComm        = "filter_comm"
-	NstraceVarFilterFailed      = "filter_failed"
-	NstraceVarFilterPid         = "filter_pid"
-	NstraceVarFilterUid         = "filter_uid"
-	NstraceVarFoldAbove         = "fold_above"
-	NstraceVarFollow            = "follow"
-	NstraceVarHashSeed          = "hash_seed"
-	NstraceVarHostIpc           = "host_ipc"
-	NstraceVarHostNs            = "host_ns"
-	NstraceVarHostNsproxy       = "host_nsproxy"
-	NstraceVarHostUser          = "host_user"
-	NstraceVarHostUts           = "host_uts"
-	NstraceVarNetRoot           = "net_root"
-	NstraceVarNsMask            = "ns_mask"
-	NstraceVarStopping          = "stopping"
-	NstraceVarTypeActor         = "type_actor"
-	NstraceVarTypeCallVia       = "type_call_via"
-	NstraceVarTypeCaller        = "type_caller"
-	NstraceVarTypeDestroyRecord = "type_destroy_record"
-	NstraceVarTypeFold          = "type_fold"
-	NstraceVarTypeHead          = "type_head"
-	NstraceVarTypeInventory     = "type_inventory"
-	NstraceVarTypeNsChange      = "type_ns_change"
-	NstraceVarTypeNsKind        = "type_ns_kind"
-	NstraceVarTypeNsRecord      = "type_ns_record"
-	NstraceVarTypeParamRecord   = "type_param_record"
-	NstraceVarTypeRecordFlag    = "type_record_flag"
-	NstraceVarTypeRecordKind    = "type_record_kind"
-	NstraceVarTypeSysctlRecord  = "type_sysctl_record"
-	NstraceVarTypeWhoRecord     = "type_who_record"
-	NstraceVarUntracked         = "untracked"
-	NstraceVarV1Subsys          = "v1_subsys"
-	NstraceVarWriteResult       = "write_result"
+	NstraceMapCalls               = "calls"
+	NstraceMapComms               = "comms"
+	NstraceMapCounts              = "counts"
+	NstraceMapFolds               = "folds"
+	NstraceMapLongValues          = "long_values"
+	NstraceMapPids                = "pids"
+	NstraceMapRing                = "ring"
+	NstraceMapSaid                = "said"
+	NstraceMapSaidParams          = "said_params"
+	NstraceMapScratch             = "scratch"
+	NstraceMapTracees             = "tracees"
+	NstraceMapTries               = "tries"
+	NstraceMapUids                = "uids"
+	NstraceMapWriteSlots          = "write_slots"
+	NstraceMapWrites              = "writes"
+	NstraceProgCgroupSysctl       = "cgroup_sysctl"
+	NstraceProgFentryFreeInum     = "fentry_free_inum"
+	NstraceProgFentryNsFree       = "fentry_ns_free"
+	NstraceProgFentrySetns        = "fentry_setns"
+	NstraceProgFentrySetns32      = "fentry_setns32"
+	NstraceProgFentryUnshare      = "fentry_unshare"
+	NstraceProgFentryWrite        = "fentry_write"
+	NstraceProgFexitClone         = "fexit_clone"
+	NstraceProgFexitPermission    = "fexit_permission"
+	NstraceProgFexitPermission510 = "fexit_permission_510"
+	NstraceProgFexitSetns         = "fexit_setns"
+	NstraceProgFexitSetns32       = "fexit_setns32"
+	NstraceProgFexitUnshare       = "fexit_unshare"
+	NstraceProgFexitWantWrite     = "fexit_want_write"
+	NstraceProgFexitWrite         = "fexit_write"
+	NstraceProgFollowExit         = "follow_exit"
+	NstraceProgFollowFork         = "follow_fork"
+	NstraceProgIterTasks          = "iter_tasks"
+	NstraceProgKprobeClone        = "kprobe_clone"
+	NstraceProgKprobeFreeInum     = "kprobe_free_inum"
+	NstraceProgKprobeNsFree       = "kprobe_ns_free"
+	NstraceProgKprobeSetns        = "kprobe_setns"
+	NstraceProgKprobeSetns32      = "kprobe_setns32"
+	NstraceProgKprobeUnshare      = "kprobe_unshare"
+	NstraceProgKprobeWrite        = "kprobe_write"
+	NstraceProgKretprobeClone     = "kretprobe_clone"
+	NstraceProgKretprobeSetns     = "kretprobe_setns"
+	NstraceProgKretprobeUnshare   = "kretprobe_unshare"
+	NstraceProgKretprobeWrite     = "kretprobe_write"
+	NstraceProgTpCallExit         = "tp_call_exit"
+	NstraceProgTpClone3Enter      = "tp_clone3_enter"
+	NstraceProgTpCloneEnter       = "tp_clone_enter"
+	NstraceProgTpExit             = "tp_exit"
+	NstraceProgTpFork             = "tp_fork"
+	NstraceProgTpSetnsEnter       = "tp_setns_enter"
+	NstraceProgTpUnshareEnter     = "tp_unshare_enter"
+	NstraceVarAsleep              = "asleep"
+	NstraceVarDirect              = "direct"
+	NstraceVarFilterComm          = "filter_comm"
+	NstraceVarFilterFailed        = "filter_failed"
+	NstraceVarFilterPid           = "filter_pid"
+	NstraceVarFilterUid           = "filter_uid"
+	NstraceVarFoldAbove           = "fold_above"
+	NstraceVarFollow              = "follow"
+	NstraceVarHashSeed            = "hash_seed"
+	NstraceVarHostIpc             = "host_ipc"
+	NstraceVarHostNs              = "host_ns"
+	NstraceVarHostNsproxy         = "host_nsproxy"
+	NstraceVarHostUser            = "host_user"
+	NstraceVarHostUts             = "host_uts"
+	NstraceVarNetRoot             = "net_root"
+	NstraceVarNsMask              = "ns_mask"
+	NstraceVarStopping            = "stopping"
+	NstraceVarTypeActor           = "type_actor"
+	NstraceVarTypeCallVia         = "type_call_via"
+	NstraceVarTypeCaller          = "type_caller"
+	NstraceVarTypeDestroyRecord   = "type_destroy_record"
+	NstraceVarTypeFold            = "type_fold"
+	NstraceVarTypeHead            = "type_head"
+	NstraceVarTypeInventory       = "type_inventory"
+	NstraceVarTypeNsChange        = "type_ns_change"
+	NstraceVarTypeNsKind          = "type_ns_kind"
+	NstraceVarTypeNsRecord        = "type_ns_record"
+	NstraceVarTypeParamRecord     = "type_param_record"
+	NstraceVarTypeRecordFlag      = "type_record_flag"
+	NstraceVarTypeRecordKind      = "type_record_kind"
+	NstraceVarTypeSysctlRecord    = "type_sysctl_record"
+	NstraceVarTypeWhoRecord       = "type_who_record"
+	NstraceVarUntracked           = "untracked"
+	NstraceVarV1Subsys            = "v1_subsys"
+	NstraceVarWriteResult         = "write_result"
 )
 
 // LoadNstrace returns the embedded CollectionSpec for Nstrace.
@@ -325,39 +329,42 @@ type NstraceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceProgramSpecs struct {
-	CgroupSysctl     *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
-	FentryFreeInum   *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
-	FentryNsFree     *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
-	FentrySetns      *ebpf.ProgramSpec `ebpf:"fentry_setns"`
-	FentrySetns32    *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
-	FentryUnshare    *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
-	FentryWrite      *ebpf.ProgramSpec `ebpf:"fentry_write"`
-	FexitClone       *ebpf.ProgramSpec `ebpf:"fexit_clone"`
-	FexitSetns       *ebpf.ProgramSpec `ebpf:"fexit_setns"`
-	FexitSetns32     *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
-	FexitUnshare     *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
-	FexitWrite       *ebpf.ProgramSpec `ebpf:"fexit_write"`
-	FollowExit       *ebpf.ProgramSpec `ebpf:"follow_exit"`
-	FollowFork       *ebpf.ProgramSpec `ebpf:"follow_fork"`
-	IterTasks        *ebpf.ProgramSpec `ebpf:"iter_tasks"`
-	KprobeClone      *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
-	KprobeFreeInum   *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
-	KprobeNsFree     *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
-	KprobeSetns      *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
-	KprobeSetns32    *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
-	KprobeUnshare    *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
-	KprobeWrite      *ebpf.ProgramSpec `ebpf:"kprobe_write"`
-	KretprobeClone   *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
-	KretprobeSetns   *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
-	KretprobeUnshare *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
-	KretprobeWrite   *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
-	TpCallExit       *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
-	TpClone3Enter    *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
-	TpCloneEnter     *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
-	TpExit           *ebpf.ProgramSpec `ebpf:"tp_exit"`
-	TpFork           *ebpf.ProgramSpec `ebpf:"tp_fork"`
-	TpSetnsEnter     *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
-	TpUnshareEnter   *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
+	CgroupSysctl       *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
+	FentryFreeInum     *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryNsFree       *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
+	FentrySetns        *ebpf.ProgramSpec `ebpf:"fentry_setns"`
+	FentrySetns32      *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
+	FentryUnshare      *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
+	FentryWrite        *ebpf.ProgramSpec `ebpf:"fentry_write"`
+	FexitClone         *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
+	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
+	FexitSetns         *ebpf.ProgramSpec `ebpf:"fexit_setns"`
+	FexitSetns32       *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
+	FexitUnshare       *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
+	FexitWantWrite     *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
+	FexitWrite         *ebpf.ProgramSpec `ebpf:"fexit_write"`
+	FollowExit         *ebpf.ProgramSpec `ebpf:"follow_exit"`
+	FollowFork         *ebpf.ProgramSpec `ebpf:"follow_fork"`
+	IterTasks          *ebpf.ProgramSpec `ebpf:"iter_tasks"`
+	KprobeClone        *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
+	KprobeFreeInum     *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeNsFree       *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
+	KprobeSetns        *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
+	KprobeSetns32      *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
+	KprobeUnshare      *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
+	KprobeWrite        *ebpf.ProgramSpec `ebpf:"kprobe_write"`
+	KretprobeClone     *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeSetns     *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
+	KretprobeUnshare   *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
+	KretprobeWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	TpCallExit         *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
+	TpClone3Enter      *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
+	TpCloneEnter       *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
+	TpExit             *ebpf.ProgramSpec `ebpf:"tp_exit"`
+	TpFork             *ebpf.ProgramSpec `ebpf:"tp_fork"`
+	TpSetnsEnter       *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
+	TpUnshareEnter     *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
 }
 
 // NstraceMapSpecs contains maps before they are loaded into the kernel.
@@ -524,39 +531,42 @@ type NstraceVariables struct {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstracePrograms struct {
-	CgroupSysctl     *ebpf.Program `ebpf:"cgroup_sysctl"`
-	FentryFreeInum   *ebpf.Program `ebpf:"fentry_free_inum"`
-	FentryNsFree     *ebpf.Program `ebpf:"fentry_ns_free"`
-	FentrySetns      *ebpf.Program `ebpf:"fentry_setns"`
-	FentrySetns32    *ebpf.Program `ebpf:"fentry_setns32"`
-	FentryUnshare    *ebpf.Program `ebpf:"fentry_unshare"`
-	FentryWrite      *ebpf.Program `ebpf:"fentry_write"`
-	FexitClone       *ebpf.Program `ebpf:"fexit_clone"`
-	FexitSetns       *ebpf.Program `ebpf:"fexit_setns"`
-	FexitSetns32     *ebpf.Program `ebpf:"fexit_setns32"`
-	FexitUnshare     *ebpf.Program `ebpf:"fexit_unshare"`
-	FexitWrite       *ebpf.Program `ebpf:"fexit_write"`
-	FollowExit       *ebpf.Program `ebpf:"follow_exit"`
-	FollowFork       *ebpf.Program `ebpf:"follow_fork"`
-	IterTasks        *ebpf.Program `ebpf:"iter_tasks"`
-	KprobeClone      *ebpf.Program `ebpf:"kprobe_clone"`
-	KprobeFreeInum   *ebpf.Program `ebpf:"kprobe_free_inum"`
-	KprobeNsFree     *ebpf.Program `ebpf:"kprobe_ns_free"`
-	KprobeSetns      *ebpf.Program `ebpf:"kprobe_setns"`
-	KprobeSetns32    *ebpf.Program `ebpf:"kprobe_setns32"`
-	KprobeUnshare    *ebpf.Program `ebpf:"kprobe_unshare"`
-	KprobeWrite      *ebpf.Program `ebpf:"kprobe_write"`
-	KretprobeClone   *ebpf.Program `ebpf:"kretprobe_clone"`
-	KretprobeSetns   *ebpf.Program `ebpf:"kretprobe_setns"`
-	KretprobeUnshare *ebpf.Program `ebpf:"kretprobe_unshare"`
-	KretprobeWrite   *ebpf.Program `ebpf:"kretprobe_write"`
-	TpCallExit       *ebpf.Program `ebpf:"tp_call_exit"`
-	TpClone3Enter    *ebpf.Program `ebpf:"tp_clone3_enter"`
-	TpCloneEnter     *ebpf.Program `ebpf:"tp_clone_enter"`
-	TpExit           *ebpf.Program `ebpf:"tp_exit"`
-	TpFork           *ebpf.Program `ebpf:"tp_fork"`
-	TpSetnsEnter     *ebpf.Program `ebpf:"tp_setns_enter"`
-	TpUnshareEnter   *ebpf.Program `ebpf:"tp_unshare_enter"`
+	CgroupSysctl       *ebpf.Program `ebpf:"cgroup_sysctl"`
+	FentryFreeInum     *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryNsFree       *ebpf.Program `ebpf:"fentry_ns_free"`
+	FentrySetns        *ebpf.Program `ebpf:"fentry_setns"`
+	FentrySetns32      *ebpf.Program `ebpf:"fentry_setns32"`
+	FentryUnshare      *ebpf.Program `ebpf:"fentry_unshare"`
+	FentryWrite        *ebpf.Program `ebpf:"fentry_write"`
+	FexitClone         *ebpf.Program `ebpf:"fexit_clone"`
+	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
+	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
+	FexitSetns         *ebpf.Program `ebpf:"fexit_setns"`
+	FexitSetns32       *ebpf.Program `ebpf:"fexit_setns32"`
+	FexitUnshare       *ebpf.Program `ebpf:"fexit_unshare"`
+	FexitWantWrite     *ebpf.Program `ebpf:"fexit_want_write"`
+	FexitWrite         *ebpf.Program `ebpf:"fexit_write"`
+	FollowExit         *ebpf.Program `ebpf:"follow_exit"`
+	FollowFork         *ebpf.Program `ebpf:"follow_fork"`
+	IterTasks          *ebpf.Program `ebpf:"iter_tasks"`
+	KprobeClone        *ebpf.Program `ebpf:"kprobe_clone"`
+	KprobeFreeInum     *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeNsFree       *ebpf.Program `ebpf:"kprobe_ns_free"`
+	KprobeSetns        *ebpf.Program `ebpf:"kprobe_setns"`
+	KprobeSetns32      *ebpf.Program `ebpf:"kprobe_setns32"`
+	KprobeUnshare      *ebpf.Program `ebpf:"kprobe_unshare"`
+	KprobeWrite        *ebpf.Program `ebpf:"kprobe_write"`
+	KretprobeClone     *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeSetns     *ebpf.Program `ebpf:"kretprobe_setns"`
+	KretprobeUnshare   *ebpf.Program `ebpf:"kretprobe_unshare"`
+	KretprobeWrite     *ebpf.Program `ebpf:"kretprobe_write"`
+	TpCallExit         *ebpf.Program `ebpf:"tp_call_exit"`
+	TpClone3Enter      *ebpf.Program `ebpf:"tp_clone3_enter"`
+	TpCloneEnter       *ebpf.Program `ebpf:"tp_clone_enter"`
+	TpExit             *ebpf.Program `ebpf:"tp_exit"`
+	TpFork             *ebpf.Program `ebpf:"tp_fork"`
+	TpSetnsEnter       *ebpf.Program `ebpf:"tp_setns_enter"`
+	TpUnshareEnter     *ebpf.Program `ebpf:"tp_unshare_enter"`
 }
 
 func (p *NstracePrograms) Close() error {
@@ -569,9 +579,12 @@ func (p *NstracePrograms) Close() error {
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitClone,
+		p.FexitPermission,
+		p.FexitPermission510,
 		p.FexitSetns,
 		p.FexitSetns32,
 		p.FexitUnshare,
+		p.FexitWantWrite,
 		p.FexitWrite,
 		p.FollowExit,
 		p.FollowFork,

@@ -58,6 +58,7 @@ enum call_via {
 	VIA_UNSHARE,
 	VIA_SETNS,
 	VIA_WRITE,
+	VIA_OPEN,
 };
 
 enum record_flag {

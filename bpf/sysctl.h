@@ -7,6 +7,8 @@
  * the memory before and after. A cgroup/sysctl program, which the kernel runs in
  * between, adds the old value as the kernel prints it and what was written.
  * Where proc_sys_write() cannot be hooked the latter reports alone.
+ *
+ * Who is not allowed to write hardly ever gets that far: the file cannot be opened.
  */
 #ifndef __NSTRACE_SYSCTL_H__
 #define __NSTRACE_SYSCTL_H__
@@ -42,7 +44,9 @@ struct {
 	__type(value, struct write);
 } writes SEC(".maps");
 
-/* The same where cgroup/sysctl reports alone, and nothing has to last. */
+/* The same where cgroup/sysctl reports alone, or the file could not be opened, and nothing has
+ * to last.
+ */
 struct write_slot {
 	__u64 owner;
 	struct write w;
@@ -438,7 +442,8 @@ struct {
 /* A keyed hash of all that the record says but when; 0 where it is too long. */
 static __always_inline __u64 write_hash(struct scratch *s, struct sysctl_record *r)
 {
-	__u64 h = mix(hash_seed, (__u64)(__u32)r->head.ret << 32 | r->head.flags);
+	__u64 h =
+		mix(hash_seed, (__u64)(__u32)r->head.ret << 32 | r->head.via << 16 | r->head.flags);
 	__u64 *words = (__u64 *)&s->buf[sizeof(struct head)];
 	__u64 size = READ_ONCE(s->end) - sizeof(struct head);
 
@@ -515,7 +520,7 @@ static __always_inline __u64 put_value(struct scratch *s, const char *value, __u
 }
 
 /* Builds and sends the record of the write w. */
-static __noinline int send_write(struct write *w, long ret, bool known)
+static __noinline int send_write(struct write *w, long ret, bool known, enum call_via via)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 owner = (__u64)task, now, size, param = 0;
@@ -547,7 +552,7 @@ static __noinline int send_write(struct write *w, long ret, bool known)
 	r->head.kind = REC_SYSCTL_WRITE;
 	r->head.flags = w->flags | (known ? F_RET_KNOWN : 0);
 	r->head.ret = ret < 0 ? ret : 0;
-	r->head.via = VIA_WRITE;
+	r->head.via = via;
 	r->head.nchanges = 0;
 	r->head.nancestors = 0;
 	r->head.pad = 0;
@@ -602,7 +607,7 @@ static __always_inline int write_exit(long ret)
 		return 0;
 	/* restart_syscall(): the handler did nothing, and the same write comes again. */
 	if (!will_restart(ret))
-		send_write(w, ret, true);
+		send_write(w, ret, true, VIA_WRITE);
 	write_end(w);
 	return 0;
 }
@@ -629,6 +634,113 @@ SEC("kretprobe/proc_sys_write")
 int BPF_KRETPROBE(kretprobe_write, long ret)
 {
 	return write_exit(ret);
+}
+
+/* --- writes that are refused when the file is opened --- */
+
+#define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
+#define MNT_READONLY	 0x40	/* include/linux/mount.h */
+#define MAY_WRITE	 0x02	/* include/linux/fs.h */
+#define MAY_OPEN	 0x20
+#define S_IFMT		 0170000
+#define S_IFREG		 0100000
+#define EACCES		 13
+#define EPERM		 1
+#define EROFS		 30
+
+/* Reports that a parameter's file could not be opened to be written. */
+static __noinline int refused(struct inode *inode, int err)
+{
+	struct proc_inode *pi = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+	__u32 tid = current_tid();
+	struct write_slot *slot;
+	struct write *w;
+
+	if (stopping)
+		return 0;
+	slot = write_slot_get(tid);
+	if (!slot) {
+		count_missed(REC_SYSCTL_WRITE, 1);
+		return 0;
+	}
+	w = &slot->w;
+	/* By calls: put_param() hashes them, which the verifier does not let it do with
+	 * what a plain load gave, for that is a pointer.
+	 */
+	w->header = BPF_CORE_READ(pi, sysctl);
+	w->table = BPF_CORE_READ(pi, sysctl_entry);
+	if (w->header && w->table) { /* and not some other file of procfs */
+		read_table(w);
+		w->data = NULL; /* nothing came near it */
+		w->buf = NULL;
+		w->buf_len = 0;
+		w->flags = 0;
+		w->old_len = w->new_len = w->raw_len = 0;
+		if (READ_ONCE(slot->owner) == tid) /* as in scratch_close() */
+			send_write(w, err, true, VIA_OPEN);
+		else
+			count_missed(REC_SYSCTL_WRITE, 1);
+	}
+	slot->owner = 0;
+	return 0;
+}
+
+/* may_open() has the walk end at the file, asks the file system for permission, and
+ * then do_dentry_open() looks whether the mount can be written to: what asks first
+ * already knows what comes of it. access(2) asks without MAY_OPEN.
+ */
+static __always_inline int opened(struct inode *inode, int mask, int ret)
+{
+	struct nameidata *walk;
+
+	if (!(mask & MAY_OPEN) || !(mask & MAY_WRITE))
+		return 0;
+	if (ret == 0) {
+		walk = GET(current_task(), nameidata);
+		if (!walk || READ(walk, path.dentry, d_inode) != inode ||
+		    !(READ(walk, path.mnt, mnt_flags) & MNT_READONLY))
+			return 0;
+		ret = -EROFS;
+	} else if (ret != -EACCES && ret != -EPERM) {
+		return 0; /* -ECHILD: it will be asked again */
+	}
+	return refused(inode, ret);
+}
+
+SEC("fexit/proc_sys_permission")
+int BPF_PROG(fexit_permission, void *mount, struct inode *inode, int mask, int ret)
+{
+	return opened(inode, mask, ret);
+}
+
+/* Up to 5.11. */
+SEC("fexit/proc_sys_permission")
+int BPF_PROG(fexit_permission_510, struct inode *inode, int mask, int ret)
+{
+	return opened(inode, mask, ret);
+}
+
+/* With O_TRUNC the mount is looked at first (do_open() in fs/namei.c), and the file
+ * system never asked. With O_CREAT it is for the folder's sake, before that, and an error
+ * has no effect if the file is there. From other callers there is no walk, or one
+ * that is somewhere else.
+ */
+SEC("fexit/mnt_want_write")
+int BPF_PROG(fexit_want_write, struct vfsmount *mnt, int ret)
+{
+	struct nameidata *walk;
+	struct inode *inode;
+
+	if (ret != -EROFS)
+		return 0;
+	walk = GET(current_task(), nameidata);
+	if (!walk || READ(walk, path.mnt) != mnt)
+		return 0;
+	inode = READ(walk, path.dentry, d_inode);
+	if (!inode || READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC ||
+	    (READ(inode, i_mode) & S_IFMT) != S_IFREG)
+		return 0;
+	return refused(inode, ret);
 }
 
 /* The beginning of a value; the kernel fills what it leaves with zeros. */
@@ -770,7 +882,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 			return 1;
 		}
 		if (!same_try(w))
-			send_write(w, 0, false);
+			send_write(w, 0, false, VIA_WRITE);
 		if (is_long(w))
 			bpf_map_delete_elem(&long_values, &tid);
 		slot->owner = 0;

@@ -185,6 +185,17 @@ func hasMember(members []btf.Member, name string) bool {
 	})
 }
 
+// numParams is how many parameters a function of the kernel has.
+func (k *kernel) numParams(name string) int {
+	var f *btf.Func
+	if k.btf.TypeByName(name, &f) == nil {
+		if proto, ok := f.Type.(*btf.FuncProto); ok {
+			return len(proto.Params)
+		}
+	}
+	return 0
+}
+
 // can says why a program cannot be used, nil if nothing is known against it.
 func (k *kernel) can(p *ebpf.ProgramSpec) error {
 	switch p.Type {
@@ -239,6 +250,9 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 			c.reasons = append(c.reasons, err.Error())
 		}
 	}
+	if len(c.reasons) == 0 {
+		c.reasons = []string{fmt.Sprintf("there is no %s way to see it", force)}
+	}
 	return c
 }
 
@@ -247,8 +261,12 @@ func (k *kernel) usable(programs []string, spec *ebpf.CollectionSpec, refused ma
 		if err := refused[name]; err != nil {
 			return err
 		}
-		if err := k.can(spec.Programs[name]); err != nil {
+		p := spec.Programs[name]
+		if err := k.can(p); err != nil {
 			return err
+		}
+		if n := params[name]; n != 0 && n != k.numParams(p.AttachTo) {
+			return fmt.Errorf("the kernel's %s has not %d parameters", p.AttachTo, n)
 		}
 	}
 	return nil
@@ -522,7 +540,8 @@ func endsFirst(program string) int {
 
 // loadError tells a host that refuses all programs from one that refuses one of them.
 func loadError(err error) error {
-	if errors.Is(err, os.ErrPermission) {
+	// Not os.ErrPermission, which is EACCES too: the verifier's word about one program.
+	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: the kernel refuses nstrace's programs (%v)", ErrUnsupported, short(err))
 	}
 	var ae *attachError

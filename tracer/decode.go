@@ -47,6 +47,7 @@ var viaNames = [...]string{
 	bpf.NstraceCallViaVIA_UNSHARE: "unshare",
 	bpf.NstraceCallViaVIA_SETNS:   "setns",
 	bpf.NstraceCallViaVIA_WRITE:   "write",
+	bpf.NstraceCallViaVIA_OPEN:    "open",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its

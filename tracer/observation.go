@@ -107,6 +107,22 @@ var observations = []observation{
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgCgroupSysctl}}, missing: []string{restartNote}},
 		},
 	},
+	{
+		name: "open", feed: []Type{SysctlWrite},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{
+				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite},
+				{bpf.NstraceProgFexitPermission510, bpf.NstraceProgFexitWantWrite},
+			}},
+		},
+	},
+}
+
+// params is how many parameters the kernel's function has, for programs of which there
+// is one for each number.
+var params = map[string]int{
+	bpf.NstraceProgFexitPermission:    3, // 5.12
+	bpf.NstraceProgFexitPermission510: 2,
 }
 
 // Programs of the object that are attached in more than one place have a name of their

@@ -329,10 +329,11 @@ func compareStreams(t *testing.T, by map[*stream][]*event) {
 	}
 }
 
+// byThread are the events that fentry and kprobe have in common.
 func byThread(events []*event) map[string][]*event {
 	m := map[string][]*event{}
 	for _, e := range events {
-		if e.Process != nil {
+		if e.Process != nil && !e.onlyFentry() {
 			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
 			m[key] = append(m[key], e)
 		}

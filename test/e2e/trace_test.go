@@ -22,6 +22,7 @@ func TestTrace(t *testing.T) {
 		{"enter", testEnter},
 		{"destroy", testDestroy},
 		{"sysctl", testSysctl},
+		{"open", testOpen},
 		{"who", testWho},
 		{"container", testContainer},
 		{"witness", testWitness},

@@ -53,7 +53,7 @@ type Event struct {
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // system call that caused it: clone, clone3, unshare, setns, write
+	Via      string    `json:"via,omitempty"`   // system call that caused it: clone, clone3, unshare, setns, write, open
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`

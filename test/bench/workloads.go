@@ -44,6 +44,7 @@ var workloads = []workload{
 
 	{name: "fork+exec+wait", turns: 50, setup: func(string) (func() error, error) { return forkExec, nil }},
 	{name: "open-for-write+close", turns: 10000, setup: func(string) (func() error, error) { return openClose, nil }},
+	{name: "open-with-O_TRUNC+close", turns: 5000, setup: openTruncate},
 	{name: "getpid", turns: 100000, setup: func(string) (func() error, error) {
 		return func() error { unix.Getpid(); return nil }, nil
 	}},
@@ -182,6 +183,19 @@ func openClose() error {
 		return err
 	}
 	return unix.Close(fd)
+}
+
+// openTruncate opens as a shell's > does, for which the kernel asks whether the mount can be
+// written to.
+func openTruncate(dir string) (func() error, error) {
+	file := filepath.Join(dir, "truncated")
+	return func() error {
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	}, nil
 }
 
 // pingPong sends a byte to another process, which sends it back.

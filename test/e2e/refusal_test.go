@@ -167,9 +167,7 @@ func TestUnmounted(t *testing.T) {
 		}
 	}
 	for _, o := range events[0].Trace.Observations {
-		if o.Backend != string(backends[0]) {
-			t.Errorf("%s is attached by %s", o.Name, o.Backend)
-		}
+		checkObservation(t, o, backends[0])
 	}
 	if t.Failed() {
 		t.Logf("%s", dump(events))

@@ -119,11 +119,6 @@ func TestBackends(t *testing.T) {
 		}
 	}
 	for _, o := range report.Observations {
-		if want := backends[0]; o.Backend != string(want) || len(o.Hooks) == 0 {
-			t.Errorf("%s is attached by %s with %v, want %s", o.Name, o.Backend, o.Hooks, want)
-		}
-		if blind := len(o.Missing) > 0; blind != (o.Backend == string(tracer.Tracepoint)) {
-			t.Errorf("%s by %s: not seen: %v", o.Name, o.Backend, o.Missing)
-		}
+		checkObservation(t, o, backends[0])
 	}
 }

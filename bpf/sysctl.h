@@ -72,7 +72,17 @@ static __always_inline struct write_slot *write_slot_get(__u64 owner)
 			return s;
 		}
 	}
+	count_missed(REC_SYSCTL_WRITE, 1);
 	return NULL;
+}
+
+/* Whether another task took the slot meanwhile, see scratch_close(): it is that one's. */
+static __always_inline bool write_slot_lost(struct write_slot *s, __u64 owner)
+{
+	if (READ_ONCE(s->owner) == owner)
+		return false;
+	count_missed(REC_SYSCTL_WRITE, 1);
+	return true;
 }
 
 /* What does not fit into a write. */
@@ -659,10 +669,8 @@ static __noinline int refused(struct inode *inode, int err)
 	if (stopping)
 		return 0;
 	slot = write_slot_get(tid);
-	if (!slot) {
-		count_missed(REC_SYSCTL_WRITE, 1);
+	if (!slot)
 		return 0;
-	}
 	w = &slot->w;
 	/* By calls: put_param() hashes them, which the verifier does not let it do with
 	 * what a plain load gave, for that is a pointer.
@@ -676,10 +684,9 @@ static __noinline int refused(struct inode *inode, int err)
 		w->buf_len = 0;
 		w->flags = 0;
 		w->old_len = w->new_len = w->raw_len = 0;
-		if (READ_ONCE(slot->owner) == tid) /* as in scratch_close() */
-			send_write(w, err, true, VIA_OPEN);
-		else
-			count_missed(REC_SYSCTL_WRITE, 1);
+		if (write_slot_lost(slot, tid))
+			return 0;
+		send_write(w, err, true, VIA_OPEN);
 	}
 	slot->owner = 0;
 	return 0;
@@ -863,10 +870,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		if (stopping)
 			return 1;
 		slot = write_slot_get(tid);
-		if (!slot) {
-			count_missed(REC_SYSCTL_WRITE, 1);
+		if (!slot)
 			return 1;
-		}
 		w = &slot->w;
 		/* The program's real context, which only a probe read reaches. */
 		w->table = READ(kern, table);
@@ -877,10 +882,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	}
 	get_values(ctx, w, tid);
 	if (!write_result) {
-		if (READ_ONCE(slot->owner) != tid) { /* as in scratch_close() */
-			count_missed(REC_SYSCTL_WRITE, 1);
+		if (write_slot_lost(slot, tid))
 			return 1;
-		}
 		if (!same_try(w))
 			send_write(w, 0, false, VIA_WRITE);
 		if (is_long(w))

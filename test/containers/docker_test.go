@@ -69,9 +69,8 @@ func (e *engine) run(t *testing.T, name string, args ...string) string {
 // try does the same for any goroutine, and does not enter it as made.
 func (e *engine) try(name string, args ...string) (string, error) {
 	file := filepath.Join(e.dir, name+".id")
-	out, err := exec.Command(e.command[0], e.args(slices.Concat([]string{"run", "--rm", "--cidfile", file, "--name", name}, args)...)...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("run %s: %w\n%s", name, err, out)
+	if _, err := runtimetest.Try(e.command[0], e.args(slices.Concat([]string{"run", "--rm", "--cidfile", file, "--name", name}, args)...)...); err != nil {
+		return "", err
 	}
 	id, err := os.ReadFile(file)
 	return string(id), err

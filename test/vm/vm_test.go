@@ -96,40 +96,25 @@ const containersKernel = "6.12"
 // does not depend on the kernel was tested on the host.
 func TestContainers(t *testing.T) {
 	t.Parallel()
-	if err := CheckHost(); err != nil {
-		t.Fatal(err)
-	}
-	guests <- struct{}{}
-	defer func() { <-guests }()
-	trackInputs(t)
-	kernels := &Kernels{Log: t.Logf}
-	kernel, err := kernels.Get(t.Context(), containersKernel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := buildPayload(t, "test/containers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.memory = 4096
-	p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
-	p.trees = []string{"/etc/containers", "/usr/share/containers", "/usr/lib/cni"}
-	for _, name := range []string{
-		"dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "podman", "conmon", "runc", "tar",
-	} {
-		file, err := lookProgram(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.programs = append(p.programs, file)
-	}
-	runTests(t, kernel, p)
+	runContainers(t, func(p *payload) {
+		p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
+		p.trees = append(p.trees, "/usr/lib/cni")
+	}, "dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "podman", "conmon", "runc", "tar")
 }
 
 // TestSystemd runs the tests with units of systemd, and what needs a system that was booted
 // by it, in a guest where it is process 1.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
+	runContainers(t, func(p *payload) {
+		p.systemd = true
+		p.only = "^TestSystemd"
+	}, "podman", "conmon", "crun", "newuidmap", "newgidmap", "tar")
+}
+
+// runContainers runs test/containers in a guest that has these programs besides.
+func runContainers(t *testing.T, set func(*payload), programs ...string) {
+	t.Helper()
 	if err := CheckHost(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,10 +131,9 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.memory = 4096
-	p.systemd = true
-	p.only = "^TestSystemd"
 	p.trees = []string{"/etc/containers", "/usr/share/containers"}
-	for _, name := range []string{"podman", "conmon", "crun", "newuidmap", "newgidmap", "tar"} {
+	set(p)
+	for _, name := range programs {
 		file, err := lookProgram(name)
 		if err != nil {
 			t.Fatal(err)

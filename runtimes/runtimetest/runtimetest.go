@@ -87,8 +87,16 @@ func Dir(t *testing.T) string {
 				_ = unix.Unmount(f[4], unix.MNT_DETACH)
 			}
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+		// What an engine started to clean up after a container outlives the container,
+		// and writes into the folder until it is done.
+		var removed error
+		for end := time.Now().Add(Patience); ; time.Sleep(20 * time.Millisecond) {
+			if removed = os.RemoveAll(dir); removed == nil || time.Now().After(end) {
+				break
+			}
+		}
+		if removed != nil {
+			t.Error(removed)
 		}
 	})
 	return dir

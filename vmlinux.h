@@ -130,6 +130,9 @@ struct hlist_node {
 struct hlist_head {
 	struct hlist_node *first;
 };
+struct list_head {
+	struct list_head *next;
+};
 
 /* --- files --- */
 
@@ -233,11 +236,14 @@ struct ctl_table {
 	const char *procname;
 	void *data;
 	int maxlen;
+	void *extra1;
+	void *extra2;
 };
 struct ctl_table_set;
 struct ctl_table_root;
 struct ctl_table_header {
 	struct ctl_table *ctl_table;
+	int ctl_table_size; /* 6.6; before it the table ends with an entry without a name */
 	struct ctl_table_root *root;
 	struct ctl_table_set *set;
 	struct ctl_dir *parent;
@@ -285,12 +291,55 @@ struct pid_namespace {
 struct pid_namespace___set {
 	struct ctl_table_set set;
 };
+
+/* --- settings of network devices --- */
+
+struct ipv4_devconf {
+	void *sysctl; /* begins with the ctl_table_header's address */
+	int data[1];  /* one for each of IPV4_DEVCONF_* */
+};
+struct ipv6_devconf {
+	s32 mtu6;
+	s32 disable_ipv6;
+	s32 addr_gen_mode;
+	struct {
+		bool initialized;
+	} stable_secret;
+	struct ctl_table_header *sysctl_header;
+};
+struct in_device {
+	struct ipv4_devconf cnf;
+};
+struct inet6_dev {
+	struct ipv6_devconf cnf;
+};
+struct net_device {
+	struct list_head dev_list;
+	struct in_device *ip_ptr;
+	struct inet6_dev *ip6_ptr;
+};
+struct netdev_notifier_info {
+	struct net_device *dev;
+};
+struct netns_ipv4 {
+	struct ctl_table_header *forw_hdr;
+	struct ipv4_devconf *devconf_all;
+	struct ipv4_devconf *devconf_dflt;
+};
+struct netns_ipv6 {
+	struct ipv6_devconf *devconf_all;
+	struct ipv6_devconf *devconf_dflt;
+};
+
 /* net_cookie is an atomic64_t, filled lazily, in 5.10 and a u64 from 5.12. */
 struct net {
 	struct user_namespace *user_ns;
 	struct ns_common ns;
 	struct ctl_table_set sysctls;
 	u64 net_cookie;
+	struct list_head dev_base_head;
+	struct netns_ipv4 ipv4;
+	struct netns_ipv6 ipv6;
 };
 struct net___510 {
 	atomic64_t net_cookie;

@@ -16,6 +16,7 @@
 #include "namespace.h"
 #include "inventory.h"
 #include "sysctl.h"
+#include "netconf.h"
 #include "follow.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -30,6 +30,9 @@ const (
 	NstraceCallViaVIA_SETNS   NstraceCallVia = 4
 	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
 	NstraceCallViaVIA_OPEN    NstraceCallVia = 6
+	NstraceCallViaVIA_CASCADE NstraceCallVia = 7
+	NstraceCallViaVIA_NETLINK NstraceCallVia = 8
+	NstraceCallViaVIA_DEVICE  NstraceCallVia = 9
 )
 
 type NstraceCaller struct {
@@ -200,10 +203,14 @@ type NstraceWhoRecord struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	NstraceMapCalls               = "calls"
+	NstraceMapCascades            = "cascades"
+	NstraceMapChanges             = "changes"
 	NstraceMapComms               = "comms"
+	NstraceMapConfs               = "confs"
 	NstraceMapCounts              = "counts"
 	NstraceMapFolds               = "folds"
 	NstraceMapLongValues          = "long_values"
+	NstraceMapMembers             = "members"
 	NstraceMapPids                = "pids"
 	NstraceMapRing                = "ring"
 	NstraceMapSaid                = "said"
@@ -215,13 +222,19 @@ const (
 	NstraceMapWriteSlots          = "write_slots"
 	NstraceMapWrites              = "writes"
 	NstraceProgCgroupSysctl       = "cgroup_sysctl"
+	NstraceProgFentryAddrconf     = "fentry_addrconf"
 	NstraceProgFentryFreeInum     = "fentry_free_inum"
+	NstraceProgFentryLink4        = "fentry_link4"
+	NstraceProgFentryLink6        = "fentry_link6"
 	NstraceProgFentryNsFree       = "fentry_ns_free"
 	NstraceProgFentrySetns        = "fentry_setns"
 	NstraceProgFentrySetns32      = "fentry_setns32"
 	NstraceProgFentryUnshare      = "fentry_unshare"
 	NstraceProgFentryWrite        = "fentry_write"
+	NstraceProgFexitAddrconf      = "fexit_addrconf"
 	NstraceProgFexitClone         = "fexit_clone"
+	NstraceProgFexitLink4         = "fexit_link4"
+	NstraceProgFexitLink6         = "fexit_link6"
 	NstraceProgFexitPermission    = "fexit_permission"
 	NstraceProgFexitPermission510 = "fexit_permission_510"
 	NstraceProgFexitSetns         = "fexit_setns"
@@ -232,14 +245,20 @@ const (
 	NstraceProgFollowExit         = "follow_exit"
 	NstraceProgFollowFork         = "follow_fork"
 	NstraceProgIterTasks          = "iter_tasks"
+	NstraceProgKprobeAddrconf     = "kprobe_addrconf"
 	NstraceProgKprobeClone        = "kprobe_clone"
 	NstraceProgKprobeFreeInum     = "kprobe_free_inum"
+	NstraceProgKprobeLink4        = "kprobe_link4"
+	NstraceProgKprobeLink6        = "kprobe_link6"
 	NstraceProgKprobeNsFree       = "kprobe_ns_free"
 	NstraceProgKprobeSetns        = "kprobe_setns"
 	NstraceProgKprobeSetns32      = "kprobe_setns32"
 	NstraceProgKprobeUnshare      = "kprobe_unshare"
 	NstraceProgKprobeWrite        = "kprobe_write"
+	NstraceProgKretprobeAddrconf  = "kretprobe_addrconf"
 	NstraceProgKretprobeClone     = "kretprobe_clone"
+	NstraceProgKretprobeLink4     = "kretprobe_link4"
+	NstraceProgKretprobeLink6     = "kretprobe_link6"
 	NstraceProgKretprobeSetns     = "kretprobe_setns"
 	NstraceProgKretprobeUnshare   = "kretprobe_unshare"
 	NstraceProgKretprobeWrite     = "kretprobe_write"
@@ -330,13 +349,19 @@ type NstraceSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceProgramSpecs struct {
 	CgroupSysctl       *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
+	FentryAddrconf     *ebpf.ProgramSpec `ebpf:"fentry_addrconf"`
 	FentryFreeInum     *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryLink4        *ebpf.ProgramSpec `ebpf:"fentry_link4"`
+	FentryLink6        *ebpf.ProgramSpec `ebpf:"fentry_link6"`
 	FentryNsFree       *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
 	FentrySetns        *ebpf.ProgramSpec `ebpf:"fentry_setns"`
 	FentrySetns32      *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
 	FentryUnshare      *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
 	FentryWrite        *ebpf.ProgramSpec `ebpf:"fentry_write"`
+	FexitAddrconf      *ebpf.ProgramSpec `ebpf:"fexit_addrconf"`
 	FexitClone         *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitLink4         *ebpf.ProgramSpec `ebpf:"fexit_link4"`
+	FexitLink6         *ebpf.ProgramSpec `ebpf:"fexit_link6"`
 	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
 	FexitSetns         *ebpf.ProgramSpec `ebpf:"fexit_setns"`
@@ -347,14 +372,20 @@ type NstraceProgramSpecs struct {
 	FollowExit         *ebpf.ProgramSpec `ebpf:"follow_exit"`
 	FollowFork         *ebpf.ProgramSpec `ebpf:"follow_fork"`
 	IterTasks          *ebpf.ProgramSpec `ebpf:"iter_tasks"`
+	KprobeAddrconf     *ebpf.ProgramSpec `ebpf:"kprobe_addrconf"`
 	KprobeClone        *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
 	KprobeFreeInum     *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeLink4        *ebpf.ProgramSpec `ebpf:"kprobe_link4"`
+	KprobeLink6        *ebpf.ProgramSpec `ebpf:"kprobe_link6"`
 	KprobeNsFree       *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
 	KprobeSetns        *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
 	KprobeSetns32      *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
 	KprobeUnshare      *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
 	KprobeWrite        *ebpf.ProgramSpec `ebpf:"kprobe_write"`
+	KretprobeAddrconf  *ebpf.ProgramSpec `ebpf:"kretprobe_addrconf"`
 	KretprobeClone     *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeLink4     *ebpf.ProgramSpec `ebpf:"kretprobe_link4"`
+	KretprobeLink6     *ebpf.ProgramSpec `ebpf:"kretprobe_link6"`
 	KretprobeSetns     *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
 	KretprobeUnshare   *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
@@ -372,10 +403,14 @@ type NstraceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceMapSpecs struct {
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
+	Cascades   *ebpf.MapSpec `ebpf:"cascades"`
+	Changes    *ebpf.MapSpec `ebpf:"changes"`
 	Comms      *ebpf.MapSpec `ebpf:"comms"`
+	Confs      *ebpf.MapSpec `ebpf:"confs"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
+	Members    *ebpf.MapSpec `ebpf:"members"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Said       *ebpf.MapSpec `ebpf:"said"`
@@ -450,10 +485,14 @@ func (o *NstraceObjects) Close() error {
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceMaps struct {
 	Calls      *ebpf.Map `ebpf:"calls"`
+	Cascades   *ebpf.Map `ebpf:"cascades"`
+	Changes    *ebpf.Map `ebpf:"changes"`
 	Comms      *ebpf.Map `ebpf:"comms"`
+	Confs      *ebpf.Map `ebpf:"confs"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Folds      *ebpf.Map `ebpf:"folds"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
+	Members    *ebpf.Map `ebpf:"members"`
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Said       *ebpf.Map `ebpf:"said"`
@@ -469,10 +508,14 @@ type NstraceMaps struct {
 func (m *NstraceMaps) Close() error {
 	return _NstraceClose(
 		m.Calls,
+		m.Cascades,
+		m.Changes,
 		m.Comms,
+		m.Confs,
 		m.Counts,
 		m.Folds,
 		m.LongValues,
+		m.Members,
 		m.Pids,
 		m.Ring,
 		m.Said,
@@ -532,13 +575,19 @@ type NstraceVariables struct {
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstracePrograms struct {
 	CgroupSysctl       *ebpf.Program `ebpf:"cgroup_sysctl"`
+	FentryAddrconf     *ebpf.Program `ebpf:"fentry_addrconf"`
 	FentryFreeInum     *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryLink4        *ebpf.Program `ebpf:"fentry_link4"`
+	FentryLink6        *ebpf.Program `ebpf:"fentry_link6"`
 	FentryNsFree       *ebpf.Program `ebpf:"fentry_ns_free"`
 	FentrySetns        *ebpf.Program `ebpf:"fentry_setns"`
 	FentrySetns32      *ebpf.Program `ebpf:"fentry_setns32"`
 	FentryUnshare      *ebpf.Program `ebpf:"fentry_unshare"`
 	FentryWrite        *ebpf.Program `ebpf:"fentry_write"`
+	FexitAddrconf      *ebpf.Program `ebpf:"fexit_addrconf"`
 	FexitClone         *ebpf.Program `ebpf:"fexit_clone"`
+	FexitLink4         *ebpf.Program `ebpf:"fexit_link4"`
+	FexitLink6         *ebpf.Program `ebpf:"fexit_link6"`
 	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
 	FexitSetns         *ebpf.Program `ebpf:"fexit_setns"`
@@ -549,14 +598,20 @@ type NstracePrograms struct {
 	FollowExit         *ebpf.Program `ebpf:"follow_exit"`
 	FollowFork         *ebpf.Program `ebpf:"follow_fork"`
 	IterTasks          *ebpf.Program `ebpf:"iter_tasks"`
+	KprobeAddrconf     *ebpf.Program `ebpf:"kprobe_addrconf"`
 	KprobeClone        *ebpf.Program `ebpf:"kprobe_clone"`
 	KprobeFreeInum     *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeLink4        *ebpf.Program `ebpf:"kprobe_link4"`
+	KprobeLink6        *ebpf.Program `ebpf:"kprobe_link6"`
 	KprobeNsFree       *ebpf.Program `ebpf:"kprobe_ns_free"`
 	KprobeSetns        *ebpf.Program `ebpf:"kprobe_setns"`
 	KprobeSetns32      *ebpf.Program `ebpf:"kprobe_setns32"`
 	KprobeUnshare      *ebpf.Program `ebpf:"kprobe_unshare"`
 	KprobeWrite        *ebpf.Program `ebpf:"kprobe_write"`
+	KretprobeAddrconf  *ebpf.Program `ebpf:"kretprobe_addrconf"`
 	KretprobeClone     *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeLink4     *ebpf.Program `ebpf:"kretprobe_link4"`
+	KretprobeLink6     *ebpf.Program `ebpf:"kretprobe_link6"`
 	KretprobeSetns     *ebpf.Program `ebpf:"kretprobe_setns"`
 	KretprobeUnshare   *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWrite     *ebpf.Program `ebpf:"kretprobe_write"`
@@ -572,13 +627,19 @@ type NstracePrograms struct {
 func (p *NstracePrograms) Close() error {
 	return _NstraceClose(
 		p.CgroupSysctl,
+		p.FentryAddrconf,
 		p.FentryFreeInum,
+		p.FentryLink4,
+		p.FentryLink6,
 		p.FentryNsFree,
 		p.FentrySetns,
 		p.FentrySetns32,
 		p.FentryUnshare,
 		p.FentryWrite,
+		p.FexitAddrconf,
 		p.FexitClone,
+		p.FexitLink4,
+		p.FexitLink6,
 		p.FexitPermission,
 		p.FexitPermission510,
 		p.FexitSetns,
@@ -589,14 +650,20 @@ func (p *NstracePrograms) Close() error {
 		p.FollowExit,
 		p.FollowFork,
 		p.IterTasks,
+		p.KprobeAddrconf,
 		p.KprobeClone,
 		p.KprobeFreeInum,
+		p.KprobeLink4,
+		p.KprobeLink6,
 		p.KprobeNsFree,
 		p.KprobeSetns,
 		p.KprobeSetns32,
 		p.KprobeUnshare,
 		p.KprobeWrite,
+		p.KretprobeAddrconf,
 		p.KretprobeClone,
+		p.KretprobeLink4,
+		p.KretprobeLink6,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
 		p.KretprobeWrite,

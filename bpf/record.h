@@ -59,6 +59,9 @@ enum call_via {
 	VIA_SETNS,
 	VIA_WRITE,
 	VIA_OPEN,
+	VIA_CASCADE, /* the kernel changed it along with the parameter that was written */
+	VIA_NETLINK, /* rtnetlink: a setting of the address family, IFLA_AF_SPEC */
+	VIA_DEVICE,  /* the device was changed: its MTU, or it came up */
 };
 
 enum record_flag {
@@ -154,13 +157,19 @@ struct ns_record {
 	__u32 pad;
 };
 
-/* REC_SYSCTL_WRITE: then old, new, raw_old, after. */
+/* REC_SYSCTL_WRITE: then old, new, raw_old, after. What changed along with a parameter comes
+ * before the record of the write that did it, so that none of others is between them when
+ * user space has both.
+ */
 struct sysctl_record {
 	struct head head;
 	struct caller caller;
 	struct ns_change ns; /* the namespace whose copy was written; kind NS_KINDS: host-wide */
 	__u64 param;	     /* param_record.id */
-	__u64 fold_key;	     /* of the slot in folds that counts repeats of this from now on */
+	/* Of the slot in folds that counts repeats of this from now on. Without a slot: the
+	 * same for a write and all that changed along with it; 0: nothing did.
+	 */
+	__u64 fold_key;
 	__u32 fold_slot;     /* its number plus 1; 0: none */
 	__u32 maxlen;	     /* of the parameter's memory */
 	__u16 old_len;

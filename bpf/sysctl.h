@@ -30,6 +30,9 @@ struct write {
 	__u16 old_len; /* above SHORT_VALUE: in long_values */
 	__u16 new_len;
 	__u16 raw_len;
+	void *extra1; /* of the table: what it is about, or its limits */
+	void *extra2;
+	__u64 cause; /* sysctl_record.fold_key, without a slot */
 	char raw[RAW_OLD_LEN];
 	char old[SHORT_VALUE];
 	char new[SHORT_VALUE];
@@ -49,6 +52,7 @@ struct {
  */
 struct write_slot {
 	__u64 owner;
+	__u32 number; /* plus 1 */
 	struct write w;
 };
 
@@ -69,6 +73,7 @@ static __always_inline struct write_slot *write_slot_get(__u64 owner)
 			break;
 		if (READ_ONCE(s->owner) == 0) {
 			s->owner = owner;
+			s->number = i + 1;
 			return s;
 		}
 	}
@@ -133,6 +138,8 @@ static __noinline void read_table(struct write *w)
 		w->procname = table->procname;
 		w->maxlen = table->maxlen;
 		data = (__u64)table->data;
+		w->extra1 = table->extra1;
+		w->extra2 = table->extra2;
 	} else {
 		struct object o;
 
@@ -140,6 +147,8 @@ static __noinline void read_table(struct write *w)
 		w->procname = MEMBER(o, struct ctl_table, procname);
 		w->maxlen = MEMBER(o, struct ctl_table, maxlen);
 		data = (__u64)MEMBER(o, struct ctl_table, data);
+		w->extra1 = MEMBER(o, struct ctl_table, extra1);
+		w->extra2 = MEMBER(o, struct ctl_table, extra2);
 	}
 	w->kind = NS_KINDS;
 
@@ -225,6 +234,12 @@ static __noinline void read_iter(struct write *w, struct iov_iter *iter)
 	}
 }
 
+/* Netconf.h has these. */
+static __always_inline bool has_devconf(struct write *w);
+int cascade_enter(__u64 header, __u64 data, __u64 of, __u64 net);
+static __always_inline __u64 cascade_exit(bool done);
+
+/* Returns whether cascade_enter() is to be asked. */
 static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 {
 	struct inode *inode = READ(iocb, ki_filp, f_inode);
@@ -249,6 +264,21 @@ static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 		count_missed(REC_SYSCTL_WRITE, 1);
 		bpf_map_update_elem(&writes, &tid, &w, BPF_EXIST);
 	}
+	return w.extra2 && has_devconf(&w);
+}
+
+/* What follows on a write to a network device's settings is called from here: below
+ * write_enter() there is no stack left for it.
+ */
+static __always_inline int write_begin(struct kiocb *iocb, struct iov_iter *iter)
+{
+	struct write *w;
+
+	if (!write_enter(iocb, iter))
+		return 0;
+	w = write_get();
+	if (w)
+		cascade_enter((__u64)w->header, (__u64)w->data, (__u64)w->extra1, (__u64)w->extra2);
 	return 0;
 }
 
@@ -567,7 +597,7 @@ static __noinline int send_write(struct write *w, long ret, bool known, enum cal
 	r->head.nancestors = 0;
 	r->head.pad = 0;
 	r->caller = caller;
-	r->fold_key = 0;
+	r->fold_key = w->cause;
 	r->fold_slot = 0;
 	r->ns = ns;
 	r->param = param;
@@ -600,7 +630,9 @@ static __noinline int send_write(struct write *w, long ret, bool known, enum cal
 		if (r->after_len)
 			r->head.flags |= F_AFTER_KNOWN;
 	}
-	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > fold_above && fold(s, r, &taken)) {
+	/* What stands for other records, or follows from one, is not counted alone. */
+	if (!w->cause && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > fold_above &&
+	    fold(s, r, &taken)) {
 		s->owner = 0;
 		return 0;
 	}
@@ -615,6 +647,8 @@ static __always_inline int write_exit(long ret)
 
 	if (!w)
 		return 0;
+	if (w->extra2 && has_devconf(w))
+		w->cause = cascade_exit(ret >= 0);
 	/* restart_syscall(): the handler did nothing, and the same write comes again. */
 	if (!will_restart(ret))
 		send_write(w, ret, true, VIA_WRITE);
@@ -625,7 +659,7 @@ static __always_inline int write_exit(long ret)
 SEC("fentry/proc_sys_write")
 int BPF_PROG(fentry_write, struct kiocb *iocb, struct iov_iter *iter)
 {
-	return write_enter(iocb, iter);
+	return write_begin(iocb, iter);
 }
 
 SEC("fexit/proc_sys_write")
@@ -637,7 +671,7 @@ int BPF_PROG(fexit_write, struct kiocb *iocb, struct iov_iter *iter, long ret)
 SEC("kprobe/proc_sys_write")
 int BPF_KPROBE(kprobe_write, struct kiocb *iocb, struct iov_iter *iter)
 {
-	return write_enter(iocb, iter);
+	return write_begin(iocb, iter);
 }
 
 SEC("kretprobe/proc_sys_write")
@@ -683,6 +717,7 @@ static __noinline int refused(struct inode *inode, int err)
 		w->buf = NULL;
 		w->buf_len = 0;
 		w->flags = 0;
+		w->cause = 0;
 		w->old_len = w->new_len = w->raw_len = 0;
 		if (write_slot_lost(slot, tid))
 			return 0;
@@ -878,6 +913,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		w->header = READ(kern, head);
 		read_table(w);
 		w->flags = 0;
+		w->cause = 0;
 		w->old_len = w->new_len = 0;
 	}
 	get_values(ctx, w, tid);

@@ -183,6 +183,7 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, lifetime(ev.Namespace)...)
 	case tracer.SysctlWrite:
 		words = append(words, t.values(ev)...)
+		words = append(words, t.unwritten(ev)...)
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))
@@ -274,6 +275,23 @@ func (t *Table) values(ev *tracer.Event) []word {
 		}
 	}
 	return t.valueNotes(s, words)
+}
+
+// unwritten says how a parameter changed that nobody wrote to.
+func (t *Table) unwritten(ev *tracer.Event) []word {
+	switch ev.Via {
+	case "cascade":
+		name := unknown
+		if s := ev.Sysctl; s != nil && s.Cause != nil && s.Cause.Name != "" {
+			name = escapeName(s.Cause.Name, "")
+		}
+		return []word{say("cascade of", normal), say(name, normal)}
+	case "netlink", "device":
+		if !t.opts.Wide { // which has a column for it
+			return []word{say("via "+ev.Via, normal)}
+		}
+	}
+	return nil
 }
 
 func (t *Table) valueNotes(s *tracer.Sysctl, words []word) []word {

@@ -124,9 +124,19 @@ func (j *JSON) appendSysctl(b []byte, s *tracer.Sysctl) []byte {
 	b = appendValue(b, `,"new":`, s.New)
 	b = appendValue(b, `,"after":`, s.After)
 	b = appendTrue(b, `,"truncated":`, s.Truncated)
+	if s.Cause != nil {
+		b = appendCause(append(b, `,"cause":`...), s.Cause)
+	}
 	if s.Namespace != nil {
 		b = j.appendNamespace(append(b, `,"namespace":`...), s.Namespace)
 	}
+	return object(b, start)
+}
+
+func appendCause(b []byte, c *tracer.Cause) []byte {
+	start := len(b)
+	b = appendNumber(b, `,"seq":`, c.Seq)
+	b = appendText(b, `,"name":`, c.Name)
 	return object(b, start)
 }
 

@@ -48,6 +48,9 @@ var viaNames = [...]string{
 	bpf.NstraceCallViaVIA_SETNS:   "setns",
 	bpf.NstraceCallViaVIA_WRITE:   "write",
 	bpf.NstraceCallViaVIA_OPEN:    "open",
+	bpf.NstraceCallViaVIA_CASCADE: "cascade",
+	bpf.NstraceCallViaVIA_NETLINK: "netlink",
+	bpf.NstraceCallViaVIA_DEVICE:  "device",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its

@@ -85,6 +85,10 @@ func (e *Event) Clone() *Event {
 			ns := *s.Namespace
 			s.Namespace = &ns
 		}
+		if s.Cause != nil {
+			cause := *s.Cause
+			s.Cause = &cause
+		}
 		c.Sysctl = &s
 	}
 	return &c
@@ -142,6 +146,14 @@ type Sysctl struct {
 	After     *string    `json:"after,omitempty"` // once the write was done
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"` // a value is longer than the 1024 bytes kept
+	Cause     *Cause     `json:"cause,omitempty"`     // for a change that the kernel made along with a write
+}
+
+// Cause is the write that made the kernel change another parameter too. Its event
+// comes right before those of all that it changed.
+type Cause struct {
+	Seq  uint64 `json:"seq,omitempty"` // of its event; 0 where that is not in the stream
+	Name string `json:"name,omitempty"`
 }
 
 // Process is who acted, as the kernel knew it when the event happened; only the

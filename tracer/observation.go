@@ -57,7 +57,7 @@ type observation struct {
 	ways []way  // in order of preference
 }
 
-const restartNote = "result of the write, value after it, and writes refused before the parameter's handler"
+const restartNote = "result of the write, value after it, what else changed with it, and writes refused before the parameter's handler"
 
 // observations is the one table of what is watched and how. A new event kind
 // adds a row.
@@ -105,6 +105,19 @@ var observations = []observation{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryWrite, bpf.NstraceProgFexitWrite, bpf.NstraceProgCgroupSysctl}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeWrite, bpf.NstraceProgKretprobeWrite, bpf.NstraceProgCgroupSysctl}}},
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgCgroupSysctl}}, missing: []string{restartNote}},
+		},
+	},
+	{
+		name: "netconf", feed: []Type{SysctlWrite},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryLink4, bpf.NstraceProgFexitLink4, bpf.NstraceProgFentryLink6, bpf.NstraceProgFexitLink6,
+				bpf.NstraceProgFentryAddrconf, bpf.NstraceProgFexitAddrconf,
+			}}},
+			{backend: Kprobe, programs: [][]string{{
+				bpf.NstraceProgKprobeLink4, bpf.NstraceProgKretprobeLink4, bpf.NstraceProgKprobeLink6, bpf.NstraceProgKretprobeLink6,
+				bpf.NstraceProgKprobeAddrconf, bpf.NstraceProgKretprobeAddrconf,
+			}}},
 		},
 	},
 	{

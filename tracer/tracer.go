@@ -20,6 +20,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"math"
 	"os"
 	"runtime"
 	"time"
@@ -61,6 +62,7 @@ type Tracer struct {
 	names  netnsNames
 	places places
 	folds  folds
+	held   held
 	scan   *scanner // nil where the kernel reports the end of namespaces
 
 	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
@@ -79,6 +81,7 @@ type Tracer struct {
 	ev     Event
 	evNS   Namespace
 	evSys  Sysctl
+	cause  Cause
 	text   [3]string // evSys.Old, New and After
 	values valueReader
 }
@@ -392,6 +395,13 @@ func (t *Tracer) scanDue() time.Time {
 
 // idle is where the ring has just been emptied.
 func (t *Tracer) idle(h Handler) error {
+	if len(t.held.by) > 0 {
+		if now := bootNow(); now > epoch {
+			if err := t.giveOrphans(h, now-epoch); err != nil {
+				return err
+			}
+		}
+	}
 	if err := t.tellLoss(h); err != nil {
 		return err
 	}
@@ -428,6 +438,9 @@ func (t *Tracer) finish(h Handler) error {
 		if err := t.handle(h, rec.RawSample); err != nil {
 			return err
 		}
+	}
+	if err := t.giveOrphans(h, math.MaxUint64); err != nil {
+		return err
 	}
 	if err := t.takeFolds(h); err != nil {
 		return err
@@ -488,7 +501,7 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return t.handleDestroy(h, r)
 	case bpf.NstraceRecordKindREC_SYSCTL_WRITE:
-		return t.handleWrite(h, r)
+		return t.handleWrite(h, r, b)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		t.look()
 	}
@@ -637,15 +650,37 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 	return t.give(h, e, ns)
 }
 
-func (t *Tracer) handleWrite(h Handler, r *record) error {
+func (t *Tracer) handleWrite(h Handler, r *record, b []byte) error {
+	if bpf.NstraceCallVia(r.head.Via) == bpf.NstraceCallViaVIA_CASCADE {
+		t.held.add(r.sysctl.FoldKey, r.head.Time, b)
+		return nil
+	}
+	id, at := r.sysctl.FoldKey, r.head.Time
+	if r.sysctl.FoldSlot != 0 {
+		id = 0
+	}
+	given, name, err := t.giveWrite(h, r, nil)
+	if err != nil || id == 0 {
+		return err
+	}
+	cause := Cause{Name: name}
+	if given {
+		cause.Seq = t.seq
+	}
+	return t.giveHeld(h, id, cause, at)
+}
+
+// giveWrite gives the event of a write's record, or of what changed for a cause. It
+// returns whether it passed the filter, and the parameter's name.
+func (t *Tracer) giveWrite(h Handler, r *record, cause *Cause) (given bool, name string, err error) {
 	who := t.caller(&r.sysctl.Caller)
 	ns, err := t.see(h, &r.sysctl.Ns, r.head.Time)
 	if err != nil {
-		return err
+		return false, "", err
 	}
 	if ns != nil {
 		if err := t.own(ns); err != nil {
-			return err
+			return false, "", err
 		}
 	}
 	e := t.begin(r, SysctlWrite, who)
@@ -665,7 +700,16 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 	if r.has(bpf.NstraceRecordFlagF_NEW_KNOWN) {
 		*written, s.New = value(r.new, &s.Truncated), written
 	}
-	if r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && s.Old != nil {
+	if changed(r.head.Via) {
+		// Nobody wrote a text: the memory before and after is all there is, one number.
+		if text, ok := t.values.number(r.raw); ok {
+			*old, s.Old = string(text), old
+		}
+		if text, ok := t.values.number(r.after); ok {
+			*after, s.After = string(text), after
+		}
+		s.Cause = cause
+	} else if r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && s.Old != nil {
 		if text, ok := t.values.after(r.raw, *old, int(r.sysctl.Maxlen), r.after, s.New, e.Outcome); ok {
 			*after, s.After = view(text), after
 		}
@@ -682,10 +726,10 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 	}
 	if !wanted {
 		t.filtered++
-		return nil
+		return false, s.Name, nil
 	}
 	t.matched++
-	return t.emit(h, e)
+	return true, s.Name, t.emit(h, e)
 }
 
 // maxValue is VALUE_LEN of bpf/record.h.

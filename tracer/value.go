@@ -190,6 +190,15 @@ func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []by
 	return nil, false
 }
 
+// number prints a memory that is one int, as those of network devices' settings are.
+func (v *valueReader) number(raw []byte) (text []byte, ok bool) {
+	if len(raw) != 4 {
+		return nil, false
+	}
+	v.text = layouts[0].append(v.text[:0], raw)
+	return v.text, true
+}
+
 func (v *valueReader) has(text []byte) bool {
 	for _, c := range v.candidates {
 		if bytes.Equal(c, text) {

@@ -40,6 +40,10 @@ type sinkHandler struct {
 
 	dropped uint64 // lines that were left out
 	stood   uint64 // and for how many events they stood
+
+	// The number that the last write had, and has now: 0 if it was left out. Of its own
+	// write a change says the number (tracer.Cause).
+	wrote, wroteNow uint64
 }
 
 func (h *sinkHandler) Event(e *tracer.Event) error {
@@ -52,11 +56,24 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 	default:
 		// The ring can hold more than the last event that was asked for.
 		if (h.limit > 0 && h.n >= h.limit) || !h.selected.match(e) || (h.match != nil && !h.match.Match(e)) {
+			if e.Sysctl != nil && e.Sysctl.Cause == nil {
+				h.wrote, h.wroteNow = e.Seq, 0
+			}
 			h.dropped++
 			h.stood += max(1, e.Count)
 			return nil
 		}
 		h.n++
+	}
+	if e.Sysctl != nil {
+		switch c := e.Sysctl.Cause; {
+		case c == nil:
+			h.wrote, h.wroteNow = e.Seq, e.Seq-h.dropped
+		case c.Seq == h.wrote:
+			c.Seq = h.wroteNow
+		default:
+			c.Seq = 0
+		}
 	}
 	e.Seq -= h.dropped
 	err := h.sink.Write(e)

@@ -170,8 +170,8 @@ struct sysctl_record {
 	 * same for a write and all that changed along with it; 0: nothing did.
 	 */
 	__u64 fold_key;
-	__u32 fold_slot;     /* its number plus 1; 0: none */
-	__u32 maxlen;	     /* of the parameter's memory */
+	__u32 fold_slot; /* its number plus 1; 0: none */
+	__u32 maxlen;	 /* of the parameter's memory */
 	__u16 old_len;
 	__u16 new_len;
 	__u16 raw_len;

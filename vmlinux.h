@@ -258,7 +258,12 @@ struct ctl_table_root {
 struct user_namespace___set {
 	struct ctl_table_set set;
 };
+struct new_utsname {
+	char nodename[65];
+	char domainname[65];
+};
 struct uts_namespace {
+	struct new_utsname name;
 	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
@@ -391,6 +396,24 @@ struct task_struct {
 };
 struct kernel_clone_args {
 	u64 flags;
+};
+
+struct kernel_siginfo {
+	int si_code;
+};
+
+/* What bpf(2) gives descriptors of. */
+struct bpf_prog_aux {
+	u32 id;
+};
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
+struct bpf_map {
+	u32 id;
+};
+struct bpf_link {
+	u32 id;
 };
 
 /* kernel/bpf/cgroup.c: what a cgroup/sysctl program's context really is. */

@@ -23,13 +23,18 @@ type NstraceActor struct {
 type NstraceCallVia uint32
 
 const (
-	NstraceCallViaVIA_NONE    NstraceCallVia = 0
-	NstraceCallViaVIA_CLONE   NstraceCallVia = 1
-	NstraceCallViaVIA_CLONE3  NstraceCallVia = 2
-	NstraceCallViaVIA_UNSHARE NstraceCallVia = 3
-	NstraceCallViaVIA_SETNS   NstraceCallVia = 4
-	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
-	NstraceCallViaVIA_OPEN    NstraceCallVia = 6
+	NstraceCallViaVIA_NONE          NstraceCallVia = 0
+	NstraceCallViaVIA_CLONE         NstraceCallVia = 1
+	NstraceCallViaVIA_CLONE3        NstraceCallVia = 2
+	NstraceCallViaVIA_UNSHARE       NstraceCallVia = 3
+	NstraceCallViaVIA_SETNS         NstraceCallVia = 4
+	NstraceCallViaVIA_WRITE         NstraceCallVia = 5
+	NstraceCallViaVIA_OPEN          NstraceCallVia = 6
+	NstraceCallViaVIA_OPEN_TREE     NstraceCallVia = 7
+	NstraceCallViaVIA_FSMOUNT       NstraceCallVia = 8
+	NstraceCallViaVIA_EXECVE        NstraceCallVia = 9
+	NstraceCallViaVIA_SETHOSTNAME   NstraceCallVia = 10
+	NstraceCallViaVIA_SETDOMAINNAME NstraceCallVia = 11
 )
 
 type NstraceCaller struct {
@@ -42,10 +47,10 @@ type NstraceCaller struct {
 
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [8]uint64
-	Filtered  [8]uint64
-	Lost      [8]uint64
-	Missed    [8]uint64
+	Seen      [9]uint64
+	Filtered  [9]uint64
+	Lost      [9]uint64
+	Missed    [9]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -123,6 +128,21 @@ type NstraceNsRecord struct {
 	Pad    uint32
 }
 
+type NstraceOwnKey struct {
+	_      structs.HostLayout
+	Object uint32
+	Id     uint32
+}
+
+type NstraceOwnObject uint32
+
+const (
+	NstraceOwnObjectOWN_NONE    NstraceOwnObject = 0
+	NstraceOwnObjectOWN_LINK    NstraceOwnObject = 1
+	NstraceOwnObjectOWN_MAP     NstraceOwnObject = 2
+	NstraceOwnObjectOWN_PROGRAM NstraceOwnObject = 3
+)
+
 type NstraceParamRecord struct {
 	_    structs.HostLayout
 	Head NstraceHead
@@ -145,6 +165,7 @@ const (
 	NstraceRecordFlagF_AFTER_KNOWN   NstraceRecordFlag = 1024
 	NstraceRecordFlagF_AFTER_CUT     NstraceRecordFlag = 2048
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
+	NstraceRecordFlagF_ELSEWHERE     NstraceRecordFlag = 8192
 )
 
 type NstraceRecordKind uint32
@@ -157,7 +178,8 @@ const (
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
 	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
 	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 8
+	NstraceRecordKindREC_TAMPER       NstraceRecordKind = 8
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 9
 )
 
 type NstraceSysctlRecord struct {
@@ -173,6 +195,16 @@ type NstraceSysctlRecord struct {
 	NewLen   uint16
 	RawLen   uint16
 	AfterLen uint16
+}
+
+type NstraceTamperRecord struct {
+	_      structs.HostLayout
+	Head   NstraceHead
+	Caller NstraceCaller
+	Signal uint32
+	Cmd    uint32
+	Object uint32
+	Id     uint32
 }
 
 type NstraceWhoRecord struct {
@@ -199,89 +231,132 @@ type NstraceWhoRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NstraceMapCalls               = "calls"
-	NstraceMapComms               = "comms"
-	NstraceMapCounts              = "counts"
-	NstraceMapFolds               = "folds"
-	NstraceMapLongValues          = "long_values"
-	NstraceMapPids                = "pids"
-	NstraceMapRing                = "ring"
-	NstraceMapSaid                = "said"
-	NstraceMapSaidParams          = "said_params"
-	NstraceMapScratch             = "scratch"
-	NstraceMapTracees             = "tracees"
-	NstraceMapTries               = "tries"
-	NstraceMapUids                = "uids"
-	NstraceMapWriteSlots          = "write_slots"
-	NstraceMapWrites              = "writes"
-	NstraceProgCgroupSysctl       = "cgroup_sysctl"
-	NstraceProgFentryFreeInum     = "fentry_free_inum"
-	NstraceProgFentryNsFree       = "fentry_ns_free"
-	NstraceProgFentrySetns        = "fentry_setns"
-	NstraceProgFentryUnshare      = "fentry_unshare"
-	NstraceProgFentryWrite        = "fentry_write"
-	NstraceProgFexitClone         = "fexit_clone"
-	NstraceProgFexitPermission    = "fexit_permission"
-	NstraceProgFexitPermission510 = "fexit_permission_510"
-	NstraceProgFexitSetns         = "fexit_setns"
-	NstraceProgFexitUnshare       = "fexit_unshare"
-	NstraceProgFexitWantWrite     = "fexit_want_write"
-	NstraceProgFexitWrite         = "fexit_write"
-	NstraceProgFollowExit         = "follow_exit"
-	NstraceProgFollowFork         = "follow_fork"
-	NstraceProgIterTasks          = "iter_tasks"
-	NstraceProgKprobeClone        = "kprobe_clone"
-	NstraceProgKprobeFreeInum     = "kprobe_free_inum"
-	NstraceProgKprobeNsFree       = "kprobe_ns_free"
-	NstraceProgKprobeSetns        = "kprobe_setns"
-	NstraceProgKprobeUnshare      = "kprobe_unshare"
-	NstraceProgKprobeWrite        = "kprobe_write"
-	NstraceProgKretprobeClone     = "kretprobe_clone"
-	NstraceProgKretprobeSetns     = "kretprobe_setns"
-	NstraceProgKretprobeUnshare   = "kretprobe_unshare"
-	NstraceProgKretprobeWrite     = "kretprobe_write"
-	NstraceProgTpCallExit         = "tp_call_exit"
-	NstraceProgTpClone3Enter      = "tp_clone3_enter"
-	NstraceProgTpCloneEnter       = "tp_clone_enter"
-	NstraceProgTpExit             = "tp_exit"
-	NstraceProgTpFork             = "tp_fork"
-	NstraceProgTpSetnsEnter       = "tp_setns_enter"
-	NstraceProgTpUnshareEnter     = "tp_unshare_enter"
-	NstraceVarAsleep              = "asleep"
-	NstraceVarDirect              = "direct"
-	NstraceVarFilterComm          = "filter_comm"
-	NstraceVarFilterFailed        = "filter_failed"
-	NstraceVarFilterPid           = "filter_pid"
-	NstraceVarFilterUid           = "filter_uid"
-	NstraceVarFoldAbove           = "fold_above"
-	NstraceVarFollow              = "follow"
-	NstraceVarHashSeed            = "hash_seed"
-	NstraceVarHostIpc             = "host_ipc"
-	NstraceVarHostNs              = "host_ns"
-	NstraceVarHostNsproxy         = "host_nsproxy"
-	NstraceVarHostUser            = "host_user"
-	NstraceVarHostUts             = "host_uts"
-	NstraceVarNetRoot             = "net_root"
-	NstraceVarNsMask              = "ns_mask"
-	NstraceVarStopping            = "stopping"
-	NstraceVarTypeActor           = "type_actor"
-	NstraceVarTypeCallVia         = "type_call_via"
-	NstraceVarTypeCaller          = "type_caller"
-	NstraceVarTypeDestroyRecord   = "type_destroy_record"
-	NstraceVarTypeFold            = "type_fold"
-	NstraceVarTypeHead            = "type_head"
-	NstraceVarTypeInventory       = "type_inventory"
-	NstraceVarTypeNsChange        = "type_ns_change"
-	NstraceVarTypeNsKind          = "type_ns_kind"
-	NstraceVarTypeNsRecord        = "type_ns_record"
-	NstraceVarTypeParamRecord     = "type_param_record"
-	NstraceVarTypeRecordFlag      = "type_record_flag"
-	NstraceVarTypeRecordKind      = "type_record_kind"
-	NstraceVarTypeSysctlRecord    = "type_sysctl_record"
-	NstraceVarTypeWhoRecord       = "type_who_record"
-	NstraceVarUntracked           = "untracked"
-	NstraceVarV1Subsys            = "v1_subsys"
-	NstraceVarWriteResult         = "write_result"
+	NstraceMapAsked                = "asked"
+	NstraceMapCalls                = "calls"
+	NstraceMapComms                = "comms"
+	NstraceMapCounts               = "counts"
+	NstraceMapFolds                = "folds"
+	NstraceMapLongValues           = "long_values"
+	NstraceMapOwn                  = "own"
+	NstraceMapPids                 = "pids"
+	NstraceMapRing                 = "ring"
+	NstraceMapSaid                 = "said"
+	NstraceMapSaidParams           = "said_params"
+	NstraceMapScratch              = "scratch"
+	NstraceMapTracees              = "tracees"
+	NstraceMapTries                = "tries"
+	NstraceMapUids                 = "uids"
+	NstraceMapWriteSlots           = "write_slots"
+	NstraceMapWrites               = "writes"
+	NstraceProgCgroupSysctl        = "cgroup_sysctl"
+	NstraceProgFentryBpf           = "fentry_bpf"
+	NstraceProgFentryDomainname    = "fentry_domainname"
+	NstraceProgFentryExec          = "fentry_exec"
+	NstraceProgFentryFreeInum      = "fentry_free_inum"
+	NstraceProgFentryFsmount       = "fentry_fsmount"
+	NstraceProgFentryHostname      = "fentry_hostname"
+	NstraceProgFentryNsFree        = "fentry_ns_free"
+	NstraceProgFentryOpenTree      = "fentry_open_tree"
+	NstraceProgFentrySetns         = "fentry_setns"
+	NstraceProgFentryUnshare       = "fentry_unshare"
+	NstraceProgFentryWrite         = "fentry_write"
+	NstraceProgFexitClone          = "fexit_clone"
+	NstraceProgFexitDomainname     = "fexit_domainname"
+	NstraceProgFexitFsmount        = "fexit_fsmount"
+	NstraceProgFexitHostname       = "fexit_hostname"
+	NstraceProgFexitMayOpen        = "fexit_may_open"
+	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
+	NstraceProgFexitOpenTree       = "fexit_open_tree"
+	NstraceProgFexitPermission     = "fexit_permission"
+	NstraceProgFexitPermission510  = "fexit_permission_510"
+	NstraceProgFexitSetns          = "fexit_setns"
+	NstraceProgFexitUnshare        = "fexit_unshare"
+	NstraceProgFexitWantWrite      = "fexit_want_write"
+	NstraceProgFexitWrite          = "fexit_write"
+	NstraceProgFollowExit          = "follow_exit"
+	NstraceProgFollowFork          = "follow_fork"
+	NstraceProgIterTasks           = "iter_tasks"
+	NstraceProgKprobeBpf           = "kprobe_bpf"
+	NstraceProgKprobeClone         = "kprobe_clone"
+	NstraceProgKprobeDomainname    = "kprobe_domainname"
+	NstraceProgKprobeExec          = "kprobe_exec"
+	NstraceProgKprobeFreeInum      = "kprobe_free_inum"
+	NstraceProgKprobeFsmount       = "kprobe_fsmount"
+	NstraceProgKprobeHostname      = "kprobe_hostname"
+	NstraceProgKprobeNsFree        = "kprobe_ns_free"
+	NstraceProgKprobeOpenTree      = "kprobe_open_tree"
+	NstraceProgKprobePermission    = "kprobe_permission"
+	NstraceProgKprobePermission510 = "kprobe_permission_510"
+	NstraceProgKprobeSetns         = "kprobe_setns"
+	NstraceProgKprobeUnshare       = "kprobe_unshare"
+	NstraceProgKprobeWrite         = "kprobe_write"
+	NstraceProgKretprobeClone      = "kretprobe_clone"
+	NstraceProgKretprobeDomainname = "kretprobe_domainname"
+	NstraceProgKretprobeFsmount    = "kretprobe_fsmount"
+	NstraceProgKretprobeHostname   = "kretprobe_hostname"
+	NstraceProgKretprobeMayOpen    = "kretprobe_may_open"
+	NstraceProgKretprobeOpenTree   = "kretprobe_open_tree"
+	NstraceProgKretprobePermission = "kretprobe_permission"
+	NstraceProgKretprobeSetns      = "kretprobe_setns"
+	NstraceProgKretprobeUnshare    = "kretprobe_unshare"
+	NstraceProgKretprobeWantWrite  = "kretprobe_want_write"
+	NstraceProgKretprobeWrite      = "kretprobe_write"
+	NstraceProgTpBpf               = "tp_bpf"
+	NstraceProgTpCallExit          = "tp_call_exit"
+	NstraceProgTpClone3Enter       = "tp_clone3_enter"
+	NstraceProgTpCloneEnter        = "tp_clone_enter"
+	NstraceProgTpDomainnameEnter   = "tp_domainname_enter"
+	NstraceProgTpDomainnameExit    = "tp_domainname_exit"
+	NstraceProgTpExecDone          = "tp_exec_done"
+	NstraceProgTpExecEnter         = "tp_exec_enter"
+	NstraceProgTpExit              = "tp_exit"
+	NstraceProgTpFork              = "tp_fork"
+	NstraceProgTpFsmountEnter      = "tp_fsmount_enter"
+	NstraceProgTpHostnameEnter     = "tp_hostname_enter"
+	NstraceProgTpHostnameExit      = "tp_hostname_exit"
+	NstraceProgTpOpenTreeEnter     = "tp_open_tree_enter"
+	NstraceProgTpSetnsEnter        = "tp_setns_enter"
+	NstraceProgTpSignal            = "tp_signal"
+	NstraceProgTpUnshareEnter      = "tp_unshare_enter"
+	NstraceVarAsleep               = "asleep"
+	NstraceVarDirect               = "direct"
+	NstraceVarFilterComm           = "filter_comm"
+	NstraceVarFilterFailed         = "filter_failed"
+	NstraceVarFilterPid            = "filter_pid"
+	NstraceVarFilterUid            = "filter_uid"
+	NstraceVarFoldAbove            = "fold_above"
+	NstraceVarFollow               = "follow"
+	NstraceVarHashSeed             = "hash_seed"
+	NstraceVarHostIpc              = "host_ipc"
+	NstraceVarHostNs               = "host_ns"
+	NstraceVarHostNsproxy          = "host_nsproxy"
+	NstraceVarHostUser             = "host_user"
+	NstraceVarHostUts              = "host_uts"
+	NstraceVarNetRoot              = "net_root"
+	NstraceVarNsMask               = "ns_mask"
+	NstraceVarSelf                 = "self"
+	NstraceVarStopping             = "stopping"
+	NstraceVarTypeActor            = "type_actor"
+	NstraceVarTypeCallVia          = "type_call_via"
+	NstraceVarTypeCaller           = "type_caller"
+	NstraceVarTypeDestroyRecord    = "type_destroy_record"
+	NstraceVarTypeFold             = "type_fold"
+	NstraceVarTypeHead             = "type_head"
+	NstraceVarTypeInventory        = "type_inventory"
+	NstraceVarTypeNsChange         = "type_ns_change"
+	NstraceVarTypeNsKind           = "type_ns_kind"
+	NstraceVarTypeNsRecord         = "type_ns_record"
+	NstraceVarTypeOwnKey           = "type_own_key"
+	NstraceVarTypeOwnObject        = "type_own_object"
+	NstraceVarTypeParamRecord      = "type_param_record"
+	NstraceVarTypeRecordFlag       = "type_record_flag"
+	NstraceVarTypeRecordKind       = "type_record_kind"
+	NstraceVarTypeSysctlRecord     = "type_sysctl_record"
+	NstraceVarTypeTamperRecord     = "type_tamper_record"
+	NstraceVarTypeWhoRecord        = "type_who_record"
+	NstraceVarUntracked            = "untracked"
+	NstraceVarV1Subsys             = "v1_subsys"
+	NstraceVarWriteResult          = "write_result"
 )
 
 // LoadNstrace returns the embedded CollectionSpec for Nstrace.
@@ -326,50 +401,89 @@ type NstraceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceProgramSpecs struct {
-	CgroupSysctl       *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
-	FentryFreeInum     *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
-	FentryNsFree       *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
-	FentrySetns        *ebpf.ProgramSpec `ebpf:"fentry_setns"`
-	FentryUnshare      *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
-	FentryWrite        *ebpf.ProgramSpec `ebpf:"fentry_write"`
-	FexitClone         *ebpf.ProgramSpec `ebpf:"fexit_clone"`
-	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
-	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
-	FexitSetns         *ebpf.ProgramSpec `ebpf:"fexit_setns"`
-	FexitUnshare       *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
-	FexitWantWrite     *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
-	FexitWrite         *ebpf.ProgramSpec `ebpf:"fexit_write"`
-	FollowExit         *ebpf.ProgramSpec `ebpf:"follow_exit"`
-	FollowFork         *ebpf.ProgramSpec `ebpf:"follow_fork"`
-	IterTasks          *ebpf.ProgramSpec `ebpf:"iter_tasks"`
-	KprobeClone        *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
-	KprobeFreeInum     *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
-	KprobeNsFree       *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
-	KprobeSetns        *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
-	KprobeUnshare      *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
-	KprobeWrite        *ebpf.ProgramSpec `ebpf:"kprobe_write"`
-	KretprobeClone     *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
-	KretprobeSetns     *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
-	KretprobeUnshare   *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
-	KretprobeWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
-	TpCallExit         *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
-	TpClone3Enter      *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
-	TpCloneEnter       *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
-	TpExit             *ebpf.ProgramSpec `ebpf:"tp_exit"`
-	TpFork             *ebpf.ProgramSpec `ebpf:"tp_fork"`
-	TpSetnsEnter       *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
-	TpUnshareEnter     *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
+	CgroupSysctl        *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
+	FentryBpf           *ebpf.ProgramSpec `ebpf:"fentry_bpf"`
+	FentryDomainname    *ebpf.ProgramSpec `ebpf:"fentry_domainname"`
+	FentryExec          *ebpf.ProgramSpec `ebpf:"fentry_exec"`
+	FentryFreeInum      *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryFsmount       *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
+	FentryHostname      *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
+	FentryNsFree        *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
+	FentryOpenTree      *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
+	FentrySetns         *ebpf.ProgramSpec `ebpf:"fentry_setns"`
+	FentryUnshare       *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
+	FentryWrite         *ebpf.ProgramSpec `ebpf:"fentry_write"`
+	FexitClone          *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitDomainname     *ebpf.ProgramSpec `ebpf:"fexit_domainname"`
+	FexitFsmount        *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
+	FexitHostname       *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
+	FexitMayOpen        *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
+	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
+	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
+	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
+	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
+	FexitSetns          *ebpf.ProgramSpec `ebpf:"fexit_setns"`
+	FexitUnshare        *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
+	FexitWantWrite      *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
+	FexitWrite          *ebpf.ProgramSpec `ebpf:"fexit_write"`
+	FollowExit          *ebpf.ProgramSpec `ebpf:"follow_exit"`
+	FollowFork          *ebpf.ProgramSpec `ebpf:"follow_fork"`
+	IterTasks           *ebpf.ProgramSpec `ebpf:"iter_tasks"`
+	KprobeBpf           *ebpf.ProgramSpec `ebpf:"kprobe_bpf"`
+	KprobeClone         *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
+	KprobeDomainname    *ebpf.ProgramSpec `ebpf:"kprobe_domainname"`
+	KprobeExec          *ebpf.ProgramSpec `ebpf:"kprobe_exec"`
+	KprobeFreeInum      *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeFsmount       *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
+	KprobeHostname      *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
+	KprobeNsFree        *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
+	KprobeOpenTree      *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
+	KprobePermission    *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
+	KprobePermission510 *ebpf.ProgramSpec `ebpf:"kprobe_permission_510"`
+	KprobeSetns         *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
+	KprobeUnshare       *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
+	KprobeWrite         *ebpf.ProgramSpec `ebpf:"kprobe_write"`
+	KretprobeClone      *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeDomainname *ebpf.ProgramSpec `ebpf:"kretprobe_domainname"`
+	KretprobeFsmount    *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
+	KretprobeHostname   *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
+	KretprobeMayOpen    *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
+	KretprobeOpenTree   *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
+	KretprobePermission *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
+	KretprobeSetns      *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
+	KretprobeUnshare    *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
+	KretprobeWantWrite  *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
+	KretprobeWrite      *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	TpBpf               *ebpf.ProgramSpec `ebpf:"tp_bpf"`
+	TpCallExit          *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
+	TpClone3Enter       *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
+	TpCloneEnter        *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
+	TpDomainnameEnter   *ebpf.ProgramSpec `ebpf:"tp_domainname_enter"`
+	TpDomainnameExit    *ebpf.ProgramSpec `ebpf:"tp_domainname_exit"`
+	TpExecDone          *ebpf.ProgramSpec `ebpf:"tp_exec_done"`
+	TpExecEnter         *ebpf.ProgramSpec `ebpf:"tp_exec_enter"`
+	TpExit              *ebpf.ProgramSpec `ebpf:"tp_exit"`
+	TpFork              *ebpf.ProgramSpec `ebpf:"tp_fork"`
+	TpFsmountEnter      *ebpf.ProgramSpec `ebpf:"tp_fsmount_enter"`
+	TpHostnameEnter     *ebpf.ProgramSpec `ebpf:"tp_hostname_enter"`
+	TpHostnameExit      *ebpf.ProgramSpec `ebpf:"tp_hostname_exit"`
+	TpOpenTreeEnter     *ebpf.ProgramSpec `ebpf:"tp_open_tree_enter"`
+	TpSetnsEnter        *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
+	TpSignal            *ebpf.ProgramSpec `ebpf:"tp_signal"`
+	TpUnshareEnter      *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
 }
 
 // NstraceMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceMapSpecs struct {
+	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Comms      *ebpf.MapSpec `ebpf:"comms"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
+	Own        *ebpf.MapSpec `ebpf:"own"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Said       *ebpf.MapSpec `ebpf:"said"`
@@ -402,6 +516,7 @@ type NstraceVariableSpecs struct {
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
 	NetRoot           *ebpf.VariableSpec `ebpf:"net_root"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
+	Self              *ebpf.VariableSpec `ebpf:"self"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.VariableSpec `ebpf:"type_call_via"`
@@ -413,10 +528,13 @@ type NstraceVariableSpecs struct {
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
+	TypeOwnKey        *ebpf.VariableSpec `ebpf:"type_own_key"`
+	TypeOwnObject     *ebpf.VariableSpec `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
+	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
@@ -443,11 +561,13 @@ func (o *NstraceObjects) Close() error {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceMaps struct {
+	Asked      *ebpf.Map `ebpf:"asked"`
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Comms      *ebpf.Map `ebpf:"comms"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Folds      *ebpf.Map `ebpf:"folds"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
+	Own        *ebpf.Map `ebpf:"own"`
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Said       *ebpf.Map `ebpf:"said"`
@@ -462,11 +582,13 @@ type NstraceMaps struct {
 
 func (m *NstraceMaps) Close() error {
 	return _NstraceClose(
+		m.Asked,
 		m.Calls,
 		m.Comms,
 		m.Counts,
 		m.Folds,
 		m.LongValues,
+		m.Own,
 		m.Pids,
 		m.Ring,
 		m.Said,
@@ -500,6 +622,7 @@ type NstraceVariables struct {
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
 	NetRoot           *ebpf.Variable `ebpf:"net_root"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
+	Self              *ebpf.Variable `ebpf:"self"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.Variable `ebpf:"type_call_via"`
@@ -511,10 +634,13 @@ type NstraceVariables struct {
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
+	TypeOwnKey        *ebpf.Variable `ebpf:"type_own_key"`
+	TypeOwnObject     *ebpf.Variable `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
+	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`
@@ -525,50 +651,99 @@ type NstraceVariables struct {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstracePrograms struct {
-	CgroupSysctl       *ebpf.Program `ebpf:"cgroup_sysctl"`
-	FentryFreeInum     *ebpf.Program `ebpf:"fentry_free_inum"`
-	FentryNsFree       *ebpf.Program `ebpf:"fentry_ns_free"`
-	FentrySetns        *ebpf.Program `ebpf:"fentry_setns"`
-	FentryUnshare      *ebpf.Program `ebpf:"fentry_unshare"`
-	FentryWrite        *ebpf.Program `ebpf:"fentry_write"`
-	FexitClone         *ebpf.Program `ebpf:"fexit_clone"`
-	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
-	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
-	FexitSetns         *ebpf.Program `ebpf:"fexit_setns"`
-	FexitUnshare       *ebpf.Program `ebpf:"fexit_unshare"`
-	FexitWantWrite     *ebpf.Program `ebpf:"fexit_want_write"`
-	FexitWrite         *ebpf.Program `ebpf:"fexit_write"`
-	FollowExit         *ebpf.Program `ebpf:"follow_exit"`
-	FollowFork         *ebpf.Program `ebpf:"follow_fork"`
-	IterTasks          *ebpf.Program `ebpf:"iter_tasks"`
-	KprobeClone        *ebpf.Program `ebpf:"kprobe_clone"`
-	KprobeFreeInum     *ebpf.Program `ebpf:"kprobe_free_inum"`
-	KprobeNsFree       *ebpf.Program `ebpf:"kprobe_ns_free"`
-	KprobeSetns        *ebpf.Program `ebpf:"kprobe_setns"`
-	KprobeUnshare      *ebpf.Program `ebpf:"kprobe_unshare"`
-	KprobeWrite        *ebpf.Program `ebpf:"kprobe_write"`
-	KretprobeClone     *ebpf.Program `ebpf:"kretprobe_clone"`
-	KretprobeSetns     *ebpf.Program `ebpf:"kretprobe_setns"`
-	KretprobeUnshare   *ebpf.Program `ebpf:"kretprobe_unshare"`
-	KretprobeWrite     *ebpf.Program `ebpf:"kretprobe_write"`
-	TpCallExit         *ebpf.Program `ebpf:"tp_call_exit"`
-	TpClone3Enter      *ebpf.Program `ebpf:"tp_clone3_enter"`
-	TpCloneEnter       *ebpf.Program `ebpf:"tp_clone_enter"`
-	TpExit             *ebpf.Program `ebpf:"tp_exit"`
-	TpFork             *ebpf.Program `ebpf:"tp_fork"`
-	TpSetnsEnter       *ebpf.Program `ebpf:"tp_setns_enter"`
-	TpUnshareEnter     *ebpf.Program `ebpf:"tp_unshare_enter"`
+	CgroupSysctl        *ebpf.Program `ebpf:"cgroup_sysctl"`
+	FentryBpf           *ebpf.Program `ebpf:"fentry_bpf"`
+	FentryDomainname    *ebpf.Program `ebpf:"fentry_domainname"`
+	FentryExec          *ebpf.Program `ebpf:"fentry_exec"`
+	FentryFreeInum      *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryFsmount       *ebpf.Program `ebpf:"fentry_fsmount"`
+	FentryHostname      *ebpf.Program `ebpf:"fentry_hostname"`
+	FentryNsFree        *ebpf.Program `ebpf:"fentry_ns_free"`
+	FentryOpenTree      *ebpf.Program `ebpf:"fentry_open_tree"`
+	FentrySetns         *ebpf.Program `ebpf:"fentry_setns"`
+	FentryUnshare       *ebpf.Program `ebpf:"fentry_unshare"`
+	FentryWrite         *ebpf.Program `ebpf:"fentry_write"`
+	FexitClone          *ebpf.Program `ebpf:"fexit_clone"`
+	FexitDomainname     *ebpf.Program `ebpf:"fexit_domainname"`
+	FexitFsmount        *ebpf.Program `ebpf:"fexit_fsmount"`
+	FexitHostname       *ebpf.Program `ebpf:"fexit_hostname"`
+	FexitMayOpen        *ebpf.Program `ebpf:"fexit_may_open"`
+	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
+	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
+	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
+	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
+	FexitSetns          *ebpf.Program `ebpf:"fexit_setns"`
+	FexitUnshare        *ebpf.Program `ebpf:"fexit_unshare"`
+	FexitWantWrite      *ebpf.Program `ebpf:"fexit_want_write"`
+	FexitWrite          *ebpf.Program `ebpf:"fexit_write"`
+	FollowExit          *ebpf.Program `ebpf:"follow_exit"`
+	FollowFork          *ebpf.Program `ebpf:"follow_fork"`
+	IterTasks           *ebpf.Program `ebpf:"iter_tasks"`
+	KprobeBpf           *ebpf.Program `ebpf:"kprobe_bpf"`
+	KprobeClone         *ebpf.Program `ebpf:"kprobe_clone"`
+	KprobeDomainname    *ebpf.Program `ebpf:"kprobe_domainname"`
+	KprobeExec          *ebpf.Program `ebpf:"kprobe_exec"`
+	KprobeFreeInum      *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeFsmount       *ebpf.Program `ebpf:"kprobe_fsmount"`
+	KprobeHostname      *ebpf.Program `ebpf:"kprobe_hostname"`
+	KprobeNsFree        *ebpf.Program `ebpf:"kprobe_ns_free"`
+	KprobeOpenTree      *ebpf.Program `ebpf:"kprobe_open_tree"`
+	KprobePermission    *ebpf.Program `ebpf:"kprobe_permission"`
+	KprobePermission510 *ebpf.Program `ebpf:"kprobe_permission_510"`
+	KprobeSetns         *ebpf.Program `ebpf:"kprobe_setns"`
+	KprobeUnshare       *ebpf.Program `ebpf:"kprobe_unshare"`
+	KprobeWrite         *ebpf.Program `ebpf:"kprobe_write"`
+	KretprobeClone      *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeDomainname *ebpf.Program `ebpf:"kretprobe_domainname"`
+	KretprobeFsmount    *ebpf.Program `ebpf:"kretprobe_fsmount"`
+	KretprobeHostname   *ebpf.Program `ebpf:"kretprobe_hostname"`
+	KretprobeMayOpen    *ebpf.Program `ebpf:"kretprobe_may_open"`
+	KretprobeOpenTree   *ebpf.Program `ebpf:"kretprobe_open_tree"`
+	KretprobePermission *ebpf.Program `ebpf:"kretprobe_permission"`
+	KretprobeSetns      *ebpf.Program `ebpf:"kretprobe_setns"`
+	KretprobeUnshare    *ebpf.Program `ebpf:"kretprobe_unshare"`
+	KretprobeWantWrite  *ebpf.Program `ebpf:"kretprobe_want_write"`
+	KretprobeWrite      *ebpf.Program `ebpf:"kretprobe_write"`
+	TpBpf               *ebpf.Program `ebpf:"tp_bpf"`
+	TpCallExit          *ebpf.Program `ebpf:"tp_call_exit"`
+	TpClone3Enter       *ebpf.Program `ebpf:"tp_clone3_enter"`
+	TpCloneEnter        *ebpf.Program `ebpf:"tp_clone_enter"`
+	TpDomainnameEnter   *ebpf.Program `ebpf:"tp_domainname_enter"`
+	TpDomainnameExit    *ebpf.Program `ebpf:"tp_domainname_exit"`
+	TpExecDone          *ebpf.Program `ebpf:"tp_exec_done"`
+	TpExecEnter         *ebpf.Program `ebpf:"tp_exec_enter"`
+	TpExit              *ebpf.Program `ebpf:"tp_exit"`
+	TpFork              *ebpf.Program `ebpf:"tp_fork"`
+	TpFsmountEnter      *ebpf.Program `ebpf:"tp_fsmount_enter"`
+	TpHostnameEnter     *ebpf.Program `ebpf:"tp_hostname_enter"`
+	TpHostnameExit      *ebpf.Program `ebpf:"tp_hostname_exit"`
+	TpOpenTreeEnter     *ebpf.Program `ebpf:"tp_open_tree_enter"`
+	TpSetnsEnter        *ebpf.Program `ebpf:"tp_setns_enter"`
+	TpSignal            *ebpf.Program `ebpf:"tp_signal"`
+	TpUnshareEnter      *ebpf.Program `ebpf:"tp_unshare_enter"`
 }
 
 func (p *NstracePrograms) Close() error {
 	return _NstraceClose(
 		p.CgroupSysctl,
+		p.FentryBpf,
+		p.FentryDomainname,
+		p.FentryExec,
 		p.FentryFreeInum,
+		p.FentryFsmount,
+		p.FentryHostname,
 		p.FentryNsFree,
+		p.FentryOpenTree,
 		p.FentrySetns,
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitClone,
+		p.FexitDomainname,
+		p.FexitFsmount,
+		p.FexitHostname,
+		p.FexitMayOpen,
+		p.FexitMayOpen510,
+		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,
 		p.FexitSetns,
@@ -578,22 +753,47 @@ func (p *NstracePrograms) Close() error {
 		p.FollowExit,
 		p.FollowFork,
 		p.IterTasks,
+		p.KprobeBpf,
 		p.KprobeClone,
+		p.KprobeDomainname,
+		p.KprobeExec,
 		p.KprobeFreeInum,
+		p.KprobeFsmount,
+		p.KprobeHostname,
 		p.KprobeNsFree,
+		p.KprobeOpenTree,
+		p.KprobePermission,
+		p.KprobePermission510,
 		p.KprobeSetns,
 		p.KprobeUnshare,
 		p.KprobeWrite,
 		p.KretprobeClone,
+		p.KretprobeDomainname,
+		p.KretprobeFsmount,
+		p.KretprobeHostname,
+		p.KretprobeMayOpen,
+		p.KretprobeOpenTree,
+		p.KretprobePermission,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
+		p.KretprobeWantWrite,
 		p.KretprobeWrite,
+		p.TpBpf,
 		p.TpCallExit,
 		p.TpClone3Enter,
 		p.TpCloneEnter,
+		p.TpDomainnameEnter,
+		p.TpDomainnameExit,
+		p.TpExecDone,
+		p.TpExecEnter,
 		p.TpExit,
 		p.TpFork,
+		p.TpFsmountEnter,
+		p.TpHostnameEnter,
+		p.TpHostnameExit,
+		p.TpOpenTreeEnter,
 		p.TpSetnsEnter,
+		p.TpSignal,
 		p.TpUnshareEnter,
 	)
 }

@@ -48,6 +48,7 @@ enum record_kind {
 			  ended */
 	REC_WHO,
 	REC_PARAM,
+	REC_TAMPER,
 	REC_KINDS,
 };
 
@@ -59,6 +60,11 @@ enum call_via {
 	VIA_SETNS,
 	VIA_WRITE,
 	VIA_OPEN,
+	VIA_OPEN_TREE,
+	VIA_FSMOUNT,
+	VIA_EXECVE,
+	VIA_SETHOSTNAME,
+	VIA_SETDOMAINNAME,
 };
 
 enum record_flag {
@@ -75,6 +81,8 @@ enum record_flag {
 	F_AFTER_KNOWN = 1 << 10,
 	F_AFTER_CUT = 1 << 11,
 	F_ANCESTORS_CUT = 1 << 12,
+	F_ELSEWHERE =
+		1 << 13, /* the child is in another cgroup than its parent (CLONE_INTO_CGROUP) */
 };
 
 struct actor {
@@ -176,6 +184,29 @@ struct destroy_record {
 	__u32 inum;
 	__u8 ns_kind; /* NS_KINDS: the kernel does not say (before 6.18) */
 	__u8 pad[3];
+};
+
+/* REC_TAMPER: somebody does something to nstrace itself. */
+struct tamper_record {
+	struct head head;
+	struct caller caller; /* who 0: the kernel, for whomever */
+	__u32 signal;	      /* 0: none */
+	__u32 cmd;	      /* enum bpf_cmd */
+	__u32 object;	      /* enum own_object */
+	__u32 id;	      /* of the object, as bpf(2) knows it */
+};
+
+/* What of nstrace is in the kernel. */
+enum own_object {
+	OWN_NONE,
+	OWN_LINK,
+	OWN_MAP,
+	OWN_PROGRAM,
+};
+
+struct own_key {
+	__u32 object;
+	__u32 id;
 };
 
 /* What the task iterator gives, one a task that is in namespaces of its own. */

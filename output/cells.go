@@ -96,6 +96,8 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("sysctl", written)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
+	case tracer.TraceTamper:
+		return []word{say("!! SELF", alarm)}
 	}
 	// A kind that this version has no row for is still better seen than not.
 	family, _, _ := strings.Cut(string(ev.Type), ".")
@@ -110,6 +112,13 @@ func (t *Table) target(ev *tracer.Event) []word {
 			n += c
 		}
 		return []word{say(number(n), alarm), add(plural(n, "EVENT", "EVENTS"), alarm), add("NOT SHOWN", alarm)}
+	}
+	if ev.Type == tracer.TraceTamper {
+		words := []word{say("nstrace", alarm)}
+		if ev.Tamper != nil && ev.Tamper.Object != "" {
+			words = append(words, say(escapeName(ev.Tamper.Object, ""), alarm))
+		}
+		return words
 	}
 	if s := ev.Sysctl; s != nil {
 		name := escapeName(s.Name, "")
@@ -183,6 +192,14 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, lifetime(ev.Namespace)...)
 	case tracer.SysctlWrite:
 		words = append(words, t.values(ev)...)
+	case tracer.TraceTamper:
+		switch a := ev.Tamper; {
+		case a == nil:
+		case a.Signal != "":
+			words = append(words, say(escapeName(a.Signal, ""), alarm))
+		default:
+			words = append(words, say(escapeName(a.Action, ""), alarm))
+		}
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))

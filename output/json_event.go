@@ -50,6 +50,9 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	if ev.Loss != nil {
 		b = j.appendLoss(append(b, `,"loss":`...), ev.Loss)
 	}
+	if ev.Tamper != nil {
+		b = appendTamper(append(b, `,"tamper":`...), ev.Tamper)
+	}
 	return object(b, start)
 }
 
@@ -139,6 +142,14 @@ func (j *JSON) appendLoss(b []byte, l *tracer.Loss) []byte {
 	return object(b, start)
 }
 
+func appendTamper(b []byte, t *tracer.Tamper) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"action":`...), t.Action)
+	b = appendText(b, `,"signal":`, t.Signal)
+	b = appendText(b, `,"object":`, t.Object)
+	return object(b, start)
+}
+
 func appendTrace(b []byte, t *tracer.Trace) []byte {
 	start := len(b)
 	b = appendText(b, `,"version":`, t.Version)
@@ -148,6 +159,7 @@ func appendTrace(b []byte, t *tracer.Trace) []byte {
 	if t.Totals != nil {
 		b = appendTotals(append(b, `,"totals":`...), t.Totals)
 	}
+	b = appendText(b, `,"signal":`, t.Signal)
 	return object(b, start)
 }
 

@@ -89,7 +89,8 @@ type referenceEvent struct {
 	Pod       *attribution.Pod       `json:"pod,omitempty"`
 	Unit      string                 `json:"unit,omitempty"`
 
-	Loss *referenceLoss `json:"loss,omitempty"`
+	Loss   *referenceLoss `json:"loss,omitempty"`
+	Tamper *tracer.Tamper `json:"tamper,omitempty"`
 }
 
 type referenceNamespace struct {
@@ -123,6 +124,7 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 		Container: ev.Container,
 		Pod:       ev.Pod,
 		Unit:      ev.Unit,
+		Tamper:    ev.Tamper,
 	}
 	if s := ev.Sysctl; s != nil {
 		e.Sysctl = &referenceSysctl{Sysctl: s, Namespace: newReferenceNamespace(s.Namespace)}

@@ -120,7 +120,7 @@ func (t *Table) Write(ev *tracer.Event) error {
 			return err
 		}
 	}
-	if t.opts.Color && ev.Type == tracer.TraceLoss {
+	if t.opts.Color && (ev.Type == tracer.TraceLoss || ev.Type == tracer.TraceTamper) {
 		t.render.style = alarm
 	}
 	err := t.table.Append(t.cells(ev))

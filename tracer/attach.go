@@ -232,6 +232,10 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 		if force != Auto && w.backend != force {
 			continue
 		}
+		if w.forced && force == Auto {
+			c.reasons = append(c.reasons, fmt.Sprintf("by %s only with --backend %s, since it costs every open of a file", w.backend, w.backend))
+			continue
+		}
 		if err := k.offers(w.backend); err != nil {
 			c.reasons = append(c.reasons, err.Error())
 			continue
@@ -378,16 +382,19 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	writeResult, any := true, false
 	for i := range observations {
 		obs := &observations[i]
-		if !obs.wants(o.Filter.Types) {
+		if !obs.wants(o.Filter.Types) || (obs.since != "" && !k.hasFunc(obs.since)) {
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
+		if obs.feed[0] == TraceTamper {
+			c.programs = sparing(c.programs, spec, keep)
+		}
 		l.picks = append(l.picks, c)
 		for _, name := range c.programs {
 			keep[name] = true
 		}
 		if c.way != nil {
-			any = true
+			any = any || obs.feed[0] != TraceTamper
 			if obs.name == "sysctl" {
 				writeResult = c.way.backend != Tracepoint
 			}
@@ -425,6 +432,20 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		return nil, err
 	}
 	return l, nil
+}
+
+// sparing leaves tracepoints of system calls out of programs where none is in keep: the
+// first one makes each system call on the host dearer.
+func sparing(programs []string, spec *ebpf.CollectionSpec, keep map[string]bool) []string {
+	ofCall := func(name string) bool {
+		return strings.HasPrefix(spec.Programs[name].SectionName, "tracepoint/syscalls/")
+	}
+	for name := range keep {
+		if ofCall(name) {
+			return programs
+		}
+	}
+	return slices.DeleteFunc(programs, ofCall)
 }
 
 // settleKfuncs takes the functions of newer kernels that this one lacks out of the
@@ -530,7 +551,7 @@ func (k *kernel) attachAll(l *loaded, o *Options) error {
 }
 
 func endsFirst(program string) int {
-	for _, end := range []string{"fexit", "kretprobe", "_exit"} {
+	for _, end := range []string{"fexit", "kretprobe", "_exit", "_done"} {
 		if strings.Contains(program, end) {
 			return 0
 		}

@@ -41,13 +41,18 @@ func nsType(kind uint8) NSType {
 }
 
 var viaNames = [...]string{
-	bpf.NstraceCallViaVIA_NONE:    "",
-	bpf.NstraceCallViaVIA_CLONE:   "clone",
-	bpf.NstraceCallViaVIA_CLONE3:  "clone3",
-	bpf.NstraceCallViaVIA_UNSHARE: "unshare",
-	bpf.NstraceCallViaVIA_SETNS:   "setns",
-	bpf.NstraceCallViaVIA_WRITE:   "write",
-	bpf.NstraceCallViaVIA_OPEN:    "open",
+	bpf.NstraceCallViaVIA_NONE:          "",
+	bpf.NstraceCallViaVIA_CLONE:         "clone",
+	bpf.NstraceCallViaVIA_CLONE3:        "clone3",
+	bpf.NstraceCallViaVIA_UNSHARE:       "unshare",
+	bpf.NstraceCallViaVIA_SETNS:         "setns",
+	bpf.NstraceCallViaVIA_WRITE:         "write",
+	bpf.NstraceCallViaVIA_OPEN:          "open",
+	bpf.NstraceCallViaVIA_OPEN_TREE:     "open_tree",
+	bpf.NstraceCallViaVIA_FSMOUNT:       "fsmount",
+	bpf.NstraceCallViaVIA_EXECVE:        "execve",
+	bpf.NstraceCallViaVIA_SETHOSTNAME:   "sethostname",
+	bpf.NstraceCallViaVIA_SETDOMAINNAME: "setdomainname",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its
@@ -59,6 +64,7 @@ type record struct {
 	ns        bpf.NstraceNsRecord
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
+	tamper    bpf.NstraceTamperRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
@@ -145,6 +151,8 @@ func (r *record) parse(b []byte) error {
 		return nil
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return fixed(&rest, &r.destroy)
+	case bpf.NstraceRecordKindREC_TAMPER:
+		return fixed(&rest, &r.tamper)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		return nil
 	}

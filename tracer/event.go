@@ -24,6 +24,7 @@ const (
 	SysctlWrite      Type = "sysctl.write"
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
+	TraceTamper      Type = "trace.tamper"
 	TraceStop        Type = "trace.stop"
 )
 
@@ -53,7 +54,7 @@ type Event struct {
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // system call that caused it: clone, clone3, unshare, setns, write, open
+	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, kill, bpf
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
@@ -66,8 +67,9 @@ type Event struct {
 	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count    uint64 `json:"count,omitempty"`     // absent means 1
 
-	Loss  *Loss  `json:"loss,omitempty"`
-	Trace *Trace `json:"trace,omitempty"`
+	Loss   *Loss   `json:"loss,omitempty"`
+	Tamper *Tamper `json:"tamper,omitempty"`
+	Trace  *Trace  `json:"trace,omitempty"`
 }
 
 // Clone returns a copy of e to keep. It shares with e what is never changed, such
@@ -179,6 +181,13 @@ type Loss struct {
 	To      time.Time       `json:"to,omitzero"`
 }
 
+// Tamper is what somebody did, or tried to do, to nstrace itself.
+type Tamper struct {
+	Action string `json:"action"`           // signal, or the command of bpf(2): link_detach, link_update, prog_detach, map_update, map_delete, map_freeze
+	Signal string `json:"signal,omitempty"` // such as SIGKILL
+	Object string `json:"object,omitempty"` // name of the program or map
+}
+
 // Trace describes the run itself.
 type Trace struct {
 	Version      string        `json:"version,omitempty"`
@@ -186,6 +195,7 @@ type Trace struct {
 	Arch         string        `json:"arch,omitempty"`
 	Observations []Observation `json:"observations,omitempty"` // for trace.start
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
+	Signal       string        `json:"signal,omitempty"`       // for trace.stop: what ended the run, if a signal did; the event's process sent it
 }
 
 // Observation says how one thing that nstrace watches is attached.

@@ -48,6 +48,8 @@ type way struct {
 	optional []string
 	// What this way cannot see, for people.
 	missing []string
+	// Taken only where its backend is asked for: it costs whoever opens any file.
+	forced bool
 }
 
 // An observation is one thing that nstrace watches.
@@ -55,6 +57,8 @@ type observation struct {
 	name string
 	feed []Type // the events that it gives
 	ways []way  // in order of preference
+	// The kernel function without which there is nothing to see, "" for none.
+	since string
 }
 
 const restartNote = "result of the write, value after it, and writes refused before the parameter's handler"
@@ -110,10 +114,62 @@ var observations = []observation{
 	{
 		name: "open", feed: []Type{SysctlWrite},
 		ways: []way{
+			{backend: Fentry, forced: true, programs: [][]string{
+				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite, bpf.NstraceProgFexitMayOpen},
+				{bpf.NstraceProgFexitPermission510, bpf.NstraceProgFexitWantWrite, bpf.NstraceProgFexitMayOpen510},
+			}},
 			{backend: Fentry, programs: [][]string{
 				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite},
 				{bpf.NstraceProgFexitPermission510, bpf.NstraceProgFexitWantWrite},
+			}, missing: []string{"without --backend fentry, opens without O_TRUNC where procfs itself, not a bind mount of it, is read-only"}},
+			{backend: Kprobe, forced: true, programs: [][]string{
+				{bpf.NstraceProgKprobePermission, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
+				{bpf.NstraceProgKprobePermission510, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
 			}},
+		},
+	},
+	{
+		name: "hostname", feed: []Type{SysctlWrite},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryHostname, bpf.NstraceProgFexitHostname, bpf.NstraceProgFentryDomainname, bpf.NstraceProgFexitDomainname,
+			}}},
+			{backend: Kprobe, programs: [][]string{{
+				bpf.NstraceProgKprobeHostname, bpf.NstraceProgKretprobeHostname, bpf.NstraceProgKprobeDomainname, bpf.NstraceProgKretprobeDomainname,
+			}}},
+			{backend: Tracepoint, programs: [][]string{{
+				bpf.NstraceProgTpHostnameEnter, bpf.NstraceProgTpHostnameExit, bpf.NstraceProgTpDomainnameEnter, bpf.NstraceProgTpDomainnameExit,
+			}}, missing: compat},
+		},
+	},
+	{
+		name: "mount", feed: []Type{NamespaceCreate}, since: "open_namespace_file", // 7.0
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryOpenTree, bpf.NstraceProgFexitOpenTree, bpf.NstraceProgFentryFsmount, bpf.NstraceProgFexitFsmount,
+			}}},
+			{backend: Kprobe, programs: [][]string{{
+				bpf.NstraceProgKprobeOpenTree, bpf.NstraceProgKretprobeOpenTree, bpf.NstraceProgKprobeFsmount, bpf.NstraceProgKretprobeFsmount,
+			}}},
+			{backend: Tracepoint, programs: [][]string{{
+				bpf.NstraceProgTpOpenTreeEnter, bpf.NstraceProgTpFsmountEnter, tpOpenTreeExit, tpFsmountExit,
+			}}, missing: compat},
+		},
+	},
+	{
+		name: "exec", feed: []Type{NamespaceEnter}, since: "exec_task_namespaces", // 6.3
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryExec, bpf.NstraceProgTpExecDone}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeExec, bpf.NstraceProgTpExecDone}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpExecEnter, bpf.NstraceProgTpExecDone}}},
+		},
+	},
+	{
+		name: "tamper", feed: []Type{TraceTamper},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgTpSignal, bpf.NstraceProgFentryBpf}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgTpSignal, bpf.NstraceProgKprobeBpf}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpSignal}}, optional: []string{bpf.NstraceProgTpBpf}, missing: compat},
 		},
 	},
 }
@@ -121,8 +177,12 @@ var observations = []observation{
 // params is how many parameters the kernel's function has, for programs of which there
 // is one for each number.
 var params = map[string]int{
-	bpf.NstraceProgFexitPermission:    3, // 5.12
-	bpf.NstraceProgFexitPermission510: 2,
+	bpf.NstraceProgFexitPermission:     3, // 5.12
+	bpf.NstraceProgFexitPermission510:  2,
+	bpf.NstraceProgKprobePermission:    3,
+	bpf.NstraceProgKprobePermission510: 2,
+	bpf.NstraceProgFexitMayOpen:        4, // 5.12
+	bpf.NstraceProgFexitMayOpen510:     3,
 }
 
 // Programs of the object that are attached in more than one place have a name of their
@@ -132,6 +192,8 @@ const (
 	tpCloneExit      = "tp_clone_exit"
 	tpClone3Exit     = "tp_clone3_exit"
 	tpSetnsExit      = "tp_setns_exit"
+	tpOpenTreeExit   = "tp_open_tree_exit"
+	tpFsmountExit    = "tp_fsmount_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
 )
 
@@ -145,6 +207,8 @@ var twins = map[string]twin{
 	tpCloneExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone"},
 	tpClone3Exit:     {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone3"},
 	tpSetnsExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_setns", alone: true},
+	tpOpenTreeExit:   {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_open_tree"},
+	tpFsmountExit:    {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_fsmount"},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
 }
 
@@ -174,9 +238,9 @@ var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowEx
 
 // wants says whether any event that the observation gives is in types; nil is all.
 // What ends has to be known from its beginning: where destroy is wanted, create
-// is observed too.
+// is observed too. What is done to nstrace itself is always.
 func (o *observation) wants(types map[Type]bool) bool {
 	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool {
-		return types[t] || (t == NamespaceCreate && types[NamespaceDestroy])
+		return types[t] || t == TraceTamper || (t == NamespaceCreate && types[NamespaceDestroy])
 	})
 }

@@ -73,6 +73,8 @@ type Tracer struct {
 	scanned  uint64 // events that no record stands for
 	folded   uint64 // of the matched, and filtered: repeats that the kernel counted
 	told     lossCount
+	objects  map[bpf.NstraceOwnKey]string // what of it is in the kernel
+	stopped  stopSignal
 
 	// The record in hand and the event that is made of it, reused.
 	rec    record
@@ -129,7 +131,10 @@ func (t *Tracer) attach() error {
 		return fmt.Errorf("map the counts of repeated writes: %w", err)
 	}
 	// After attaching: what is made in between is both here and in the ring.
-	return t.takeInventory()
+	if err := t.takeInventory(); err != nil {
+		return err
+	}
+	return t.watchOwn()
 }
 
 // Observations says how each thing that is watched is attached.
@@ -444,7 +449,9 @@ func (t *Tracer) finish(h Handler) error {
 	if err != nil {
 		return err
 	}
-	if err := t.emit(h, &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals}}); err != nil {
+	stop := &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals}}
+	t.stopped.into(stop)
+	if err := t.emit(h, stop); err != nil {
 		return err
 	}
 	return h.Idle()
@@ -489,6 +496,8 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 		return t.handleDestroy(h, r)
 	case bpf.NstraceRecordKindREC_SYSCTL_WRITE:
 		return t.handleWrite(h, r)
+	case bpf.NstraceRecordKindREC_TAMPER:
+		return t.handleTamper(h, r)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		t.look()
 	}
@@ -559,7 +568,7 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 			ns.created = t.clock.wall(r.head.Time)
 			ns.creator = &Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
 			ns.follow = true
-			ns.madeBy(p, who.place)
+			ns.madeBy(p, who.place, r.has(bpf.NstraceRecordFlagF_ELSEWHERE))
 		}
 		e := t.begin(r, NamespaceCreate, who)
 		e.ChildPID = r.ns.Child

@@ -48,7 +48,7 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 		h.stop = e.Trace.Totals
 		h.stop.Written -= h.stood
 		h.stop.Filtered += h.stood
-	case tracer.TraceStart, tracer.TraceLoss:
+	case tracer.TraceStart, tracer.TraceLoss, tracer.TraceTamper:
 	default:
 		// The ring can hold more than the last event that was asked for.
 		if (h.limit > 0 && h.n >= h.limit) || !h.selected.match(e) || (h.match != nil && !h.match.Match(e)) {

@@ -333,7 +333,7 @@ func compareStreams(t *testing.T, by map[*stream][]*event) {
 func byThread(events []*event) map[string][]*event {
 	m := map[string][]*event{}
 	for _, e := range events {
-		if e.Process != nil && !e.onlyFentry() {
+		if e.Process != nil {
 			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
 			m[key] = append(m[key], e)
 		}

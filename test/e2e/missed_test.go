@@ -82,7 +82,7 @@ func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
 				have[e.key()]--
 			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == tracer.Failure:
 				// It can't see all of those, and sees some of them as one.
-			case e.onlyFentry() && s.backend != tracer.Fentry:
+			case e.notByTracepoint() && s.backend == tracer.Tracepoint:
 			case !canMiss(e.Type):
 				return nil
 			default:

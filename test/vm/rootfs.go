@@ -24,7 +24,9 @@ import (
 // package that has them. They are the real ones, not busybox's, because what
 // nstrace is to describe is what these do.
 var guestPrograms = map[string][]string{
+	"auditd":         {"auditctl"},
 	"bash":           {"bash", "sh"},
+	"bpftool":        {"bpftool"},
 	"bubblewrap":     {"bwrap"},
 	"busybox-static": {"busybox"},
 	"coreutils": {
@@ -37,7 +39,7 @@ var guestPrograms = map[string][]string{
 	},
 	"findutils":   {"find", "xargs"},
 	"grep":        {"grep"},
-	"hostname":    {"hostname"},
+	"hostname":    {"domainname", "hostname"},
 	"iproute2":    {"bridge", "ip", "ss"},
 	"kmod":        {"depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod"},
 	"libc-bin":    {"getent"},

@@ -73,6 +73,10 @@ test-all: deps lint ## test, and more kernels
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -p 1 -count 1 -v -timeout 180m ./test/...
 
+.PHONY: coverage
+coverage: deps ## make docs/coverage.md anew from what the tests find on each kernel
+	NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'TestKernel/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
+
 .PHONY: bench-deps
 bench-deps: ## install what nstrace is compared with (Debian, root)
 	@./test/bench/deps

@@ -260,7 +260,7 @@ static __noinline void send_call(struct call *call)
 
 	if (!call)
 		return;
-	kind = READ_ONCE(call->kind) % REC_KINDS;
+	kind = READ_ONCE(call->kind) % KIND_SLOTS;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->mask);
 	n = mask ? count_bits(mask) : 1;

@@ -16,6 +16,7 @@
 #include "namespace.h"
 #include "inventory.h"
 #include "sysctl.h"
+#include "netdev.h"
 #include "follow.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -31,6 +32,7 @@ const struct actor *type_actor __attribute__((unused));
 const struct ns_record *type_ns_record __attribute__((unused));
 const struct sysctl_record *type_sysctl_record __attribute__((unused));
 const struct destroy_record *type_destroy_record __attribute__((unused));
+const struct netdev_record *type_netdev_record __attribute__((unused));
 const struct inventory *type_inventory __attribute__((unused));
 const enum record_kind *type_record_kind __attribute__((unused));
 const enum ns_kind *type_ns_kind __attribute__((unused));

@@ -30,6 +30,8 @@ const (
 	NstraceCallViaVIA_SETNS   NstraceCallVia = 4
 	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
 	NstraceCallViaVIA_OPEN    NstraceCallVia = 6
+	NstraceCallViaVIA_NETLINK NstraceCallVia = 7
+	NstraceCallViaVIA_EXIT    NstraceCallVia = 8
 )
 
 type NstraceCaller struct {
@@ -42,10 +44,10 @@ type NstraceCaller struct {
 
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [8]uint64
-	Filtered  [8]uint64
-	Lost      [8]uint64
-	Missed    [8]uint64
+	Seen      [16]uint64
+	Filtered  [16]uint64
+	Lost      [16]uint64
+	Missed    [16]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -89,6 +91,18 @@ type NstraceInventory struct {
 	Cgroup      uint64
 	Pid         uint32
 	Exiting     uint32
+}
+
+type NstraceNetdevRecord struct {
+	_          structs.HostLayout
+	Head       NstraceHead
+	Caller     NstraceCaller
+	From       NstraceNsChange
+	To         NstraceNsChange
+	Ifindex    uint32
+	NewIfindex uint32
+	Name       [16]int8
+	NewName    [16]int8
 }
 
 type NstraceNsChange struct {
@@ -145,6 +159,7 @@ const (
 	NstraceRecordFlagF_AFTER_KNOWN   NstraceRecordFlag = 1024
 	NstraceRecordFlagF_AFTER_CUT     NstraceRecordFlag = 2048
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
+	NstraceRecordFlagF_CREATED       NstraceRecordFlag = 8192
 )
 
 type NstraceRecordKind uint32
@@ -157,7 +172,8 @@ const (
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
 	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
 	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 8
+	NstraceRecordKindREC_NETDEV_MOVE  NstraceRecordKind = 8
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 9
 )
 
 type NstraceSysctlRecord struct {
@@ -203,6 +219,7 @@ const (
 	NstraceMapComms               = "comms"
 	NstraceMapCounts              = "counts"
 	NstraceMapFolds               = "folds"
+	NstraceMapLinks               = "links"
 	NstraceMapLongValues          = "long_values"
 	NstraceMapPids                = "pids"
 	NstraceMapRing                = "ring"
@@ -216,13 +233,21 @@ const (
 	NstraceMapWrites              = "writes"
 	NstraceProgCgroupSysctl       = "cgroup_sysctl"
 	NstraceProgFentryFreeInum     = "fentry_free_inum"
+	NstraceProgFentryLink         = "fentry_link"
+	NstraceProgFentryMove         = "fentry_move"
 	NstraceProgFentryNsFree       = "fentry_ns_free"
 	NstraceProgFentrySetns        = "fentry_setns"
 	NstraceProgFentryUnshare      = "fentry_unshare"
 	NstraceProgFentryWrite        = "fentry_write"
 	NstraceProgFexitClone         = "fexit_clone"
+	NstraceProgFexitLink          = "fexit_link"
+	NstraceProgFexitMove          = "fexit_move"
+	NstraceProgFexitMove510       = "fexit_move_510"
+	NstraceProgFexitMove511       = "fexit_move_511"
 	NstraceProgFexitPermission    = "fexit_permission"
 	NstraceProgFexitPermission510 = "fexit_permission_510"
+	NstraceProgFexitRegister      = "fexit_register"
+	NstraceProgFexitRename        = "fexit_rename"
 	NstraceProgFexitSetns         = "fexit_setns"
 	NstraceProgFexitUnshare       = "fexit_unshare"
 	NstraceProgFexitWantWrite     = "fexit_want_write"
@@ -232,11 +257,18 @@ const (
 	NstraceProgIterTasks          = "iter_tasks"
 	NstraceProgKprobeClone        = "kprobe_clone"
 	NstraceProgKprobeFreeInum     = "kprobe_free_inum"
+	NstraceProgKprobeLink         = "kprobe_link"
+	NstraceProgKprobeMove         = "kprobe_move"
 	NstraceProgKprobeNsFree       = "kprobe_ns_free"
+	NstraceProgKprobeRegister     = "kprobe_register"
 	NstraceProgKprobeSetns        = "kprobe_setns"
 	NstraceProgKprobeUnshare      = "kprobe_unshare"
 	NstraceProgKprobeWrite        = "kprobe_write"
 	NstraceProgKretprobeClone     = "kretprobe_clone"
+	NstraceProgKretprobeLink      = "kretprobe_link"
+	NstraceProgKretprobeMove      = "kretprobe_move"
+	NstraceProgKretprobeRegister  = "kretprobe_register"
+	NstraceProgKretprobeRename    = "kretprobe_rename"
 	NstraceProgKretprobeSetns     = "kretprobe_setns"
 	NstraceProgKretprobeUnshare   = "kretprobe_unshare"
 	NstraceProgKretprobeWrite     = "kretprobe_write"
@@ -271,6 +303,7 @@ const (
 	NstraceVarTypeFold            = "type_fold"
 	NstraceVarTypeHead            = "type_head"
 	NstraceVarTypeInventory       = "type_inventory"
+	NstraceVarTypeNetdevRecord    = "type_netdev_record"
 	NstraceVarTypeNsChange        = "type_ns_change"
 	NstraceVarTypeNsKind          = "type_ns_kind"
 	NstraceVarTypeNsRecord        = "type_ns_record"
@@ -328,13 +361,21 @@ type NstraceSpecs struct {
 type NstraceProgramSpecs struct {
 	CgroupSysctl       *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
 	FentryFreeInum     *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryLink         *ebpf.ProgramSpec `ebpf:"fentry_link"`
+	FentryMove         *ebpf.ProgramSpec `ebpf:"fentry_move"`
 	FentryNsFree       *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
 	FentrySetns        *ebpf.ProgramSpec `ebpf:"fentry_setns"`
 	FentryUnshare      *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
 	FentryWrite        *ebpf.ProgramSpec `ebpf:"fentry_write"`
 	FexitClone         *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitLink          *ebpf.ProgramSpec `ebpf:"fexit_link"`
+	FexitMove          *ebpf.ProgramSpec `ebpf:"fexit_move"`
+	FexitMove510       *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
+	FexitMove511       *ebpf.ProgramSpec `ebpf:"fexit_move_511"`
 	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
+	FexitRegister      *ebpf.ProgramSpec `ebpf:"fexit_register"`
+	FexitRename        *ebpf.ProgramSpec `ebpf:"fexit_rename"`
 	FexitSetns         *ebpf.ProgramSpec `ebpf:"fexit_setns"`
 	FexitUnshare       *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
 	FexitWantWrite     *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
@@ -344,11 +385,18 @@ type NstraceProgramSpecs struct {
 	IterTasks          *ebpf.ProgramSpec `ebpf:"iter_tasks"`
 	KprobeClone        *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
 	KprobeFreeInum     *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeLink         *ebpf.ProgramSpec `ebpf:"kprobe_link"`
+	KprobeMove         *ebpf.ProgramSpec `ebpf:"kprobe_move"`
 	KprobeNsFree       *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
+	KprobeRegister     *ebpf.ProgramSpec `ebpf:"kprobe_register"`
 	KprobeSetns        *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
 	KprobeUnshare      *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
 	KprobeWrite        *ebpf.ProgramSpec `ebpf:"kprobe_write"`
 	KretprobeClone     *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeLink      *ebpf.ProgramSpec `ebpf:"kretprobe_link"`
+	KretprobeMove      *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
+	KretprobeRegister  *ebpf.ProgramSpec `ebpf:"kretprobe_register"`
+	KretprobeRename    *ebpf.ProgramSpec `ebpf:"kretprobe_rename"`
 	KretprobeSetns     *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
 	KretprobeUnshare   *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
@@ -369,6 +417,7 @@ type NstraceMapSpecs struct {
 	Comms      *ebpf.MapSpec `ebpf:"comms"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
+	Links      *ebpf.MapSpec `ebpf:"links"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
@@ -410,6 +459,7 @@ type NstraceVariableSpecs struct {
 	TypeFold          *ebpf.VariableSpec `ebpf:"type_fold"`
 	TypeHead          *ebpf.VariableSpec `ebpf:"type_head"`
 	TypeInventory     *ebpf.VariableSpec `ebpf:"type_inventory"`
+	TypeNetdevRecord  *ebpf.VariableSpec `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
@@ -447,6 +497,7 @@ type NstraceMaps struct {
 	Comms      *ebpf.Map `ebpf:"comms"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Folds      *ebpf.Map `ebpf:"folds"`
+	Links      *ebpf.Map `ebpf:"links"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Ring       *ebpf.Map `ebpf:"ring"`
@@ -466,6 +517,7 @@ func (m *NstraceMaps) Close() error {
 		m.Comms,
 		m.Counts,
 		m.Folds,
+		m.Links,
 		m.LongValues,
 		m.Pids,
 		m.Ring,
@@ -508,6 +560,7 @@ type NstraceVariables struct {
 	TypeFold          *ebpf.Variable `ebpf:"type_fold"`
 	TypeHead          *ebpf.Variable `ebpf:"type_head"`
 	TypeInventory     *ebpf.Variable `ebpf:"type_inventory"`
+	TypeNetdevRecord  *ebpf.Variable `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
@@ -527,13 +580,21 @@ type NstraceVariables struct {
 type NstracePrograms struct {
 	CgroupSysctl       *ebpf.Program `ebpf:"cgroup_sysctl"`
 	FentryFreeInum     *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryLink         *ebpf.Program `ebpf:"fentry_link"`
+	FentryMove         *ebpf.Program `ebpf:"fentry_move"`
 	FentryNsFree       *ebpf.Program `ebpf:"fentry_ns_free"`
 	FentrySetns        *ebpf.Program `ebpf:"fentry_setns"`
 	FentryUnshare      *ebpf.Program `ebpf:"fentry_unshare"`
 	FentryWrite        *ebpf.Program `ebpf:"fentry_write"`
 	FexitClone         *ebpf.Program `ebpf:"fexit_clone"`
+	FexitLink          *ebpf.Program `ebpf:"fexit_link"`
+	FexitMove          *ebpf.Program `ebpf:"fexit_move"`
+	FexitMove510       *ebpf.Program `ebpf:"fexit_move_510"`
+	FexitMove511       *ebpf.Program `ebpf:"fexit_move_511"`
 	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
+	FexitRegister      *ebpf.Program `ebpf:"fexit_register"`
+	FexitRename        *ebpf.Program `ebpf:"fexit_rename"`
 	FexitSetns         *ebpf.Program `ebpf:"fexit_setns"`
 	FexitUnshare       *ebpf.Program `ebpf:"fexit_unshare"`
 	FexitWantWrite     *ebpf.Program `ebpf:"fexit_want_write"`
@@ -543,11 +604,18 @@ type NstracePrograms struct {
 	IterTasks          *ebpf.Program `ebpf:"iter_tasks"`
 	KprobeClone        *ebpf.Program `ebpf:"kprobe_clone"`
 	KprobeFreeInum     *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeLink         *ebpf.Program `ebpf:"kprobe_link"`
+	KprobeMove         *ebpf.Program `ebpf:"kprobe_move"`
 	KprobeNsFree       *ebpf.Program `ebpf:"kprobe_ns_free"`
+	KprobeRegister     *ebpf.Program `ebpf:"kprobe_register"`
 	KprobeSetns        *ebpf.Program `ebpf:"kprobe_setns"`
 	KprobeUnshare      *ebpf.Program `ebpf:"kprobe_unshare"`
 	KprobeWrite        *ebpf.Program `ebpf:"kprobe_write"`
 	KretprobeClone     *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeLink      *ebpf.Program `ebpf:"kretprobe_link"`
+	KretprobeMove      *ebpf.Program `ebpf:"kretprobe_move"`
+	KretprobeRegister  *ebpf.Program `ebpf:"kretprobe_register"`
+	KretprobeRename    *ebpf.Program `ebpf:"kretprobe_rename"`
 	KretprobeSetns     *ebpf.Program `ebpf:"kretprobe_setns"`
 	KretprobeUnshare   *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWrite     *ebpf.Program `ebpf:"kretprobe_write"`
@@ -564,13 +632,21 @@ func (p *NstracePrograms) Close() error {
 	return _NstraceClose(
 		p.CgroupSysctl,
 		p.FentryFreeInum,
+		p.FentryLink,
+		p.FentryMove,
 		p.FentryNsFree,
 		p.FentrySetns,
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitClone,
+		p.FexitLink,
+		p.FexitMove,
+		p.FexitMove510,
+		p.FexitMove511,
 		p.FexitPermission,
 		p.FexitPermission510,
+		p.FexitRegister,
+		p.FexitRename,
 		p.FexitSetns,
 		p.FexitUnshare,
 		p.FexitWantWrite,
@@ -580,11 +656,18 @@ func (p *NstracePrograms) Close() error {
 		p.IterTasks,
 		p.KprobeClone,
 		p.KprobeFreeInum,
+		p.KprobeLink,
+		p.KprobeMove,
 		p.KprobeNsFree,
+		p.KprobeRegister,
 		p.KprobeSetns,
 		p.KprobeUnshare,
 		p.KprobeWrite,
 		p.KretprobeClone,
+		p.KretprobeLink,
+		p.KretprobeMove,
+		p.KretprobeRegister,
+		p.KretprobeRename,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
 		p.KretprobeWrite,

@@ -94,6 +94,8 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("destroy", destroyed)}
 	case tracer.SysctlWrite:
 		return []word{say("sysctl", written)}
+	case tracer.NetdevMove:
+		return []word{say("netdev", moved)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
 	}
@@ -102,7 +104,7 @@ func (t *Table) event(ev *tracer.Event) []word {
 	return []word{say(escapeName(family, ""), normal)}
 }
 
-// target is which namespace or parameter an event is about.
+// target is which namespace, parameter or device an event is about.
 func (t *Table) target(ev *tracer.Event) []word {
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		var n uint64
@@ -122,6 +124,13 @@ func (t *Table) target(ev *tracer.Event) []word {
 			w := t.namespace(s.Namespace)
 			w[0].text = "in " + w[0].text
 			words = append(words, w...)
+		}
+		return words
+	}
+	if d := ev.Netdev; d != nil {
+		words := []word{say(escapeName(d.Name, arrow), strong)}
+		if d.NewName != "" {
+			words = append(words, say(arrow+" "+escapeName(d.NewName, arrow), strong))
 		}
 		return words
 	}
@@ -183,6 +192,8 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, lifetime(ev.Namespace)...)
 	case tracer.SysctlWrite:
 		words = append(words, t.values(ev)...)
+	case tracer.NetdevMove:
+		words = append(words, t.route(ev.Netdev)...)
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))
@@ -197,6 +208,38 @@ func (t *Table) change(ev *tracer.Event) []word {
 			words = append(words, say("in "+duration(d), normal))
 		}
 	}
+	return words
+}
+
+// route is from where to where a device went: "net 4026532116 web from host".
+func (t *Table) route(d *tracer.Netdev) []word {
+	if d == nil {
+		return nil
+	}
+	var words []word
+	if d.Created {
+		words = append(words, say("made in", normal))
+	}
+	words = append(words, t.end(d.To)...)
+	from := t.end(d.From)
+	if d.Created {
+		from[0].text = "by " + from[0].text
+	} else {
+		from[0].text = "from " + from[0].text
+	}
+	return append(words, from...)
+}
+
+// end is one of the two namespaces of a device's way.
+func (t *Table) end(ns *tracer.Namespace) []word {
+	switch {
+	case ns == nil:
+		return []word{say("net "+unknown, doubtful)}
+	case t.isHost(ns):
+		return []word{say("host", normal)}
+	}
+	words := t.namespace(ns)
+	words[0].style = normal
 	return words
 }
 
@@ -318,6 +361,10 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
+	}
+	if ev.Type == tracer.NetdevMove && ev.Via == "exit" {
+		// A worker of the kernel takes it out of a namespace that ends.
+		return []word{say("its namespace ended", faint)}
 	}
 	if ev.Process == nil {
 		return nil
@@ -475,13 +522,16 @@ func (t *Table) login(ev *tracer.Event) []word {
 	return text(userName(ev.Process.LoginUser, ev.Process.LoginUID))
 }
 
-// subject is the namespace that an event is about, itself or its parameter's.
+// subject is the namespace that an event is about: itself, its parameter's, or where its
+// device went.
 func subject(ev *tracer.Event) *tracer.Namespace {
 	switch {
 	case ev.Namespace != nil:
 		return ev.Namespace
 	case ev.Sysctl != nil && ev.Sysctl.Namespace != nil:
 		return ev.Sysctl.Namespace
+	case ev.Netdev != nil && ev.Netdev.To != nil:
+		return ev.Netdev.To
 	}
 	return &tracer.Namespace{}
 }

@@ -48,6 +48,8 @@ var viaNames = [...]string{
 	bpf.NstraceCallViaVIA_SETNS:   "setns",
 	bpf.NstraceCallViaVIA_WRITE:   "write",
 	bpf.NstraceCallViaVIA_OPEN:    "open",
+	bpf.NstraceCallViaVIA_NETLINK: "netlink",
+	bpf.NstraceCallViaVIA_EXIT:    "exit",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its
@@ -59,6 +61,7 @@ type record struct {
 	ns        bpf.NstraceNsRecord
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
+	netdev    bpf.NstraceNetdevRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
@@ -145,6 +148,8 @@ func (r *record) parse(b []byte) error {
 		return nil
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return fixed(&rest, &r.destroy)
+	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
+		return fixed(&rest, &r.netdev)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		return nil
 	}

@@ -116,6 +116,37 @@ var observations = []observation{
 			}},
 		},
 	},
+	{
+		name: "netdev", feed: []Type{NetdevMove},
+		ways: []way{
+			{backend: Fentry, programs: linkSets(
+				[]string{bpf.NstraceProgFentryLink, bpf.NstraceProgFexitLink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
+				[][]string{
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove},
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove511},
+					{fentryMove510, bpf.NstraceProgFexitMove510},
+				},
+				fexitRename615, bpf.NstraceProgFexitRename)},
+			{backend: Kprobe, programs: linkSets(
+				[]string{bpf.NstraceProgKprobeLink, bpf.NstraceProgKretprobeLink, kprobeSetlink, kretprobeSetlink, bpf.NstraceProgKprobeRegister, bpf.NstraceProgKretprobeRegister},
+				[][]string{
+					{bpf.NstraceProgKprobeMove, bpf.NstraceProgKretprobeMove},
+					{kprobeMove510, kretprobeMove510},
+				},
+				kretprobeRename615, bpf.NstraceProgKretprobeRename)},
+		},
+	},
+}
+
+// linkSets are the sets of programs that see devices move: what all have, what differs
+// by the function that moves a device, and what by the one that renames it.
+func linkSets(all []string, moves [][]string, renames ...string) (sets [][]string) {
+	for _, move := range moves {
+		for _, rename := range renames {
+			sets = append(sets, slices.Concat(all, move, []string{rename}))
+		}
+	}
+	return sets
 }
 
 // params is how many parameters the kernel's function has, for programs of which there
@@ -123,6 +154,9 @@ var observations = []observation{
 var params = map[string]int{
 	bpf.NstraceProgFexitPermission:    3, // 5.12
 	bpf.NstraceProgFexitPermission510: 2,
+	bpf.NstraceProgFexitMove:          5, // 6.16, and some 6.12
+	bpf.NstraceProgFexitMove511:       4,
+	bpf.NstraceProgFexitMove510:       3,
 }
 
 // Programs of the object that are attached in more than one place have a name of their
@@ -133,9 +167,20 @@ const (
 	tpClone3Exit     = "tp_clone3_exit"
 	tpSetnsExit      = "tp_setns_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
+
+	fentrySetlink      = "fentry_setlink"
+	fexitSetlink       = "fexit_setlink"
+	kprobeSetlink      = "kprobe_setlink"
+	kretprobeSetlink   = "kretprobe_setlink"
+	fentryMove510      = "fentry_move_510"
+	kprobeMove510      = "kprobe_move_510"
+	kretprobeMove510   = "kretprobe_move_510"
+	fexitRename615     = "fexit_rename_615"
+	kretprobeRename615 = "kretprobe_rename_615"
 )
 
-// A twin is a further place for a program.
+// A twin is a further place for a program. One for a trampoline is loaded by itself: the
+// kernel checks it against the function that it is loaded for.
 type twin struct {
 	of, section string
 	alone       bool // it is loaded by itself
@@ -146,6 +191,16 @@ var twins = map[string]twin{
 	tpClone3Exit:     {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone3"},
 	tpSetnsExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_setns", alone: true},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
+
+	fentrySetlink:      {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
+	fexitSetlink:       {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},
+	kprobeSetlink:      {of: bpf.NstraceProgKprobeLink, section: "kprobe/rtnl_setlink"},
+	kretprobeSetlink:   {of: bpf.NstraceProgKretprobeLink, section: "kretprobe/rtnl_setlink"},
+	fentryMove510:      {of: bpf.NstraceProgFentryMove, section: "fentry/dev_change_net_namespace", alone: true},
+	kprobeMove510:      {of: bpf.NstraceProgKprobeMove, section: "kprobe/dev_change_net_namespace"},
+	kretprobeMove510:   {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},
+	fexitRename615:     {of: bpf.NstraceProgFexitRename, section: "fexit/netif_change_name", alone: true},
+	kretprobeRename615: {of: bpf.NstraceProgKretprobeRename, section: "kretprobe/netif_change_name"},
 }
 
 // place returns p as it is attached there.

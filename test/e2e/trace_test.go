@@ -23,6 +23,7 @@ func TestTrace(t *testing.T) {
 		{"destroy", testDestroy},
 		{"sysctl", testSysctl},
 		{"open", testOpen},
+		{"netdev", testNetdev},
 		{"who", testWho},
 		{"container", testContainer},
 		{"witness", testWitness},

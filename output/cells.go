@@ -127,12 +127,8 @@ func (t *Table) target(ev *tracer.Event) []word {
 		}
 		return words
 	}
-	if d := ev.Netdev; d != nil {
-		words := []word{say(escapeName(d.Name, arrow), strong)}
-		if d.NewName != "" {
-			words = append(words, say(arrow+" "+escapeName(d.NewName, arrow), strong))
-		}
-		return words
+	if ev.Netdev != nil {
+		return t.device(ev.Netdev)
 	}
 	if ev.Namespace != nil {
 		return t.namespace(ev.Namespace)
@@ -193,7 +189,7 @@ func (t *Table) change(ev *tracer.Event) []word {
 	case tracer.SysctlWrite:
 		words = append(words, t.values(ev)...)
 	case tracer.NetdevMove:
-		words = append(words, t.route(ev.Netdev)...)
+		words = append(words, t.left(ev.Netdev)...)
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))
@@ -211,35 +207,47 @@ func (t *Table) change(ev *tracer.Event) []word {
 	return words
 }
 
-// route is from where to where a device went: "net 4026532116 web from host".
-func (t *Table) route(d *tracer.Netdev) []word {
+// device is "veth0 → eth0 to net 4026532116 web", or "in" for one that was made there.
+func (t *Table) device(d *tracer.Netdev) []word {
+	words := []word{say(escapeName(d.Name, arrow), strong)}
+	if d.NewName != "" {
+		words = append(words, add(arrow+" "+escapeName(d.NewName, arrow), strong))
+	}
+	to := "to "
+	if d.Created {
+		to = "in "
+	}
+	switch {
+	case d.To == nil:
+		return append(words, say(to+"net "+unknown, doubtful))
+	case t.isHost(d.To):
+		return append(words, say(to+"host", strong))
+	}
+	w := t.namespace(d.To)
+	w[0].text = to + w[0].text
+	return append(words, w...)
+}
+
+// left is where a device came from, or who asked for it.
+func (t *Table) left(d *tracer.Netdev) []word {
 	if d == nil {
 		return nil
 	}
 	var words []word
+	from := "from "
 	if d.Created {
-		words = append(words, say("made in", normal))
+		from = "made from "
 	}
-	words = append(words, t.end(d.To)...)
-	from := t.end(d.From)
-	if d.Created {
-		from[0].text = "by " + from[0].text
-	} else {
-		from[0].text = "from " + from[0].text
-	}
-	return append(words, from...)
-}
-
-// end is one of the two namespaces of a device's way.
-func (t *Table) end(ns *tracer.Namespace) []word {
 	switch {
-	case ns == nil:
-		return []word{say("net "+unknown, doubtful)}
-	case t.isHost(ns):
-		return []word{say("host", normal)}
+	case d.From == nil || d.From.ID == 0:
+		return append(words, say(from+unknown, doubtful))
+	case t.isHost(d.From):
+		return append(words, say(from+"host", normal))
 	}
-	words := t.namespace(ns)
-	words[0].style = normal
+	words = append(words, say(from+number(d.From.ID), normal))
+	if d.From.Name != "" {
+		words = append(words, add(escapeName(d.From.Name, `" ()`), normal))
+	}
 	return words
 }
 

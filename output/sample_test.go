@@ -63,7 +63,7 @@ func sample() []*tracer.Event {
 			Name: "net.ipv4.ip_unprivileged_port_start", Path: "/proc/sys/net/ipv4/ip_unprivileged_port_start", Old: ptr("1024"), New: ptr("0"), After: ptr("0"),
 			Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", UserNS: 4026531837},
 		}},
-		{Type: tracer.NetdevMove, Time: at(470), Outcome: tracer.Success, Via: "netlink", Process: viaSSH(90320, "bridge"), Netdev: &tracer.Netdev{
+		{Type: tracer.NetdevMove, Time: at(470), Outcome: tracer.Success, Via: "netlink", Process: viaSSH(90320, "ip", "link", "set", "veth9c1f0a2", "netns", "web", "name", "eth0"), Netdev: &tracer.Netdev{
 			Name: "veth9c1f0a2", NewName: "eth0", Ifindex: 7, NewIfindex: 2,
 			From: &tracer.Namespace{Type: "net", ID: 4026531840, UID: "1", Host: true}, To: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"},
 		}},

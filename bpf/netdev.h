@@ -108,17 +108,23 @@ static __always_inline bool is_dying(struct net *net)
 	return BPF_CORE_READ(net510, count.refs.counter) == 0;
 }
 
-static __noinline int send_move(struct move *m)
+/* Sends what waits in a slot of the current task's. Global, so that the verifier goes
+ * through it once for a program and not at each call.
+ */
+__noinline long send_move(__u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct link_call *call = link_get();
 	__u64 owner = (__u64)task, now;
 	struct caller caller = {};
 	struct netdev_record *r;
 	struct scratch *s;
+	struct move *m;
 	bool failed, worker;
 
-	if (!m)
+	if (!call)
 		return 0;
+	m = &call->wait[slot % WAITING];
 	failed = m->ret < 0;
 	worker = BPF_CORE_READ(task, flags) & PF_KTHREAD;
 	/* A worker does it because a namespace ended: whoever made that one is known
@@ -168,9 +174,9 @@ static __noinline int send_move(struct move *m)
 static __always_inline void send_waiting(struct link_call *call)
 {
 	if (call->nwait > 0)
-		send_move(&call->wait[0]);
+		send_move(0);
 	if (call->nwait > 1)
-		send_move(&call->wait[1]);
+		send_move(1);
 	call->nwait = 0;
 }
 
@@ -283,17 +289,17 @@ static __noinline int move_exit(int ret)
 	dev = m->dev;
 	m->new_ifindex = BPF_CORE_READ(dev, ifindex);
 	BPF_CORE_READ_INTO(&m->new_name, dev, name);
-	if (!call->net) {
-		if (ret < 0 || !m->stays)
-			send_move(m);
-		link_end();
-	} else if (ret < 0 || !m->stays) {
+	if (ret < 0 || !m->stays) {
 		/* A request for a group of devices moves them one after the other, and
 		 * names none of them.
 		 */
 		send_waiting(call);
 		call->wait[0] = *m;
 		call->nwait = 1;
+	}
+	if (!call->net) {
+		send_waiting(call);
+		link_end();
 	}
 	return 0;
 }

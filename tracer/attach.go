@@ -376,9 +376,10 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	l := &loaded{spec: spec, links: map[string]link.Link{}}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
 	writeResult, any := true, false
+	observed := o.observed()
 	for i := range observations {
 		obs := &observations[i]
-		if !obs.wants(o.Filter.Types) {
+		if !obs.gives(observed) {
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
@@ -387,7 +388,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			keep[name] = true
 		}
 		if c.way != nil {
-			any = true
+			any = any || obs.gives(o.Filter.Types)
 			if obs.name == "sysctl" {
 				writeResult = c.way.backend != Tracepoint
 			}

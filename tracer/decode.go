@@ -191,6 +191,9 @@ func (r *record) outcome() (Outcome, string) {
 }
 
 func errnoName(errno int32) string {
+	if errno == int32(unix.EOPNOTSUPP) { // which has a second name, that no kernel uses
+		return "EOPNOTSUPP"
+	}
 	if name := unix.ErrnoName(unix.Errno(errno)); name != "" {
 		return name
 	}

@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -227,11 +228,24 @@ var compat = []string{"calls of 32-bit programs"}
 // traced.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
 
-// wants says whether any event that the observation gives is in types; nil is all.
-// What ends has to be known from its beginning: where destroy is wanted, create
-// is observed too.
-func (o *observation) wants(types map[Type]bool) bool {
-	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool {
-		return types[t] || (t == NamespaceCreate && types[NamespaceDestroy])
-	})
+// gives says whether any event of the observation is in types; nil is all.
+func (o *observation) gives(types map[Type]bool) bool {
+	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool { return types[t] })
+}
+
+// observed adds to the types of events that are wanted those that have to be observed for
+// their sake; nil is all. What ends has to be known from its beginning. A device that a
+// namespace leaves behind is the doing of that one's maker, where that matters.
+func (o *Options) observed() map[Type]bool {
+	if o.Filter.Types == nil {
+		return nil
+	}
+	types := maps.Clone(o.Filter.Types)
+	if types[NetdevMove] && (o.Follow || o.Filter.byProcess()) {
+		types[NamespaceDestroy] = true
+	}
+	if types[NamespaceDestroy] {
+		types[NamespaceCreate] = true
+	}
+	return types
 }

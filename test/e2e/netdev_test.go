@@ -460,6 +460,47 @@ func testDeviceReturns(t *testing.T, h *host) {
 	output(t, "sh", "-c", "ip link set card0 name "+card+"; ip link del nsm0")
 }
 
+// TestNetdevRun has a command that leaves a network card behind in a namespace: what the
+// kernel then does is still the command's.
+func TestNetdevRun(t *testing.T) {
+	if !seesDevices(backends[0]) {
+		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
+	}
+	if os.Getenv("NSTRACE_BIN") == "" || os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
+		t.Skip("not in a guest that has a network card to spare")
+	}
+	card := physical(t)
+	for _, b := range backends {
+		if !seesDevices(b) {
+			continue
+		}
+		t.Run(string(b), func(t *testing.T) {
+			status, _, stderr := complete(t, []string{"run", "--backend", string(b), "-o", "json", "-e", "netdev", "--",
+				"sh", "-e", "-c", "ip netns add nstrace-e2e-r; ip link set " + card + " netns nstrace-e2e-r; ip netns del nstrace-e2e-r"})
+			if status != 0 {
+				t.Fatalf("status %d: %s", status, stderr)
+			}
+			var got []string
+			for line := range strings.Lines(stderr) {
+				if !strings.HasPrefix(line, "{") {
+					continue
+				}
+				e, err := parseEvent([]byte(line))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Type != tracer.NetdevMove {
+					continue
+				}
+				got = append(got, fmt.Sprintf("%s %s %v", e.Via, e.Netdev.Name, e.Process != nil))
+			}
+			if want := []string{"netlink " + card + " true", "exit " + card + " false"}; !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // TestNetdevFilter has one nstrace without a filter, and beside it one for each filter
 // that is about devices.
 func TestNetdevFilter(t *testing.T) {

@@ -120,6 +120,10 @@ typedef struct {
 	s64 counter;
 } atomic64_t;
 
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 typedef struct {
 	__u32 val;
 } kuid_t, kgid_t;
@@ -207,7 +211,8 @@ enum iter_type {
 /* --- namespaces --- */
 
 /* inum in every kernel; ns_id from 6.18 (6.19: inside an unnamed struct
- * ns_tree), ns_type from 6.18.
+ * ns_tree), ns_type from 6.18. How often it is held is __ns_ref from 6.18, count
+ * from 5.11, and before that a member of each type of its own.
  */
 struct ns_common {
 	unsigned int inum;
@@ -215,6 +220,10 @@ struct ns_common {
 struct ns_common___618 {
 	u32 ns_type;
 	u64 ns_id;
+	refcount_t __ns_ref;
+};
+struct ns_common___511 {
+	refcount_t count;
 };
 struct proc_ns_operations {
 	const char *name;
@@ -298,6 +307,7 @@ struct net {
 	u64 net_cookie;
 };
 struct net___510 {
+	refcount_t count;
 	atomic64_t net_cookie;
 };
 struct time_namespace {
@@ -317,6 +327,26 @@ struct nsproxy {
 	struct time_namespace *time_ns;
 	struct time_namespace *time_ns_for_children;
 	struct cgroup_namespace *cgroup_ns;
+};
+
+/* --- network devices and who asks for them --- */
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct net_device {
+	char name[16];
+	int ifindex;
+	possible_net_t nd_net;
+};
+struct sock_common {
+	possible_net_t skc_net;
+};
+struct sock {
+	struct sock_common __sk_common;
+};
+struct sk_buff {
+	struct sock *sk;
 };
 
 /* --- processes --- */

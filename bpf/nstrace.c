@@ -18,6 +18,7 @@
 #include "sysctl.h"
 #include "open.h"
 #include "hostname.h"
+#include "netdev.h"
 #include "follow.h"
 #include "tamper.h"
 
@@ -37,6 +38,7 @@ const struct destroy_record *type_destroy_record __attribute__((unused));
 const struct tamper_record *type_tamper_record __attribute__((unused));
 const struct own_key *type_own_key __attribute__((unused));
 const enum own_object *type_own_object __attribute__((unused));
+const struct netdev_record *type_netdev_record __attribute__((unused));
 const struct inventory *type_inventory __attribute__((unused));
 const enum record_kind *type_record_kind __attribute__((unused));
 const enum ns_kind *type_ns_kind __attribute__((unused));

@@ -30,11 +30,13 @@ const (
 	NstraceCallViaVIA_SETNS         NstraceCallVia = 4
 	NstraceCallViaVIA_WRITE         NstraceCallVia = 5
 	NstraceCallViaVIA_OPEN          NstraceCallVia = 6
-	NstraceCallViaVIA_OPEN_TREE     NstraceCallVia = 7
-	NstraceCallViaVIA_FSMOUNT       NstraceCallVia = 8
-	NstraceCallViaVIA_EXECVE        NstraceCallVia = 9
-	NstraceCallViaVIA_SETHOSTNAME   NstraceCallVia = 10
-	NstraceCallViaVIA_SETDOMAINNAME NstraceCallVia = 11
+	NstraceCallViaVIA_NETLINK       NstraceCallVia = 7
+	NstraceCallViaVIA_EXIT          NstraceCallVia = 8
+	NstraceCallViaVIA_OPEN_TREE     NstraceCallVia = 9
+	NstraceCallViaVIA_FSMOUNT       NstraceCallVia = 10
+	NstraceCallViaVIA_EXECVE        NstraceCallVia = 11
+	NstraceCallViaVIA_SETHOSTNAME   NstraceCallVia = 12
+	NstraceCallViaVIA_SETDOMAINNAME NstraceCallVia = 13
 )
 
 type NstraceCaller struct {
@@ -47,10 +49,10 @@ type NstraceCaller struct {
 
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [9]uint64
-	Filtered  [9]uint64
-	Lost      [9]uint64
-	Missed    [9]uint64
+	Seen      [16]uint64
+	Filtered  [16]uint64
+	Lost      [16]uint64
+	Missed    [16]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -94,6 +96,18 @@ type NstraceInventory struct {
 	Cgroup      uint64
 	Pid         uint32
 	Exiting     uint32
+}
+
+type NstraceNetdevRecord struct {
+	_          structs.HostLayout
+	Head       NstraceHead
+	Caller     NstraceCaller
+	From       NstraceNsChange
+	To         NstraceNsChange
+	Ifindex    uint32
+	NewIfindex uint32
+	Name       [16]int8
+	NewName    [16]int8
 }
 
 type NstraceNsChange struct {
@@ -165,7 +179,8 @@ const (
 	NstraceRecordFlagF_AFTER_KNOWN   NstraceRecordFlag = 1024
 	NstraceRecordFlagF_AFTER_CUT     NstraceRecordFlag = 2048
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
-	NstraceRecordFlagF_ELSEWHERE     NstraceRecordFlag = 8192
+	NstraceRecordFlagF_ELSEWHERE     NstraceRecordFlag = 16384
+	NstraceRecordFlagF_CREATED       NstraceRecordFlag = 8192
 )
 
 type NstraceRecordKind uint32
@@ -178,8 +193,9 @@ const (
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
 	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
 	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
-	NstraceRecordKindREC_TAMPER       NstraceRecordKind = 8
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 9
+	NstraceRecordKindREC_NETDEV_MOVE  NstraceRecordKind = 8
+	NstraceRecordKindREC_TAMPER       NstraceRecordKind = 9
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 10
 )
 
 type NstraceSysctlRecord struct {
@@ -236,6 +252,7 @@ const (
 	NstraceMapComms                = "comms"
 	NstraceMapCounts               = "counts"
 	NstraceMapFolds                = "folds"
+	NstraceMapLinks                = "links"
 	NstraceMapLongValues           = "long_values"
 	NstraceMapOwn                  = "own"
 	NstraceMapPids                 = "pids"
@@ -255,6 +272,8 @@ const (
 	NstraceProgFentryFreeInum      = "fentry_free_inum"
 	NstraceProgFentryFsmount       = "fentry_fsmount"
 	NstraceProgFentryHostname      = "fentry_hostname"
+	NstraceProgFentryLink          = "fentry_link"
+	NstraceProgFentryMove          = "fentry_move"
 	NstraceProgFentryNsFree        = "fentry_ns_free"
 	NstraceProgFentryOpenTree      = "fentry_open_tree"
 	NstraceProgFentrySetns         = "fentry_setns"
@@ -264,11 +283,17 @@ const (
 	NstraceProgFexitDomainname     = "fexit_domainname"
 	NstraceProgFexitFsmount        = "fexit_fsmount"
 	NstraceProgFexitHostname       = "fexit_hostname"
+	NstraceProgFexitLink           = "fexit_link"
 	NstraceProgFexitMayOpen        = "fexit_may_open"
 	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
+	NstraceProgFexitMove           = "fexit_move"
+	NstraceProgFexitMove510        = "fexit_move_510"
+	NstraceProgFexitMove511        = "fexit_move_511"
 	NstraceProgFexitOpenTree       = "fexit_open_tree"
 	NstraceProgFexitPermission     = "fexit_permission"
 	NstraceProgFexitPermission510  = "fexit_permission_510"
+	NstraceProgFexitRegister       = "fexit_register"
+	NstraceProgFexitRename         = "fexit_rename"
 	NstraceProgFexitSetns          = "fexit_setns"
 	NstraceProgFexitUnshare        = "fexit_unshare"
 	NstraceProgFexitWantWrite      = "fexit_want_write"
@@ -283,10 +308,13 @@ const (
 	NstraceProgKprobeFreeInum      = "kprobe_free_inum"
 	NstraceProgKprobeFsmount       = "kprobe_fsmount"
 	NstraceProgKprobeHostname      = "kprobe_hostname"
+	NstraceProgKprobeLink          = "kprobe_link"
+	NstraceProgKprobeMove          = "kprobe_move"
 	NstraceProgKprobeNsFree        = "kprobe_ns_free"
 	NstraceProgKprobeOpenTree      = "kprobe_open_tree"
 	NstraceProgKprobePermission    = "kprobe_permission"
 	NstraceProgKprobePermission510 = "kprobe_permission_510"
+	NstraceProgKprobeRegister      = "kprobe_register"
 	NstraceProgKprobeSetns         = "kprobe_setns"
 	NstraceProgKprobeUnshare       = "kprobe_unshare"
 	NstraceProgKprobeWrite         = "kprobe_write"
@@ -294,9 +322,13 @@ const (
 	NstraceProgKretprobeDomainname = "kretprobe_domainname"
 	NstraceProgKretprobeFsmount    = "kretprobe_fsmount"
 	NstraceProgKretprobeHostname   = "kretprobe_hostname"
+	NstraceProgKretprobeLink       = "kretprobe_link"
 	NstraceProgKretprobeMayOpen    = "kretprobe_may_open"
+	NstraceProgKretprobeMove       = "kretprobe_move"
 	NstraceProgKretprobeOpenTree   = "kretprobe_open_tree"
 	NstraceProgKretprobePermission = "kretprobe_permission"
+	NstraceProgKretprobeRegister   = "kretprobe_register"
+	NstraceProgKretprobeRename     = "kretprobe_rename"
 	NstraceProgKretprobeSetns      = "kretprobe_setns"
 	NstraceProgKretprobeUnshare    = "kretprobe_unshare"
 	NstraceProgKretprobeWantWrite  = "kretprobe_want_write"
@@ -343,6 +375,7 @@ const (
 	NstraceVarTypeFold             = "type_fold"
 	NstraceVarTypeHead             = "type_head"
 	NstraceVarTypeInventory        = "type_inventory"
+	NstraceVarTypeNetdevRecord     = "type_netdev_record"
 	NstraceVarTypeNsChange         = "type_ns_change"
 	NstraceVarTypeNsKind           = "type_ns_kind"
 	NstraceVarTypeNsRecord         = "type_ns_record"
@@ -408,6 +441,8 @@ type NstraceProgramSpecs struct {
 	FentryFreeInum      *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
 	FentryFsmount       *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
 	FentryHostname      *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
+	FentryLink          *ebpf.ProgramSpec `ebpf:"fentry_link"`
+	FentryMove          *ebpf.ProgramSpec `ebpf:"fentry_move"`
 	FentryNsFree        *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
 	FentryOpenTree      *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
 	FentrySetns         *ebpf.ProgramSpec `ebpf:"fentry_setns"`
@@ -417,11 +452,17 @@ type NstraceProgramSpecs struct {
 	FexitDomainname     *ebpf.ProgramSpec `ebpf:"fexit_domainname"`
 	FexitFsmount        *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
+	FexitLink           *ebpf.ProgramSpec `ebpf:"fexit_link"`
 	FexitMayOpen        *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
 	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
+	FexitMove           *ebpf.ProgramSpec `ebpf:"fexit_move"`
+	FexitMove510        *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
+	FexitMove511        *ebpf.ProgramSpec `ebpf:"fexit_move_511"`
 	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
+	FexitRegister       *ebpf.ProgramSpec `ebpf:"fexit_register"`
+	FexitRename         *ebpf.ProgramSpec `ebpf:"fexit_rename"`
 	FexitSetns          *ebpf.ProgramSpec `ebpf:"fexit_setns"`
 	FexitUnshare        *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
 	FexitWantWrite      *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
@@ -436,10 +477,13 @@ type NstraceProgramSpecs struct {
 	KprobeFreeInum      *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
 	KprobeFsmount       *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
 	KprobeHostname      *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
+	KprobeLink          *ebpf.ProgramSpec `ebpf:"kprobe_link"`
+	KprobeMove          *ebpf.ProgramSpec `ebpf:"kprobe_move"`
 	KprobeNsFree        *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
 	KprobeOpenTree      *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
 	KprobePermission    *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
 	KprobePermission510 *ebpf.ProgramSpec `ebpf:"kprobe_permission_510"`
+	KprobeRegister      *ebpf.ProgramSpec `ebpf:"kprobe_register"`
 	KprobeSetns         *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
 	KprobeUnshare       *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
 	KprobeWrite         *ebpf.ProgramSpec `ebpf:"kprobe_write"`
@@ -447,9 +491,13 @@ type NstraceProgramSpecs struct {
 	KretprobeDomainname *ebpf.ProgramSpec `ebpf:"kretprobe_domainname"`
 	KretprobeFsmount    *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
+	KretprobeLink       *ebpf.ProgramSpec `ebpf:"kretprobe_link"`
 	KretprobeMayOpen    *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
+	KretprobeMove       *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
 	KretprobeOpenTree   *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
 	KretprobePermission *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
+	KretprobeRegister   *ebpf.ProgramSpec `ebpf:"kretprobe_register"`
+	KretprobeRename     *ebpf.ProgramSpec `ebpf:"kretprobe_rename"`
 	KretprobeSetns      *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
 	KretprobeUnshare    *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWantWrite  *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
@@ -482,6 +530,7 @@ type NstraceMapSpecs struct {
 	Comms      *ebpf.MapSpec `ebpf:"comms"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
+	Links      *ebpf.MapSpec `ebpf:"links"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
 	Own        *ebpf.MapSpec `ebpf:"own"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
@@ -525,6 +574,7 @@ type NstraceVariableSpecs struct {
 	TypeFold          *ebpf.VariableSpec `ebpf:"type_fold"`
 	TypeHead          *ebpf.VariableSpec `ebpf:"type_head"`
 	TypeInventory     *ebpf.VariableSpec `ebpf:"type_inventory"`
+	TypeNetdevRecord  *ebpf.VariableSpec `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
@@ -566,6 +616,7 @@ type NstraceMaps struct {
 	Comms      *ebpf.Map `ebpf:"comms"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Folds      *ebpf.Map `ebpf:"folds"`
+	Links      *ebpf.Map `ebpf:"links"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
 	Own        *ebpf.Map `ebpf:"own"`
 	Pids       *ebpf.Map `ebpf:"pids"`
@@ -587,6 +638,7 @@ func (m *NstraceMaps) Close() error {
 		m.Comms,
 		m.Counts,
 		m.Folds,
+		m.Links,
 		m.LongValues,
 		m.Own,
 		m.Pids,
@@ -631,6 +683,7 @@ type NstraceVariables struct {
 	TypeFold          *ebpf.Variable `ebpf:"type_fold"`
 	TypeHead          *ebpf.Variable `ebpf:"type_head"`
 	TypeInventory     *ebpf.Variable `ebpf:"type_inventory"`
+	TypeNetdevRecord  *ebpf.Variable `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
@@ -658,6 +711,8 @@ type NstracePrograms struct {
 	FentryFreeInum      *ebpf.Program `ebpf:"fentry_free_inum"`
 	FentryFsmount       *ebpf.Program `ebpf:"fentry_fsmount"`
 	FentryHostname      *ebpf.Program `ebpf:"fentry_hostname"`
+	FentryLink          *ebpf.Program `ebpf:"fentry_link"`
+	FentryMove          *ebpf.Program `ebpf:"fentry_move"`
 	FentryNsFree        *ebpf.Program `ebpf:"fentry_ns_free"`
 	FentryOpenTree      *ebpf.Program `ebpf:"fentry_open_tree"`
 	FentrySetns         *ebpf.Program `ebpf:"fentry_setns"`
@@ -667,11 +722,17 @@ type NstracePrograms struct {
 	FexitDomainname     *ebpf.Program `ebpf:"fexit_domainname"`
 	FexitFsmount        *ebpf.Program `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.Program `ebpf:"fexit_hostname"`
+	FexitLink           *ebpf.Program `ebpf:"fexit_link"`
 	FexitMayOpen        *ebpf.Program `ebpf:"fexit_may_open"`
 	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
+	FexitMove           *ebpf.Program `ebpf:"fexit_move"`
+	FexitMove510        *ebpf.Program `ebpf:"fexit_move_510"`
+	FexitMove511        *ebpf.Program `ebpf:"fexit_move_511"`
 	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
+	FexitRegister       *ebpf.Program `ebpf:"fexit_register"`
+	FexitRename         *ebpf.Program `ebpf:"fexit_rename"`
 	FexitSetns          *ebpf.Program `ebpf:"fexit_setns"`
 	FexitUnshare        *ebpf.Program `ebpf:"fexit_unshare"`
 	FexitWantWrite      *ebpf.Program `ebpf:"fexit_want_write"`
@@ -686,10 +747,13 @@ type NstracePrograms struct {
 	KprobeFreeInum      *ebpf.Program `ebpf:"kprobe_free_inum"`
 	KprobeFsmount       *ebpf.Program `ebpf:"kprobe_fsmount"`
 	KprobeHostname      *ebpf.Program `ebpf:"kprobe_hostname"`
+	KprobeLink          *ebpf.Program `ebpf:"kprobe_link"`
+	KprobeMove          *ebpf.Program `ebpf:"kprobe_move"`
 	KprobeNsFree        *ebpf.Program `ebpf:"kprobe_ns_free"`
 	KprobeOpenTree      *ebpf.Program `ebpf:"kprobe_open_tree"`
 	KprobePermission    *ebpf.Program `ebpf:"kprobe_permission"`
 	KprobePermission510 *ebpf.Program `ebpf:"kprobe_permission_510"`
+	KprobeRegister      *ebpf.Program `ebpf:"kprobe_register"`
 	KprobeSetns         *ebpf.Program `ebpf:"kprobe_setns"`
 	KprobeUnshare       *ebpf.Program `ebpf:"kprobe_unshare"`
 	KprobeWrite         *ebpf.Program `ebpf:"kprobe_write"`
@@ -697,9 +761,13 @@ type NstracePrograms struct {
 	KretprobeDomainname *ebpf.Program `ebpf:"kretprobe_domainname"`
 	KretprobeFsmount    *ebpf.Program `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.Program `ebpf:"kretprobe_hostname"`
+	KretprobeLink       *ebpf.Program `ebpf:"kretprobe_link"`
 	KretprobeMayOpen    *ebpf.Program `ebpf:"kretprobe_may_open"`
+	KretprobeMove       *ebpf.Program `ebpf:"kretprobe_move"`
 	KretprobeOpenTree   *ebpf.Program `ebpf:"kretprobe_open_tree"`
 	KretprobePermission *ebpf.Program `ebpf:"kretprobe_permission"`
+	KretprobeRegister   *ebpf.Program `ebpf:"kretprobe_register"`
+	KretprobeRename     *ebpf.Program `ebpf:"kretprobe_rename"`
 	KretprobeSetns      *ebpf.Program `ebpf:"kretprobe_setns"`
 	KretprobeUnshare    *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWantWrite  *ebpf.Program `ebpf:"kretprobe_want_write"`
@@ -732,6 +800,8 @@ func (p *NstracePrograms) Close() error {
 		p.FentryFreeInum,
 		p.FentryFsmount,
 		p.FentryHostname,
+		p.FentryLink,
+		p.FentryMove,
 		p.FentryNsFree,
 		p.FentryOpenTree,
 		p.FentrySetns,
@@ -741,11 +811,17 @@ func (p *NstracePrograms) Close() error {
 		p.FexitDomainname,
 		p.FexitFsmount,
 		p.FexitHostname,
+		p.FexitLink,
 		p.FexitMayOpen,
 		p.FexitMayOpen510,
+		p.FexitMove,
+		p.FexitMove510,
+		p.FexitMove511,
 		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,
+		p.FexitRegister,
+		p.FexitRename,
 		p.FexitSetns,
 		p.FexitUnshare,
 		p.FexitWantWrite,
@@ -760,10 +836,13 @@ func (p *NstracePrograms) Close() error {
 		p.KprobeFreeInum,
 		p.KprobeFsmount,
 		p.KprobeHostname,
+		p.KprobeLink,
+		p.KprobeMove,
 		p.KprobeNsFree,
 		p.KprobeOpenTree,
 		p.KprobePermission,
 		p.KprobePermission510,
+		p.KprobeRegister,
 		p.KprobeSetns,
 		p.KprobeUnshare,
 		p.KprobeWrite,
@@ -771,9 +850,13 @@ func (p *NstracePrograms) Close() error {
 		p.KretprobeDomainname,
 		p.KretprobeFsmount,
 		p.KretprobeHostname,
+		p.KretprobeLink,
 		p.KretprobeMayOpen,
+		p.KretprobeMove,
 		p.KretprobeOpenTree,
 		p.KretprobePermission,
+		p.KretprobeRegister,
+		p.KretprobeRename,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
 		p.KretprobeWantWrite,

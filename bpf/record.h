@@ -48,6 +48,7 @@ enum record_kind {
 			  ended */
 	REC_WHO,
 	REC_PARAM,
+	REC_NETDEV_MOVE,
 	REC_TAMPER,
 	REC_KINDS,
 };
@@ -60,6 +61,8 @@ enum call_via {
 	VIA_SETNS,
 	VIA_WRITE,
 	VIA_OPEN,
+	VIA_NETLINK,
+	VIA_EXIT, /* of a namespace */
 	VIA_OPEN_TREE,
 	VIA_FSMOUNT,
 	VIA_EXECVE,
@@ -81,8 +84,8 @@ enum record_flag {
 	F_AFTER_KNOWN = 1 << 10,
 	F_AFTER_CUT = 1 << 11,
 	F_ANCESTORS_CUT = 1 << 12,
-	F_ELSEWHERE =
-		1 << 13, /* the child is in another cgroup than its parent (CLONE_INTO_CGROUP) */
+	F_ELSEWHERE = 1 << 14, /* the child is in another cgroup than its parent */
+	F_CREATED = 1 << 13,   /* the device did not move, it was made there */
 };
 
 struct actor {
@@ -209,6 +212,22 @@ struct own_key {
 	__u32 id;
 };
 
+#define NETDEV_LEN 16 /* IFNAMSIZ */
+
+/* REC_NETDEV_MOVE. What is new stands there for a success alone, also where it is the
+ * same.
+ */
+struct netdev_record {
+	struct head head;
+	struct caller caller; /* who 0: a worker of the kernel */
+	struct ns_change from;
+	struct ns_change to;
+	__u32 ifindex;
+	__u32 new_ifindex;
+	char name[NETDEV_LEN];
+	char new_name[NETDEV_LEN];
+};
+
 /* What the task iterator gives, one a task that is in namespaces of its own. */
 struct inventory {
 	struct ns_change ns[NS_KINDS];
@@ -229,17 +248,22 @@ struct fold {
 	__u64 last;
 };
 
+/* A power of two, not less than REC_KINDS: what the verifier knows of a remainder is
+ * little, of a mask all.
+ */
+#define KIND_SLOTS 16
+
 /* Per CPU and record kind, in events (a record with three changes counts 3).
  * seen = sent + folded + filtered + lost.
  */
 struct counters {
-	__u64 seen[REC_KINDS];
-	__u64 filtered[REC_KINDS];
-	__u64 lost[REC_KINDS];	 /* the ring was full */
-	__u64 missed[REC_KINDS]; /* seen begun, its end never came, or no memory to keep its state
-				  */
-	__u64 folded;		 /* of REC_SYSCTL_WRITE: counted in folds */
-	__u64 first_lost;	 /* CLOCK_BOOTTIME, ns; 0: none */
+	__u64 seen[KIND_SLOTS];
+	__u64 filtered[KIND_SLOTS];
+	__u64 lost[KIND_SLOTS];	  /* the ring was full */
+	__u64 missed[KIND_SLOTS]; /* seen begun, its end never came, or no memory to keep its state
+				   */
+	__u64 folded;		  /* of REC_SYSCTL_WRITE: counted in folds */
+	__u64 first_lost;	  /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
 };
 

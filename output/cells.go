@@ -94,6 +94,8 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("destroy", destroyed)}
 	case tracer.SysctlWrite:
 		return []word{say("sysctl", written)}
+	case tracer.NetdevMove:
+		return []word{say("netdev", moved)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
 	case tracer.TraceTamper:
@@ -104,7 +106,7 @@ func (t *Table) event(ev *tracer.Event) []word {
 	return []word{say(escapeName(family, ""), normal)}
 }
 
-// target is which namespace or parameter an event is about.
+// target is which namespace, parameter or device an event is about.
 func (t *Table) target(ev *tracer.Event) []word {
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		var n uint64
@@ -133,6 +135,9 @@ func (t *Table) target(ev *tracer.Event) []word {
 			words = append(words, w...)
 		}
 		return words
+	}
+	if ev.Netdev != nil {
+		return t.device(ev.Netdev)
 	}
 	if ev.Namespace != nil {
 		return t.namespace(ev.Namespace)
@@ -200,6 +205,8 @@ func (t *Table) change(ev *tracer.Event) []word {
 		default:
 			words = append(words, say(escapeName(a.Action, ""), alarm))
 		}
+	case tracer.NetdevMove:
+		words = append(words, t.left(ev.Netdev)...)
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))
@@ -213,6 +220,50 @@ func (t *Table) change(ev *tracer.Event) []word {
 		if d := ev.LastTime.Sub(ev.Time); !ev.LastTime.IsZero() && d > 0 {
 			words = append(words, say("in "+duration(d), normal))
 		}
+	}
+	return words
+}
+
+// device is "veth0 → eth0 to net 4026532116 web", or "in" for one that was made there.
+func (t *Table) device(d *tracer.Netdev) []word {
+	words := []word{say(escapeName(d.Name, arrow), strong)}
+	if d.NewName != "" {
+		words = append(words, add(arrow+" "+escapeName(d.NewName, arrow), strong))
+	}
+	to := "to "
+	if d.Created {
+		to = "in "
+	}
+	switch {
+	case d.To == nil:
+		return append(words, say(to+"net "+unknown, doubtful))
+	case t.isHost(d.To):
+		return append(words, say(to+"host", strong))
+	}
+	w := t.namespace(d.To)
+	w[0].text = to + w[0].text
+	return append(words, w...)
+}
+
+// left is where a device came from, or who asked for it.
+func (t *Table) left(d *tracer.Netdev) []word {
+	if d == nil {
+		return nil
+	}
+	var words []word
+	from := "from "
+	if d.Created {
+		from = "made from "
+	}
+	switch {
+	case d.From == nil || d.From.ID == 0:
+		return append(words, say(from+unknown, doubtful))
+	case t.isHost(d.From):
+		return append(words, say(from+"host", normal))
+	}
+	words = append(words, say(from+number(d.From.ID), normal))
+	if d.From.Name != "" {
+		words = append(words, add(escapeName(d.From.Name, `" ()`), normal))
 	}
 	return words
 }
@@ -335,6 +386,10 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
+	}
+	if ev.Type == tracer.NetdevMove && ev.Via == "exit" {
+		// A worker of the kernel takes it out of a namespace that ends.
+		return []word{say("its namespace ended", faint)}
 	}
 	if ev.Process == nil {
 		return nil
@@ -492,13 +547,16 @@ func (t *Table) login(ev *tracer.Event) []word {
 	return text(userName(ev.Process.LoginUser, ev.Process.LoginUID))
 }
 
-// subject is the namespace that an event is about, itself or its parameter's.
+// subject is the namespace that an event is about: itself, its parameter's, or where its
+// device went.
 func subject(ev *tracer.Event) *tracer.Namespace {
 	switch {
 	case ev.Namespace != nil:
 		return ev.Namespace
 	case ev.Sysctl != nil && ev.Sysctl.Namespace != nil:
 		return ev.Sysctl.Namespace
+	case ev.Netdev != nil && ev.Netdev.To != nil:
+		return ev.Netdev.To
 	}
 	return &tracer.Namespace{}
 }

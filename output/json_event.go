@@ -37,6 +37,9 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	if ev.Sysctl != nil {
 		b = j.appendSysctl(append(b, `,"sysctl":`...), ev.Sysctl)
 	}
+	if ev.Netdev != nil {
+		b = j.appendNetdev(append(b, `,"netdev":`...), ev.Netdev)
+	}
 	if ev.Process != nil {
 		b = j.appendProcess(append(b, `,"process":`...), ev.Process)
 	}
@@ -129,6 +132,22 @@ func (j *JSON) appendSysctl(b []byte, s *tracer.Sysctl) []byte {
 	b = appendTrue(b, `,"truncated":`, s.Truncated)
 	if s.Namespace != nil {
 		b = j.appendNamespace(append(b, `,"namespace":`...), s.Namespace)
+	}
+	return object(b, start)
+}
+
+func (j *JSON) appendNetdev(b []byte, d *tracer.Netdev) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"name":`...), d.Name)
+	b = appendText(b, `,"new_name":`, d.NewName)
+	b = appendNumber(b, `,"ifindex":`, uint64(d.Ifindex))
+	b = appendNumber(b, `,"new_ifindex":`, uint64(d.NewIfindex))
+	b = appendTrue(b, `,"created":`, d.Created)
+	if d.From != nil {
+		b = j.appendNamespace(append(b, `,"from":`...), d.From)
+	}
+	if d.To != nil {
+		b = j.appendNamespace(append(b, `,"to":`...), d.To)
 	}
 	return object(b, start)
 }

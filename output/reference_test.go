@@ -83,6 +83,7 @@ type referenceEvent struct {
 	*tracer.Event
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
+	Netdev    *referenceNetdev    `json:"netdev,omitempty"`
 	Process   *referenceProcess   `json:"process,omitempty"`
 	// Who acted stands together.
 	Container *attribution.Container `json:"container,omitempty"`
@@ -101,6 +102,12 @@ type referenceNamespace struct {
 type referenceSysctl struct {
 	*tracer.Sysctl
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
+}
+
+type referenceNetdev struct {
+	*tracer.Netdev
+	From *referenceNamespace `json:"from,omitempty"`
+	To   *referenceNamespace `json:"to,omitempty"`
 }
 
 type referenceProcess struct {
@@ -128,6 +135,9 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	}
 	if s := ev.Sysctl; s != nil {
 		e.Sysctl = &referenceSysctl{Sysctl: s, Namespace: newReferenceNamespace(s.Namespace)}
+	}
+	if d := ev.Netdev; d != nil {
+		e.Netdev = &referenceNetdev{Netdev: d, From: newReferenceNamespace(d.From), To: newReferenceNamespace(d.To)}
 	}
 	if p := ev.Process; p != nil {
 		e.Process = &referenceProcess{Process: p, StartTime: stamp(p.StartTime)}

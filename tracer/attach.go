@@ -380,9 +380,10 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	l := &loaded{spec: spec, links: map[string]link.Link{}}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
 	writeResult, any := true, false
+	observed := o.observed()
 	for i := range observations {
 		obs := &observations[i]
-		if !obs.wants(o.Filter.Types) || (obs.since != "" && !k.hasFunc(obs.since)) {
+		if !obs.gives(observed) || (obs.since != "" && !k.hasFunc(obs.since)) {
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
@@ -394,7 +395,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			keep[name] = true
 		}
 		if c.way != nil {
-			any = any || obs.feed[0] != TraceTamper
+			any = any || (obs.gives(o.Filter.Types) && obs.feed[0] != TraceTamper)
 			if obs.name == "sysctl" {
 				writeResult = c.way.backend != Tracepoint
 			}

@@ -53,6 +53,8 @@ var viaNames = [...]string{
 	bpf.NstraceCallViaVIA_EXECVE:        "execve",
 	bpf.NstraceCallViaVIA_SETHOSTNAME:   "sethostname",
 	bpf.NstraceCallViaVIA_SETDOMAINNAME: "setdomainname",
+	bpf.NstraceCallViaVIA_NETLINK:       "netlink",
+	bpf.NstraceCallViaVIA_EXIT:          "exit",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its
@@ -65,6 +67,7 @@ type record struct {
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
 	tamper    bpf.NstraceTamperRecord
+	netdev    bpf.NstraceNetdevRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
@@ -153,6 +156,8 @@ func (r *record) parse(b []byte) error {
 		return fixed(&rest, &r.destroy)
 	case bpf.NstraceRecordKindREC_TAMPER:
 		return fixed(&rest, &r.tamper)
+	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
+		return fixed(&rest, &r.netdev)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		return nil
 	}
@@ -194,6 +199,9 @@ func (r *record) outcome() (Outcome, string) {
 }
 
 func errnoName(errno int32) string {
+	if errno == int32(unix.EOPNOTSUPP) { // which has a second name, that no kernel uses
+		return "EOPNOTSUPP"
+	}
 	if name := unix.ErrnoName(unix.Errno(errno)); name != "" {
 		return name
 	}

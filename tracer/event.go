@@ -22,6 +22,7 @@ const (
 	NamespaceEnter   Type = "namespace.enter"
 	NamespaceDestroy Type = "namespace.destroy"
 	SysctlWrite      Type = "sysctl.write"
+	NetdevMove       Type = "netdev.move"
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
 	TraceTamper      Type = "trace.tamper"
@@ -54,10 +55,11 @@ type Event struct {
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, kill, bpf
+	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, netlink, exit, kill, bpf
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
+	Netdev    *Netdev    `json:"netdev,omitempty"`
 	Process   *Process   `json:"process,omitempty"`
 	// Who acted, as far as it is in a container, a pod or a unit of systemd.
 	Container *attribution.Container `json:"container,omitempty"`
@@ -88,6 +90,16 @@ func (e *Event) Clone() *Event {
 			s.Namespace = &ns
 		}
 		c.Sysctl = &s
+	}
+	if e.Netdev != nil {
+		d := *e.Netdev
+		for _, ns := range [...]**Namespace{&d.From, &d.To} {
+			if *ns != nil {
+				was := **ns
+				*ns = &was
+			}
+		}
+		c.Netdev = &d
 	}
 	return &c
 }
@@ -144,6 +156,18 @@ type Sysctl struct {
 	After     *string    `json:"after,omitempty"` // once the write was done
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"` // a value is longer than the 1024 bytes kept
+}
+
+// Netdev is a network device that went, or was to go, from one network namespace to
+// another.
+type Netdev struct {
+	Name       string     `json:"name"`                  // before
+	NewName    string     `json:"new_name,omitempty"`    // if it has another one now
+	Ifindex    uint32     `json:"ifindex,omitempty"`     // before; 0 for one that could not be made
+	NewIfindex uint32     `json:"new_ifindex,omitempty"` // if it has another one now
+	Created    bool       `json:"created,omitempty"`     // it was made in To by a request in From
+	From       *Namespace `json:"from,omitempty"`
+	To         *Namespace `json:"to,omitempty"`
 }
 
 // Process is who acted, as the kernel knew it when the event happened; only the

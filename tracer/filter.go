@@ -56,8 +56,21 @@ func (f *Filter) byProcess() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.UIDs) > 0
 }
 
-// match decides what the kernel could not: destroy events, which have no
-// process and match by who created the namespace, and parameter names.
+// matchCreator says whether who made ns is a process that is asked for.
+func (f *Filter) matchCreator(ns *liveNS) bool {
+	if !f.byProcess() {
+		return true
+	}
+	if ns == nil || ns.creator == nil {
+		return false
+	}
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, ns.creator.PID)) &&
+		(len(f.Comms) == 0 || slices.Contains(f.Comms, ns.creator.Comm)) &&
+		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, ns.creator.UID))
+}
+
+// match decides what the kernel could not: events without a process, which match
+// by who created the namespace that ended, and parameter names.
 func (f *Filter) match(e *Event, ns *liveNS) bool {
 	if f.Types != nil && !f.Types[e.Type] {
 		return false
@@ -67,12 +80,9 @@ func (f *Filter) match(e *Event, ns *liveNS) bool {
 		if f.Failed || (f.NSTypes != nil && !f.NSTypes[e.Namespace.Type]) {
 			return false
 		}
-		if f.byProcess() && (ns == nil || ns.creator == nil) {
-			return false
-		}
-		return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, ns.creator.PID)) &&
-			(len(f.Comms) == 0 || slices.Contains(f.Comms, ns.creator.Comm)) &&
-			(len(f.UIDs) == 0 || slices.Contains(f.UIDs, ns.creator.UID))
+		return f.matchCreator(ns)
+	case NetdevMove:
+		return e.Process != nil || f.matchCreator(ns)
 	case SysctlWrite:
 		if f.NSTypes != nil && (e.Sysctl.Namespace == nil || !f.NSTypes[e.Sysctl.Namespace.Type]) {
 			return false

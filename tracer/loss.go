@@ -24,6 +24,7 @@ var kindTypes = map[bpf.NstraceRecordKind]Type{
 	bpf.NstraceRecordKindREC_NS_DESTROY:   NamespaceDestroy,
 	bpf.NstraceRecordKindREC_SYSCTL_WRITE: SysctlWrite,
 	bpf.NstraceRecordKindREC_TAMPER:       TraceTamper,
+	bpf.NstraceRecordKindREC_NETDEV_MOVE:  NetdevMove,
 }
 
 // lossCount is what was told of losses so far.

@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -172,6 +173,37 @@ var observations = []observation{
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpSignal}}, optional: []string{bpf.NstraceProgTpBpf}, missing: compat},
 		},
 	},
+	{
+		name: "netdev", feed: []Type{NetdevMove},
+		ways: []way{
+			{backend: Fentry, programs: linkSets(
+				[]string{bpf.NstraceProgFentryLink, bpf.NstraceProgFexitLink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
+				[][]string{
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove},
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove511},
+					{fentryMove510, bpf.NstraceProgFexitMove510},
+				},
+				fexitRename615, bpf.NstraceProgFexitRename)},
+			{backend: Kprobe, programs: linkSets(
+				[]string{bpf.NstraceProgKprobeLink, bpf.NstraceProgKretprobeLink, kprobeSetlink, kretprobeSetlink, bpf.NstraceProgKprobeRegister, bpf.NstraceProgKretprobeRegister},
+				[][]string{
+					{bpf.NstraceProgKprobeMove, bpf.NstraceProgKretprobeMove},
+					{kprobeMove510, kretprobeMove510},
+				},
+				kretprobeRename615, bpf.NstraceProgKretprobeRename)},
+		},
+	},
+}
+
+// linkSets are the sets of programs that see devices move: what all have, what differs
+// by the function that moves a device, and what by the one that renames it.
+func linkSets(all []string, moves [][]string, renames ...string) (sets [][]string) {
+	for _, move := range moves {
+		for _, rename := range renames {
+			sets = append(sets, slices.Concat(all, move, []string{rename}))
+		}
+	}
+	return sets
 }
 
 // params is how many parameters the kernel's function has, for programs of which there
@@ -183,6 +215,9 @@ var params = map[string]int{
 	bpf.NstraceProgKprobePermission510: 2,
 	bpf.NstraceProgFexitMayOpen:        4, // 5.12
 	bpf.NstraceProgFexitMayOpen510:     3,
+	bpf.NstraceProgFexitMove:           5, // 6.16, and some 6.12
+	bpf.NstraceProgFexitMove511:        4,
+	bpf.NstraceProgFexitMove510:        3,
 }
 
 // Programs of the object that are attached in more than one place have a name of their
@@ -195,9 +230,20 @@ const (
 	tpOpenTreeExit   = "tp_open_tree_exit"
 	tpFsmountExit    = "tp_fsmount_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
+
+	fentrySetlink      = "fentry_setlink"
+	fexitSetlink       = "fexit_setlink"
+	kprobeSetlink      = "kprobe_setlink"
+	kretprobeSetlink   = "kretprobe_setlink"
+	fentryMove510      = "fentry_move_510"
+	kprobeMove510      = "kprobe_move_510"
+	kretprobeMove510   = "kretprobe_move_510"
+	fexitRename615     = "fexit_rename_615"
+	kretprobeRename615 = "kretprobe_rename_615"
 )
 
-// A twin is a further place for a program.
+// A twin is a further place for a program. One for a trampoline is loaded by itself: the
+// kernel checks it against the function that it is loaded for.
 type twin struct {
 	of, section string
 	alone       bool // it is loaded by itself
@@ -210,6 +256,16 @@ var twins = map[string]twin{
 	tpOpenTreeExit:   {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_open_tree"},
 	tpFsmountExit:    {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_fsmount"},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
+
+	fentrySetlink:      {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
+	fexitSetlink:       {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},
+	kprobeSetlink:      {of: bpf.NstraceProgKprobeLink, section: "kprobe/rtnl_setlink"},
+	kretprobeSetlink:   {of: bpf.NstraceProgKretprobeLink, section: "kretprobe/rtnl_setlink"},
+	fentryMove510:      {of: bpf.NstraceProgFentryMove, section: "fentry/dev_change_net_namespace", alone: true},
+	kprobeMove510:      {of: bpf.NstraceProgKprobeMove, section: "kprobe/dev_change_net_namespace"},
+	kretprobeMove510:   {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},
+	fexitRename615:     {of: bpf.NstraceProgFexitRename, section: "fexit/netif_change_name", alone: true},
+	kretprobeRename615: {of: bpf.NstraceProgKretprobeRename, section: "kretprobe/netif_change_name"},
 }
 
 // place returns p as it is attached there.
@@ -236,11 +292,25 @@ var compat = []string{"calls of 32-bit programs"}
 // traced.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
 
-// wants says whether any event that the observation gives is in types; nil is all.
-// What ends has to be known from its beginning: where destroy is wanted, create
-// is observed too. What is done to nstrace itself is always.
-func (o *observation) wants(types map[Type]bool) bool {
-	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool {
-		return types[t] || t == TraceTamper || (t == NamespaceCreate && types[NamespaceDestroy])
-	})
+// gives says whether any event of the observation is in types; nil is all. What is done to
+// nstrace itself always is.
+func (o *observation) gives(types map[Type]bool) bool {
+	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool { return types[t] || t == TraceTamper })
+}
+
+// observed adds to the types of events that are wanted those that have to be observed for
+// their sake; nil is all. What ends has to be known from its beginning. A device that a
+// namespace leaves behind is the doing of that one's maker, where that matters.
+func (o *Options) observed() map[Type]bool {
+	if o.Filter.Types == nil {
+		return nil
+	}
+	types := maps.Clone(o.Filter.Types)
+	if types[NetdevMove] && (o.Follow || o.Filter.byProcess()) {
+		types[NamespaceDestroy] = true
+	}
+	if types[NamespaceDestroy] {
+		types[NamespaceCreate] = true
+	}
+	return types
 }

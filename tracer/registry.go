@@ -76,10 +76,13 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 	}
 	ns = r.live[id]
 	if ns != nil && ns.is(typ, kernelUID) {
-		// A mount does not tell the kernel's id, and a network namespace of 5.10
+		// A mount does not tell the kernel's id and the owner, and a network namespace of 5.10
 		// has one only once somebody asks: what events called it stays.
 		if ns.kernel == 0 {
 			ns.kernel = kernelUID
+		}
+		if ns.userNS == 0 {
+			ns.userNS = userNS
 		}
 		return ns, nil
 	}

@@ -86,8 +86,7 @@ func (t *Tracer) handleTamper(h Handler, r *record) error {
 		t.stopped = stopSignal{signal: unix.SignalName(sig), caller: who}
 		return nil
 	case 0:
-		e := t.begin(r, TraceTamper, who)
-		e.Via = "bpf"
+		e := t.beginTamper(r, who, "bpf")
 		e.Tamper = &Tamper{
 			Action: tamperActions[r.tamper.Cmd],
 			Object: t.objects[bpf.NstraceOwnKey{Object: r.tamper.Object, Id: r.tamper.Id}],
@@ -95,15 +94,20 @@ func (t *Tracer) handleTamper(h Handler, r *record) error {
 		t.matched++
 		return t.emit(h, e)
 	default:
-		e := &Event{Type: TraceTamper, Time: t.clock.wall(r.head.Time)}
-		if who != nil {
-			e = t.begin(r, TraceTamper, who)
-		}
-		e.Via = "kill"
+		e := t.beginTamper(r, who, "kill")
 		e.Tamper = &Tamper{Action: "signal", Signal: signalName(sig)}
 		t.matched++
 		return t.emit(h, e)
 	}
+}
+
+func (t *Tracer) beginTamper(r *record, who *caller, via string) *Event {
+	e := &Event{Type: TraceTamper, Time: t.clock.wall(r.head.Time)}
+	if who != nil {
+		e = t.begin(r, TraceTamper, who)
+	}
+	e.Via = via
+	return e
 }
 
 func signalName(sig unix.Signal) string {

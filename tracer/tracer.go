@@ -81,7 +81,9 @@ type Tracer struct {
 	ev     Event
 	evNS   Namespace
 	evSys  Sysctl
-	text   [3]string // evSys.Old, New and After
+	evDev  Netdev
+	devNS  [2]Namespace // evDev.From and To
+	text   [3]string    // evSys.Old, New and After
 	values valueReader
 }
 
@@ -498,6 +500,8 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 		return t.handleWrite(h, r)
 	case bpf.NstraceRecordKindREC_TAMPER:
 		return t.handleTamper(h, r)
+	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
+		return t.handleMove(h, r)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		t.look()
 	}
@@ -695,6 +699,53 @@ func (t *Tracer) handleWrite(h Handler, r *record) error {
 	}
 	t.matched++
 	return t.emit(h, e)
+}
+
+func (t *Tracer) handleMove(h Handler, r *record) error {
+	who := &caller{place: nowhere} // a worker of the kernel
+	if r.netdev.Caller.Who != 0 {
+		who = t.caller(&r.netdev.Caller)
+	}
+	from, err := t.see(h, &r.netdev.From, r.head.Time)
+	if err != nil {
+		return err
+	}
+	to, err := t.see(h, &r.netdev.To, r.head.Time)
+	if err != nil {
+		return err
+	}
+	e := t.begin(r, NetdevMove, who)
+	d := &t.evDev
+	e.Netdev = d
+	*d = Netdev{
+		Name: cString(r.netdev.Name[:]), Ifindex: r.netdev.Ifindex,
+		Created: r.has(bpf.NstraceRecordFlagF_CREATED),
+	}
+	if name := cString(r.netdev.NewName[:]); name != d.Name {
+		d.NewName = name
+	}
+	if r.netdev.NewIfindex != d.Ifindex {
+		d.NewIfindex = r.netdev.NewIfindex
+	}
+	for _, end := range [...]struct {
+		ns    *liveNS
+		buf   *Namespace
+		shown **Namespace
+	}{{from, &t.devNS[0], &d.From}, {to, &t.devNS[1], &d.To}} {
+		if end.ns == nil {
+			continue
+		}
+		if err := t.own(end.ns); err != nil {
+			return err
+		}
+		*end.shown = t.reg.show(end.ns, end.buf)
+	}
+	// With no process it is the doing of who made the namespace that ended.
+	if t.opts.Follow && e.Process == nil && (from == nil || !from.follow) {
+		t.filtered++
+		return nil
+	}
+	return t.give(h, e, from)
 }
 
 // maxValue is VALUE_LEN of bpf/record.h.

@@ -86,6 +86,7 @@ var formats = []string{"table", "wide", "json"}
 var families = map[string][]tracer.Type{
 	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy},
 	"sysctl":    {tracer.SysctlWrite},
+	"netdev":    {tracer.NetdevMove},
 }
 
 func eventNames() []string {

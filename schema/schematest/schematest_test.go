@@ -150,6 +150,11 @@ func TestSchema(t *testing.T) {
 
 		{"of another kind", "netdev.move", set("netdev/to/type", "mnt"), false},
 		{"no device", "netdev.move", set("netdev", nil), false},
+		{"failed", "netdev.move", fails, true},
+		{"renamed", "netdev.move", both(set("netdev/new_name", "eth1"), set("netdev/new_ifindex", 7)), true},
+		{"created", "netdev.move", set("netdev/created", true), true},
+		{"not created", "netdev.move", set("netdev/created", false), false},
+		{"no index", "netdev.move", set("netdev/ifindex", 0), false},
 
 		{"no reason", "trace.loss", set("loss/reason", nil), false},
 		{"nothing", "trace.loss", set("loss/records", object{}), false},

@@ -24,6 +24,7 @@ func TestTrace(t *testing.T) {
 		{"sysctl", testSysctl},
 		{"open", testOpen},
 		{"doors", testDoors},
+		{"netdev", testNetdev},
 		{"who", testWho},
 		{"container", testContainer},
 		{"witness", testWitness},

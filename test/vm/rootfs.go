@@ -56,12 +56,12 @@ var guestPrograms = map[string][]string{
 
 // guestModules are loaded in every guest before its program starts, so that
 // no modprobe shows up in a trace at a time that depends on what ran before.
-var guestModules = []string{"bridge", "dummy", "overlay", "veth"}
+var guestModules = []string{"bridge", "dummy", "overlay", "veth", "virtio_net", "virtio_pci"}
 
 // moreModules are there for modprobe and for the kernel to ask for.
 var moreModules = []string{
 	"binfmt_misc", "br_netfilter", "ext4", "ipvlan", "loop", "macvlan", "nf_conntrack", "nf_nat", "nf_tables",
-	"squashfs", "tun", "virtio_blk", "virtio_net", "virtio_pci", "vxlan",
+	"squashfs", "tun", "virtio_blk", "vxlan",
 }
 
 // guestFiles are the files of a guest's /etc that are not taken from the host.

@@ -45,6 +45,10 @@ func (s *scanner) soon() {
 	}
 }
 
+// keep has it look now and then: a namespace was made that no task is in, and no end of a
+// task will tell of its own.
+func (s *scanner) keep() { s.held = true }
+
 // next is when to look again, zero for not before something happens.
 func (s *scanner) next() time.Time {
 	switch {

@@ -572,6 +572,9 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 			ns.created = t.clock.wall(r.head.Time)
 			ns.creator = &Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
 			ns.follow = true
+			if t.scan != nil && holderless(r.head.Via) {
+				t.scan.keep()
+			}
 			ns.madeBy(p, who.place, r.has(bpf.NstraceRecordFlagF_ELSEWHERE))
 		}
 		e := t.begin(r, NamespaceCreate, who)
@@ -586,6 +589,11 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 		}
 	}
 	return nil
+}
+
+// holderless says whether a call makes namespaces that only a descriptor keeps.
+func holderless(via uint8) bool {
+	return bpf.NstraceCallVia(via) == bpf.NstraceCallViaVIA_OPEN_TREE || bpf.NstraceCallVia(via) == bpf.NstraceCallViaVIA_FSMOUNT
 }
 
 func (t *Tracer) handleEnter(h Handler, r *record) error {

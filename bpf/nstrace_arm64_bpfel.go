@@ -243,7 +243,7 @@ const (
 	NstraceProgFexitLink          = "fexit_link"
 	NstraceProgFexitMove          = "fexit_move"
 	NstraceProgFexitMove510       = "fexit_move_510"
-	NstraceProgFexitMove511       = "fexit_move_511"
+	NstraceProgFexitMove513       = "fexit_move_513"
 	NstraceProgFexitPermission    = "fexit_permission"
 	NstraceProgFexitPermission510 = "fexit_permission_510"
 	NstraceProgFexitRegister      = "fexit_register"
@@ -371,7 +371,7 @@ type NstraceProgramSpecs struct {
 	FexitLink          *ebpf.ProgramSpec `ebpf:"fexit_link"`
 	FexitMove          *ebpf.ProgramSpec `ebpf:"fexit_move"`
 	FexitMove510       *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
-	FexitMove511       *ebpf.ProgramSpec `ebpf:"fexit_move_511"`
+	FexitMove513       *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
 	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
 	FexitRegister      *ebpf.ProgramSpec `ebpf:"fexit_register"`
@@ -590,7 +590,7 @@ type NstracePrograms struct {
 	FexitLink          *ebpf.Program `ebpf:"fexit_link"`
 	FexitMove          *ebpf.Program `ebpf:"fexit_move"`
 	FexitMove510       *ebpf.Program `ebpf:"fexit_move_510"`
-	FexitMove511       *ebpf.Program `ebpf:"fexit_move_511"`
+	FexitMove513       *ebpf.Program `ebpf:"fexit_move_513"`
 	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
 	FexitRegister      *ebpf.Program `ebpf:"fexit_register"`
@@ -642,7 +642,7 @@ func (p *NstracePrograms) Close() error {
 		p.FexitLink,
 		p.FexitMove,
 		p.FexitMove510,
-		p.FexitMove511,
+		p.FexitMove513,
 		p.FexitPermission,
 		p.FexitPermission510,
 		p.FexitRegister,

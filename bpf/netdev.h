@@ -3,7 +3,7 @@
  * Network devices that go from one network namespace to another, or are made in
  * another than that of whoever asks for them.
  *
- * All moves go through __dev_change_net_namespace() (5.11; dev_change_net_namespace()
+ * All moves go through __dev_change_net_namespace() (5.13; dev_change_net_namespace()
  * before that): those that rtnetlink is asked for, those of a whole radio, and those of
  * the devices that a namespace leaves behind (default_device_exit_batch()). It gets
  * where to, and has the result at its end, when where from is gone.
@@ -318,15 +318,15 @@ int BPF_PROG(fexit_move, struct net_device *dev, struct net *net, void *pat, int
 	return move_exit(ret);
 }
 
-/* Without extack: 5.11 to some 6.12. */
+/* Without extack: 5.13 to some 6.12. */
 SEC("fexit/__dev_change_net_namespace")
-int BPF_PROG(fexit_move_511, struct net_device *dev, struct net *net, void *pat, int ifindex,
+int BPF_PROG(fexit_move_513, struct net_device *dev, struct net *net, void *pat, int ifindex,
 	     int ret)
 {
 	return move_exit(ret);
 }
 
-/* Up to 5.10. */
+/* Up to 5.12. */
 SEC("fexit/dev_change_net_namespace")
 int BPF_PROG(fexit_move_510, struct net_device *dev, struct net *net, void *pat, int ret)
 {

@@ -288,7 +288,7 @@ const (
 	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
 	NstraceProgFexitMove           = "fexit_move"
 	NstraceProgFexitMove510        = "fexit_move_510"
-	NstraceProgFexitMove511        = "fexit_move_511"
+	NstraceProgFexitMove513        = "fexit_move_513"
 	NstraceProgFexitOpenTree       = "fexit_open_tree"
 	NstraceProgFexitPermission     = "fexit_permission"
 	NstraceProgFexitPermission510  = "fexit_permission_510"
@@ -457,7 +457,7 @@ type NstraceProgramSpecs struct {
 	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
 	FexitMove           *ebpf.ProgramSpec `ebpf:"fexit_move"`
 	FexitMove510        *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
-	FexitMove511        *ebpf.ProgramSpec `ebpf:"fexit_move_511"`
+	FexitMove513        *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
 	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
@@ -727,7 +727,7 @@ type NstracePrograms struct {
 	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
 	FexitMove           *ebpf.Program `ebpf:"fexit_move"`
 	FexitMove510        *ebpf.Program `ebpf:"fexit_move_510"`
-	FexitMove511        *ebpf.Program `ebpf:"fexit_move_511"`
+	FexitMove513        *ebpf.Program `ebpf:"fexit_move_513"`
 	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
@@ -816,7 +816,7 @@ func (p *NstracePrograms) Close() error {
 		p.FexitMayOpen510,
 		p.FexitMove,
 		p.FexitMove510,
-		p.FexitMove511,
+		p.FexitMove513,
 		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,

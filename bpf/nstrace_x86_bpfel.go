@@ -289,7 +289,7 @@ const (
 	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
 	NstraceProgFexitMove           = "fexit_move"
 	NstraceProgFexitMove510        = "fexit_move_510"
-	NstraceProgFexitMove511        = "fexit_move_511"
+	NstraceProgFexitMove513        = "fexit_move_513"
 	NstraceProgFexitOpenTree       = "fexit_open_tree"
 	NstraceProgFexitPermission     = "fexit_permission"
 	NstraceProgFexitPermission510  = "fexit_permission_510"
@@ -461,7 +461,7 @@ type NstraceProgramSpecs struct {
 	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
 	FexitMove           *ebpf.ProgramSpec `ebpf:"fexit_move"`
 	FexitMove510        *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
-	FexitMove511        *ebpf.ProgramSpec `ebpf:"fexit_move_511"`
+	FexitMove513        *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
 	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
@@ -734,7 +734,7 @@ type NstracePrograms struct {
 	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
 	FexitMove           *ebpf.Program `ebpf:"fexit_move"`
 	FexitMove510        *ebpf.Program `ebpf:"fexit_move_510"`
-	FexitMove511        *ebpf.Program `ebpf:"fexit_move_511"`
+	FexitMove513        *ebpf.Program `ebpf:"fexit_move_513"`
 	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
@@ -826,7 +826,7 @@ func (p *NstracePrograms) Close() error {
 		p.FexitMayOpen510,
 		p.FexitMove,
 		p.FexitMove510,
-		p.FexitMove511,
+		p.FexitMove513,
 		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,

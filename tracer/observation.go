@@ -180,7 +180,7 @@ var observations = []observation{
 				[]string{bpf.NstraceProgFentryLink, bpf.NstraceProgFexitLink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
 				[][]string{
 					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove},
-					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove511},
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove513},
 					{fentryMove510, bpf.NstraceProgFexitMove510},
 				},
 				fexitRename615, bpf.NstraceProgFexitRename)},
@@ -216,8 +216,8 @@ var params = map[string]int{
 	bpf.NstraceProgFexitMayOpen:        4, // 5.12
 	bpf.NstraceProgFexitMayOpen510:     3,
 	bpf.NstraceProgFexitMove:           5, // 6.16, and some 6.12
-	bpf.NstraceProgFexitMove511:        4,
-	bpf.NstraceProgFexitMove510:        3,
+	bpf.NstraceProgFexitMove513:        4,
+	bpf.NstraceProgFexitMove510:        3, // up to 5.12
 }
 
 // Programs of the object that are attached in more than one place have a name of their

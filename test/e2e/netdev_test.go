@@ -501,6 +501,57 @@ func TestNetdevRun(t *testing.T) {
 	}
 }
 
+// TestNetdevLoss stops nstrace from reading while more moves are tried than its ring holds:
+// the books have all of them.
+func TestNetdevLoss(t *testing.T) {
+	if !seesDevices(backends[0]) {
+		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
+	}
+	const tries = 1000
+	addNetns(t, "nstrace-e2e-l")
+	batch := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(batch, []byte(strings.Repeat("link set lo netns nstrace-e2e-l\n", tries)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range backends {
+		if !seesDevices(b) {
+			continue
+		}
+		t.Run(string(b), func(t *testing.T) {
+			s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "netdev")
+			s.pause(t)
+			// Refused each time, which it says at the end.
+			if out, err := exec.Command("ip", "-force", "-batch", batch).CombinedOutput(); err == nil || strings.Count(string(out), "Command failed") != tries {
+				t.Fatalf("ip: %v\n%s", err, out)
+			}
+			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			s.await(t, "trace.loss", func(all []*event) bool { return all[len(all)-1].Type == tracer.TraceLoss })
+			s.interrupt(t)
+			sum := s.checkEnd(t, false)
+			var written, lost uint64
+			for _, e := range s.since(0) {
+				switch e.Type {
+				case tracer.NetdevMove:
+					if e.Outcome != tracer.Failure || e.Error != "EINVAL" || e.Netdev.Name != "lo" {
+						t.Errorf("%s", e.line)
+					}
+					written++
+				case tracer.TraceLoss:
+					if e.Loss.Reason != "ring_full" && !canMiss(tracer.NetdevMove) {
+						t.Errorf("%s", e.line)
+					}
+					lost += e.Loss.Records[tracer.NetdevMove]
+				}
+			}
+			if written == 0 || lost == 0 || written+lost != tries || sum.Lost != lost {
+				t.Errorf("%d written + %d lost of %d; the totals say %d lost", written, lost, tries, sum.Lost)
+			}
+		})
+	}
+}
+
 // TestNetdevFilter has one nstrace without a filter, and beside it one for each filter
 // that is about devices.
 func TestNetdevFilter(t *testing.T) {

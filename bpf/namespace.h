@@ -260,7 +260,7 @@ static __noinline void send_call(struct call *call)
 
 	if (!call)
 		return;
-	kind = READ_ONCE(call->kind) % REC_KINDS;
+	kind = READ_ONCE(call->kind) % REC_SLOTS;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->mask);
 	n = mask ? count_bits(mask) : 1;
@@ -592,19 +592,27 @@ static __always_inline void want_pidfd(struct call *call, struct pid *pid)
 	}
 }
 
-static __noinline int setns_enter(int fd, __u64 flags)
+/* The current task's open file fd, NULL for none. */
+static __always_inline struct file *file_of(int fd)
 {
-	struct call *call = call_begin(VIA_SETNS, flags);
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **slot = BPF_CORE_READ(fdt, fd), *file = NULL;
+
+	if ((__u32)fd >= BPF_CORE_READ(fdt, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), slot + (__u32)fd);
+	return file;
+}
+
+static __noinline int setns_enter(int fd, __u64 flags)
+{
+	struct call *call = call_begin(VIA_SETNS, flags);
+	struct file *file = file_of(fd);
 	struct inode *inode;
 	__u64 magic;
 
-	if (!call || (__u32)fd >= BPF_CORE_READ(fdt, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), slot + (__u32)fd);
-	if (!file)
+	if (!call || !file)
 		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
 	magic = BPF_CORE_READ(inode, i_sb, s_magic);

@@ -14,6 +14,7 @@
 #include "common.h"
 #include "who.h"
 #include "namespace.h"
+#include "pin.h"
 #include "inventory.h"
 #include "sysctl.h"
 #include "follow.h"
@@ -31,6 +32,8 @@ const struct actor *type_actor __attribute__((unused));
 const struct ns_record *type_ns_record __attribute__((unused));
 const struct sysctl_record *type_sysctl_record __attribute__((unused));
 const struct destroy_record *type_destroy_record __attribute__((unused));
+const struct pin_record *type_pin_record __attribute__((unused));
+const struct pin_end_record *type_pin_end_record __attribute__((unused));
 const struct inventory *type_inventory __attribute__((unused));
 const enum record_kind *type_record_kind __attribute__((unused));
 const enum ns_kind *type_ns_kind __attribute__((unused));

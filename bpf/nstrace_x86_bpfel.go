@@ -23,13 +23,16 @@ type NstraceActor struct {
 type NstraceCallVia uint32
 
 const (
-	NstraceCallViaVIA_NONE    NstraceCallVia = 0
-	NstraceCallViaVIA_CLONE   NstraceCallVia = 1
-	NstraceCallViaVIA_CLONE3  NstraceCallVia = 2
-	NstraceCallViaVIA_UNSHARE NstraceCallVia = 3
-	NstraceCallViaVIA_SETNS   NstraceCallVia = 4
-	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
-	NstraceCallViaVIA_OPEN    NstraceCallVia = 6
+	NstraceCallViaVIA_NONE       NstraceCallVia = 0
+	NstraceCallViaVIA_CLONE      NstraceCallVia = 1
+	NstraceCallViaVIA_CLONE3     NstraceCallVia = 2
+	NstraceCallViaVIA_UNSHARE    NstraceCallVia = 3
+	NstraceCallViaVIA_SETNS      NstraceCallVia = 4
+	NstraceCallViaVIA_WRITE      NstraceCallVia = 5
+	NstraceCallViaVIA_OPEN       NstraceCallVia = 6
+	NstraceCallViaVIA_MOUNT      NstraceCallVia = 7
+	NstraceCallViaVIA_MOVE_MOUNT NstraceCallVia = 8
+	NstraceCallViaVIA_UMOUNT     NstraceCallVia = 9
 )
 
 type NstraceCaller struct {
@@ -42,10 +45,10 @@ type NstraceCaller struct {
 
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [8]uint64
-	Filtered  [8]uint64
-	Lost      [8]uint64
-	Missed    [8]uint64
+	Seen      [16]uint64
+	Filtered  [16]uint64
+	Lost      [16]uint64
+	Missed    [16]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -129,6 +132,23 @@ type NstraceParamRecord struct {
 	Id   uint64
 }
 
+type NstracePinEndRecord struct {
+	_     structs.HostLayout
+	Head  NstraceHead
+	MntId uint32
+	Inum  uint32
+}
+
+type NstracePinRecord struct {
+	_       structs.HostLayout
+	Head    NstraceHead
+	Caller  NstraceCaller
+	Ns      NstraceNsChange
+	MntId   uint32
+	PathLen uint16
+	Pad     uint16
+}
+
 type NstraceRecordFlag uint32
 
 const (
@@ -145,6 +165,7 @@ const (
 	NstraceRecordFlagF_AFTER_KNOWN   NstraceRecordFlag = 1024
 	NstraceRecordFlagF_AFTER_CUT     NstraceRecordFlag = 2048
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
+	NstraceRecordFlagF_PATH_NAMED    NstraceRecordFlag = 8192
 )
 
 type NstraceRecordKind uint32
@@ -157,7 +178,10 @@ const (
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
 	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
 	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 8
+	NstraceRecordKindREC_NS_PIN       NstraceRecordKind = 8
+	NstraceRecordKindREC_NS_UNPIN     NstraceRecordKind = 9
+	NstraceRecordKindREC_PIN_END      NstraceRecordKind = 10
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 11
 )
 
 type NstraceSysctlRecord struct {
@@ -205,6 +229,8 @@ const (
 	NstraceMapFolds               = "folds"
 	NstraceMapLongValues          = "long_values"
 	NstraceMapPids                = "pids"
+	NstraceMapPinCalls            = "pin_calls"
+	NstraceMapPinned              = "pinned"
 	NstraceMapRing                = "ring"
 	NstraceMapSaid                = "said"
 	NstraceMapSaidParams          = "said_params"
@@ -216,16 +242,27 @@ const (
 	NstraceMapWrites              = "writes"
 	NstraceProgCgroupSysctl       = "cgroup_sysctl"
 	NstraceProgFentryFreeInum     = "fentry_free_inum"
+	NstraceProgFentryMount        = "fentry_mount"
+	NstraceProgFentryMountFreed   = "fentry_mount_freed"
+	NstraceProgFentryMoveMount    = "fentry_move_mount"
+	NstraceProgFentryMoveMount32  = "fentry_move_mount32"
+	NstraceProgFentryMoveResolved = "fentry_move_resolved"
 	NstraceProgFentryNsFree       = "fentry_ns_free"
 	NstraceProgFentrySetns        = "fentry_setns"
 	NstraceProgFentrySetns32      = "fentry_setns32"
+	NstraceProgFentryUmount       = "fentry_umount"
 	NstraceProgFentryUnshare      = "fentry_unshare"
 	NstraceProgFentryWrite        = "fentry_write"
 	NstraceProgFexitClone         = "fexit_clone"
+	NstraceProgFexitKernPath      = "fexit_kern_path"
+	NstraceProgFexitMount         = "fexit_mount"
+	NstraceProgFexitMoveMount     = "fexit_move_mount"
+	NstraceProgFexitMoveMount32   = "fexit_move_mount32"
 	NstraceProgFexitPermission    = "fexit_permission"
 	NstraceProgFexitPermission510 = "fexit_permission_510"
 	NstraceProgFexitSetns         = "fexit_setns"
 	NstraceProgFexitSetns32       = "fexit_setns32"
+	NstraceProgFexitUmount        = "fexit_umount"
 	NstraceProgFexitUnshare       = "fexit_unshare"
 	NstraceProgFexitWantWrite     = "fexit_want_write"
 	NstraceProgFexitWrite         = "fexit_write"
@@ -234,12 +271,22 @@ const (
 	NstraceProgIterTasks          = "iter_tasks"
 	NstraceProgKprobeClone        = "kprobe_clone"
 	NstraceProgKprobeFreeInum     = "kprobe_free_inum"
+	NstraceProgKprobeKernPath     = "kprobe_kern_path"
+	NstraceProgKprobeMount        = "kprobe_mount"
+	NstraceProgKprobeMountFreed   = "kprobe_mount_freed"
+	NstraceProgKprobeMoveMount    = "kprobe_move_mount"
+	NstraceProgKprobeMoveMount32  = "kprobe_move_mount32"
+	NstraceProgKprobeMoveResolved = "kprobe_move_resolved"
 	NstraceProgKprobeNsFree       = "kprobe_ns_free"
 	NstraceProgKprobeSetns        = "kprobe_setns"
 	NstraceProgKprobeSetns32      = "kprobe_setns32"
+	NstraceProgKprobeSource       = "kprobe_source"
+	NstraceProgKprobeUmount       = "kprobe_umount"
 	NstraceProgKprobeUnshare      = "kprobe_unshare"
 	NstraceProgKprobeWrite        = "kprobe_write"
 	NstraceProgKretprobeClone     = "kretprobe_clone"
+	NstraceProgKretprobeKernPath  = "kretprobe_kern_path"
+	NstraceProgKretprobePin       = "kretprobe_pin"
 	NstraceProgKretprobeSetns     = "kretprobe_setns"
 	NstraceProgKretprobeUnshare   = "kretprobe_unshare"
 	NstraceProgKretprobeWrite     = "kretprobe_write"
@@ -278,6 +325,8 @@ const (
 	NstraceVarTypeNsKind          = "type_ns_kind"
 	NstraceVarTypeNsRecord        = "type_ns_record"
 	NstraceVarTypeParamRecord     = "type_param_record"
+	NstraceVarTypePinEndRecord    = "type_pin_end_record"
+	NstraceVarTypePinRecord       = "type_pin_record"
 	NstraceVarTypeRecordFlag      = "type_record_flag"
 	NstraceVarTypeRecordKind      = "type_record_kind"
 	NstraceVarTypeSysctlRecord    = "type_sysctl_record"
@@ -331,16 +380,27 @@ type NstraceSpecs struct {
 type NstraceProgramSpecs struct {
 	CgroupSysctl       *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
 	FentryFreeInum     *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryMount        *ebpf.ProgramSpec `ebpf:"fentry_mount"`
+	FentryMountFreed   *ebpf.ProgramSpec `ebpf:"fentry_mount_freed"`
+	FentryMoveMount    *ebpf.ProgramSpec `ebpf:"fentry_move_mount"`
+	FentryMoveMount32  *ebpf.ProgramSpec `ebpf:"fentry_move_mount32"`
+	FentryMoveResolved *ebpf.ProgramSpec `ebpf:"fentry_move_resolved"`
 	FentryNsFree       *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
 	FentrySetns        *ebpf.ProgramSpec `ebpf:"fentry_setns"`
 	FentrySetns32      *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
+	FentryUmount       *ebpf.ProgramSpec `ebpf:"fentry_umount"`
 	FentryUnshare      *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
 	FentryWrite        *ebpf.ProgramSpec `ebpf:"fentry_write"`
 	FexitClone         *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitKernPath      *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
+	FexitMount         *ebpf.ProgramSpec `ebpf:"fexit_mount"`
+	FexitMoveMount     *ebpf.ProgramSpec `ebpf:"fexit_move_mount"`
+	FexitMoveMount32   *ebpf.ProgramSpec `ebpf:"fexit_move_mount32"`
 	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
 	FexitSetns         *ebpf.ProgramSpec `ebpf:"fexit_setns"`
 	FexitSetns32       *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
+	FexitUmount        *ebpf.ProgramSpec `ebpf:"fexit_umount"`
 	FexitUnshare       *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
 	FexitWantWrite     *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
 	FexitWrite         *ebpf.ProgramSpec `ebpf:"fexit_write"`
@@ -349,12 +409,22 @@ type NstraceProgramSpecs struct {
 	IterTasks          *ebpf.ProgramSpec `ebpf:"iter_tasks"`
 	KprobeClone        *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
 	KprobeFreeInum     *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeKernPath     *ebpf.ProgramSpec `ebpf:"kprobe_kern_path"`
+	KprobeMount        *ebpf.ProgramSpec `ebpf:"kprobe_mount"`
+	KprobeMountFreed   *ebpf.ProgramSpec `ebpf:"kprobe_mount_freed"`
+	KprobeMoveMount    *ebpf.ProgramSpec `ebpf:"kprobe_move_mount"`
+	KprobeMoveMount32  *ebpf.ProgramSpec `ebpf:"kprobe_move_mount32"`
+	KprobeMoveResolved *ebpf.ProgramSpec `ebpf:"kprobe_move_resolved"`
 	KprobeNsFree       *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
 	KprobeSetns        *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
 	KprobeSetns32      *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
+	KprobeSource       *ebpf.ProgramSpec `ebpf:"kprobe_source"`
+	KprobeUmount       *ebpf.ProgramSpec `ebpf:"kprobe_umount"`
 	KprobeUnshare      *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
 	KprobeWrite        *ebpf.ProgramSpec `ebpf:"kprobe_write"`
 	KretprobeClone     *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeKernPath  *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
+	KretprobePin       *ebpf.ProgramSpec `ebpf:"kretprobe_pin"`
 	KretprobeSetns     *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
 	KretprobeUnshare   *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
@@ -377,6 +447,8 @@ type NstraceMapSpecs struct {
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
+	PinCalls   *ebpf.MapSpec `ebpf:"pin_calls"`
+	Pinned     *ebpf.MapSpec `ebpf:"pinned"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Said       *ebpf.MapSpec `ebpf:"said"`
 	SaidParams *ebpf.MapSpec `ebpf:"said_params"`
@@ -420,6 +492,8 @@ type NstraceVariableSpecs struct {
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
 	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
+	TypePinEndRecord  *ebpf.VariableSpec `ebpf:"type_pin_end_record"`
+	TypePinRecord     *ebpf.VariableSpec `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
@@ -455,6 +529,8 @@ type NstraceMaps struct {
 	Folds      *ebpf.Map `ebpf:"folds"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
 	Pids       *ebpf.Map `ebpf:"pids"`
+	PinCalls   *ebpf.Map `ebpf:"pin_calls"`
+	Pinned     *ebpf.Map `ebpf:"pinned"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Said       *ebpf.Map `ebpf:"said"`
 	SaidParams *ebpf.Map `ebpf:"said_params"`
@@ -474,6 +550,8 @@ func (m *NstraceMaps) Close() error {
 		m.Folds,
 		m.LongValues,
 		m.Pids,
+		m.PinCalls,
+		m.Pinned,
 		m.Ring,
 		m.Said,
 		m.SaidParams,
@@ -518,6 +596,8 @@ type NstraceVariables struct {
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
 	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
+	TypePinEndRecord  *ebpf.Variable `ebpf:"type_pin_end_record"`
+	TypePinRecord     *ebpf.Variable `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
@@ -533,16 +613,27 @@ type NstraceVariables struct {
 type NstracePrograms struct {
 	CgroupSysctl       *ebpf.Program `ebpf:"cgroup_sysctl"`
 	FentryFreeInum     *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryMount        *ebpf.Program `ebpf:"fentry_mount"`
+	FentryMountFreed   *ebpf.Program `ebpf:"fentry_mount_freed"`
+	FentryMoveMount    *ebpf.Program `ebpf:"fentry_move_mount"`
+	FentryMoveMount32  *ebpf.Program `ebpf:"fentry_move_mount32"`
+	FentryMoveResolved *ebpf.Program `ebpf:"fentry_move_resolved"`
 	FentryNsFree       *ebpf.Program `ebpf:"fentry_ns_free"`
 	FentrySetns        *ebpf.Program `ebpf:"fentry_setns"`
 	FentrySetns32      *ebpf.Program `ebpf:"fentry_setns32"`
+	FentryUmount       *ebpf.Program `ebpf:"fentry_umount"`
 	FentryUnshare      *ebpf.Program `ebpf:"fentry_unshare"`
 	FentryWrite        *ebpf.Program `ebpf:"fentry_write"`
 	FexitClone         *ebpf.Program `ebpf:"fexit_clone"`
+	FexitKernPath      *ebpf.Program `ebpf:"fexit_kern_path"`
+	FexitMount         *ebpf.Program `ebpf:"fexit_mount"`
+	FexitMoveMount     *ebpf.Program `ebpf:"fexit_move_mount"`
+	FexitMoveMount32   *ebpf.Program `ebpf:"fexit_move_mount32"`
 	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
 	FexitSetns         *ebpf.Program `ebpf:"fexit_setns"`
 	FexitSetns32       *ebpf.Program `ebpf:"fexit_setns32"`
+	FexitUmount        *ebpf.Program `ebpf:"fexit_umount"`
 	FexitUnshare       *ebpf.Program `ebpf:"fexit_unshare"`
 	FexitWantWrite     *ebpf.Program `ebpf:"fexit_want_write"`
 	FexitWrite         *ebpf.Program `ebpf:"fexit_write"`
@@ -551,12 +642,22 @@ type NstracePrograms struct {
 	IterTasks          *ebpf.Program `ebpf:"iter_tasks"`
 	KprobeClone        *ebpf.Program `ebpf:"kprobe_clone"`
 	KprobeFreeInum     *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeKernPath     *ebpf.Program `ebpf:"kprobe_kern_path"`
+	KprobeMount        *ebpf.Program `ebpf:"kprobe_mount"`
+	KprobeMountFreed   *ebpf.Program `ebpf:"kprobe_mount_freed"`
+	KprobeMoveMount    *ebpf.Program `ebpf:"kprobe_move_mount"`
+	KprobeMoveMount32  *ebpf.Program `ebpf:"kprobe_move_mount32"`
+	KprobeMoveResolved *ebpf.Program `ebpf:"kprobe_move_resolved"`
 	KprobeNsFree       *ebpf.Program `ebpf:"kprobe_ns_free"`
 	KprobeSetns        *ebpf.Program `ebpf:"kprobe_setns"`
 	KprobeSetns32      *ebpf.Program `ebpf:"kprobe_setns32"`
+	KprobeSource       *ebpf.Program `ebpf:"kprobe_source"`
+	KprobeUmount       *ebpf.Program `ebpf:"kprobe_umount"`
 	KprobeUnshare      *ebpf.Program `ebpf:"kprobe_unshare"`
 	KprobeWrite        *ebpf.Program `ebpf:"kprobe_write"`
 	KretprobeClone     *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeKernPath  *ebpf.Program `ebpf:"kretprobe_kern_path"`
+	KretprobePin       *ebpf.Program `ebpf:"kretprobe_pin"`
 	KretprobeSetns     *ebpf.Program `ebpf:"kretprobe_setns"`
 	KretprobeUnshare   *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWrite     *ebpf.Program `ebpf:"kretprobe_write"`
@@ -573,16 +674,27 @@ func (p *NstracePrograms) Close() error {
 	return _NstraceClose(
 		p.CgroupSysctl,
 		p.FentryFreeInum,
+		p.FentryMount,
+		p.FentryMountFreed,
+		p.FentryMoveMount,
+		p.FentryMoveMount32,
+		p.FentryMoveResolved,
 		p.FentryNsFree,
 		p.FentrySetns,
 		p.FentrySetns32,
+		p.FentryUmount,
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitClone,
+		p.FexitKernPath,
+		p.FexitMount,
+		p.FexitMoveMount,
+		p.FexitMoveMount32,
 		p.FexitPermission,
 		p.FexitPermission510,
 		p.FexitSetns,
 		p.FexitSetns32,
+		p.FexitUmount,
 		p.FexitUnshare,
 		p.FexitWantWrite,
 		p.FexitWrite,
@@ -591,12 +703,22 @@ func (p *NstracePrograms) Close() error {
 		p.IterTasks,
 		p.KprobeClone,
 		p.KprobeFreeInum,
+		p.KprobeKernPath,
+		p.KprobeMount,
+		p.KprobeMountFreed,
+		p.KprobeMoveMount,
+		p.KprobeMoveMount32,
+		p.KprobeMoveResolved,
 		p.KprobeNsFree,
 		p.KprobeSetns,
 		p.KprobeSetns32,
+		p.KprobeSource,
+		p.KprobeUmount,
 		p.KprobeUnshare,
 		p.KprobeWrite,
 		p.KretprobeClone,
+		p.KretprobeKernPath,
+		p.KretprobePin,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
 		p.KretprobeWrite,

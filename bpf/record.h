@@ -48,8 +48,16 @@ enum record_kind {
 			  ended */
 	REC_WHO,
 	REC_PARAM,
+	REC_NS_PIN,
+	REC_NS_UNPIN,
+	REC_PIN_END, /* a pin went with the mounts around it: nobody unmounted it */
 	REC_KINDS,
 };
+
+/* Of counters, above REC_KINDS. A power of two: the verifier follows a mask, and a
+ * remainder not.
+ */
+#define REC_SLOTS 16
 
 enum call_via {
 	VIA_NONE,
@@ -59,6 +67,9 @@ enum call_via {
 	VIA_SETNS,
 	VIA_WRITE,
 	VIA_OPEN,
+	VIA_MOUNT,
+	VIA_MOVE_MOUNT,
+	VIA_UMOUNT,
 };
 
 enum record_flag {
@@ -75,6 +86,7 @@ enum record_flag {
 	F_AFTER_KNOWN = 1 << 10,
 	F_AFTER_CUT = 1 << 11,
 	F_ANCESTORS_CUT = 1 << 12,
+	F_PATH_NAMED = 1 << 13, /* the path is text as the caller named it */
 };
 
 struct actor {
@@ -178,6 +190,25 @@ struct destroy_record {
 	__u8 pad[3];
 };
 
+/* REC_NS_PIN, REC_NS_UNPIN: then path, components, leaf first, each ended by a NUL, or
+ * text (F_PATH_NAMED).
+ */
+struct pin_record {
+	struct head head;
+	struct caller caller;
+	struct ns_change ns;
+	__u32 mnt_id; /* of the mount, as in mountinfo; 0: not known */
+	__u16 path_len;
+	__u16 pad;
+};
+
+/* REC_PIN_END, no process. */
+struct pin_end_record {
+	struct head head;
+	__u32 mnt_id;
+	__u32 inum;
+};
+
 /* What the task iterator gives, one a task that is in namespaces of its own. */
 struct inventory {
 	struct ns_change ns[NS_KINDS];
@@ -202,10 +233,10 @@ struct fold {
  * seen = sent + folded + filtered + lost.
  */
 struct counters {
-	__u64 seen[REC_KINDS];
-	__u64 filtered[REC_KINDS];
-	__u64 lost[REC_KINDS];	 /* the ring was full */
-	__u64 missed[REC_KINDS]; /* seen begun, its end never came, or no memory to keep its state
+	__u64 seen[REC_SLOTS];
+	__u64 filtered[REC_SLOTS];
+	__u64 lost[REC_SLOTS];	 /* the ring was full */
+	__u64 missed[REC_SLOTS]; /* seen begun, its end never came, or no memory to keep its state
 				  */
 	__u64 folded;		 /* of REC_SYSCTL_WRITE: counted in folds */
 	__u64 first_lost;	 /* CLOCK_BOOTTIME, ns; 0: none */

@@ -92,6 +92,10 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("enter", entered)}
 	case tracer.NamespaceDestroy:
 		return []word{say("destroy", destroyed)}
+	case tracer.NamespacePin:
+		return []word{say("pin", created)}
+	case tracer.NamespaceUnpin:
+		return []word{say("unpin", destroyed)}
 	case tracer.SysctlWrite:
 		return []word{say("sysctl", written)}
 	case tracer.TraceLoss:
@@ -181,6 +185,8 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, t.origin(ev)...)
 	case tracer.NamespaceDestroy:
 		words = append(words, lifetime(ev.Namespace)...)
+	case tracer.NamespacePin, tracer.NamespaceUnpin:
+		words = append(words, mounted(ev.Namespace)...)
 	case tracer.SysctlWrite:
 		words = append(words, t.values(ev)...)
 	case tracer.TraceLoss:
@@ -221,6 +227,21 @@ func lifetime(ns *tracer.Namespace) []word {
 	var words []word
 	if ns.LifetimeMS != nil {
 		words = append(words, say("lived "+duration(time.Duration(*ns.LifetimeMS)*time.Millisecond), normal))
+	}
+	if ns.Detected == "scan" {
+		words = append(words, say("(seen later)", doubtful))
+	}
+	return words
+}
+
+// mounted is where a namespace is or was kept.
+func mounted(ns *tracer.Namespace) []word {
+	if ns == nil {
+		return nil
+	}
+	var words []word
+	if ns.Path != "" {
+		words = append(words, say(escapeName(ns.Path, ""), normal))
 	}
 	if ns.Detected == "scan" {
 		words = append(words, say("(seen later)", doubtful))
@@ -318,6 +339,9 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
+	}
+	if ns := ev.Namespace; ev.Type == tracer.NamespaceUnpin && ev.Process == nil && ns != nil && ns.Detected == "" {
+		return []word{say("nobody: it went with the mounts around it", faint)}
 	}
 	if ev.Process == nil {
 		return nil

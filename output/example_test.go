@@ -54,5 +54,9 @@ func ExampleTable() {
 	//                                                                       12:04:38.424 to 12:04:39.134
 	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
 	//                                                                       bob
+	// 12:04:39.323  pin      net 4026532281 web           /run/netns/web    sshd > bash > sudo > ip[4720]
+	//                                                                       alice as root
+	// 12:04:40.523  unpin    net 4026532281 web           /run/netns/web    nobody: it went with the
+	//                                                                       mounts around it
 	// 12:04:40.623  destroy  net 4026532281 web           lived 9.0s        made by runc:[1:CHILD][90311]
 }

@@ -83,6 +83,8 @@ func sample() []*tracer.Event {
 			PID: 60114, TID: 60114, Comm: "\x1b[2Kls\u202e", PPID: 60001, UID: 1001, GID: 1001, User: "bob",
 			Ancestors: []tracer.Actor{{PID: 60001, Comm: "zsh"}},
 		}},
+		{Type: tracer.NamespacePin, Time: at(8200), Outcome: tracer.Success, Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: viaSSH(4720, "ip", "netns", "add", "web")},
+		{Type: tracer.NamespaceUnpin, Time: at(9400), Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}},
 		{Type: tracer.NamespaceDestroy, Time: at(9500), Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Created: at(421), LifetimeMS: ptr[int64](9079), Creator: &tracer.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
 		{Type: tracer.TraceStop, Time: at(9999), Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 14, Written: 14, DurationMS: 10009}}},
 	}

@@ -48,6 +48,10 @@ var viaNames = [...]string{
 	bpf.NstraceCallViaVIA_SETNS:   "setns",
 	bpf.NstraceCallViaVIA_WRITE:   "write",
 	bpf.NstraceCallViaVIA_OPEN:    "open",
+
+	bpf.NstraceCallViaVIA_MOUNT:      "mount",
+	bpf.NstraceCallViaVIA_MOVE_MOUNT: "move_mount",
+	bpf.NstraceCallViaVIA_UMOUNT:     "umount",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its
@@ -59,11 +63,14 @@ type record struct {
 	ns        bpf.NstraceNsRecord
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
+	pin       bpf.NstracePinRecord
+	pinEnd    bpf.NstracePinEndRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
 	exe, args, cgroup          []byte
 	name, old, new, raw, after []byte
+	path                       []byte
 }
 
 // cut takes n bytes off b.
@@ -145,6 +152,15 @@ func (r *record) parse(b []byte) error {
 		return nil
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return fixed(&rest, &r.destroy)
+	case bpf.NstraceRecordKindREC_NS_PIN, bpf.NstraceRecordKindREC_NS_UNPIN:
+		if err := fixed(&rest, &r.pin); err != nil {
+			return err
+		}
+		var err error
+		r.path, err = cut(&rest, int(r.pin.PathLen))
+		return err
+	case bpf.NstraceRecordKindREC_PIN_END:
+		return fixed(&rest, &r.pinEnd)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		return nil
 	}

@@ -46,6 +46,8 @@ type way struct {
 	programs [][]string
 	// Programs to add where their kernel function exists.
 	optional []string
+	// What is looked at beside the programs.
+	looks []string
 	// What this way cannot see, for people.
 	missing []string
 }
@@ -100,6 +102,28 @@ var observations = []observation{
 		},
 	},
 	{
+		name: "pin", feed: []Type{NamespacePin},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryMount, bpf.NstraceProgFexitMount, bpf.NstraceProgFexitKernPath,
+				bpf.NstraceProgFentryMoveMount, bpf.NstraceProgFexitMoveMount, bpf.NstraceProgFentryMoveResolved,
+			}}, optional: moveMount32Fentry},
+			{backend: Kprobe, programs: [][]string{
+				append([]string{bpf.NstraceProgKprobeKernPath, bpf.NstraceProgKretprobeKernPath}, pinKprobes...),
+				append([]string{bpf.NstraceProgKprobeSource, kprobeMove, kprobeLink}, pinKprobes...),
+			}, optional: moveMount32Kprobe},
+			lookForPins,
+		},
+	},
+	{
+		name: "unpin", feed: []Type{NamespaceUnpin},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUmount, bpf.NstraceProgFexitUmount, bpf.NstraceProgFentryMountFreed}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUmount, kretprobeUmount, bpf.NstraceProgKprobeMountFreed}}},
+			lookForPins,
+		},
+	},
+	{
 		name: "sysctl", feed: []Type{SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryWrite, bpf.NstraceProgFexitWrite, bpf.NstraceProgCgroupSysctl}}},
@@ -118,6 +142,20 @@ var observations = []observation{
 	},
 }
 
+// pinKprobes are the entries and ends of what can pin a namespace.
+var pinKprobes = []string{
+	bpf.NstraceProgKprobeMount, bpf.NstraceProgKretprobePin,
+	bpf.NstraceProgKprobeMoveMount, kretprobeMoveMount, bpf.NstraceProgKprobeMoveResolved,
+}
+
+// lookForPins is the way to see pins without a hook: no tracepoint says what a mount is
+// of.
+var lookForPins = way{
+	backend: Tracepoint, programs: [][]string{{}}, looks: []string{ownMountinfo}, missing: []string{
+		"who did it, what failed, what lasted a moment, and what is outside nstrace's own mount namespace: it is found by looking",
+	},
+}
+
 // params is how many parameters the kernel's function has, for programs of which there
 // is one for each number.
 var params = map[string]int{
@@ -133,6 +171,12 @@ const (
 	tpClone3Exit     = "tp_clone3_exit"
 	tpSetnsExit      = "tp_setns_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
+
+	kretprobeMoveMount   = "kretprobe_move_mount"
+	kretprobeMoveMount32 = "kretprobe_move_mount32"
+	kretprobeUmount      = "kretprobe_umount"
+	kprobeMove           = "kprobe_move"
+	kprobeLink           = "kprobe_link"
 )
 
 // A twin is a further place for a program.
@@ -146,6 +190,12 @@ var twins = map[string]twin{
 	tpClone3Exit:     {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone3"},
 	tpSetnsExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_setns", alone: true},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
+
+	kretprobeMoveMount:   {of: bpf.NstraceProgKretprobePin, section: "kretprobe/" + moveMountFunc},
+	kretprobeMoveMount32: {of: bpf.NstraceProgKretprobePin, section: "kretprobe/__ia32_sys_move_mount"},
+	kprobeMove:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/do_move_mount"},
+	kprobeLink:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/nd_jump_link"},
+	kretprobeUmount:      {of: bpf.NstraceProgKretprobePin, section: "kretprobe/path_umount", alone: true},
 }
 
 // place returns p as it is attached there.
@@ -174,9 +224,9 @@ var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowEx
 
 // wants says whether any event that the observation gives is in types; nil is all.
 // What ends has to be known from its beginning: where destroy is wanted, create
-// is observed too.
+// is observed too, and so is pin for unpin.
 func (o *observation) wants(types map[Type]bool) bool {
 	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool {
-		return types[t] || (t == NamespaceCreate && types[NamespaceDestroy])
+		return types[t] || (t == NamespaceCreate && types[NamespaceDestroy]) || (t == NamespacePin && types[NamespaceUnpin])
 	})
 }

@@ -83,6 +83,12 @@ func (s *scanner) run(h Handler) error {
 		return nil
 	}
 	s.wanted, s.held = false, false
+	// What a pin kept ends after it.
+	if t.watch != nil {
+		if err := t.comparePins(h); err != nil {
+			return err
+		}
+	}
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
 	leaving := false

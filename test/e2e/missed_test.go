@@ -82,6 +82,8 @@ func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
 				have[e.key()]--
 			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == tracer.Failure:
 				// It can't see all of those, and sees some of them as one.
+			case e.isPin() && s.backend == tracer.Tracepoint:
+				// It can't say who did it.
 			case e.onlyFentry() && s.backend != tracer.Fentry:
 			case !canMiss(e.Type):
 				return nil

@@ -128,6 +128,9 @@ typedef struct {
 	__u32 val;
 } kuid_t, kgid_t;
 
+struct list_head {
+	struct list_head *next, *prev;
+};
 struct hlist_node {
 	struct hlist_node *next;
 };
@@ -155,12 +158,16 @@ struct dentry {
 };
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 	int mnt_flags;
 };
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_mounts; /* its children, by mnt_child */
+	struct list_head mnt_child;
+	int mnt_id;
 };
 struct path {
 	struct vfsmount *mnt;

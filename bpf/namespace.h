@@ -262,9 +262,7 @@ static __noinline void send_call(struct call *call)
 
 	if (!call)
 		return;
-	kind = READ_ONCE(call->kind);
-	if (kind >= REC_KINDS)
-		return;
+	kind = READ_ONCE(call->kind) % REC_SLOTS;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->mask);
 	n = mask ? count_bits(mask) : 1;
@@ -739,14 +737,14 @@ int tp_setns_enter(struct trace_event_raw_sys_enter *ctx)
 /* open_tree(2) and fsmount(2) make a mount namespace that nobody is in, and return a
  * descriptor of it: copy_mnt_ns() has no part in that.
  */
-static __always_inline int mount_enter(enum call_via via, __u64 flags)
+static __always_inline int tree_enter(enum call_via via, __u64 flags)
 {
 	if (flags & MOUNT_NAMESPACE)
 		call_begin(via, CLONE_NEWNS);
 	return 0;
 }
 
-static __noinline int mount_exit(long ret)
+static __noinline int tree_exit(long ret)
 {
 	struct call *call = call_get();
 	struct inode *inode;
@@ -771,61 +769,61 @@ static __noinline int mount_exit(long ret)
 SEC("fentry/" SYS(open_tree))
 int BPF_PROG(fentry_open_tree, struct pt_regs *regs)
 {
-	return mount_enter(VIA_OPEN_TREE, ARG3(regs));
+	return tree_enter(VIA_OPEN_TREE, ARG3(regs));
 }
 
 SEC("fexit/" SYS(open_tree))
 int BPF_PROG(fexit_open_tree, struct pt_regs *regs, long ret)
 {
-	return mount_exit(ret);
+	return tree_exit(ret);
 }
 
 SEC("fentry/" SYS(fsmount))
 int BPF_PROG(fentry_fsmount, struct pt_regs *regs)
 {
-	return mount_enter(VIA_FSMOUNT, ARG2(regs));
+	return tree_enter(VIA_FSMOUNT, ARG2(regs));
 }
 
 SEC("fexit/" SYS(fsmount))
 int BPF_PROG(fexit_fsmount, struct pt_regs *regs, long ret)
 {
-	return mount_exit(ret);
+	return tree_exit(ret);
 }
 
 SEC("kprobe/" SYS(open_tree))
 int BPF_KPROBE(kprobe_open_tree, struct pt_regs *regs)
 {
-	return mount_enter(VIA_OPEN_TREE, ARG3(regs));
+	return tree_enter(VIA_OPEN_TREE, ARG3(regs));
 }
 
 SEC("kretprobe/" SYS(open_tree))
 int BPF_KRETPROBE(kretprobe_open_tree, long ret)
 {
-	return mount_exit(ret);
+	return tree_exit(ret);
 }
 
 SEC("kprobe/" SYS(fsmount))
 int BPF_KPROBE(kprobe_fsmount, struct pt_regs *regs)
 {
-	return mount_enter(VIA_FSMOUNT, ARG2(regs));
+	return tree_enter(VIA_FSMOUNT, ARG2(regs));
 }
 
 SEC("kretprobe/" SYS(fsmount))
 int BPF_KRETPROBE(kretprobe_fsmount, long ret)
 {
-	return mount_exit(ret);
+	return tree_exit(ret);
 }
 
 SEC("tracepoint/syscalls/sys_enter_open_tree")
 int tp_open_tree_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	return mount_enter(VIA_OPEN_TREE, ctx->args[2]);
+	return tree_enter(VIA_OPEN_TREE, ctx->args[2]);
 }
 
 SEC("tracepoint/syscalls/sys_enter_fsmount")
 int tp_fsmount_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	return mount_enter(VIA_FSMOUNT, ctx->args[1]);
+	return tree_enter(VIA_FSMOUNT, ctx->args[1]);
 }
 
 /* --- time namespaces entered by execve(2) --- */
@@ -928,7 +926,7 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 	if (!call || call->via != via_of(ctx->nr))
 		return 0;
 	if (call->via == VIA_OPEN_TREE || call->via == VIA_FSMOUNT)
-		return mount_exit(ret);
+		return tree_exit(ret);
 	if (is_clone(call) && ret >= 0) {
 		/* Only failures are left for the exit: see tp_fork, which missed this. */
 		count_missed(REC_NS_CREATE, count_bits(kinds_of(call->flags)));

@@ -244,7 +244,7 @@ int BPF_KRETPROBE(kretprobe_link, int ret)
 
 /* --- moves --- */
 
-static __noinline int move_enter(struct net_device *dev, struct net *to)
+static __noinline int dev_move_enter(struct net_device *dev, struct net *to)
 {
 	struct link_call *call = link_get();
 	struct net *from = READ(dev, nd_net.net);
@@ -274,7 +274,7 @@ static __noinline int move_enter(struct net_device *dev, struct net *to)
 	return 0;
 }
 
-static __noinline int move_exit(int ret)
+static __noinline int dev_move_exit(int ret)
 {
 	struct link_call *call = link_get();
 	struct net_device *dev;
@@ -308,14 +308,14 @@ static __noinline int move_exit(int ret)
 SEC("fentry/__dev_change_net_namespace")
 int BPF_PROG(fentry_move, struct net_device *dev, struct net *net)
 {
-	return move_enter(dev, net);
+	return dev_move_enter(dev, net);
 }
 
 SEC("fexit/__dev_change_net_namespace")
 int BPF_PROG(fexit_move, struct net_device *dev, struct net *net, void *pat, int ifindex,
 	     void *extack, int ret)
 {
-	return move_exit(ret);
+	return dev_move_exit(ret);
 }
 
 /* Without extack: 5.13 to some 6.12. */
@@ -323,26 +323,26 @@ SEC("fexit/__dev_change_net_namespace")
 int BPF_PROG(fexit_move_513, struct net_device *dev, struct net *net, void *pat, int ifindex,
 	     int ret)
 {
-	return move_exit(ret);
+	return dev_move_exit(ret);
 }
 
 /* Up to 5.12. */
 SEC("fexit/dev_change_net_namespace")
 int BPF_PROG(fexit_move_510, struct net_device *dev, struct net *net, void *pat, int ret)
 {
-	return move_exit(ret);
+	return dev_move_exit(ret);
 }
 
 SEC("kprobe/__dev_change_net_namespace")
 int BPF_KPROBE(kprobe_move, struct net_device *dev, struct net *net)
 {
-	return move_enter(dev, net);
+	return dev_move_enter(dev, net);
 }
 
 SEC("kretprobe/__dev_change_net_namespace")
 int BPF_KRETPROBE(kretprobe_move, int ret)
 {
-	return move_exit(ret);
+	return dev_move_exit(ret);
 }
 
 /* do_setlink() renames a device that it has just moved, by dev_change_name(), from

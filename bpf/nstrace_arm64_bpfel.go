@@ -37,6 +37,9 @@ const (
 	NstraceCallViaVIA_EXECVE        NstraceCallVia = 11
 	NstraceCallViaVIA_SETHOSTNAME   NstraceCallVia = 12
 	NstraceCallViaVIA_SETDOMAINNAME NstraceCallVia = 13
+	NstraceCallViaVIA_MOUNT         NstraceCallVia = 14
+	NstraceCallViaVIA_MOVE_MOUNT    NstraceCallVia = 15
+	NstraceCallViaVIA_UMOUNT        NstraceCallVia = 16
 )
 
 type NstraceCaller struct {
@@ -163,6 +166,23 @@ type NstraceParamRecord struct {
 	Id   uint64
 }
 
+type NstracePinEndRecord struct {
+	_     structs.HostLayout
+	Head  NstraceHead
+	MntId uint32
+	Inum  uint32
+}
+
+type NstracePinRecord struct {
+	_       structs.HostLayout
+	Head    NstraceHead
+	Caller  NstraceCaller
+	Ns      NstraceNsChange
+	MntId   uint32
+	PathLen uint16
+	Pad     uint16
+}
+
 type NstraceRecordFlag uint32
 
 const (
@@ -181,6 +201,7 @@ const (
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
 	NstraceRecordFlagF_ELSEWHERE     NstraceRecordFlag = 16384
 	NstraceRecordFlagF_CREATED       NstraceRecordFlag = 8192
+	NstraceRecordFlagF_PATH_NAMED    NstraceRecordFlag = 32768
 )
 
 type NstraceRecordKind uint32
@@ -195,7 +216,10 @@ const (
 	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
 	NstraceRecordKindREC_NETDEV_MOVE  NstraceRecordKind = 8
 	NstraceRecordKindREC_TAMPER       NstraceRecordKind = 9
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 10
+	NstraceRecordKindREC_NS_PIN       NstraceRecordKind = 10
+	NstraceRecordKindREC_NS_UNPIN     NstraceRecordKind = 11
+	NstraceRecordKindREC_PIN_END      NstraceRecordKind = 12
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 13
 )
 
 type NstraceSysctlRecord struct {
@@ -256,6 +280,8 @@ const (
 	NstraceMapLongValues           = "long_values"
 	NstraceMapOwn                  = "own"
 	NstraceMapPids                 = "pids"
+	NstraceMapPinCalls             = "pin_calls"
+	NstraceMapPinned               = "pinned"
 	NstraceMapRing                 = "ring"
 	NstraceMapSaid                 = "said"
 	NstraceMapSaidParams           = "said_params"
@@ -273,28 +299,37 @@ const (
 	NstraceProgFentryFsmount       = "fentry_fsmount"
 	NstraceProgFentryHostname      = "fentry_hostname"
 	NstraceProgFentryLink          = "fentry_link"
+	NstraceProgFentryMount         = "fentry_mount"
+	NstraceProgFentryMountFreed    = "fentry_mount_freed"
 	NstraceProgFentryMove          = "fentry_move"
+	NstraceProgFentryMoveMount     = "fentry_move_mount"
+	NstraceProgFentryMoveResolved  = "fentry_move_resolved"
 	NstraceProgFentryNsFree        = "fentry_ns_free"
 	NstraceProgFentryOpenTree      = "fentry_open_tree"
 	NstraceProgFentrySetns         = "fentry_setns"
+	NstraceProgFentryUmount        = "fentry_umount"
 	NstraceProgFentryUnshare       = "fentry_unshare"
 	NstraceProgFentryWrite         = "fentry_write"
 	NstraceProgFexitClone          = "fexit_clone"
 	NstraceProgFexitDomainname     = "fexit_domainname"
 	NstraceProgFexitFsmount        = "fexit_fsmount"
 	NstraceProgFexitHostname       = "fexit_hostname"
+	NstraceProgFexitKernPath       = "fexit_kern_path"
 	NstraceProgFexitLink           = "fexit_link"
 	NstraceProgFexitMayOpen        = "fexit_may_open"
 	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
+	NstraceProgFexitMount          = "fexit_mount"
 	NstraceProgFexitMove           = "fexit_move"
 	NstraceProgFexitMove510        = "fexit_move_510"
 	NstraceProgFexitMove513        = "fexit_move_513"
+	NstraceProgFexitMoveMount      = "fexit_move_mount"
 	NstraceProgFexitOpenTree       = "fexit_open_tree"
 	NstraceProgFexitPermission     = "fexit_permission"
 	NstraceProgFexitPermission510  = "fexit_permission_510"
 	NstraceProgFexitRegister       = "fexit_register"
 	NstraceProgFexitRename         = "fexit_rename"
 	NstraceProgFexitSetns          = "fexit_setns"
+	NstraceProgFexitUmount         = "fexit_umount"
 	NstraceProgFexitUnshare        = "fexit_unshare"
 	NstraceProgFexitWantWrite      = "fexit_want_write"
 	NstraceProgFexitWrite          = "fexit_write"
@@ -308,25 +343,34 @@ const (
 	NstraceProgKprobeFreeInum      = "kprobe_free_inum"
 	NstraceProgKprobeFsmount       = "kprobe_fsmount"
 	NstraceProgKprobeHostname      = "kprobe_hostname"
+	NstraceProgKprobeKernPath      = "kprobe_kern_path"
 	NstraceProgKprobeLink          = "kprobe_link"
+	NstraceProgKprobeMount         = "kprobe_mount"
+	NstraceProgKprobeMountFreed    = "kprobe_mount_freed"
 	NstraceProgKprobeMove          = "kprobe_move"
+	NstraceProgKprobeMoveMount     = "kprobe_move_mount"
+	NstraceProgKprobeMoveResolved  = "kprobe_move_resolved"
 	NstraceProgKprobeNsFree        = "kprobe_ns_free"
 	NstraceProgKprobeOpenTree      = "kprobe_open_tree"
 	NstraceProgKprobePermission    = "kprobe_permission"
 	NstraceProgKprobePermission510 = "kprobe_permission_510"
 	NstraceProgKprobeRegister      = "kprobe_register"
 	NstraceProgKprobeSetns         = "kprobe_setns"
+	NstraceProgKprobeSource        = "kprobe_source"
+	NstraceProgKprobeUmount        = "kprobe_umount"
 	NstraceProgKprobeUnshare       = "kprobe_unshare"
 	NstraceProgKprobeWrite         = "kprobe_write"
 	NstraceProgKretprobeClone      = "kretprobe_clone"
 	NstraceProgKretprobeDomainname = "kretprobe_domainname"
 	NstraceProgKretprobeFsmount    = "kretprobe_fsmount"
 	NstraceProgKretprobeHostname   = "kretprobe_hostname"
+	NstraceProgKretprobeKernPath   = "kretprobe_kern_path"
 	NstraceProgKretprobeLink       = "kretprobe_link"
 	NstraceProgKretprobeMayOpen    = "kretprobe_may_open"
 	NstraceProgKretprobeMove       = "kretprobe_move"
 	NstraceProgKretprobeOpenTree   = "kretprobe_open_tree"
 	NstraceProgKretprobePermission = "kretprobe_permission"
+	NstraceProgKretprobePin        = "kretprobe_pin"
 	NstraceProgKretprobeRegister   = "kretprobe_register"
 	NstraceProgKretprobeRename     = "kretprobe_rename"
 	NstraceProgKretprobeSetns      = "kretprobe_setns"
@@ -382,6 +426,8 @@ const (
 	NstraceVarTypeOwnKey           = "type_own_key"
 	NstraceVarTypeOwnObject        = "type_own_object"
 	NstraceVarTypeParamRecord      = "type_param_record"
+	NstraceVarTypePinEndRecord     = "type_pin_end_record"
+	NstraceVarTypePinRecord        = "type_pin_record"
 	NstraceVarTypeRecordFlag       = "type_record_flag"
 	NstraceVarTypeRecordKind       = "type_record_kind"
 	NstraceVarTypeSysctlRecord     = "type_sysctl_record"
@@ -442,28 +488,37 @@ type NstraceProgramSpecs struct {
 	FentryFsmount       *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
 	FentryHostname      *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
 	FentryLink          *ebpf.ProgramSpec `ebpf:"fentry_link"`
+	FentryMount         *ebpf.ProgramSpec `ebpf:"fentry_mount"`
+	FentryMountFreed    *ebpf.ProgramSpec `ebpf:"fentry_mount_freed"`
 	FentryMove          *ebpf.ProgramSpec `ebpf:"fentry_move"`
+	FentryMoveMount     *ebpf.ProgramSpec `ebpf:"fentry_move_mount"`
+	FentryMoveResolved  *ebpf.ProgramSpec `ebpf:"fentry_move_resolved"`
 	FentryNsFree        *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
 	FentryOpenTree      *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
 	FentrySetns         *ebpf.ProgramSpec `ebpf:"fentry_setns"`
+	FentryUmount        *ebpf.ProgramSpec `ebpf:"fentry_umount"`
 	FentryUnshare       *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
 	FentryWrite         *ebpf.ProgramSpec `ebpf:"fentry_write"`
 	FexitClone          *ebpf.ProgramSpec `ebpf:"fexit_clone"`
 	FexitDomainname     *ebpf.ProgramSpec `ebpf:"fexit_domainname"`
 	FexitFsmount        *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
+	FexitKernPath       *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
 	FexitLink           *ebpf.ProgramSpec `ebpf:"fexit_link"`
 	FexitMayOpen        *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
 	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
+	FexitMount          *ebpf.ProgramSpec `ebpf:"fexit_mount"`
 	FexitMove           *ebpf.ProgramSpec `ebpf:"fexit_move"`
 	FexitMove510        *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
 	FexitMove513        *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
+	FexitMoveMount      *ebpf.ProgramSpec `ebpf:"fexit_move_mount"`
 	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
 	FexitRegister       *ebpf.ProgramSpec `ebpf:"fexit_register"`
 	FexitRename         *ebpf.ProgramSpec `ebpf:"fexit_rename"`
 	FexitSetns          *ebpf.ProgramSpec `ebpf:"fexit_setns"`
+	FexitUmount         *ebpf.ProgramSpec `ebpf:"fexit_umount"`
 	FexitUnshare        *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
 	FexitWantWrite      *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
 	FexitWrite          *ebpf.ProgramSpec `ebpf:"fexit_write"`
@@ -477,25 +532,34 @@ type NstraceProgramSpecs struct {
 	KprobeFreeInum      *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
 	KprobeFsmount       *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
 	KprobeHostname      *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
+	KprobeKernPath      *ebpf.ProgramSpec `ebpf:"kprobe_kern_path"`
 	KprobeLink          *ebpf.ProgramSpec `ebpf:"kprobe_link"`
+	KprobeMount         *ebpf.ProgramSpec `ebpf:"kprobe_mount"`
+	KprobeMountFreed    *ebpf.ProgramSpec `ebpf:"kprobe_mount_freed"`
 	KprobeMove          *ebpf.ProgramSpec `ebpf:"kprobe_move"`
+	KprobeMoveMount     *ebpf.ProgramSpec `ebpf:"kprobe_move_mount"`
+	KprobeMoveResolved  *ebpf.ProgramSpec `ebpf:"kprobe_move_resolved"`
 	KprobeNsFree        *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
 	KprobeOpenTree      *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
 	KprobePermission    *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
 	KprobePermission510 *ebpf.ProgramSpec `ebpf:"kprobe_permission_510"`
 	KprobeRegister      *ebpf.ProgramSpec `ebpf:"kprobe_register"`
 	KprobeSetns         *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
+	KprobeSource        *ebpf.ProgramSpec `ebpf:"kprobe_source"`
+	KprobeUmount        *ebpf.ProgramSpec `ebpf:"kprobe_umount"`
 	KprobeUnshare       *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
 	KprobeWrite         *ebpf.ProgramSpec `ebpf:"kprobe_write"`
 	KretprobeClone      *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
 	KretprobeDomainname *ebpf.ProgramSpec `ebpf:"kretprobe_domainname"`
 	KretprobeFsmount    *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
+	KretprobeKernPath   *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
 	KretprobeLink       *ebpf.ProgramSpec `ebpf:"kretprobe_link"`
 	KretprobeMayOpen    *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
 	KretprobeMove       *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
 	KretprobeOpenTree   *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
 	KretprobePermission *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
+	KretprobePin        *ebpf.ProgramSpec `ebpf:"kretprobe_pin"`
 	KretprobeRegister   *ebpf.ProgramSpec `ebpf:"kretprobe_register"`
 	KretprobeRename     *ebpf.ProgramSpec `ebpf:"kretprobe_rename"`
 	KretprobeSetns      *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
@@ -534,6 +598,8 @@ type NstraceMapSpecs struct {
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
 	Own        *ebpf.MapSpec `ebpf:"own"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
+	PinCalls   *ebpf.MapSpec `ebpf:"pin_calls"`
+	Pinned     *ebpf.MapSpec `ebpf:"pinned"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Said       *ebpf.MapSpec `ebpf:"said"`
 	SaidParams *ebpf.MapSpec `ebpf:"said_params"`
@@ -581,6 +647,8 @@ type NstraceVariableSpecs struct {
 	TypeOwnKey        *ebpf.VariableSpec `ebpf:"type_own_key"`
 	TypeOwnObject     *ebpf.VariableSpec `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
+	TypePinEndRecord  *ebpf.VariableSpec `ebpf:"type_pin_end_record"`
+	TypePinRecord     *ebpf.VariableSpec `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
@@ -620,6 +688,8 @@ type NstraceMaps struct {
 	LongValues *ebpf.Map `ebpf:"long_values"`
 	Own        *ebpf.Map `ebpf:"own"`
 	Pids       *ebpf.Map `ebpf:"pids"`
+	PinCalls   *ebpf.Map `ebpf:"pin_calls"`
+	Pinned     *ebpf.Map `ebpf:"pinned"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Said       *ebpf.Map `ebpf:"said"`
 	SaidParams *ebpf.Map `ebpf:"said_params"`
@@ -642,6 +712,8 @@ func (m *NstraceMaps) Close() error {
 		m.LongValues,
 		m.Own,
 		m.Pids,
+		m.PinCalls,
+		m.Pinned,
 		m.Ring,
 		m.Said,
 		m.SaidParams,
@@ -690,6 +762,8 @@ type NstraceVariables struct {
 	TypeOwnKey        *ebpf.Variable `ebpf:"type_own_key"`
 	TypeOwnObject     *ebpf.Variable `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
+	TypePinEndRecord  *ebpf.Variable `ebpf:"type_pin_end_record"`
+	TypePinRecord     *ebpf.Variable `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
@@ -712,28 +786,37 @@ type NstracePrograms struct {
 	FentryFsmount       *ebpf.Program `ebpf:"fentry_fsmount"`
 	FentryHostname      *ebpf.Program `ebpf:"fentry_hostname"`
 	FentryLink          *ebpf.Program `ebpf:"fentry_link"`
+	FentryMount         *ebpf.Program `ebpf:"fentry_mount"`
+	FentryMountFreed    *ebpf.Program `ebpf:"fentry_mount_freed"`
 	FentryMove          *ebpf.Program `ebpf:"fentry_move"`
+	FentryMoveMount     *ebpf.Program `ebpf:"fentry_move_mount"`
+	FentryMoveResolved  *ebpf.Program `ebpf:"fentry_move_resolved"`
 	FentryNsFree        *ebpf.Program `ebpf:"fentry_ns_free"`
 	FentryOpenTree      *ebpf.Program `ebpf:"fentry_open_tree"`
 	FentrySetns         *ebpf.Program `ebpf:"fentry_setns"`
+	FentryUmount        *ebpf.Program `ebpf:"fentry_umount"`
 	FentryUnshare       *ebpf.Program `ebpf:"fentry_unshare"`
 	FentryWrite         *ebpf.Program `ebpf:"fentry_write"`
 	FexitClone          *ebpf.Program `ebpf:"fexit_clone"`
 	FexitDomainname     *ebpf.Program `ebpf:"fexit_domainname"`
 	FexitFsmount        *ebpf.Program `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.Program `ebpf:"fexit_hostname"`
+	FexitKernPath       *ebpf.Program `ebpf:"fexit_kern_path"`
 	FexitLink           *ebpf.Program `ebpf:"fexit_link"`
 	FexitMayOpen        *ebpf.Program `ebpf:"fexit_may_open"`
 	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
+	FexitMount          *ebpf.Program `ebpf:"fexit_mount"`
 	FexitMove           *ebpf.Program `ebpf:"fexit_move"`
 	FexitMove510        *ebpf.Program `ebpf:"fexit_move_510"`
 	FexitMove513        *ebpf.Program `ebpf:"fexit_move_513"`
+	FexitMoveMount      *ebpf.Program `ebpf:"fexit_move_mount"`
 	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
 	FexitRegister       *ebpf.Program `ebpf:"fexit_register"`
 	FexitRename         *ebpf.Program `ebpf:"fexit_rename"`
 	FexitSetns          *ebpf.Program `ebpf:"fexit_setns"`
+	FexitUmount         *ebpf.Program `ebpf:"fexit_umount"`
 	FexitUnshare        *ebpf.Program `ebpf:"fexit_unshare"`
 	FexitWantWrite      *ebpf.Program `ebpf:"fexit_want_write"`
 	FexitWrite          *ebpf.Program `ebpf:"fexit_write"`
@@ -747,25 +830,34 @@ type NstracePrograms struct {
 	KprobeFreeInum      *ebpf.Program `ebpf:"kprobe_free_inum"`
 	KprobeFsmount       *ebpf.Program `ebpf:"kprobe_fsmount"`
 	KprobeHostname      *ebpf.Program `ebpf:"kprobe_hostname"`
+	KprobeKernPath      *ebpf.Program `ebpf:"kprobe_kern_path"`
 	KprobeLink          *ebpf.Program `ebpf:"kprobe_link"`
+	KprobeMount         *ebpf.Program `ebpf:"kprobe_mount"`
+	KprobeMountFreed    *ebpf.Program `ebpf:"kprobe_mount_freed"`
 	KprobeMove          *ebpf.Program `ebpf:"kprobe_move"`
+	KprobeMoveMount     *ebpf.Program `ebpf:"kprobe_move_mount"`
+	KprobeMoveResolved  *ebpf.Program `ebpf:"kprobe_move_resolved"`
 	KprobeNsFree        *ebpf.Program `ebpf:"kprobe_ns_free"`
 	KprobeOpenTree      *ebpf.Program `ebpf:"kprobe_open_tree"`
 	KprobePermission    *ebpf.Program `ebpf:"kprobe_permission"`
 	KprobePermission510 *ebpf.Program `ebpf:"kprobe_permission_510"`
 	KprobeRegister      *ebpf.Program `ebpf:"kprobe_register"`
 	KprobeSetns         *ebpf.Program `ebpf:"kprobe_setns"`
+	KprobeSource        *ebpf.Program `ebpf:"kprobe_source"`
+	KprobeUmount        *ebpf.Program `ebpf:"kprobe_umount"`
 	KprobeUnshare       *ebpf.Program `ebpf:"kprobe_unshare"`
 	KprobeWrite         *ebpf.Program `ebpf:"kprobe_write"`
 	KretprobeClone      *ebpf.Program `ebpf:"kretprobe_clone"`
 	KretprobeDomainname *ebpf.Program `ebpf:"kretprobe_domainname"`
 	KretprobeFsmount    *ebpf.Program `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.Program `ebpf:"kretprobe_hostname"`
+	KretprobeKernPath   *ebpf.Program `ebpf:"kretprobe_kern_path"`
 	KretprobeLink       *ebpf.Program `ebpf:"kretprobe_link"`
 	KretprobeMayOpen    *ebpf.Program `ebpf:"kretprobe_may_open"`
 	KretprobeMove       *ebpf.Program `ebpf:"kretprobe_move"`
 	KretprobeOpenTree   *ebpf.Program `ebpf:"kretprobe_open_tree"`
 	KretprobePermission *ebpf.Program `ebpf:"kretprobe_permission"`
+	KretprobePin        *ebpf.Program `ebpf:"kretprobe_pin"`
 	KretprobeRegister   *ebpf.Program `ebpf:"kretprobe_register"`
 	KretprobeRename     *ebpf.Program `ebpf:"kretprobe_rename"`
 	KretprobeSetns      *ebpf.Program `ebpf:"kretprobe_setns"`
@@ -801,28 +893,37 @@ func (p *NstracePrograms) Close() error {
 		p.FentryFsmount,
 		p.FentryHostname,
 		p.FentryLink,
+		p.FentryMount,
+		p.FentryMountFreed,
 		p.FentryMove,
+		p.FentryMoveMount,
+		p.FentryMoveResolved,
 		p.FentryNsFree,
 		p.FentryOpenTree,
 		p.FentrySetns,
+		p.FentryUmount,
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitClone,
 		p.FexitDomainname,
 		p.FexitFsmount,
 		p.FexitHostname,
+		p.FexitKernPath,
 		p.FexitLink,
 		p.FexitMayOpen,
 		p.FexitMayOpen510,
+		p.FexitMount,
 		p.FexitMove,
 		p.FexitMove510,
 		p.FexitMove513,
+		p.FexitMoveMount,
 		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,
 		p.FexitRegister,
 		p.FexitRename,
 		p.FexitSetns,
+		p.FexitUmount,
 		p.FexitUnshare,
 		p.FexitWantWrite,
 		p.FexitWrite,
@@ -836,25 +937,34 @@ func (p *NstracePrograms) Close() error {
 		p.KprobeFreeInum,
 		p.KprobeFsmount,
 		p.KprobeHostname,
+		p.KprobeKernPath,
 		p.KprobeLink,
+		p.KprobeMount,
+		p.KprobeMountFreed,
 		p.KprobeMove,
+		p.KprobeMoveMount,
+		p.KprobeMoveResolved,
 		p.KprobeNsFree,
 		p.KprobeOpenTree,
 		p.KprobePermission,
 		p.KprobePermission510,
 		p.KprobeRegister,
 		p.KprobeSetns,
+		p.KprobeSource,
+		p.KprobeUmount,
 		p.KprobeUnshare,
 		p.KprobeWrite,
 		p.KretprobeClone,
 		p.KretprobeDomainname,
 		p.KretprobeFsmount,
 		p.KretprobeHostname,
+		p.KretprobeKernPath,
 		p.KretprobeLink,
 		p.KretprobeMayOpen,
 		p.KretprobeMove,
 		p.KretprobeOpenTree,
 		p.KretprobePermission,
+		p.KretprobePin,
 		p.KretprobeRegister,
 		p.KretprobeRename,
 		p.KretprobeSetns,

@@ -50,8 +50,16 @@ enum record_kind {
 	REC_PARAM,
 	REC_NETDEV_MOVE,
 	REC_TAMPER,
+	REC_NS_PIN,
+	REC_NS_UNPIN,
+	REC_PIN_END, /* a pin went with the mounts around it: nobody unmounted it */
 	REC_KINDS,
 };
+
+/* Of counters, above REC_KINDS. A power of two: the verifier follows a mask, and a
+ * remainder not.
+ */
+#define REC_SLOTS 16
 
 enum call_via {
 	VIA_NONE,
@@ -68,6 +76,9 @@ enum call_via {
 	VIA_EXECVE,
 	VIA_SETHOSTNAME,
 	VIA_SETDOMAINNAME,
+	VIA_MOUNT,
+	VIA_MOVE_MOUNT,
+	VIA_UMOUNT,
 };
 
 enum record_flag {
@@ -84,8 +95,9 @@ enum record_flag {
 	F_AFTER_KNOWN = 1 << 10,
 	F_AFTER_CUT = 1 << 11,
 	F_ANCESTORS_CUT = 1 << 12,
-	F_ELSEWHERE = 1 << 14, /* the child is in another cgroup than its parent */
-	F_CREATED = 1 << 13,   /* the device did not move, it was made there */
+	F_ELSEWHERE = 1 << 14,	/* the child is in another cgroup than its parent */
+	F_CREATED = 1 << 13,	/* the device did not move, it was made there */
+	F_PATH_NAMED = 1 << 15, /* the path is text as the caller named it */
 };
 
 struct actor {
@@ -228,6 +240,25 @@ struct netdev_record {
 	char new_name[NETDEV_LEN];
 };
 
+/* REC_NS_PIN, REC_NS_UNPIN: then path, components, leaf first, each ended by a NUL, or
+ * text (F_PATH_NAMED).
+ */
+struct pin_record {
+	struct head head;
+	struct caller caller;
+	struct ns_change ns;
+	__u32 mnt_id; /* of the mount, as in mountinfo; 0: not known */
+	__u16 path_len;
+	__u16 pad;
+};
+
+/* REC_PIN_END, no process. */
+struct pin_end_record {
+	struct head head;
+	__u32 mnt_id;
+	__u32 inum;
+};
+
 /* What the task iterator gives, one a task that is in namespaces of its own. */
 struct inventory {
 	struct ns_change ns[NS_KINDS];
@@ -248,22 +279,17 @@ struct fold {
 	__u64 last;
 };
 
-/* A power of two, not less than REC_KINDS: what the verifier knows of a remainder is
- * little, of a mask all.
- */
-#define KIND_SLOTS 16
-
 /* Per CPU and record kind, in events (a record with three changes counts 3).
  * seen = sent + folded + filtered + lost.
  */
 struct counters {
-	__u64 seen[KIND_SLOTS];
-	__u64 filtered[KIND_SLOTS];
-	__u64 lost[KIND_SLOTS];	  /* the ring was full */
-	__u64 missed[KIND_SLOTS]; /* seen begun, its end never came, or no memory to keep its state
-				   */
-	__u64 folded;		  /* of REC_SYSCTL_WRITE: counted in folds */
-	__u64 first_lost;	  /* CLOCK_BOOTTIME, ns; 0: none */
+	__u64 seen[REC_SLOTS];
+	__u64 filtered[REC_SLOTS];
+	__u64 lost[REC_SLOTS];	 /* the ring was full */
+	__u64 missed[REC_SLOTS]; /* seen begun, its end never came, or no memory to keep its state
+				  */
+	__u64 folded;		 /* of REC_SYSCTL_WRITE: counted in folds */
+	__u64 first_lost;	 /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
 };
 

@@ -92,6 +92,10 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("enter", entered)}
 	case tracer.NamespaceDestroy:
 		return []word{say("destroy", destroyed)}
+	case tracer.NamespacePin:
+		return []word{say("pin", created)}
+	case tracer.NamespaceUnpin:
+		return []word{say("unpin", destroyed)}
 	case tracer.SysctlWrite:
 		return []word{say("sysctl", written)}
 	case tracer.NetdevMove:
@@ -195,6 +199,8 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, t.origin(ev)...)
 	case tracer.NamespaceDestroy:
 		words = append(words, lifetime(ev.Namespace)...)
+	case tracer.NamespacePin, tracer.NamespaceUnpin:
+		words = append(words, mounted(ev.Namespace)...)
 	case tracer.SysctlWrite:
 		words = append(words, t.values(ev)...)
 	case tracer.TraceTamper:
@@ -296,6 +302,21 @@ func lifetime(ns *tracer.Namespace) []word {
 	return words
 }
 
+// mounted is where a namespace is or was kept.
+func mounted(ns *tracer.Namespace) []word {
+	if ns == nil {
+		return nil
+	}
+	var words []word
+	if ns.Path != "" {
+		words = append(words, say(escapeName(ns.Path, ""), normal))
+	}
+	if ns.Detected == "scan" {
+		words = append(words, say("(seen later)", doubtful))
+	}
+	return words
+}
+
 // values is "7200 → 600", with "(now 32767)" behind it where the parameter
 // then holds something else than what was written.
 func (t *Table) values(ev *tracer.Event) []word {
@@ -390,6 +411,9 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if ev.Type == tracer.NetdevMove && ev.Via == "exit" {
 		// A worker of the kernel takes it out of a namespace that ends.
 		return []word{say("its namespace ended", faint)}
+	}
+	if ns := ev.Namespace; ev.Type == tracer.NamespaceUnpin && ev.Process == nil && ns != nil && ns.Detected == "" {
+		return []word{say("nobody: it went with the mounts around it", faint)}
 	}
 	if ev.Process == nil {
 		return nil

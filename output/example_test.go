@@ -58,5 +58,9 @@ func ExampleTable() {
 	//                                                                       bob
 	// 12:04:40.622  netdev   eth1 to host                 from 4026532281   its namespace ended
 	//                                                     web
+	// 12:04:39.323  pin      net 4026532281 web           /run/netns/web    sshd > bash > sudo > ip[4720]
+	//                                                                       alice as root
+	// 12:04:40.523  unpin    net 4026532281 web           /run/netns/web    nobody: it went with the
+	//                                                                       mounts around it
 	// 12:04:40.623  destroy  net 4026532281 web           lived 9.0s        made by runc:[1:CHILD][90311]
 }

@@ -68,6 +68,7 @@ func (j *JSON) appendNamespace(b []byte, ns *tracer.Namespace) []byte {
 	b = appendTrue(b, `,"host":`, ns.Host)
 	b = appendNumber(b, `,"from":`, uint64(ns.From))
 	b = appendNumber(b, `,"user_ns":`, uint64(ns.UserNS))
+	b = appendText(b, `,"path":`, ns.Path)
 	if ns.Owner != nil {
 		b = appendOwner(append(b, `,"owner":`...), ns.Owner)
 	}

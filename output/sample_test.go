@@ -90,6 +90,8 @@ func sample() []*tracer.Event {
 		{Type: tracer.NetdevMove, Time: at(9499), Outcome: tracer.Success, Via: "exit", Netdev: &tracer.Netdev{
 			Name: "eth1", Ifindex: 3, From: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"}, To: &tracer.Namespace{Type: "net", ID: 4026531840, Host: true},
 		}},
+		{Type: tracer.NamespacePin, Time: at(8200), Outcome: tracer.Success, Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: viaSSH(4720, "ip", "netns", "add", "web")},
+		{Type: tracer.NamespaceUnpin, Time: at(9400), Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}},
 		{Type: tracer.NamespaceDestroy, Time: at(9500), Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Created: at(421), LifetimeMS: ptr[int64](9079), Creator: &tracer.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
 		{Type: tracer.TraceStop, Time: at(9999), Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 16, Written: 16, DurationMS: 10009}}},
 	}

@@ -66,7 +66,7 @@ func hostile() []*tracer.Event {
 // bare are events about which nothing is known.
 func bare() []*tracer.Event {
 	var events []*tracer.Event
-	for _, kind := range []tracer.Type{tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.SysctlWrite, tracer.NetdevMove, tracer.TraceLoss, "socket.open", ""} {
+	for _, kind := range []tracer.Type{tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin, tracer.SysctlWrite, tracer.NetdevMove, tracer.TraceLoss, "socket.open", ""} {
 		events = append(events,
 			&tracer.Event{Type: kind},
 			&tracer.Event{Type: kind, Outcome: tracer.Failure},
@@ -219,6 +219,10 @@ func TestTableChange(t *testing.T) {
 		{"entered, perhaps", tracer.Event{Type: tracer.NamespaceEnter, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "?"},
 		{"freed", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](3723004)}}, "lived 1h02m"},
 		{"found gone", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](12), Detected: "scan"}}, "lived 12ms (seen later)"},
+		{"pinned", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Success, Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/netns/web"}}, "/run/netns/web"},
+		{"not pinned", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Failure, Error: "EINVAL", Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/\x1b[m"}}, `FAILED EINVAL /run/\x1b[m`},
+		{"not pinned anywhere", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Failure, Error: "ENOENT", Via: "move_mount", Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "FAILED ENOENT"},
+		{"unpinned, found by looking", tracer.Event{Type: tracer.NamespaceUnpin, Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/netns/web", Detected: "scan"}}, "/run/netns/web (seen later)"},
 		{"freed, older than the trace", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, ""},
 		{"moved", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", From: host, To: web}}, "from host"},
 		{"moved back", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", From: web, To: host}}, "from 5 web"},

@@ -292,6 +292,7 @@ func (c *choice) report(spec *ebpf.CollectionSpec) Observation {
 	for _, name := range c.programs {
 		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
 	}
+	o.Hooks = append(o.Hooks, c.way.looks...)
 	o.Missing = c.way.missing
 	return o
 }

@@ -36,6 +36,9 @@ var captured = []string{
 	"sh -c 'echo 4294967296 > /proc/sys/vm/swappiness' || :",
 	"sysctl -w kernel.core_pattern=core",
 	"sh -c 'head -c 2000 /dev/zero | tr \"\\0\" x > /proc/sys/kernel/core_pattern'; sysctl -w kernel.core_pattern=core",
+	"ip netns add web; ip netns delete web",
+	"touch f; mount --bind /proc/self/ns/mnt f || :; umount f || :",
+	"mkdir d; mount -t tmpfs none d; touch d/f; unshare --uts=d/f true; umount --lazy d; rmdir d",
 	"unshare --net bash -c 'exec -a \"$(printf \"a\\033[31m\\377\")\" sysctl -w net.ipv4.ip_forward=1'",
 }
 
@@ -127,6 +130,7 @@ func offline() *Tracer {
 		clock: clock{offset: boot, first: boot, synced: math.MaxInt64},
 		users: guestUsers{0: "root", 1000: "tester"},
 		reg:   newRegistry(),
+		pins:  map[uint32]*pin{},
 	}
 }
 

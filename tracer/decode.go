@@ -55,6 +55,9 @@ var viaNames = [...]string{
 	bpf.NstraceCallViaVIA_SETDOMAINNAME: "setdomainname",
 	bpf.NstraceCallViaVIA_NETLINK:       "netlink",
 	bpf.NstraceCallViaVIA_EXIT:          "exit",
+	bpf.NstraceCallViaVIA_MOUNT:         "mount",
+	bpf.NstraceCallViaVIA_MOVE_MOUNT:    "move_mount",
+	bpf.NstraceCallViaVIA_UMOUNT:        "umount",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its
@@ -68,11 +71,14 @@ type record struct {
 	destroy   bpf.NstraceDestroyRecord
 	tamper    bpf.NstraceTamperRecord
 	netdev    bpf.NstraceNetdevRecord
+	pin       bpf.NstracePinRecord
+	pinEnd    bpf.NstracePinEndRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
 	exe, args, cgroup          []byte
 	name, old, new, raw, after []byte
+	path                       []byte
 }
 
 // cut takes n bytes off b.
@@ -158,6 +164,15 @@ func (r *record) parse(b []byte) error {
 		return fixed(&rest, &r.tamper)
 	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
 		return fixed(&rest, &r.netdev)
+	case bpf.NstraceRecordKindREC_NS_PIN, bpf.NstraceRecordKindREC_NS_UNPIN:
+		if err := fixed(&rest, &r.pin); err != nil {
+			return err
+		}
+		var err error
+		r.path, err = cut(&rest, int(r.pin.PathLen))
+		return err
+	case bpf.NstraceRecordKindREC_PIN_END:
+		return fixed(&rest, &r.pinEnd)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		return nil
 	}

@@ -21,6 +21,8 @@ const (
 	NamespaceCreate  Type = "namespace.create"
 	NamespaceEnter   Type = "namespace.enter"
 	NamespaceDestroy Type = "namespace.destroy"
+	NamespacePin     Type = "namespace.pin"   // its file was bind mounted
+	NamespaceUnpin   Type = "namespace.unpin" // such a mount ended
 	SysctlWrite      Type = "sysctl.write"
 	NetdevMove       Type = "netdev.move"
 	TraceStart       Type = "trace.start"
@@ -55,7 +57,7 @@ type Event struct {
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, netlink, exit, kill, bpf
+	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, mount, move_mount, umount, netlink, exit, kill, bpf
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
@@ -126,6 +128,10 @@ type Namespace struct {
 
 	UserNS uint32 `json:"user_ns,omitempty"` // id of the owning user namespace
 
+	// Path is, for pin and unpin, where it is mounted, as the caller's mount namespace has
+	// it; of a pin that failed, where it was to be.
+	Path string `json:"path,omitempty"`
+
 	// Owner is whose it is, which need not be who acted.
 	Owner *attribution.Owner `json:"owner,omitempty"`
 
@@ -133,9 +139,9 @@ type Namespace struct {
 	Created    time.Time `json:"created,omitzero"`
 	LifetimeMS *int64    `json:"lifetime_ms,omitempty"`
 	Creator    *Actor    `json:"creator,omitempty"`
-	// Detected is "scan" where the end was found by looking (or by another
-	// namespace having the number) rather than reported by the kernel: time is
-	// then when it was noticed.
+	// Detected is "scan" where the end, or the pin or its end, was found by looking
+	// (or by another namespace having the number) rather than reported by the
+	// kernel: time is then when it was noticed.
 	Detected string `json:"detected,omitempty"`
 }
 

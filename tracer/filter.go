@@ -56,33 +56,36 @@ func (f *Filter) byProcess() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.UIDs) > 0
 }
 
-// matchCreator says whether who made ns is a process that is asked for.
-func (f *Filter) matchCreator(ns *liveNS) bool {
+// matchMaker says whether who has made what ended is a process that is asked for.
+func (f *Filter) matchMaker(by *Actor) bool {
 	if !f.byProcess() {
 		return true
 	}
-	if ns == nil || ns.creator == nil {
+	if by == nil {
 		return false
 	}
-	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, ns.creator.PID)) &&
-		(len(f.Comms) == 0 || slices.Contains(f.Comms, ns.creator.Comm)) &&
-		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, ns.creator.UID))
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, by.PID)) &&
+		(len(f.Comms) == 0 || slices.Contains(f.Comms, by.Comm)) &&
+		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, by.UID))
 }
 
-// match decides what the kernel could not: events without a process, which match
-// by who created the namespace that ended, and parameter names.
-func (f *Filter) match(e *Event, ns *liveNS) bool {
+// match decides what the kernel could not: parameter names, and events without a
+// process, which match by who has made what ended (by, nil if not known).
+func (f *Filter) match(e *Event, by *Actor) bool {
 	if f.Types != nil && !f.Types[e.Type] {
 		return false
 	}
 	switch e.Type {
-	case NamespaceDestroy:
+	case NamespaceDestroy, NamespacePin, NamespaceUnpin:
+		if e.Process != nil {
+			return true
+		}
 		if f.Failed || (f.NSTypes != nil && !f.NSTypes[e.Namespace.Type]) {
 			return false
 		}
-		return f.matchCreator(ns)
+		return f.matchMaker(by)
 	case NetdevMove:
-		return e.Process != nil || f.matchCreator(ns)
+		return e.Process != nil || f.matchMaker(by)
 	case SysctlWrite:
 		if f.NSTypes != nil && (e.Sysctl.Namespace == nil || !f.NSTypes[e.Sysctl.Namespace.Type]) {
 			return false

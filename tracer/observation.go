@@ -47,6 +47,8 @@ type way struct {
 	programs [][]string
 	// Programs to add where their kernel function exists.
 	optional []string
+	// What is looked at beside the programs.
+	looks []string
 	// What this way cannot see, for people.
 	missing []string
 	// Taken only where its backend is asked for: it costs whoever opens any file.
@@ -102,6 +104,28 @@ var observations = []observation{
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpExit}}, missing: []string{
 				"when exactly a namespace ended: it is found by looking",
 			}},
+		},
+	},
+	{
+		name: "pin", feed: []Type{NamespacePin},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryMount, bpf.NstraceProgFexitMount, bpf.NstraceProgFexitKernPath,
+				bpf.NstraceProgFentryMoveMount, bpf.NstraceProgFexitMoveMount, bpf.NstraceProgFentryMoveResolved,
+			}}, optional: moveMount32Fentry},
+			{backend: Kprobe, programs: [][]string{
+				append([]string{bpf.NstraceProgKprobeKernPath, bpf.NstraceProgKretprobeKernPath}, pinKprobes...),
+				append([]string{bpf.NstraceProgKprobeSource, kprobeMove, kprobeLink}, pinKprobes...),
+			}, optional: moveMount32Kprobe},
+			lookForPins,
+		},
+	},
+	{
+		name: "unpin", feed: []Type{NamespaceUnpin},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUmount, bpf.NstraceProgFexitUmount, bpf.NstraceProgFentryMountFreed}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUmount, kretprobeUmount, bpf.NstraceProgKprobeMountFreed}}},
+			lookForPins,
 		},
 	},
 	{
@@ -206,6 +230,20 @@ func linkSets(all []string, moves [][]string, renames ...string) (sets [][]strin
 	return sets
 }
 
+// pinKprobes are the entries and ends of what can pin a namespace.
+var pinKprobes = []string{
+	bpf.NstraceProgKprobeMount, bpf.NstraceProgKretprobePin,
+	bpf.NstraceProgKprobeMoveMount, kretprobeMoveMount, bpf.NstraceProgKprobeMoveResolved,
+}
+
+// lookForPins is the way to see pins without a hook: no tracepoint says what a mount is
+// of.
+var lookForPins = way{
+	backend: Tracepoint, programs: [][]string{{}}, looks: []string{ownMountinfo}, missing: []string{
+		"who did it, what failed, what lasted a moment, and what is outside nstrace's own mount namespace: it is found by looking",
+	},
+}
+
 // params is how many parameters the kernel's function has, for programs of which there
 // is one for each number.
 var params = map[string]int{
@@ -231,15 +269,20 @@ const (
 	tpFsmountExit    = "tp_fsmount_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
 
-	fentrySetlink      = "fentry_setlink"
-	fexitSetlink       = "fexit_setlink"
-	kprobeSetlink      = "kprobe_setlink"
-	kretprobeSetlink   = "kretprobe_setlink"
-	fentryMove510      = "fentry_move_510"
-	kprobeMove510      = "kprobe_move_510"
-	kretprobeMove510   = "kretprobe_move_510"
-	fexitRename615     = "fexit_rename_615"
-	kretprobeRename615 = "kretprobe_rename_615"
+	fentrySetlink        = "fentry_setlink"
+	fexitSetlink         = "fexit_setlink"
+	kprobeSetlink        = "kprobe_setlink"
+	kretprobeSetlink     = "kretprobe_setlink"
+	fentryMove510        = "fentry_move_510"
+	kprobeMove510        = "kprobe_move_510"
+	kretprobeMove510     = "kretprobe_move_510"
+	fexitRename615       = "fexit_rename_615"
+	kretprobeRename615   = "kretprobe_rename_615"
+	kretprobeMoveMount   = "kretprobe_move_mount"
+	kretprobeMoveMount32 = "kretprobe_move_mount32"
+	kretprobeUmount      = "kretprobe_umount"
+	kprobeMove           = "kprobe_source_move"
+	kprobeLink           = "kprobe_source_link"
 )
 
 // A twin is a further place for a program. One for a trampoline is loaded by itself: the
@@ -257,15 +300,20 @@ var twins = map[string]twin{
 	tpFsmountExit:    {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_fsmount"},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
 
-	fentrySetlink:      {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
-	fexitSetlink:       {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},
-	kprobeSetlink:      {of: bpf.NstraceProgKprobeLink, section: "kprobe/rtnl_setlink"},
-	kretprobeSetlink:   {of: bpf.NstraceProgKretprobeLink, section: "kretprobe/rtnl_setlink"},
-	fentryMove510:      {of: bpf.NstraceProgFentryMove, section: "fentry/dev_change_net_namespace", alone: true},
-	kprobeMove510:      {of: bpf.NstraceProgKprobeMove, section: "kprobe/dev_change_net_namespace"},
-	kretprobeMove510:   {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},
-	fexitRename615:     {of: bpf.NstraceProgFexitRename, section: "fexit/netif_change_name", alone: true},
-	kretprobeRename615: {of: bpf.NstraceProgKretprobeRename, section: "kretprobe/netif_change_name"},
+	fentrySetlink:        {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
+	fexitSetlink:         {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},
+	kprobeSetlink:        {of: bpf.NstraceProgKprobeLink, section: "kprobe/rtnl_setlink"},
+	kretprobeSetlink:     {of: bpf.NstraceProgKretprobeLink, section: "kretprobe/rtnl_setlink"},
+	fentryMove510:        {of: bpf.NstraceProgFentryMove, section: "fentry/dev_change_net_namespace", alone: true},
+	kprobeMove510:        {of: bpf.NstraceProgKprobeMove, section: "kprobe/dev_change_net_namespace"},
+	kretprobeMove510:     {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},
+	fexitRename615:       {of: bpf.NstraceProgFexitRename, section: "fexit/netif_change_name", alone: true},
+	kretprobeRename615:   {of: bpf.NstraceProgKretprobeRename, section: "kretprobe/netif_change_name"},
+	kretprobeMoveMount:   {of: bpf.NstraceProgKretprobePin, section: "kretprobe/" + moveMountFunc},
+	kretprobeMoveMount32: {of: bpf.NstraceProgKretprobePin, section: "kretprobe/__ia32_sys_move_mount"},
+	kprobeMove:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/do_move_mount"},
+	kprobeLink:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/nd_jump_link"},
+	kretprobeUmount:      {of: bpf.NstraceProgKretprobePin, section: "kretprobe/path_umount", alone: true},
 }
 
 // place returns p as it is attached there.
@@ -311,6 +359,9 @@ func (o *Options) observed() map[Type]bool {
 	}
 	if types[NamespaceDestroy] {
 		types[NamespaceCreate] = true
+	}
+	if types[NamespaceUnpin] {
+		types[NamespacePin] = true
 	}
 	return types
 }

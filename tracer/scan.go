@@ -4,8 +4,6 @@ package tracer
 
 import (
 	"encoding/binary"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -89,6 +87,12 @@ func (s *scanner) run(h Handler) error {
 		return nil
 	}
 	s.wanted, s.held = false, false
+	// What a pin kept ends after it.
+	if t.watch != nil {
+		if err := t.comparePins(h); err != nil {
+			return err
+		}
+	}
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
 	leaving := false
@@ -142,8 +146,8 @@ func (s *scanner) gone(unused []*liveNS) []*liveNS {
 			return nsAlive(nsID{typ: ns.typ, id: ns.id, kernel: ns.kernel}) != unix.ESTALE
 		})
 	}
-	held := holders()
-	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] })
+	held := heldByFiles()
+	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] != nil })
 	return withoutOwners(free, s.t.reg)
 }
 
@@ -163,33 +167,6 @@ func withoutOwners(gone []*liveNS, reg *registry) []*liveNS {
 		}
 	}
 	return slices.DeleteFunc(gone, func(ns *liveNS) bool { return !dead[ns.id] })
-}
-
-// holders returns the namespaces that a mount or a descriptor of any process
-// keeps alive.
-func holders() map[uint32]bool {
-	held := map[uint32]bool{}
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	seen := map[string]bool{}
-	for _, proc := range procs {
-		if mnt, err := os.Readlink(proc + "/ns/mnt"); err == nil && !seen[mnt] {
-			seen[mnt] = true
-			for _, ns := range pinnedIn(proc + "/mountinfo") {
-				held[ns.id] = true
-			}
-		}
-		fds, _ := os.ReadDir(proc + "/fd")
-		for _, fd := range fds {
-			target, err := os.Readlink(proc + "/fd/" + fd.Name())
-			if err != nil {
-				continue
-			}
-			if ns, ok := parseNSLink(target); ok {
-				held[ns.id] = true
-			}
-		}
-	}
-	return held
 }
 
 // nsfsRoot is FD_NSFS_ROOT, and fileIDNSFS is FILEID_NSFS, of 6.18.

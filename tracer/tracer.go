@@ -61,7 +61,9 @@ type Tracer struct {
 	names  netnsNames
 	places places
 	folds  folds
-	scan   *scanner // nil where the kernel reports the end of namespaces
+	scan   *scanner        // nil where the kernel reports the end of namespaces
+	pins   map[uint32]*pin // by the number of the mount
+	watch  *mountWatch     // nil where the kernel reports pins
 
 	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
 
@@ -94,11 +96,14 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, host: readHost(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), mounts: newMounts(), names: newNetnsNames()}
+	t := &Tracer{opts: o, host: readHost(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), pins: map[uint32]*pin{}, mounts: newMounts(), names: newNetnsNames()}
 	t.clock.sync()
 	t.started = time.Now()
 	var err error
 	t.mounts.do(func() { err = t.attach() })
+	if err == nil {
+		err = t.takePins(bootNow()) // of all other threads' mount namespace
+	}
 	if err != nil {
 		t.Close()
 		return nil, err
@@ -120,6 +125,9 @@ func (t *Tracer) attach() error {
 		t.picked = append(t.picked, c.report(t.loaded.spec))
 		if c.way != nil && c.obs.name == "destroy" && c.way.backend == Tracepoint {
 			t.scan = newScanner(t)
+		}
+		if c.way != nil && c.obs.name == "pin" && c.way.backend == Tracepoint {
+			t.watch = newMountWatch()
 		}
 	}
 	t.loaded.release()
@@ -223,9 +231,6 @@ func (t *Tracer) takeInventory() error {
 			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
 		}
 	}
-	for _, p := range pinned() {
-		t.reg.see(p.typ, p.id, p.kernel, 0, now)
-	}
 	for _, ns := range t.reg.live {
 		t.names.learn(ns, now)
 	}
@@ -282,6 +287,7 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 	}
 	stop := context.AfterFunc(ctx, func() { t.ring.Flush() })
 	defer stop()
+	t.watch.start(func() { t.ring.Flush() })
 
 	var rec ringbuf.Record
 	var until time.Time // set once ctx has ended
@@ -372,6 +378,11 @@ func (t *Tracer) overdue(h Handler, drained bool) error {
 			return err
 		}
 	}
+	if drained && t.watch.changed() {
+		if err := t.comparePins(h); err != nil {
+			return err
+		}
+	}
 	if due := t.scanDue(); drained && !due.IsZero() && !now.Before(due) {
 		return t.scan.run(h)
 	}
@@ -439,6 +450,11 @@ func (t *Tracer) finish(h Handler) error {
 	if err := t.takeFolds(h); err != nil {
 		return err
 	}
+	if t.watch != nil {
+		if err := t.comparePins(h); err != nil {
+			return err
+		}
+	}
 	if t.scan != nil {
 		if err := t.scan.run(h); err != nil {
 			return err
@@ -466,9 +482,10 @@ func (t *Tracer) emit(h Handler, e *Event) error {
 	return h.Event(e)
 }
 
-// give emits an event that passes the filter.
-func (t *Tracer) give(h Handler, e *Event, ns *liveNS) error {
-	if !t.opts.Filter.match(e, ns) {
+// give emits an event that passes the filter. by has made what an event is about that
+// no process caused.
+func (t *Tracer) give(h Handler, e *Event, by *Actor) error {
+	if !t.opts.Filter.match(e, by) {
 		t.filtered++
 		return nil
 	}
@@ -502,6 +519,12 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 		return t.handleTamper(h, r)
 	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
 		return t.handleMove(h, r)
+	case bpf.NstraceRecordKindREC_NS_PIN:
+		return t.handlePin(h, r, NamespacePin)
+	case bpf.NstraceRecordKindREC_NS_UNPIN:
+		return t.handlePin(h, r, NamespaceUnpin)
+	case bpf.NstraceRecordKindREC_PIN_END:
+		return t.handlePinEnd(h, r)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		t.look()
 	}
@@ -584,7 +607,7 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 		} else {
 			e.Namespace = t.unknown(c.Kind)
 		}
-		if err := t.give(h, e, ns); err != nil {
+		if err := t.give(h, e, nil); err != nil {
 			return err
 		}
 	}
@@ -655,7 +678,7 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 		ms := int64(boot-ns.bootNS) / int64(time.Millisecond)
 		e.Namespace.Created, e.Namespace.LifetimeMS, e.Namespace.Creator = ns.created, &ms, ns.creator
 	}
-	return t.give(h, e, ns)
+	return t.give(h, e, ns.creator)
 }
 
 func (t *Tracer) handleWrite(h Handler, r *record) error {
@@ -753,7 +776,11 @@ func (t *Tracer) handleMove(h Handler, r *record) error {
 		t.filtered++
 		return nil
 	}
-	return t.give(h, e, from)
+	var by *Actor
+	if from != nil {
+		by = from.creator
+	}
+	return t.give(h, e, by)
 }
 
 // maxValue is VALUE_LEN of bpf/record.h.
@@ -781,6 +808,7 @@ func (t *Tracer) Close() error {
 	if t.loaded != nil {
 		t.mounts.do(func() { errs = append(errs, t.loaded.close()) })
 	}
+	t.watch.close()
 	if t.ring != nil {
 		errs = append(errs, t.ring.Close())
 	}

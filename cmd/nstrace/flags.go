@@ -84,7 +84,7 @@ var formats = []string{"table", "wide", "json"}
 
 // families gives the events behind each name of --event.
 var families = map[string][]tracer.Type{
-	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy},
+	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin},
 	"sysctl":    {tracer.SysctlWrite},
 	"netdev":    {tracer.NetdevMove},
 }

@@ -40,7 +40,7 @@ func testMountDoors(t *testing.T, h *host) {
 	} {
 		t.Run(tt.via, func(t *testing.T) {
 			t.Parallel()
-			w := h.run(t, helper("nsmount"), []string{tt.via})
+			w := h.run(t, helper("nsnew"), []string{tt.via})
 			refused, made := w.printed("error"), w.printed("made")
 			if there := kernelFrom(tt.major, tt.minor); there != (len(refused) == 0) {
 				t.Fatalf("there from %d.%d on; here: %q", tt.major, tt.minor, w.stdout.String())
@@ -68,7 +68,7 @@ func testMountDoors(t *testing.T, h *host) {
 		if !kernelFrom(7, 0) {
 			t.Skip("open_tree makes namespaces from 7.0 on")
 		}
-		w := h.run(t, helper("nsmount"), []string{"open_tree"}, asUser(tester))
+		w := h.run(t, helper("nsnew"), []string{"open_tree"}, asUser(tester))
 		w.each(t, func(t *testing.T, s *stream, events []*event) {
 			same(t, events, creates("open_tree", "EPERM", "mnt")...)
 		})

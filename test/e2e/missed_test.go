@@ -91,6 +91,8 @@ func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
 				// It can't see all of those, and sees some of them as one.
 			case e.notByTracepoint() && s.backend == tracer.Tracepoint:
 			case e.Type == tracer.NetdevMove && !seesDevices(s.backend):
+			case e.isPin() && s.backend == tracer.Tracepoint:
+				// It can't say who did it.
 			case !canMiss(e.Type):
 				return nil
 			default:

@@ -60,15 +60,6 @@ func addNetns(t *testing.T, name string) string {
 	return name
 }
 
-func mustID(t *testing.T, path string) uint32 {
-	t.Helper()
-	id, err := nsID(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 // nicsIn asks ip(8) what is in a network namespace, by hardware address, which a device
 // keeps.
 func nicsIn(t *testing.T, e end) map[string]nic {

@@ -21,6 +21,7 @@ func TestTrace(t *testing.T) {
 		{"create", testCreate},
 		{"enter", testEnter},
 		{"destroy", testDestroy},
+		{"pin", testPin},
 		{"sysctl", testSysctl},
 		{"open", testOpen},
 		{"doors", testDoors},

@@ -253,7 +253,7 @@ func pragma(conn *sqlite.Conn, name string) (int64, error) { return number(conn,
 
 // number returns the first column of the first row of a query, 0 without one.
 func number(conn *sqlite.Conn, query string, args ...any) (n int64, err error) {
-	err = sqlitex.ExecuteTransient(conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+	err = sqlitex.Execute(conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
 		n = stmt.ColumnInt64(0)
 		return nil
 	}})

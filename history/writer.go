@@ -221,12 +221,8 @@ func (w *writer) batch(chunks [][]pending) error {
 		if w.nextEvent == first {
 			return nil
 		}
-		for k, n := range w.writes {
-			if err := execute(w.conn, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
-				SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`,
-				k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
-				return err
-			}
+		if err := w.noteWrites(); err != nil {
+			return err
 		}
 		now := time.Now().UnixNano()
 		if err := execute(w.conn, `INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)`, first, w.nextEvent-1, w.firstTime, w.lastTime, w.run, now); err != nil {
@@ -234,6 +230,18 @@ func (w *writer) batch(chunks [][]pending) error {
 		}
 		return execute(w.conn, `UPDATE run SET last = ? WHERE id = ?`, now, w.run)
 	})
+}
+
+// noteWrites keeps the table of last writes, with those of a batch.
+func (w *writer) noteWrites() error {
+	for k, n := range w.writes {
+		if err := execute(w.conn, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
+			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`,
+			k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add writes one event.
@@ -452,8 +460,8 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 	id, ok := w.namespaces[key]
 	if !ok {
 		var err error
-		// A number without a uid is used again by the next one.
-		if v.uid != "" || k.typ != tracer.NamespaceCreate {
+		// One that was just made is new, whoever had its number before.
+		if k.typ != tracer.NamespaceCreate || k.outcome == tracer.Failure {
 			if id, err = number(w.conn, "SELECT max(id) FROM namespace WHERE inode = ? AND type = ? AND uid = ? AND origin = ?", int64(v.inode), string(v.typ), v.uid, origin); err != nil {
 				return err
 			}

@@ -208,6 +208,9 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		}
 		p.from, p.to, p.empty = max(p.from, first), last, last == 0
 	}
+	if q.To > 0 {
+		p.to = min(p.to, q.To)
+	}
 	var where []string
 	if q.Parameter != "" {
 		ids, err := db.ids("SELECT id FROM parameter WHERE name = ?", q.Parameter)
@@ -219,8 +222,9 @@ func (db *DB) plan(q *Query) (*plan, error) {
 	}
 	if n := q.Namespace; n != nil {
 		ids, err := db.ids(`SELECT namespace.id FROM namespace JOIN origin ON origin.id = namespace.origin
-			WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)`,
-			string(n.Type), int64(n.ID), n.UID, n.BootID)
+			WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)
+				AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5))`,
+			string(n.Type), int64(n.ID), n.UID, n.BootID, n.Name)
 		if err != nil {
 			return nil, err
 		}

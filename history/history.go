@@ -24,6 +24,7 @@ type Stored struct {
 type Query struct {
 	Since, Until time.Time // both inclusive; zero for no bound
 	After        int64     // only with a greater ID
+	To           int64     // only with no greater ID; 0 for no bound
 	Types        map[tracer.Type]bool
 	Parameter    string          // only writes to this parameter
 	Namespace    *NamespaceQuery // only what is about one that matches
@@ -40,6 +41,7 @@ type NamespaceQuery struct {
 	ID     uint32
 	UID    string
 	BootID string
+	Name   string // that it had at some time
 }
 
 // LastWrite is the last write to a parameter in one network namespace, or on the host

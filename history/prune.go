@@ -19,12 +19,20 @@ const (
 	pruneStep = 4096
 	// tidyEvery is how often it is looked whether something is to be dropped.
 	tidyEvery = 10 * time.Second
+	// beatEvery is how often it is noted that the run goes on, also where nothing happens.
+	beatEvery = 30 * time.Second
 	// freeStep is how many pages are given back to the file system in one go.
 	freeStep = 1024
 )
 
 // tidy drops some of what is too old or too much, and returns when it wants to go on.
 func (r *Recorder) tidy(now time.Time) time.Duration {
+	if now.Sub(r.beat) >= beatEvery {
+		r.beat = now
+		if err := r.w.alive(now); err != nil {
+			return tidyEvery
+		}
+	}
 	more, err := r.w.prune(now, r.o.Keep, r.o.KeepSize)
 	if err != nil {
 		// The next batch meets the same and tells.
@@ -34,6 +42,11 @@ func (r *Recorder) tidy(now time.Time) time.Duration {
 		return 0
 	}
 	return tidyEvery
+}
+
+// alive notes that the run goes on.
+func (w *writer) alive(now time.Time) error {
+	return execute(w.conn, "UPDATE run SET last = ? WHERE id = ?", now.UnixNano(), w.run)
 }
 
 // prune drops up to pruneStep of the oldest events, if they are older than keep or the

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +35,8 @@ type Options struct {
 	Buffer int
 
 	Version string // of nstrace, for Run
-	Host    string // for Run
-	BootID  string // for Run
+	Host    string // for Run; "" is this host's
+	BootID  string // for Run; "" is this boot's
 
 	// Report, if not nil, is told in one line what is wrong with the database and what
 	// was done about it, once when it begins and once when it is over. It is called from
@@ -59,6 +60,8 @@ type Recorder struct {
 	lock     *os.File
 	previous *Run
 	before   map[string]Snapshot
+
+	beat time.Time // when the run was last noted to go on; only of run
 
 	w     *writer // nil while the database can't be opened; only of run
 	runID int64
@@ -101,6 +104,12 @@ func Create(o Options) (*Recorder, error) {
 	if o.Buffer <= 0 {
 		o.Buffer = DefaultBuffer
 	}
+	if o.Host == "" {
+		o.Host, _ = os.Hostname()
+	}
+	if o.BootID == "" {
+		o.BootID = BootID()
+	}
 	if o.Report == nil {
 		o.Report = func(string) {}
 	}
@@ -118,6 +127,15 @@ func Create(o Options) (*Recorder, error) {
 	}
 	go r.run()
 	return r, nil
+}
+
+// BootID returns the kernel's id for this boot, "" where it does not tell.
+func BootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // fileMode keeps what processes did between root and itself. That of a database that is

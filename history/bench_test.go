@@ -27,8 +27,21 @@ type storm struct {
 }
 
 func newStorm(tb testing.TB) *storm {
+	tb.Helper()
+	s, err := stormOf("../tracer/testdata")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+func stormOf(dir string) (*storm, error) {
 	s := &storm{at: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
-	for _, e := range captured(tb) {
+	events, err := capturedIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range events {
 		if e.Type == tracer.SysctlWrite && e.Outcome == tracer.Success {
 			s.writes = append(s.writes, e)
 		}
@@ -39,7 +52,7 @@ func newStorm(tb testing.TB) *storm {
 		p.TID = p.PID
 		s.users = append(s.users, &p)
 	}
-	return s
+	return s, nil
 }
 
 // next returns the next event. One in ten is about a namespace of a process of its own.

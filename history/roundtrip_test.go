@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -23,25 +24,35 @@ import (
 // captured are events of real runs.
 func captured(t testing.TB) (events []*tracer.Event) {
 	t.Helper()
-	files, err := filepath.Glob("../tracer/testdata/*.json")
+	events, err := capturedIn("../tracer/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func capturedIn(dir string) (events []*tracer.Event, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil || len(files) == 0 {
-		t.Fatal("no captured events: ", err)
+		return nil, fmt.Errorf("no captured events: %w", err)
 	}
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		for line := range bytes.Lines(text) {
 			e := &tracer.Event{}
 			if err := json.Unmarshal(line, e); err != nil {
-				t.Fatalf("%s: %v", f, err)
+				return nil, fmt.Errorf("%s: %w", f, err)
 			}
 			events = append(events, e)
 		}
 	}
-	return events
+	return events, nil
 }
+
+func lockThread() { runtime.LockOSThread() }
 
 // line is an event as the stream has it.
 func line(e *tracer.Event) string { return string(output.NewJSON(nil).AppendEvent(nil, e)) }

@@ -71,12 +71,12 @@ func historyArgs(cmd *cobra.Command, args []string) error {
 func (f *historyFlags) registerPast(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
-	fs.StringVar(&f.since, "since", "", `only events since then, such as "yesterday", "-1h" or "2012-10-30 18:17:16"`)
-	fs.StringVar(&f.until, "until", "", "only events until then")
-	fs.StringVar(&f.grep, "grep", "", "only events whose JSON line this regular expression matches; in lower case it ignores case")
+	fs.StringVarP(&f.since, "since", "S", "", `only events since then, such as "yesterday", "-1h" or "2012-10-30 18:17:16"`)
+	fs.StringVarP(&f.until, "until", "U", "", "only events until then")
+	fs.StringVarP(&f.grep, "grep", "g", "", "only events whose JSON line this regular expression matches; in lower case it ignores case")
 	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only the newest so many events")
-	fs.BoolVar(&f.reverse, "reverse", false, "newest first")
-	fs.BoolVar(&f.follow, "follow", false, "go on with new events as they are recorded; begins with the newest 10 unless -n or --since is given")
+	fs.BoolVarP(&f.reverse, "reverse", "r", false, "newest first")
+	fs.BoolVarP(&f.follow, "follow", "f", false, "go on with new events as they are recorded; begins with the newest 10 unless -n or --since is given")
 	registerDB(fs, &f.db)
 }
 

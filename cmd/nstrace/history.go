@@ -231,13 +231,15 @@ func (f *historyFlags) query(q *history.Query) error {
 	if q.Parameter != "" || q.Namespace != nil {
 		q.Types = filters.Types // none about the trace
 	}
+	chosen := filters.Types != nil || filters.NSTypes != nil || len(filters.PIDs)+len(filters.Comms)+len(filters.UIDs) > 0 || filters.Failed ||
+		len(f.containers)+len(f.netns) > 0 || f.program != nil || grep != nil
 	encode := output.NewJSON(nil)
 	var line []byte
 	q.Match = func(e *tracer.Event) bool {
 		switch e.Type {
 		case tracer.TraceStart, tracer.TraceStop:
-			// No row of a table, and not to be counted as one.
-			if f.format != "json" {
+			// No row of a table, and nothing that was asked for.
+			if chosen || f.format != "json" {
 				return false
 			}
 		case tracer.TraceLoss, tracer.TraceGap:

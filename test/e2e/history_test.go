@@ -237,7 +237,7 @@ func TestHistory(t *testing.T) {
 	third.await(t, "its end", gone)
 	third.interrupt(t)
 	third.checkEnd(t, true)
-	life := pastEvents(t, db, "ns", fmt.Sprint(id), "-e", "namespace.create,namespace.destroy")
+	life := pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net", "-e", "namespace.create,namespace.destroy")
 	if len(life) != 2 || life[0].Type != tracer.NamespaceCreate || life[1].Type != tracer.NamespaceDestroy {
 		t.Errorf("its life: %s", dump(life))
 	}

@@ -104,6 +104,8 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("!! LOST", alarm)}
 	case tracer.TraceTamper:
 		return []word{say("!! SELF", alarm)}
+	case tracer.TraceGap:
+		return []word{say("gap", doubtful)}
 	}
 	// A kind that this version has no row for is still better seen than not.
 	family, _, _ := strings.Cut(string(ev.Type), ".")
@@ -118,6 +120,9 @@ func (t *Table) target(ev *tracer.Event) []word {
 			n += c
 		}
 		return []word{say(number(n), alarm), add(plural(n, "EVENT", "EVENTS"), alarm), add("NOT SHOWN", alarm)}
+	}
+	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+		return []word{say("not watched for", doubtful), say(duration(tr.To.Sub(tr.From)), doubtful)}
 	}
 	if ev.Type == tracer.TraceTamper {
 		words := []word{say("nstrace", alarm)}
@@ -404,6 +409,9 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		return t.lost(l)
 	}
+	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+		return t.gap(tr)
+	}
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
@@ -419,6 +427,21 @@ func (t *Table) who(ev *tracer.Event) []word {
 		return nil
 	}
 	return append(t.ancestors(ev.Process), self(ev)...)
+}
+
+// gap is since when nobody watched, and why.
+func (t *Table) gap(tr *tracer.Trace) []word {
+	words := []word{say("since "+tr.From.In(t.opts.Location).Format(time.DateTime), normal)}
+	switch tr.Ended {
+	case tracer.GapStopped:
+		words = append(words, say("nstrace was stopped", normal))
+	case tracer.GapCrashed:
+		words = append(words, say("nstrace was killed", normal))
+	}
+	if tr.SameBoot != nil && !*tr.SameBoot {
+		words = append(words, say("the host was booted", normal))
+	}
+	return words
 }
 
 // fitWho makes who fit into so many lines by leaving out ancestors from the

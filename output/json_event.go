@@ -29,7 +29,7 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
 	b = appendNumber(b, `,"count":`, ev.Count)
 	if ev.Trace != nil {
-		b = appendTrace(append(b, `,"trace":`...), ev.Trace)
+		b = j.appendTrace(append(b, `,"trace":`...), ev.Trace)
 	}
 	if ev.Namespace != nil {
 		b = j.appendNamespace(append(b, `,"namespace":`...), ev.Namespace)
@@ -170,7 +170,7 @@ func appendTamper(b []byte, t *tracer.Tamper) []byte {
 	return object(b, start)
 }
 
-func appendTrace(b []byte, t *tracer.Trace) []byte {
+func (j *JSON) appendTrace(b []byte, t *tracer.Trace) []byte {
 	start := len(b)
 	b = appendText(b, `,"version":`, t.Version)
 	b = appendText(b, `,"kernel":`, t.Kernel)
@@ -180,6 +180,12 @@ func appendTrace(b []byte, t *tracer.Trace) []byte {
 		b = appendTotals(append(b, `,"totals":`...), t.Totals)
 	}
 	b = appendText(b, `,"signal":`, t.Signal)
+	if t.SameBoot != nil {
+		b = strconv.AppendBool(append(b, `,"same_boot":`...), *t.SameBoot)
+	}
+	b = appendText(b, `,"ended":`, t.Ended)
+	b = j.times.appendMember(b, `,"from":`, t.From)
+	b = j.times.appendMember(b, `,"to":`, t.To)
 	return object(b, start)
 }
 

@@ -81,6 +81,7 @@ type referenceEvent struct {
 	Time     stamp `json:"time"`
 	LastTime stamp `json:"last_time,omitzero"`
 	*tracer.Event
+	Trace     *referenceTrace     `json:"trace,omitempty"`
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
 	Netdev    *referenceNetdev    `json:"netdev,omitempty"`
@@ -121,6 +122,12 @@ type referenceLoss struct {
 	To   stamp `json:"to,omitzero"`
 }
 
+type referenceTrace struct {
+	*tracer.Trace
+	From stamp `json:"from,omitzero"`
+	To   stamp `json:"to,omitzero"`
+}
+
 func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	e := &referenceEvent{
 		V:         ev.V,
@@ -144,6 +151,9 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	}
 	if l := ev.Loss; l != nil {
 		e.Loss = &referenceLoss{Loss: l, From: stamp(l.From), To: stamp(l.To)}
+	}
+	if tr := ev.Trace; tr != nil {
+		e.Trace = &referenceTrace{Trace: tr, From: stamp(tr.From), To: stamp(tr.To)}
 	}
 	return e
 }

@@ -28,6 +28,7 @@ const (
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
 	TraceTamper      Type = "trace.tamper"
+	TraceGap         Type = "trace.gap" // nobody watched; of a recorder, see Trace
 	TraceStop        Type = "trace.stop"
 )
 
@@ -206,7 +207,7 @@ type Process struct {
 // Loss says what did not reach the stream.
 type Loss struct {
 	Records map[Type]uint64 `json:"records"` // how many of which type
-	Reason  string          `json:"reason"`  // ring_full, missed
+	Reason  string          `json:"reason"`  // ring_full, missed, history
 	From    time.Time       `json:"from,omitzero"`
 	To      time.Time       `json:"to,omitzero"`
 }
@@ -226,7 +227,20 @@ type Trace struct {
 	Observations []Observation `json:"observations,omitempty"` // for trace.start
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
 	Signal       string        `json:"signal,omitempty"`       // for trace.stop: what ended the run, if a signal did; the event's process sent it
+
+	// For trace.gap: between which times nothing was recorded, whether the host was
+	// booted in between, and how the run before had ended: GapStopped or GapCrashed.
+	From     time.Time `json:"from,omitzero"`
+	To       time.Time `json:"to,omitzero"`
+	SameBoot *bool     `json:"same_boot,omitempty"`
+	Ended    string    `json:"ended,omitempty"`
 }
+
+// How the run before a trace.gap had ended.
+const (
+	GapStopped = "stopped" // in good order
+	GapCrashed = "crashed" // or was killed, or the power went
+)
 
 // Observation says how one thing that nstrace watches is attached.
 type Observation struct {

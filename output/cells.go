@@ -72,6 +72,7 @@ var wideColumns = []column{
 	{title: "WHO", width: 80, words: (*Table).who},
 	{title: "CGROUP", width: 48, words: (*Table).cgroup},
 	{title: "NAMESPACES", width: 124, words: (*Table).ownNS},
+	{title: "ALERT", width: 5, words: (*Table).alert},
 	{title: "EXE", width: 20, words: (*Table).exe},
 	{title: "ARGS", width: 4, words: (*Table).args},
 }
@@ -94,6 +95,12 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("destroy", destroyed)}
 	case tracer.SysctlWrite:
 		return []word{say("sysctl", written)}
+	case tracer.SysctlDrift:
+		return []word{say("drift", doubtful)}
+	case tracer.NamespaceAppeared:
+		return []word{say("appear", doubtful)}
+	case tracer.NamespaceGone:
+		return []word{say("gone", doubtful)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
 	}
@@ -181,7 +188,7 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, t.origin(ev)...)
 	case tracer.NamespaceDestroy:
 		words = append(words, lifetime(ev.Namespace)...)
-	case tracer.SysctlWrite:
+	case tracer.SysctlWrite, tracer.SysctlDrift:
 		words = append(words, t.values(ev)...)
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
@@ -319,10 +326,27 @@ func (t *Table) who(ev *tracer.Event) []word {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
 	}
+	if ev.Between != nil {
+		return t.between(ev.Between)
+	}
 	if ev.Process == nil {
 		return nil
 	}
 	return append(t.ancestors(ev.Process), self(ev)...)
+}
+
+// between is when it happened that nobody watched.
+func (t *Table) between(b *tracer.Between) []word {
+	const layout = "2006-01-02 15:04:05"
+	from, to := b.From.In(t.opts.Location).Format(layout), b.To.In(t.opts.Location).Format(layout)
+	if from[:len(time.DateOnly)] == to[:len(time.DateOnly)] {
+		to = to[len("2006-01-02 "):]
+	}
+	words := []word{say("not watched", doubtful), say("between "+from, normal), say("and "+to, normal)}
+	if b.Boot == "different" {
+		words = append(words, say("(booted since)", doubtful))
+	}
+	return words
 }
 
 // fitWho makes who fit into so many lines by leaving out ancestors from the
@@ -527,6 +551,40 @@ func (t *Table) args(ev *tracer.Event) []word {
 		return nil
 	}
 	return text(escapeArgs(ev.Process.Args))
+}
+
+// alert is the rules that an event met, for a wide table.
+func (t *Table) alert(ev *tracer.Event) []word {
+	var words []word
+	for i := range ev.Alert {
+		words = append(words, alertWords(&ev.Alert[i])...)
+	}
+	return words
+}
+
+// critical says whether an event met a rule that is.
+func critical(ev *tracer.Event) bool {
+	return slices.ContainsFunc(ev.Alert, func(a tracer.Alert) bool { return a.Severity == "critical" })
+}
+
+// alertWords is "!! critical core-pattern: sh set ...".
+func alertWords(a *tracer.Alert) []word {
+	mark, st := "!", normal
+	switch a.Severity {
+	case "critical":
+		mark, st = "!!", alarm
+	case "warning":
+		st = doubtful
+	}
+	name := escapeName(a.Name, `":`)
+	if a.Message != "" {
+		name += ":"
+	}
+	words := []word{say(mark, st), add(escapeName(a.Severity, ""), st), add(name, st)}
+	for text := range strings.FieldsSeq(escape(a.Message)) {
+		words = append(words, say(text, st))
+	}
+	return words
 }
 
 // text is a cell of one word, or none.

@@ -89,7 +89,8 @@ type referenceEvent struct {
 	Pod       *attribution.Pod       `json:"pod,omitempty"`
 	Unit      string                 `json:"unit,omitempty"`
 
-	Loss *referenceLoss `json:"loss,omitempty"`
+	Loss    *referenceLoss    `json:"loss,omitempty"`
+	Between *referenceBetween `json:"between,omitempty"`
 }
 
 type referenceNamespace struct {
@@ -113,6 +114,12 @@ type referenceLoss struct {
 	To   stamp `json:"to,omitzero"`
 }
 
+type referenceBetween struct {
+	*tracer.Between
+	From stamp `json:"from"`
+	To   stamp `json:"to"`
+}
+
 func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	e := &referenceEvent{
 		V:         ev.V,
@@ -132,6 +139,9 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	}
 	if l := ev.Loss; l != nil {
 		e.Loss = &referenceLoss{Loss: l, From: stamp(l.From), To: stamp(l.To)}
+	}
+	if b := ev.Between; b != nil {
+		e.Between = &referenceBetween{Between: b, From: stamp(b.From), To: stamp(b.To)}
 	}
 	return e
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,8 @@ type TableOptions struct {
 // columns that stay where they are. What does not fit into its column goes on
 // below it; only the middle of a chain of ancestors, and values of more than a
 // few lines, are shortened, with an ellipsis in their place.
+//
+// An alert has a line of its own below the event that it is about.
 //
 // Events about the trace itself are not rows, but for lost records, which are
 // a row that nobody overlooks.
@@ -120,11 +123,14 @@ func (t *Table) Write(ev *tracer.Event) error {
 			return err
 		}
 	}
-	if t.opts.Color && ev.Type == tracer.TraceLoss {
+	if t.opts.Color && (ev.Type == tracer.TraceLoss || t.opts.Wide && critical(ev)) {
 		t.render.style = alarm
 	}
 	err := t.table.Append(t.cells(ev))
 	t.render.style = normal
+	if !t.opts.Wide {
+		t.writeAlerts(ev)
+	}
 	if err == nil {
 		err = t.lines.add(t.out.Bytes())
 	}
@@ -157,6 +163,35 @@ func (t *Table) writeDay(ev *tracer.Event) error {
 	row := make([]string, len(t.columns))
 	row[0] = t.paint([]word{say(day, strong)})
 	return t.table.Append(row)
+}
+
+// writeAlerts writes the alerts of an event, from the second column on.
+func (t *Table) writeAlerts(ev *tracer.Event) {
+	indent := t.columns[0].width + len(gap)
+	for i := range ev.Alert {
+		for j, line := range wrap(alertWords(&ev.Alert[i]), t.opts.Width-indent-len(gap)) {
+			t.out.WriteString(strings.Repeat(" ", indent))
+			if j > 0 {
+				t.out.WriteString(gap)
+			}
+			t.out.WriteString(t.paintAll(line))
+			t.out.WriteByte('\n')
+		}
+	}
+}
+
+// paintAll is paint for words of one style, blanks and all.
+func (t *Table) paintAll(words []word) string {
+	st := words[0].style
+	plain := slices.Clone(words)
+	for i := range plain {
+		plain[i].style = normal
+	}
+	text := t.paint(plain)
+	if !t.opts.Color || st == normal {
+		return text
+	}
+	return styles[st] + text + resetStyle
 }
 
 // cells lays an event out: a string for each column, of one or more lines.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
+	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/output"
@@ -37,6 +38,8 @@ type streamFlags struct {
 	failed     bool
 	filter     string
 	program    *filter.Program // of filter, nil for all
+	alertFiles []string
+	alerts     *alert.Rules // of those, nil for none
 	runtimes   []string
 	containers []string
 	netns      []string
@@ -66,6 +69,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
+	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule of this file; may be repeated; default: those that are shipped (help: shows them)")
 	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "container runtime to ask for names, as docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated; none asks nobody (default: those found)")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
 	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
@@ -84,8 +88,8 @@ var formats = []string{"table", "wide", "json"}
 
 // families gives the events behind each name of --event.
 var families = map[string][]tracer.Type{
-	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy},
-	"sysctl":    {tracer.SysctlWrite},
+	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespaceAppeared, tracer.NamespaceGone},
+	"sysctl":    {tracer.SysctlWrite, tracer.SysctlDrift},
 }
 
 func eventNames() []string {
@@ -140,7 +144,7 @@ func (f *streamFlags) options() (tracer.Options, error) {
 		return o, err
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {
-		o.Filter.Types = map[tracer.Type]bool{tracer.SysctlWrite: true}
+		o.Filter.Types = map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}
 	}
 	for _, name := range f.events {
 		if err := oneOf("--event", name, eventNames()); err != nil {
@@ -195,6 +199,11 @@ func (f *streamFlags) options() (tracer.Options, error) {
 			return o, usagef("--filter: %w", err)
 		}
 		f.program = program
+	}
+	if len(f.alertFiles) > 0 {
+		if f.alerts, err = alert.Load(f.alertFiles...); err != nil {
+			return o, usagef("--alert: %w", err)
+		}
 	}
 	size, err := humanize.ParseBytes(f.ringSize)
 	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {

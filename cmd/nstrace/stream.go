@@ -10,11 +10,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/runtimes"
@@ -31,6 +33,7 @@ type sinkHandler struct {
 	first tracer.Handler // what events come through
 	sink  output.Sink
 	match *filter.Program // nil: all
+	rules *alert.Rules    // nil: none
 
 	selected selection
 	limit    uint64 // 0: none
@@ -40,6 +43,9 @@ type sinkHandler struct {
 
 	dropped uint64 // lines that were left out
 	stood   uint64 // and for how many events they stood
+
+	alerts map[string]uint64 // of those written, by the rule
+	raised uint64            // their sum
 }
 
 func (h *sinkHandler) Event(e *tracer.Event) error {
@@ -48,15 +54,24 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 		h.stop = e.Trace.Totals
 		h.stop.Written -= h.stood
 		h.stop.Filtered += h.stood
-	case tracer.TraceStart, tracer.TraceLoss:
+		h.stop.Alerts = h.raised
+	case tracer.TraceStart:
+	case tracer.TraceLoss:
+		if h.rules != nil {
+			h.rules.Mark(e)
+		}
 	default:
 		// The ring can hold more than the last event that was asked for.
-		if (h.limit > 0 && h.n >= h.limit) || !h.selected.match(e) || (h.match != nil && !h.match.Match(e)) {
+		if (h.limit > 0 && h.n >= h.limit) || !h.wants(e) {
 			h.dropped++
 			h.stood += max(1, e.Count)
 			return nil
 		}
 		h.n++
+	}
+	for i := range e.Alert {
+		h.alerts[e.Alert[i].Name]++
+		h.raised++
 	}
 	e.Seq -= h.dropped
 	err := h.sink.Write(e)
@@ -64,6 +79,17 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 		h.done()
 	}
 	return err
+}
+
+// wants says whether e is to be written. --filter can ask for the rules that it met.
+func (h *sinkHandler) wants(e *tracer.Event) bool {
+	if !h.selected.match(e) {
+		return false
+	}
+	if h.rules != nil {
+		h.rules.Mark(e)
+	}
+	return h.match == nil || h.match.Match(e)
 }
 
 func (h *sinkHandler) Idle() error { return h.sink.Flush() }
@@ -98,8 +124,8 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Si
 
 // stream traces the whole host.
 func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
-	if f.filter == "help" {
-		return filterHelp()
+	if done, err := f.help(); done {
+		return err
 	}
 	o, err := f.options()
 	if err != nil {
@@ -137,7 +163,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	h := &sinkHandler{match: f.program, selected: f.selected, limit: f.count}
+	h := &sinkHandler{match: f.program, rules: f.alerts, alerts: map[string]uint64{}, selected: f.selected, limit: f.count}
 	stage, err := runtimes.New(h, f.runtimes, runtimes.DefaultWait)
 	if err != nil {
 		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--runtime-socket: %w", err)}, closeOutput())
@@ -157,6 +183,18 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 	h.t, h.sink, h.first = t, sink, stage
 	finish := func() error { return errors.Join(t.Close(), stage.Close(), sink.Close(), closeOutput()) }
 	return t, h, finish, nil
+}
+
+// help answers --filter help and --alert help, and says whether it was asked.
+func (f *streamFlags) help() (bool, error) {
+	switch {
+	case f.filter == "help":
+		return true, filterHelp()
+	case slices.Contains(f.alertFiles, "help"):
+		_, err := fmt.Fprint(os.Stdout, alert.Default)
+		return true, err
+	}
+	return false, nil
 }
 
 // filterHelp says what --filter takes.
@@ -198,9 +236,28 @@ func (f *streamFlags) summary(h *sinkHandler) {
 	s := h.stop
 	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost\n",
 		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost)
+	f.alertSummary(h)
 	if n, err := h.t.Untracked(); err == nil && n > 0 {
 		fmt.Fprintf(os.Stderr, "nstrace: %s could not be followed: too many lived at once\n", plural(n, "process"))
 	}
+}
+
+// alertSummary says on stderr how often which rules were met.
+func (f *streamFlags) alertSummary(h *sinkHandler) {
+	if f.alerts == nil {
+		return
+	}
+	var each []string
+	for _, name := range f.alerts.Names() {
+		if n := h.alerts[name]; n > 0 {
+			each = append(each, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	s := plural(h.raised, "alert")
+	if len(each) > 0 {
+		s += ": " + strings.Join(each, ", ")
+	}
+	fmt.Fprintf(os.Stderr, "nstrace: %s\n", s)
 }
 
 func plural(n uint64, what string) string {

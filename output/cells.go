@@ -77,15 +77,27 @@ var wideColumns = []column{
 	{title: "ARGS", width: 4, words: (*Table).args},
 }
 
+// folds says whether the row is for several events.
+func (t *Table) folds() bool { return t.burst != nil && !t.member }
+
 func (t *Table) timeOfDay(ev *tracer.Event) []word {
+	if t.member {
+		return []word{t.burst.offset(ev, t.columns[0].width)}
+	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("15:04:05.000"), faint)}
 }
 
 func (t *Table) fullTime(ev *tracer.Event) []word {
+	if t.member {
+		return []word{t.burst.offset(ev, t.columns[0].width)}
+	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("2006-01-02 15:04:05.000000"), faint)}
 }
 
 func (t *Table) event(ev *tracer.Event) []word {
+	if t.folds() && len(t.burst.parts) > 1 {
+		return []word{say("burst", strong)}
+	}
 	switch ev.Type {
 	case tracer.NamespaceCreate:
 		return []word{say("create", created)}
@@ -111,6 +123,9 @@ func (t *Table) event(ev *tracer.Event) []word {
 
 // target is which namespace or parameter an event is about.
 func (t *Table) target(ev *tracer.Event) []word {
+	if t.folds() {
+		return t.burst.target(t)
+	}
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		var n uint64
 		for _, c := range l.Records {
@@ -169,6 +184,9 @@ func (t *Table) isHost(ns *tracer.Namespace) bool {
 
 // change is what happened: from what to what, and whether it did.
 func (t *Table) change(ev *tracer.Event) []word {
+	if t.folds() {
+		return t.burst.change()
+	}
 	var words []word
 	if ev.Outcome == tracer.Failure {
 		words = append(words, say("FAILED", failed))

@@ -59,6 +59,9 @@ type Table struct {
 	table   *tablewriter.Table
 	render  *lineRenderer
 	day     string // of the last row
+
+	burst  *burst // that the row being written is for
+	member bool   // and the row is one of its events
 }
 
 // NewTable makes a sink that writes a table to w. The header is in the buffer
@@ -109,6 +112,23 @@ func NewTable(w io.Writer, opts TableOptions) *Table {
 	t.table.Header(titles)
 	_ = t.lines.add(t.out.Bytes())
 	return t
+}
+
+// writeBurst writes a row for a burst, and, if it is to be open, one for each of its
+// events.
+func (t *Table) writeBurst(b *burst, open bool) error {
+	t.burst = b
+	defer func() { t.burst, t.member = nil, false }()
+	if err := t.Write(b.first); err != nil || !open {
+		return err
+	}
+	t.member = true
+	for _, ev := range b.kept {
+		if err := t.Write(ev); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Write takes one event.

@@ -38,6 +38,7 @@ type streamFlags struct {
 	failed     bool
 	filter     string
 	program    *filter.Program // of filter, nil for all
+	group      string
 	alertFiles []string
 	alerts     *alert.Rules // of those, nil for none
 	runtimes   []string
@@ -55,6 +56,8 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVarP(&f.format, "output", "o", "table", "how to write events: table, wide or json")
+	fs.StringVar(&f.group, "group", "", "fold a burst of one process into one line of the table: closed, or open for one with its events below it")
+	fs.Lookup("group").NoOptDefVal = groups[0]
 	fs.StringVarP(&f.file, "output-file", "O", "", "write events to this file, appending")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before it grows beyond this, such as 100MiB")
 	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when it is older than this, such as 24h")
@@ -77,7 +80,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring between kernel and nstrace, a power of two")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr how each observation is attached")
 	for name, values := range map[string][]string{
-		"output": formats, "event": eventNames(), "ns-type": nsTypeNames(), "backend": tracer.Backends(),
+		"output": formats, "group": groups, "event": eventNames(), "ns-type": nsTypeNames(), "backend": tracer.Backends(),
 	} {
 		// The flag exists: the only error there is.
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -85,6 +88,9 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 }
 
 var formats = []string{"table", "wide", "json"}
+
+// groups are the values of --group; alone it is the first.
+var groups = []string{"closed", "open"}
 
 // families gives the events behind each name of --event.
 var families = map[string][]tracer.Type{
@@ -142,6 +148,14 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	}
 	if err := oneOf("--backend", f.backend, tracer.Backends()); err != nil {
 		return o, err
+	}
+	if f.group != "" {
+		if err := oneOf("--group", f.group, groups); err != nil {
+			return o, err
+		}
+		if f.format == "json" {
+			return o, usagef("--group folds lines of a table; -o json has every event")
+		}
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {
 		o.Filter.Types = map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}

@@ -119,7 +119,11 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Si
 	if terminal, ok := w.(*os.File); ok {
 		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
 	}
-	return output.NewTable(w, opts)
+	table := output.NewTable(w, opts)
+	if f.group == "" {
+		return table
+	}
+	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: output.DefaultHold})
 }
 
 // stream traces the whole host.

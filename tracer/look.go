@@ -76,6 +76,10 @@ func (l *look) add(ns Namespace, kernel uint64, path string, task bool) {
 
 // holders finds the namespaces that a mount or a descriptor of any process holds.
 func (l *look) holders(self uint32) {
+	var nsfs unix.Stat_t
+	if unix.Stat("/proc/self/ns/user", &nsfs) != nil {
+		return
+	}
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	known := map[string]bool{}
 	for _, proc := range procs {
@@ -90,15 +94,46 @@ func (l *look) holders(self uint32) {
 		fds, _ := os.ReadDir(proc + "/fd")
 		for _, fd := range fds {
 			path := proc + "/fd/" + fd.Name()
-			target, err := os.Readlink(path)
-			if err != nil || own {
+			if own || !onDevice(path, nsfs) {
 				continue
 			}
-			if ns, ok := parseNSLink(target); ok {
-				l.add(Namespace{Type: ns.typ, ID: ns.id}, handleUID(path), path, false)
+			if typ, id, err := namespaceAt(path); err == nil {
+				l.add(Namespace{Type: typ, ID: id}, handleUID(path), path, false)
 			}
 		}
 	}
+}
+
+// onDevice says whether what is at path is on the same file system. It does not ask a
+// server for that, which could take for ever. The name of a descriptor would not do: it is
+// that of a mount, if it was opened there.
+func onDevice(path string, as unix.Stat_t) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == as.Dev
+}
+
+// namespaceAt asks the kernel which namespace a file is.
+func namespaceAt(path string) (NSType, uint32, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", 0, err
+	}
+	defer unix.Close(fd)
+	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return "", 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", 0, err
+	}
+	for typ, f := range cloneFlag {
+		if int(f) == flag {
+			return typ, uint32(st.Ino), nil
+		}
+	}
+	return "", 0, unix.EINVAL
 }
 
 // above adds the user namespaces that own s, or are its parents, and have no task or

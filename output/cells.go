@@ -115,6 +115,8 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("gone", doubtful)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
+	case tracer.TraceGap:
+		return []word{say("gap", doubtful)}
 	}
 	// A kind that this version has no row for is still better seen than not.
 	family, _, _ := strings.Cut(string(ev.Type), ".")
@@ -132,6 +134,9 @@ func (t *Table) target(ev *tracer.Event) []word {
 			n += c
 		}
 		return []word{say(number(n), alarm), add(plural(n, "EVENT", "EVENTS"), alarm), add("NOT SHOWN", alarm)}
+	}
+	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+		return []word{say("not watched for", doubtful), say(duration(tr.To.Sub(tr.From)), doubtful)}
 	}
 	if s := ev.Sysctl; s != nil {
 		name := escapeName(s.Name, "")
@@ -340,6 +345,9 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		return t.lost(l)
 	}
+	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+		return t.gap(tr)
+	}
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
@@ -363,6 +371,21 @@ func (t *Table) between(b *tracer.Between) []word {
 	words := []word{say("not watched", doubtful), say("between "+from, normal), say("and "+to, normal)}
 	if b.Boot == "different" {
 		words = append(words, say("(booted since)", doubtful))
+	}
+	return words
+}
+
+// gap is since when nobody watched, and why.
+func (t *Table) gap(tr *tracer.Trace) []word {
+	words := []word{say("since "+tr.From.In(t.opts.Location).Format(time.DateTime), normal)}
+	switch tr.Ended {
+	case tracer.GapStopped:
+		words = append(words, say("nstrace was stopped", normal))
+	case tracer.GapCrashed:
+		words = append(words, say("nstrace was killed", normal))
+	}
+	if tr.SameBoot != nil && !*tr.SameBoot {
+		words = append(words, say("the host was booted", normal))
 	}
 	return words
 }

@@ -55,4 +55,6 @@ func ExampleTable() {
 	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
 	//                                                                       bob
 	// 12:04:40.623  destroy  net 4026532281 web           lived 9.0s        made by runc:[1:CHILD][90311]
+	// 12:04:40.723  gap      not watched for 1m39s                          since 2026-11-23 12:03:01
+	//                                                                       nstrace was killed
 }

@@ -30,7 +30,7 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	b = appendNumber(b, `,"count":`, ev.Count)
 	b = appendList(b, `,"alert":`, ev.Alert, appendAlert)
 	if ev.Trace != nil {
-		b = appendTrace(append(b, `,"trace":`...), ev.Trace)
+		b = j.appendTrace(append(b, `,"trace":`...), ev.Trace)
 	}
 	if ev.Namespace != nil {
 		b = j.appendNamespace(append(b, `,"namespace":`...), ev.Namespace)
@@ -159,7 +159,7 @@ func (j *JSON) appendLoss(b []byte, l *tracer.Loss) []byte {
 	return object(b, start)
 }
 
-func appendTrace(b []byte, t *tracer.Trace) []byte {
+func (j *JSON) appendTrace(b []byte, t *tracer.Trace) []byte {
 	start := len(b)
 	b = appendText(b, `,"version":`, t.Version)
 	b = appendText(b, `,"kernel":`, t.Kernel)
@@ -168,6 +168,12 @@ func appendTrace(b []byte, t *tracer.Trace) []byte {
 	if t.Totals != nil {
 		b = appendTotals(append(b, `,"totals":`...), t.Totals)
 	}
+	if t.SameBoot != nil {
+		b = strconv.AppendBool(append(b, `,"same_boot":`...), *t.SameBoot)
+	}
+	b = appendText(b, `,"ended":`, t.Ended)
+	b = j.times.appendMember(b, `,"from":`, t.From)
+	b = j.times.appendMember(b, `,"to":`, t.To)
 	return object(b, start)
 }
 

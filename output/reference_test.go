@@ -81,6 +81,7 @@ type referenceEvent struct {
 	Time     stamp `json:"time"`
 	LastTime stamp `json:"last_time,omitzero"`
 	*tracer.Event
+	Trace     *referenceTrace     `json:"trace,omitempty"`
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
 	Process   *referenceProcess   `json:"process,omitempty"`
@@ -120,6 +121,12 @@ type referenceBetween struct {
 	To   stamp `json:"to"`
 }
 
+type referenceTrace struct {
+	*tracer.Trace
+	From stamp `json:"from,omitzero"`
+	To   stamp `json:"to,omitzero"`
+}
+
 func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	e := &referenceEvent{
 		V:         ev.V,
@@ -142,6 +149,9 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	}
 	if b := ev.Between; b != nil {
 		e.Between = &referenceBetween{Between: b, From: stamp(b.From), To: stamp(b.To)}
+	}
+	if tr := ev.Trace; tr != nil {
+		e.Trace = &referenceTrace{Trace: tr, From: stamp(tr.From), To: stamp(tr.To)}
 	}
 	return e
 }

@@ -84,6 +84,7 @@ func sample() []*tracer.Event {
 			Ancestors: []tracer.Actor{{PID: 60001, Comm: "zsh"}},
 		}},
 		{Type: tracer.NamespaceDestroy, Time: at(9500), Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Created: at(421), LifetimeMS: ptr[int64](9079), Creator: &tracer.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
+		{Type: tracer.TraceGap, Time: at(9600), Trace: &tracer.Trace{From: at(-90_000), To: at(9600), SameBoot: ptr(true), Ended: tracer.GapCrashed}},
 		{Type: tracer.TraceStop, Time: at(9999), Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 14, Written: 14, DurationMS: 10009}}},
 	}
 	for i, ev := range events {

@@ -67,6 +67,11 @@ type Table struct {
 // NewTable makes a sink that writes a table to w. The header is in the buffer
 // from the start.
 func NewTable(w io.Writer, opts TableOptions) *Table {
+	return newTable(w, opts, columnsFor, wideColumns)
+}
+
+// newTable makes a table of some columns: those for a width, or wide ones.
+func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []column, wideColumns []column) *Table {
 	if opts.Width <= 0 {
 		opts.Width = DefaultWidth
 	}

@@ -24,6 +24,7 @@ const (
 	SysctlWrite      Type = "sysctl.write"
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
+	TraceGap         Type = "trace.gap" // nobody watched; of a recorder, see Trace
 	TraceStop        Type = "trace.stop"
 
 	// What happened while nobody watched, which a Tracer knows nothing of: package
@@ -199,7 +200,7 @@ type Process struct {
 // Loss says what did not reach the stream.
 type Loss struct {
 	Records map[Type]uint64 `json:"records"` // how many of which type
-	Reason  string          `json:"reason"`  // ring_full, missed
+	Reason  string          `json:"reason"`  // ring_full, missed, history
 	From    time.Time       `json:"from,omitzero"`
 	To      time.Time       `json:"to,omitzero"`
 }
@@ -211,7 +212,20 @@ type Trace struct {
 	Arch         string        `json:"arch,omitempty"`
 	Observations []Observation `json:"observations,omitempty"` // for trace.start
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
+
+	// For trace.gap: between which times nothing was recorded, whether the host was
+	// booted in between, and how the run before had ended: GapStopped or GapCrashed.
+	From     time.Time `json:"from,omitzero"`
+	To       time.Time `json:"to,omitzero"`
+	SameBoot *bool     `json:"same_boot,omitempty"`
+	Ended    string    `json:"ended,omitempty"`
 }
+
+// How the run before a trace.gap had ended.
+const (
+	GapStopped = "stopped" // in good order
+	GapCrashed = "crashed" // or was killed, or the power went
+)
 
 // Observation says how one thing that nstrace watches is attached.
 type Observation struct {

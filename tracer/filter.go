@@ -85,6 +85,46 @@ func (f *Filter) match(e *Event, ns *liveNS) bool {
 	return true
 }
 
+// Match says whether an event of the past is wanted: what Run gives, the kernel has
+// looked at for most of it. Events about the trace itself always are.
+func (f *Filter) Match(e *Event) bool {
+	family, _, _ := strings.Cut(string(e.Type), ".")
+	if family == "trace" {
+		return true
+	}
+	if f.Types != nil && !f.Types[e.Type] {
+		return false
+	}
+	ns := e.Namespace
+	if e.Sysctl != nil {
+		ns = e.Sysctl.Namespace
+		if len(f.Sysctl) > 0 && !slices.ContainsFunc(f.Sysctl, func(glob string) bool { return MatchSysctl(glob, e.Sysctl.Name) }) {
+			return false
+		}
+	}
+	if f.NSTypes != nil && (ns == nil || !f.NSTypes[ns.Type]) {
+		return false
+	}
+	if f.Failed && e.Outcome != Failure {
+		return false
+	}
+	if !f.byProcess() {
+		return true
+	}
+	var who Actor
+	switch {
+	case e.Process != nil:
+		who = Actor{PID: e.Process.PID, UID: e.Process.UID, Comm: e.Process.Comm}
+	case e.Type == NamespaceDestroy && ns != nil && ns.Creator != nil:
+		who = *ns.Creator
+	default:
+		return false
+	}
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, who.PID)) &&
+		(len(f.Comms) == 0 || slices.Contains(f.Comms, who.Comm)) &&
+		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, who.UID))
+}
+
 // MatchSysctl says whether a glob, as Filter.Sysctl has them, matches a parameter's
 // name. To path.Match a slash is a border, but in a parameter's name it is part of a
 // device's (net.ipv4.conf.eth0/100.forwarding).

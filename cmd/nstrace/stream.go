@@ -18,6 +18,7 @@ import (
 
 	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/filter"
+	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/runtimes"
 	"github.com/nstrace/nstrace/tracer"
@@ -41,6 +42,11 @@ type sinkHandler struct {
 	n        uint64
 	stop     *tracer.Totals
 
+	history *history.Recorder // nil without
+	gap     *tracer.Event     // to be told behind trace.start, nil for none
+	last    tracer.Event      // of what was written, the number and where it came from
+	added   uint64            // lines that are not the tracer's
+
 	dropped uint64 // lines that were left out
 	stood   uint64 // and for how many events they stood
 
@@ -51,6 +57,9 @@ type sinkHandler struct {
 func (h *sinkHandler) Event(e *tracer.Event) error {
 	switch e.Type {
 	case tracer.TraceStop:
+		if err := h.tellUnkept(); err != nil {
+			return err
+		}
 		h.stop = e.Trace.Totals
 		h.stop.Written -= h.stood
 		h.stop.Filtered += h.stood
@@ -69,12 +78,12 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 		}
 		h.n++
 	}
-	for i := range e.Alert {
-		h.alerts[e.Alert[i].Name]++
-		h.raised++
+	e.Seq += h.added - h.dropped
+	err := h.write(e)
+	if e.Type == tracer.TraceStart && h.gap != nil && err == nil {
+		h.gap.Time, h.gap.Trace.To = e.Time, e.Time
+		err = h.add(h.gap)
 	}
-	e.Seq -= h.dropped
-	err := h.sink.Write(e)
 	if h.limit > 0 && h.n == h.limit {
 		h.done()
 	}
@@ -92,7 +101,43 @@ func (h *sinkHandler) wants(e *tracer.Event) bool {
 	return h.match == nil || h.match.Match(e)
 }
 
-func (h *sinkHandler) Idle() error { return h.sink.Flush() }
+// write gives an event to the sink, and to the history where one is kept.
+func (h *sinkHandler) write(e *tracer.Event) error {
+	for i := range e.Alert {
+		h.alerts[e.Alert[i].Name]++
+		h.raised++
+	}
+	h.last = tracer.Event{V: e.V, Seq: e.Seq, Host: e.Host, BootID: e.BootID}
+	if h.history != nil {
+		if err := h.history.Append(e); err != nil {
+			return err
+		}
+	}
+	return h.sink.Write(e)
+}
+
+// add writes an event that is not the tracer's.
+func (h *sinkHandler) add(e *tracer.Event) error {
+	e.V, e.Seq, e.Host, e.BootID = h.last.V, h.last.Seq+1, h.last.Host, h.last.BootID
+	h.added++
+	return h.write(e)
+}
+
+// tellUnkept tells what the history could not take.
+func (h *sinkHandler) tellUnkept() error {
+	if h.history == nil || h.last.Seq == 0 {
+		return nil
+	}
+	l := h.history.TakeLoss()
+	if l == nil {
+		return nil
+	}
+	return h.add(&tracer.Event{Type: tracer.TraceLoss, Time: time.Now().UTC(), Loss: l})
+}
+
+func (h *sinkHandler) Idle() error {
+	return errors.Join(h.tellUnkept(), h.sink.Flush())
+}
 
 // openOutput opens what events are written to: def without --output-file.
 func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) {
@@ -112,6 +157,9 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 
 // sink makes the sink that the flags ask for.
 func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Sink {
+	if f.quiet {
+		return nowhere{}
+	}
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
@@ -125,6 +173,13 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Si
 	}
 	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: output.DefaultHold})
 }
+
+// nowhere is the sink of a stream that nobody wants to see.
+type nowhere struct{}
+
+func (nowhere) Write(*tracer.Event) error { return nil }
+func (nowhere) Flush() error              { return nil }
+func (nowhere) Close() error              { return nil }
 
 // stream traces the whole host.
 func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
@@ -142,13 +197,13 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, finish()) }()
-	h.done = cancel
+	h.done, h.history, h.gap = cancel, f.history, f.gap
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()
 	}
 	var gone atomic.Bool // whoever read the events: there is nobody to sum up for
-	if f.file == "" {
+	if f.file == "" && !f.quiet {
 		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
 	}
 	if err := t.Run(ctx, h.first); err != nil {

@@ -32,6 +32,7 @@ func events() map[string]object {
 		"netdev.move":        {"outcome": "success", "netdev": object{"name": "eth0", "ifindex": 2, "from": object{"type": "net", "id": 4026531840}, "to": object{"type": "net", "id": 4026532281}}},
 		"trace.start":        {"trace": object{"version": "1", "kernel": "6.12.0", "observations": []any{object{"name": "x", "backend": "none", "missing": []any{"all"}}}}},
 		"trace.loss":         {"loss": object{"records": object{"sysctl.write": 3}, "reason": "ring_full"}},
+		"trace.gap":          {"trace": object{"from": "2026-11-23T11:00:00Z", "to": "2026-11-23T12:00:00Z", "same_boot": true, "ended": "crashed"}},
 		"trace.stop":         {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},
 	}
 	for kind, ev := range all {
@@ -186,6 +187,9 @@ func TestSchema(t *testing.T) {
 		{"process", "trace.loss", set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), false},
 		{"no trace", "trace.start", set("trace", nil), false},
 		{"unknown way", "trace.start", set("trace/observations", []any{object{"name": "x", "backend": "magic"}}), false},
+		{"no end", "trace.gap", set("trace/to", nil), false},
+		{"an end of another kind", "trace.gap", set("trace/ended", "exploded"), false},
+		{"a gap in the middle", "trace.stop", set("trace/same_boot", true), false},
 		{"no totals", "trace.stop", set("trace/totals", nil), false},
 		{"totals at the start", "trace.start", set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0}), false},
 	} {

@@ -40,19 +40,30 @@ func (s *Snapshot) Apply(e *tracer.Event) {
 		s.Time = e.Time
 	}
 	switch e.Type {
-	case tracer.SysctlWrite:
+	case tracer.SysctlWrite, tracer.SysctlDrift:
 		if e.Outcome != tracer.Failure && e.Sysctl != nil {
 			s.write(e.Sysctl)
 		}
-	case tracer.NamespaceCreate:
+	case tracer.NamespaceCreate, tracer.NamespaceAppeared:
 		if ns := e.Namespace; e.Outcome != tracer.Failure && ns != nil && ns.ID != 0 {
 			s.end(ns.ID)
 			s.Namespaces = append(s.Namespaces, &Namespace{Namespace: *clone(ns)})
 		}
-	case tracer.NamespaceDestroy:
+	case tracer.NamespaceDestroy, tracer.NamespaceGone:
 		if e.Namespace != nil {
 			s.end(e.Namespace.ID)
 		}
+	}
+}
+
+// Forget has s not know what an event is about: it happened while s was taken, and what s
+// has can be from before or from after it.
+func (s *Snapshot) Forget(e *tracer.Event) {
+	if w := e.Sysctl; w != nil {
+		s.write(&tracer.Sysctl{Name: w.Name, Namespace: w.Namespace, Truncated: true})
+	}
+	if ns := e.Namespace; ns != nil && (e.Type == tracer.NamespaceCreate || e.Type == tracer.NamespaceDestroy) {
+		s.end(ns.ID)
 	}
 }
 

@@ -34,8 +34,6 @@ type Snapshot struct {
 // A Namespace is one that was alive.
 type Namespace struct {
 	tracer.Namespace
-	// Kernel says that UID is the kernel's own, so that another namespace has another one.
-	Kernel bool
 	// Parameters are the values of those of which this network namespace has its own, nil
 	// where they could not be read, and for all others.
 	Parameters map[string]string
@@ -119,7 +117,7 @@ func shown(value string, s *tracer.Sysctl) *string {
 // is says whether ns is the namespace that was known before. Numbers are used again: where
 // the kernel has no ids that are not, it can be another one.
 func (ns *Namespace) is(before *Namespace) bool {
-	return ns.Type == before.Type && ns.ID == before.ID && (!ns.Kernel || !before.Kernel || ns.UID == before.UID)
+	return ns.Type == before.Type && ns.ID == before.ID && (!ns.KernelUID() || !before.KernelUID() || ns.UID == before.UID)
 }
 
 // show is ns as an event has it.

@@ -47,7 +47,7 @@ func expect(t *testing.T, events []*tracer.Event, want ...string) {
 }
 
 func namespace(typ tracer.NSType, id uint32, uid string, values map[string]string) *drift.Namespace {
-	return &drift.Namespace{Namespace: tracer.Namespace{Type: typ, ID: id, UID: uid}, Kernel: uid != "" && !strings.Contains(uid, "."), Parameters: values}
+	return &drift.Namespace{Namespace: tracer.Namespace{Type: typ, ID: id, UID: uid}, Parameters: values}
 }
 
 // sample is a host with some namespaces.
@@ -172,6 +172,31 @@ func TestApply(t *testing.T) {
 	} {
 		now.Parameters[name] = value
 	}
+	expect(t, drift.Compare(s, now))
+
+	// What had been found before.
+	s.Apply(&tracer.Event{Type: tracer.SysctlDrift, Sysctl: &tracer.Sysctl{Name: "kernel.core_pattern", After: ptr("|/x")}})
+	now.Parameters["kernel.core_pattern"] = "|/x"
+	s.Apply(&tracer.Event{Type: tracer.NamespaceAppeared, Namespace: &tracer.Namespace{Type: "net", ID: 21, UID: "net:21"}})
+	s.Apply(&tracer.Event{Type: tracer.NamespaceGone, Namespace: &tracer.Namespace{Type: "net", ID: 21, UID: "net:21"}})
+	expect(t, drift.Compare(s, now))
+
+	// What happened while one looked is not known.
+	both := []*drift.Snapshot{s, now}
+	for _, e := range []*tracer.Event{
+		{Type: tracer.SysctlWrite, Sysctl: &tracer.Sysctl{Name: "vm.swappiness"}},
+		{Type: tracer.NamespaceCreate, Namespace: &tracer.Namespace{Type: "net", ID: 22}},
+	} {
+		for _, s := range both {
+			s.Parameters["vm.swappiness"] = fmt.Sprintf("%p", s)
+			s.Namespaces = append(s.Namespaces, namespace("net", 22, fmt.Sprintf("%p", s), nil))
+		}
+		for _, s := range both {
+			s.Forget(e)
+		}
+	}
+	s.Forget(&tracer.Event{Type: tracer.SysctlWrite, Sysctl: &tracer.Sysctl{Name: "vm.swappiness"}})
+	s.Forget(&tracer.Event{Type: tracer.NamespaceCreate, Namespace: &tracer.Namespace{Type: "net", ID: 22}})
 	expect(t, drift.Compare(s, now))
 
 	// Namespaces that were made, and that ended.

@@ -75,7 +75,7 @@ func Take(seen []tracer.Sighting, at time.Time) (*Snapshot, error) {
 	var nets []*Namespace
 	paths := map[*Namespace]string{}
 	for i := range seen {
-		ns := &Namespace{Namespace: seen[i].Namespace, Kernel: seen[i].Kernel}
+		ns := &Namespace{Namespace: seen[i].Namespace}
 		s.Namespaces = append(s.Namespaces, ns)
 		if ns.Type == "net" && !ns.Host && seen[i].Path != "" {
 			nets = append(nets, ns)

@@ -151,6 +151,10 @@ type Namespace struct {
 	Detected string `json:"detected,omitempty"`
 }
 
+// KernelUID says whether UID is the kernel's own, which every Tracer of the same boot
+// gives it.
+func (ns *Namespace) KernelUID() bool { return ns.UID != "" && !strings.Contains(ns.UID, seenMark) }
+
 // Actor is a process in one line.
 type Actor struct {
 	PID  uint32 `json:"pid"`

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +15,6 @@ type Sighting struct {
 	Namespace Namespace
 	Path      string // of a file that it can be entered by, for as long as what holds it is there
 	Task      bool   // a task is in it, or will have its children there
-	Kernel    bool   // Namespace.UID is the kernel's own: the same for every Tracer of this boot
 }
 
 // Look looks for all namespaces that are alive: those that a task is in, that a mount or a
@@ -197,7 +195,6 @@ func (l *look) done() []Sighting {
 		} else if s.kernel != 0 {
 			ns.UID = t.reg.uidText(ns.Type, s.kernel, ns.ID, 0)
 		}
-		s.Kernel = ns.UID != "" && !strings.Contains(ns.UID, seenMark)
 		all = append(all, s.Sighting)
 	}
 	return all

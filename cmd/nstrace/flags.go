@@ -55,6 +55,7 @@ type streamFlags struct {
 	// Of record.
 	quiet   bool              // no stream
 	history *history.Recorder // takes the events too
+	db      string            // its path
 	gap     *tracer.Event     // to be told at the start
 }
 

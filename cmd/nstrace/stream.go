@@ -44,6 +44,8 @@ type sinkHandler struct {
 
 	history *history.Recorder // nil without
 	gap     *tracer.Event     // to be told behind trace.start, nil for none
+	keeper  *keeper           // nil without a history
+	drifted uint64            // events that nobody watched, which the tracer has not counted
 	last    tracer.Event      // of what was written, the number and where it came from
 	added   uint64            // lines that are not the tracer's
 
@@ -55,13 +57,17 @@ type sinkHandler struct {
 }
 
 func (h *sinkHandler) Event(e *tracer.Event) error {
+	if h.keeper != nil {
+		h.keeper.see(e)
+	}
 	switch e.Type {
 	case tracer.TraceStop:
-		if err := h.tellUnkept(); err != nil {
+		if err := errors.Join(h.tellDrift(true), h.tellUnkept()); err != nil {
 			return err
 		}
 		h.stop = e.Trace.Totals
-		h.stop.Written -= h.stood
+		h.stop.Seen += h.drifted
+		h.stop.Written += h.drifted - h.stood
 		h.stop.Filtered += h.stood
 		h.stop.Alerts = h.raised
 	case tracer.TraceStart:
@@ -123,6 +129,25 @@ func (h *sinkHandler) add(e *tracer.Event) error {
 	return h.write(e)
 }
 
+// tellDrift tells what happened before that nobody watched, once that is known, which it
+// is at the end.
+func (h *sinkHandler) tellDrift(end bool) error {
+	if h.keeper == nil {
+		return nil
+	}
+	for _, e := range h.keeper.found(end) {
+		if (h.limit > 0 && h.n >= h.limit) || !h.keeper.filter.Match(e) || !h.wants(e) {
+			continue
+		}
+		h.n++
+		h.drifted++
+		if err := h.add(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // tellUnkept tells what the history could not take.
 func (h *sinkHandler) tellUnkept() error {
 	if h.history == nil || h.last.Seq == 0 {
@@ -136,7 +161,7 @@ func (h *sinkHandler) tellUnkept() error {
 }
 
 func (h *sinkHandler) Idle() error {
-	return errors.Join(h.tellUnkept(), h.sink.Flush())
+	return errors.Join(h.tellDrift(false), h.tellUnkept(), h.sink.Flush())
 }
 
 // openOutput opens what events are written to: def without --output-file.
@@ -205,6 +230,11 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	var gone atomic.Bool // whoever read the events: there is nobody to sum up for
 	if f.file == "" && !f.quiet {
 		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
+	}
+	if f.history != nil {
+		h.keeper = newKeeper(t, f.history, f.db, o.Filter, h.gap)
+		ctx, cancel = h.keeper.keep(ctx)
+		defer cancel()
 	}
 	if err := t.Run(ctx, h.first); err != nil {
 		return err

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,6 +60,14 @@ func driftBrief(e *tracer.Event) string {
 	return s
 }
 
+// own says whether an event is of a Tracer, of this process or in an nstrace: one that has
+// something mounted for itself has a mount namespace of its own.
+func own(e *event) bool {
+	is := func(pid uint32, comm string) bool { return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin) }
+	return e.Process != nil && is(e.Process.PID, e.Process.Comm) ||
+		e.Type == tracer.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)
+}
+
 // watched is what drift has to find, by what a stream that watched has of it: it is the
 // witness, for whatever else this machine does meanwhile, too.
 func watched(events []*event) (want []string) {
@@ -67,14 +76,14 @@ func watched(events []*event) (want []string) {
 		ns   uint32
 	}
 	old, now := map[parameter]string{}, map[parameter]string{}
-	made := map[uint32]*tracer.Namespace{}
+	made := map[string]*tracer.Namespace{}
 	for _, e := range events {
 		switch ns := e.Namespace; {
-		case e.fence() > 0:
+		case e.fence() > 0 || own(e):
 		case e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success:
-			made[ns.ID] = ns
-		case e.Type == tracer.NamespaceDestroy && made[ns.ID] != nil:
-			delete(made, ns.ID)
+			made[ns.UID] = ns
+		case e.Type == tracer.NamespaceDestroy && made[ns.UID] != nil:
+			delete(made, ns.UID)
 		case e.Type == tracer.NamespaceDestroy:
 			want = append(want, fmt.Sprintf("gone %s %d", ns.Type, ns.ID))
 		case e.Type == tracer.SysctlWrite && e.Outcome != tracer.Failure:
@@ -93,7 +102,8 @@ func watched(events []*event) (want []string) {
 		want = append(want, fmt.Sprintf("appeared %s %d", ns.Type, ns.ID))
 	}
 	for p, before := range old {
-		if _, ok := made[p.ns]; ok || slices.Equal(strings.Fields(before), strings.Fields(now[p])) {
+		isNew := slices.ContainsFunc(slices.Collect(maps.Values(made)), func(ns *tracer.Namespace) bool { return ns.ID == p.ns })
+		if isNew || slices.Equal(strings.Fields(before), strings.Fields(now[p])) {
 			continue
 		}
 		s := fmt.Sprintf("drift %s %q → %q", p.name, strings.Fields(before), strings.Fields(now[p]))
@@ -146,9 +156,9 @@ func TestDrift(t *testing.T) {
 	before = snapshot(t)
 	// A namespace that lives on by a descriptor of a process that is not in it, and one by
 	// being the parent of another.
-	holder := h.start(t, "sh", []string{"-ec", `unshare --uts=` + held + ` true; exec 3<` + held + `; umount -l ` + held + `; echo ready=$(stat -Lc %i /proc/self/fd/3); read x`})
+	holder := h.start(t, "sh", []string{"-ec", `unshare --uts=` + held + ` true; exec 3<` + held + `; umount -l ` + held + `; echo ready=$(stat -Lc %i /proc/self/fd/3); read x || :`})
 	descriptor := uint32(atoi(t, holder.value(t, "ready")))
-	nested := h.start(t, "unshare", []string{"--user", "--map-root-user", "--fork", "unshare", "--user", "--net", "sh", "-c", "echo inner=$(readlink /proc/self/ns/user); read x"})
+	nested := h.start(t, "unshare", []string{"--user", "--map-root-user", "--fork", "unshare", "--user", "--net", "sh", "-c", "echo inner=$(readlink /proc/self/ns/user); read x || :"})
 	inner := parseID(t, nested.value(t, "inner"))
 	w := h.sh(t, fmt.Sprintf(`
 		sysctl -qw vm.overcommit_ratio=%[1]d
@@ -158,7 +168,7 @@ func TestDrift(t *testing.T) {
 		ip netns add %[5]s
 		ip netns exec %[5]s sysctl -qw net.ipv4.tcp_keepalive_time=642
 		unshare --net --ipc true`, atoi(t, ratio)+1, readFile(t, "/proc/sys/vm/swappiness"), name("kept"), name("old"), name("new")))
-	w.each(t, func(t *testing.T, s *stream, events []*event) { w.endsOf(t, s, events) })
+	w.endsOf(t, s, w.all(s))
 	old := h.netns(t, before, name("old"))
 	s.awaitDestroy(t, from, old)
 
@@ -191,13 +201,149 @@ func TestDrift(t *testing.T) {
 	}
 	// What was watched is no drift: with it, before is after.
 	for _, e := range s.since(from) {
-		before.Apply(&e.Event)
+		if !own(e) {
+			before.Apply(&e.Event)
+		}
 	}
 	for _, e := range drift.Compare(before, after) {
 		t.Errorf("it was watched, and yet: %s", driftBrief(e))
 	}
 	holder.stop(t)
 	nested.stop(t)
+}
+
+// TestRecordDrift has nstrace record stopped, and killed, and things change meanwhile. It
+// tells of that at the next start, and of nothing else.
+func TestRecordDrift(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "history.db")
+	name := fmt.Sprintf("nstrace-%d-record", os.Getpid())
+	const param = "/proc/sys/vm/overcommit_ratio"
+	ratio := readFile(t, param)
+	t.Cleanup(func() {
+		if err := os.WriteFile(param, []byte(ratio), 0); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat("/run/netns/" + name); err == nil {
+			output(t, "ip", "netns", "delete", name)
+		}
+	})
+	record := func() *stream {
+		t.Helper()
+		s := startStream(t, "record", "--db", db, "--alert", "default", "--backend", string(backends[0]))
+		s.awaitStart(t)
+		return s
+	}
+	// ready waits until what was found is told, which comes before anything later, and kept.
+	h := watch(t, backends[0])
+	ready := func(s *stream) (told []string) {
+		t.Helper()
+		h.fence(t)
+		s.await(t, "the fence", func(all []*event) bool {
+			return slices.ContainsFunc(all, func(e *event) bool { return e.fence() == h.nfences })
+		})
+		for _, e := range s.since(0) {
+			if e.Between != nil {
+				told = append(told, driftBrief(&e.Event))
+			}
+		}
+		slices.Sort(told)
+		return told
+	}
+	witness := h.streams[0]
+	from := witness.len()
+	check := func(s *stream, must ...string) {
+		t.Helper()
+		got := ready(s)
+		for _, e := range only(witness.since(from), tracer.NamespaceCreate) {
+			if e.Process.Comm == "ip" && e.Namespace.Type == "mnt" { // of ip netns exec
+				witness.awaitDestroy(t, from, e.Namespace)
+			}
+		}
+		want := watched(witness.since(from))
+		if !slices.Equal(got, want) {
+			t.Errorf("told was\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		}
+		for _, m := range must {
+			if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, m) }) {
+				t.Errorf("the witness has no %q in\n\t%s", m, strings.Join(want, "\n\t"))
+			}
+		}
+	}
+
+	s := record()
+	if told := ready(s); len(told) > 0 {
+		t.Errorf("the first run tells of %q", told)
+	}
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=61")
+	ready(s)
+	s.interrupt(t)
+	s.checkEnd(t, true)
+
+	// It was stopped.
+	h.fence(t)
+	from = witness.len()
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=62")
+	output(t, "ip", "netns", "add", name)
+	s = record()
+	check(s, `drift vm.overcommit_ratio ["61"] → ["62"]`, "appeared net")
+	for _, e := range s.since(0) {
+		if e.Between != nil && (e.Between.Boot != "same" || e.Between.From.Before(h.started) || !e.Between.From.Before(e.Between.To)) {
+			t.Errorf("between %+v", *e.Between)
+		}
+	}
+
+	// It is killed, after something happened that it has recorded.
+	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=651")
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=63")
+	ready(s)
+	s.awaitHistory(t, db, "63")
+	s.cmd.Process.Kill()
+	s.awaitEnd(t)
+	h.fence(t)
+	from = witness.len()
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=64")
+	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=652")
+	s = record()
+	check(s, `drift vm.overcommit_ratio ["63"] → ["64"]`, `drift net.ipv4.tcp_keepalive_time ["651"] → ["652"]`)
+	s.interrupt(t)
+	s.checkEnd(t, true)
+
+	h.fence(t)
+	from = witness.len()
+	gone, err := nsID("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	output(t, "ip", "netns", "delete", name)
+	witness.awaitFrom(t, from, "its end", func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == gone })
+	})
+	s = record()
+	check(s, fmt.Sprintf("gone net %d", gone))
+	s.interrupt(t)
+	s.checkEnd(t, true)
+
+	// And it is in the history.
+	past := output(t, nstraceBin, "history", "--db", db, "-e", "sysctl.drift,namespace.gone", "-o", "json")
+	for _, want := range []string{`"old":"61","after":"62"`, `"old":"63","after":"64"`, fmt.Sprintf(`"type":"net","id":%d,`, gone), `"boot":"same"`} {
+		if !strings.Contains(past, want) {
+			t.Errorf("the history has no %s:\n%s", want, past)
+		}
+	}
+}
+
+// awaitHistory waits until a write of a value is in the database: it is kept a moment after
+// it is streamed.
+func (s *stream) awaitHistory(t *testing.T, db, value string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		if strings.Contains(output(t, nstraceBin, "history", "--db", db, "-o", "json", "--filter", `sysctl.new == "`+value+`"`), value) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v: no write of %s in the history", s, value)
+		}
+	}
 }
 
 func atoi(t *testing.T, s string) (n int) {

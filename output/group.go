@@ -330,7 +330,7 @@ func (b *burst) change() []word {
 	if len(b.parts) > 1 {
 		words = append(words, say("×"+number(b.events), strong))
 	}
-	if d := b.last.Sub(b.first.Time); d > 0 {
+	if d := b.last.Sub(b.first.Time).Abs(); d >= time.Millisecond { // newest first, in a history
 		words = append(words, say("in "+duration(d), normal))
 	}
 	if b.failed > 0 {

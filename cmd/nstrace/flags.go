@@ -62,9 +62,6 @@ type streamFlags struct {
 func (f *streamFlags) register(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
-	fs.StringVar(&f.group, "group", "", "fold a burst of one process into one line of the table: closed, or open for one with its events below it")
-	fs.Lookup("group").NoOptDefVal = groups[0]
-	complete(cmd, "group", groups)
 	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule of this file; may be repeated; default: those that are shipped (help: shows them)")
 	fs.StringVarP(&f.file, "output-file", "O", "", "write events to this file, appending")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before it grows beyond this, such as 100MiB")
@@ -95,6 +92,9 @@ func (f *streamFlags) registerFilters(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
+	fs.StringVar(&f.group, "group", "off", "fold a burst of one process into one line of the table: closed, open for one with its events below it, or off")
+	fs.Lookup("group").NoOptDefVal = groups[0]
+	complete(cmd, "group", groups)
 	complete(cmd, "output", formats)
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
@@ -109,7 +109,7 @@ func complete(cmd *cobra.Command, flag string, values []string) {
 var formats = []string{"table", "wide", "json"}
 
 // groups are the values of --group; alone it is the first.
-var groups = []string{"closed", "open"}
+var groups = []string{"closed", "open", "off"}
 
 // families gives the events behind each name of --event.
 var families = map[string][]tracer.Type{
@@ -169,9 +169,6 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	if err := oneOf("--backend", f.backend, tracer.Backends()); err != nil {
 		return o, err
 	}
-	if err := f.grouping(); err != nil {
-		return o, err
-	}
 	if len(f.alertFiles) > 0 {
 		var err error
 		if f.alerts, err = alert.Load(f.alertFiles...); err != nil {
@@ -191,13 +188,10 @@ func (f *streamFlags) options() (tracer.Options, error) {
 
 // grouping checks --group.
 func (f *streamFlags) grouping() error {
-	if f.group == "" {
-		return nil
-	}
 	if err := oneOf("--group", f.group, groups); err != nil {
 		return err
 	}
-	if f.format == "json" {
+	if f.format == "json" && f.group != "off" {
 		return usagef("--group folds lines of a table; -o json has every event")
 	}
 	return nil
@@ -207,6 +201,9 @@ func (f *streamFlags) grouping() error {
 func (f *streamFlags) filters() (tracer.Filter, error) {
 	var o tracer.Filter
 	if err := oneOf("--output", f.format, formats); err != nil {
+		return o, err
+	}
+	if err := f.grouping(); err != nil {
 		return o, err
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {

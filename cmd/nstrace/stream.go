@@ -180,8 +180,8 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 	return file, file.Close, nil
 }
 
-// sink makes the sink that the flags ask for.
-func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Sink {
+// sink makes the sink that the flags ask for. hold is how long --group may hold a line back.
+func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32, hold time.Duration) output.Sink {
 	if f.quiet {
 		return nowhere{}
 	}
@@ -193,10 +193,10 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Si
 		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
 	}
 	table := output.NewTable(w, opts)
-	if f.group == "" {
+	if f.group == "off" {
 		return table
 	}
-	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: output.DefaultHold})
+	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
 }
 
 // nowhere is the sink of a stream that nobody wants to see.
@@ -268,7 +268,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 			fmt.Fprintf(os.Stderr, "nstrace: %s\n", describe(obs))
 		}
 	}
-	sink := f.sink(w, t.HostNS())
+	sink := f.sink(w, t.HostNS(), output.DefaultHold)
 	h.t, h.sink, h.first = t, sink, stage
 	finish := func() error { return errors.Join(t.Close(), stage.Close(), sink.Close(), closeOutput()) }
 	return t, h, finish, nil

@@ -96,7 +96,7 @@ func TestGroupMistake(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--group=opn"}, `nstrace: --group: unknown value "opn" (did you mean "open"?): it takes closed, open` + "\n"},
+		{[]string{"--group=opn"}, `nstrace: --group: unknown value "opn" (did you mean "open"?): it takes closed, open, off` + "\n"},
 		{[]string{"-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every event\n"},
 	} {
 		if status, stdout, stderr := complete(t, tt.args); status != 2 || stdout != "" || stderr != tt.want {

@@ -80,7 +80,7 @@ bench-deps: ## install what nstrace is compared with (Debian, root)
 # BENCHFLAGS='-soak 100000' and the like add flags; go run ./test/bench -h has them.
 .PHONY: bench
 bench: build bench-deps ## measure what nstrace costs on this machine (root)
-	$(GO) test -run '^$$' -bench . -benchmem ./filter ./output ./runtimes ./tracer
+	$(GO) test -run '^$$' -bench . -benchmem ./filter ./history ./output ./runtimes ./tracer
 	$(GO) run ./test/bench -nstrace ./nstrace $(BENCHFLAGS)
 
 KERNEL ?= 6.1

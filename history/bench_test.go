@@ -3,14 +3,19 @@
 package history_test
 
 import (
+	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
 )
 
 // A storm is a mix of events as a busy host has them: writes, most of them by a few
@@ -87,6 +92,7 @@ func BenchmarkRecord(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "history.db")
 	r := create(b, history.Options{Path: path})
 	s := newStorm(b)
+	began := cpuTime()
 	b.ResetTimer()
 	for range b.N {
 		if err := r.Append(s.next()); err != nil {
@@ -107,7 +113,18 @@ func BenchmarkRecord(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/event")
 	b.ReportMetric(float64(size)/float64(b.N), "bytes/event")
+}
+
+// cpuTime is what this process has had of processors. It is what tells of one core on a
+// machine that others use too.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkAppend is what an event costs whoever gives it, while the database takes none.
@@ -122,4 +139,103 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 	b.StopTimer()
+}
+
+var stored = flag.Int("stored", 1_000_000, "how many events the history has that BenchmarkBlame and BenchmarkParameter ask")
+
+// asked is the database of these two, made once, and removed by TestMain.
+var asked = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "nstrace-history-bench-")
+	if err != nil {
+		return "", err
+	}
+	askedDir = dir
+	s, err := stormOf("../tracer/testdata")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "history.db")
+	r, err := history.Create(history.Options{Path: path, Buffer: *stored})
+	if err != nil {
+		return "", err
+	}
+	// The parameter that is asked for was written now and then, all along.
+	for n := range *stored {
+		e := s.next()
+		if n%(*stored/1000+1) == 0 && e.Sysctl != nil {
+			e.Sysctl.Name, e.Sysctl.Path = "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"
+		}
+		if err := r.Append(e); err != nil {
+			return "", err
+		}
+	}
+	return path, r.Close()
+})
+
+var askedDir string
+
+func openAsked(b *testing.B) *history.DB {
+	b.Helper()
+	path, err := asked()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	return open(b, path)
+}
+
+// BenchmarkBlame is the last write to each parameter, as nstrace blame asks.
+func BenchmarkBlame(b *testing.B) {
+	db := openAsked(b)
+	n := 0
+	for range b.N {
+		for _, err := range db.LastWrites(context.Background(), nil) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+	}
+	b.ReportMetric(float64(n)/float64(b.N), "parameters")
+}
+
+// BenchmarkParameter is one parameter's life, as nstrace history sysctl asks.
+func BenchmarkParameter(b *testing.B) {
+	db := openAsked(b)
+	n := 0
+	for range b.N {
+		for _, err := range db.Events(context.Background(), history.Query{Parameter: "net.ipv4.ip_forward"}) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+	}
+	b.ReportMetric(float64(n)/float64(b.N), "events")
+}
+
+// BenchmarkBurst is a million events at once: what they take in memory until they are
+// written.
+func BenchmarkBurst(b *testing.B) {
+	for range b.N {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		r := create(b, history.Options{Batch: 1 << 30, Delay: time.Hour})
+		s := newStorm(b)
+		for range history.DefaultBuffer {
+			if err := r.Append(s.next()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/history.DefaultBuffer, "bytes/event")
+		if l := r.TakeLoss(); l != nil {
+			b.Errorf("lost: %v", l.Records)
+		}
+		if err := r.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

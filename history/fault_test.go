@@ -353,7 +353,11 @@ const killed = "NSTRACE_HISTORY_TEST_KILLED"
 func TestMain(m *testing.M) {
 	path := os.Getenv(killed)
 	if path == "" {
-		os.Exit(m.Run())
+		status := m.Run()
+		if askedDir != "" {
+			os.RemoveAll(askedDir)
+		}
+		os.Exit(status)
 	}
 	if err := recordForEver(path); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -123,23 +123,35 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 		param, namespace int64
 		line             string
 	}
+	boot := BootID()
 	reader := &DB{path: w.path, conn: w.conn}
 	reader.forget()
-	if err := sqlitex.Execute(w.conn, "SELECT parameter, namespace, event FROM last_write WHERE event BETWEEN ? AND ? AND line IS NULL",
+	if err := sqlitex.Execute(w.conn, `SELECT parameter, namespace, event, (SELECT ended FROM namespace WHERE id = last_write.namespace)
+		FROM last_write WHERE event BETWEEN ? AND ? AND line IS NULL`,
 		&sqlitex.ExecOptions{Args: []any{first, last}, ResultFunc: func(stmt *sqlite.Stmt) error {
 			e, err := reader.at(stmt.ColumnInt64(2))
 			if err != nil || e == nil {
 				return err
 			}
+			line := string(w.encode.AppendEvent(nil, e))
+			if s := e.Sysctl; s != nil && s.Namespace != nil && !s.Namespace.Host && (e.BootID != boot || stmt.ColumnInt64(3) != 0) {
+				line = "" // it ended, or its boot did, and the value with it
+			}
 			lines = append(lines, struct {
 				param, namespace int64
 				line             string
-			}{stmt.ColumnInt64(0), stmt.ColumnInt64(1), string(w.encode.AppendEvent(nil, e))})
+			}{stmt.ColumnInt64(0), stmt.ColumnInt64(1), line})
 			return nil
 		}}); err != nil {
 		return err
 	}
 	for _, l := range lines {
+		if l.line == "" {
+			if err := execute(w.conn, "DELETE FROM last_write WHERE parameter = ? AND namespace = ?", l.param, l.namespace); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := execute(w.conn, "UPDATE last_write SET line = ? WHERE parameter = ? AND namespace = ?", l.line, l.param, l.namespace); err != nil {
 			return err
 		}
@@ -197,7 +209,19 @@ func (w *writer) dropGenerations(last int64) error {
 			return err
 		}
 	}
-	return execute(w.conn, "DELETE FROM generation WHERE first_event < (SELECT max(first_event) FROM generation WHERE first_event <= ?)", last+1)
+	if err := execute(w.conn, "DELETE FROM generation WHERE first_event < (SELECT max(first_event) FROM generation WHERE first_event <= ?)", last+1); err != nil || w.conn.Changes() == 0 {
+		return err
+	}
+	// Once in a generation: namespaces that have ended, or whose boot has, and of which
+	// nothing is told any more.
+	if err := execute(w.conn, `DELETE FROM namespace WHERE (ended IS NOT NULL OR origin <> (SELECT origin FROM run WHERE id = ?))
+		AND NOT EXISTS (SELECT 1 FROM event WHERE event.namespace = namespace.id)
+		AND NOT EXISTS (SELECT 1 FROM last_write WHERE last_write.namespace = namespace.id)`, w.run); err != nil {
+		return err
+	}
+	clear(w.namespaces)
+	w.epoch = epochs.Add(1)
+	return nil
 }
 
 // at returns one event, nil if it is not there.

@@ -351,11 +351,11 @@ func (r *Recorder) run() {
 			if now := time.Now(); r.w != nil && !now.Before(tidy) {
 				tidy = now.Add(r.tidy(now))
 			}
+			timer.Reset(r.due(tidy))
 			select {
 			case <-r.wake:
 			case <-timer.C:
 			}
-			timer.Reset(r.due(tidy))
 			continue
 		}
 		err := r.write(chunks)
@@ -368,7 +368,12 @@ func (r *Recorder) run() {
 		}
 		if err == nil {
 			pause = retryFirst
-			if now := time.Now(); !now.Before(tidy) {
+			// As much as came, and some more: else it grows in a storm that does not end.
+			for n := 0; n <= len(chunks)*chunkSize; n += pruneStep {
+				now := time.Now()
+				if now.Before(tidy) {
+					break
+				}
 				tidy = now.Add(r.tidy(now))
 			}
 			continue

@@ -64,7 +64,8 @@ CREATE TABLE namespace (
 	origin INTEGER NOT NULL REFERENCES origin,
 	type   TEXT NOT NULL,
 	inode  INTEGER NOT NULL,
-	uid    TEXT NOT NULL
+	uid    TEXT NOT NULL,
+	ended  INTEGER
 );
 CREATE INDEX namespace_inode ON namespace (inode);
 CREATE TABLE namespace_view (

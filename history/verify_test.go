@@ -187,7 +187,7 @@ func TestRetention(t *testing.T) {
 	s := newStorm(t)
 	first := s.next()
 	name := first.Sysctl.Name + ".once"
-	first.Sysctl.Name = name
+	first.Sysctl.Name, first.Sysctl.Namespace = name, nil // of the host, and so it still stands
 	want := line(first)
 	if err := r.Append(first); err != nil {
 		t.Fatal(err)

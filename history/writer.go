@@ -357,6 +357,7 @@ func (w *writer) add(q *pending) error {
 	}
 	if q.kind.typ == tracer.NamespaceDestroy && q.view != nil {
 		delete(w.namespaces, originNamespace{origin, q.view.namespaceKey})
+		return execute(w.conn, "UPDATE namespace SET ended = ? WHERE id = ?", id, namespace)
 	}
 	return nil
 }
@@ -467,7 +468,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 			}
 		}
 		if id == 0 {
-			if err := execute(w.conn, "INSERT INTO namespace VALUES (NULL, ?, ?, ?, ?)", origin, string(v.typ), int64(v.inode), v.uid); err != nil {
+			if err := execute(w.conn, "INSERT INTO namespace VALUES (NULL, ?, ?, ?, ?, NULL)", origin, string(v.typ), int64(v.inode), v.uid); err != nil {
 				return err
 			}
 			id = w.conn.LastInsertRowID()

@@ -118,8 +118,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		return ns == nil || ns.Host || (ns.ID != 0 && host[ns.Type] == ns.ID)
 	}
 	r := newReader(host)
-	defer r.close()
-	rows, err := f.rows(ctx, db, r, match, wanted)
+	rows, err := f.rows(ctx, db, r, match, wanted, only)
 	if err != nil {
 		return ignoreCancel(err)
 	}
@@ -132,7 +131,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 }
 
 // rows finds the last writes and the values that there are now.
-func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*tracer.Namespace) bool) ([]*output.Blame, error) {
+func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*tracer.Namespace) bool, only netSelector) ([]*output.Blame, error) {
 	boot := history.BootID()
 	type key struct {
 		name string
@@ -159,36 +158,48 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 		rows = append(rows, r.row(&w, boot))
 	}
 	if f.all {
-		add := func(name string, ns *tracer.Namespace) {
-			if k := (key{name: name}); match(name) && wanted(ns) && !seen[k] {
-				row := &output.Blame{Parameter: name, State: output.Unchanged}
-				if row.Value = r.read(sysctlPath(name), nil); row.Value == nil {
-					row.State = output.Unreadable
-				}
-				rows = append(rows, row)
-			}
+		changed := map[string]bool{}
+		for _, row := range rows {
+			changed[row.Parameter] = true
 		}
-		if err := eachParameter(func(name string) { add(name, nil) }); err != nil {
-			return nil, err
+		add := func(name string, value *string, ns *tracer.Namespace) {
+			if !match(name) || changed[name] {
+				return
+			}
+			row := &output.Blame{Parameter: name, Namespace: ns, Value: value, State: output.Unchanged}
+			if value == nil {
+				row.State = output.Unreadable
+			}
+			rows = append(rows, row)
+		}
+		if f.netns == "" {
+			r.each("/proc/sys", nil, func(name string, value *string) { add(name, value, nil) })
+		} else if only.id != 0 {
+			ns := &tracer.Namespace{Type: "net", ID: only.id, Name: only.name}
+			r.each("/proc/sys/net", ns, func(name string, value *string) { add(name, value, ns) })
 		}
 		slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
 	}
 	return rows, nil
 }
 
-// eachParameter calls do for each parameter that there is in /proc/sys.
-func eachParameter(do func(name string)) error {
-	return filepath.WalkDir("/proc/sys", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			do(sysctlArg(path))
-		}
-		return nil // what is gone, or not to be read, is left out
-	})
-}
-
-// sysctlPath is where a parameter is.
-func sysctlPath(name string) string {
-	return "/proc/sys/" + strings.NewReplacer("/", ".", ".", "/").Replace(name)
+// each calls do for each parameter below dir that there is in a namespace, nil for those
+// that this process is in.
+func (r *valueReader) each(dir string, ns *tracer.Namespace, do func(name string, value *string)) {
+	walk := func() {
+		// What is gone, or not to be listed, is left out.
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				do(sysctlArg(path), readValue(path))
+			}
+			return nil
+		})
+	}
+	if ns == nil || r.own[ns.Type] == ns.ID {
+		walk()
+		return
+	}
+	r.inside(ns, walk)
 }
 
 // A valueReader reads what parameters hold now, also in other namespaces.
@@ -208,8 +219,6 @@ func newReader(host map[tracer.NSType]uint32) *valueReader {
 	}
 	return r
 }
-
-func (r *valueReader) close() {}
 
 // nsOf returns the namespace of a process.
 func nsOf(pid string, t tracer.NSType) (uint32, bool) {
@@ -250,6 +259,9 @@ func (r *valueReader) row(w *history.LastWrite, boot string) *output.Blame {
 		}
 	case !same:
 		b.State = output.Rebooted
+	case w.Event.Outcome == "" && s.Old != nil && output.SameValue(*b.Value, *s.Old):
+		// Whether it was done was not seen, and by the looks of it it was not.
+		b.State, b.Recorded = output.AsRecorded, nil
 	case b.Recorded != nil && !s.Truncated && !output.SameValue(*b.Value, *b.Recorded):
 		b.State = output.Drifted
 	default:
@@ -269,7 +281,9 @@ func (r *valueReader) read(path string, ns *tracer.Namespace) *string {
 	if ns.ID == 0 {
 		return nil
 	}
-	return r.inside(path, ns)
+	var value *string
+	r.inside(ns, func() { value = readValue(path) })
+	return value
 }
 
 func readValue(path string) *string {
@@ -281,12 +295,12 @@ func readValue(path string) *string {
 	return &text
 }
 
-// inside reads a parameter in a namespace that this process is not in. What is below
-// /proc/sys is that of the namespaces of whoever opens it.
-func (r *valueReader) inside(path string, ns *tracer.Namespace) (value *string) {
+// inside does something in a namespace that this process is not in, if it can be entered.
+// What is below /proc/sys is that of the namespaces of whoever opens it.
+func (r *valueReader) inside(ns *tracer.Namespace, do func()) {
 	fd, err := r.open(ns)
 	if err != nil {
-		return nil
+		return
 	}
 	done := make(chan struct{})
 	go func() {
@@ -299,12 +313,11 @@ func (r *valueReader) inside(path string, ns *tracer.Namespace) (value *string) 
 			err = unix.Setns(fd, 0)
 		}
 		if err == nil {
-			value = readValue(path)
+			do()
 		}
 	}()
 	<-done
 	_ = unix.Close(fd)
-	return value
 }
 
 // open opens a namespace by its name, or by a process that is in it.

@@ -76,12 +76,12 @@ func historyArgs(cmd *cobra.Command, args []string) error {
 func (f *historyFlags) registerPast(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
-	fs.StringVar(&f.since, "since", "", `only events since then, such as "yesterday", "-1h" or "2012-10-30 18:17:16"`)
-	fs.StringVar(&f.until, "until", "", "only events until then")
-	fs.StringVar(&f.grep, "grep", "", "only events whose JSON line this regular expression matches; in lower case it ignores case")
+	fs.StringVarP(&f.since, "since", "S", "", `only events since then, such as "yesterday", "-1h" or "2012-10-30 18:17:16"`)
+	fs.StringVarP(&f.until, "until", "U", "", "only events until then")
+	fs.StringVarP(&f.grep, "grep", "g", "", "only events whose JSON line this regular expression matches; in lower case it ignores case")
 	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only the newest so many events")
-	fs.BoolVar(&f.reverse, "reverse", false, "newest first")
-	fs.BoolVar(&f.follow, "follow", false, "go on with new events as they are recorded; begins with the newest 10 unless -n or --since is given")
+	fs.BoolVarP(&f.reverse, "reverse", "r", false, "newest first")
+	fs.BoolVarP(&f.follow, "follow", "f", false, "go on with new events as they are recorded; begins with the newest 10 unless -n or --since is given")
 	registerDB(fs, &f.db)
 }
 
@@ -240,13 +240,15 @@ func (f *historyFlags) query(q *history.Query) error {
 	if q.Parameter != "" || q.Namespace != nil {
 		q.Types = filters.Types // none about the trace
 	}
+	chosen := filters.Types != nil || filters.NSTypes != nil || len(filters.PIDs)+len(filters.Comms)+len(filters.UIDs) > 0 || filters.Failed ||
+		len(f.containers)+len(f.netns) > 0 || f.program != nil || grep != nil
 	encode := output.NewJSON(nil)
 	var line []byte
 	q.Match = func(e *tracer.Event) bool {
 		switch e.Type {
 		case tracer.TraceStart, tracer.TraceStop:
-			// No row of a table, and not to be counted as one.
-			if f.format != "json" {
+			// No row of a table, and nothing that was asked for.
+			if chosen || f.format != "json" {
 				return false
 			}
 		case tracer.TraceLoss, tracer.TraceGap:

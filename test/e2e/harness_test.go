@@ -409,6 +409,7 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 			if i != len(all)-1 {
 				t.Errorf("%v: trace.stop is line %d of %d", s, i+1, len(all))
 			}
+		case tracer.TraceGap: // the recorder's own
 		case tracer.TraceLoss:
 			if lossless && e.Loss.Reason != "missed" {
 				t.Errorf("%v lost: %s", s, e.line)

@@ -72,19 +72,32 @@ var wideColumns = []column{
 	{title: "WHO", width: 80, words: (*Table).who},
 	{title: "CGROUP", width: 48, words: (*Table).cgroup},
 	{title: "NAMESPACES", width: 124, words: (*Table).ownNS},
+	{title: "ALERT", width: 5, words: (*Table).alert},
 	{title: "EXE", width: 20, words: (*Table).exe},
 	{title: "ARGS", width: 4, words: (*Table).args},
 }
 
+// folds says whether the row is for several events.
+func (t *Table) folds() bool { return t.burst != nil && !t.member }
+
 func (t *Table) timeOfDay(ev *tracer.Event) []word {
+	if t.member {
+		return []word{t.burst.offset(ev, t.columns[0].width)}
+	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("15:04:05.000"), faint)}
 }
 
 func (t *Table) fullTime(ev *tracer.Event) []word {
+	if t.member {
+		return []word{t.burst.offset(ev, t.columns[0].width)}
+	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("2006-01-02 15:04:05.000000"), faint)}
 }
 
 func (t *Table) event(ev *tracer.Event) []word {
+	if t.folds() && len(t.burst.parts) > 1 {
+		return []word{say("burst", strong)}
+	}
 	switch ev.Type {
 	case tracer.NamespaceCreate:
 		return []word{say("create", created)}
@@ -100,6 +113,12 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("sysctl", written)}
 	case tracer.NetdevMove:
 		return []word{say("netdev", moved)}
+	case tracer.SysctlDrift:
+		return []word{say("drift", doubtful)}
+	case tracer.NamespaceAppeared:
+		return []word{say("appear", doubtful)}
+	case tracer.NamespaceGone:
+		return []word{say("gone", doubtful)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
 	case tracer.TraceTamper:
@@ -114,6 +133,9 @@ func (t *Table) event(ev *tracer.Event) []word {
 
 // target is which namespace, parameter or device an event is about.
 func (t *Table) target(ev *tracer.Event) []word {
+	if t.folds() {
+		return t.burst.target(t)
+	}
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		var n uint64
 		for _, c := range l.Records {
@@ -185,6 +207,9 @@ func (t *Table) isHost(ns *tracer.Namespace) bool {
 
 // change is what happened: from what to what, and whether it did.
 func (t *Table) change(ev *tracer.Event) []word {
+	if t.folds() {
+		return t.burst.change()
+	}
 	var words []word
 	if ev.Outcome == tracer.Failure {
 		words = append(words, say("FAILED", failed))
@@ -206,7 +231,7 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, lifetime(ev.Namespace)...)
 	case tracer.NamespacePin, tracer.NamespaceUnpin:
 		words = append(words, mounted(ev.Namespace)...)
-	case tracer.SysctlWrite:
+	case tracer.SysctlWrite, tracer.SysctlDrift:
 		words = append(words, t.values(ev)...)
 	case tracer.TraceTamper:
 		switch a := ev.Tamper; {
@@ -423,10 +448,27 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceUnpin && ev.Process == nil && ns != nil && ns.Detected == "" {
 		return []word{say("nobody: it went with the mounts around it", faint)}
 	}
+	if ev.Between != nil {
+		return t.between(ev.Between)
+	}
 	if ev.Process == nil {
 		return nil
 	}
 	return append(t.ancestors(ev.Process), self(ev)...)
+}
+
+// between is when it happened that nobody watched.
+func (t *Table) between(b *tracer.Between) []word {
+	const layout = "2006-01-02 15:04:05"
+	from, to := b.From.In(t.opts.Location).Format(layout), b.To.In(t.opts.Location).Format(layout)
+	if from[:len(time.DateOnly)] == to[:len(time.DateOnly)] {
+		to = to[len("2006-01-02 "):]
+	}
+	words := []word{say("not watched", doubtful), say("between "+from, normal), say("and "+to, normal)}
+	if b.Boot == "different" {
+		words = append(words, say("(booted since)", doubtful))
+	}
+	return words
 }
 
 // gap is since when nobody watched, and why.
@@ -649,6 +691,40 @@ func (t *Table) args(ev *tracer.Event) []word {
 		return nil
 	}
 	return text(escapeArgs(ev.Process.Args))
+}
+
+// alert is the rules that an event met, for a wide table.
+func (t *Table) alert(ev *tracer.Event) []word {
+	var words []word
+	for i := range ev.Alert {
+		words = append(words, alertWords(&ev.Alert[i])...)
+	}
+	return words
+}
+
+// critical says whether an event met a rule that is.
+func critical(ev *tracer.Event) bool {
+	return slices.ContainsFunc(ev.Alert, func(a tracer.Alert) bool { return a.Severity == "critical" })
+}
+
+// alertWords is "!! critical core-pattern: sh set ...".
+func alertWords(a *tracer.Alert) []word {
+	mark, st := "!", normal
+	switch a.Severity {
+	case "critical":
+		mark, st = "!!", alarm
+	case "warning":
+		st = doubtful
+	}
+	name := escapeName(a.Name, `":`)
+	if a.Message != "" {
+		name += ":"
+	}
+	words := []word{say(mark, st), add(escapeName(a.Severity, ""), st), add(name, st)}
+	for text := range strings.FieldsSeq(escape(a.Message)) {
+		words = append(words, say(text, st))
+	}
+	return words
 }
 
 // text is a cell of one word, or none.

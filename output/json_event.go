@@ -28,6 +28,7 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	b = appendText(b, `,"via":`, ev.Via)
 	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
 	b = appendNumber(b, `,"count":`, ev.Count)
+	b = appendList(b, `,"alert":`, ev.Alert, appendAlert)
 	if ev.Trace != nil {
 		b = j.appendTrace(append(b, `,"trace":`...), ev.Trace)
 	}
@@ -56,6 +57,25 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	if ev.Tamper != nil {
 		b = appendTamper(append(b, `,"tamper":`...), ev.Tamper)
 	}
+	if ev.Between != nil {
+		b = j.appendBetween(append(b, `,"between":`...), ev.Between)
+	}
+	return object(b, start)
+}
+
+func appendAlert(b []byte, a *tracer.Alert) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"name":`...), a.Name)
+	b = appendString(append(b, `,"severity":`...), a.Severity)
+	b = appendText(b, `,"message":`, a.Message)
+	return object(b, start)
+}
+
+func (j *JSON) appendBetween(b []byte, t *tracer.Between) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"boot":`...), t.Boot)
+	b = j.times.append(append(b, `,"from":`...), t.From)
+	b = j.times.append(append(b, `,"to":`...), t.To)
 	return object(b, start)
 }
 
@@ -205,6 +225,7 @@ func appendTotals(b []byte, t *tracer.Totals) []byte {
 	b = appendNumber(b, `,"folded":`, t.Folded)
 	b = strconv.AppendUint(append(b, `,"filtered":`...), t.Filtered, 10)
 	b = strconv.AppendUint(append(b, `,"lost":`...), t.Lost, 10)
+	b = appendNumber(b, `,"alerts":`, t.Alerts)
 	b = strconv.AppendInt(append(b, `,"duration_ms":`...), t.DurationMS, 10)
 	return object(b, start)
 }

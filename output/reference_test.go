@@ -91,8 +91,9 @@ type referenceEvent struct {
 	Pod       *attribution.Pod       `json:"pod,omitempty"`
 	Unit      string                 `json:"unit,omitempty"`
 
-	Loss   *referenceLoss `json:"loss,omitempty"`
-	Tamper *tracer.Tamper `json:"tamper,omitempty"`
+	Loss    *referenceLoss    `json:"loss,omitempty"`
+	Tamper  *tracer.Tamper    `json:"tamper,omitempty"`
+	Between *referenceBetween `json:"between,omitempty"`
 }
 
 type referenceNamespace struct {
@@ -120,6 +121,12 @@ type referenceLoss struct {
 	*tracer.Loss
 	From stamp `json:"from,omitzero"`
 	To   stamp `json:"to,omitzero"`
+}
+
+type referenceBetween struct {
+	*tracer.Between
+	From stamp `json:"from"`
+	To   stamp `json:"to"`
 }
 
 type referenceTrace struct {
@@ -151,6 +158,9 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	}
 	if l := ev.Loss; l != nil {
 		e.Loss = &referenceLoss{Loss: l, From: stamp(l.From), To: stamp(l.To)}
+	}
+	if b := ev.Between; b != nil {
+		e.Between = &referenceBetween{Between: b, From: stamp(b.From), To: stamp(b.To)}
 	}
 	if tr := ev.Trace; tr != nil {
 		e.Trace = &referenceTrace{Trace: tr, From: stamp(tr.From), To: stamp(tr.To)}

@@ -30,6 +30,12 @@ const (
 	TraceTamper      Type = "trace.tamper"
 	TraceGap         Type = "trace.gap" // nobody watched; of a recorder, see Trace
 	TraceStop        Type = "trace.stop"
+
+	// What happened while nobody watched, which a Tracer knows nothing of: package
+	// drift finds it.
+	SysctlDrift       Type = "sysctl.drift"
+	NamespaceAppeared Type = "namespace.appeared"
+	NamespaceGone     Type = "namespace.gone"
 )
 
 // Outcome says whether what the process asked for was done. It is empty where
@@ -72,9 +78,13 @@ type Event struct {
 	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count    uint64 `json:"count,omitempty"`     // absent means 1
 
-	Loss   *Loss   `json:"loss,omitempty"`
-	Tamper *Tamper `json:"tamper,omitempty"`
-	Trace  *Trace  `json:"trace,omitempty"`
+	// Alert has the rules that the event met. It is made anew for each event.
+	Alert []Alert `json:"alert,omitempty"`
+
+	Loss    *Loss    `json:"loss,omitempty"`
+	Tamper  *Tamper  `json:"tamper,omitempty"`
+	Between *Between `json:"between,omitempty"`
+	Trace   *Trace   `json:"trace,omitempty"`
 }
 
 // Clone returns a copy of e to keep. It shares with e what is never changed, such
@@ -115,6 +125,21 @@ func cloneText(s *string) *string {
 	return &c
 }
 
+// An Alert is a rule that an event met.
+type Alert struct {
+	Name     string `json:"name"`
+	Severity string `json:"severity"` // info, warning, critical
+	Message  string `json:"message,omitempty"`
+}
+
+// Between are the two times at which somebody looked, for what happened meanwhile,
+// which nobody watched.
+type Between struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	Boot string    `json:"boot"` // same, or different if the host was started meanwhile
+}
+
 // NSType names a namespace type as lsns(8) does.
 type NSType string
 
@@ -145,6 +170,10 @@ type Namespace struct {
 	// kernel: time is then when it was noticed.
 	Detected string `json:"detected,omitempty"`
 }
+
+// KernelUID says whether UID is the kernel's own, which every Tracer of the same boot
+// gives it.
+func (ns *Namespace) KernelUID() bool { return ns.UID != "" && !strings.Contains(ns.UID, seenMark) }
 
 // Actor is a process in one line.
 type Actor struct {
@@ -258,5 +287,6 @@ type Totals struct {
 	Folded     uint64 `json:"folded,omitempty"` // of Seen, repeats that were counted instead of told one by one
 	Filtered   uint64 `json:"filtered"`
 	Lost       uint64 `json:"lost"`
+	Alerts     uint64 `json:"alerts,omitempty"` // rules that the written ones met
 	DurationMS int64  `json:"duration_ms"`
 }

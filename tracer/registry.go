@@ -54,13 +54,16 @@ func newRegistry() *registry {
 	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[NSType]uint32{}}
 }
 
+// seenMark is in those of uidText that are not the kernel's.
+const seenMark = "."
+
 // uidText gives a namespace's never reused id: the kernel's own, or, where it
 // has none, the inode number with the time when the tracer first saw it, so that
 // a number used again has another one.
 func (r *registry) uidText(typ NSType, kernel uint64, id uint32, seenBoot uint64) string {
 	switch {
 	case kernel == 0:
-		return strconv.FormatUint(uint64(id), 10) + "." + strconv.FormatUint(seenBoot, 10)
+		return strconv.FormatUint(uint64(id), 10) + seenMark + strconv.FormatUint(seenBoot, 10)
 	case r.perType:
 		return string(typ) + ":" + strconv.FormatUint(kernel, 10)
 	}

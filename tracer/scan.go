@@ -178,7 +178,7 @@ const (
 // handleUID asks the kernel for the 64-bit id of the namespace mounted at path
 // (6.18), 0 where it does not tell.
 func handleUID(path string) uint64 {
-	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
+	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
 		return 0
 	}

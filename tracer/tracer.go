@@ -22,6 +22,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -53,6 +54,7 @@ type Tracer struct {
 	ring   *ringbuf.Reader
 	counts *ebpf.Memory
 	host   hostInfo
+	self   int // nstrace's own pid
 	clock  clock
 	users  interface{ Name(uid uint32) string }
 	people said[caller]
@@ -64,6 +66,10 @@ type Tracer struct {
 	scan   *scanner        // nil where the kernel reports the end of namespaces
 	pins   map[uint32]*pin // by the number of the mount
 	watch  *mountWatch     // nil where the kernel reports pins
+
+	// known is held by whoever uses the registry while Run goes on: Look can be called
+	// by another goroutine.
+	known sync.Mutex
 
 	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
 
@@ -96,7 +102,7 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, host: readHost(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), pins: map[uint32]*pin{}, mounts: newMounts(), names: newNetnsNames()}
+	t := &Tracer{opts: o, host: readHost(), self: os.Getpid(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), pins: map[uint32]*pin{}, mounts: newMounts(), names: newNetnsNames()}
 	t.clock.sync()
 	t.started = time.Now()
 	var err error
@@ -347,7 +353,10 @@ func (t *Tracer) read(h Handler, rec *ringbuf.Record) (n int, err error) {
 		if err != nil {
 			return n, fmt.Errorf("read the ring buffer: %w", err)
 		}
-		if err := t.handle(h, rec.RawSample); err != nil {
+		t.known.Lock()
+		err = t.handle(h, rec.RawSample)
+		t.known.Unlock()
+		if err != nil {
 			return n, err
 		}
 		if n == 0 {
@@ -378,6 +387,8 @@ func (t *Tracer) overdue(h Handler, drained bool) error {
 			return err
 		}
 	}
+	t.known.Lock()
+	defer t.known.Unlock()
 	if drained && t.watch.changed() {
 		if err := t.comparePins(h); err != nil {
 			return err
@@ -418,6 +429,8 @@ func (t *Tracer) idle(h Handler) error {
 
 // finish detaches, drains the ring and closes the books.
 func (t *Tracer) finish(h Handler) error {
+	t.known.Lock()
+	defer t.known.Unlock()
 	if err := t.loaded.coll.Variables[bpf.NstraceVarStopping].Set(true); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -635,6 +648,10 @@ func (t *Tracer) handleEnter(h Handler, r *record) error {
 			if err := t.own(ns); err != nil {
 				return err
 			}
+		}
+		if int(who.p.PID) == t.self { // nstrace itself looks around in it
+			t.filtered++
+			continue
 		}
 		e := t.begin(r, NamespaceEnter, who)
 		if ns != nil {

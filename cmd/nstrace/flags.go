@@ -13,6 +13,7 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
+	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/history"
@@ -38,6 +39,9 @@ type streamFlags struct {
 	failed     bool
 	filter     string
 	program    *filter.Program // of filter, nil for all
+	group      string
+	alertFiles []string
+	alerts     *alert.Rules // of those, nil for none
 	runtimes   []string
 	containers []string
 	netns      []string
@@ -51,12 +55,14 @@ type streamFlags struct {
 	// Of record.
 	quiet   bool              // no stream
 	history *history.Recorder // takes the events too
+	db      string            // its path
 	gap     *tracer.Event     // to be told at the start
 }
 
 func (f *streamFlags) register(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
+	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule of this file; may be repeated; default: those that are shipped (help: shows them)")
 	fs.StringVarP(&f.file, "output-file", "O", "", "write events to this file, appending")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before it grows beyond this, such as 100MiB")
 	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when it is older than this, such as 24h")
@@ -86,6 +92,9 @@ func (f *streamFlags) registerFilters(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
+	fs.StringVar(&f.group, "group", "off", "fold a burst of one process into one line of the table: closed, open for one with its events below it, or off")
+	fs.Lookup("group").NoOptDefVal = groups[0]
+	complete(cmd, "group", groups)
 	complete(cmd, "output", formats)
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
@@ -99,10 +108,13 @@ func complete(cmd *cobra.Command, flag string, values []string) {
 
 var formats = []string{"table", "wide", "json"}
 
+// groups are the values of --group; alone it is the first.
+var groups = []string{"closed", "open", "off"}
+
 // families gives the events behind each name of --event.
 var families = map[string][]tracer.Type{
-	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin},
-	"sysctl":    {tracer.SysctlWrite},
+	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin, tracer.NamespaceAppeared, tracer.NamespaceGone},
+	"sysctl":    {tracer.SysctlWrite, tracer.SysctlDrift},
 	"netdev":    {tracer.NetdevMove},
 }
 
@@ -158,6 +170,12 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	if err := oneOf("--backend", f.backend, tracer.Backends()); err != nil {
 		return o, err
 	}
+	if len(f.alertFiles) > 0 {
+		var err error
+		if f.alerts, err = alert.Load(f.alertFiles...); err != nil {
+			return o, usagef("--alert: %w", err)
+		}
+	}
 	size, err := humanize.ParseBytes(f.ringSize)
 	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {
 		return o, usagef("--ring-size: %q is no size of a ring; it takes a power of two from 64KiB to 1GiB", f.ringSize)
@@ -169,14 +187,28 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	return o, nil
 }
 
+// grouping checks --group.
+func (f *streamFlags) grouping() error {
+	if err := oneOf("--group", f.group, groups); err != nil {
+		return err
+	}
+	if f.format == "json" && f.group != "off" {
+		return usagef("--group folds lines of a table; -o json has every event")
+	}
+	return nil
+}
+
 // filters reads the flags of registerFilters.
 func (f *streamFlags) filters() (tracer.Filter, error) {
 	var o tracer.Filter
 	if err := oneOf("--output", f.format, formats); err != nil {
 		return o, err
 	}
+	if err := f.grouping(); err != nil {
+		return o, err
+	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {
-		o.Types = map[tracer.Type]bool{tracer.SysctlWrite: true}
+		o.Types = map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}
 	}
 	for _, name := range f.events {
 		if err := oneOf("--event", name, eventNames()); err != nil {

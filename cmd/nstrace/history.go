@@ -48,7 +48,12 @@ the database.`,
   nstrace history ns 4026532281                a namespace's life, and who entered it
   nstrace history verify                       was anything removed or changed`,
 		Args: historyArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.show(cmd.Context(), history.Query{}, "") },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("group") && f.format == "table" {
+				f.group = "closed"
+			}
+			return f.show(cmd.Context(), history.Query{}, "")
+		},
 	}
 	f.registerPast(cmd)
 	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
@@ -90,7 +95,7 @@ func newHistorySysctl() *cobra.Command {
 				return usagef("history sysctl takes a parameter's name, such as net.ipv4.ip_forward")
 			}
 			name := sysctlArg(args[0])
-			q := history.Query{Parameter: name, Types: map[tracer.Type]bool{tracer.SysctlWrite: true}}
+			q := history.Query{Parameter: name, Types: map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}}
 			if strings.ContainsAny(name, "*?[") {
 				q.Parameter = ""
 				f.sysctls = append(f.sysctls, name)
@@ -160,7 +165,11 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		go watchReader(os.Stdout, cancel)
 	}
-	sink := f.sink(os.Stdout, hostNamespaces())
+	var hold time.Duration // the past is all there
+	if f.follow {
+		hold = output.DefaultHold
+	}
+	sink := f.sink(os.Stdout, hostNamespaces(), hold)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 
 	last, err := db.Last()

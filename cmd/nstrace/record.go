@@ -80,7 +80,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 		return fmt.Errorf("--db: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	f.history, f.gap = r, gap(r.Previous())
+	f.history, f.streamFlags.db, f.gap = r, f.db, gap(r.Previous())
 	return f.stream(cmd)
 }
 

@@ -401,7 +401,7 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 	if len(all) == 0 {
 		t.Fatalf("%v wrote nothing", s)
 	}
-	var written uint64
+	var written, raised uint64
 	missed := map[tracer.Type]uint64{}
 	for i, e := range all {
 		switch e.Type {
@@ -424,6 +424,7 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 		default:
 			written += max(1, e.Count)
 		}
+		raised += uint64(len(e.Alert))
 	}
 	last := all[len(all)-1]
 	if last.Type != tracer.TraceStop || last.Trace == nil || last.Trace.Totals == nil {
@@ -436,12 +437,20 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 	if sum.Written != written {
 		t.Errorf("%v: the totals say %d written, and there are %d", s, sum.Written, written)
 	}
+	if sum.Alerts != raised {
+		t.Errorf("%v: the totals say %d alerts, and there are %d", s, sum.Alerts, raised)
+	}
 	if lossless {
 		s.checkMissed(t, missed, sum)
 	}
 	want := fmt.Sprintf("%d seen = %d written + %d filtered + %d lost\n", sum.Seen, sum.Written, sum.Filtered, sum.Lost)
 	events := fmt.Sprintf("nstrace: %d event", written)
-	if got := s.stderr.String(); !strings.Contains(got, want) || !strings.HasPrefix(got, events) || strings.Count(got, "\n") != 1 {
+	lines := 1
+	if slices.Contains(s.args, "--alert") {
+		lines = 2
+		want += fmt.Sprintf("nstrace: %d alert", raised)
+	}
+	if got := s.stderr.String(); !strings.Contains(got, want) || !strings.HasPrefix(got, events) || strings.Count(got, "\n") != lines {
 		t.Errorf("%v: standard error is %q, want %q ... %q", s, got, events, want)
 	}
 	return sum
@@ -466,6 +475,12 @@ type host struct {
 // watch starts a stream for each of the backends.
 func watch(t *testing.T, backends ...tracer.Backend) *host {
 	t.Helper()
+	return watchWith(t, nil, backends...)
+}
+
+// watchWith gives the streams more arguments.
+func watchWith(t *testing.T, args []string, backends ...tracer.Backend) *host {
+	t.Helper()
 	h := &host{started: time.Now(), seen: map[*stream]int{}, from: map[*stream]int{}, before: aliveNow()}
 	var err error
 	h.ns, err = namespacesOf(1)
@@ -480,7 +495,7 @@ func watch(t *testing.T, backends ...tracer.Backend) *host {
 		t.Fatal(err)
 	}
 	for _, b := range backends {
-		h.streams = append(h.streams, startStream(t, "--backend", string(b)))
+		h.streams = append(h.streams, startStream(t, append([]string{"--backend", string(b)}, args...)...))
 	}
 	for _, s := range h.streams {
 		s.awaitStart(t)

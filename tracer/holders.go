@@ -90,12 +90,16 @@ func heldByFiles() map[uint32]*Holders {
 type holderScan struct {
 	held      map[uint32]*Holders
 	relatives bool // find tasks, parents, owners and sockets too
+	nsfs      unix.Stat_t
 	mountNS   map[uint32]bool
 	related   map[uint32]bool
 }
 
 func (s *holderScan) run() error {
 	s.mountNS, s.related = map[uint32]bool{}, map[uint32]bool{}
+	if err := unix.Stat("/proc/self/ns/user", &s.nsfs); err != nil {
+		return fmt.Errorf("look at a namespace: %w", err)
+	}
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return fmt.Errorf("look at the processes: %w", err)
@@ -229,18 +233,23 @@ func (s *holderScan) descriptors(dir string, t Task, first map[string]uint32) {
 			continue
 		}
 		file := dir + "/fd/" + entry.Name()
-		target, err := os.Readlink(file)
-		if err != nil {
-			continue
-		}
 		d := Descriptor{PID: t.PID, Comm: t.Comm, FD: uint32(fd)}
-		if ns, ok := parseNSLink(target); ok && cloneFlag[ns.typ] != 0 {
-			h := s.of(ns.typ, ns.id)
+		if onDevice(file, s.nsfs) {
+			typ, id, err := namespaceAt(file)
+			if err != nil {
+				continue
+			}
+			h := s.of(typ, id)
 			h.Descriptors = append(h.Descriptors, d)
 			if s.relatives {
-				s.relate(file, ns)
+				s.relate(file, nsID{typ: typ, id: id})
 			}
-		} else if s.relatives && strings.HasPrefix(target, "socket:[") {
+			continue
+		}
+		if !s.relatives {
+			continue
+		}
+		if target, err := os.Readlink(file); err == nil && strings.HasPrefix(target, "socket:[") {
 			if pidfd < 0 {
 				if pidfd, err = unix.PidfdOpen(int(t.PID), 0); err != nil {
 					return

@@ -137,6 +137,21 @@ func TestHolders(t *testing.T) {
 		quit(keeper)
 	})
 
+	t.Run("descriptor of a mount", func(t *testing.T) {
+		// Such a descriptor's name in /proc is the mount's, and not net:[4026532116].
+		const name = "nstrace-e2e-hd"
+		output(t, "ip", "netns", "add", name)
+		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
+		id := mustID(t, "/run/netns/"+name)
+		keeper := h.start(t, "sh", []string{"-c", "exec 3</run/netns/" + name + "; " + wait})
+		keeper.value(t, "ready")
+		want := tracer.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got := holdersOf(t, id); !slices.Equal(got.Descriptors, []tracer.Descriptor{want}) {
+			t.Errorf("want %+v: %+v", want, got)
+		}
+		quit(keeper)
+	})
+
 	t.Run("children", func(t *testing.T) {
 		w := h.start(t, "unshare", []string{"--user", "--map-root-user", "unshare", "--user", "--net", "sh", "-c", wait})
 		w.value(t, "ready")

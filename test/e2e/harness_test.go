@@ -417,7 +417,6 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 			for typ, n := range e.Loss.Records {
 				missed[typ] += n
 			}
-		case tracer.TraceGap:
 		default:
 			written += max(1, e.Count)
 		}

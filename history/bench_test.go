@@ -23,7 +23,6 @@ import (
 type storm struct {
 	n      int
 	writes []*tracer.Event // templates of real runs
-	others []*tracer.Event
 	users  []*tracer.Process
 	at     time.Time
 	value  [3]string

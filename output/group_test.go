@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -50,6 +51,30 @@ func boot() []*tracer.Event {
 		events = append(events, &tracer.Event{Type: tracer.NamespaceDestroy, Time: at(900 + i), Namespace: &tracer.Namespace{Type: typ, ID: uint32(4026532300 + i), Creator: &tracer.Actor{PID: 90311, Comm: "runc"}}})
 	}
 	return events
+}
+
+// lockedRecord is for who writes from a goroutine of its own.
+type lockedRecord struct {
+	mu  sync.Mutex
+	rec record
+}
+
+func (r *lockedRecord) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rec.Write(p)
+}
+
+func (r *lockedRecord) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rec.err = err
+}
+
+func (r *lockedRecord) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.rec.writes, "")
 }
 
 func groupSink(table output.TableOptions, opts output.GroupOptions) func(io.Writer) output.Sink {
@@ -151,7 +176,7 @@ func TestGroupKeeps(t *testing.T) {
 // Flush, which comes after every few events, does not end a burst.
 func TestGroupTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rec := &record{}
+		rec := &lockedRecord{}
 		sink := groupSink(output.TableOptions{}, output.GroupOptions{Hold: output.DefaultHold})(rec)
 		put := func() {
 			ev := boot()[0]
@@ -165,7 +190,7 @@ func TestGroupTime(t *testing.T) {
 		}
 		lines := func() int {
 			synctest.Wait()
-			return strings.Count(strings.Join(rec.writes, ""), "kernel.sysrq")
+			return strings.Count(rec.String(), "kernel.sysrq")
 		}
 		put()
 		time.Sleep(output.DefaultGap - time.Nanosecond)
@@ -186,7 +211,7 @@ func TestGroupTime(t *testing.T) {
 		if n := lines(); n != 1+10 {
 			t.Errorf("%d lines for 10 seconds", n-1)
 		}
-		all := strings.Join(rec.writes, "")
+		all := rec.String()
 		if n := strings.Count(all, "10 writes kernel.sysrq"); n != 10 {
 			t.Errorf("%d lines for 10 writes\n%s", n, all)
 		}
@@ -199,7 +224,7 @@ func TestGroupTime(t *testing.T) {
 // A disk that is full costs no line of a burst, but for what does not fit into memory.
 func TestGroupRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rec := &record{err: syscall.ENOSPC}
+		rec := &lockedRecord{rec: record{err: syscall.ENOSPC}}
 		sink := groupSink(output.TableOptions{}, output.GroupOptions{Hold: output.DefaultHold})(rec)
 		for _, ev := range boot()[:5] {
 			if err := sink.Write(ev); err != nil {
@@ -211,11 +236,11 @@ func TestGroupRecovers(t *testing.T) {
 		if sink.Flush() == nil {
 			t.Error("nobody says that it could not be written")
 		}
-		rec.err = nil
+		rec.fail(nil)
 		if err := sink.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if all := strings.Join(rec.writes, ""); strings.Count(all, "5 writes") != 1 {
+		if all := rec.String(); strings.Count(all, "5 writes") != 1 {
 			t.Errorf("got\n%s", all)
 		}
 	})

@@ -56,8 +56,8 @@ func registerDB(fs *pflag.FlagSet, db *string) {
 }
 
 func (f *recordFlags) record(cmd *cobra.Command) (err error) {
-	if f.filter == "help" {
-		return filterHelp()
+	if done, err := f.help(); done {
+		return err
 	}
 	// What is wrong with a flag is known before there is a file.
 	if _, err := f.options(); err != nil {

@@ -217,6 +217,9 @@ func TestAlertMistake(t *testing.T) {
 		}
 	}
 	help := output(t, nstraceBin, "--alert", "help")
+	if again := output(t, nstraceBin, "record", "--db", file+".db", "--alert", "help"); again != help {
+		t.Errorf("of record, help is %s", again)
+	}
 	if !strings.Contains(help, "\n  - name: container-escape\n") {
 		t.Errorf("help is %s", help)
 	}

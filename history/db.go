@@ -508,55 +508,52 @@ func (db *DB) process(id int64) (*tracer.Process, error) {
 // sorted by the parameter's name and then by the write's time, newest first.
 func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool) iter.Seq2[LastWrite, error] {
 	return func(yield func(LastWrite, error) bool) {
-		type last struct {
-			param, namespace, event int64
-			writes                  uint64
-			line                    string
-			name                    string
-		}
-		var all []last
-		if err := db.row(`SELECT l.parameter, l.namespace, l.event, l.writes, l.line, p.name FROM last_write l
-			JOIN parameter p ON p.id = l.parameter ORDER BY p.name, l.time DESC`, func(stmt *sqlite.Stmt) {
-			all = append(all, last{stmt.ColumnInt64(0), stmt.ColumnInt64(1), stmt.ColumnInt64(2), uint64(stmt.ColumnInt64(3)), stmt.ColumnText(4), stmt.ColumnText(5)})
-		}); err != nil {
+		all, err := db.lastWrites(ctx, match)
+		if err != nil {
 			yield(LastWrite{}, explain(db.path, err))
 			return
 		}
-		for _, l := range all {
-			if err := ctx.Err(); err != nil {
-				yield(LastWrite{}, err)
-				return
-			}
-			if match != nil && !match(l.name) {
-				continue
-			}
-			w := LastWrite{Parameter: l.name, Writes: l.writes, Stored: Stored{ID: l.event}}
-			var err error
-			if l.line != "" {
-				w.Event = &tracer.Event{}
-				err = json.Unmarshal([]byte(l.line), w.Event)
-			} else {
-				var page []Stored
-				page, err = db.page(&plan{from: l.event, to: l.event, limit: 1})
-				if err == nil && len(page) == 0 {
-					continue // dropped since; its successor is as recent
-				}
-				if err == nil {
-					w.Stored = page[0]
-				}
-			}
-			if err != nil {
-				yield(w, explain(db.path, err))
-				return
-			}
-			if w.Event.Sysctl != nil {
-				w.Namespace = w.Event.Sysctl.Namespace
-			}
+		for _, w := range all {
 			if !yield(w, nil) {
 				return
 			}
 		}
 	}
+}
+
+// lastWrites reads them in one transaction: thousands would take as long to begin and end
+// theirs as to be read.
+func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool) (all []LastWrite, err error) {
+	if err := execute(db.conn, "BEGIN"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	read := func(stmt *sqlite.Stmt) error {
+		name := stmt.ColumnText(0)
+		if match != nil && !match(name) {
+			return nil
+		}
+		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(stmt.ColumnInt64(2))}
+		if !stmt.ColumnIsNull(3) {
+			w.Event = &tracer.Event{}
+			if err := json.Unmarshal([]byte(stmt.ColumnText(3)), w.Event); err != nil {
+				return err
+			}
+		} else if w.Stored, err = db.at(w.ID); err != nil {
+			return err
+		}
+		if w.Event == nil {
+			return nil // removed, but not by retention: Verify tells
+		}
+		if w.Event.Sysctl != nil {
+			w.Namespace = w.Event.Sysctl.Namespace
+		}
+		all = append(all, w)
+		return ctx.Err()
+	}
+	err = sqlitex.Execute(db.conn, `SELECT p.name, l.event, l.writes, l.line FROM last_write l
+		JOIN parameter p ON p.id = l.parameter ORDER BY p.name, l.time DESC`, &sqlitex.ExecOptions{ResultFunc: read})
+	return all, err
 }
 
 // Runs returns the runs of recorders, oldest first.

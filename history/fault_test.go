@@ -242,11 +242,12 @@ func TestCorruptAtStart(t *testing.T) {
 
 // The same while it is being written.
 func TestCorruptWhileRecording(t *testing.T) {
+	defer history.SetCache(history.SetCache(64))
 	var said reports
 	path := filepath.Join(t.TempDir(), "history.db")
 	r := create(t, history.Options{Path: path, Report: said.add})
 	s := newStorm(t)
-	appendAll(t, r, s, 30_000)
+	appendAll(t, r, s, 3000)
 	if err := r.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +264,7 @@ func TestCorruptWhileRecording(t *testing.T) {
 	}
 	for deadline := time.Now().Add(patience); said.count("the database is corrupt") == 0; {
 		// It is found out once pages of before are read again, which are in memory at first.
-		appendAll(t, r, s, 20_000)
+		appendAll(t, r, s, 2000)
 		_ = r.Sync()
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing was said: %q", said.lines)
@@ -405,7 +406,7 @@ func recordForEver(path string) error {
 // the chain of it is whole.
 func TestKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	for round := range 5 {
+	for round := range 3 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), killed+"="+path)
 		cmd.Stderr = os.Stderr

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -129,7 +128,8 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 	if err := sqlitex.Execute(w.conn, `SELECT parameter, namespace, event, (SELECT ended FROM namespace WHERE id = last_write.namespace)
 		FROM last_write WHERE event BETWEEN ? AND ? AND line IS NULL`,
 		&sqlitex.ExecOptions{Args: []any{first, last}, ResultFunc: func(stmt *sqlite.Stmt) error {
-			e, err := reader.at(stmt.ColumnInt64(2))
+			stored, err := reader.at(stmt.ColumnInt64(2))
+			e := stored.Event
 			if err != nil || e == nil {
 				return err
 			}
@@ -224,14 +224,13 @@ func (w *writer) dropGenerations(last int64) error {
 	return nil
 }
 
-// at returns one event, nil if it is not there.
-func (db *DB) at(id int64) (e *tracer.Event, err error) {
+// at returns one event, without an Event if it is not there.
+func (db *DB) at(id int64) (s Stored, err error) {
 	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id = ?", &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
-		s, err := db.event(stmt)
-		e = s.Event
+		s, err = db.event(stmt)
 		return err
 	}})
-	return e, err
+	return s, err
 }
 
 // An Anchor says what was dropped by retention: all up to and with the event ID. The chain

@@ -90,6 +90,9 @@ type person struct {
 // generationEvents is after how many events what they refer to is written anew.
 const generationEvents = 1 << 20
 
+// cacheKiB is how much of the database is kept in memory while it is written.
+var cacheKiB = 16 << 10
+
 // epochs counts those of all writers: what pending events refer to outlives one.
 var epochs atomic.Uint64
 
@@ -117,7 +120,7 @@ func (w *writer) prepare() (err error) {
 	for _, set := range []string{
 		"journal_mode = WAL",
 		"synchronous = FULL", // what is committed has to outlive a power cut
-		"cache_size = -16384",
+		fmt.Sprintf("cache_size = -%d", cacheKiB),
 		"wal_autocheckpoint = 4000",
 		"journal_size_limit = 33554432",
 	} {

@@ -33,7 +33,7 @@ generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
 
 .PHONY: format
 format: ## format Go and C
-	gofmt -w attribution bpf cmd filter output runtimes schema test tracer
+	gofmt -w alert attribution bpf cmd drift filter history output runtimes schema test tracer
 	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 
 .PHONY: deps
@@ -42,12 +42,12 @@ deps: ## install what the tests need (Debian, root); elsewhere say what it is
 
 .PHONY: lint
 lint: ## what needs no kernel: formats, vet, staticcheck, generated code
-	@unformatted=$$(gofmt -l attribution bpf cmd filter output runtimes schema test tracer); \
+	@unformatted=$$(gofmt -l alert attribution bpf cmd drift filter history output runtimes schema test tracer); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	GOARCH=arm64 $(GO) vet ./attribution ./runtimes ./bpf ./filter ./tracer ./output ./cmd/...
+	GOARCH=arm64 $(GO) vet ./alert ./attribution ./drift ./history ./runtimes ./bpf ./filter ./tracer ./output ./cmd/...
 	$(MAKE) --no-print-directory check-generated
 
 .PHONY: check-generated
@@ -73,6 +73,10 @@ test-all: deps lint ## test, and more kernels
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -p 1 -count 1 -v -timeout 180m ./test/...
 
+.PHONY: coverage
+coverage: deps ## make docs/coverage.md anew from what the tests find on each kernel
+	NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'TestKernel/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
+
 .PHONY: bench-deps
 bench-deps: ## install what nstrace is compared with (Debian, root)
 	@./test/bench/deps
@@ -80,7 +84,7 @@ bench-deps: ## install what nstrace is compared with (Debian, root)
 # BENCHFLAGS='-soak 100000' and the like add flags; go run ./test/bench -h has them.
 .PHONY: bench
 bench: build bench-deps ## measure what nstrace costs on this machine (root)
-	$(GO) test -run '^$$' -bench . -benchmem ./filter ./output ./runtimes ./tracer
+	$(GO) test -run '^$$' -bench . -benchmem ./filter ./history ./output ./runtimes ./tracer
 	$(GO) run ./test/bench -nstrace ./nstrace $(BENCHFLAGS)
 
 KERNEL ?= 6.1

@@ -120,18 +120,22 @@ typedef struct {
 	s64 counter;
 } atomic64_t;
 
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 typedef struct {
 	__u32 val;
 } kuid_t, kgid_t;
 
+struct list_head {
+	struct list_head *next, *prev;
+};
 struct hlist_node {
 	struct hlist_node *next;
 };
 struct hlist_head {
 	struct hlist_node *first;
-};
-struct list_head {
-	struct list_head *next;
 };
 
 /* --- files --- */
@@ -154,12 +158,16 @@ struct dentry {
 };
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 	int mnt_flags;
 };
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_mounts; /* its children, by mnt_child */
+	struct list_head mnt_child;
+	int mnt_id;
 };
 struct path {
 	struct vfsmount *mnt;
@@ -210,7 +218,8 @@ enum iter_type {
 /* --- namespaces --- */
 
 /* inum in every kernel; ns_id from 6.18 (6.19: inside an unnamed struct
- * ns_tree), ns_type from 6.18.
+ * ns_tree), ns_type from 6.18. How often it is held is __ns_ref from 6.18, count
+ * from 5.11, and before that a member of each type of its own.
  */
 struct ns_common {
 	unsigned int inum;
@@ -218,6 +227,10 @@ struct ns_common {
 struct ns_common___618 {
 	u32 ns_type;
 	u64 ns_id;
+	refcount_t __ns_ref;
+};
+struct ns_common___511 {
+	refcount_t count;
 };
 struct proc_ns_operations {
 	const char *name;
@@ -264,7 +277,12 @@ struct ctl_table_root {
 struct user_namespace___set {
 	struct ctl_table_set set;
 };
+struct new_utsname {
+	char nodename[65];
+	char domainname[65];
+};
 struct uts_namespace {
+	struct new_utsname name;
 	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
@@ -313,11 +331,7 @@ struct in_device {
 struct inet6_dev {
 	struct ipv6_devconf cnf;
 };
-struct net_device {
-	struct list_head dev_list;
-	struct in_device *ip_ptr;
-	struct inet6_dev *ip6_ptr;
-};
+struct net_device;
 struct netdev_notifier_info {
 	struct net_device *dev;
 };
@@ -342,6 +356,7 @@ struct net {
 	struct netns_ipv6 ipv6;
 };
 struct net___510 {
+	refcount_t count;
 	atomic64_t net_cookie;
 };
 struct time_namespace {
@@ -361,6 +376,29 @@ struct nsproxy {
 	struct time_namespace *time_ns;
 	struct time_namespace *time_ns_for_children;
 	struct cgroup_namespace *cgroup_ns;
+};
+
+/* --- network devices and who asks for them --- */
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct net_device {
+	char name[16];
+	struct list_head dev_list;
+	struct in_device *ip_ptr;
+	struct inet6_dev *ip6_ptr;
+	int ifindex;
+	possible_net_t nd_net;
+};
+struct sock_common {
+	possible_net_t skc_net;
+};
+struct sock {
+	struct sock_common __sk_common;
+};
+struct sk_buff {
+	struct sock *sk;
 };
 
 /* --- processes --- */
@@ -440,6 +478,24 @@ struct task_struct {
 };
 struct kernel_clone_args {
 	u64 flags;
+};
+
+struct kernel_siginfo {
+	int si_code;
+};
+
+/* What bpf(2) gives descriptors of. */
+struct bpf_prog_aux {
+	u32 id;
+};
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
+struct bpf_map {
+	u32 id;
+};
+struct bpf_link {
+	u32 id;
 };
 
 /* kernel/bpf/cgroup.c: what a cgroup/sysctl program's context really is. */

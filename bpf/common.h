@@ -36,6 +36,9 @@ const volatile __u64 fold_above = ~0; /* bytes in the ring from which on repeats
  */
 bool stopping;
 
+/* The process that nstrace is. Set by the first walk of the inventory. */
+__u32 self;
+
 /* Set by user space before it sleeps until there is something to read. Whoever
  * sends the next record takes it back and wakes it; nobody else pays for that.
  */

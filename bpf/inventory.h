@@ -14,6 +14,7 @@ static __always_inline void find_host(void)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct nsproxy *p;
 
+	self = BPF_CORE_READ(task, tgid);
 	for (int i = 0; i < TO_INIT; i++) {
 		if (BPF_CORE_READ(task, tgid) == 1)
 			break;

@@ -11,15 +11,17 @@
 #define __NSTRACE_NAMESPACE_H__
 
 /* include/uapi/linux/sched.h */
-#define CSIGNAL		0x000000ff
-#define CLONE_NEWTIME	0x00000080
-#define CLONE_NEWNS	0x00020000
-#define CLONE_NEWCGROUP 0x02000000
-#define CLONE_NEWUTS	0x04000000
-#define CLONE_NEWIPC	0x08000000
-#define CLONE_NEWUSER	0x10000000
-#define CLONE_NEWPID	0x20000000
-#define CLONE_NEWNET	0x40000000
+#define CSIGNAL		    0x000000ff
+#define CLONE_NEWTIME	    0x00000080
+#define CLONE_NEWNS	    0x00020000
+#define CLONE_NEWCGROUP	    0x02000000
+#define CLONE_NEWUTS	    0x04000000
+#define CLONE_NEWIPC	    0x08000000
+#define CLONE_NEWUSER	    0x10000000
+#define CLONE_NEWPID	    0x20000000
+#define CLONE_NEWNET	    0x40000000
+#define CLONE_EMPTY_MNTNS   (1ull << 37) /* clone3, 7.1: makes a mount namespace too */
+#define UNSHARE_EMPTY_MNTNS 0x00100000	 /* the same for unshare */
 #define CLONE_NEW_ALL                                                                              \
 	(CLONE_NEWTIME | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |             \
 	 CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
@@ -260,7 +262,7 @@ static __noinline void send_call(struct call *call)
 
 	if (!call)
 		return;
-	kind = READ_ONCE(call->kind) % REC_KINDS;
+	kind = READ_ONCE(call->kind) % REC_SLOTS;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->mask);
 	n = mask ? count_bits(mask) : 1;
@@ -304,6 +306,8 @@ static __noinline void send_call(struct call *call)
 	r->child =
 		kind == REC_NS_CREATE && holder && holder != task ? BPF_CORE_READ(holder, pid) : 0;
 	r->pad = 0;
+	if (r->child && task_cgroup(holder) != task_cgroup(task))
+		r->head.flags |= F_ELSEWHERE;
 
 	if (!mask) {
 		/* setns on something that is no namespace and asks for no type. */
@@ -356,6 +360,13 @@ static __always_inline int create_enter(enum call_via via, __u64 flags)
 
 /* --- unshare(2) --- */
 
+static __always_inline int unshare_enter(__u64 flags)
+{
+	if (flags & UNSHARE_EMPTY_MNTNS)
+		flags |= CLONE_NEWNS;
+	return create_enter(VIA_UNSHARE, flags);
+}
+
 static __always_inline int unshare_exit(long ret)
 {
 	struct call *call = call_get();
@@ -369,7 +380,7 @@ static __always_inline int unshare_exit(long ret)
 SEC("fentry/ksys_unshare")
 int BPF_PROG(fentry_unshare, unsigned long flags)
 {
-	return create_enter(VIA_UNSHARE, flags);
+	return unshare_enter(flags);
 }
 
 SEC("fexit/ksys_unshare")
@@ -381,7 +392,7 @@ int BPF_PROG(fexit_unshare, unsigned long flags, int ret)
 SEC("kprobe/ksys_unshare")
 int BPF_KPROBE(kprobe_unshare, unsigned long flags)
 {
-	return create_enter(VIA_UNSHARE, flags);
+	return unshare_enter(flags);
 }
 
 SEC("kretprobe/ksys_unshare")
@@ -393,7 +404,7 @@ int BPF_KRETPROBE(kretprobe_unshare, int ret)
 SEC("tracepoint/syscalls/sys_enter_unshare")
 int tp_unshare_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	return create_enter(VIA_UNSHARE, ctx->args[0]);
+	return unshare_enter(ctx->args[0]);
 }
 
 /* --- clone(2), clone3(2) --- */
@@ -456,6 +467,16 @@ static __always_inline long as_number(const void *ptr)
 	return n;
 }
 
+/* The CLONE_NEW* of what copy_process() is asked for. */
+static __always_inline __u64 clone_flags(struct kernel_clone_args *args)
+{
+	__u64 flags = BPF_CORE_READ(args, flags);
+
+	if (flags & CLONE_EMPTY_MNTNS)
+		flags |= CLONE_NEWNS;
+	return flags & CLONE_NEW_ALL;
+}
+
 static __always_inline int clone_whole(__u64 flags, long child)
 {
 	call_begin(clone_via(), flags);
@@ -473,7 +494,7 @@ SEC("fexit/copy_process")
 int BPF_PROG(fexit_clone, struct pid *pid, int trace, int node, struct kernel_clone_args *args,
 	     struct task_struct *child)
 {
-	__u64 flags = BPF_CORE_READ(args, flags) & CLONE_NEW_ALL;
+	__u64 flags = clone_flags(args);
 
 	if (!flags)
 		return 0;
@@ -483,7 +504,7 @@ int BPF_PROG(fexit_clone, struct pid *pid, int trace, int node, struct kernel_cl
 SEC("kprobe/copy_process")
 int BPF_KPROBE(kprobe_clone, struct pid *pid, int trace, int node, struct kernel_clone_args *args)
 {
-	__u64 flags = BPF_CORE_READ(args, flags) & CLONE_NEW_ALL;
+	__u64 flags = clone_flags(args);
 
 	return flags ? create_enter(clone_via(), flags) : 0;
 }
@@ -509,6 +530,8 @@ int tp_clone3_enter(struct trace_event_raw_sys_enter *ctx)
 	__u64 flags = 0; /* the first member of struct clone_args */
 
 	bpf_probe_read_user(&flags, sizeof(flags), (void *)ctx->args[0]);
+	if (flags & CLONE_EMPTY_MNTNS)
+		flags |= CLONE_NEWNS;
 	return create_enter(VIA_CLONE3, flags);
 }
 
@@ -592,19 +615,26 @@ static __always_inline void want_pidfd(struct call *call, struct pid *pid)
 	}
 }
 
-static __noinline int setns_enter(int fd, __u64 flags)
+/* What the current task has open as fd, NULL for nothing. */
+static __always_inline struct file *current_file(int fd)
 {
-	struct call *call = call_begin(VIA_SETNS, flags);
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **slot = BPF_CORE_READ(fdt, fd), *file = NULL;
+
+	if ((__u32)fd < BPF_CORE_READ(fdt, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), slot + (__u32)fd);
+	return file;
+}
+
+static __noinline int setns_enter(int fd, __u64 flags)
+{
+	struct call *call = call_begin(VIA_SETNS, flags);
+	struct file *file = current_file(fd);
 	struct inode *inode;
 	__u64 magic;
 
-	if (!call || (__u32)fd >= BPF_CORE_READ(fdt, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), slot + (__u32)fd);
-	if (!file)
+	if (!call || !file)
 		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
 	magic = BPF_CORE_READ(inode, i_sb, s_magic);
@@ -636,34 +666,36 @@ static __always_inline int setns_exit(long ret)
  * inlined, and a bad descriptor never gets that far.
  */
 #if defined(__TARGET_ARCH_x86)
-#define SETNS		 "__x64_sys_setns"
-#define SETNS_FD(regs)	 ((int)BPF_PROBE_READ(regs, di))
-#define SETNS_TYPE(regs) ((__u32)BPF_PROBE_READ(regs, si))
+#define SYS(call)  "__x64_sys_" #call
+#define ARG1(regs) BPF_PROBE_READ(regs, di)
+#define ARG2(regs) BPF_PROBE_READ(regs, si)
+#define ARG3(regs) BPF_PROBE_READ(regs, dx)
 #else
-#define SETNS		 "__arm64_sys_setns"
-#define SETNS_FD(regs)	 ((int)BPF_PROBE_READ(regs, regs[0]))
-#define SETNS_TYPE(regs) ((__u32)BPF_PROBE_READ(regs, regs[1]))
+#define SYS(call)  "__arm64_sys_" #call
+#define ARG1(regs) BPF_PROBE_READ(regs, regs[0])
+#define ARG2(regs) BPF_PROBE_READ(regs, regs[1])
+#define ARG3(regs) BPF_PROBE_READ(regs, regs[2])
 #endif
 
-SEC("fentry/" SETNS)
+SEC("fentry/" SYS(setns))
 int BPF_PROG(fentry_setns, struct pt_regs *regs)
 {
-	return setns_enter(SETNS_FD(regs), SETNS_TYPE(regs));
+	return setns_enter(ARG1(regs), (__u32)ARG2(regs));
 }
 
-SEC("fexit/" SETNS)
+SEC("fexit/" SYS(setns))
 int BPF_PROG(fexit_setns, struct pt_regs *regs, long ret)
 {
 	return setns_exit(ret);
 }
 
-SEC("kprobe/" SETNS)
+SEC("kprobe/" SYS(setns))
 int BPF_KPROBE(kprobe_setns, struct pt_regs *regs)
 {
-	return setns_enter(SETNS_FD(regs), SETNS_TYPE(regs));
+	return setns_enter(ARG1(regs), (__u32)ARG2(regs));
 }
 
-SEC("kretprobe/" SETNS)
+SEC("kretprobe/" SYS(setns))
 int BPF_KRETPROBE(kretprobe_setns, long ret)
 {
 	return setns_exit(ret);
@@ -697,6 +729,155 @@ int tp_setns_enter(struct trace_event_raw_sys_enter *ctx)
 	return setns_enter(ctx->args[0], (__u32)ctx->args[1]);
 }
 
+/* --- mount namespaces made around a tree of mounts --- */
+
+/* include/uapi/linux/mount.h: OPEN_TREE_NAMESPACE (7.0), FSMOUNT_NAMESPACE (7.1). */
+#define MOUNT_NAMESPACE (1 << 1)
+
+/* open_tree(2) and fsmount(2) make a mount namespace that nobody is in, and return a
+ * descriptor of it: copy_mnt_ns() has no part in that.
+ */
+static __always_inline int tree_enter(enum call_via via, __u64 flags)
+{
+	if (flags & MOUNT_NAMESPACE)
+		call_begin(via, CLONE_NEWNS);
+	return 0;
+}
+
+static __noinline int tree_exit(long ret)
+{
+	struct call *call = call_get();
+	struct inode *inode;
+
+	if (!call || (call->via != VIA_OPEN_TREE && call->via != VIA_FSMOUNT))
+		return 0;
+	if (ret >= 0) {
+		inode = BPF_CORE_READ(current_file(ret), f_inode);
+		if (inode && BPF_CORE_READ(inode, i_sb, s_magic) == NSFS_MAGIC)
+			want_nsfs(call, inode);
+		if (!(call->want_mask & (1 << NS_MNT))) {
+			/* Another thread closed it between. */
+			count_missed(REC_NS_CREATE, 1);
+			call_end();
+			return 0;
+		}
+	}
+	call_returned(call, ret, NULL);
+	return 0;
+}
+
+SEC("fentry/" SYS(open_tree))
+int BPF_PROG(fentry_open_tree, struct pt_regs *regs)
+{
+	return tree_enter(VIA_OPEN_TREE, ARG3(regs));
+}
+
+SEC("fexit/" SYS(open_tree))
+int BPF_PROG(fexit_open_tree, struct pt_regs *regs, long ret)
+{
+	return tree_exit(ret);
+}
+
+SEC("fentry/" SYS(fsmount))
+int BPF_PROG(fentry_fsmount, struct pt_regs *regs)
+{
+	return tree_enter(VIA_FSMOUNT, ARG2(regs));
+}
+
+SEC("fexit/" SYS(fsmount))
+int BPF_PROG(fexit_fsmount, struct pt_regs *regs, long ret)
+{
+	return tree_exit(ret);
+}
+
+SEC("kprobe/" SYS(open_tree))
+int BPF_KPROBE(kprobe_open_tree, struct pt_regs *regs)
+{
+	return tree_enter(VIA_OPEN_TREE, ARG3(regs));
+}
+
+SEC("kretprobe/" SYS(open_tree))
+int BPF_KRETPROBE(kretprobe_open_tree, long ret)
+{
+	return tree_exit(ret);
+}
+
+SEC("kprobe/" SYS(fsmount))
+int BPF_KPROBE(kprobe_fsmount, struct pt_regs *regs)
+{
+	return tree_enter(VIA_FSMOUNT, ARG2(regs));
+}
+
+SEC("kretprobe/" SYS(fsmount))
+int BPF_KRETPROBE(kretprobe_fsmount, long ret)
+{
+	return tree_exit(ret);
+}
+
+SEC("tracepoint/syscalls/sys_enter_open_tree")
+int tp_open_tree_enter(struct trace_event_raw_sys_enter *ctx)
+{
+	return tree_enter(VIA_OPEN_TREE, ctx->args[2]);
+}
+
+SEC("tracepoint/syscalls/sys_enter_fsmount")
+int tp_fsmount_enter(struct trace_event_raw_sys_enter *ctx)
+{
+	return tree_enter(VIA_FSMOUNT, ctx->args[1]);
+}
+
+/* --- time namespaces entered by execve(2) --- */
+
+/* A process that made a time namespace for its children enters it itself with the next
+ * program that it executes (exec_task_namespaces(), 6.3).
+ */
+static __always_inline int exec_enter(void)
+{
+	struct task_struct *task = current_task();
+	struct call *call;
+
+	if (GET(task, nsproxy, time_ns) == GET(task, nsproxy, time_ns_for_children))
+		return 0;
+	call = call_begin(VIA_EXECVE, CLONE_NEWTIME);
+	if (!call)
+		return 0;
+	call->kind = REC_NS_ENTER;
+	call->from_time = call->ns[NS_TIME];
+	return 0;
+}
+
+SEC("fentry/exec_task_namespaces")
+int BPF_PROG(fentry_exec)
+{
+	return exec_enter();
+}
+
+SEC("kprobe/exec_task_namespaces")
+int BPF_KPROBE(kprobe_exec)
+{
+	return exec_enter();
+}
+
+/* begin_new_exec(), a moment before. */
+SEC("tp_btf/sched_prepare_exec")
+int tp_exec_enter(void *ctx)
+{
+	return exec_enter();
+}
+
+/* exec_binprm(): the program is there with its arguments. If anything fails after
+ * exec_task_namespaces() the process is killed.
+ */
+SEC("tp_btf/sched_process_exec")
+int tp_exec_done(void *ctx)
+{
+	struct call *call = call_get();
+
+	if (call && call->via == VIA_EXECVE)
+		call_returned(call, 0, (void *)bpf_get_current_task());
+	return 0;
+}
+
 /* --- the ends of these calls, by their tracepoints --- */
 
 /* include/uapi/asm-generic/unistd.h, arch/x86/entry/syscalls/syscall_64.tbl */
@@ -709,7 +890,9 @@ int tp_setns_enter(struct trace_event_raw_sys_enter *ctx)
 #define NR_unshare 97
 #define NR_setns   268
 #endif
-#define NR_clone3 435
+#define NR_clone3    435
+#define NR_open_tree 428
+#define NR_fsmount   432
 
 static __always_inline enum call_via via_of(int nr)
 {
@@ -722,12 +905,16 @@ static __always_inline enum call_via via_of(int nr)
 		return VIA_UNSHARE;
 	case NR_setns:
 		return VIA_SETNS;
+	case NR_open_tree:
+		return VIA_OPEN_TREE;
+	case NR_fsmount:
+		return VIA_FSMOUNT;
 	default:
 		return VIA_NONE;
 	}
 }
 
-/* One program for the four, attached to each: most of nstrace's start is the verifier
+/* One program for all, attached to each: most of nstrace's start is the verifier
  * going through what sends a call.
  */
 SEC("tracepoint/syscalls/sys_exit_unshare")
@@ -738,6 +925,8 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 
 	if (!call || call->via != via_of(ctx->nr))
 		return 0;
+	if (call->via == VIA_OPEN_TREE || call->via == VIA_FSMOUNT)
+		return tree_exit(ret);
 	if (is_clone(call) && ret >= 0) {
 		/* Only failures are left for the exit: see tp_fork, which missed this. */
 		count_missed(REC_NS_CREATE, count_bits(kinds_of(call->flags)));

@@ -14,10 +14,15 @@
 #include "common.h"
 #include "who.h"
 #include "namespace.h"
+#include "pin.h"
 #include "inventory.h"
 #include "sysctl.h"
 #include "netconf.h"
+#include "open.h"
+#include "hostname.h"
+#include "netdev.h"
 #include "follow.h"
+#include "tamper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -32,6 +37,12 @@ const struct actor *type_actor __attribute__((unused));
 const struct ns_record *type_ns_record __attribute__((unused));
 const struct sysctl_record *type_sysctl_record __attribute__((unused));
 const struct destroy_record *type_destroy_record __attribute__((unused));
+const struct tamper_record *type_tamper_record __attribute__((unused));
+const struct own_key *type_own_key __attribute__((unused));
+const enum own_object *type_own_object __attribute__((unused));
+const struct netdev_record *type_netdev_record __attribute__((unused));
+const struct pin_record *type_pin_record __attribute__((unused));
+const struct pin_end_record *type_pin_end_record __attribute__((unused));
 const struct inventory *type_inventory __attribute__((unused));
 const enum record_kind *type_record_kind __attribute__((unused));
 const enum ns_kind *type_ns_kind __attribute__((unused));

@@ -23,16 +23,25 @@ type NstraceActor struct {
 type NstraceCallVia uint32
 
 const (
-	NstraceCallViaVIA_NONE    NstraceCallVia = 0
-	NstraceCallViaVIA_CLONE   NstraceCallVia = 1
-	NstraceCallViaVIA_CLONE3  NstraceCallVia = 2
-	NstraceCallViaVIA_UNSHARE NstraceCallVia = 3
-	NstraceCallViaVIA_SETNS   NstraceCallVia = 4
-	NstraceCallViaVIA_WRITE   NstraceCallVia = 5
-	NstraceCallViaVIA_OPEN    NstraceCallVia = 6
-	NstraceCallViaVIA_CASCADE NstraceCallVia = 7
-	NstraceCallViaVIA_NETLINK NstraceCallVia = 8
-	NstraceCallViaVIA_DEVICE  NstraceCallVia = 9
+	NstraceCallViaVIA_NONE          NstraceCallVia = 0
+	NstraceCallViaVIA_CLONE         NstraceCallVia = 1
+	NstraceCallViaVIA_CLONE3        NstraceCallVia = 2
+	NstraceCallViaVIA_UNSHARE       NstraceCallVia = 3
+	NstraceCallViaVIA_SETNS         NstraceCallVia = 4
+	NstraceCallViaVIA_WRITE         NstraceCallVia = 5
+	NstraceCallViaVIA_OPEN          NstraceCallVia = 6
+	NstraceCallViaVIA_NETLINK       NstraceCallVia = 7
+	NstraceCallViaVIA_EXIT          NstraceCallVia = 8
+	NstraceCallViaVIA_OPEN_TREE     NstraceCallVia = 9
+	NstraceCallViaVIA_FSMOUNT       NstraceCallVia = 10
+	NstraceCallViaVIA_EXECVE        NstraceCallVia = 11
+	NstraceCallViaVIA_SETHOSTNAME   NstraceCallVia = 12
+	NstraceCallViaVIA_SETDOMAINNAME NstraceCallVia = 13
+	NstraceCallViaVIA_MOUNT         NstraceCallVia = 14
+	NstraceCallViaVIA_MOVE_MOUNT    NstraceCallVia = 15
+	NstraceCallViaVIA_UMOUNT        NstraceCallVia = 16
+	NstraceCallViaVIA_CASCADE       NstraceCallVia = 17
+	NstraceCallViaVIA_DEVICE        NstraceCallVia = 18
 )
 
 type NstraceCaller struct {
@@ -45,10 +54,10 @@ type NstraceCaller struct {
 
 type NstraceCounters struct {
 	_         structs.HostLayout
-	Seen      [8]uint64
-	Filtered  [8]uint64
-	Lost      [8]uint64
-	Missed    [8]uint64
+	Seen      [16]uint64
+	Filtered  [16]uint64
+	Lost      [16]uint64
+	Missed    [16]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -94,6 +103,18 @@ type NstraceInventory struct {
 	Exiting     uint32
 }
 
+type NstraceNetdevRecord struct {
+	_          structs.HostLayout
+	Head       NstraceHead
+	Caller     NstraceCaller
+	From       NstraceNsChange
+	To         NstraceNsChange
+	Ifindex    uint32
+	NewIfindex uint32
+	Name       [16]int8
+	NewName    [16]int8
+}
+
 type NstraceNsChange struct {
 	_      structs.HostLayout
 	Uid    uint64
@@ -126,10 +147,42 @@ type NstraceNsRecord struct {
 	Pad    uint32
 }
 
+type NstraceOwnKey struct {
+	_      structs.HostLayout
+	Object uint32
+	Id     uint32
+}
+
+type NstraceOwnObject uint32
+
+const (
+	NstraceOwnObjectOWN_NONE    NstraceOwnObject = 0
+	NstraceOwnObjectOWN_LINK    NstraceOwnObject = 1
+	NstraceOwnObjectOWN_MAP     NstraceOwnObject = 2
+	NstraceOwnObjectOWN_PROGRAM NstraceOwnObject = 3
+)
+
 type NstraceParamRecord struct {
 	_    structs.HostLayout
 	Head NstraceHead
 	Id   uint64
+}
+
+type NstracePinEndRecord struct {
+	_     structs.HostLayout
+	Head  NstraceHead
+	MntId uint32
+	Inum  uint32
+}
+
+type NstracePinRecord struct {
+	_       structs.HostLayout
+	Head    NstraceHead
+	Caller  NstraceCaller
+	Ns      NstraceNsChange
+	MntId   uint32
+	PathLen uint16
+	Pad     uint16
 }
 
 type NstraceRecordFlag uint32
@@ -148,6 +201,9 @@ const (
 	NstraceRecordFlagF_AFTER_KNOWN   NstraceRecordFlag = 1024
 	NstraceRecordFlagF_AFTER_CUT     NstraceRecordFlag = 2048
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
+	NstraceRecordFlagF_ELSEWHERE     NstraceRecordFlag = 16384
+	NstraceRecordFlagF_CREATED       NstraceRecordFlag = 8192
+	NstraceRecordFlagF_PATH_NAMED    NstraceRecordFlag = 32768
 )
 
 type NstraceRecordKind uint32
@@ -160,7 +216,12 @@ const (
 	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
 	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
 	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 8
+	NstraceRecordKindREC_NETDEV_MOVE  NstraceRecordKind = 8
+	NstraceRecordKindREC_TAMPER       NstraceRecordKind = 9
+	NstraceRecordKindREC_NS_PIN       NstraceRecordKind = 10
+	NstraceRecordKindREC_NS_UNPIN     NstraceRecordKind = 11
+	NstraceRecordKindREC_PIN_END      NstraceRecordKind = 12
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 13
 )
 
 type NstraceSysctlRecord struct {
@@ -176,6 +237,16 @@ type NstraceSysctlRecord struct {
 	NewLen   uint16
 	RawLen   uint16
 	AfterLen uint16
+}
+
+type NstraceTamperRecord struct {
+	_      structs.HostLayout
+	Head   NstraceHead
+	Caller NstraceCaller
+	Signal uint32
+	Cmd    uint32
+	Object uint32
+	Id     uint32
 }
 
 type NstraceWhoRecord struct {
@@ -202,108 +273,193 @@ type NstraceWhoRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NstraceMapCalls               = "calls"
-	NstraceMapCascades            = "cascades"
-	NstraceMapChanges             = "changes"
-	NstraceMapComms               = "comms"
-	NstraceMapConfs               = "confs"
-	NstraceMapCounts              = "counts"
-	NstraceMapFolds               = "folds"
-	NstraceMapLongValues          = "long_values"
-	NstraceMapMembers             = "members"
-	NstraceMapPids                = "pids"
-	NstraceMapRing                = "ring"
-	NstraceMapSaid                = "said"
-	NstraceMapSaidParams          = "said_params"
-	NstraceMapScratch             = "scratch"
-	NstraceMapTracees             = "tracees"
-	NstraceMapTries               = "tries"
-	NstraceMapUids                = "uids"
-	NstraceMapWriteSlots          = "write_slots"
-	NstraceMapWrites              = "writes"
-	NstraceProgCgroupSysctl       = "cgroup_sysctl"
-	NstraceProgFentryAddrconf     = "fentry_addrconf"
-	NstraceProgFentryFreeInum     = "fentry_free_inum"
-	NstraceProgFentryLink4        = "fentry_link4"
-	NstraceProgFentryLink6        = "fentry_link6"
-	NstraceProgFentryNsFree       = "fentry_ns_free"
-	NstraceProgFentrySetns        = "fentry_setns"
-	NstraceProgFentrySetns32      = "fentry_setns32"
-	NstraceProgFentryUnshare      = "fentry_unshare"
-	NstraceProgFentryWrite        = "fentry_write"
-	NstraceProgFexitAddrconf      = "fexit_addrconf"
-	NstraceProgFexitClone         = "fexit_clone"
-	NstraceProgFexitLink4         = "fexit_link4"
-	NstraceProgFexitLink6         = "fexit_link6"
-	NstraceProgFexitPermission    = "fexit_permission"
-	NstraceProgFexitPermission510 = "fexit_permission_510"
-	NstraceProgFexitSetns         = "fexit_setns"
-	NstraceProgFexitSetns32       = "fexit_setns32"
-	NstraceProgFexitUnshare       = "fexit_unshare"
-	NstraceProgFexitWantWrite     = "fexit_want_write"
-	NstraceProgFexitWrite         = "fexit_write"
-	NstraceProgFollowExit         = "follow_exit"
-	NstraceProgFollowFork         = "follow_fork"
-	NstraceProgIterTasks          = "iter_tasks"
-	NstraceProgKprobeAddrconf     = "kprobe_addrconf"
-	NstraceProgKprobeClone        = "kprobe_clone"
-	NstraceProgKprobeFreeInum     = "kprobe_free_inum"
-	NstraceProgKprobeLink4        = "kprobe_link4"
-	NstraceProgKprobeLink6        = "kprobe_link6"
-	NstraceProgKprobeNsFree       = "kprobe_ns_free"
-	NstraceProgKprobeSetns        = "kprobe_setns"
-	NstraceProgKprobeSetns32      = "kprobe_setns32"
-	NstraceProgKprobeUnshare      = "kprobe_unshare"
-	NstraceProgKprobeWrite        = "kprobe_write"
-	NstraceProgKretprobeAddrconf  = "kretprobe_addrconf"
-	NstraceProgKretprobeClone     = "kretprobe_clone"
-	NstraceProgKretprobeLink4     = "kretprobe_link4"
-	NstraceProgKretprobeLink6     = "kretprobe_link6"
-	NstraceProgKretprobeSetns     = "kretprobe_setns"
-	NstraceProgKretprobeUnshare   = "kretprobe_unshare"
-	NstraceProgKretprobeWrite     = "kretprobe_write"
-	NstraceProgTpCallExit         = "tp_call_exit"
-	NstraceProgTpClone3Enter      = "tp_clone3_enter"
-	NstraceProgTpCloneEnter       = "tp_clone_enter"
-	NstraceProgTpExit             = "tp_exit"
-	NstraceProgTpFork             = "tp_fork"
-	NstraceProgTpSetnsEnter       = "tp_setns_enter"
-	NstraceProgTpUnshareEnter     = "tp_unshare_enter"
-	NstraceVarAsleep              = "asleep"
-	NstraceVarDirect              = "direct"
-	NstraceVarFilterComm          = "filter_comm"
-	NstraceVarFilterFailed        = "filter_failed"
-	NstraceVarFilterPid           = "filter_pid"
-	NstraceVarFilterUid           = "filter_uid"
-	NstraceVarFoldAbove           = "fold_above"
-	NstraceVarFollow              = "follow"
-	NstraceVarHashSeed            = "hash_seed"
-	NstraceVarHostIpc             = "host_ipc"
-	NstraceVarHostNs              = "host_ns"
-	NstraceVarHostNsproxy         = "host_nsproxy"
-	NstraceVarHostUser            = "host_user"
-	NstraceVarHostUts             = "host_uts"
-	NstraceVarNetRoot             = "net_root"
-	NstraceVarNsMask              = "ns_mask"
-	NstraceVarStopping            = "stopping"
-	NstraceVarTypeActor           = "type_actor"
-	NstraceVarTypeCallVia         = "type_call_via"
-	NstraceVarTypeCaller          = "type_caller"
-	NstraceVarTypeDestroyRecord   = "type_destroy_record"
-	NstraceVarTypeFold            = "type_fold"
-	NstraceVarTypeHead            = "type_head"
-	NstraceVarTypeInventory       = "type_inventory"
-	NstraceVarTypeNsChange        = "type_ns_change"
-	NstraceVarTypeNsKind          = "type_ns_kind"
-	NstraceVarTypeNsRecord        = "type_ns_record"
-	NstraceVarTypeParamRecord     = "type_param_record"
-	NstraceVarTypeRecordFlag      = "type_record_flag"
-	NstraceVarTypeRecordKind      = "type_record_kind"
-	NstraceVarTypeSysctlRecord    = "type_sysctl_record"
-	NstraceVarTypeWhoRecord       = "type_who_record"
-	NstraceVarUntracked           = "untracked"
-	NstraceVarV1Subsys            = "v1_subsys"
-	NstraceVarWriteResult         = "write_result"
+	NstraceMapAsked                = "asked"
+	NstraceMapCalls                = "calls"
+	NstraceMapCascades             = "cascades"
+	NstraceMapChanges              = "changes"
+	NstraceMapComms                = "comms"
+	NstraceMapConfs                = "confs"
+	NstraceMapCounts               = "counts"
+	NstraceMapFolds                = "folds"
+	NstraceMapLinks                = "links"
+	NstraceMapLongValues           = "long_values"
+	NstraceMapMembers              = "members"
+	NstraceMapOwn                  = "own"
+	NstraceMapPids                 = "pids"
+	NstraceMapPinCalls             = "pin_calls"
+	NstraceMapPinned               = "pinned"
+	NstraceMapRing                 = "ring"
+	NstraceMapSaid                 = "said"
+	NstraceMapSaidParams           = "said_params"
+	NstraceMapScratch              = "scratch"
+	NstraceMapTracees              = "tracees"
+	NstraceMapTries                = "tries"
+	NstraceMapUids                 = "uids"
+	NstraceMapWriteSlots           = "write_slots"
+	NstraceMapWrites               = "writes"
+	NstraceProgCgroupSysctl        = "cgroup_sysctl"
+	NstraceProgFentryAddrconf      = "fentry_addrconf"
+	NstraceProgFentryBpf           = "fentry_bpf"
+	NstraceProgFentryDomainname    = "fentry_domainname"
+	NstraceProgFentryExec          = "fentry_exec"
+	NstraceProgFentryFreeInum      = "fentry_free_inum"
+	NstraceProgFentryFsmount       = "fentry_fsmount"
+	NstraceProgFentryHostname      = "fentry_hostname"
+	NstraceProgFentryLink          = "fentry_link"
+	NstraceProgFentryLink4         = "fentry_link4"
+	NstraceProgFentryLink6         = "fentry_link6"
+	NstraceProgFentryMount         = "fentry_mount"
+	NstraceProgFentryMountFreed    = "fentry_mount_freed"
+	NstraceProgFentryMove          = "fentry_move"
+	NstraceProgFentryMoveMount     = "fentry_move_mount"
+	NstraceProgFentryMoveMount32   = "fentry_move_mount32"
+	NstraceProgFentryMoveResolved  = "fentry_move_resolved"
+	NstraceProgFentryNsFree        = "fentry_ns_free"
+	NstraceProgFentryOpenTree      = "fentry_open_tree"
+	NstraceProgFentrySetns         = "fentry_setns"
+	NstraceProgFentrySetns32       = "fentry_setns32"
+	NstraceProgFentryUmount        = "fentry_umount"
+	NstraceProgFentryUnshare       = "fentry_unshare"
+	NstraceProgFentryWrite         = "fentry_write"
+	NstraceProgFexitAddrconf       = "fexit_addrconf"
+	NstraceProgFexitClone          = "fexit_clone"
+	NstraceProgFexitDomainname     = "fexit_domainname"
+	NstraceProgFexitFsmount        = "fexit_fsmount"
+	NstraceProgFexitHostname       = "fexit_hostname"
+	NstraceProgFexitKernPath       = "fexit_kern_path"
+	NstraceProgFexitLink           = "fexit_link"
+	NstraceProgFexitLink4          = "fexit_link4"
+	NstraceProgFexitLink6          = "fexit_link6"
+	NstraceProgFexitMayOpen        = "fexit_may_open"
+	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
+	NstraceProgFexitMount          = "fexit_mount"
+	NstraceProgFexitMove           = "fexit_move"
+	NstraceProgFexitMove510        = "fexit_move_510"
+	NstraceProgFexitMove513        = "fexit_move_513"
+	NstraceProgFexitMoveMount      = "fexit_move_mount"
+	NstraceProgFexitMoveMount32    = "fexit_move_mount32"
+	NstraceProgFexitOpenTree       = "fexit_open_tree"
+	NstraceProgFexitPermission     = "fexit_permission"
+	NstraceProgFexitPermission510  = "fexit_permission_510"
+	NstraceProgFexitRegister       = "fexit_register"
+	NstraceProgFexitRename         = "fexit_rename"
+	NstraceProgFexitSetns          = "fexit_setns"
+	NstraceProgFexitSetns32        = "fexit_setns32"
+	NstraceProgFexitUmount         = "fexit_umount"
+	NstraceProgFexitUnshare        = "fexit_unshare"
+	NstraceProgFexitWantWrite      = "fexit_want_write"
+	NstraceProgFexitWrite          = "fexit_write"
+	NstraceProgFollowExit          = "follow_exit"
+	NstraceProgFollowFork          = "follow_fork"
+	NstraceProgIterTasks           = "iter_tasks"
+	NstraceProgKprobeAddrconf      = "kprobe_addrconf"
+	NstraceProgKprobeBpf           = "kprobe_bpf"
+	NstraceProgKprobeClone         = "kprobe_clone"
+	NstraceProgKprobeDomainname    = "kprobe_domainname"
+	NstraceProgKprobeExec          = "kprobe_exec"
+	NstraceProgKprobeFreeInum      = "kprobe_free_inum"
+	NstraceProgKprobeFsmount       = "kprobe_fsmount"
+	NstraceProgKprobeHostname      = "kprobe_hostname"
+	NstraceProgKprobeKernPath      = "kprobe_kern_path"
+	NstraceProgKprobeLink          = "kprobe_link"
+	NstraceProgKprobeLink4         = "kprobe_link4"
+	NstraceProgKprobeLink6         = "kprobe_link6"
+	NstraceProgKprobeMount         = "kprobe_mount"
+	NstraceProgKprobeMountFreed    = "kprobe_mount_freed"
+	NstraceProgKprobeMove          = "kprobe_move"
+	NstraceProgKprobeMoveMount     = "kprobe_move_mount"
+	NstraceProgKprobeMoveMount32   = "kprobe_move_mount32"
+	NstraceProgKprobeMoveResolved  = "kprobe_move_resolved"
+	NstraceProgKprobeNsFree        = "kprobe_ns_free"
+	NstraceProgKprobeOpenTree      = "kprobe_open_tree"
+	NstraceProgKprobePermission    = "kprobe_permission"
+	NstraceProgKprobePermission510 = "kprobe_permission_510"
+	NstraceProgKprobeRegister      = "kprobe_register"
+	NstraceProgKprobeSetns         = "kprobe_setns"
+	NstraceProgKprobeSetns32       = "kprobe_setns32"
+	NstraceProgKprobeSource        = "kprobe_source"
+	NstraceProgKprobeUmount        = "kprobe_umount"
+	NstraceProgKprobeUnshare       = "kprobe_unshare"
+	NstraceProgKprobeWrite         = "kprobe_write"
+	NstraceProgKretprobeAddrconf   = "kretprobe_addrconf"
+	NstraceProgKretprobeClone      = "kretprobe_clone"
+	NstraceProgKretprobeDomainname = "kretprobe_domainname"
+	NstraceProgKretprobeFsmount    = "kretprobe_fsmount"
+	NstraceProgKretprobeHostname   = "kretprobe_hostname"
+	NstraceProgKretprobeKernPath   = "kretprobe_kern_path"
+	NstraceProgKretprobeLink       = "kretprobe_link"
+	NstraceProgKretprobeLink4      = "kretprobe_link4"
+	NstraceProgKretprobeLink6      = "kretprobe_link6"
+	NstraceProgKretprobeMayOpen    = "kretprobe_may_open"
+	NstraceProgKretprobeMove       = "kretprobe_move"
+	NstraceProgKretprobeOpenTree   = "kretprobe_open_tree"
+	NstraceProgKretprobePermission = "kretprobe_permission"
+	NstraceProgKretprobePin        = "kretprobe_pin"
+	NstraceProgKretprobeRegister   = "kretprobe_register"
+	NstraceProgKretprobeRename     = "kretprobe_rename"
+	NstraceProgKretprobeSetns      = "kretprobe_setns"
+	NstraceProgKretprobeUnshare    = "kretprobe_unshare"
+	NstraceProgKretprobeWantWrite  = "kretprobe_want_write"
+	NstraceProgKretprobeWrite      = "kretprobe_write"
+	NstraceProgTpBpf               = "tp_bpf"
+	NstraceProgTpCallExit          = "tp_call_exit"
+	NstraceProgTpClone3Enter       = "tp_clone3_enter"
+	NstraceProgTpCloneEnter        = "tp_clone_enter"
+	NstraceProgTpDomainnameEnter   = "tp_domainname_enter"
+	NstraceProgTpDomainnameExit    = "tp_domainname_exit"
+	NstraceProgTpExecDone          = "tp_exec_done"
+	NstraceProgTpExecEnter         = "tp_exec_enter"
+	NstraceProgTpExit              = "tp_exit"
+	NstraceProgTpFork              = "tp_fork"
+	NstraceProgTpFsmountEnter      = "tp_fsmount_enter"
+	NstraceProgTpHostnameEnter     = "tp_hostname_enter"
+	NstraceProgTpHostnameExit      = "tp_hostname_exit"
+	NstraceProgTpOpenTreeEnter     = "tp_open_tree_enter"
+	NstraceProgTpSetnsEnter        = "tp_setns_enter"
+	NstraceProgTpSignal            = "tp_signal"
+	NstraceProgTpUnshareEnter      = "tp_unshare_enter"
+	NstraceVarAsleep               = "asleep"
+	NstraceVarDirect               = "direct"
+	NstraceVarFilterComm           = "filter_comm"
+	NstraceVarFilterFailed         = "filter_failed"
+	NstraceVarFilterPid            = "filter_pid"
+	NstraceVarFilterUid            = "filter_uid"
+	NstraceVarFoldAbove            = "fold_above"
+	NstraceVarFollow               = "follow"
+	NstraceVarHashSeed             = "hash_seed"
+	NstraceVarHostIpc              = "host_ipc"
+	NstraceVarHostNs               = "host_ns"
+	NstraceVarHostNsproxy          = "host_nsproxy"
+	NstraceVarHostUser             = "host_user"
+	NstraceVarHostUts              = "host_uts"
+	NstraceVarNetRoot              = "net_root"
+	NstraceVarNsMask               = "ns_mask"
+	NstraceVarSelf                 = "self"
+	NstraceVarStopping             = "stopping"
+	NstraceVarTypeActor            = "type_actor"
+	NstraceVarTypeCallVia          = "type_call_via"
+	NstraceVarTypeCaller           = "type_caller"
+	NstraceVarTypeDestroyRecord    = "type_destroy_record"
+	NstraceVarTypeFold             = "type_fold"
+	NstraceVarTypeHead             = "type_head"
+	NstraceVarTypeInventory        = "type_inventory"
+	NstraceVarTypeNetdevRecord     = "type_netdev_record"
+	NstraceVarTypeNsChange         = "type_ns_change"
+	NstraceVarTypeNsKind           = "type_ns_kind"
+	NstraceVarTypeNsRecord         = "type_ns_record"
+	NstraceVarTypeOwnKey           = "type_own_key"
+	NstraceVarTypeOwnObject        = "type_own_object"
+	NstraceVarTypeParamRecord      = "type_param_record"
+	NstraceVarTypePinEndRecord     = "type_pin_end_record"
+	NstraceVarTypePinRecord        = "type_pin_record"
+	NstraceVarTypeRecordFlag       = "type_record_flag"
+	NstraceVarTypeRecordKind       = "type_record_kind"
+	NstraceVarTypeSysctlRecord     = "type_sysctl_record"
+	NstraceVarTypeTamperRecord     = "type_tamper_record"
+	NstraceVarTypeWhoRecord        = "type_who_record"
+	NstraceVarUntracked            = "untracked"
+	NstraceVarV1Subsys             = "v1_subsys"
+	NstraceVarWriteResult          = "write_result"
 )
 
 // LoadNstrace returns the embedded CollectionSpec for Nstrace.
@@ -348,60 +504,134 @@ type NstraceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceProgramSpecs struct {
-	CgroupSysctl       *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
-	FentryAddrconf     *ebpf.ProgramSpec `ebpf:"fentry_addrconf"`
-	FentryFreeInum     *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
-	FentryLink4        *ebpf.ProgramSpec `ebpf:"fentry_link4"`
-	FentryLink6        *ebpf.ProgramSpec `ebpf:"fentry_link6"`
-	FentryNsFree       *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
-	FentrySetns        *ebpf.ProgramSpec `ebpf:"fentry_setns"`
-	FentrySetns32      *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
-	FentryUnshare      *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
-	FentryWrite        *ebpf.ProgramSpec `ebpf:"fentry_write"`
-	FexitAddrconf      *ebpf.ProgramSpec `ebpf:"fexit_addrconf"`
-	FexitClone         *ebpf.ProgramSpec `ebpf:"fexit_clone"`
-	FexitLink4         *ebpf.ProgramSpec `ebpf:"fexit_link4"`
-	FexitLink6         *ebpf.ProgramSpec `ebpf:"fexit_link6"`
-	FexitPermission    *ebpf.ProgramSpec `ebpf:"fexit_permission"`
-	FexitPermission510 *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
-	FexitSetns         *ebpf.ProgramSpec `ebpf:"fexit_setns"`
-	FexitSetns32       *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
-	FexitUnshare       *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
-	FexitWantWrite     *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
-	FexitWrite         *ebpf.ProgramSpec `ebpf:"fexit_write"`
-	FollowExit         *ebpf.ProgramSpec `ebpf:"follow_exit"`
-	FollowFork         *ebpf.ProgramSpec `ebpf:"follow_fork"`
-	IterTasks          *ebpf.ProgramSpec `ebpf:"iter_tasks"`
-	KprobeAddrconf     *ebpf.ProgramSpec `ebpf:"kprobe_addrconf"`
-	KprobeClone        *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
-	KprobeFreeInum     *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
-	KprobeLink4        *ebpf.ProgramSpec `ebpf:"kprobe_link4"`
-	KprobeLink6        *ebpf.ProgramSpec `ebpf:"kprobe_link6"`
-	KprobeNsFree       *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
-	KprobeSetns        *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
-	KprobeSetns32      *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
-	KprobeUnshare      *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
-	KprobeWrite        *ebpf.ProgramSpec `ebpf:"kprobe_write"`
-	KretprobeAddrconf  *ebpf.ProgramSpec `ebpf:"kretprobe_addrconf"`
-	KretprobeClone     *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
-	KretprobeLink4     *ebpf.ProgramSpec `ebpf:"kretprobe_link4"`
-	KretprobeLink6     *ebpf.ProgramSpec `ebpf:"kretprobe_link6"`
-	KretprobeSetns     *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
-	KretprobeUnshare   *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
-	KretprobeWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
-	TpCallExit         *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
-	TpClone3Enter      *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
-	TpCloneEnter       *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
-	TpExit             *ebpf.ProgramSpec `ebpf:"tp_exit"`
-	TpFork             *ebpf.ProgramSpec `ebpf:"tp_fork"`
-	TpSetnsEnter       *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
-	TpUnshareEnter     *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
+	CgroupSysctl        *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
+	FentryAddrconf      *ebpf.ProgramSpec `ebpf:"fentry_addrconf"`
+	FentryBpf           *ebpf.ProgramSpec `ebpf:"fentry_bpf"`
+	FentryDomainname    *ebpf.ProgramSpec `ebpf:"fentry_domainname"`
+	FentryExec          *ebpf.ProgramSpec `ebpf:"fentry_exec"`
+	FentryFreeInum      *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryFsmount       *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
+	FentryHostname      *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
+	FentryLink          *ebpf.ProgramSpec `ebpf:"fentry_link"`
+	FentryLink4         *ebpf.ProgramSpec `ebpf:"fentry_link4"`
+	FentryLink6         *ebpf.ProgramSpec `ebpf:"fentry_link6"`
+	FentryMount         *ebpf.ProgramSpec `ebpf:"fentry_mount"`
+	FentryMountFreed    *ebpf.ProgramSpec `ebpf:"fentry_mount_freed"`
+	FentryMove          *ebpf.ProgramSpec `ebpf:"fentry_move"`
+	FentryMoveMount     *ebpf.ProgramSpec `ebpf:"fentry_move_mount"`
+	FentryMoveMount32   *ebpf.ProgramSpec `ebpf:"fentry_move_mount32"`
+	FentryMoveResolved  *ebpf.ProgramSpec `ebpf:"fentry_move_resolved"`
+	FentryNsFree        *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
+	FentryOpenTree      *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
+	FentrySetns         *ebpf.ProgramSpec `ebpf:"fentry_setns"`
+	FentrySetns32       *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
+	FentryUmount        *ebpf.ProgramSpec `ebpf:"fentry_umount"`
+	FentryUnshare       *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
+	FentryWrite         *ebpf.ProgramSpec `ebpf:"fentry_write"`
+	FexitAddrconf       *ebpf.ProgramSpec `ebpf:"fexit_addrconf"`
+	FexitClone          *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitDomainname     *ebpf.ProgramSpec `ebpf:"fexit_domainname"`
+	FexitFsmount        *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
+	FexitHostname       *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
+	FexitKernPath       *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
+	FexitLink           *ebpf.ProgramSpec `ebpf:"fexit_link"`
+	FexitLink4          *ebpf.ProgramSpec `ebpf:"fexit_link4"`
+	FexitLink6          *ebpf.ProgramSpec `ebpf:"fexit_link6"`
+	FexitMayOpen        *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
+	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
+	FexitMount          *ebpf.ProgramSpec `ebpf:"fexit_mount"`
+	FexitMove           *ebpf.ProgramSpec `ebpf:"fexit_move"`
+	FexitMove510        *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
+	FexitMove513        *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
+	FexitMoveMount      *ebpf.ProgramSpec `ebpf:"fexit_move_mount"`
+	FexitMoveMount32    *ebpf.ProgramSpec `ebpf:"fexit_move_mount32"`
+	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
+	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
+	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
+	FexitRegister       *ebpf.ProgramSpec `ebpf:"fexit_register"`
+	FexitRename         *ebpf.ProgramSpec `ebpf:"fexit_rename"`
+	FexitSetns          *ebpf.ProgramSpec `ebpf:"fexit_setns"`
+	FexitSetns32        *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
+	FexitUmount         *ebpf.ProgramSpec `ebpf:"fexit_umount"`
+	FexitUnshare        *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
+	FexitWantWrite      *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
+	FexitWrite          *ebpf.ProgramSpec `ebpf:"fexit_write"`
+	FollowExit          *ebpf.ProgramSpec `ebpf:"follow_exit"`
+	FollowFork          *ebpf.ProgramSpec `ebpf:"follow_fork"`
+	IterTasks           *ebpf.ProgramSpec `ebpf:"iter_tasks"`
+	KprobeAddrconf      *ebpf.ProgramSpec `ebpf:"kprobe_addrconf"`
+	KprobeBpf           *ebpf.ProgramSpec `ebpf:"kprobe_bpf"`
+	KprobeClone         *ebpf.ProgramSpec `ebpf:"kprobe_clone"`
+	KprobeDomainname    *ebpf.ProgramSpec `ebpf:"kprobe_domainname"`
+	KprobeExec          *ebpf.ProgramSpec `ebpf:"kprobe_exec"`
+	KprobeFreeInum      *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeFsmount       *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
+	KprobeHostname      *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
+	KprobeKernPath      *ebpf.ProgramSpec `ebpf:"kprobe_kern_path"`
+	KprobeLink          *ebpf.ProgramSpec `ebpf:"kprobe_link"`
+	KprobeLink4         *ebpf.ProgramSpec `ebpf:"kprobe_link4"`
+	KprobeLink6         *ebpf.ProgramSpec `ebpf:"kprobe_link6"`
+	KprobeMount         *ebpf.ProgramSpec `ebpf:"kprobe_mount"`
+	KprobeMountFreed    *ebpf.ProgramSpec `ebpf:"kprobe_mount_freed"`
+	KprobeMove          *ebpf.ProgramSpec `ebpf:"kprobe_move"`
+	KprobeMoveMount     *ebpf.ProgramSpec `ebpf:"kprobe_move_mount"`
+	KprobeMoveMount32   *ebpf.ProgramSpec `ebpf:"kprobe_move_mount32"`
+	KprobeMoveResolved  *ebpf.ProgramSpec `ebpf:"kprobe_move_resolved"`
+	KprobeNsFree        *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
+	KprobeOpenTree      *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
+	KprobePermission    *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
+	KprobePermission510 *ebpf.ProgramSpec `ebpf:"kprobe_permission_510"`
+	KprobeRegister      *ebpf.ProgramSpec `ebpf:"kprobe_register"`
+	KprobeSetns         *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
+	KprobeSetns32       *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
+	KprobeSource        *ebpf.ProgramSpec `ebpf:"kprobe_source"`
+	KprobeUmount        *ebpf.ProgramSpec `ebpf:"kprobe_umount"`
+	KprobeUnshare       *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
+	KprobeWrite         *ebpf.ProgramSpec `ebpf:"kprobe_write"`
+	KretprobeAddrconf   *ebpf.ProgramSpec `ebpf:"kretprobe_addrconf"`
+	KretprobeClone      *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeDomainname *ebpf.ProgramSpec `ebpf:"kretprobe_domainname"`
+	KretprobeFsmount    *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
+	KretprobeHostname   *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
+	KretprobeKernPath   *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
+	KretprobeLink       *ebpf.ProgramSpec `ebpf:"kretprobe_link"`
+	KretprobeLink4      *ebpf.ProgramSpec `ebpf:"kretprobe_link4"`
+	KretprobeLink6      *ebpf.ProgramSpec `ebpf:"kretprobe_link6"`
+	KretprobeMayOpen    *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
+	KretprobeMove       *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
+	KretprobeOpenTree   *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
+	KretprobePermission *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
+	KretprobePin        *ebpf.ProgramSpec `ebpf:"kretprobe_pin"`
+	KretprobeRegister   *ebpf.ProgramSpec `ebpf:"kretprobe_register"`
+	KretprobeRename     *ebpf.ProgramSpec `ebpf:"kretprobe_rename"`
+	KretprobeSetns      *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
+	KretprobeUnshare    *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
+	KretprobeWantWrite  *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
+	KretprobeWrite      *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	TpBpf               *ebpf.ProgramSpec `ebpf:"tp_bpf"`
+	TpCallExit          *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
+	TpClone3Enter       *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
+	TpCloneEnter        *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
+	TpDomainnameEnter   *ebpf.ProgramSpec `ebpf:"tp_domainname_enter"`
+	TpDomainnameExit    *ebpf.ProgramSpec `ebpf:"tp_domainname_exit"`
+	TpExecDone          *ebpf.ProgramSpec `ebpf:"tp_exec_done"`
+	TpExecEnter         *ebpf.ProgramSpec `ebpf:"tp_exec_enter"`
+	TpExit              *ebpf.ProgramSpec `ebpf:"tp_exit"`
+	TpFork              *ebpf.ProgramSpec `ebpf:"tp_fork"`
+	TpFsmountEnter      *ebpf.ProgramSpec `ebpf:"tp_fsmount_enter"`
+	TpHostnameEnter     *ebpf.ProgramSpec `ebpf:"tp_hostname_enter"`
+	TpHostnameExit      *ebpf.ProgramSpec `ebpf:"tp_hostname_exit"`
+	TpOpenTreeEnter     *ebpf.ProgramSpec `ebpf:"tp_open_tree_enter"`
+	TpSetnsEnter        *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
+	TpSignal            *ebpf.ProgramSpec `ebpf:"tp_signal"`
+	TpUnshareEnter      *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
 }
 
 // NstraceMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceMapSpecs struct {
+	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Cascades   *ebpf.MapSpec `ebpf:"cascades"`
 	Changes    *ebpf.MapSpec `ebpf:"changes"`
@@ -409,9 +639,13 @@ type NstraceMapSpecs struct {
 	Confs      *ebpf.MapSpec `ebpf:"confs"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
+	Links      *ebpf.MapSpec `ebpf:"links"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
+	Own        *ebpf.MapSpec `ebpf:"own"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
+	PinCalls   *ebpf.MapSpec `ebpf:"pin_calls"`
+	Pinned     *ebpf.MapSpec `ebpf:"pinned"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Said       *ebpf.MapSpec `ebpf:"said"`
 	SaidParams *ebpf.MapSpec `ebpf:"said_params"`
@@ -443,6 +677,7 @@ type NstraceVariableSpecs struct {
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
 	NetRoot           *ebpf.VariableSpec `ebpf:"net_root"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
+	Self              *ebpf.VariableSpec `ebpf:"self"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.VariableSpec `ebpf:"type_call_via"`
@@ -451,13 +686,19 @@ type NstraceVariableSpecs struct {
 	TypeFold          *ebpf.VariableSpec `ebpf:"type_fold"`
 	TypeHead          *ebpf.VariableSpec `ebpf:"type_head"`
 	TypeInventory     *ebpf.VariableSpec `ebpf:"type_inventory"`
+	TypeNetdevRecord  *ebpf.VariableSpec `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
+	TypeOwnKey        *ebpf.VariableSpec `ebpf:"type_own_key"`
+	TypeOwnObject     *ebpf.VariableSpec `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
+	TypePinEndRecord  *ebpf.VariableSpec `ebpf:"type_pin_end_record"`
+	TypePinRecord     *ebpf.VariableSpec `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
+	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
@@ -484,6 +725,7 @@ func (o *NstraceObjects) Close() error {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceMaps struct {
+	Asked      *ebpf.Map `ebpf:"asked"`
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Cascades   *ebpf.Map `ebpf:"cascades"`
 	Changes    *ebpf.Map `ebpf:"changes"`
@@ -491,9 +733,13 @@ type NstraceMaps struct {
 	Confs      *ebpf.Map `ebpf:"confs"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Folds      *ebpf.Map `ebpf:"folds"`
+	Links      *ebpf.Map `ebpf:"links"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
 	Members    *ebpf.Map `ebpf:"members"`
+	Own        *ebpf.Map `ebpf:"own"`
 	Pids       *ebpf.Map `ebpf:"pids"`
+	PinCalls   *ebpf.Map `ebpf:"pin_calls"`
+	Pinned     *ebpf.Map `ebpf:"pinned"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Said       *ebpf.Map `ebpf:"said"`
 	SaidParams *ebpf.Map `ebpf:"said_params"`
@@ -507,6 +753,7 @@ type NstraceMaps struct {
 
 func (m *NstraceMaps) Close() error {
 	return _NstraceClose(
+		m.Asked,
 		m.Calls,
 		m.Cascades,
 		m.Changes,
@@ -514,9 +761,13 @@ func (m *NstraceMaps) Close() error {
 		m.Confs,
 		m.Counts,
 		m.Folds,
+		m.Links,
 		m.LongValues,
 		m.Members,
+		m.Own,
 		m.Pids,
+		m.PinCalls,
+		m.Pinned,
 		m.Ring,
 		m.Said,
 		m.SaidParams,
@@ -549,6 +800,7 @@ type NstraceVariables struct {
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
 	NetRoot           *ebpf.Variable `ebpf:"net_root"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
+	Self              *ebpf.Variable `ebpf:"self"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.Variable `ebpf:"type_call_via"`
@@ -557,13 +809,19 @@ type NstraceVariables struct {
 	TypeFold          *ebpf.Variable `ebpf:"type_fold"`
 	TypeHead          *ebpf.Variable `ebpf:"type_head"`
 	TypeInventory     *ebpf.Variable `ebpf:"type_inventory"`
+	TypeNetdevRecord  *ebpf.Variable `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
+	TypeOwnKey        *ebpf.Variable `ebpf:"type_own_key"`
+	TypeOwnObject     *ebpf.Variable `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
+	TypePinEndRecord  *ebpf.Variable `ebpf:"type_pin_end_record"`
+	TypePinRecord     *ebpf.Variable `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
+	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`
@@ -574,76 +832,180 @@ type NstraceVariables struct {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstracePrograms struct {
-	CgroupSysctl       *ebpf.Program `ebpf:"cgroup_sysctl"`
-	FentryAddrconf     *ebpf.Program `ebpf:"fentry_addrconf"`
-	FentryFreeInum     *ebpf.Program `ebpf:"fentry_free_inum"`
-	FentryLink4        *ebpf.Program `ebpf:"fentry_link4"`
-	FentryLink6        *ebpf.Program `ebpf:"fentry_link6"`
-	FentryNsFree       *ebpf.Program `ebpf:"fentry_ns_free"`
-	FentrySetns        *ebpf.Program `ebpf:"fentry_setns"`
-	FentrySetns32      *ebpf.Program `ebpf:"fentry_setns32"`
-	FentryUnshare      *ebpf.Program `ebpf:"fentry_unshare"`
-	FentryWrite        *ebpf.Program `ebpf:"fentry_write"`
-	FexitAddrconf      *ebpf.Program `ebpf:"fexit_addrconf"`
-	FexitClone         *ebpf.Program `ebpf:"fexit_clone"`
-	FexitLink4         *ebpf.Program `ebpf:"fexit_link4"`
-	FexitLink6         *ebpf.Program `ebpf:"fexit_link6"`
-	FexitPermission    *ebpf.Program `ebpf:"fexit_permission"`
-	FexitPermission510 *ebpf.Program `ebpf:"fexit_permission_510"`
-	FexitSetns         *ebpf.Program `ebpf:"fexit_setns"`
-	FexitSetns32       *ebpf.Program `ebpf:"fexit_setns32"`
-	FexitUnshare       *ebpf.Program `ebpf:"fexit_unshare"`
-	FexitWantWrite     *ebpf.Program `ebpf:"fexit_want_write"`
-	FexitWrite         *ebpf.Program `ebpf:"fexit_write"`
-	FollowExit         *ebpf.Program `ebpf:"follow_exit"`
-	FollowFork         *ebpf.Program `ebpf:"follow_fork"`
-	IterTasks          *ebpf.Program `ebpf:"iter_tasks"`
-	KprobeAddrconf     *ebpf.Program `ebpf:"kprobe_addrconf"`
-	KprobeClone        *ebpf.Program `ebpf:"kprobe_clone"`
-	KprobeFreeInum     *ebpf.Program `ebpf:"kprobe_free_inum"`
-	KprobeLink4        *ebpf.Program `ebpf:"kprobe_link4"`
-	KprobeLink6        *ebpf.Program `ebpf:"kprobe_link6"`
-	KprobeNsFree       *ebpf.Program `ebpf:"kprobe_ns_free"`
-	KprobeSetns        *ebpf.Program `ebpf:"kprobe_setns"`
-	KprobeSetns32      *ebpf.Program `ebpf:"kprobe_setns32"`
-	KprobeUnshare      *ebpf.Program `ebpf:"kprobe_unshare"`
-	KprobeWrite        *ebpf.Program `ebpf:"kprobe_write"`
-	KretprobeAddrconf  *ebpf.Program `ebpf:"kretprobe_addrconf"`
-	KretprobeClone     *ebpf.Program `ebpf:"kretprobe_clone"`
-	KretprobeLink4     *ebpf.Program `ebpf:"kretprobe_link4"`
-	KretprobeLink6     *ebpf.Program `ebpf:"kretprobe_link6"`
-	KretprobeSetns     *ebpf.Program `ebpf:"kretprobe_setns"`
-	KretprobeUnshare   *ebpf.Program `ebpf:"kretprobe_unshare"`
-	KretprobeWrite     *ebpf.Program `ebpf:"kretprobe_write"`
-	TpCallExit         *ebpf.Program `ebpf:"tp_call_exit"`
-	TpClone3Enter      *ebpf.Program `ebpf:"tp_clone3_enter"`
-	TpCloneEnter       *ebpf.Program `ebpf:"tp_clone_enter"`
-	TpExit             *ebpf.Program `ebpf:"tp_exit"`
-	TpFork             *ebpf.Program `ebpf:"tp_fork"`
-	TpSetnsEnter       *ebpf.Program `ebpf:"tp_setns_enter"`
-	TpUnshareEnter     *ebpf.Program `ebpf:"tp_unshare_enter"`
+	CgroupSysctl        *ebpf.Program `ebpf:"cgroup_sysctl"`
+	FentryAddrconf      *ebpf.Program `ebpf:"fentry_addrconf"`
+	FentryBpf           *ebpf.Program `ebpf:"fentry_bpf"`
+	FentryDomainname    *ebpf.Program `ebpf:"fentry_domainname"`
+	FentryExec          *ebpf.Program `ebpf:"fentry_exec"`
+	FentryFreeInum      *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryFsmount       *ebpf.Program `ebpf:"fentry_fsmount"`
+	FentryHostname      *ebpf.Program `ebpf:"fentry_hostname"`
+	FentryLink          *ebpf.Program `ebpf:"fentry_link"`
+	FentryLink4         *ebpf.Program `ebpf:"fentry_link4"`
+	FentryLink6         *ebpf.Program `ebpf:"fentry_link6"`
+	FentryMount         *ebpf.Program `ebpf:"fentry_mount"`
+	FentryMountFreed    *ebpf.Program `ebpf:"fentry_mount_freed"`
+	FentryMove          *ebpf.Program `ebpf:"fentry_move"`
+	FentryMoveMount     *ebpf.Program `ebpf:"fentry_move_mount"`
+	FentryMoveMount32   *ebpf.Program `ebpf:"fentry_move_mount32"`
+	FentryMoveResolved  *ebpf.Program `ebpf:"fentry_move_resolved"`
+	FentryNsFree        *ebpf.Program `ebpf:"fentry_ns_free"`
+	FentryOpenTree      *ebpf.Program `ebpf:"fentry_open_tree"`
+	FentrySetns         *ebpf.Program `ebpf:"fentry_setns"`
+	FentrySetns32       *ebpf.Program `ebpf:"fentry_setns32"`
+	FentryUmount        *ebpf.Program `ebpf:"fentry_umount"`
+	FentryUnshare       *ebpf.Program `ebpf:"fentry_unshare"`
+	FentryWrite         *ebpf.Program `ebpf:"fentry_write"`
+	FexitAddrconf       *ebpf.Program `ebpf:"fexit_addrconf"`
+	FexitClone          *ebpf.Program `ebpf:"fexit_clone"`
+	FexitDomainname     *ebpf.Program `ebpf:"fexit_domainname"`
+	FexitFsmount        *ebpf.Program `ebpf:"fexit_fsmount"`
+	FexitHostname       *ebpf.Program `ebpf:"fexit_hostname"`
+	FexitKernPath       *ebpf.Program `ebpf:"fexit_kern_path"`
+	FexitLink           *ebpf.Program `ebpf:"fexit_link"`
+	FexitLink4          *ebpf.Program `ebpf:"fexit_link4"`
+	FexitLink6          *ebpf.Program `ebpf:"fexit_link6"`
+	FexitMayOpen        *ebpf.Program `ebpf:"fexit_may_open"`
+	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
+	FexitMount          *ebpf.Program `ebpf:"fexit_mount"`
+	FexitMove           *ebpf.Program `ebpf:"fexit_move"`
+	FexitMove510        *ebpf.Program `ebpf:"fexit_move_510"`
+	FexitMove513        *ebpf.Program `ebpf:"fexit_move_513"`
+	FexitMoveMount      *ebpf.Program `ebpf:"fexit_move_mount"`
+	FexitMoveMount32    *ebpf.Program `ebpf:"fexit_move_mount32"`
+	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
+	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
+	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
+	FexitRegister       *ebpf.Program `ebpf:"fexit_register"`
+	FexitRename         *ebpf.Program `ebpf:"fexit_rename"`
+	FexitSetns          *ebpf.Program `ebpf:"fexit_setns"`
+	FexitSetns32        *ebpf.Program `ebpf:"fexit_setns32"`
+	FexitUmount         *ebpf.Program `ebpf:"fexit_umount"`
+	FexitUnshare        *ebpf.Program `ebpf:"fexit_unshare"`
+	FexitWantWrite      *ebpf.Program `ebpf:"fexit_want_write"`
+	FexitWrite          *ebpf.Program `ebpf:"fexit_write"`
+	FollowExit          *ebpf.Program `ebpf:"follow_exit"`
+	FollowFork          *ebpf.Program `ebpf:"follow_fork"`
+	IterTasks           *ebpf.Program `ebpf:"iter_tasks"`
+	KprobeAddrconf      *ebpf.Program `ebpf:"kprobe_addrconf"`
+	KprobeBpf           *ebpf.Program `ebpf:"kprobe_bpf"`
+	KprobeClone         *ebpf.Program `ebpf:"kprobe_clone"`
+	KprobeDomainname    *ebpf.Program `ebpf:"kprobe_domainname"`
+	KprobeExec          *ebpf.Program `ebpf:"kprobe_exec"`
+	KprobeFreeInum      *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeFsmount       *ebpf.Program `ebpf:"kprobe_fsmount"`
+	KprobeHostname      *ebpf.Program `ebpf:"kprobe_hostname"`
+	KprobeKernPath      *ebpf.Program `ebpf:"kprobe_kern_path"`
+	KprobeLink          *ebpf.Program `ebpf:"kprobe_link"`
+	KprobeLink4         *ebpf.Program `ebpf:"kprobe_link4"`
+	KprobeLink6         *ebpf.Program `ebpf:"kprobe_link6"`
+	KprobeMount         *ebpf.Program `ebpf:"kprobe_mount"`
+	KprobeMountFreed    *ebpf.Program `ebpf:"kprobe_mount_freed"`
+	KprobeMove          *ebpf.Program `ebpf:"kprobe_move"`
+	KprobeMoveMount     *ebpf.Program `ebpf:"kprobe_move_mount"`
+	KprobeMoveMount32   *ebpf.Program `ebpf:"kprobe_move_mount32"`
+	KprobeMoveResolved  *ebpf.Program `ebpf:"kprobe_move_resolved"`
+	KprobeNsFree        *ebpf.Program `ebpf:"kprobe_ns_free"`
+	KprobeOpenTree      *ebpf.Program `ebpf:"kprobe_open_tree"`
+	KprobePermission    *ebpf.Program `ebpf:"kprobe_permission"`
+	KprobePermission510 *ebpf.Program `ebpf:"kprobe_permission_510"`
+	KprobeRegister      *ebpf.Program `ebpf:"kprobe_register"`
+	KprobeSetns         *ebpf.Program `ebpf:"kprobe_setns"`
+	KprobeSetns32       *ebpf.Program `ebpf:"kprobe_setns32"`
+	KprobeSource        *ebpf.Program `ebpf:"kprobe_source"`
+	KprobeUmount        *ebpf.Program `ebpf:"kprobe_umount"`
+	KprobeUnshare       *ebpf.Program `ebpf:"kprobe_unshare"`
+	KprobeWrite         *ebpf.Program `ebpf:"kprobe_write"`
+	KretprobeAddrconf   *ebpf.Program `ebpf:"kretprobe_addrconf"`
+	KretprobeClone      *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeDomainname *ebpf.Program `ebpf:"kretprobe_domainname"`
+	KretprobeFsmount    *ebpf.Program `ebpf:"kretprobe_fsmount"`
+	KretprobeHostname   *ebpf.Program `ebpf:"kretprobe_hostname"`
+	KretprobeKernPath   *ebpf.Program `ebpf:"kretprobe_kern_path"`
+	KretprobeLink       *ebpf.Program `ebpf:"kretprobe_link"`
+	KretprobeLink4      *ebpf.Program `ebpf:"kretprobe_link4"`
+	KretprobeLink6      *ebpf.Program `ebpf:"kretprobe_link6"`
+	KretprobeMayOpen    *ebpf.Program `ebpf:"kretprobe_may_open"`
+	KretprobeMove       *ebpf.Program `ebpf:"kretprobe_move"`
+	KretprobeOpenTree   *ebpf.Program `ebpf:"kretprobe_open_tree"`
+	KretprobePermission *ebpf.Program `ebpf:"kretprobe_permission"`
+	KretprobePin        *ebpf.Program `ebpf:"kretprobe_pin"`
+	KretprobeRegister   *ebpf.Program `ebpf:"kretprobe_register"`
+	KretprobeRename     *ebpf.Program `ebpf:"kretprobe_rename"`
+	KretprobeSetns      *ebpf.Program `ebpf:"kretprobe_setns"`
+	KretprobeUnshare    *ebpf.Program `ebpf:"kretprobe_unshare"`
+	KretprobeWantWrite  *ebpf.Program `ebpf:"kretprobe_want_write"`
+	KretprobeWrite      *ebpf.Program `ebpf:"kretprobe_write"`
+	TpBpf               *ebpf.Program `ebpf:"tp_bpf"`
+	TpCallExit          *ebpf.Program `ebpf:"tp_call_exit"`
+	TpClone3Enter       *ebpf.Program `ebpf:"tp_clone3_enter"`
+	TpCloneEnter        *ebpf.Program `ebpf:"tp_clone_enter"`
+	TpDomainnameEnter   *ebpf.Program `ebpf:"tp_domainname_enter"`
+	TpDomainnameExit    *ebpf.Program `ebpf:"tp_domainname_exit"`
+	TpExecDone          *ebpf.Program `ebpf:"tp_exec_done"`
+	TpExecEnter         *ebpf.Program `ebpf:"tp_exec_enter"`
+	TpExit              *ebpf.Program `ebpf:"tp_exit"`
+	TpFork              *ebpf.Program `ebpf:"tp_fork"`
+	TpFsmountEnter      *ebpf.Program `ebpf:"tp_fsmount_enter"`
+	TpHostnameEnter     *ebpf.Program `ebpf:"tp_hostname_enter"`
+	TpHostnameExit      *ebpf.Program `ebpf:"tp_hostname_exit"`
+	TpOpenTreeEnter     *ebpf.Program `ebpf:"tp_open_tree_enter"`
+	TpSetnsEnter        *ebpf.Program `ebpf:"tp_setns_enter"`
+	TpSignal            *ebpf.Program `ebpf:"tp_signal"`
+	TpUnshareEnter      *ebpf.Program `ebpf:"tp_unshare_enter"`
 }
 
 func (p *NstracePrograms) Close() error {
 	return _NstraceClose(
 		p.CgroupSysctl,
 		p.FentryAddrconf,
+		p.FentryBpf,
+		p.FentryDomainname,
+		p.FentryExec,
 		p.FentryFreeInum,
+		p.FentryFsmount,
+		p.FentryHostname,
+		p.FentryLink,
 		p.FentryLink4,
 		p.FentryLink6,
+		p.FentryMount,
+		p.FentryMountFreed,
+		p.FentryMove,
+		p.FentryMoveMount,
+		p.FentryMoveMount32,
+		p.FentryMoveResolved,
 		p.FentryNsFree,
+		p.FentryOpenTree,
 		p.FentrySetns,
 		p.FentrySetns32,
+		p.FentryUmount,
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitAddrconf,
 		p.FexitClone,
+		p.FexitDomainname,
+		p.FexitFsmount,
+		p.FexitHostname,
+		p.FexitKernPath,
+		p.FexitLink,
 		p.FexitLink4,
 		p.FexitLink6,
+		p.FexitMayOpen,
+		p.FexitMayOpen510,
+		p.FexitMount,
+		p.FexitMove,
+		p.FexitMove510,
+		p.FexitMove513,
+		p.FexitMoveMount,
+		p.FexitMoveMount32,
+		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,
+		p.FexitRegister,
+		p.FexitRename,
 		p.FexitSetns,
 		p.FexitSetns32,
+		p.FexitUmount,
 		p.FexitUnshare,
 		p.FexitWantWrite,
 		p.FexitWrite,
@@ -651,28 +1013,70 @@ func (p *NstracePrograms) Close() error {
 		p.FollowFork,
 		p.IterTasks,
 		p.KprobeAddrconf,
+		p.KprobeBpf,
 		p.KprobeClone,
+		p.KprobeDomainname,
+		p.KprobeExec,
 		p.KprobeFreeInum,
+		p.KprobeFsmount,
+		p.KprobeHostname,
+		p.KprobeKernPath,
+		p.KprobeLink,
 		p.KprobeLink4,
 		p.KprobeLink6,
+		p.KprobeMount,
+		p.KprobeMountFreed,
+		p.KprobeMove,
+		p.KprobeMoveMount,
+		p.KprobeMoveMount32,
+		p.KprobeMoveResolved,
 		p.KprobeNsFree,
+		p.KprobeOpenTree,
+		p.KprobePermission,
+		p.KprobePermission510,
+		p.KprobeRegister,
 		p.KprobeSetns,
 		p.KprobeSetns32,
+		p.KprobeSource,
+		p.KprobeUmount,
 		p.KprobeUnshare,
 		p.KprobeWrite,
 		p.KretprobeAddrconf,
 		p.KretprobeClone,
+		p.KretprobeDomainname,
+		p.KretprobeFsmount,
+		p.KretprobeHostname,
+		p.KretprobeKernPath,
+		p.KretprobeLink,
 		p.KretprobeLink4,
 		p.KretprobeLink6,
+		p.KretprobeMayOpen,
+		p.KretprobeMove,
+		p.KretprobeOpenTree,
+		p.KretprobePermission,
+		p.KretprobePin,
+		p.KretprobeRegister,
+		p.KretprobeRename,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,
+		p.KretprobeWantWrite,
 		p.KretprobeWrite,
+		p.TpBpf,
 		p.TpCallExit,
 		p.TpClone3Enter,
 		p.TpCloneEnter,
+		p.TpDomainnameEnter,
+		p.TpDomainnameExit,
+		p.TpExecDone,
+		p.TpExecEnter,
 		p.TpExit,
 		p.TpFork,
+		p.TpFsmountEnter,
+		p.TpHostnameEnter,
+		p.TpHostnameExit,
+		p.TpOpenTreeEnter,
 		p.TpSetnsEnter,
+		p.TpSignal,
 		p.TpUnshareEnter,
 	)
 }

@@ -48,8 +48,18 @@ enum record_kind {
 			  ended */
 	REC_WHO,
 	REC_PARAM,
+	REC_NETDEV_MOVE,
+	REC_TAMPER,
+	REC_NS_PIN,
+	REC_NS_UNPIN,
+	REC_PIN_END, /* a pin went with the mounts around it: nobody unmounted it */
 	REC_KINDS,
 };
+
+/* Of counters, above REC_KINDS. A power of two: the verifier follows a mask, and a
+ * remainder not.
+ */
+#define REC_SLOTS 16
 
 enum call_via {
 	VIA_NONE,
@@ -59,8 +69,17 @@ enum call_via {
 	VIA_SETNS,
 	VIA_WRITE,
 	VIA_OPEN,
+	VIA_NETLINK, /* rtnetlink; for a parameter: a setting of the address family, IFLA_AF_SPEC */
+	VIA_EXIT, /* of a namespace */
+	VIA_OPEN_TREE,
+	VIA_FSMOUNT,
+	VIA_EXECVE,
+	VIA_SETHOSTNAME,
+	VIA_SETDOMAINNAME,
+	VIA_MOUNT,
+	VIA_MOVE_MOUNT,
+	VIA_UMOUNT,
 	VIA_CASCADE, /* the kernel changed it along with the parameter that was written */
-	VIA_NETLINK, /* rtnetlink: a setting of the address family, IFLA_AF_SPEC */
 	VIA_DEVICE,  /* the device was changed: its MTU, or it came up */
 };
 
@@ -78,6 +97,9 @@ enum record_flag {
 	F_AFTER_KNOWN = 1 << 10,
 	F_AFTER_CUT = 1 << 11,
 	F_ANCESTORS_CUT = 1 << 12,
+	F_ELSEWHERE = 1 << 14,	/* the child is in another cgroup than its parent */
+	F_CREATED = 1 << 13,	/* the device did not move, it was made there */
+	F_PATH_NAMED = 1 << 15, /* the path is text as the caller named it */
 };
 
 struct actor {
@@ -187,6 +209,64 @@ struct destroy_record {
 	__u8 pad[3];
 };
 
+/* REC_TAMPER: somebody does something to nstrace itself. */
+struct tamper_record {
+	struct head head;
+	struct caller caller; /* who 0: the kernel, for whomever */
+	__u32 signal;	      /* 0: none */
+	__u32 cmd;	      /* enum bpf_cmd */
+	__u32 object;	      /* enum own_object */
+	__u32 id;	      /* of the object, as bpf(2) knows it */
+};
+
+/* What of nstrace is in the kernel. */
+enum own_object {
+	OWN_NONE,
+	OWN_LINK,
+	OWN_MAP,
+	OWN_PROGRAM,
+};
+
+struct own_key {
+	__u32 object;
+	__u32 id;
+};
+
+#define NETDEV_LEN 16 /* IFNAMSIZ */
+
+/* REC_NETDEV_MOVE. What is new stands there for a success alone, also where it is the
+ * same.
+ */
+struct netdev_record {
+	struct head head;
+	struct caller caller; /* who 0: a worker of the kernel */
+	struct ns_change from;
+	struct ns_change to;
+	__u32 ifindex;
+	__u32 new_ifindex;
+	char name[NETDEV_LEN];
+	char new_name[NETDEV_LEN];
+};
+
+/* REC_NS_PIN, REC_NS_UNPIN: then path, components, leaf first, each ended by a NUL, or
+ * text (F_PATH_NAMED).
+ */
+struct pin_record {
+	struct head head;
+	struct caller caller;
+	struct ns_change ns;
+	__u32 mnt_id; /* of the mount, as in mountinfo; 0: not known */
+	__u16 path_len;
+	__u16 pad;
+};
+
+/* REC_PIN_END, no process. */
+struct pin_end_record {
+	struct head head;
+	__u32 mnt_id;
+	__u32 inum;
+};
+
 /* What the task iterator gives, one a task that is in namespaces of its own. */
 struct inventory {
 	struct ns_change ns[NS_KINDS];
@@ -211,10 +291,10 @@ struct fold {
  * seen = sent + folded + filtered + lost.
  */
 struct counters {
-	__u64 seen[REC_KINDS];
-	__u64 filtered[REC_KINDS];
-	__u64 lost[REC_KINDS];	 /* the ring was full */
-	__u64 missed[REC_KINDS]; /* seen begun, its end never came, or no memory to keep its state
+	__u64 seen[REC_SLOTS];
+	__u64 filtered[REC_SLOTS];
+	__u64 lost[REC_SLOTS];	 /* the ring was full */
+	__u64 missed[REC_SLOTS]; /* seen begun, its end never came, or no memory to keep its state
 				  */
 	__u64 folded;		 /* of REC_SYSCTL_WRITE: counted in folds */
 	__u64 first_lost;	 /* CLOCK_BOOTTIME, ns; 0: none */

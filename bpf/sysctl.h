@@ -7,8 +7,6 @@
  * the memory before and after. A cgroup/sysctl program, which the kernel runs in
  * between, adds the old value as the kernel prints it and what was written.
  * Where proc_sys_write() cannot be hooked the latter reports alone.
- *
- * Who is not allowed to write hardly ever gets that far: the file cannot be opened.
  */
 #ifndef __NSTRACE_SYSCTL_H__
 #define __NSTRACE_SYSCTL_H__
@@ -396,6 +394,45 @@ static __noinline void read_place(struct place *at, struct ctl_table_header *hea
 				  READ(MEMBER(o, struct ctl_table_header, ctl_table), procname));
 }
 
+/* As put_param(), for a parameter that was set by a call of its own, see hostname.h. */
+static __noinline long put_hostname(struct write *w, struct ns_change *c, __u64 *param, __u64 now)
+{
+	static const char host[] = "hostname\0kernel", domain[] = "domainname\0kernel";
+	__u64 owner = (__u64)bpf_get_current_task(), *last;
+	struct param_record *r;
+	bool is_domain;
+	struct scratch *s;
+	__u32 slot;
+
+	if (!w || !c || !param)
+		return -1;
+	describe_ns(c, NS_UTS, w->ns);
+	is_domain = w->data - w->ns == bpf_core_field_offset(struct uts_namespace, name.domainname);
+	*param = mix(mix(hash_seed, now >> EPOCH_SHIFT), is_domain) | 1;
+	slot = (*param >> 8) % SAID;
+	last = bpf_map_lookup_elem(&said_params, &slot);
+	if (!last)
+		return -1;
+	if (READ_ONCE(*last) == *param)
+		return 0;
+	s = scratch_get(owner, sizeof(*r));
+	if (!s)
+		return -1;
+	r = (struct param_record *)s->buf;
+	__builtin_memset(&r->head, 0, sizeof(r->head));
+	r->head.time = now;
+	r->head.kind = REC_PARAM;
+	r->id = *param;
+	if (is_domain)
+		put_bytes(s, domain, sizeof(domain));
+	else
+		put_bytes(s, host, sizeof(host));
+	if (send_scratch(s, owner, REC_PARAM, 1))
+		return -1;
+	*last = *param;
+	return 0;
+}
+
 /* Sets *param to the id of the parameter that w writes, sees to it that its name is in
  * the ring, and describes the namespace that has it. Returns 0, or not where
  * that cannot be done: the event is then lost.
@@ -414,6 +451,8 @@ static __noinline long put_param(struct write *w, struct ns_change *c, __u64 *pa
 
 	if (!w || !c || !param)
 		return -1;
+	if (!w->header)
+		return put_hostname(w, c, param, now);
 	read_place(&at, w->header);
 	hostwide = !at.set ||
 		   (void *)at.set == (void *)at.root + bpf_core_field_offset(struct ctl_table_root,
@@ -678,111 +717,6 @@ SEC("kretprobe/proc_sys_write")
 int BPF_KRETPROBE(kretprobe_write, long ret)
 {
 	return write_exit(ret);
-}
-
-/* --- writes that are refused when the file is opened --- */
-
-#define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
-#define MNT_READONLY	 0x40	/* include/linux/mount.h */
-#define MAY_WRITE	 0x02	/* include/linux/fs.h */
-#define MAY_OPEN	 0x20
-#define S_IFMT		 0170000
-#define S_IFREG		 0100000
-#define EACCES		 13
-#define EPERM		 1
-#define EROFS		 30
-
-/* Reports that a parameter's file could not be opened to be written. */
-static __noinline int refused(struct inode *inode, int err)
-{
-	struct proc_inode *pi = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
-	__u32 tid = current_tid();
-	struct write_slot *slot;
-	struct write *w;
-
-	if (stopping)
-		return 0;
-	slot = write_slot_get(tid);
-	if (!slot)
-		return 0;
-	w = &slot->w;
-	/* By calls: put_param() hashes them, which the verifier does not let it do with
-	 * what a plain load gave, for that is a pointer.
-	 */
-	w->header = BPF_CORE_READ(pi, sysctl);
-	w->table = BPF_CORE_READ(pi, sysctl_entry);
-	if (w->header && w->table) { /* and not some other file of procfs */
-		read_table(w);
-		w->data = NULL; /* nothing came near it */
-		w->buf = NULL;
-		w->buf_len = 0;
-		w->flags = 0;
-		w->cause = 0;
-		w->old_len = w->new_len = w->raw_len = 0;
-		if (write_slot_lost(slot, tid))
-			return 0;
-		send_write(w, err, true, VIA_OPEN);
-	}
-	slot->owner = 0;
-	return 0;
-}
-
-/* may_open() has the walk end at the file, asks the file system for permission, and
- * then do_dentry_open() looks whether the mount can be written to: what asks first
- * already knows what comes of it. access(2) asks without MAY_OPEN.
- */
-static __always_inline int opened(struct inode *inode, int mask, int ret)
-{
-	struct nameidata *walk;
-
-	if (!(mask & MAY_OPEN) || !(mask & MAY_WRITE))
-		return 0;
-	if (ret == 0) {
-		walk = GET(current_task(), nameidata);
-		if (!walk || READ(walk, path.dentry, d_inode) != inode ||
-		    !(READ(walk, path.mnt, mnt_flags) & MNT_READONLY))
-			return 0;
-		ret = -EROFS;
-	} else if (ret != -EACCES && ret != -EPERM) {
-		return 0; /* -ECHILD: it will be asked again */
-	}
-	return refused(inode, ret);
-}
-
-SEC("fexit/proc_sys_permission")
-int BPF_PROG(fexit_permission, void *mount, struct inode *inode, int mask, int ret)
-{
-	return opened(inode, mask, ret);
-}
-
-/* Up to 5.11. */
-SEC("fexit/proc_sys_permission")
-int BPF_PROG(fexit_permission_510, struct inode *inode, int mask, int ret)
-{
-	return opened(inode, mask, ret);
-}
-
-/* With O_TRUNC the mount is looked at first (do_open() in fs/namei.c), and the file
- * system never asked. With O_CREAT it is for the folder's sake, before that, and an error
- * has no effect if the file is there. From other callers there is no walk, or one
- * that is somewhere else.
- */
-SEC("fexit/mnt_want_write")
-int BPF_PROG(fexit_want_write, struct vfsmount *mnt, int ret)
-{
-	struct nameidata *walk;
-	struct inode *inode;
-
-	if (ret != -EROFS)
-		return 0;
-	walk = GET(current_task(), nameidata);
-	if (!walk || READ(walk, path.mnt) != mnt)
-		return 0;
-	inode = READ(walk, path.dentry, d_inode);
-	if (!inode || READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC ||
-	    (READ(inode, i_mode) & S_IFMT) != S_IFREG)
-		return 0;
-	return refused(inode, ret);
 }
 
 /* The beginning of a value; the kernel fills what it leaves with zeros. */

@@ -49,10 +49,8 @@ static __always_inline __u64 put_user(struct scratch *s, const void *src, __u64 
  * mount namespace: what d_absolute_path() would give. bpf_d_path() does the
  * same, but only from a handful of functions.
  */
-static __noinline void put_path(struct scratch *s, struct file *file)
+static __noinline void put_path(struct scratch *s, struct dentry *dentry, struct vfsmount *vfsmnt)
 {
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
-	struct vfsmount *vfsmnt = BPF_CORE_READ(file, f_path.mnt);
 	struct head *h = (struct head *)s->buf;
 	__u64 stop = s->end + PATH_KEEP - NAME_LEN;
 
@@ -301,7 +299,8 @@ __noinline long send_who(__u64 id, __u64 now)
 		struct file *exe = BPF_CORE_READ(mm, exe_file);
 
 		if (exe)
-			put_path(s, exe);
+			put_path(s, BPF_CORE_READ(exe, f_path.dentry),
+				 BPF_CORE_READ(exe, f_path.mnt));
 	}
 	w->exe_len = s->end - start;
 

@@ -42,11 +42,11 @@ type scope struct {
 // Compile makes a program of an expression. What is wrong with it is an *Error.
 func Compile(expr string) (*Program, error) {
 	p := &parser{expr: expr}
-	match, err := p.program()
-	if err != nil {
+	program := &Program{}
+	if err := p.parse(func(n node) { program.match = p.truth(n) }); err != nil {
 		return nil, err
 	}
-	return &Program{match: match}, nil
+	return program, nil
 }
 
 // Match says whether the expression holds for e. It is for one goroutine at a time,

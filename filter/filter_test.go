@@ -402,7 +402,7 @@ func TestMistakes(t *testing.T) {
 		column int
 		want   string
 	}{
-		{`procss.comm == "x"`, 1, `unknown field "procss" at column 1: fields are boot_id, child_pid,`},
+		{`procss.comm == "x"`, 1, `unknown field "procss" at column 1: fields are alert, between, boot_id,`},
 		{`procss.comm == "x"`, 1, `; did you mean "process"?`},
 		{`type == "ä" and process.com == "x"`, 25, `unknown field "com" of process at column 25: fields of process are ancestors, args,`},
 		{`any(process.ancestors, .com == "x")`, 25, `fields of the element are comm, pid, uid; did you mean "comm"?`},

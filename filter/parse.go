@@ -34,7 +34,8 @@ func (p *parser) fail(at int, hint, format string, args ...any) {
 	panic(e)
 }
 
-func (p *parser) program() (match func(*scope) bool, err error) {
+// parse parses the expression, and has use take what it is.
+func (p *parser) parse(use func(node)) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			e, ok := r.(*Error)
@@ -62,7 +63,8 @@ func (p *parser) program() (match func(*scope) bool, err error) {
 	if p.next().Kind != lexer.EOF {
 		p.unexpected()
 	}
-	return p.truth(n), nil
+	use(n)
+	return nil
 }
 
 // next is the token that comes next.

@@ -72,19 +72,32 @@ var wideColumns = []column{
 	{title: "WHO", width: 80, words: (*Table).who},
 	{title: "CGROUP", width: 48, words: (*Table).cgroup},
 	{title: "NAMESPACES", width: 124, words: (*Table).ownNS},
+	{title: "ALERT", width: 5, words: (*Table).alert},
 	{title: "EXE", width: 20, words: (*Table).exe},
 	{title: "ARGS", width: 4, words: (*Table).args},
 }
 
+// folds says whether the row is for several events.
+func (t *Table) folds() bool { return t.burst != nil && !t.member }
+
 func (t *Table) timeOfDay(ev *tracer.Event) []word {
+	if t.member {
+		return []word{t.burst.offset(ev, t.columns[0].width)}
+	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("15:04:05.000"), faint)}
 }
 
 func (t *Table) fullTime(ev *tracer.Event) []word {
+	if t.member {
+		return []word{t.burst.offset(ev, t.columns[0].width)}
+	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("2006-01-02 15:04:05.000000"), faint)}
 }
 
 func (t *Table) event(ev *tracer.Event) []word {
+	if t.folds() && len(t.burst.parts) > 1 {
+		return []word{say("burst", strong)}
+	}
 	switch ev.Type {
 	case tracer.NamespaceCreate:
 		return []word{say("create", created)}
@@ -92,24 +105,53 @@ func (t *Table) event(ev *tracer.Event) []word {
 		return []word{say("enter", entered)}
 	case tracer.NamespaceDestroy:
 		return []word{say("destroy", destroyed)}
+	case tracer.NamespacePin:
+		return []word{say("pin", created)}
+	case tracer.NamespaceUnpin:
+		return []word{say("unpin", destroyed)}
 	case tracer.SysctlWrite:
 		return []word{say("sysctl", written)}
+	case tracer.NetdevMove:
+		return []word{say("netdev", moved)}
+	case tracer.SysctlDrift:
+		return []word{say("drift", doubtful)}
+	case tracer.NamespaceAppeared:
+		return []word{say("appear", doubtful)}
+	case tracer.NamespaceGone:
+		return []word{say("gone", doubtful)}
 	case tracer.TraceLoss:
 		return []word{say("!! LOST", alarm)}
+	case tracer.TraceTamper:
+		return []word{say("!! SELF", alarm)}
+	case tracer.TraceGap:
+		return []word{say("gap", doubtful)}
 	}
 	// A kind that this version has no row for is still better seen than not.
 	family, _, _ := strings.Cut(string(ev.Type), ".")
 	return []word{say(escapeName(family, ""), normal)}
 }
 
-// target is which namespace or parameter an event is about.
+// target is which namespace, parameter or device an event is about.
 func (t *Table) target(ev *tracer.Event) []word {
+	if t.folds() {
+		return t.burst.target(t)
+	}
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		var n uint64
 		for _, c := range l.Records {
 			n += c
 		}
 		return []word{say(number(n), alarm), add(plural(n, "EVENT", "EVENTS"), alarm), add("NOT SHOWN", alarm)}
+	}
+	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+		return []word{say("not watched for", doubtful), say(duration(tr.To.Sub(tr.From)), doubtful)}
+	}
+	if ev.Type == tracer.TraceTamper {
+		words := []word{say("nstrace", alarm)}
+		if ev.Tamper != nil && ev.Tamper.Object != "" {
+			words = append(words, say(escapeName(ev.Tamper.Object, ""), alarm))
+		}
+		return words
 	}
 	if s := ev.Sysctl; s != nil {
 		name := escapeName(s.Name, "")
@@ -124,6 +166,9 @@ func (t *Table) target(ev *tracer.Event) []word {
 			words = append(words, w...)
 		}
 		return words
+	}
+	if ev.Netdev != nil {
+		return t.device(ev.Netdev)
 	}
 	if ev.Namespace != nil {
 		return t.namespace(ev.Namespace)
@@ -162,6 +207,9 @@ func (t *Table) isHost(ns *tracer.Namespace) bool {
 
 // change is what happened: from what to what, and whether it did.
 func (t *Table) change(ev *tracer.Event) []word {
+	if t.folds() {
+		return t.burst.change()
+	}
 	var words []word
 	if ev.Outcome == tracer.Failure {
 		words = append(words, say("FAILED", failed))
@@ -181,9 +229,21 @@ func (t *Table) change(ev *tracer.Event) []word {
 		words = append(words, t.origin(ev)...)
 	case tracer.NamespaceDestroy:
 		words = append(words, lifetime(ev.Namespace)...)
-	case tracer.SysctlWrite:
+	case tracer.NamespacePin, tracer.NamespaceUnpin:
+		words = append(words, mounted(ev.Namespace)...)
+	case tracer.SysctlWrite, tracer.SysctlDrift:
 		words = append(words, t.values(ev)...)
 		words = append(words, t.unwritten(ev)...)
+	case tracer.TraceTamper:
+		switch a := ev.Tamper; {
+		case a == nil:
+		case a.Signal != "":
+			words = append(words, say(escapeName(a.Signal, ""), alarm))
+		default:
+			words = append(words, say(escapeName(a.Action, ""), alarm))
+		}
+	case tracer.NetdevMove:
+		words = append(words, t.left(ev.Netdev)...)
 	case tracer.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))
@@ -197,6 +257,50 @@ func (t *Table) change(ev *tracer.Event) []word {
 		if d := ev.LastTime.Sub(ev.Time); !ev.LastTime.IsZero() && d > 0 {
 			words = append(words, say("in "+duration(d), normal))
 		}
+	}
+	return words
+}
+
+// device is "veth0 → eth0 to net 4026532116 web", or "in" for one that was made there.
+func (t *Table) device(d *tracer.Netdev) []word {
+	words := []word{say(escapeName(d.Name, arrow), strong)}
+	if d.NewName != "" {
+		words = append(words, add(arrow+" "+escapeName(d.NewName, arrow), strong))
+	}
+	to := "to "
+	if d.Created {
+		to = "in "
+	}
+	switch {
+	case d.To == nil:
+		return append(words, say(to+"net "+unknown, doubtful))
+	case t.isHost(d.To):
+		return append(words, say(to+"host", strong))
+	}
+	w := t.namespace(d.To)
+	w[0].text = to + w[0].text
+	return append(words, w...)
+}
+
+// left is where a device came from, or who asked for it.
+func (t *Table) left(d *tracer.Netdev) []word {
+	if d == nil {
+		return nil
+	}
+	var words []word
+	from := "from "
+	if d.Created {
+		from = "made from "
+	}
+	switch {
+	case d.From == nil || d.From.ID == 0:
+		return append(words, say(from+unknown, doubtful))
+	case t.isHost(d.From):
+		return append(words, say(from+"host", normal))
+	}
+	words = append(words, say(from+number(d.From.ID), normal))
+	if d.From.Name != "" {
+		words = append(words, add(escapeName(d.From.Name, `" ()`), normal))
 	}
 	return words
 }
@@ -222,6 +326,21 @@ func lifetime(ns *tracer.Namespace) []word {
 	var words []word
 	if ns.LifetimeMS != nil {
 		words = append(words, say("lived "+duration(time.Duration(*ns.LifetimeMS)*time.Millisecond), normal))
+	}
+	if ns.Detected == "scan" {
+		words = append(words, say("(seen later)", doubtful))
+	}
+	return words
+}
+
+// mounted is where a namespace is or was kept.
+func mounted(ns *tracer.Namespace) []word {
+	if ns == nil {
+		return nil
+	}
+	var words []word
+	if ns.Path != "" {
+		words = append(words, say(escapeName(ns.Path, ""), normal))
 	}
 	if ns.Detected == "scan" {
 		words = append(words, say("(seen later)", doubtful))
@@ -333,14 +452,56 @@ func (t *Table) who(ev *tracer.Event) []word {
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
 		return t.lost(l)
 	}
+	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+		return t.gap(tr)
+	}
 	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
+	}
+	if ev.Type == tracer.NetdevMove && ev.Via == "exit" {
+		// A worker of the kernel takes it out of a namespace that ends.
+		return []word{say("its namespace ended", faint)}
+	}
+	if ns := ev.Namespace; ev.Type == tracer.NamespaceUnpin && ev.Process == nil && ns != nil && ns.Detected == "" {
+		return []word{say("nobody: it went with the mounts around it", faint)}
+	}
+	if ev.Between != nil {
+		return t.between(ev.Between)
 	}
 	if ev.Process == nil {
 		return nil
 	}
 	return append(t.ancestors(ev.Process), self(ev)...)
+}
+
+// between is when it happened that nobody watched.
+func (t *Table) between(b *tracer.Between) []word {
+	const layout = "2006-01-02 15:04:05"
+	from, to := b.From.In(t.opts.Location).Format(layout), b.To.In(t.opts.Location).Format(layout)
+	if from[:len(time.DateOnly)] == to[:len(time.DateOnly)] {
+		to = to[len("2006-01-02 "):]
+	}
+	words := []word{say("not watched", doubtful), say("between "+from, normal), say("and "+to, normal)}
+	if b.Boot == "different" {
+		words = append(words, say("(booted since)", doubtful))
+	}
+	return words
+}
+
+// gap is since when nobody watched, and why.
+func (t *Table) gap(tr *tracer.Trace) []word {
+	words := []word{say("since "+tr.From.In(t.opts.Location).Format(time.DateTime), normal)}
+	switch tr.Ended {
+	case tracer.GapStopped:
+		words = append(words, say("nstrace was stopped", normal))
+	case tracer.GapCrashed:
+		words = append(words, say("nstrace was killed", normal))
+	}
+	if tr.SameBoot != nil && !*tr.SameBoot {
+		words = append(words, say("the host was booted", normal))
+	}
+	return words
 }
 
 // fitWho makes who fit into so many lines by leaving out ancestors from the
@@ -493,13 +654,16 @@ func (t *Table) login(ev *tracer.Event) []word {
 	return text(userName(ev.Process.LoginUser, ev.Process.LoginUID))
 }
 
-// subject is the namespace that an event is about, itself or its parameter's.
+// subject is the namespace that an event is about: itself, its parameter's, or where its
+// device went.
 func subject(ev *tracer.Event) *tracer.Namespace {
 	switch {
 	case ev.Namespace != nil:
 		return ev.Namespace
 	case ev.Sysctl != nil && ev.Sysctl.Namespace != nil:
 		return ev.Sysctl.Namespace
+	case ev.Netdev != nil && ev.Netdev.To != nil:
+		return ev.Netdev.To
 	}
 	return &tracer.Namespace{}
 }
@@ -545,6 +709,40 @@ func (t *Table) args(ev *tracer.Event) []word {
 		return nil
 	}
 	return text(escapeArgs(ev.Process.Args))
+}
+
+// alert is the rules that an event met, for a wide table.
+func (t *Table) alert(ev *tracer.Event) []word {
+	var words []word
+	for i := range ev.Alert {
+		words = append(words, alertWords(&ev.Alert[i])...)
+	}
+	return words
+}
+
+// critical says whether an event met a rule that is.
+func critical(ev *tracer.Event) bool {
+	return slices.ContainsFunc(ev.Alert, func(a tracer.Alert) bool { return a.Severity == "critical" })
+}
+
+// alertWords is "!! critical core-pattern: sh set ...".
+func alertWords(a *tracer.Alert) []word {
+	mark, st := "!", normal
+	switch a.Severity {
+	case "critical":
+		mark, st = "!!", alarm
+	case "warning":
+		st = doubtful
+	}
+	name := escapeName(a.Name, `":`)
+	if a.Message != "" {
+		name += ":"
+	}
+	words := []word{say(mark, st), add(escapeName(a.Severity, ""), st), add(name, st)}
+	for text := range strings.FieldsSeq(escape(a.Message)) {
+		words = append(words, say(text, st))
+	}
+	return words
 }
 
 // text is a cell of one word, or none.

@@ -37,6 +37,8 @@ func ExampleTable() {
 	// 12:04:31.578  sysctl   net.ipv4.                    1024 → 0          containerd-shim > runc >
 	//                        ip_unprivileged_port_start                     runc:[1:CHILD][90312]
 	//                        in net 4026532281 web
+	// 12:04:31.593  netdev   veth9c1f0a2 → eth0           from host         sshd > bash > sudo > ip[90320]
+	//                        to net 4026532281 web                          alice as root
 	// 12:04:33.424  enter    net 4026532281 web           from host         sshd > bash > sudo >
 	//                                                                       nsenter[4803] alice as root
 	// 12:04:33.833  sysctl   net.ipv4.tcp_rmem            4096 131072       systemd > tuned[1207]
@@ -54,5 +56,13 @@ func ExampleTable() {
 	//                                                                       12:04:38.424 to 12:04:39.134
 	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
 	//                                                                       bob
+	// 12:04:40.622  netdev   eth1 to host                 from 4026532281   its namespace ended
+	//                                                     web
+	// 12:04:39.323  pin      net 4026532281 web           /run/netns/web    sshd > bash > sudo > ip[4720]
+	//                                                                       alice as root
+	// 12:04:40.523  unpin    net 4026532281 web           /run/netns/web    nobody: it went with the
+	//                                                                       mounts around it
 	// 12:04:40.623  destroy  net 4026532281 web           lived 9.0s        made by runc:[1:CHILD][90311]
+	// 12:04:40.723  gap      not watched for 1m39s                          since 2026-11-23 12:03:01
+	//                                                                       nstrace was killed
 }

@@ -34,6 +34,9 @@ func (j *JSON) Write(ev *tracer.Event) error {
 	return j.lines.take(append(j.appendEvent(j.lines.buf, ev), '\n'))
 }
 
+// AppendEvent appends the line that Write would write for ev, without its newline.
+func (j *JSON) AppendEvent(b []byte, ev *tracer.Event) []byte { return j.appendEvent(b, ev) }
+
 // Flush hands everything taken so far to the operating system.
 func (j *JSON) Flush() error { return j.lines.flush() }
 

@@ -28,14 +28,18 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	b = appendText(b, `,"via":`, ev.Via)
 	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
 	b = appendNumber(b, `,"count":`, ev.Count)
+	b = appendList(b, `,"alert":`, ev.Alert, appendAlert)
 	if ev.Trace != nil {
-		b = appendTrace(append(b, `,"trace":`...), ev.Trace)
+		b = j.appendTrace(append(b, `,"trace":`...), ev.Trace)
 	}
 	if ev.Namespace != nil {
 		b = j.appendNamespace(append(b, `,"namespace":`...), ev.Namespace)
 	}
 	if ev.Sysctl != nil {
 		b = j.appendSysctl(append(b, `,"sysctl":`...), ev.Sysctl)
+	}
+	if ev.Netdev != nil {
+		b = j.appendNetdev(append(b, `,"netdev":`...), ev.Netdev)
 	}
 	if ev.Process != nil {
 		b = j.appendProcess(append(b, `,"process":`...), ev.Process)
@@ -50,6 +54,28 @@ func (j *JSON) appendEvent(b []byte, ev *tracer.Event) []byte {
 	if ev.Loss != nil {
 		b = j.appendLoss(append(b, `,"loss":`...), ev.Loss)
 	}
+	if ev.Tamper != nil {
+		b = appendTamper(append(b, `,"tamper":`...), ev.Tamper)
+	}
+	if ev.Between != nil {
+		b = j.appendBetween(append(b, `,"between":`...), ev.Between)
+	}
+	return object(b, start)
+}
+
+func appendAlert(b []byte, a *tracer.Alert) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"name":`...), a.Name)
+	b = appendString(append(b, `,"severity":`...), a.Severity)
+	b = appendText(b, `,"message":`, a.Message)
+	return object(b, start)
+}
+
+func (j *JSON) appendBetween(b []byte, t *tracer.Between) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"boot":`...), t.Boot)
+	b = j.times.append(append(b, `,"from":`...), t.From)
+	b = j.times.append(append(b, `,"to":`...), t.To)
 	return object(b, start)
 }
 
@@ -62,6 +88,7 @@ func (j *JSON) appendNamespace(b []byte, ns *tracer.Namespace) []byte {
 	b = appendTrue(b, `,"host":`, ns.Host)
 	b = appendNumber(b, `,"from":`, uint64(ns.From))
 	b = appendNumber(b, `,"user_ns":`, uint64(ns.UserNS))
+	b = appendText(b, `,"path":`, ns.Path)
 	if ns.Owner != nil {
 		b = appendOwner(append(b, `,"owner":`...), ns.Owner)
 	}
@@ -140,6 +167,22 @@ func appendCause(b []byte, c *tracer.Cause) []byte {
 	return object(b, start)
 }
 
+func (j *JSON) appendNetdev(b []byte, d *tracer.Netdev) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"name":`...), d.Name)
+	b = appendText(b, `,"new_name":`, d.NewName)
+	b = appendNumber(b, `,"ifindex":`, uint64(d.Ifindex))
+	b = appendNumber(b, `,"new_ifindex":`, uint64(d.NewIfindex))
+	b = appendTrue(b, `,"created":`, d.Created)
+	if d.From != nil {
+		b = j.appendNamespace(append(b, `,"from":`...), d.From)
+	}
+	if d.To != nil {
+		b = j.appendNamespace(append(b, `,"to":`...), d.To)
+	}
+	return object(b, start)
+}
+
 func (j *JSON) appendLoss(b []byte, l *tracer.Loss) []byte {
 	start := len(b)
 	b = appendMap(append(b, `,"records":`...), l.Records)
@@ -149,7 +192,15 @@ func (j *JSON) appendLoss(b []byte, l *tracer.Loss) []byte {
 	return object(b, start)
 }
 
-func appendTrace(b []byte, t *tracer.Trace) []byte {
+func appendTamper(b []byte, t *tracer.Tamper) []byte {
+	start := len(b)
+	b = appendString(append(b, `,"action":`...), t.Action)
+	b = appendText(b, `,"signal":`, t.Signal)
+	b = appendText(b, `,"object":`, t.Object)
+	return object(b, start)
+}
+
+func (j *JSON) appendTrace(b []byte, t *tracer.Trace) []byte {
 	start := len(b)
 	b = appendText(b, `,"version":`, t.Version)
 	b = appendText(b, `,"kernel":`, t.Kernel)
@@ -158,6 +209,13 @@ func appendTrace(b []byte, t *tracer.Trace) []byte {
 	if t.Totals != nil {
 		b = appendTotals(append(b, `,"totals":`...), t.Totals)
 	}
+	b = appendText(b, `,"signal":`, t.Signal)
+	if t.SameBoot != nil {
+		b = strconv.AppendBool(append(b, `,"same_boot":`...), *t.SameBoot)
+	}
+	b = appendText(b, `,"ended":`, t.Ended)
+	b = j.times.appendMember(b, `,"from":`, t.From)
+	b = j.times.appendMember(b, `,"to":`, t.To)
 	return object(b, start)
 }
 
@@ -177,6 +235,7 @@ func appendTotals(b []byte, t *tracer.Totals) []byte {
 	b = appendNumber(b, `,"folded":`, t.Folded)
 	b = strconv.AppendUint(append(b, `,"filtered":`...), t.Filtered, 10)
 	b = strconv.AppendUint(append(b, `,"lost":`...), t.Lost, 10)
+	b = appendNumber(b, `,"alerts":`, t.Alerts)
 	b = strconv.AppendInt(append(b, `,"duration_ms":`...), t.DurationMS, 10)
 	return object(b, start)
 }

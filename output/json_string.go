@@ -60,8 +60,9 @@ func appendEscaped(b []byte, s string) []byte {
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(s[i:])
-		invalid := r == utf8.RuneError && size == 1
-		if r >= utf8.RuneSelf && !invalid && !invisible(r) {
+		// The replacement character is written as what is not UTF-8 is: so a line that
+		// is read and written again stays as it is.
+		if r >= utf8.RuneSelf && r != utf8.RuneError && !invisible(r) {
 			i += size
 			continue
 		}

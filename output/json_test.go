@@ -57,6 +57,7 @@ func TestJSONStrings(t *testing.T) {
 		{"\U000e0041x", `\udb40\udc41x`},
 		{"é 日本 😀 שלום", `é 日本 😀 שלום`},
 		{"\xff\xfe", `\ufffd\ufffd`},
+		{"\ufffd", `\ufffd`},
 		{"caf\xc3", `caf\ufffd`},
 		{"\xed\xa0\x80", `\ufffd\ufffd\ufffd`},
 	} {

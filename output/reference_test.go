@@ -81,15 +81,19 @@ type referenceEvent struct {
 	Time     stamp `json:"time"`
 	LastTime stamp `json:"last_time,omitzero"`
 	*tracer.Event
+	Trace     *referenceTrace     `json:"trace,omitempty"`
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
+	Netdev    *referenceNetdev    `json:"netdev,omitempty"`
 	Process   *referenceProcess   `json:"process,omitempty"`
 	// Who acted stands together.
 	Container *attribution.Container `json:"container,omitempty"`
 	Pod       *attribution.Pod       `json:"pod,omitempty"`
 	Unit      string                 `json:"unit,omitempty"`
 
-	Loss *referenceLoss `json:"loss,omitempty"`
+	Loss    *referenceLoss    `json:"loss,omitempty"`
+	Tamper  *tracer.Tamper    `json:"tamper,omitempty"`
+	Between *referenceBetween `json:"between,omitempty"`
 }
 
 type referenceNamespace struct {
@@ -102,6 +106,12 @@ type referenceSysctl struct {
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 }
 
+type referenceNetdev struct {
+	*tracer.Netdev
+	From *referenceNamespace `json:"from,omitempty"`
+	To   *referenceNamespace `json:"to,omitempty"`
+}
+
 type referenceProcess struct {
 	*tracer.Process
 	StartTime stamp `json:"start_time,omitzero"`
@@ -109,6 +119,18 @@ type referenceProcess struct {
 
 type referenceLoss struct {
 	*tracer.Loss
+	From stamp `json:"from,omitzero"`
+	To   stamp `json:"to,omitzero"`
+}
+
+type referenceBetween struct {
+	*tracer.Between
+	From stamp `json:"from"`
+	To   stamp `json:"to"`
+}
+
+type referenceTrace struct {
+	*tracer.Trace
 	From stamp `json:"from,omitzero"`
 	To   stamp `json:"to,omitzero"`
 }
@@ -123,15 +145,25 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 		Container: ev.Container,
 		Pod:       ev.Pod,
 		Unit:      ev.Unit,
+		Tamper:    ev.Tamper,
 	}
 	if s := ev.Sysctl; s != nil {
 		e.Sysctl = &referenceSysctl{Sysctl: s, Namespace: newReferenceNamespace(s.Namespace)}
+	}
+	if d := ev.Netdev; d != nil {
+		e.Netdev = &referenceNetdev{Netdev: d, From: newReferenceNamespace(d.From), To: newReferenceNamespace(d.To)}
 	}
 	if p := ev.Process; p != nil {
 		e.Process = &referenceProcess{Process: p, StartTime: stamp(p.StartTime)}
 	}
 	if l := ev.Loss; l != nil {
 		e.Loss = &referenceLoss{Loss: l, From: stamp(l.From), To: stamp(l.To)}
+	}
+	if b := ev.Between; b != nil {
+		e.Between = &referenceBetween{Between: b, From: stamp(b.From), To: stamp(b.To)}
+	}
+	if tr := ev.Trace; tr != nil {
+		e.Trace = &referenceTrace{Trace: tr, From: stamp(tr.From), To: stamp(tr.To)}
 	}
 	return e
 }

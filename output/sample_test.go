@@ -63,6 +63,10 @@ func sample() []*tracer.Event {
 			Name: "net.ipv4.ip_unprivileged_port_start", Path: "/proc/sys/net/ipv4/ip_unprivileged_port_start", Old: ptr("1024"), New: ptr("0"), After: ptr("0"),
 			Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", UserNS: 4026531837},
 		}},
+		{Type: tracer.NetdevMove, Time: at(470), Outcome: tracer.Success, Via: "netlink", Process: viaSSH(90320, "ip", "link", "set", "veth9c1f0a2", "netns", "web", "name", "eth0"), Netdev: &tracer.Netdev{
+			Name: "veth9c1f0a2", NewName: "eth0", Ifindex: 7, NewIfindex: 2,
+			From: &tracer.Namespace{Type: "net", ID: 4026531840, UID: "1", Host: true}, To: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"},
+		}},
 		{Type: tracer.NamespaceEnter, Time: at(2301), Outcome: tracer.Success, Via: "setns", Process: viaSSH(4803, "nsenter", "-t", "90312", "-n"), Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", From: 4026531840, UserNS: 4026531837}},
 		{Type: tracer.SysctlWrite, Time: at(2710), Outcome: tracer.Success, Via: "write", Process: asRoot(&tracer.Process{PID: 1207, TID: 1207, Comm: "tuned", PPID: 1, User: "root", Ancestors: []tracer.Actor{{PID: 1, Comm: "systemd"}}}), Sysctl: &tracer.Sysctl{
 			Name: "net.ipv4.tcp_rmem", Path: "/proc/sys/net/ipv4/tcp_rmem", Old: ptr("4096\t131072\t6291456"), New: ptr("4096 87380 16777216"), After: ptr("4096\t87380\t16777216"),
@@ -83,8 +87,14 @@ func sample() []*tracer.Event {
 			PID: 60114, TID: 60114, Comm: "\x1b[2Kls\u202e", PPID: 60001, UID: 1001, GID: 1001, User: "bob",
 			Ancestors: []tracer.Actor{{PID: 60001, Comm: "zsh"}},
 		}},
+		{Type: tracer.NetdevMove, Time: at(9499), Outcome: tracer.Success, Via: "exit", Netdev: &tracer.Netdev{
+			Name: "eth1", Ifindex: 3, From: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"}, To: &tracer.Namespace{Type: "net", ID: 4026531840, Host: true},
+		}},
+		{Type: tracer.NamespacePin, Time: at(8200), Outcome: tracer.Success, Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: viaSSH(4720, "ip", "netns", "add", "web")},
+		{Type: tracer.NamespaceUnpin, Time: at(9400), Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}},
 		{Type: tracer.NamespaceDestroy, Time: at(9500), Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Created: at(421), LifetimeMS: ptr[int64](9079), Creator: &tracer.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
-		{Type: tracer.TraceStop, Time: at(9999), Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 14, Written: 14, DurationMS: 10009}}},
+		{Type: tracer.TraceGap, Time: at(9600), Trace: &tracer.Trace{From: at(-90_000), To: at(9600), SameBoot: ptr(true), Ended: tracer.GapCrashed}},
+		{Type: tracer.TraceStop, Time: at(9999), Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 16, Written: 16, DurationMS: 10009}}},
 	}
 	for i, ev := range events {
 		ev.V, ev.Seq = tracer.SchemaVersion, uint64(i+1)

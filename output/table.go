@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +47,8 @@ type TableOptions struct {
 // below it; only the middle of a chain of ancestors, and values of more than a
 // few lines, are shortened, with an ellipsis in their place.
 //
+// An alert has a line of its own below the event that it is about.
+//
 // Events about the trace itself are not rows, but for lost records, which are
 // a row that nobody overlooks.
 type Table struct {
@@ -56,11 +59,19 @@ type Table struct {
 	table   *tablewriter.Table
 	render  *lineRenderer
 	day     string // of the last row
+
+	burst  *burst // that the row being written is for
+	member bool   // and the row is one of its events
 }
 
 // NewTable makes a sink that writes a table to w. The header is in the buffer
 // from the start.
 func NewTable(w io.Writer, opts TableOptions) *Table {
+	return newTable(w, opts, columnsFor, wideColumns)
+}
+
+// newTable makes a table of some columns: those for a width, or wide ones.
+func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []column, wideColumns []column) *Table {
 	if opts.Width <= 0 {
 		opts.Width = DefaultWidth
 	}
@@ -108,6 +119,23 @@ func NewTable(w io.Writer, opts TableOptions) *Table {
 	return t
 }
 
+// writeBurst writes a row for a burst, and, if it is to be open, one for each of its
+// events.
+func (t *Table) writeBurst(b *burst, open bool) error {
+	t.burst = b
+	defer func() { t.burst, t.member = nil, false }()
+	if err := t.Write(b.first); err != nil || !open {
+		return err
+	}
+	t.member = true
+	for _, ev := range b.kept {
+		if err := t.Write(ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Write takes one event.
 func (t *Table) Write(ev *tracer.Event) error {
 	if ev.Type == tracer.TraceStart || ev.Type == tracer.TraceStop {
@@ -120,11 +148,14 @@ func (t *Table) Write(ev *tracer.Event) error {
 			return err
 		}
 	}
-	if t.opts.Color && ev.Type == tracer.TraceLoss {
+	if t.opts.Color && (ev.Type == tracer.TraceLoss || ev.Type == tracer.TraceTamper || t.opts.Wide && critical(ev)) {
 		t.render.style = alarm
 	}
 	err := t.table.Append(t.cells(ev))
 	t.render.style = normal
+	if !t.opts.Wide {
+		t.writeAlerts(ev)
+	}
 	if err == nil {
 		err = t.lines.add(t.out.Bytes())
 	}
@@ -157,6 +188,35 @@ func (t *Table) writeDay(ev *tracer.Event) error {
 	row := make([]string, len(t.columns))
 	row[0] = t.paint([]word{say(day, strong)})
 	return t.table.Append(row)
+}
+
+// writeAlerts writes the alerts of an event, from the second column on.
+func (t *Table) writeAlerts(ev *tracer.Event) {
+	indent := t.columns[0].width + len(gap)
+	for i := range ev.Alert {
+		for j, line := range wrap(alertWords(&ev.Alert[i]), t.opts.Width-indent-len(gap)) {
+			t.out.WriteString(strings.Repeat(" ", indent))
+			if j > 0 {
+				t.out.WriteString(gap)
+			}
+			t.out.WriteString(t.paintAll(line))
+			t.out.WriteByte('\n')
+		}
+	}
+}
+
+// paintAll is paint for words of one style, blanks and all.
+func (t *Table) paintAll(words []word) string {
+	st := words[0].style
+	plain := slices.Clone(words)
+	for i := range plain {
+		plain[i].style = normal
+	}
+	text := t.paint(plain)
+	if !t.opts.Color || st == normal {
+		return text
+	}
+	return styles[st] + text + resetStyle
 }
 
 // cells lays an event out: a string for each column, of one or more lines.

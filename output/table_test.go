@@ -66,11 +66,12 @@ func hostile() []*tracer.Event {
 // bare are events about which nothing is known.
 func bare() []*tracer.Event {
 	var events []*tracer.Event
-	for _, kind := range []tracer.Type{tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.SysctlWrite, tracer.TraceLoss, "netdev.move", ""} {
+	for _, kind := range []tracer.Type{tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin, tracer.SysctlWrite, tracer.NetdevMove, tracer.TraceLoss, "socket.open", ""} {
 		events = append(events,
 			&tracer.Event{Type: kind},
 			&tracer.Event{Type: kind, Outcome: tracer.Failure},
-			&tracer.Event{Type: kind, Namespace: &tracer.Namespace{}, Sysctl: &tracer.Sysctl{}, Process: &tracer.Process{}, Loss: &tracer.Loss{}})
+			&tracer.Event{Type: kind, Namespace: &tracer.Namespace{}, Sysctl: &tracer.Sysctl{}, Process: &tracer.Process{}, Loss: &tracer.Loss{}},
+			&tracer.Event{Type: kind, Netdev: &tracer.Netdev{}})
 	}
 	return events
 }
@@ -179,6 +180,7 @@ func TestTableChange(t *testing.T) {
 		return &tracer.Sysctl{Name: "vm.x", Old: old, New: written, After: after}
 	}
 	v := func(s string) *string { return &s }
+	host, web := &tracer.Namespace{Type: "net", ID: 4026531840, Host: true}, &tracer.Namespace{Type: "net", ID: 5, Name: "web"}
 	for _, tt := range []struct {
 		name string
 		ev   tracer.Event
@@ -217,7 +219,16 @@ func TestTableChange(t *testing.T) {
 		{"entered, perhaps", tracer.Event{Type: tracer.NamespaceEnter, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "?"},
 		{"freed", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](3723004)}}, "lived 1h02m"},
 		{"found gone", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](12), Detected: "scan"}}, "lived 12ms (seen later)"},
+		{"pinned", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Success, Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/netns/web"}}, "/run/netns/web"},
+		{"not pinned", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Failure, Error: "EINVAL", Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/\x1b[m"}}, `FAILED EINVAL /run/\x1b[m`},
+		{"not pinned anywhere", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Failure, Error: "ENOENT", Via: "move_mount", Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "FAILED ENOENT"},
+		{"unpinned, found by looking", tracer.Event{Type: tracer.NamespaceUnpin, Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/netns/web", Detected: "scan"}}, "/run/netns/web (seen later)"},
 		{"freed, older than the trace", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, ""},
+		{"moved", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", From: host, To: web}}, "from host"},
+		{"moved back", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", From: web, To: host}}, "from 5 web"},
+		{"moved from somewhere", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", To: web}}, "from ?"},
+		{"not moved", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Failure, Error: "EEXIST", Netdev: &tracer.Netdev{Name: "a", From: host, To: web}}, "FAILED EEXIST from host"},
+		{"made elsewhere", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", Created: true, From: host, To: web}}, "made from host"},
 	} {
 		ev := tt.ev
 		ev.Time = at(0)
@@ -250,6 +261,7 @@ func TestTableTarget(t *testing.T) {
 	enter := func(ns *tracer.Namespace) tracer.Event {
 		return tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Failure, Namespace: ns}
 	}
+	move := func(d *tracer.Netdev) tracer.Event { return tracer.Event{Type: tracer.NetdevMove, Netdev: d} }
 	for _, tt := range []struct {
 		ev   tracer.Event
 		want string
@@ -268,6 +280,11 @@ func TestTableTarget(t *testing.T) {
 		{enter(&tracer.Namespace{Type: "net"}), "net"},
 		{enter(&tracer.Namespace{}), "?"},
 		{enter(nil), "?"},
+		{move(&tracer.Netdev{Name: "veth0"}), "veth0 to net ?"},
+		{move(&tracer.Netdev{Name: "veth0", NewName: "eth0", To: &tracer.Namespace{Type: "net", ID: 5, Name: "web"}}), "veth0 → eth0 to net 5 web"},
+		{move(&tracer.Netdev{Name: "eth0", To: &tracer.Namespace{Type: "net", ID: 4026531840}}), "eth0 to host"},
+		{move(&tracer.Netdev{Name: "eth0", Created: true, To: &tracer.Namespace{Type: "net", ID: 5}}), "eth0 in net 5"},
+		{move(&tracer.Netdev{Name: "a→b", NewName: "\x1b[2J", To: &tracer.Namespace{Host: true}}), `"a→b" → \x1b[2J to host`},
 	} {
 		tt.ev.Time = at(0)
 		out := write(t, tableSink(output.TableOptions{Width: 200, HostNS: hostNS}), &tt.ev)

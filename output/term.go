@@ -36,6 +36,7 @@ const (
 	entered
 	destroyed
 	written
+	moved
 	doubtful
 	failed
 	alarm
@@ -50,6 +51,7 @@ var styles = [...]string{
 	entered:   "\x1b[36m",
 	destroyed: "\x1b[35m",
 	written:   "\x1b[34m",
+	moved:     "\x1b[34m",
 	doubtful:  "\x1b[33m",
 	failed:    "\x1b[1;31m",
 	alarm:     "\x1b[1;37;41m",

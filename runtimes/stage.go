@@ -166,7 +166,7 @@ func (s *Stage) flush() error {
 // name adds to e what is known, and says whether that is all that there will be in a
 // moment.
 func (s *Stage) name(e *tracer.Event, now time.Time) bool {
-	if e.Container == nil && e.Pod == nil && e.Namespace == nil && e.Sysctl == nil {
+	if e.Container == nil && e.Pod == nil && e.Namespace == nil && e.Sysctl == nil && e.Netdev == nil {
 		return true
 	}
 	b := s.book
@@ -189,6 +189,13 @@ func (s *Stage) name(e *tracer.Event, now time.Time) bool {
 	}
 	if e.Sysctl != nil && e.Sysctl.Namespace != nil {
 		ready = s.nameNS(e.Sysctl.Namespace, now) && ready
+	}
+	if d := e.Netdev; d != nil {
+		for _, ns := range [...]*tracer.Namespace{d.From, d.To} {
+			if ns != nil {
+				ready = s.nameNS(ns, now) && ready
+			}
+		}
 	}
 	return ready
 }

@@ -232,6 +232,10 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 		if force != Auto && w.backend != force {
 			continue
 		}
+		if w.forced && force == Auto {
+			c.reasons = append(c.reasons, fmt.Sprintf("by %s only with --backend %s, since it costs every open of a file", w.backend, w.backend))
+			continue
+		}
 		if err := k.offers(w.backend); err != nil {
 			c.reasons = append(c.reasons, err.Error())
 			continue
@@ -288,6 +292,7 @@ func (c *choice) report(spec *ebpf.CollectionSpec) Observation {
 	for _, name := range c.programs {
 		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
 	}
+	o.Hooks = append(o.Hooks, c.way.looks...)
 	o.Missing = c.way.missing
 	return o
 }
@@ -376,18 +381,22 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	l := &loaded{spec: spec, links: map[string]link.Link{}}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
 	writeResult, any := true, false
+	observed := o.observed()
 	for i := range observations {
 		obs := &observations[i]
-		if !obs.wants(o.Filter.Types) {
+		if !obs.gives(observed) || (obs.since != "" && !k.hasFunc(obs.since)) {
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
+		if obs.feed[0] == TraceTamper {
+			c.programs = sparing(c.programs, spec, keep)
+		}
 		l.picks = append(l.picks, c)
 		for _, name := range c.programs {
 			keep[name] = true
 		}
 		if c.way != nil {
-			any = true
+			any = any || (obs.gives(o.Filter.Types) && obs.feed[0] != TraceTamper)
 			if obs.name == "sysctl" {
 				writeResult = c.way.backend != Tracepoint
 			}
@@ -425,6 +434,20 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		return nil, err
 	}
 	return l, nil
+}
+
+// sparing leaves tracepoints of system calls out of programs where none is in keep: the
+// first one makes each system call on the host dearer.
+func sparing(programs []string, spec *ebpf.CollectionSpec, keep map[string]bool) []string {
+	ofCall := func(name string) bool {
+		return strings.HasPrefix(spec.Programs[name].SectionName, "tracepoint/syscalls/")
+	}
+	for name := range keep {
+		if ofCall(name) {
+			return programs
+		}
+	}
+	return slices.DeleteFunc(programs, ofCall)
 }
 
 // settleKfuncs takes the functions of newer kernels that this one lacks out of the
@@ -530,7 +553,7 @@ func (k *kernel) attachAll(l *loaded, o *Options) error {
 }
 
 func endsFirst(program string) int {
-	for _, end := range []string{"fexit", "kretprobe", "_exit"} {
+	for _, end := range []string{"fexit", "kretprobe", "_exit", "_done"} {
 		if strings.Contains(program, end) {
 			return 0
 		}

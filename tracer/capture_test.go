@@ -17,6 +17,7 @@ import (
 
 var (
 	capture = flag.String("capture", "", "write the records of a real run to this file (root)")
+	set     = flag.String("capture-set", "", "what to run for -capture: nothing, or netdev")
 	backend = flag.String("capture-backend", "auto", "how to attach for -capture")
 	update  = flag.Bool("update", false, "write the golden files from what the code gives now")
 )
@@ -35,7 +36,26 @@ var captured = []string{
 	"sh -c 'echo 4294967296 > /proc/sys/vm/swappiness' || :",
 	"sysctl -w kernel.core_pattern=core",
 	"sh -c 'head -c 2000 /dev/zero | tr \"\\0\" x > /proc/sys/kernel/core_pattern'; sysctl -w kernel.core_pattern=core",
+	"ip netns add web; ip netns delete web",
+	"touch f; mount --bind /proc/self/ns/mnt f || :; umount f || :",
+	"mkdir d; mount -t tmpfs none d; touch d/f; unshare --uts=d/f true; umount --lazy d; rmdir d",
 	"unshare --net bash -c 'exec -a \"$(printf \"a\\033[31m\\377\")\" sysctl -w net.ipv4.ip_forward=1'",
+}
+
+// capturedSets has more of these, in files of their own: RELEASE-SET.records.
+var capturedSets = map[string][]string{
+	"": captured,
+	"netdev": { // with a network card eth0, as guests have one
+		"ip netns add web",
+		"ip link add veth0 type veth peer name eth1 netns web",
+		"ip link set veth0 netns web name uplink",
+		"ip -n web link set uplink netns 1",
+		"ip link set lo netns web || :",
+		"ip link add dummy0 type dummy; ip -n web link add dummy0 type dummy; ip link set dummy0 netns web || :",
+		"ip link add dummy1 type veth peer name eth1 netns web || :",
+		"ip link set eth0 netns web name card0",
+		"ip netns del web",
+	},
 }
 
 // TestCapture makes testdata's records; run it in a virtual machine, as root:
@@ -50,7 +70,11 @@ func TestCapture(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tr.Close()
-	for _, c := range captured {
+	commands, ok := capturedSets[*set]
+	if !ok {
+		t.Fatalf("there is no set %q", *set)
+	}
+	for _, c := range commands {
 		if out, err := exec.Command("bash", "-c", c).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", c, err, out)
 		}
@@ -106,6 +130,7 @@ func offline() *Tracer {
 		clock: clock{offset: boot, first: boot, synced: math.MaxInt64},
 		users: guestUsers{0: "root", 1000: "tester"},
 		reg:   newRegistry(),
+		pins:  map[uint32]*pin{},
 	}
 }
 

@@ -41,16 +41,25 @@ func nsType(kind uint8) NSType {
 }
 
 var viaNames = [...]string{
-	bpf.NstraceCallViaVIA_NONE:    "",
-	bpf.NstraceCallViaVIA_CLONE:   "clone",
-	bpf.NstraceCallViaVIA_CLONE3:  "clone3",
-	bpf.NstraceCallViaVIA_UNSHARE: "unshare",
-	bpf.NstraceCallViaVIA_SETNS:   "setns",
-	bpf.NstraceCallViaVIA_WRITE:   "write",
-	bpf.NstraceCallViaVIA_OPEN:    "open",
-	bpf.NstraceCallViaVIA_CASCADE: "cascade",
-	bpf.NstraceCallViaVIA_NETLINK: "netlink",
-	bpf.NstraceCallViaVIA_DEVICE:  "device",
+	bpf.NstraceCallViaVIA_NONE:          "",
+	bpf.NstraceCallViaVIA_CLONE:         "clone",
+	bpf.NstraceCallViaVIA_CLONE3:        "clone3",
+	bpf.NstraceCallViaVIA_UNSHARE:       "unshare",
+	bpf.NstraceCallViaVIA_SETNS:         "setns",
+	bpf.NstraceCallViaVIA_WRITE:         "write",
+	bpf.NstraceCallViaVIA_OPEN:          "open",
+	bpf.NstraceCallViaVIA_OPEN_TREE:     "open_tree",
+	bpf.NstraceCallViaVIA_FSMOUNT:       "fsmount",
+	bpf.NstraceCallViaVIA_EXECVE:        "execve",
+	bpf.NstraceCallViaVIA_SETHOSTNAME:   "sethostname",
+	bpf.NstraceCallViaVIA_SETDOMAINNAME: "setdomainname",
+	bpf.NstraceCallViaVIA_NETLINK:       "netlink",
+	bpf.NstraceCallViaVIA_EXIT:          "exit",
+	bpf.NstraceCallViaVIA_MOUNT:         "mount",
+	bpf.NstraceCallViaVIA_MOVE_MOUNT:    "move_mount",
+	bpf.NstraceCallViaVIA_UMOUNT:        "umount",
+	bpf.NstraceCallViaVIA_CASCADE:       "cascade",
+	bpf.NstraceCallViaVIA_DEVICE:        "device",
 }
 
 // A record is one record of the ring, taken apart but not yet explained: its
@@ -62,11 +71,16 @@ type record struct {
 	ns        bpf.NstraceNsRecord
 	sysctl    bpf.NstraceSysctlRecord
 	destroy   bpf.NstraceDestroyRecord
+	tamper    bpf.NstraceTamperRecord
+	netdev    bpf.NstraceNetdevRecord
+	pin       bpf.NstracePinRecord
+	pinEnd    bpf.NstracePinEndRecord
 	changes   []bpf.NstraceNsChange
 	ancestors []bpf.NstraceActor
 
 	exe, args, cgroup          []byte
 	name, old, new, raw, after []byte
+	path                       []byte
 }
 
 // cut takes n bytes off b.
@@ -148,6 +162,19 @@ func (r *record) parse(b []byte) error {
 		return nil
 	case bpf.NstraceRecordKindREC_NS_DESTROY:
 		return fixed(&rest, &r.destroy)
+	case bpf.NstraceRecordKindREC_TAMPER:
+		return fixed(&rest, &r.tamper)
+	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
+		return fixed(&rest, &r.netdev)
+	case bpf.NstraceRecordKindREC_NS_PIN, bpf.NstraceRecordKindREC_NS_UNPIN:
+		if err := fixed(&rest, &r.pin); err != nil {
+			return err
+		}
+		var err error
+		r.path, err = cut(&rest, int(r.pin.PathLen))
+		return err
+	case bpf.NstraceRecordKindREC_PIN_END:
+		return fixed(&rest, &r.pinEnd)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		return nil
 	}
@@ -189,6 +216,9 @@ func (r *record) outcome() (Outcome, string) {
 }
 
 func errnoName(errno int32) string {
+	if errno == int32(unix.EOPNOTSUPP) { // which has a second name, that no kernel uses
+		return "EOPNOTSUPP"
+	}
 	if name := unix.ErrnoName(unix.Errno(errno)); name != "" {
 		return name
 	}

@@ -21,10 +21,21 @@ const (
 	NamespaceCreate  Type = "namespace.create"
 	NamespaceEnter   Type = "namespace.enter"
 	NamespaceDestroy Type = "namespace.destroy"
+	NamespacePin     Type = "namespace.pin"   // its file was bind mounted
+	NamespaceUnpin   Type = "namespace.unpin" // such a mount ended
 	SysctlWrite      Type = "sysctl.write"
+	NetdevMove       Type = "netdev.move"
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
+	TraceTamper      Type = "trace.tamper"
+	TraceGap         Type = "trace.gap" // nobody watched; of a recorder, see Trace
 	TraceStop        Type = "trace.stop"
+
+	// What happened while nobody watched, which a Tracer knows nothing of: package
+	// drift finds it.
+	SysctlDrift       Type = "sysctl.drift"
+	NamespaceAppeared Type = "namespace.appeared"
+	NamespaceGone     Type = "namespace.gone"
 )
 
 // Outcome says whether what the process asked for was done. It is empty where
@@ -53,10 +64,11 @@ type Event struct {
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // system call that caused it: clone, clone3, unshare, setns, write, open
+	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, mount, move_mount, umount, netlink, exit, kill, bpf
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
+	Netdev    *Netdev    `json:"netdev,omitempty"`
 	Process   *Process   `json:"process,omitempty"`
 	// Who acted, as far as it is in a container, a pod or a unit of systemd.
 	Container *attribution.Container `json:"container,omitempty"`
@@ -66,8 +78,13 @@ type Event struct {
 	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count    uint64 `json:"count,omitempty"`     // absent means 1
 
-	Loss  *Loss  `json:"loss,omitempty"`
-	Trace *Trace `json:"trace,omitempty"`
+	// Alert has the rules that the event met. It is made anew for each event.
+	Alert []Alert `json:"alert,omitempty"`
+
+	Loss    *Loss    `json:"loss,omitempty"`
+	Tamper  *Tamper  `json:"tamper,omitempty"`
+	Between *Between `json:"between,omitempty"`
+	Trace   *Trace   `json:"trace,omitempty"`
 }
 
 // Clone returns a copy of e to keep. It shares with e what is never changed, such
@@ -91,6 +108,16 @@ func (e *Event) Clone() *Event {
 		}
 		c.Sysctl = &s
 	}
+	if e.Netdev != nil {
+		d := *e.Netdev
+		for _, ns := range [...]**Namespace{&d.From, &d.To} {
+			if *ns != nil {
+				was := **ns
+				*ns = &was
+			}
+		}
+		c.Netdev = &d
+	}
 	return &c
 }
 
@@ -100,6 +127,21 @@ func cloneText(s *string) *string {
 	}
 	c := strings.Clone(*s)
 	return &c
+}
+
+// An Alert is a rule that an event met.
+type Alert struct {
+	Name     string `json:"name"`
+	Severity string `json:"severity"` // info, warning, critical
+	Message  string `json:"message,omitempty"`
+}
+
+// Between are the two times at which somebody looked, for what happened meanwhile,
+// which nobody watched.
+type Between struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	Boot string    `json:"boot"` // same, or different if the host was started meanwhile
 }
 
 // NSType names a namespace type as lsns(8) does.
@@ -116,6 +158,10 @@ type Namespace struct {
 
 	UserNS uint32 `json:"user_ns,omitempty"` // id of the owning user namespace
 
+	// Path is, for pin and unpin, where it is mounted, as the caller's mount namespace has
+	// it; of a pin that failed, where it was to be.
+	Path string `json:"path,omitempty"`
+
 	// Owner is whose it is, which need not be who acted.
 	Owner *attribution.Owner `json:"owner,omitempty"`
 
@@ -123,11 +169,15 @@ type Namespace struct {
 	Created    time.Time `json:"created,omitzero"`
 	LifetimeMS *int64    `json:"lifetime_ms,omitempty"`
 	Creator    *Actor    `json:"creator,omitempty"`
-	// Detected is "scan" where the end was found by looking (or by another
-	// namespace having the number) rather than reported by the kernel: time is
-	// then when it was noticed.
+	// Detected is "scan" where the end, or the pin or its end, was found by looking
+	// (or by another namespace having the number) rather than reported by the
+	// kernel: time is then when it was noticed.
 	Detected string `json:"detected,omitempty"`
 }
+
+// KernelUID says whether UID is the kernel's own, which every Tracer of the same boot
+// gives it.
+func (ns *Namespace) KernelUID() bool { return ns.UID != "" && !strings.Contains(ns.UID, seenMark) }
 
 // Actor is a process in one line.
 type Actor struct {
@@ -154,6 +204,18 @@ type Sysctl struct {
 type Cause struct {
 	Seq  uint64 `json:"seq,omitempty"` // of its event; 0 where that is not in the stream
 	Name string `json:"name,omitempty"`
+}
+
+// Netdev is a network device that went, or was to go, from one network namespace to
+// another.
+type Netdev struct {
+	Name       string     `json:"name"`                  // before
+	NewName    string     `json:"new_name,omitempty"`    // if it has another one now
+	Ifindex    uint32     `json:"ifindex,omitempty"`     // before; 0 for one that could not be made
+	NewIfindex uint32     `json:"new_ifindex,omitempty"` // if it has another one now
+	Created    bool       `json:"created,omitempty"`     // it was made in To by a request in From
+	From       *Namespace `json:"from,omitempty"`
+	To         *Namespace `json:"to,omitempty"`
 }
 
 // Process is who acted, as the kernel knew it when the event happened; only the
@@ -186,9 +248,16 @@ type Process struct {
 // Loss says what did not reach the stream.
 type Loss struct {
 	Records map[Type]uint64 `json:"records"` // how many of which type
-	Reason  string          `json:"reason"`  // ring_full, missed
+	Reason  string          `json:"reason"`  // ring_full, missed, history
 	From    time.Time       `json:"from,omitzero"`
 	To      time.Time       `json:"to,omitzero"`
+}
+
+// Tamper is what somebody did, or tried to do, to nstrace itself.
+type Tamper struct {
+	Action string `json:"action"`           // signal, or the command of bpf(2): link_detach, link_update, prog_detach, map_update, map_delete, map_freeze
+	Signal string `json:"signal,omitempty"` // such as SIGKILL
+	Object string `json:"object,omitempty"` // name of the program or map
 }
 
 // Trace describes the run itself.
@@ -198,7 +267,21 @@ type Trace struct {
 	Arch         string        `json:"arch,omitempty"`
 	Observations []Observation `json:"observations,omitempty"` // for trace.start
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
+	Signal       string        `json:"signal,omitempty"`       // for trace.stop: what ended the run, if a signal did; the event's process sent it
+
+	// For trace.gap: between which times nothing was recorded, whether the host was
+	// booted in between, and how the run before had ended: GapStopped or GapCrashed.
+	From     time.Time `json:"from,omitzero"`
+	To       time.Time `json:"to,omitzero"`
+	SameBoot *bool     `json:"same_boot,omitempty"`
+	Ended    string    `json:"ended,omitempty"`
 }
+
+// How the run before a trace.gap had ended.
+const (
+	GapStopped = "stopped" // in good order
+	GapCrashed = "crashed" // or was killed, or the power went
+)
 
 // Observation says how one thing that nstrace watches is attached.
 type Observation struct {
@@ -216,5 +299,6 @@ type Totals struct {
 	Folded     uint64 `json:"folded,omitempty"` // of Seen, repeats that were counted instead of told one by one
 	Filtered   uint64 `json:"filtered"`
 	Lost       uint64 `json:"lost"`
+	Alerts     uint64 `json:"alerts,omitempty"` // rules that the written ones met
 	DurationMS int64  `json:"duration_ms"`
 }

@@ -56,23 +56,36 @@ func (f *Filter) byProcess() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.UIDs) > 0
 }
 
-// match decides what the kernel could not: destroy events, which have no
-// process and match by who created the namespace, and parameter names.
-func (f *Filter) match(e *Event, ns *liveNS) bool {
+// matchMaker says whether who has made what ended is a process that is asked for.
+func (f *Filter) matchMaker(by *Actor) bool {
+	if !f.byProcess() {
+		return true
+	}
+	if by == nil {
+		return false
+	}
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, by.PID)) &&
+		(len(f.Comms) == 0 || slices.Contains(f.Comms, by.Comm)) &&
+		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, by.UID))
+}
+
+// match decides what the kernel could not: parameter names, and events without a
+// process, which match by who has made what ended (by, nil if not known).
+func (f *Filter) match(e *Event, by *Actor) bool {
 	if f.Types != nil && !f.Types[e.Type] {
 		return false
 	}
 	switch e.Type {
-	case NamespaceDestroy:
+	case NamespaceDestroy, NamespacePin, NamespaceUnpin:
+		if e.Process != nil {
+			return true
+		}
 		if f.Failed || (f.NSTypes != nil && !f.NSTypes[e.Namespace.Type]) {
 			return false
 		}
-		if f.byProcess() && (ns == nil || ns.creator == nil) {
-			return false
-		}
-		return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, ns.creator.PID)) &&
-			(len(f.Comms) == 0 || slices.Contains(f.Comms, ns.creator.Comm)) &&
-			(len(f.UIDs) == 0 || slices.Contains(f.UIDs, ns.creator.UID))
+		return f.matchMaker(by)
+	case NetdevMove:
+		return e.Process != nil || f.matchMaker(by)
 	case SysctlWrite:
 		if f.NSTypes != nil && (e.Sysctl.Namespace == nil || !f.NSTypes[e.Sysctl.Namespace.Type]) {
 			return false
@@ -83,6 +96,46 @@ func (f *Filter) match(e *Event, ns *liveNS) bool {
 		return slices.ContainsFunc(f.Sysctl, func(glob string) bool { return MatchSysctl(glob, e.Sysctl.Name) })
 	}
 	return true
+}
+
+// Match says whether an event of the past is wanted: what Run gives, the kernel has
+// looked at for most of it. Events about the trace itself always are.
+func (f *Filter) Match(e *Event) bool {
+	family, _, _ := strings.Cut(string(e.Type), ".")
+	if family == "trace" {
+		return true
+	}
+	if f.Types != nil && !f.Types[e.Type] {
+		return false
+	}
+	ns := e.Namespace
+	if e.Sysctl != nil {
+		ns = e.Sysctl.Namespace
+		if len(f.Sysctl) > 0 && !slices.ContainsFunc(f.Sysctl, func(glob string) bool { return MatchSysctl(glob, e.Sysctl.Name) }) {
+			return false
+		}
+	}
+	if f.NSTypes != nil && (ns == nil || !f.NSTypes[ns.Type]) {
+		return false
+	}
+	if f.Failed && e.Outcome != Failure {
+		return false
+	}
+	if !f.byProcess() {
+		return true
+	}
+	var who Actor
+	switch {
+	case e.Process != nil:
+		who = Actor{PID: e.Process.PID, UID: e.Process.UID, Comm: e.Process.Comm}
+	case e.Type == NamespaceDestroy && ns != nil && ns.Creator != nil:
+		who = *ns.Creator
+	default:
+		return false
+	}
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, who.PID)) &&
+		(len(f.Comms) == 0 || slices.Contains(f.Comms, who.Comm)) &&
+		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, who.UID))
 }
 
 // MatchSysctl says whether a glob, as Filter.Sysctl has them, matches a parameter's

@@ -23,6 +23,11 @@ var kindTypes = map[bpf.NstraceRecordKind]Type{
 	bpf.NstraceRecordKindREC_NS_ENTER:     NamespaceEnter,
 	bpf.NstraceRecordKindREC_NS_DESTROY:   NamespaceDestroy,
 	bpf.NstraceRecordKindREC_SYSCTL_WRITE: SysctlWrite,
+	bpf.NstraceRecordKindREC_TAMPER:       TraceTamper,
+	bpf.NstraceRecordKindREC_NETDEV_MOVE:  NetdevMove,
+	bpf.NstraceRecordKindREC_NS_PIN:       NamespacePin,
+	bpf.NstraceRecordKindREC_NS_UNPIN:     NamespaceUnpin,
+	bpf.NstraceRecordKindREC_PIN_END:      NamespaceUnpin,
 }
 
 // lossCount is what was told of losses so far.
@@ -40,8 +45,11 @@ func (t *Tracer) tellLoss(h Handler) error {
 	}
 	lost, missed := map[Type]uint64{}, map[Type]uint64{}
 	for kind, typ := range kindTypes {
-		lost[typ] = c.Lost[kind]
-		missed[typ] = c.Missed[kind] + t.told.probes[typ]
+		lost[typ] += c.Lost[kind]
+		missed[typ] += c.Missed[kind]
+	}
+	for typ, n := range t.told.probes {
+		missed[typ] += n
 	}
 	from := max(c.FirstLost, t.told.last)
 	if err := t.tell(h, LossRingFull, since(lost, t.told.lost), t.clock.wall(from), t.clock.wall(c.LastLost)); err != nil {
@@ -122,10 +130,14 @@ func (t *Tracer) Totals() (Totals, error) {
 		Seen: t.scanned, Written: t.matched, Folded: t.folded, Filtered: t.filtered,
 		DurationMS: time.Since(t.started).Milliseconds(),
 	}
-	for kind, typ := range kindTypes {
-		sum.Seen += c.Seen[kind] + t.told.probes[typ]
+	for kind := range kindTypes {
+		sum.Seen += c.Seen[kind]
 		sum.Filtered += c.Filtered[kind]
-		sum.Lost += c.Lost[kind] + c.Missed[kind] + t.told.probes[typ]
+		sum.Lost += c.Lost[kind] + c.Missed[kind]
+	}
+	for _, n := range t.told.probes {
+		sum.Seen += n
+		sum.Lost += n
 	}
 	return sum, nil
 }

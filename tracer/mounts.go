@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -90,9 +91,9 @@ func (m *mounts) cgroup2() (string, error) {
 // findCgroup2 returns where the root of the v2 hierarchy is mounted, "" for
 // nowhere. A mount of only a part of it (a container's) does not count.
 func findCgroup2() (path string) {
-	eachMount("/proc/thread-self/mountinfo", "cgroup2", func(root, point string) {
-		if root == "/" && path == "" {
-			path = point
+	eachMount("/proc/thread-self/mountinfo", "cgroup2", func(m mountLine) {
+		if m.root == "/" && path == "" {
+			path = m.point
 		}
 	})
 	return path
@@ -101,9 +102,16 @@ func findCgroup2() (path string) {
 // mountPath undoes what mangle_path() in fs/seq_file.c does to a mount point.
 var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// eachMount calls f for each mount of a file system type in a mountinfo file, with
-// what of the file system is mounted and where. A file that can't be read has none.
-func eachMount(mountinfo, fstype string, f func(root, point string)) {
+// A mountLine is a line of a mountinfo file, as far as it is of use here.
+type mountLine struct {
+	id    uint32
+	root  string // what of the file system is mounted
+	point string // where
+}
+
+// eachMount calls f for each mount of a file system type in a mountinfo file. A file
+// that can't be read has none.
+func eachMount(mountinfo, fstype string, f func(mountLine)) {
 	file, err := os.Open(mountinfo)
 	if err != nil {
 		return
@@ -113,7 +121,8 @@ func eachMount(mountinfo, fstype string, f func(root, point string)) {
 		before, after, ok := strings.Cut(sc.Text(), " - ")
 		fields := strings.Fields(before)
 		if ok && len(fields) >= 5 && strings.HasPrefix(after, fstype+" ") {
-			f(fields[3], mountPath.Replace(fields[4]))
+			id, _ := strconv.ParseUint(fields[0], 10, 32)
+			f(mountLine{id: uint32(id), root: fields[3], point: mountPath.Replace(fields[4])})
 		}
 	}
 }

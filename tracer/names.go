@@ -95,6 +95,7 @@ type nsID struct {
 	id     uint32
 	kernel uint64 // its 64-bit id, 0 if not known
 	path   string // where it is mounted
+	mount  uint32 // the number of that mount
 }
 
 func parseNSLink(s string) (nsID, bool) {
@@ -113,7 +114,7 @@ func parseNSLink(s string) (nsID, bool) {
 // pinned returns the namespaces that are bind mounted in the caller's mount
 // namespace.
 func pinned() []nsID {
-	all := pinnedIn("/proc/self/mountinfo")
+	all := pinnedIn(ownMountinfo)
 	for i := range all {
 		all[i].kernel = handleUID(all[i].path)
 	}
@@ -122,9 +123,9 @@ func pinned() []nsID {
 
 // pinnedIn does the same for a process's mountinfo, but for the kernel's ids.
 func pinnedIn(mountinfo string) (all []nsID) {
-	eachMount(mountinfo, "nsfs", func(root, point string) {
-		if ns, ok := parseNSLink(root); ok {
-			ns.path = point
+	eachMount(mountinfo, "nsfs", func(m mountLine) {
+		if ns, ok := parseNSLink(m.root); ok {
+			ns.path, ns.mount = m.point, m.id
 			all = append(all, ns)
 		}
 	})

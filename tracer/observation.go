@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -46,8 +47,12 @@ type way struct {
 	programs [][]string
 	// Programs to add where their kernel function exists.
 	optional []string
+	// What is looked at beside the programs.
+	looks []string
 	// What this way cannot see, for people.
 	missing []string
+	// Taken only where its backend is asked for: it costs whoever opens any file.
+	forced bool
 }
 
 // An observation is one thing that nstrace watches.
@@ -55,6 +60,8 @@ type observation struct {
 	name string
 	feed []Type // the events that it gives
 	ways []way  // in order of preference
+	// The kernel function without which there is nothing to see, "" for none.
+	since string
 }
 
 const restartNote = "result of the write, value after it, what else changed with it, and writes refused before the parameter's handler"
@@ -100,6 +107,28 @@ var observations = []observation{
 		},
 	},
 	{
+		name: "pin", feed: []Type{NamespacePin},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryMount, bpf.NstraceProgFexitMount, bpf.NstraceProgFexitKernPath,
+				bpf.NstraceProgFentryMoveMount, bpf.NstraceProgFexitMoveMount, bpf.NstraceProgFentryMoveResolved,
+			}}, optional: moveMount32Fentry},
+			{backend: Kprobe, programs: [][]string{
+				append([]string{bpf.NstraceProgKprobeKernPath, bpf.NstraceProgKretprobeKernPath}, pinKprobes...),
+				append([]string{bpf.NstraceProgKprobeSource, kprobeMove, kprobeLink}, pinKprobes...),
+			}, optional: moveMount32Kprobe},
+			lookForPins,
+		},
+	},
+	{
+		name: "unpin", feed: []Type{NamespaceUnpin},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUmount, bpf.NstraceProgFexitUmount, bpf.NstraceProgFentryMountFreed}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUmount, kretprobeUmount, bpf.NstraceProgKprobeMountFreed}}},
+			lookForPins,
+		},
+	},
+	{
 		name: "sysctl", feed: []Type{SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryWrite, bpf.NstraceProgFexitWrite, bpf.NstraceProgCgroupSysctl}}},
@@ -123,19 +152,123 @@ var observations = []observation{
 	{
 		name: "open", feed: []Type{SysctlWrite},
 		ways: []way{
+			{backend: Fentry, forced: true, programs: [][]string{
+				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite, bpf.NstraceProgFexitMayOpen},
+				{bpf.NstraceProgFexitPermission510, bpf.NstraceProgFexitWantWrite, bpf.NstraceProgFexitMayOpen510},
+			}},
 			{backend: Fentry, programs: [][]string{
 				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite},
 				{bpf.NstraceProgFexitPermission510, bpf.NstraceProgFexitWantWrite},
+			}, missing: []string{"without --backend fentry, opens without O_TRUNC where procfs itself, not a bind mount of it, is read-only"}},
+			{backend: Kprobe, forced: true, programs: [][]string{
+				{bpf.NstraceProgKprobePermission, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
+				{bpf.NstraceProgKprobePermission510, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
 			}},
 		},
+	},
+	{
+		name: "hostname", feed: []Type{SysctlWrite},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryHostname, bpf.NstraceProgFexitHostname, bpf.NstraceProgFentryDomainname, bpf.NstraceProgFexitDomainname,
+			}}},
+			{backend: Kprobe, programs: [][]string{{
+				bpf.NstraceProgKprobeHostname, bpf.NstraceProgKretprobeHostname, bpf.NstraceProgKprobeDomainname, bpf.NstraceProgKretprobeDomainname,
+			}}},
+			{backend: Tracepoint, programs: [][]string{{
+				bpf.NstraceProgTpHostnameEnter, bpf.NstraceProgTpHostnameExit, bpf.NstraceProgTpDomainnameEnter, bpf.NstraceProgTpDomainnameExit,
+			}}, missing: compat},
+		},
+	},
+	{
+		name: "mount", feed: []Type{NamespaceCreate}, since: "open_namespace_file", // 7.0
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFentryOpenTree, bpf.NstraceProgFexitOpenTree, bpf.NstraceProgFentryFsmount, bpf.NstraceProgFexitFsmount,
+			}}},
+			{backend: Kprobe, programs: [][]string{{
+				bpf.NstraceProgKprobeOpenTree, bpf.NstraceProgKretprobeOpenTree, bpf.NstraceProgKprobeFsmount, bpf.NstraceProgKretprobeFsmount,
+			}}},
+			{backend: Tracepoint, programs: [][]string{{
+				bpf.NstraceProgTpOpenTreeEnter, bpf.NstraceProgTpFsmountEnter, tpOpenTreeExit, tpFsmountExit,
+			}}, missing: compat},
+		},
+	},
+	{
+		name: "exec", feed: []Type{NamespaceEnter}, since: "exec_task_namespaces", // 6.3
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryExec, bpf.NstraceProgTpExecDone}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeExec, bpf.NstraceProgTpExecDone}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpExecEnter, bpf.NstraceProgTpExecDone}}},
+		},
+	},
+	{
+		name: "tamper", feed: []Type{TraceTamper},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgTpSignal, bpf.NstraceProgFentryBpf}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgTpSignal, bpf.NstraceProgKprobeBpf}}},
+			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpSignal}}, optional: []string{bpf.NstraceProgTpBpf}, missing: compat},
+		},
+	},
+	{
+		name: "netdev", feed: []Type{NetdevMove},
+		ways: []way{
+			{backend: Fentry, programs: linkSets(
+				[]string{bpf.NstraceProgFentryLink, bpf.NstraceProgFexitLink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
+				[][]string{
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove},
+					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove513},
+					{fentryMove510, bpf.NstraceProgFexitMove510},
+				},
+				fexitRename615, bpf.NstraceProgFexitRename)},
+			{backend: Kprobe, programs: linkSets(
+				[]string{bpf.NstraceProgKprobeLink, bpf.NstraceProgKretprobeLink, kprobeSetlink, kretprobeSetlink, bpf.NstraceProgKprobeRegister, bpf.NstraceProgKretprobeRegister},
+				[][]string{
+					{bpf.NstraceProgKprobeMove, bpf.NstraceProgKretprobeMove},
+					{kprobeMove510, kretprobeMove510},
+				},
+				kretprobeRename615, bpf.NstraceProgKretprobeRename)},
+		},
+	},
+}
+
+// linkSets are the sets of programs that see devices move: what all have, what differs
+// by the function that moves a device, and what by the one that renames it.
+func linkSets(all []string, moves [][]string, renames ...string) (sets [][]string) {
+	for _, move := range moves {
+		for _, rename := range renames {
+			sets = append(sets, slices.Concat(all, move, []string{rename}))
+		}
+	}
+	return sets
+}
+
+// pinKprobes are the entries and ends of what can pin a namespace.
+var pinKprobes = []string{
+	bpf.NstraceProgKprobeMount, bpf.NstraceProgKretprobePin,
+	bpf.NstraceProgKprobeMoveMount, kretprobeMoveMount, bpf.NstraceProgKprobeMoveResolved,
+}
+
+// lookForPins is the way to see pins without a hook: no tracepoint says what a mount is
+// of.
+var lookForPins = way{
+	backend: Tracepoint, programs: [][]string{{}}, looks: []string{ownMountinfo}, missing: []string{
+		"who did it, what failed, what lasted a moment, and what is outside nstrace's own mount namespace: it is found by looking",
 	},
 }
 
 // params is how many parameters the kernel's function has, for programs of which there
 // is one for each number.
 var params = map[string]int{
-	bpf.NstraceProgFexitPermission:    3, // 5.12
-	bpf.NstraceProgFexitPermission510: 2,
+	bpf.NstraceProgFexitPermission:     3, // 5.12
+	bpf.NstraceProgFexitPermission510:  2,
+	bpf.NstraceProgKprobePermission:    3,
+	bpf.NstraceProgKprobePermission510: 2,
+	bpf.NstraceProgFexitMayOpen:        4, // 5.12
+	bpf.NstraceProgFexitMayOpen510:     3,
+	bpf.NstraceProgFexitMove:           5, // 6.16, and some 6.12
+	bpf.NstraceProgFexitMove513:        4,
+	bpf.NstraceProgFexitMove510:        3, // up to 5.12
 }
 
 // Programs of the object that are attached in more than one place have a name of their
@@ -145,10 +278,28 @@ const (
 	tpCloneExit      = "tp_clone_exit"
 	tpClone3Exit     = "tp_clone3_exit"
 	tpSetnsExit      = "tp_setns_exit"
+	tpOpenTreeExit   = "tp_open_tree_exit"
+	tpFsmountExit    = "tp_fsmount_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
+
+	fentrySetlink        = "fentry_setlink"
+	fexitSetlink         = "fexit_setlink"
+	kprobeSetlink        = "kprobe_setlink"
+	kretprobeSetlink     = "kretprobe_setlink"
+	fentryMove510        = "fentry_move_510"
+	kprobeMove510        = "kprobe_move_510"
+	kretprobeMove510     = "kretprobe_move_510"
+	fexitRename615       = "fexit_rename_615"
+	kretprobeRename615   = "kretprobe_rename_615"
+	kretprobeMoveMount   = "kretprobe_move_mount"
+	kretprobeMoveMount32 = "kretprobe_move_mount32"
+	kretprobeUmount      = "kretprobe_umount"
+	kprobeMove           = "kprobe_source_move"
+	kprobeLink           = "kprobe_source_link"
 )
 
-// A twin is a further place for a program.
+// A twin is a further place for a program. One for a trampoline is loaded by itself: the
+// kernel checks it against the function that it is loaded for.
 type twin struct {
 	of, section string
 	alone       bool // it is loaded by itself
@@ -158,7 +309,24 @@ var twins = map[string]twin{
 	tpCloneExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone"},
 	tpClone3Exit:     {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone3"},
 	tpSetnsExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_setns", alone: true},
+	tpOpenTreeExit:   {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_open_tree"},
+	tpFsmountExit:    {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_fsmount"},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
+
+	fentrySetlink:        {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
+	fexitSetlink:         {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},
+	kprobeSetlink:        {of: bpf.NstraceProgKprobeLink, section: "kprobe/rtnl_setlink"},
+	kretprobeSetlink:     {of: bpf.NstraceProgKretprobeLink, section: "kretprobe/rtnl_setlink"},
+	fentryMove510:        {of: bpf.NstraceProgFentryMove, section: "fentry/dev_change_net_namespace", alone: true},
+	kprobeMove510:        {of: bpf.NstraceProgKprobeMove, section: "kprobe/dev_change_net_namespace"},
+	kretprobeMove510:     {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},
+	fexitRename615:       {of: bpf.NstraceProgFexitRename, section: "fexit/netif_change_name", alone: true},
+	kretprobeRename615:   {of: bpf.NstraceProgKretprobeRename, section: "kretprobe/netif_change_name"},
+	kretprobeMoveMount:   {of: bpf.NstraceProgKretprobePin, section: "kretprobe/" + moveMountFunc},
+	kretprobeMoveMount32: {of: bpf.NstraceProgKretprobePin, section: "kretprobe/__ia32_sys_move_mount"},
+	kprobeMove:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/do_move_mount"},
+	kprobeLink:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/nd_jump_link"},
+	kretprobeUmount:      {of: bpf.NstraceProgKretprobePin, section: "kretprobe/path_umount", alone: true},
 }
 
 // place returns p as it is attached there.
@@ -185,11 +353,28 @@ var compat = []string{"calls of 32-bit programs"}
 // traced.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
 
-// wants says whether any event that the observation gives is in types; nil is all.
-// What ends has to be known from its beginning: where destroy is wanted, create
-// is observed too.
-func (o *observation) wants(types map[Type]bool) bool {
-	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool {
-		return types[t] || (t == NamespaceCreate && types[NamespaceDestroy])
-	})
+// gives says whether any event of the observation is in types; nil is all. What is done to
+// nstrace itself always is.
+func (o *observation) gives(types map[Type]bool) bool {
+	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool { return types[t] || t == TraceTamper })
+}
+
+// observed adds to the types of events that are wanted those that have to be observed for
+// their sake; nil is all. What ends has to be known from its beginning. A device that a
+// namespace leaves behind is the doing of that one's maker, where that matters.
+func (o *Options) observed() map[Type]bool {
+	if o.Filter.Types == nil {
+		return nil
+	}
+	types := maps.Clone(o.Filter.Types)
+	if types[NetdevMove] && (o.Follow || o.Filter.byProcess()) {
+		types[NamespaceDestroy] = true
+	}
+	if types[NamespaceDestroy] {
+		types[NamespaceCreate] = true
+	}
+	if types[NamespaceUnpin] {
+		types[NamespacePin] = true
+	}
+	return types
 }

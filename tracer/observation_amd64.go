@@ -10,3 +10,12 @@ var (
 	setns32Fentry = []string{bpf.NstraceProgFentrySetns32, bpf.NstraceProgFexitSetns32}
 	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, kretprobeSetns32}
 )
+
+// As SETNS of bpf/namespace.h is for setns(2), MOVE_MOUNT of bpf/pin.h.
+const moveMountFunc = "__x64_sys_move_mount"
+
+// The same for move_mount(2).
+var (
+	moveMount32Fentry = []string{bpf.NstraceProgFentryMoveMount32, bpf.NstraceProgFexitMoveMount32}
+	moveMount32Kprobe = []string{bpf.NstraceProgKprobeMoveMount32, kretprobeMoveMount32}
+)

@@ -4,3 +4,7 @@ package tracer
 
 // arm64's table of 32-bit system calls uses the 64-bit setns.
 var setns32Fentry, setns32Kprobe []string
+
+const moveMountFunc = "__arm64_sys_move_mount"
+
+var moveMount32Fentry, moveMount32Kprobe []string

@@ -93,12 +93,16 @@ var startInside = map[string]string{
 // the cgroup afterwards (crun), is of the container in which a runtime's process is found
 // to be in it first, and nobody's until then; one that comes with a container's first
 // process that is no more its runtime (systemd-nspawn, LXC) of the container of that
-// runtime that lives in it, once one does. Any other is its maker's unit's.
+// runtime that lives in it, once one does. One whose first process is made in another cgroup is of
+// whoever is found to live in it. Any other is its maker's unit's.
 
-// madeBy says whose a namespace is that p, which lives in w, has made.
-func (ns *liveNS) madeBy(p *Process, w *place) {
+// madeBy says whose a namespace is that p, which lives in w, has made: for itself, or for
+// a child that it put elsewhere.
+func (ns *liveNS) madeBy(p *Process, w *place, elsewhere bool) {
 	ns.orphan, ns.runtime = false, ""
 	switch {
+	case elsewhere:
+		ns.orphan = true
 	case w.contained() || !makesForOthers(p.Role):
 		ns.owner = w.owner()
 	case startInside[path.Base(p.Exe)] != "":

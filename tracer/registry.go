@@ -54,13 +54,16 @@ func newRegistry() *registry {
 	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[NSType]uint32{}}
 }
 
+// seenMark is in those of uidText that are not the kernel's.
+const seenMark = "."
+
 // uidText gives a namespace's never reused id: the kernel's own, or, where it
 // has none, the inode number with the time when the tracer first saw it, so that
 // a number used again has another one.
 func (r *registry) uidText(typ NSType, kernel uint64, id uint32, seenBoot uint64) string {
 	switch {
 	case kernel == 0:
-		return strconv.FormatUint(uint64(id), 10) + "." + strconv.FormatUint(seenBoot, 10)
+		return strconv.FormatUint(uint64(id), 10) + seenMark + strconv.FormatUint(seenBoot, 10)
 	case r.perType:
 		return string(typ) + ":" + strconv.FormatUint(kernel, 10)
 	}
@@ -76,10 +79,13 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 	}
 	ns = r.live[id]
 	if ns != nil && ns.is(typ, kernelUID) {
-		// A mount does not tell the kernel's id, and a network namespace of 5.10
+		// A mount does not tell the kernel's id and the owner, and a network namespace of 5.10
 		// has one only once somebody asks: what events called it stays.
 		if ns.kernel == 0 {
 			ns.kernel = kernelUID
+		}
+		if ns.userNS == 0 {
+			ns.userNS = userNS
 		}
 		return ns, nil
 	}

@@ -4,8 +4,6 @@ package tracer
 
 import (
 	"encoding/binary"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -44,6 +42,10 @@ func (s *scanner) soon() {
 		s.wanted, s.since = true, time.Now()
 	}
 }
+
+// keep has it look now and then: a namespace was made that no task is in, and no end of a
+// task will tell of its own.
+func (s *scanner) keep() { s.held = true }
 
 // next is when to look again, zero for not before something happens.
 func (s *scanner) next() time.Time {
@@ -85,6 +87,12 @@ func (s *scanner) run(h Handler) error {
 		return nil
 	}
 	s.wanted, s.held = false, false
+	// What a pin kept ends after it.
+	if t.watch != nil {
+		if err := t.comparePins(h); err != nil {
+			return err
+		}
+	}
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
 	leaving := false
@@ -138,8 +146,8 @@ func (s *scanner) gone(unused []*liveNS) []*liveNS {
 			return nsAlive(nsID{typ: ns.typ, id: ns.id, kernel: ns.kernel}) != unix.ESTALE
 		})
 	}
-	held := holders()
-	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] })
+	held := heldByFiles()
+	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] != nil })
 	return withoutOwners(free, s.t.reg)
 }
 
@@ -161,33 +169,6 @@ func withoutOwners(gone []*liveNS, reg *registry) []*liveNS {
 	return slices.DeleteFunc(gone, func(ns *liveNS) bool { return !dead[ns.id] })
 }
 
-// holders returns the namespaces that a mount or a descriptor of any process
-// keeps alive.
-func holders() map[uint32]bool {
-	held := map[uint32]bool{}
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	seen := map[string]bool{}
-	for _, proc := range procs {
-		if mnt, err := os.Readlink(proc + "/ns/mnt"); err == nil && !seen[mnt] {
-			seen[mnt] = true
-			for _, ns := range pinnedIn(proc + "/mountinfo") {
-				held[ns.id] = true
-			}
-		}
-		fds, _ := os.ReadDir(proc + "/fd")
-		for _, fd := range fds {
-			target, err := os.Readlink(proc + "/fd/" + fd.Name())
-			if err != nil {
-				continue
-			}
-			if ns, ok := parseNSLink(target); ok {
-				held[ns.id] = true
-			}
-		}
-	}
-	return held
-}
-
 // nsfsRoot is FD_NSFS_ROOT, and fileIDNSFS is FILEID_NSFS, of 6.18.
 const (
 	nsfsRoot   = -10003
@@ -197,7 +178,7 @@ const (
 // handleUID asks the kernel for the 64-bit id of the namespace mounted at path
 // (6.18), 0 where it does not tell.
 func handleUID(path string) uint64 {
-	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
+	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
 		return 0
 	}

@@ -23,6 +23,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -54,6 +55,7 @@ type Tracer struct {
 	ring   *ringbuf.Reader
 	counts *ebpf.Memory
 	host   hostInfo
+	self   int // nstrace's own pid
 	clock  clock
 	users  interface{ Name(uid uint32) string }
 	people said[caller]
@@ -63,7 +65,13 @@ type Tracer struct {
 	places places
 	folds  folds
 	held   held
-	scan   *scanner // nil where the kernel reports the end of namespaces
+	scan   *scanner        // nil where the kernel reports the end of namespaces
+	pins   map[uint32]*pin // by the number of the mount
+	watch  *mountWatch     // nil where the kernel reports pins
+
+	// known is held by whoever uses the registry while Run goes on: Look can be called
+	// by another goroutine.
+	known sync.Mutex
 
 	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
 
@@ -75,6 +83,8 @@ type Tracer struct {
 	scanned  uint64 // events that no record stands for
 	folded   uint64 // of the matched, and filtered: repeats that the kernel counted
 	told     lossCount
+	objects  map[bpf.NstraceOwnKey]string // what of it is in the kernel
+	stopped  stopSignal
 
 	// The record in hand and the event that is made of it, reused.
 	rec    record
@@ -82,7 +92,9 @@ type Tracer struct {
 	evNS   Namespace
 	evSys  Sysctl
 	cause  Cause
-	text   [3]string // evSys.Old, New and After
+	evDev  Netdev
+	devNS  [2]Namespace // evDev.From and To
+	text   [3]string    // evSys.Old, New and After
 	values valueReader
 }
 
@@ -93,11 +105,14 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, host: readHost(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), mounts: newMounts(), names: newNetnsNames()}
+	t := &Tracer{opts: o, host: readHost(), self: os.Getpid(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), pins: map[uint32]*pin{}, mounts: newMounts(), names: newNetnsNames()}
 	t.clock.sync()
 	t.started = time.Now()
 	var err error
 	t.mounts.do(func() { err = t.attach() })
+	if err == nil {
+		err = t.takePins(bootNow()) // of all other threads' mount namespace
+	}
 	if err != nil {
 		t.Close()
 		return nil, err
@@ -120,6 +135,9 @@ func (t *Tracer) attach() error {
 		if c.way != nil && c.obs.name == "destroy" && c.way.backend == Tracepoint {
 			t.scan = newScanner(t)
 		}
+		if c.way != nil && c.obs.name == "pin" && c.way.backend == Tracepoint {
+			t.watch = newMountWatch()
+		}
 	}
 	t.loaded.release()
 	if t.ring, err = ringbuf.NewReader(t.loaded.coll.Maps[bpf.NstraceMapRing]); err != nil {
@@ -132,7 +150,10 @@ func (t *Tracer) attach() error {
 		return fmt.Errorf("map the counts of repeated writes: %w", err)
 	}
 	// After attaching: what is made in between is both here and in the ring.
-	return t.takeInventory()
+	if err := t.takeInventory(); err != nil {
+		return err
+	}
+	return t.watchOwn()
 }
 
 // Observations says how each thing that is watched is attached.
@@ -219,9 +240,6 @@ func (t *Tracer) takeInventory() error {
 			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
 		}
 	}
-	for _, p := range pinned() {
-		t.reg.see(p.typ, p.id, p.kernel, 0, now)
-	}
 	for _, ns := range t.reg.live {
 		t.names.learn(ns, now)
 	}
@@ -278,6 +296,7 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 	}
 	stop := context.AfterFunc(ctx, func() { t.ring.Flush() })
 	defer stop()
+	t.watch.start(func() { t.ring.Flush() })
 
 	var rec ringbuf.Record
 	var until time.Time // set once ctx has ended
@@ -337,7 +356,10 @@ func (t *Tracer) read(h Handler, rec *ringbuf.Record) (n int, err error) {
 		if err != nil {
 			return n, fmt.Errorf("read the ring buffer: %w", err)
 		}
-		if err := t.handle(h, rec.RawSample); err != nil {
+		t.known.Lock()
+		err = t.handle(h, rec.RawSample)
+		t.known.Unlock()
+		if err != nil {
 			return n, err
 		}
 		if n == 0 {
@@ -365,6 +387,13 @@ func (t *Tracer) overdue(h Handler, drained bool) error {
 	now := time.Now()
 	if due := t.folds.due(); !due.IsZero() && !now.Before(due) {
 		if err := t.takeFolds(h); err != nil {
+			return err
+		}
+	}
+	t.known.Lock()
+	defer t.known.Unlock()
+	if drained && t.watch.changed() {
+		if err := t.comparePins(h); err != nil {
 			return err
 		}
 	}
@@ -410,6 +439,8 @@ func (t *Tracer) idle(h Handler) error {
 
 // finish detaches, drains the ring and closes the books.
 func (t *Tracer) finish(h Handler) error {
+	t.known.Lock()
+	defer t.known.Unlock()
 	if err := t.loaded.coll.Variables[bpf.NstraceVarStopping].Set(true); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -445,6 +476,11 @@ func (t *Tracer) finish(h Handler) error {
 	if err := t.takeFolds(h); err != nil {
 		return err
 	}
+	if t.watch != nil {
+		if err := t.comparePins(h); err != nil {
+			return err
+		}
+	}
 	if t.scan != nil {
 		if err := t.scan.run(h); err != nil {
 			return err
@@ -457,7 +493,9 @@ func (t *Tracer) finish(h Handler) error {
 	if err != nil {
 		return err
 	}
-	if err := t.emit(h, &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals}}); err != nil {
+	stop := &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals}}
+	t.stopped.into(stop)
+	if err := t.emit(h, stop); err != nil {
 		return err
 	}
 	return h.Idle()
@@ -470,9 +508,10 @@ func (t *Tracer) emit(h Handler, e *Event) error {
 	return h.Event(e)
 }
 
-// give emits an event that passes the filter.
-func (t *Tracer) give(h Handler, e *Event, ns *liveNS) error {
-	if !t.opts.Filter.match(e, ns) {
+// give emits an event that passes the filter. by has made what an event is about that
+// no process caused.
+func (t *Tracer) give(h Handler, e *Event, by *Actor) error {
+	if !t.opts.Filter.match(e, by) {
 		t.filtered++
 		return nil
 	}
@@ -502,6 +541,16 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 		return t.handleDestroy(h, r)
 	case bpf.NstraceRecordKindREC_SYSCTL_WRITE:
 		return t.handleWrite(h, r, b)
+	case bpf.NstraceRecordKindREC_TAMPER:
+		return t.handleTamper(h, r)
+	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
+		return t.handleMove(h, r)
+	case bpf.NstraceRecordKindREC_NS_PIN:
+		return t.handlePin(h, r, NamespacePin)
+	case bpf.NstraceRecordKindREC_NS_UNPIN:
+		return t.handlePin(h, r, NamespaceUnpin)
+	case bpf.NstraceRecordKindREC_PIN_END:
+		return t.handlePinEnd(h, r)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
 		t.look()
 	}
@@ -572,7 +621,10 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 			ns.created = t.clock.wall(r.head.Time)
 			ns.creator = &Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
 			ns.follow = true
-			ns.madeBy(p, who.place)
+			if t.scan != nil && holderless(r.head.Via) {
+				t.scan.keep()
+			}
+			ns.madeBy(p, who.place, r.has(bpf.NstraceRecordFlagF_ELSEWHERE))
 		}
 		e := t.begin(r, NamespaceCreate, who)
 		e.ChildPID = r.ns.Child
@@ -581,11 +633,16 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 		} else {
 			e.Namespace = t.unknown(c.Kind)
 		}
-		if err := t.give(h, e, ns); err != nil {
+		if err := t.give(h, e, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// holderless says whether a call makes namespaces that only a descriptor keeps.
+func holderless(via uint8) bool {
+	return bpf.NstraceCallVia(via) == bpf.NstraceCallViaVIA_OPEN_TREE || bpf.NstraceCallVia(via) == bpf.NstraceCallViaVIA_FSMOUNT
 }
 
 func (t *Tracer) handleEnter(h Handler, r *record) error {
@@ -604,6 +661,10 @@ func (t *Tracer) handleEnter(h Handler, r *record) error {
 			if err := t.own(ns); err != nil {
 				return err
 			}
+		}
+		if int(who.p.PID) == t.self { // nstrace itself looks around in it
+			t.filtered++
+			continue
 		}
 		e := t.begin(r, NamespaceEnter, who)
 		if ns != nil {
@@ -647,7 +708,7 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 		ms := int64(boot-ns.bootNS) / int64(time.Millisecond)
 		e.Namespace.Created, e.Namespace.LifetimeMS, e.Namespace.Creator = ns.created, &ms, ns.creator
 	}
-	return t.give(h, e, ns)
+	return t.give(h, e, ns.creator)
 }
 
 func (t *Tracer) handleWrite(h Handler, r *record, b []byte) error {
@@ -732,6 +793,57 @@ func (t *Tracer) giveWrite(h Handler, r *record, cause *Cause) (given bool, name
 	return true, s.Name, t.emit(h, e)
 }
 
+func (t *Tracer) handleMove(h Handler, r *record) error {
+	who := &caller{place: nowhere} // a worker of the kernel
+	if r.netdev.Caller.Who != 0 {
+		who = t.caller(&r.netdev.Caller)
+	}
+	from, err := t.see(h, &r.netdev.From, r.head.Time)
+	if err != nil {
+		return err
+	}
+	to, err := t.see(h, &r.netdev.To, r.head.Time)
+	if err != nil {
+		return err
+	}
+	e := t.begin(r, NetdevMove, who)
+	d := &t.evDev
+	e.Netdev = d
+	*d = Netdev{
+		Name: cString(r.netdev.Name[:]), Ifindex: r.netdev.Ifindex,
+		Created: r.has(bpf.NstraceRecordFlagF_CREATED),
+	}
+	if name := cString(r.netdev.NewName[:]); name != d.Name {
+		d.NewName = name
+	}
+	if r.netdev.NewIfindex != d.Ifindex {
+		d.NewIfindex = r.netdev.NewIfindex
+	}
+	for _, end := range [...]struct {
+		ns    *liveNS
+		buf   *Namespace
+		shown **Namespace
+	}{{from, &t.devNS[0], &d.From}, {to, &t.devNS[1], &d.To}} {
+		if end.ns == nil {
+			continue
+		}
+		if err := t.own(end.ns); err != nil {
+			return err
+		}
+		*end.shown = t.reg.show(end.ns, end.buf)
+	}
+	// With no process it is the doing of who made the namespace that ended.
+	if t.opts.Follow && e.Process == nil && (from == nil || !from.follow) {
+		t.filtered++
+		return nil
+	}
+	var by *Actor
+	if from != nil {
+		by = from.creator
+	}
+	return t.give(h, e, by)
+}
+
 // maxValue is VALUE_LEN of bpf/record.h.
 const maxValue = 1024
 
@@ -757,6 +869,7 @@ func (t *Tracer) Close() error {
 	if t.loaded != nil {
 		t.mounts.do(func() { errs = append(errs, t.loaded.close()) })
 	}
+	t.watch.close()
 	if t.ring != nil {
 		errs = append(errs, t.ring.Close())
 	}

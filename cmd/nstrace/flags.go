@@ -13,8 +13,10 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
+	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/filter"
+	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
@@ -37,6 +39,9 @@ type streamFlags struct {
 	failed     bool
 	filter     string
 	program    *filter.Program // of filter, nil for all
+	group      string
+	alertFiles []string
+	alerts     *alert.Rules // of those, nil for none
 	runtimes   []string
 	containers []string
 	netns      []string
@@ -46,16 +51,37 @@ type streamFlags struct {
 	backend    string
 	ringSize   string
 	verbose    bool
+
+	// Of record.
+	quiet   bool              // no stream
+	history *history.Recorder // takes the events too
+	db      string            // its path
+	gap     *tracer.Event     // to be told at the start
 }
 
 func (f *streamFlags) register(cmd *cobra.Command) {
+	f.registerFilters(cmd)
 	fs := cmd.Flags()
-	fs.SortFlags = false
-	fs.StringVarP(&f.format, "output", "o", "table", "how to write events: table, wide or json")
+	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule of this file; may be repeated; default: those that are shipped (help: shows them)")
 	fs.StringVarP(&f.file, "output-file", "O", "", "write events to this file, appending")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before it grows beyond this, such as 100MiB")
 	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when it is older than this, such as 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "keep at most so many old output files (0: all)")
+	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "container runtime to ask for names, as docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated; none asks nobody (default: those found)")
+	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
+	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
+	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
+	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring between kernel and nstrace, a power of two")
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr how each observation is attached")
+	complete(cmd, "backend", tracer.Backends())
+}
+
+// registerFilters adds the flags that say which events and how they are shown, which
+// are the same for those that happen and those of the past.
+func (f *streamFlags) registerFilters(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVarP(&f.format, "output", "o", "table", "how to write events: table, wide or json")
 	fs.StringSliceVarP(&f.events, "event", "e", nil, "only these events or families: "+strings.Join(eventNames(), ", "))
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(nsTypeNames(), ", "))
 	fs.StringSliceVar(&f.sysctls, "sysctl", nil, "only writes to parameters that this glob matches, such as 'net.ipv4.*'")
@@ -66,26 +92,30 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
-	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "container runtime to ask for names, as docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated; none asks nobody (default: those found)")
-	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
-	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
-	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
-	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring between kernel and nstrace, a power of two")
-	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr how each observation is attached")
-	for name, values := range map[string][]string{
-		"output": formats, "event": eventNames(), "ns-type": nsTypeNames(), "backend": tracer.Backends(),
-	} {
-		// The flag exists: the only error there is.
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
+	fs.StringVar(&f.group, "group", "off", "fold a burst of one process into one line of the table: closed, open for one with its events below it, or off")
+	fs.Lookup("group").NoOptDefVal = groups[0]
+	complete(cmd, "group", groups)
+	complete(cmd, "output", formats)
+	complete(cmd, "event", eventNames())
+	complete(cmd, "ns-type", nsTypeNames())
+}
+
+// complete says which values a flag takes.
+func complete(cmd *cobra.Command, flag string, values []string) {
+	// The flag exists: the only error there is.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
 var formats = []string{"table", "wide", "json"}
 
+// groups are the values of --group; alone it is the first.
+var groups = []string{"closed", "open", "off"}
+
 // families gives the events behind each name of --event.
 var families = map[string][]tracer.Type{
-	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy},
-	"sysctl":    {tracer.SysctlWrite},
+	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin, tracer.NamespaceAppeared, tracer.NamespaceGone},
+	"sysctl":    {tracer.SysctlWrite, tracer.SysctlDrift},
+	"netdev":    {tracer.NetdevMove},
 }
 
 func eventNames() []string {
@@ -133,55 +163,93 @@ func didYouMean(typed string, names []string) string {
 // options turns the flags into what the tracer takes.
 func (f *streamFlags) options() (tracer.Options, error) {
 	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion()}
-	if err := oneOf("--output", f.format, formats); err != nil {
+	var err error
+	if o.Filter, err = f.filters(); err != nil {
 		return o, err
 	}
 	if err := oneOf("--backend", f.backend, tracer.Backends()); err != nil {
 		return o, err
 	}
+	if len(f.alertFiles) > 0 {
+		var err error
+		if f.alerts, err = alert.Load(f.alertFiles...); err != nil {
+			return o, usagef("--alert: %w", err)
+		}
+	}
+	size, err := humanize.ParseBytes(f.ringSize)
+	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {
+		return o, usagef("--ring-size: %q is no size of a ring; it takes a power of two from 64KiB to 1GiB", f.ringSize)
+	}
+	o.RingSize = int(size)
+	if f.duration < 0 {
+		return o, usagef("--duration: %s is negative; it takes a time such as 30s", f.duration)
+	}
+	return o, nil
+}
+
+// grouping checks --group.
+func (f *streamFlags) grouping() error {
+	if err := oneOf("--group", f.group, groups); err != nil {
+		return err
+	}
+	if f.format == "json" && f.group != "off" {
+		return usagef("--group folds lines of a table; -o json has every event")
+	}
+	return nil
+}
+
+// filters reads the flags of registerFilters.
+func (f *streamFlags) filters() (tracer.Filter, error) {
+	var o tracer.Filter
+	if err := oneOf("--output", f.format, formats); err != nil {
+		return o, err
+	}
+	if err := f.grouping(); err != nil {
+		return o, err
+	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {
-		o.Filter.Types = map[tracer.Type]bool{tracer.SysctlWrite: true}
+		o.Types = map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}
 	}
 	for _, name := range f.events {
 		if err := oneOf("--event", name, eventNames()); err != nil {
 			return o, err
 		}
-		if o.Filter.Types == nil {
-			o.Filter.Types = map[tracer.Type]bool{}
+		if o.Types == nil {
+			o.Types = map[tracer.Type]bool{}
 		}
 		if types, ok := families[name]; ok {
 			for _, t := range types {
-				o.Filter.Types[t] = true
+				o.Types[t] = true
 			}
 		} else {
-			o.Filter.Types[tracer.Type(name)] = true
+			o.Types[tracer.Type(name)] = true
 		}
 	}
 	for _, name := range f.nsTypes {
 		if err := oneOf("--ns-type", name, nsTypeNames()); err != nil {
 			return o, err
 		}
-		if o.Filter.NSTypes == nil {
-			o.Filter.NSTypes = map[tracer.NSType]bool{}
+		if o.NSTypes == nil {
+			o.NSTypes = map[tracer.NSType]bool{}
 		}
-		o.Filter.NSTypes[tracer.NSType(name)] = true
+		o.NSTypes[tracer.NSType(name)] = true
 	}
 	for _, s := range f.pids {
 		pid, err := strconv.ParseUint(s, 10, 22) // PID_MAX_LIMIT is 2^22
 		if err != nil || pid == 0 {
 			return o, usagef("--pid: %q is no process id; it takes a number from 1 to 4194303", s)
 		}
-		o.Filter.PIDs = append(o.Filter.PIDs, uint32(pid))
+		o.PIDs = append(o.PIDs, uint32(pid))
 	}
 	for _, s := range f.users {
 		uid, err := lookupUser(s)
 		if err != nil {
 			return o, err
 		}
-		o.Filter.UIDs = append(o.Filter.UIDs, uid)
+		o.UIDs = append(o.UIDs, uid)
 	}
-	o.Filter.Sysctl, o.Filter.Comms, o.Filter.Failed = f.sysctls, f.comms, f.failed
-	if err := o.Filter.Validate(); err != nil {
+	o.Sysctl, o.Comms, o.Failed = f.sysctls, f.comms, f.failed
+	if err := o.Validate(); err != nil {
 		return o, usageError{err}
 	}
 	selected, err := newSelection(f.containers, f.netns)
@@ -195,14 +263,6 @@ func (f *streamFlags) options() (tracer.Options, error) {
 			return o, usagef("--filter: %w", err)
 		}
 		f.program = program
-	}
-	size, err := humanize.ParseBytes(f.ringSize)
-	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {
-		return o, usagef("--ring-size: %q is no size of a ring; it takes a power of two from 64KiB to 1GiB", f.ringSize)
-	}
-	o.RingSize = int(size)
-	if f.duration < 0 {
-		return o, usagef("--duration: %s is negative; it takes a time such as 30s", f.duration)
 	}
 	return o, nil
 }

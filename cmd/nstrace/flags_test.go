@@ -99,8 +99,8 @@ func TestOptions(t *testing.T) {
 	if !f.Failed || o.RingSize != 1<<20 || o.Backend != tracer.Kprobe {
 		t.Errorf("%+v", o)
 	}
-	// A glob for parameters asks for their writes only, unless events are named.
-	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 1 || !o.Filter.Types[tracer.SysctlWrite] {
+	// A glob for parameters asks for what is written to them, or has drifted, only, unless events are named.
+	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 2 || !o.Filter.Types[tracer.SysctlWrite] || !o.Filter.Types[tracer.SysctlDrift] {
 		t.Errorf("--sysctl alone: %v, %v", o.Filter.Types, err)
 	}
 	if o, _, err = parse(); err != nil || o.Filter.Types != nil || o.Filter.NSTypes != nil {

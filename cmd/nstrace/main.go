@@ -104,7 +104,8 @@ did it, until it is interrupted.`,
   nstrace -e sysctl --sysctl 'net.ipv4.*'   writes below net.ipv4
   nstrace --filter 'any(process.ancestors, .comm == "runc")'   what runc is behind
   nstrace -o json -O /var/log/nstrace.json  events as JSON lines, to a file
-  nstrace run -- unshare --net true         one command and its descendants`,
+  nstrace run -- unshare --net true         one command and its descendants
+  nstrace record                            keeps a history, for nstrace blame and nstrace history`,
 		Args:              noArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -113,7 +114,7 @@ did it, until it is interrupted.`,
 	}
 	f.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newRun(), newCheck(), newVersion(), newMan())
+	root.AddCommand(newRun(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
 	return root
 }
 

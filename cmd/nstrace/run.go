@@ -47,8 +47,8 @@ could not be executed.`,
 }
 
 func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
-	if f.filter == "help" {
-		return filterHelp()
+	if done, err := f.help(); done {
+		return err
 	}
 	if len(args) == 0 {
 		return usagef("run takes a command: nstrace run [flags] -- CMD [ARG...]")
@@ -103,8 +103,11 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if runErr != nil && !errors.Is(runErr, syscall.EPIPE) {
 		return runErr
 	}
-	if f.verbose || (h.stop != nil && h.stop.Lost > 0) {
+	switch {
+	case f.verbose || (h.stop != nil && h.stop.Lost > 0):
 		f.summary(h)
+	case h.raised > 0:
+		f.alertSummary(h)
 	}
 	return statusOf(childErr)
 }

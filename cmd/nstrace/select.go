@@ -91,20 +91,32 @@ func netAt(path string) (uint32, error) {
 
 // match says whether an event is about all of what is asked for, of each kind any.
 func (s *selection) match(e *tracer.Event) bool {
-	ns := e.Namespace
-	if e.Sysctl != nil {
-		ns = e.Sysctl.Namespace
+	about := [2]*tracer.Namespace{e.Namespace}
+	switch {
+	case e.Sysctl != nil:
+		about[0] = e.Sysctl.Namespace
+	case e.Netdev != nil:
+		about = [2]*tracer.Namespace{e.Netdev.From, e.Netdev.To}
 	}
-	if len(s.containers) > 0 && !s.inContainer(e.Container, e.Pod) &&
-		(ns == nil || ns.Owner == nil || !s.inContainer(ns.Owner.Container, ns.Owner.Pod)) {
+	if len(s.containers) > 0 && !s.inContainer(e.Container, e.Pod) && !slices.ContainsFunc(about[:], s.owned) {
 		return false
 	}
-	return len(s.nets) == 0 || (ns != nil && ns.Type == "net" && slices.ContainsFunc(s.nets, func(n netSelector) bool {
+	return len(s.nets) == 0 || slices.ContainsFunc(about[:], s.isNet)
+}
+
+// owned says whether ns is of a container that is asked for.
+func (s *selection) owned(ns *tracer.Namespace) bool {
+	return ns != nil && ns.Owner != nil && s.inContainer(ns.Owner.Container, ns.Owner.Pod)
+}
+
+// isNet says whether ns is a network namespace that is asked for.
+func (s *selection) isNet(ns *tracer.Namespace) bool {
+	return ns != nil && ns.Type == "net" && slices.ContainsFunc(s.nets, func(n netSelector) bool {
 		if n.id != 0 {
 			return ns.ID == n.id
 		}
 		return ns.Name == n.name || (ns.Owner != nil && isContainer(ns.Owner.Container, n.name))
-	}))
+	})
 }
 
 func (s *selection) inContainer(c *attribution.Container, p *attribution.Pod) bool {

@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/filter"
+	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/runtimes"
 	"github.com/nstrace/nstrace/tracer"
@@ -31,6 +34,7 @@ type sinkHandler struct {
 	first tracer.Handler // what events come through
 	sink  output.Sink
 	match *filter.Program // nil: all
+	rules *alert.Rules    // nil: none
 
 	selected selection
 	limit    uint64 // 0: none
@@ -38,24 +42,46 @@ type sinkHandler struct {
 	n        uint64
 	stop     *tracer.Totals
 
+	history *history.Recorder // nil without
+	gap     *tracer.Event     // to be told behind trace.start, nil for none
+	keeper  *keeper           // nil without a history
+	drifted uint64            // events that nobody watched, which the tracer has not counted
+	last    tracer.Event      // of what was written, the number and where it came from
+	added   uint64            // lines that are not the tracer's
+
 	dropped uint64 // lines that were left out
 	stood   uint64 // and for how many events they stood
 
 	// The number that the last write had, and has now: 0 if it was left out. Of its own
 	// write a change says the number (tracer.Cause).
 	wrote, wroteNow uint64
+
+	alerts map[string]uint64 // of those written, by the rule
+	raised uint64            // their sum
 }
 
 func (h *sinkHandler) Event(e *tracer.Event) error {
+	if h.keeper != nil {
+		h.keeper.see(e)
+	}
 	switch e.Type {
 	case tracer.TraceStop:
+		if err := errors.Join(h.tellDrift(true), h.tellUnkept()); err != nil {
+			return err
+		}
 		h.stop = e.Trace.Totals
-		h.stop.Written -= h.stood
+		h.stop.Seen += h.drifted
+		h.stop.Written += h.drifted - h.stood
 		h.stop.Filtered += h.stood
-	case tracer.TraceStart, tracer.TraceLoss:
+		h.stop.Alerts = h.raised
+	case tracer.TraceStart:
+	case tracer.TraceLoss, tracer.TraceTamper:
+		if h.rules != nil {
+			h.rules.Mark(e)
+		}
 	default:
 		// The ring can hold more than the last event that was asked for.
-		if (h.limit > 0 && h.n >= h.limit) || !h.selected.match(e) || (h.match != nil && !h.match.Match(e)) {
+		if (h.limit > 0 && h.n >= h.limit) || !h.wants(e) {
 			if e.Sysctl != nil && e.Sysctl.Cause == nil {
 				h.wrote, h.wroteNow = e.Seq, 0
 			}
@@ -68,22 +94,92 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 	if e.Sysctl != nil {
 		switch c := e.Sysctl.Cause; {
 		case c == nil:
-			h.wrote, h.wroteNow = e.Seq, e.Seq-h.dropped
+			h.wrote, h.wroteNow = e.Seq, e.Seq+h.added-h.dropped
 		case c.Seq == h.wrote:
 			c.Seq = h.wroteNow
 		default:
 			c.Seq = 0
 		}
 	}
-	e.Seq -= h.dropped
-	err := h.sink.Write(e)
+	e.Seq += h.added - h.dropped
+	err := h.write(e)
+	if e.Type == tracer.TraceStart && h.gap != nil && err == nil {
+		h.gap.Time, h.gap.Trace.To = e.Time, e.Time
+		err = h.add(h.gap)
+	}
 	if h.limit > 0 && h.n == h.limit {
 		h.done()
 	}
 	return err
 }
 
-func (h *sinkHandler) Idle() error { return h.sink.Flush() }
+// wants says whether e is to be written. --filter can ask for the rules that it met.
+func (h *sinkHandler) wants(e *tracer.Event) bool {
+	if !h.selected.match(e) {
+		return false
+	}
+	if h.rules != nil {
+		h.rules.Mark(e)
+	}
+	return h.match == nil || h.match.Match(e)
+}
+
+// write gives an event to the sink, and to the history where one is kept.
+func (h *sinkHandler) write(e *tracer.Event) error {
+	for i := range e.Alert {
+		h.alerts[e.Alert[i].Name]++
+		h.raised++
+	}
+	h.last = tracer.Event{V: e.V, Seq: e.Seq, Host: e.Host, BootID: e.BootID}
+	if h.history != nil {
+		if err := h.history.Append(e); err != nil {
+			return err
+		}
+	}
+	return h.sink.Write(e)
+}
+
+// add writes an event that is not the tracer's.
+func (h *sinkHandler) add(e *tracer.Event) error {
+	e.V, e.Seq, e.Host, e.BootID = h.last.V, h.last.Seq+1, h.last.Host, h.last.BootID
+	h.added++
+	return h.write(e)
+}
+
+// tellDrift tells what happened before that nobody watched, once that is known, which it
+// is at the end.
+func (h *sinkHandler) tellDrift(end bool) error {
+	if h.keeper == nil {
+		return nil
+	}
+	for _, e := range h.keeper.found(end) {
+		if (h.limit > 0 && h.n >= h.limit) || !h.keeper.filter.Match(e) || !h.wants(e) {
+			continue
+		}
+		h.n++
+		h.drifted++
+		if err := h.add(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellUnkept tells what the history could not take.
+func (h *sinkHandler) tellUnkept() error {
+	if h.history == nil || h.last.Seq == 0 {
+		return nil
+	}
+	l := h.history.TakeLoss()
+	if l == nil {
+		return nil
+	}
+	return h.add(&tracer.Event{Type: tracer.TraceLoss, Time: time.Now().UTC(), Loss: l})
+}
+
+func (h *sinkHandler) Idle() error {
+	return errors.Join(h.tellDrift(false), h.tellUnkept(), h.sink.Flush())
+}
 
 // openOutput opens what events are written to: def without --output-file.
 func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) {
@@ -101,8 +197,11 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 	return file, file.Close, nil
 }
 
-// sink makes the sink that the flags ask for.
-func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Sink {
+// sink makes the sink that the flags ask for. hold is how long --group may hold a line back.
+func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32, hold time.Duration) output.Sink {
+	if f.quiet {
+		return nowhere{}
+	}
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
@@ -110,13 +209,24 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32) output.Si
 	if terminal, ok := w.(*os.File); ok {
 		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
 	}
-	return output.NewTable(w, opts)
+	table := output.NewTable(w, opts)
+	if f.group == "off" {
+		return table
+	}
+	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
 }
+
+// nowhere is the sink of a stream that nobody wants to see.
+type nowhere struct{}
+
+func (nowhere) Write(*tracer.Event) error { return nil }
+func (nowhere) Flush() error              { return nil }
+func (nowhere) Close() error              { return nil }
 
 // stream traces the whole host.
 func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
-	if f.filter == "help" {
-		return filterHelp()
+	if done, err := f.help(); done {
+		return err
 	}
 	o, err := f.options()
 	if err != nil {
@@ -129,14 +239,19 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, finish()) }()
-	h.done = cancel
+	h.done, h.history, h.gap = cancel, f.history, f.gap
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()
 	}
 	var gone atomic.Bool // whoever read the events: there is nobody to sum up for
-	if f.file == "" {
+	if f.file == "" && !f.quiet {
 		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
+	}
+	if f.history != nil {
+		h.keeper = newKeeper(t, f.history, f.db, o.Filter, h.gap)
+		ctx, cancel = h.keeper.keep(ctx)
+		defer cancel()
 	}
 	if err := t.Run(ctx, h.first); err != nil {
 		return err
@@ -154,7 +269,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	h := &sinkHandler{match: f.program, selected: f.selected, limit: f.count}
+	h := &sinkHandler{match: f.program, rules: f.alerts, alerts: map[string]uint64{}, selected: f.selected, limit: f.count}
 	stage, err := runtimes.New(h, f.runtimes, runtimes.DefaultWait)
 	if err != nil {
 		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--runtime-socket: %w", err)}, closeOutput())
@@ -170,10 +285,22 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 			fmt.Fprintf(os.Stderr, "nstrace: %s\n", describe(obs))
 		}
 	}
-	sink := f.sink(w, t.HostNS())
+	sink := f.sink(w, t.HostNS(), output.DefaultHold)
 	h.t, h.sink, h.first = t, sink, stage
 	finish := func() error { return errors.Join(t.Close(), stage.Close(), sink.Close(), closeOutput()) }
 	return t, h, finish, nil
+}
+
+// help answers --filter help and --alert help, and says whether it was asked.
+func (f *streamFlags) help() (bool, error) {
+	switch {
+	case f.filter == "help":
+		return true, filterHelp()
+	case slices.Contains(f.alertFiles, "help"):
+		_, err := fmt.Fprint(os.Stdout, alert.Default)
+		return true, err
+	}
+	return false, nil
 }
 
 // filterHelp says what --filter takes.
@@ -215,9 +342,28 @@ func (f *streamFlags) summary(h *sinkHandler) {
 	s := h.stop
 	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost\n",
 		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost)
+	f.alertSummary(h)
 	if n, err := h.t.Untracked(); err == nil && n > 0 {
 		fmt.Fprintf(os.Stderr, "nstrace: %s could not be followed: too many lived at once\n", plural(n, "process"))
 	}
+}
+
+// alertSummary says on stderr how often which rules were met.
+func (f *streamFlags) alertSummary(h *sinkHandler) {
+	if f.alerts == nil {
+		return
+	}
+	var each []string
+	for _, name := range f.alerts.Names() {
+		if n := h.alerts[name]; n > 0 {
+			each = append(each, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	s := plural(h.raised, "alert")
+	if len(each) > 0 {
+		s += ": " + strings.Join(each, ", ")
+	}
+	fmt.Fprintf(os.Stderr, "nstrace: %s\n", s)
 }
 
 func plural(n uint64, what string) string {

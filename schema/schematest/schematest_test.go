@@ -18,15 +18,24 @@ func events() map[string]object {
 	process := func() object {
 		return object{"pid": 4712, "tid": 4712, "comm": "sysctl", "ppid": 1, "uid": 0, "gid": 0}
 	}
+	between := func() object {
+		return object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}
+	}
 	all := map[string]object{
-		"namespace.create":  {"outcome": "success", "via": "unshare", "namespace": object{"type": "net", "id": 4026532281}, "process": process()},
-		"namespace.enter":   {"outcome": "success", "via": "setns", "namespace": object{"type": "net", "id": 4026532281, "from": 4026531840}, "process": process()},
-		"namespace.destroy": {"namespace": object{"type": "net", "id": 4026532281, "lifetime_ms": 0, "creator": object{"pid": 1, "comm": "x"}}},
-		"sysctl.write":      {"via": "write", "sysctl": object{"name": "vm.swappiness", "path": "/proc/sys/vm/swappiness", "old": "", "new": "1"}, "process": process()},
-		"netdev.move":       {"outcome": "success", "netdev": object{"name": "eth0", "ifindex": 2, "from": object{"type": "net", "id": 4026531840}, "to": object{"type": "net", "id": 4026532281}}},
-		"trace.start":       {"trace": object{"version": "1", "kernel": "6.12.0", "observations": []any{object{"name": "x", "backend": "none", "missing": []any{"all"}}}}},
-		"trace.loss":        {"loss": object{"records": object{"sysctl.write": 3}, "reason": "ring_full"}},
-		"trace.stop":        {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},
+		"namespace.create":   {"outcome": "success", "via": "unshare", "namespace": object{"type": "net", "id": 4026532281}, "process": process()},
+		"namespace.enter":    {"outcome": "success", "via": "setns", "namespace": object{"type": "net", "id": 4026532281, "from": 4026531840}, "process": process()},
+		"namespace.destroy":  {"namespace": object{"type": "net", "id": 4026532281, "lifetime_ms": 0, "creator": object{"pid": 1, "comm": "x"}}},
+		"namespace.pin":      {"outcome": "success", "via": "mount", "namespace": object{"type": "net", "id": 4026532281, "path": "/run/netns/web"}, "process": process()},
+		"namespace.unpin":    {"namespace": object{"type": "net", "id": 4026532281, "path": "/run/netns/web"}},
+		"sysctl.write":       {"via": "write", "sysctl": object{"name": "vm.swappiness", "path": "/proc/sys/vm/swappiness", "old": "", "new": "1"}, "process": process()},
+		"netdev.move":        {"outcome": "success", "netdev": object{"name": "eth0", "ifindex": 2, "from": object{"type": "net", "id": 4026531840}, "to": object{"type": "net", "id": 4026532281}}},
+		"trace.start":        {"trace": object{"version": "1", "kernel": "6.12.0", "observations": []any{object{"name": "x", "backend": "none", "missing": []any{"all"}}}}},
+		"trace.loss":         {"loss": object{"records": object{"sysctl.write": 3}, "reason": "ring_full"}},
+		"trace.gap":          {"trace": object{"from": "2026-11-23T11:00:00Z", "to": "2026-11-23T12:00:00Z", "same_boot": true, "ended": "crashed"}},
+		"trace.stop":         {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},
+		"sysctl.drift":       {"sysctl": object{"name": "vm.swappiness", "path": "/proc/sys/vm/swappiness", "old": "", "after": "1"}, "between": between()},
+		"namespace.appeared": {"namespace": object{"type": "net", "id": 4026532281, "uid": "1"}, "between": between()},
+		"namespace.gone":     {"namespace": object{"type": "net", "id": 4026532281, "uid": "1"}, "between": between()},
 	}
 	for kind, ev := range all {
 		maps.Copy(ev, object{"v": 1, "time": "2026-11-23T12:04:31.123456789Z", "seq": 1, "type": kind})
@@ -137,6 +146,16 @@ func TestSchema(t *testing.T) {
 		{"no id", "namespace.destroy", set("namespace/id", nil), false},
 		{"negative lifetime", "namespace.destroy", set("namespace/lifetime_ms", -1), false},
 
+		{"failed", "namespace.pin", fails, true},
+		{"failed nowhere", "namespace.pin", both(fails, set("namespace/path", nil)), true},
+		{"by looking", "namespace.pin", both(set("process", nil), set("outcome", nil), set("via", nil), set("namespace/detected", "scan")), true},
+		{"by nobody", "namespace.pin", both(set("process", nil), set("outcome", nil), set("via", nil)), false},
+		{"no id", "namespace.pin", set("namespace/id", nil), false},
+		{"lifetime", "namespace.unpin", set("namespace/lifetime_ms", 1), false},
+		{"by looking", "namespace.unpin", set("namespace/detected", "scan"), true},
+		{"failed and nobody tried", "namespace.unpin", fails, false},
+		{"path", "namespace.destroy", set("namespace/path", "/x"), false},
+
 		{"failed", "sysctl.write", fails, true},
 		{"in a namespace", "sysctl.write", set("sysctl/namespace", object{"type": "net", "id": 4026532281, "name": "web"}), true},
 		{"in some namespace", "sysctl.write", set("sysctl/namespace", object{"type": "net"}), false},
@@ -150,6 +169,32 @@ func TestSchema(t *testing.T) {
 
 		{"of another kind", "netdev.move", set("netdev/to/type", "mnt"), false},
 		{"no device", "netdev.move", set("netdev", nil), false},
+		{"failed", "netdev.move", fails, true},
+		{"renamed", "netdev.move", both(set("netdev/new_name", "eth1"), set("netdev/new_ifindex", 7)), true},
+		{"created", "netdev.move", set("netdev/created", true), true},
+		{"not created", "netdev.move", set("netdev/created", false), false},
+		{"no index", "netdev.move", set("netdev/ifindex", 0), false},
+
+		{"after a boot", "sysctl.drift", set("between/boot", "different"), true},
+		{"in a namespace", "sysctl.drift", set("sysctl/namespace", object{"type": "net", "id": 2, "uid": "net:7"}), true},
+		{"without times", "sysctl.drift", set("between", nil), false},
+		{"no end", "sysctl.drift", set("between/to", nil), false},
+		{"no boot", "namespace.gone", set("between/boot", nil), false},
+		{"unknown before", "sysctl.drift", set("sysctl/old", nil), false},
+		{"as written", "sysctl.drift", set("sysctl/new", "1"), false},
+		{"process", "sysctl.drift", set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), false},
+		{"outcome", "namespace.appeared", set("outcome", "success"), false},
+		{"lifetime", "namespace.gone", set("namespace/lifetime_ms", 1), false},
+		{"no id", "namespace.gone", set("namespace/id", nil), false},
+		{"not watched", "namespace.create", set("between", object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}), false},
+
+		{"alert", "sysctl.write", set("alert", []any{object{"name": "a", "severity": "critical", "message": "b"}, object{"name": "c", "severity": "info"}}), true},
+		{"alert", "trace.loss", set("alert", []any{object{"name": "a", "severity": "warning"}}), true},
+		{"alert", "trace.stop", set("alert", []any{object{"name": "a", "severity": "warning"}}), false},
+		{"no alert", "sysctl.write", set("alert", []any{}), false},
+		{"alert without severity", "sysctl.write", set("alert", []any{object{"name": "a"}}), false},
+		{"alert of no severity", "sysctl.write", set("alert", []any{object{"name": "a", "severity": "high"}}), false},
+		{"alerts", "trace.stop", set("trace/totals/alerts", 2), true},
 
 		{"no reason", "trace.loss", set("loss/reason", nil), false},
 		{"nothing", "trace.loss", set("loss/records", object{}), false},
@@ -159,6 +204,9 @@ func TestSchema(t *testing.T) {
 		{"process", "trace.loss", set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), false},
 		{"no trace", "trace.start", set("trace", nil), false},
 		{"unknown way", "trace.start", set("trace/observations", []any{object{"name": "x", "backend": "magic"}}), false},
+		{"no end", "trace.gap", set("trace/to", nil), false},
+		{"an end of another kind", "trace.gap", set("trace/ended", "exploded"), false},
+		{"a gap in the middle", "trace.stop", set("trace/same_boot", true), false},
 		{"no totals", "trace.stop", set("trace/totals", nil), false},
 		{"totals at the start", "trace.start", set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0}), false},
 	} {

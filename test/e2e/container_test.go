@@ -13,9 +13,9 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// testContainer runs a container whose parameters the runtime sets before the
-// container's own program begins.
-func testContainer(t *testing.T, h *host) {
+// newBundle makes a bundle for runc with busybox in it, configured by change.
+func newBundle(t *testing.T, change func(config map[string]any)) string {
+	t.Helper()
 	bundle := t.TempDir()
 	bin := filepath.Join(bundle, "rootfs", "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
@@ -28,34 +28,43 @@ func testContainer(t *testing.T, h *host) {
 	if err := json.Unmarshal([]byte(readFile(t, file)), &config); err != nil {
 		t.Fatal(err)
 	}
-	values := map[string]string{
-		"net.ipv4.tcp_keepalive_time": "607",
-		"kernel.shmmax":               "87654321",
-		"kernel.domainname":           "in.a.container",
-	}
-	process, linux := config["process"].(map[string]any), config["linux"].(map[string]any)
-	process["terminal"] = false
-	// Its own program also writes, so that order can be seen.
-	process["args"] = []string{"/bin/busybox", "sh", "-c",
-		`for n in mnt net ipc user pid uts cgroup; do echo $n=$(/bin/busybox readlink /proc/self/ns/$n); done; echo now-in-the-container >/proc/sys/kernel/hostname || echo refused=yes`}
-	linux["sysctl"] = values
-	var types []tracer.NSType
-	for _, ns := range linux["namespaces"].([]any) {
-		name := ns.(map[string]any)["type"].(string)
-		types = append(types, tracer.NSType(map[string]string{"network": "net", "mount": "mnt"}[name]))
-		if last := len(types) - 1; types[last] == "" {
-			types[last] = tracer.NSType(name)
-		}
-	}
-	if len(types) < 5 {
-		t.Fatalf("runc spec has %v", types)
-	}
+	config["process"].(map[string]any)["terminal"] = false
+	change(config)
 	text, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Fatal(err)
+	}
+	return bundle
+}
+
+// testContainer runs a container whose parameters the runtime sets before the
+// container's own program begins.
+func testContainer(t *testing.T, h *host) {
+	values := map[string]string{
+		"net.ipv4.tcp_keepalive_time": "607",
+		"kernel.shmmax":               "87654321",
+		"kernel.domainname":           "in.a.container",
+	}
+	var types []tracer.NSType
+	bundle := newBundle(t, func(config map[string]any) {
+		linux := config["linux"].(map[string]any)
+		// Its own program also writes, so that order can be seen.
+		config["process"].(map[string]any)["args"] = []string{"/bin/busybox", "sh", "-c",
+			`for n in mnt net ipc user pid uts cgroup; do echo $n=$(/bin/busybox readlink /proc/self/ns/$n); done; echo now-in-the-container >/proc/sys/kernel/hostname || echo refused=yes`}
+		linux["sysctl"] = values
+		for _, ns := range linux["namespaces"].([]any) {
+			name := ns.(map[string]any)["type"].(string)
+			types = append(types, tracer.NSType(map[string]string{"network": "net", "mount": "mnt"}[name]))
+			if last := len(types) - 1; types[last] == "" {
+				types[last] = tracer.NSType(name)
+			}
+		}
+	})
+	if len(types) < 5 {
+		t.Fatalf("runc spec has %v", types)
 	}
 
 	w := h.run(t, "runc", []string{"--root", t.TempDir(), "run", "--bundle", bundle, "nstrace-e2e"})

@@ -164,24 +164,32 @@ func (h *host) checkEvent(t *testing.T, e *event) {
 	if len(p.Ancestors) == 0 || p.Ancestors[0].PID != p.PPID || p.Ancestors[len(p.Ancestors)-1].PID != 1 {
 		wrong("the ancestors of a child of %d are %v", p.PPID, p.Ancestors)
 	}
-	ns := e.Namespace
+	about := []*tracer.Namespace{e.Namespace}
+	if d := e.Netdev; d != nil {
+		about = []*tracer.Namespace{d.From, d.To}
+		if d.From == nil || d.To == nil || d.Ifindex == 0 && !(d.Created && e.Outcome == tracer.Failure) {
+			wrong("the device is not fully described")
+		}
+	}
 	if e.Sysctl != nil {
-		ns = e.Sysctl.Namespace
+		about[0] = e.Sysctl.Namespace
 		if path := "/proc/sys/" + sysctlPath(e.Sysctl.Name); e.Sysctl.Path != path {
 			wrong("path %s, want %s", e.Sysctl.Path, path)
 		}
 	}
-	if ns == nil || ns.ID == 0 {
-		return
-	}
-	if ns.Host != (ns.ID == h.ns[ns.Type]) {
-		wrong("host %v, and the host's %s namespace is %d", ns.Host, ns.Type, h.ns[ns.Type])
-	}
-	if ns.UID == "" {
-		wrong("the namespace has no uid")
-	}
-	if ns.UserNS == 0 && !(ns.Type == "user" && ns.Host) {
-		wrong("no user namespace owns it")
+	for _, ns := range about {
+		if ns == nil || ns.ID == 0 {
+			continue
+		}
+		if ns.Host != (ns.ID == h.ns[ns.Type]) {
+			wrong("host %v, and the host's %s namespace is %d", ns.Host, ns.Type, h.ns[ns.Type])
+		}
+		if ns.UID == "" {
+			wrong("the namespace has no uid")
+		}
+		if ns.UserNS == 0 && !(ns.Type == "user" && ns.Host) {
+			wrong("no user namespace owns it")
+		}
 	}
 }
 
@@ -333,7 +341,7 @@ func compareStreams(t *testing.T, by map[*stream][]*event) {
 func byThread(events []*event) map[string][]*event {
 	m := map[string][]*event{}
 	for _, e := range events {
-		if e.Process != nil && !e.onlyFentry() {
+		if e.Process != nil {
 			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
 			m[key] = append(m[key], e)
 		}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"path"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -70,7 +71,7 @@ func TestFilter(t *testing.T) {
 		pass func(*event) bool
 		s    *stream
 	}{
-		{args: []string{"-e", "namespace"}, pass: types(tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy)},
+		{args: []string{"-e", "namespace"}, pass: types(tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin)},
 		{args: []string{"-e", "namespace.enter,sysctl.write"}, pass: types(tracer.NamespaceEnter, tracer.SysctlWrite)},
 		{args: []string{"-e", "namespace.destroy"}, pass: types(tracer.NamespaceDestroy)},
 		{args: []string{"-e", "sysctl", "--sysctl", "net.ipv4.*time"}, pass: both(types(tracer.SysctlWrite), sysctl("net.ipv4.*time"))},
@@ -83,6 +84,13 @@ func TestFilter(t *testing.T) {
 		{args: []string{"-u", "root"}, pass: uid(0)},
 		{args: []string{"--failed"}, pass: failed},
 		{args: []string{"--failed", "-c", "unshare", "-t", "ipc"}, pass: both(both(failed, comm("unshare")), nsType("ipc"))},
+	}
+	pinned := filepath.Join(scratch, "filtered")
+	if all.backend != tracer.Tracepoint { // which does not say whose pins are
+		for _, typ := range []tracer.Type{tracer.NamespacePin, tracer.NamespaceUnpin} {
+			rows = append(rows, rows[0])
+			rows[len(rows)-1].args, rows[len(rows)-1].pass = []string{"-e", string(typ)}, types(typ)
+		}
 	}
 	for i := range rows {
 		rows[i].s = startStream(t, append([]string{"--backend", string(all.backend)}, rows[i].args...)...)
@@ -106,6 +114,11 @@ func TestFilter(t *testing.T) {
 		h.run(t, helper("nsset"), []string{"file", "/proc/self/ns/net", "net"}),
 		h.run(t, helper("nsset"), []string{"fd", "99", "ipc"}),
 		h.run(t, "unshare", []string{"--net", "sh", "-c", "echo never >/proc/sys/net/ipv4/tcp_keepalive_time || :"}),
+	}
+	if all.backend != tracer.Tracepoint {
+		works = append(works,
+			h.sh(t, fmt.Sprintf("touch %[1]s; %[2]s bind /proc/self/ns/uts %[1]s; %[2]s umount %[1]s", pinned, helper("nsmount"))),
+			h.run(t, helper("nsmount"), []string{"bind", "/proc/self/ns/mnt", pinned}))
 	}
 	if _, err := fmt.Fprintln(sitter.stdin, "go"); err != nil {
 		t.Fatal(err)
@@ -170,7 +183,7 @@ func TestFilter(t *testing.T) {
 				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(briefs(got), "\n\t"), strings.Join(briefs(want), "\n\t"))
 			}
 			for _, e := range r.s.since(0) {
-				if (e.Process != nil || e.Namespace != nil) && !r.pass(e) && (e.Process != nil || creators[e.Namespace.UID] != nil) {
+				if (e.Process != nil || e.Namespace != nil) && e.Type != tracer.TraceStop && !r.pass(e) && (e.Process != nil || creators[e.Namespace.UID] != nil) {
 					t.Errorf("it passed: %s", e.line)
 				}
 			}

@@ -31,6 +31,13 @@ func startStopped(t *testing.T, b tracer.Backend, ring string) *stream {
 	t.Helper()
 	// A name that only the storm has.
 	s := startStream(t, "--backend", string(b), "--ring-size", ring, "--event", "sysctl", "--comm", "nswrite")
+	s.pause(t)
+	return s
+}
+
+// pause keeps s, which was just started, from reading.
+func (s *stream) pause(t *testing.T) {
+	t.Helper()
 	s.awaitStart(t)
 	pid := s.cmd.Process.Pid
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -42,7 +49,6 @@ func startStopped(t *testing.T, b tracer.Backend, ring string) *stream {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return s
 }
 
 // TestLoss stops nstrace from reading while more happens than its ring holds: what

@@ -59,11 +59,18 @@ func (e *event) key() string {
 	if ns := e.Namespace; ns != nil {
 		what = append(what, string(ns.Type))
 	}
-	if e.Process == nil {
+	if d := e.Netdev; d != nil {
+		what = append(what, d.Name, d.NewName)
+	}
+	if e.Process == nil && e.Namespace != nil {
 		uid, _, _ := strings.Cut(e.Namespace.UID, ".")
 		return fmt.Sprintf("%s %s %d %s", e.Type, uid, e.Namespace.ID, strings.Join(what, " "))
 	}
-	return fmt.Sprintf("%d %s %s %s", e.Process.TID, e.Type, e.Via, strings.Join(what, " "))
+	var tid uint32
+	if e.Process != nil { // a device goes back by itself
+		tid = e.Process.TID
+	}
+	return fmt.Sprintf("%d %s %s %s", tid, e.Type, e.Via, strings.Join(what, " "))
 }
 
 // lacking returns what another stream has of the same processes and this one has
@@ -82,7 +89,10 @@ func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
 				have[e.key()]--
 			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == tracer.Failure:
 				// It can't see all of those, and sees some of them as one.
-			case e.onlyFentry() && s.backend != tracer.Fentry:
+			case e.notByTracepoint() && s.backend == tracer.Tracepoint:
+			case e.Type == tracer.NetdevMove && !seesDevices(s.backend):
+			case e.isPin() && s.backend == tracer.Tracepoint:
+				// It can't say who did it.
 			case !canMiss(e.Type):
 				return nil
 			default:

@@ -167,7 +167,7 @@ func TestUnmounted(t *testing.T) {
 		}
 	}
 	for _, o := range events[0].Trace.Observations {
-		checkObservation(t, o, backends[0])
+		checkObservation(t, o, backends[0], true)
 	}
 	if t.Failed() {
 		t.Logf("%s", dump(events))

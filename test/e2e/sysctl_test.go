@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ func testSysctl(t *testing.T, h *host) {
 	t.Run("host", func(t *testing.T) { testHostWide(t, h) })
 	t.Run("system", func(t *testing.T) { testSystem(t, h) })
 	t.Run("restart", func(t *testing.T) { testRestart(t, h) })
+	t.Run("hostname", func(t *testing.T) { testHostname(t, h) })
 }
 
 // setting is a shell script that prints what a parameter is, sets it, and
@@ -397,10 +399,10 @@ func testSweep(t *testing.T, h *host) {
 	}
 	for _, s := range h.streams {
 		t.Run(string(s.backend), func(t *testing.T) {
-			wrote := slices.DeleteFunc(slices.Clone(by[s]), (*event).onlyFentry)
+			wrote := slices.DeleteFunc(slices.Clone(by[s]), (*event).notByTracepoint)
 			var refused []string
 			for _, e := range by[s] {
-				if e.onlyFentry() {
+				if e.notByTracepoint() {
 					refused = append(refused, e.Sysctl.Path)
 				}
 			}
@@ -410,7 +412,7 @@ func testSweep(t *testing.T, h *host) {
 					return
 				}
 			}
-			if s.backend == tracer.Fentry && !slices.Equal(refused, locked) {
+			if s.backend != tracer.Tracepoint && !slices.Equal(refused, locked) {
 				t.Errorf("could not be opened: %q, want %q", refused, locked)
 			}
 			if len(wrote) != len(steps) {
@@ -559,4 +561,43 @@ func testRestart(t *testing.T, h *host) {
 			t.Fatalf("the kernel has restarted none of %d writes", round*300)
 		}
 	}
+}
+
+// testHostname sets the names of a UTS namespace by the calls that are older than their
+// parameters.
+func testHostname(t *testing.T, h *host) {
+	log := filepath.Join(t.TempDir(), "strace")
+	w := h.run(t, "strace", []string{"-f", "-q", "-o", log, "-e", "trace=sethostname,setdomainname", "-e", "signal=none", "unshare", "--uts", "sh", "-e", "-c", `
+		sysctl -q -w kernel.hostname=first
+		hostname second
+		busybox hostname a-name-of-fifty-two-letters-that-is-longer-than-most-are
+		domainname example.net
+		! setpriv --reuid 1000 --clear-groups --inh-caps=-all --bounding-set=-all hostname third
+		cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname`})
+	const long = "a-name-of-fifty-two-letters-that-is-longer-than-most-are"
+	if got, want := w.stdout.String(), long+"\nexample.net\n"; got != want {
+		t.Fatalf("the names are %q, want %q", got, want)
+	}
+	if saw := strings.Count(readFile(t, log), "sethostname("); saw != 3 {
+		t.Fatalf("strace saw %d calls", saw)
+	}
+	before := readFile(t, "/proc/sys/kernel/hostname")
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		writes := only(events, tracer.SysctlWrite)
+		call := func(name, old, new, after string) string {
+			return fmt.Sprintf("write kernel.%s %q -> %q = %q", name, old, new, after)
+		}
+		same(t, writes,
+			write{name: "kernel.hostname", old: before, new: "first"}.on(s),
+			call("hostname", "first", "second", "second")+": success",
+			call("hostname", "second", long, long)+": success",
+			call("domainname", "(none)", "example.net", "example.net")+": success",
+			call("hostname", long, "third", long)+": EPERM")
+		made := ids(only(events, tracer.NamespaceCreate))
+		for i, via := range []string{"write", "sethostname", "sethostname", "setdomainname", "sethostname"} {
+			if i < len(writes) && (writes[i].Via != via || writes[i].Sysctl.Namespace == nil || writes[i].Sysctl.Namespace.ID != made["uts"]) {
+				t.Errorf("want %s in uts %d: %s", via, made["uts"], writes[i].line)
+			}
+		}
+	})
 }

@@ -21,8 +21,11 @@ func TestTrace(t *testing.T) {
 		{"create", testCreate},
 		{"enter", testEnter},
 		{"destroy", testDestroy},
+		{"pin", testPin},
 		{"sysctl", testSysctl},
 		{"open", testOpen},
+		{"doors", testDoors},
+		{"netdev", testNetdev},
 		{"who", testWho},
 		{"container", testContainer},
 		{"witness", testWitness},
@@ -119,6 +122,6 @@ func TestBackends(t *testing.T) {
 		}
 	}
 	for _, o := range report.Observations {
-		checkObservation(t, o, backends[0])
+		checkObservation(t, o, backends[0], true)
 	}
 }

@@ -226,6 +226,8 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 		"-kernel", g.Kernel.Image, "-initrd", "/dev/fd/5",
 		"-chardev", "file,id=console,path=/dev/fd/3", "-serial", "chardev:console",
 		"-chardev", "file,id=frames,path=/dev/fd/4", "-serial", "chardev:frames",
+		// A card without a cable, to be moved between network namespaces.
+		"-device", "virtio-net-pci,romfile=",
 	}
 	line := commandLine
 	if g.Counted {

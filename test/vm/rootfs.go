@@ -24,7 +24,9 @@ import (
 // package that has them. They are the real ones, not busybox's, because what
 // nstrace is to describe is what these do.
 var guestPrograms = map[string][]string{
+	"auditd":         {"auditctl"},
 	"bash":           {"bash", "sh"},
+	"bpftool":        {"bpftool"},
 	"bubblewrap":     {"bwrap"},
 	"busybox-static": {"busybox"},
 	"coreutils": {
@@ -37,7 +39,7 @@ var guestPrograms = map[string][]string{
 	},
 	"findutils":   {"find", "xargs"},
 	"grep":        {"grep"},
-	"hostname":    {"hostname"},
+	"hostname":    {"domainname", "hostname"},
 	"iproute2":    {"bridge", "ip", "ss"},
 	"kmod":        {"depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod"},
 	"libc-bin":    {"getent"},
@@ -54,12 +56,12 @@ var guestPrograms = map[string][]string{
 
 // guestModules are loaded in every guest before its program starts, so that
 // no modprobe shows up in a trace at a time that depends on what ran before.
-var guestModules = []string{"bridge", "dummy", "overlay", "veth"}
+var guestModules = []string{"bridge", "dummy", "overlay", "veth", "virtio_net", "virtio_pci"}
 
 // moreModules are there for modprobe and for the kernel to ask for.
 var moreModules = []string{
 	"binfmt_misc", "br_netfilter", "ext4", "ipvlan", "loop", "macvlan", "nf_conntrack", "nf_nat", "nf_tables",
-	"squashfs", "tun", "virtio_blk", "virtio_net", "virtio_pci", "vxlan",
+	"squashfs", "tun", "virtio_blk", "vxlan",
 }
 
 // guestFiles are the files of a guest's /etc that are not taken from the host.

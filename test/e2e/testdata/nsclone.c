@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * nsclone clone|clone3 FLAGS [CMD [ARG...]]
+ * nsclone clone|clone3|clone3:CGROUP FLAGS [CMD [ARG...]]
  *
- * Makes a child with the system call and flags asked for, which executes CMD or
- * ends at once, and waits for it. In a new user namespace the child is root. Prints
- * child=PID or error=ERRNO.
+ * Makes a child with the system call and flags asked for, in the cgroup whose folder
+ * is named, which executes CMD or ends at once, and waits for it. In a new user namespace the child
+ * is root. Prints child=PID or error=ERRNO.
  */
 #include "common.h"
 
@@ -31,9 +31,19 @@ int main(int argc, char **argv)
 	flags = parse_flags(argv[2]);
 	if (pipe(go))
 		return 1;
-	if (!strcmp(argv[1], "clone3")) {
+	if (!strncmp(argv[1], "clone3", 6)) {
 		struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
 
+		if (argv[1][6]) {
+			int cgroup = open(argv[1] + 7, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+			if (cgroup < 0) {
+				perror(argv[1]);
+				return 1;
+			}
+			args.flags |= CLONE_INTO_CGROUP;
+			args.cgroup = cgroup;
+		}
 		pid = syscall(SYS_clone3, &args, sizeof(args));
 	} else {
 		pid = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, 0);

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * kernel.hostname and kernel.domainname, set by the calls that are older than
+ * /proc/sys: sethostname(2) and setdomainname(2) change the same memory, and the
+ * parameter's handler knows nothing of it.
+ */
+#ifndef __NSTRACE_HOSTNAME_H__
+#define __NSTRACE_HOSTNAME_H__
+
+#define UTS_LEN 65 /* __NEW_UTS_LEN + 1, include/uapi/linux/utsname.h */
+
+static __noinline int hostname_enter(const char *name, int len, bool domain)
+{
+	struct task_struct *task = current_task();
+	__u32 tid = current_tid();
+	struct write w = {};
+	long n;
+
+	if (stopping)
+		return 0;
+	w.kind = NS_UTS;
+	w.ns = BPF_CORE_READ(task, nsproxy, uts_ns);
+	w.data = w.ns + (domain ? bpf_core_field_offset(struct uts_namespace, name.domainname)
+				: bpf_core_field_offset(struct uts_namespace, name.nodename));
+	w.maxlen = UTS_LEN;
+	w.buf = (void *)name;
+	w.buf_len = len < 0 ? 0 : len;
+	n = bpf_probe_read_kernel_str(w.old, sizeof(w.old), w.data);
+	if (n > 0) {
+		w.old_len = n - 1;
+		w.flags |= F_OLD_KNOWN;
+		if (n == sizeof(w.old))
+			w.flags |= F_OLD_CUT;
+	}
+	if (!bpf_probe_read_kernel(w.raw, sizeof(w.raw), w.data))
+		w.raw_len = sizeof(w.raw);
+	if (bpf_map_update_elem(&writes, &tid, &w, BPF_NOEXIST)) {
+		count_missed(REC_SYSCTL_WRITE, 1);
+		bpf_map_update_elem(&writes, &tid, &w, BPF_EXIST);
+	}
+	return 0;
+}
+
+static __always_inline int hostname_exit(long ret, enum call_via via)
+{
+	struct write *w = write_get();
+
+	if (!w || w->header)
+		return 0;
+	send_write(w, ret, true, via);
+	write_end(w);
+	return 0;
+}
+
+SEC("fentry/" SYS(sethostname))
+int BPF_PROG(fentry_hostname, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)ARG1(regs), ARG2(regs), false);
+}
+
+SEC("fexit/" SYS(sethostname))
+int BPF_PROG(fexit_hostname, struct pt_regs *regs, long ret)
+{
+	return hostname_exit(ret, VIA_SETHOSTNAME);
+}
+
+SEC("fentry/" SYS(setdomainname))
+int BPF_PROG(fentry_domainname, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)ARG1(regs), ARG2(regs), true);
+}
+
+SEC("fexit/" SYS(setdomainname))
+int BPF_PROG(fexit_domainname, struct pt_regs *regs, long ret)
+{
+	return hostname_exit(ret, VIA_SETDOMAINNAME);
+}
+
+SEC("kprobe/" SYS(sethostname))
+int BPF_KPROBE(kprobe_hostname, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)ARG1(regs), ARG2(regs), false);
+}
+
+SEC("kretprobe/" SYS(sethostname))
+int BPF_KRETPROBE(kretprobe_hostname, long ret)
+{
+	return hostname_exit(ret, VIA_SETHOSTNAME);
+}
+
+SEC("kprobe/" SYS(setdomainname))
+int BPF_KPROBE(kprobe_domainname, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)ARG1(regs), ARG2(regs), true);
+}
+
+SEC("kretprobe/" SYS(setdomainname))
+int BPF_KRETPROBE(kretprobe_domainname, long ret)
+{
+	return hostname_exit(ret, VIA_SETDOMAINNAME);
+}
+
+SEC("tracepoint/syscalls/sys_enter_sethostname")
+int tp_hostname_enter(struct trace_event_raw_sys_enter *ctx)
+{
+	return hostname_enter((const char *)ctx->args[0], ctx->args[1], false);
+}
+
+SEC("tracepoint/syscalls/sys_exit_sethostname")
+int tp_hostname_exit(struct syscall_trace_exit *ctx)
+{
+	return hostname_exit(ctx->ret, VIA_SETHOSTNAME);
+}
+
+SEC("tracepoint/syscalls/sys_enter_setdomainname")
+int tp_domainname_enter(struct trace_event_raw_sys_enter *ctx)
+{
+	return hostname_enter((const char *)ctx->args[0], ctx->args[1], true);
+}
+
+SEC("tracepoint/syscalls/sys_exit_setdomainname")
+int tp_domainname_exit(struct syscall_trace_exit *ctx)
+{
+	return hostname_exit(ctx->ret, VIA_SETDOMAINNAME);
+}
+
+#endif

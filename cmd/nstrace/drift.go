@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/nstrace/nstrace/drift"
+	"github.com/nstrace/nstrace/history"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+const (
+	// snapshotName is what the history has snapshots of parameters and namespaces under.
+	snapshotName = "drift"
+	// keepEvery is how often a snapshot is left for the next run, where something was
+	// recorded since: what the kernel changed along with what was written is in it.
+	keepEvery = time.Minute
+)
+
+// A keeper compares what there is at a run's start with what there was at the end of the
+// run before, and leaves snapshots for the next one.
+type keeper struct {
+	t      *tracer.Tracer
+	r      *history.Recorder
+	filter tracer.Filter // what the kernel has looked at for all other events
+
+	before, after *drift.Snapshot // nil once they were compared, and where there is none
+	idles         int
+	changed       atomic.Bool // something happened since the last snapshot
+	told          chan struct{}
+}
+
+// newKeeper looks at what there is, which is now watched. That it can't, or that the
+// snapshot before can't be used, costs what could be told of the time between, and is said.
+func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter tracer.Filter, gap *tracer.Event) *keeper {
+	k := &keeper{t: t, r: r, filter: filter, told: make(chan struct{})}
+	after, err := k.take()
+	if err != nil {
+		complain(err)
+		close(k.told)
+		return k
+	}
+	k.after = after
+	stored, ok := r.Snapshot(snapshotName)
+	if !ok {
+		return k
+	}
+	if k.before, err = drift.Decode(stored.Version, stored.Data); err != nil {
+		complain(err)
+		k.before = nil
+		return k
+	}
+	if err := k.catchUp(db); err != nil {
+		complain(err)
+		k.before = nil
+		return k
+	}
+	if gap != nil && gap.Trace.From.After(k.before.Time) {
+		k.before.Time = gap.Trace.From
+	}
+	return k
+}
+
+func complain(err error) {
+	fmt.Fprintf(os.Stderr, "nstrace: what changed while it was not watched is not known: %s\n", oneLine(err))
+}
+
+// take takes a snapshot of now.
+func (k *keeper) take() (*drift.Snapshot, error) {
+	at := time.Now()
+	seen, err := k.t.Look()
+	if err != nil {
+		return nil, err
+	}
+	return drift.Take(seen, at)
+}
+
+// catchUp has the snapshot before know what was recorded after it was taken.
+func (k *keeper) catchUp(path string) error {
+	db, err := history.Open(path)
+	if err != nil {
+		return err
+	}
+	q := history.Query{Since: k.before.Time, Types: map[tracer.Type]bool{}}
+	for _, family := range families {
+		for _, t := range family {
+			q.Types[t] = true
+		}
+	}
+	for stored, err := range db.Events(context.Background(), q) {
+		if err != nil {
+			return errors.Join(err, db.Close())
+		}
+		k.before.Apply(stored.Event)
+	}
+	return db.Close()
+}
+
+// see has what was watched at the very start be no drift: what happened between attaching
+// and looking is in the ring still.
+func (k *keeper) see(e *tracer.Event) {
+	switch e.Type {
+	case tracer.TraceStart, tracer.TraceStop:
+		return
+	}
+	k.changed.Store(true)
+	switch {
+	case k.after == nil || k.before == nil:
+	case e.Time.Before(k.after.Time):
+		at := k.before.Time
+		k.before.Apply(e)
+		k.before.Time = at
+	default:
+		k.before.Forget(e)
+		k.after.Forget(e)
+	}
+}
+
+// found returns what is different from the run before, once: when the ring was empty for
+// the first time after the start, which is the second time that Run is idle, or at the
+// run's end.
+func (k *keeper) found(end bool) (events []*tracer.Event) {
+	if k.after == nil {
+		return nil
+	}
+	if k.idles++; k.idles < 2 && !end {
+		return nil
+	}
+	if k.before != nil {
+		events = drift.Compare(k.before, k.after)
+	}
+	k.before, k.after = nil, nil
+	close(k.told)
+	return events
+}
+
+// keep leaves snapshots for the next run: now, every minute in which something happened,
+// and when ctx ends. Then the context that it returns ends: what happens until nobody
+// watches any more is recorded and comes after that snapshot.
+func (k *keeper) keep(ctx context.Context) (context.Context, context.CancelFunc) {
+	run, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer cancel()
+		select {
+		case <-k.told:
+			k.put()
+		case <-ctx.Done():
+			return // nothing is known that the next run does not find in the history
+		case <-run.Done():
+			return
+		}
+		ticker := time.NewTicker(keepEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				if k.changed.Swap(false) {
+					k.put()
+				}
+			case <-ctx.Done():
+				k.put()
+				return
+			case <-run.Done():
+				return
+			}
+		}
+	}()
+	return run, func() { cancel(); <-done }
+}
+
+// put leaves a snapshot of now. What was told before is on the disk first.
+func (k *keeper) put() {
+	s, err := k.take()
+	if err == nil {
+		var data []byte
+		if data, err = s.Encode(); err == nil {
+			err = errors.Join(k.r.Sync(), k.r.PutSnapshot(snapshotName, drift.Version, data))
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "nstrace: the next run will not know what there was: %s\n", oneLine(err))
+	}
+}

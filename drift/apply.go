@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package drift
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// kin are parameters that the kernel sets along with others. What it then made of them is
+// not told, and so they are not compared.
+var kin = []struct{ written, others string }{
+	{"net.ipv4.ip_forward", "net.ipv4.conf.*.forwarding"},
+	{"net.ipv4.ip_forward", "net.ipv4.conf.*.accept_redirects"},
+	{"net.ipv4.conf.*.forwarding", "net.ipv4.ip_forward"},
+	{"net.ipv4.conf.all.forwarding", "net.ipv4.conf.*.forwarding"},
+	{"net.ipv4.conf.default.*", "net.ipv4.conf.*"}, // what is still as it was by default
+	{"net.ipv6.conf.all.*", "net.ipv6.conf.*"},
+	{"net.ipv6.conf.default.*", "net.ipv6.conf.*"},
+	{"vm.dirty_*", "vm.dirty_*"},
+	{"vm.overcommit_*", "vm.overcommit_*"},
+	{"vm.nr_hugepages*", "vm.nr_hugepages*"},
+	{"kernel.watchdog*", "kernel.*watchdog"},
+	{"kernel.*watchdog", "kernel.*watchdog"},
+	{"net.ipv4.neigh.default.*", "net.ipv4.neigh.*"},
+	{"net.ipv6.neigh.default.*", "net.ipv6.neigh.*"},
+	// One value in two units.
+	{"net.*.neigh.*.base_reachable_time", "net.*.neigh.*.base_reachable_time_ms"},
+	{"net.*.neigh.*.base_reachable_time_ms", "net.*.neigh.*.base_reachable_time"},
+	{"net.*.neigh.*.retrans_time", "net.*.neigh.*.retrans_time_ms"},
+	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time"},
+}
+
+// Apply brings s up to date by an event that was watched, in their order. It keeps nothing
+// of e.
+func (s *Snapshot) Apply(e *tracer.Event) {
+	if e.Time.After(s.Time) {
+		s.Time = e.Time
+	}
+	switch e.Type {
+	case tracer.SysctlWrite, tracer.SysctlDrift:
+		if e.Outcome != tracer.Failure && e.Sysctl != nil {
+			s.write(e.Sysctl)
+		}
+	case tracer.NamespaceCreate, tracer.NamespaceAppeared:
+		if ns := e.Namespace; e.Outcome != tracer.Failure && ns != nil && ns.ID != 0 {
+			s.end(ns.ID)
+			s.Namespaces = append(s.Namespaces, &Namespace{Namespace: *clone(ns)})
+		}
+	case tracer.NamespaceDestroy, tracer.NamespaceGone:
+		if e.Namespace != nil {
+			s.end(e.Namespace.ID)
+		}
+	}
+}
+
+// Forget has s not know what an event is about: it happened while s was taken, and what s
+// has can be from before or from after it.
+func (s *Snapshot) Forget(e *tracer.Event) {
+	if w := e.Sysctl; w != nil {
+		s.write(&tracer.Sysctl{Name: w.Name, Namespace: w.Namespace, Truncated: true})
+	}
+	if ns := e.Namespace; ns != nil && (e.Type == tracer.NamespaceCreate || e.Type == tracer.NamespaceDestroy) {
+		s.end(ns.ID)
+	}
+}
+
+func clone(ns *tracer.Namespace) *tracer.Namespace {
+	c := (&tracer.Event{Namespace: ns}).Clone()
+	return c.Namespace
+}
+
+func (s *Snapshot) end(id uint32) {
+	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(ns *Namespace) bool { return ns.ID == id })
+}
+
+// write has s know what a write made of a parameter.
+func (s *Snapshot) write(w *tracer.Sysctl) {
+	values := s.Parameters
+	if ns := w.Namespace; ns != nil && !ns.Host {
+		i := slices.IndexFunc(s.Namespaces, func(known *Namespace) bool { return known.ID == ns.ID })
+		if ns.Type != "net" || i < 0 {
+			return // no copy of it is in s
+		}
+		values = s.Namespaces[i].Parameters
+	}
+	for _, k := range kin {
+		if !tracer.MatchSysctl(k.written, w.Name) {
+			continue
+		}
+		for other := range values {
+			if other != w.Name && tracer.MatchSysctl(k.others, other) {
+				delete(values, other)
+			}
+		}
+	}
+	if _, ok := values[w.Name]; !ok {
+		return // left out
+	}
+	switch {
+	case w.Truncated:
+		delete(values, w.Name)
+	case w.After != nil:
+		values[w.Name] = strings.Clone(*w.After)
+	case w.New != nil && plain(*w.New):
+		values[w.Name] = strings.Clone(*w.New)
+	default: // the kernel can have made anything of it
+		delete(values, w.Name)
+	}
+}
+
+// plain says whether the kernel shows a value as it was written, white space aside: it
+// takes other numbers, such as 0x10, too.
+func plain(value string) bool {
+	for word := range strings.FieldsSeq(value) {
+		digits := strings.TrimPrefix(word, "-")
+		if digits == "" || len(digits) > 1 && digits[0] == '0' || strings.Trim(digits, "0123456789") != "" {
+			return false
+		}
+	}
+	return strings.TrimSpace(value) != ""
+}

@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/tracer"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// A DB reads a history. It is for one goroutine at a time, and one iteration.
+type DB struct {
+	path string
+	conn *sqlite.Conn
+
+	texts     map[int64]string
+	processes map[int64]*tracer.Process
+	places    map[int64]place
+	views     map[int64]seen
+	kinds     map[int64]kindKey
+	origins   map[int64][2]string
+	params    map[int64]parameterKey
+}
+
+type (
+	place struct {
+		container *attribution.Container
+		pod       *attribution.Pod
+		unit      string
+	}
+	// seen is a view with its namespace.
+	seen struct {
+		ns     tracer.Namespace
+		origin int64
+	}
+)
+
+// Open opens the history at path for reading, by whoever may read the file.
+func Open(path string) (*DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			err = pathErr.Err
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	conn, err := openReader(path)
+	if err != nil {
+		return nil, err
+	}
+	have, err := version(conn)
+	switch {
+	case err != nil:
+	case have == 0:
+		err = fmt.Errorf("%w: it is empty", ErrNotHistory)
+	case have > SchemaVersion:
+		err = fmt.Errorf("its tables are of version %d, this nstrace knows up to %d: %w", have, SchemaVersion, ErrNewer)
+	case have < SchemaVersion:
+		err = fmt.Errorf("its tables are of version %d: nstrace record brings them to version %d", have, SchemaVersion)
+	}
+	if err != nil {
+		return nil, errors.Join(explain(path, err), conn.Close())
+	}
+	db := &DB{path: path, conn: conn}
+	db.forget()
+	return db, nil
+}
+
+// openReader opens a database of which nothing may be changed. What is in its log has to be
+// seen, for which SQLite has to write to the folder; where it may not, and there is no log,
+// it reads the file alone.
+func openReader(path string) (*sqlite.Conn, error) {
+	conn, err := openConn(path, sqlite.OpenReadOnly, 5*time.Second)
+	if err == nil {
+		if _, err = pragma(conn, "user_version"); err == nil {
+			return conn, nil
+		}
+		err = errors.Join(explain(path, err), conn.Close())
+	}
+	if info, statErr := os.Stat(path + "-wal"); statErr == nil && info.Size() > 0 {
+		return nil, err
+	}
+	if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt || errors.Is(err, ErrCorrupt) {
+		return nil, err
+	}
+	uri := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?immutable=1"
+	alone, aloneErr := openConn(uri, sqlite.OpenReadOnly|sqlite.OpenURI, 0)
+	if aloneErr != nil {
+		return nil, err
+	}
+	if _, aloneErr = pragma(alone, "user_version"); aloneErr != nil {
+		return nil, errors.Join(err, alone.Close())
+	}
+	return alone, nil
+}
+
+// Close closes it.
+func (db *DB) Close() error { return db.conn.Close() }
+
+func (db *DB) forget() {
+	db.texts, db.processes, db.places = map[int64]string{}, map[int64]*tracer.Process{}, map[int64]place{}
+	db.views, db.kinds, db.origins, db.params = map[int64]seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
+}
+
+// Last returns the id of the last event, 0 for none.
+func (db *DB) Last() (int64, error) {
+	n, err := number(db.conn, "SELECT coalesce(max(id), 0) FROM event")
+	return n, explain(db.path, err)
+}
+
+// pageEvents is how many events are read in one go. Between two, a recorder can do what
+// it can't while somebody reads.
+const pageEvents = 2000
+
+// Events gives the events that q asks for. An event and what it refers to can be kept.
+func (db *DB) Events(ctx context.Context, q Query) iter.Seq2[Stored, error] {
+	return func(yield func(Stored, error) bool) {
+		plan, err := db.plan(&q)
+		if err != nil {
+			yield(Stored{}, explain(db.path, err))
+			return
+		}
+		given := 0
+		for !plan.empty {
+			page, err := db.page(plan)
+			if err != nil {
+				yield(Stored{}, explain(db.path, err))
+				return
+			}
+			for _, s := range page {
+				if err := ctx.Err(); err != nil {
+					yield(Stored{}, err)
+					return
+				}
+				if !q.wants(s.Event) {
+					continue
+				}
+				if given++; !yield(s, nil) || given == q.Limit {
+					return
+				}
+			}
+			if len(page) < plan.limit {
+				return
+			}
+			last := page[len(page)-1].ID
+			if q.Reverse {
+				plan.to = last - 1
+			} else {
+				plan.from = last + 1
+			}
+		}
+	}
+}
+
+// wants says whether an event is what q asks for, as far as the tables did not.
+func (q *Query) wants(e *tracer.Event) bool {
+	last := e.Time
+	if e.LastTime.After(last) {
+		last = e.LastTime
+	}
+	if (!q.Since.IsZero() && last.Before(q.Since)) || (!q.Until.IsZero() && e.Time.After(q.Until)) {
+		return false
+	}
+	if q.Types != nil && !q.Types[e.Type] {
+		return false
+	}
+	if q.Namespace != nil && q.Namespace.BootID != "" && e.BootID != q.Namespace.BootID {
+		return false
+	}
+	return q.Match == nil || q.Match(e)
+}
+
+// A plan is how the events of a Query are found.
+type plan struct {
+	from, to int64  // ids, both inclusive
+	where    string // besides
+	reverse  bool
+	limit    int
+	empty    bool
+}
+
+func (db *DB) plan(q *Query) (*plan, error) {
+	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: pageEvents}
+	if !q.Since.IsZero() || !q.Until.IsZero() {
+		since, until := int64(-1<<63), int64(1<<63-1)
+		if keepable(q.Since) && !q.Since.IsZero() {
+			since = q.Since.UnixNano()
+		}
+		if keepable(q.Until) && !q.Until.IsZero() {
+			until = q.Until.UnixNano()
+		}
+		var first, last int64
+		if err := db.row("SELECT coalesce(min(first_event), 0), coalesce(max(last_event), 0) FROM batch WHERE last_time >= ? AND first_time <= ?", func(stmt *sqlite.Stmt) {
+			first, last = stmt.ColumnInt64(0), stmt.ColumnInt64(1)
+		}, since, until); err != nil {
+			return nil, err
+		}
+		p.from, p.to, p.empty = max(p.from, first), last, last == 0
+	}
+	if q.To > 0 {
+		p.to = min(p.to, q.To)
+	}
+	var where []string
+	if q.Parameter != "" {
+		ids, err := db.ids("SELECT id FROM parameter WHERE name = ?", q.Parameter)
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "parameter"+in(ids))
+		p.empty = p.empty || len(ids) == 0
+	}
+	if n := q.Namespace; n != nil {
+		ids, err := db.ids(`SELECT namespace.id FROM namespace JOIN origin ON origin.id = namespace.origin
+			WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)
+				AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5))`,
+			string(n.Type), int64(n.ID), n.UID, n.BootID, n.Name)
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "namespace"+in(ids))
+		p.empty = p.empty || len(ids) == 0
+	}
+	if q.Types != nil {
+		names := []string{}
+		for t := range q.Types {
+			names = append(names, string(t))
+		}
+		list, err := json.Marshal(names)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := db.ids("SELECT id FROM kind WHERE type IN (SELECT value FROM json_each(?))", string(list))
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "+kind"+in(ids)) // +: there is no index, and none is to be thought of
+		p.empty = p.empty || len(ids) == 0
+	}
+	for _, w := range where {
+		p.where += " AND " + w
+	}
+	return p, nil
+}
+
+// in is the condition that a column is one of ids.
+func in(ids []int64) string {
+	text := strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ","), "[]")
+	return " IN (" + text + ")"
+}
+
+func (db *DB) ids(query string, args ...any) (ids []int64, err error) {
+	err = db.row(query, func(stmt *sqlite.Stmt) { ids = append(ids, stmt.ColumnInt64(0)) }, args...)
+	return ids, err
+}
+
+// row calls do for each row of a query.
+func (db *DB) row(query string, do func(*sqlite.Stmt), args ...any) error {
+	return sqlitex.ExecuteTransient(db.conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+		do(stmt)
+		return nil
+	}})
+}
+
+// eventColumns are those of the table event, in its order.
+const eventColumns = `id, time, seq, origin, kind, process, place, parameter, namespace, view, ns_from, old, new, after, truncated,
+	child_pid, count, last_time, created, lifetime_ms, creator_pid, creator_uid, creator, detected, line, hash`
+
+// page reads some events. What was read of other tables is forgotten before it gets too
+// much.
+func (db *DB) page(p *plan) (page []Stored, err error) {
+	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared {
+		db.forget()
+	}
+	// In one transaction, so that what an event refers to is not dropped meanwhile.
+	if err := execute(db.conn, "BEGIN"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	order := "ASC"
+	if p.reverse {
+		order = "DESC"
+	}
+	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
+		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			s, err := db.event(stmt)
+			page = append(page, s)
+			return err
+		}})
+	return page, err
+}
+
+// event makes an event of its row.
+func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
+	s.ID = stmt.ColumnInt64(0)
+	if n := stmt.ColumnBytes(25, s.Hash[:]); n != len(s.Hash) {
+		return s, fmt.Errorf("event %d: its hash has %d bytes", s.ID, n)
+	}
+	if !stmt.ColumnIsNull(24) {
+		s.Event = &tracer.Event{}
+		if err := json.Unmarshal([]byte(stmt.ColumnText(24)), s.Event); err != nil {
+			return s, fmt.Errorf("event %d: %w", s.ID, err)
+		}
+		return s, nil
+	}
+	e := &tracer.Event{
+		V: tracer.SchemaVersion, Time: nanos(stmt.ColumnInt64(1)), Seq: uint64(stmt.ColumnInt64(2)),
+		ChildPID: uint32(stmt.ColumnInt64(15)), Count: uint64(stmt.ColumnInt64(16)), LastTime: nanosOrZero(stmt.ColumnInt64(17)),
+	}
+	s.Event = e
+	o, err := db.origin(stmt.ColumnInt64(3))
+	if err != nil {
+		return s, err
+	}
+	e.Host, e.BootID = o[0], o[1]
+	k, err := db.kind(stmt.ColumnInt64(4))
+	if err != nil {
+		return s, err
+	}
+	e.Type, e.Outcome, e.Error, e.Via = k.typ, k.outcome, k.error, k.via
+	if !stmt.ColumnIsNull(5) {
+		if e.Process, err = db.process(stmt.ColumnInt64(5)); err != nil {
+			return s, err
+		}
+	}
+	if !stmt.ColumnIsNull(6) {
+		p, err := db.place(stmt.ColumnInt64(6))
+		if err != nil {
+			return s, err
+		}
+		e.Container, e.Pod, e.Unit = p.container, p.pod, p.unit
+	}
+	var ns *tracer.Namespace
+	if !stmt.ColumnIsNull(9) {
+		v, err := db.view(stmt.ColumnInt64(9))
+		if err != nil {
+			return s, err
+		}
+		ns = &v.ns
+		ns.From = uint32(stmt.ColumnInt64(10))
+		if err := db.end(stmt, ns); err != nil {
+			return s, err
+		}
+	}
+	if stmt.ColumnIsNull(7) {
+		e.Namespace = ns
+		return s, nil
+	}
+	p, err := db.parameter(stmt.ColumnInt64(7))
+	if err != nil {
+		return s, err
+	}
+	e.Sysctl = &tracer.Sysctl{
+		Name: p.name, Path: p.path, Namespace: ns, Truncated: stmt.ColumnInt64(14) != 0,
+		Old: textOrNil(stmt, 11), New: textOrNil(stmt, 12), After: textOrNil(stmt, 13),
+	}
+	return s, nil
+}
+
+func textOrNil(stmt *sqlite.Stmt, col int) *string {
+	if stmt.ColumnIsNull(col) {
+		return nil
+	}
+	s := stmt.ColumnText(col)
+	return &s
+}
+
+// end fills in what a namespace.destroy knows.
+func (db *DB) end(stmt *sqlite.Stmt, ns *tracer.Namespace) (err error) {
+	if !stmt.ColumnIsNull(18) {
+		ns.Created = nanos(stmt.ColumnInt64(18))
+	}
+	if !stmt.ColumnIsNull(19) {
+		ms := stmt.ColumnInt64(19)
+		ns.LifetimeMS = &ms
+	}
+	if !stmt.ColumnIsNull(20) {
+		ns.Creator = &tracer.Actor{PID: uint32(stmt.ColumnInt64(20)), UID: uint32(stmt.ColumnInt64(21))}
+		if ns.Creator.Comm, err = db.text(stmt.ColumnInt64(22)); err != nil {
+			return err
+		}
+	}
+	ns.Detected, err = db.text(stmt.ColumnInt64(23))
+	return err
+}
+
+// errMissing is a row that another refers to and that is not there.
+var errMissing = errors.New("the database lacks a row that it refers to")
+
+// lookup returns what known has under id, or reads it.
+func lookup[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (v V, err error) {
+	if v, ok := known[id]; ok {
+		return v, nil
+	}
+	found := false
+	err = sqlitex.Execute(db.conn, query, &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
+		found = true
+		v, err = read(stmt)
+		return err
+	}})
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s %d", errMissing, query[strings.LastIndex(query, "FROM ")+5:strings.LastIndex(query, " WHERE")], id)
+	}
+	if err == nil {
+		known[id] = v
+	}
+	return v, err
+}
+
+func (db *DB) text(id int64) (string, error) {
+	if id == 0 {
+		return "", nil
+	}
+	return lookup(db, db.texts, id, "SELECT value FROM text WHERE id = ?", func(stmt *sqlite.Stmt) (string, error) { return stmt.ColumnText(0), nil })
+}
+
+func (db *DB) origin(id int64) ([2]string, error) {
+	return lookup(db, db.origins, id, "SELECT host, boot_id FROM origin WHERE id = ?", func(stmt *sqlite.Stmt) ([2]string, error) {
+		return [2]string{stmt.ColumnText(0), stmt.ColumnText(1)}, nil
+	})
+}
+
+func (db *DB) kind(id int64) (kindKey, error) {
+	return lookup(db, db.kinds, id, "SELECT type, outcome, error, via FROM kind WHERE id = ?", func(stmt *sqlite.Stmt) (kindKey, error) {
+		return kindKey{tracer.Type(stmt.ColumnText(0)), tracer.Outcome(stmt.ColumnText(1)), stmt.ColumnText(2), stmt.ColumnText(3)}, nil
+	})
+}
+
+func (db *DB) parameter(id int64) (parameterKey, error) {
+	return lookup(db, db.params, id, "SELECT name, path FROM parameter WHERE id = ?", func(stmt *sqlite.Stmt) (parameterKey, error) {
+		return parameterKey{stmt.ColumnText(0), stmt.ColumnText(1)}, nil
+	})
+}
+
+func (db *DB) place(id int64) (place, error) {
+	return lookup(db, db.places, id, "SELECT container, pod, unit FROM place WHERE id = ?", func(stmt *sqlite.Stmt) (p place, err error) {
+		p.unit = stmt.ColumnText(2)
+		err = errors.Join(parse(stmt, 0, &p.container), parse(stmt, 1, &p.pod))
+		return p, err
+	})
+}
+
+// parse reads a column of JSON, or nothing.
+func parse[T any](stmt *sqlite.Stmt, col int, to **T) error {
+	if stmt.ColumnIsNull(col) {
+		return nil
+	}
+	return json.Unmarshal([]byte(stmt.ColumnText(col)), to)
+}
+
+func (db *DB) view(id int64) (seen, error) {
+	const query = `SELECT namespace.origin, namespace.type, namespace.inode, namespace.uid, v.name, v.host, v.user_ns, v.owner
+		FROM namespace_view v JOIN namespace ON namespace.id = v.namespace WHERE v.id = ?`
+	return lookup(db, db.views, id, query, func(stmt *sqlite.Stmt) (v seen, err error) {
+		v.origin = stmt.ColumnInt64(0)
+		v.ns = tracer.Namespace{
+			Type: tracer.NSType(stmt.ColumnText(1)), ID: uint32(stmt.ColumnInt64(2)), UID: stmt.ColumnText(3), Name: stmt.ColumnText(4),
+			Host: stmt.ColumnInt64(5) != 0, UserNS: uint32(stmt.ColumnInt64(6)),
+		}
+		return v, parse(stmt, 7, &v.ns.Owner)
+	})
+}
+
+func (db *DB) process(id int64) (*tracer.Process, error) {
+	return lookup(db, db.processes, id, `SELECT pid, tid, ppid, start_time, comm, exe, args, uid, gid, person, cgroup, ns, ancestors
+		FROM process WHERE id = ?`, func(stmt *sqlite.Stmt) (*tracer.Process, error) {
+		p := &tracer.Process{
+			PID: uint32(stmt.ColumnInt64(0)), TID: uint32(stmt.ColumnInt64(1)), PPID: uint32(stmt.ColumnInt64(2)), Comm: stmt.ColumnText(4),
+			UID: uint32(stmt.ColumnInt64(7)), GID: uint32(stmt.ColumnInt64(8)),
+		}
+		if !stmt.ColumnIsNull(3) {
+			p.StartTime = nanos(stmt.ColumnInt64(3))
+		}
+		var who person
+		for _, part := range []struct {
+			col int
+			to  any
+		}{{5, &p.Exe}, {6, &p.Args}, {9, &who}, {10, &p.Cgroup}, {11, &p.NS}, {12, &p.Ancestors}} {
+			text, err := db.text(stmt.ColumnInt64(part.col))
+			if err != nil {
+				return nil, err
+			}
+			if s, ok := part.to.(*string); ok {
+				*s = text
+			} else if text != "" {
+				if err := json.Unmarshal([]byte(text), part.to); err != nil {
+					return nil, fmt.Errorf("process %d: %w", id, err)
+				}
+			}
+		}
+		p.User, p.LoginUID, p.LoginUser, p.SessionID = who.User, who.LoginUID, who.LoginUser, who.SessionID
+		p.SudoUID, p.SudoUser, p.TTY, p.Role = who.SudoUID, who.SudoUser, who.TTY, who.Role
+		return p, nil
+	})
+}
+
+// LastWrites gives the last write to each parameter that match, if not nil, holds for,
+// sorted by the parameter's name and then by the write's time, newest first.
+func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool) iter.Seq2[LastWrite, error] {
+	return func(yield func(LastWrite, error) bool) {
+		all, err := db.lastWrites(ctx, match)
+		if err != nil {
+			yield(LastWrite{}, explain(db.path, err))
+			return
+		}
+		for _, w := range all {
+			if !yield(w, nil) {
+				return
+			}
+		}
+	}
+}
+
+// lastWrites reads them in one transaction: thousands would take as long to begin and end
+// theirs as to be read.
+func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool) (all []LastWrite, err error) {
+	if err := execute(db.conn, "BEGIN"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	read := func(stmt *sqlite.Stmt) error {
+		name := stmt.ColumnText(0)
+		if match != nil && !match(name) {
+			return nil
+		}
+		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(stmt.ColumnInt64(2))}
+		if !stmt.ColumnIsNull(3) {
+			w.Event = &tracer.Event{}
+			if err := json.Unmarshal([]byte(stmt.ColumnText(3)), w.Event); err != nil {
+				return err
+			}
+		} else if w.Stored, err = db.at(w.ID); err != nil {
+			return err
+		}
+		if w.Event == nil {
+			return nil // removed, but not by retention: Verify tells
+		}
+		if w.Event.Sysctl != nil {
+			w.Namespace = w.Event.Sysctl.Namespace
+		}
+		all = append(all, w)
+		return ctx.Err()
+	}
+	err = sqlitex.Execute(db.conn, `SELECT p.name, l.event, l.writes, l.line FROM last_write l
+		JOIN parameter p ON p.id = l.parameter ORDER BY p.name, l.time DESC`, &sqlitex.ExecOptions{ResultFunc: read})
+	return all, err
+}
+
+// Runs returns the runs of recorders, oldest first.
+func (db *DB) Runs() ([]Run, error) {
+	all, err := runs(db.conn, "ORDER BY run.id")
+	return all, explain(db.path, err)
+}
+
+func runs(conn *sqlite.Conn, rest string) (all []Run, err error) {
+	err = sqlitex.ExecuteTransient(conn, `SELECT run.id, version, host, boot_id, started, last, stopped
+		FROM run JOIN origin ON origin.id = run.origin `+rest, &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
+		all = append(all, Run{
+			ID: stmt.ColumnInt64(0), Version: stmt.ColumnText(1), Host: stmt.ColumnText(2), BootID: stmt.ColumnText(3),
+			Started: nanos(stmt.ColumnInt64(4)), Last: nanos(stmt.ColumnInt64(5)), Stopped: nanosOrZero(stmt.ColumnInt64(6)),
+		})
+		return nil
+	}})
+	return all, err
+}
+
+// Snapshot returns what was left under a name.
+func (db *DB) Snapshot(name string) (Snapshot, bool, error) {
+	all, err := snapshots(db.conn)
+	s, ok := all[name]
+	return s, ok, explain(db.path, err)
+}
+
+func snapshots(conn *sqlite.Conn) (map[string]Snapshot, error) {
+	all := map[string]Snapshot{}
+	err := sqlitex.ExecuteTransient(conn, "SELECT name, version, run, taken, data FROM snapshot", &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
+		s := Snapshot{
+			Name: stmt.ColumnText(0), Version: stmt.ColumnInt(1), RunID: stmt.ColumnInt64(2), Taken: nanos(stmt.ColumnInt64(3)),
+			Data: make([]byte, stmt.ColumnLen(4)),
+		}
+		stmt.ColumnBytes(4, s.Data)
+		all[s.Name] = s
+		return nil
+	}})
+	return all, err
+}

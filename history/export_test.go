@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+// SetCache sets how many KiB of a database a recorder keeps in memory, and returns how many
+// they were.
+func SetCache(kib int) int {
+	before := cacheKiB
+	cacheKiB = kib
+	return before
+}

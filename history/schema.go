@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// SchemaVersion is the version of the tables that this package writes. It stands in
+// the database's user_version.
+const SchemaVersion = 1
+
+// applicationID is SQLite's application_id of a history: "nstr".
+const applicationID = 0x6e737472
+
+// ErrNewer is wrapped by the error for a database that a newer nstrace has made.
+var ErrNewer = errors.New("made by a newer nstrace")
+
+// ErrNotHistory is wrapped by the error for a file that is something else.
+var ErrNotHistory = errors.New("not a history of nstrace")
+
+// ErrCorrupt is wrapped by the error for a database that SQLite can't read.
+var ErrCorrupt = errors.New("the database is corrupt")
+
+// migrations has what makes version i+1 of version i. One that was released is never
+// changed: docs/history.md documents the result of all.
+var migrations = []string{
+	`
+CREATE TABLE origin (
+	id      INTEGER PRIMARY KEY,
+	host    TEXT NOT NULL,
+	boot_id TEXT NOT NULL
+);
+CREATE TABLE run (
+	id          INTEGER PRIMARY KEY,
+	origin      INTEGER REFERENCES origin,
+	version     TEXT NOT NULL,
+	started     INTEGER NOT NULL,
+	last        INTEGER NOT NULL,
+	stopped     INTEGER
+);
+CREATE TABLE kind (
+	id      INTEGER PRIMARY KEY,
+	type    TEXT NOT NULL,
+	outcome TEXT NOT NULL,
+	error   TEXT NOT NULL,
+	via     TEXT NOT NULL
+);
+CREATE TABLE parameter (
+	id   INTEGER PRIMARY KEY,
+	name TEXT NOT NULL,
+	path TEXT NOT NULL,
+	UNIQUE (name, path)
+);
+CREATE TABLE namespace (
+	id     INTEGER PRIMARY KEY,
+	origin INTEGER NOT NULL REFERENCES origin,
+	type   TEXT NOT NULL,
+	inode  INTEGER NOT NULL,
+	uid    TEXT NOT NULL,
+	ended  INTEGER
+);
+CREATE INDEX namespace_inode ON namespace (inode);
+CREATE TABLE namespace_view (
+	id        INTEGER PRIMARY KEY,
+	namespace INTEGER NOT NULL REFERENCES namespace,
+	name      TEXT NOT NULL,
+	host      INTEGER NOT NULL,
+	user_ns   INTEGER NOT NULL,
+	owner     TEXT
+);
+CREATE TABLE text (
+	id    INTEGER PRIMARY KEY,
+	value TEXT NOT NULL
+);
+CREATE TABLE place (
+	id        INTEGER PRIMARY KEY,
+	container TEXT,
+	pod       TEXT,
+	unit      TEXT NOT NULL
+);
+CREATE TABLE process (
+	id         INTEGER PRIMARY KEY,
+	pid        INTEGER NOT NULL,
+	tid        INTEGER NOT NULL,
+	ppid       INTEGER NOT NULL,
+	start_time INTEGER,
+	comm       TEXT NOT NULL,
+	exe        INTEGER REFERENCES text,
+	args       INTEGER REFERENCES text,
+	uid        INTEGER NOT NULL,
+	gid        INTEGER NOT NULL,
+	person     INTEGER REFERENCES text,
+	cgroup     INTEGER REFERENCES text,
+	ns         INTEGER REFERENCES text,
+	ancestors  INTEGER REFERENCES text
+);
+CREATE TABLE event (
+	id          INTEGER PRIMARY KEY,
+	time        INTEGER NOT NULL,
+	seq         INTEGER NOT NULL,
+	origin      INTEGER NOT NULL REFERENCES origin,
+	kind        INTEGER NOT NULL REFERENCES kind,
+	process     INTEGER REFERENCES process,
+	place       INTEGER REFERENCES place,
+	parameter   INTEGER REFERENCES parameter,
+	namespace   INTEGER REFERENCES namespace,
+	view        INTEGER REFERENCES namespace_view,
+	ns_from     INTEGER,
+	old         TEXT,
+	new         TEXT,
+	after       TEXT,
+	truncated   INTEGER,
+	child_pid   INTEGER,
+	count       INTEGER,
+	last_time   INTEGER,
+	created     INTEGER,
+	lifetime_ms INTEGER,
+	creator_pid INTEGER,
+	creator_uid INTEGER,
+	creator     INTEGER REFERENCES text,
+	detected    INTEGER REFERENCES text,
+	line        TEXT,
+	hash        BLOB NOT NULL
+);
+CREATE INDEX event_parameter ON event (parameter) WHERE parameter IS NOT NULL;
+CREATE INDEX event_namespace ON event (namespace) WHERE namespace IS NOT NULL;
+CREATE TABLE batch (
+	first_event INTEGER PRIMARY KEY,
+	last_event  INTEGER NOT NULL,
+	first_time  INTEGER NOT NULL,
+	last_time   INTEGER NOT NULL,
+	run         INTEGER NOT NULL,
+	committed   INTEGER NOT NULL
+);
+CREATE TABLE last_write (
+	parameter INTEGER NOT NULL REFERENCES parameter,
+	namespace INTEGER NOT NULL,
+	event     INTEGER NOT NULL,
+	time      INTEGER NOT NULL,
+	writes    INTEGER NOT NULL,
+	line      TEXT,
+	PRIMARY KEY (parameter, namespace)
+) WITHOUT ROWID;
+CREATE TABLE generation (
+	first_event   INTEGER PRIMARY KEY,
+	first_process INTEGER NOT NULL,
+	first_text    INTEGER NOT NULL,
+	first_place   INTEGER NOT NULL,
+	first_view    INTEGER NOT NULL
+);
+CREATE TABLE anchor (
+	id         INTEGER PRIMARY KEY,
+	event      INTEGER NOT NULL,
+	hash       BLOB NOT NULL,
+	time       INTEGER NOT NULL,
+	events     INTEGER NOT NULL,
+	reason     TEXT NOT NULL,
+	made       INTEGER NOT NULL,
+	seal       BLOB NOT NULL
+);
+CREATE TABLE snapshot (
+	name    TEXT PRIMARY KEY,
+	version INTEGER NOT NULL,
+	run     INTEGER NOT NULL,
+	taken   INTEGER NOT NULL,
+	data    BLOB NOT NULL
+);
+CREATE VIEW events AS
+SELECT event.id, strftime('%Y-%m-%dT%H:%M:%f', event.time / 1e9, 'unixepoch') || 'Z' AS time,
+	kind.type, kind.outcome, kind.error, kind.via,
+	parameter.name AS parameter, event.old, event.new, event.after,
+	namespace.type AS ns_type, namespace.inode AS ns_id, namespace_view.name AS ns_name, event.ns_from,
+	process.pid, process.comm, process.uid, exe.value AS exe, args.value AS args, cgroup.value AS cgroup,
+	ancestors.value AS ancestors, place.container, place.pod, place.unit,
+	coalesce(event.count, 1) AS count, lower(hex(event.hash)) AS hash
+FROM event JOIN kind ON kind.id = event.kind
+	LEFT JOIN parameter ON parameter.id = event.parameter
+	LEFT JOIN namespace ON namespace.id = event.namespace
+	LEFT JOIN namespace_view ON namespace_view.id = event.view
+	LEFT JOIN process ON process.id = event.process
+	LEFT JOIN text exe ON exe.id = process.exe
+	LEFT JOIN text args ON args.id = process.args
+	LEFT JOIN text cgroup ON cgroup.id = process.cgroup
+	LEFT JOIN text ancestors ON ancestors.id = process.ancestors
+	LEFT JOIN place ON place.id = event.place;
+`,
+}
+
+// openConn opens a database file. What is no database, or a broken one, is found here.
+func openConn(path string, flags sqlite.OpenFlags, busy time.Duration) (*sqlite.Conn, error) {
+	conn, err := sqlite.OpenConn(path, flags)
+	if err != nil {
+		return nil, explain(path, err)
+	}
+	conn.SetBusyTimeout(busy)
+	return conn, nil
+}
+
+// version returns a database's version, 0 for an empty one.
+func version(conn *sqlite.Conn) (int, error) {
+	app, err := pragma(conn, "application_id")
+	if err != nil {
+		return 0, err
+	}
+	v, err := pragma(conn, "user_version")
+	if err != nil {
+		return 0, err
+	}
+	if app != applicationID {
+		tables, err := number(conn, "SELECT count(*) FROM sqlite_schema")
+		if err != nil {
+			return 0, err
+		}
+		if app != 0 || v != 0 || tables != 0 {
+			return 0, ErrNotHistory
+		}
+	}
+	return int(v), nil
+}
+
+// migrate brings a database to the version to.
+func migrate(conn *sqlite.Conn, to int) (err error) {
+	have, err := version(conn)
+	if err != nil {
+		return err
+	}
+	if have > SchemaVersion {
+		return fmt.Errorf("its tables are of version %d, this nstrace knows up to %d: %w", have, SchemaVersion, ErrNewer)
+	}
+	for v := have; v < to; v++ {
+		if v == 0 {
+			// Takes effect only while there is no table.
+			if err := sqlitex.ExecuteTransient(conn, "PRAGMA auto_vacuum = INCREMENTAL", nil); err != nil {
+				return err
+			}
+		}
+		script := fmt.Sprintf("%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", strings.TrimSuffix(strings.TrimSpace(migrations[v]), ";"), applicationID, v+1)
+		if err := sqlitex.ExecuteScript(conn, script, nil); err != nil {
+			return fmt.Errorf("make version %d of its tables: %w", v+1, err)
+		}
+	}
+	return nil
+}
+
+func pragma(conn *sqlite.Conn, name string) (int64, error) { return number(conn, "PRAGMA "+name) }
+
+// number returns the first column of the first row of a query, 0 without one.
+func number(conn *sqlite.Conn, query string, args ...any) (n int64, err error) {
+	err = sqlitex.Execute(conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+		n = stmt.ColumnInt64(0)
+		return nil
+	}})
+	return n, err
+}
+
+func execute(conn *sqlite.Conn, query string, args ...any) error {
+	return sqlitex.Execute(conn, query, &sqlitex.ExecOptions{Args: args})
+}
+
+// explain says what SQLite's error means for the database at path, in one line.
+func explain(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultFull:
+		return fmt.Errorf("%s: the disk is full", path)
+	case sqlite.ResultBusy, sqlite.ResultLocked:
+		return fmt.Errorf("%s: another program has the database locked", path)
+	case sqlite.ResultCorrupt, sqlite.ResultNotADB:
+		return fmt.Errorf("%s: %w (%s)", path, ErrCorrupt, sqlite.ErrCode(err).Message())
+	case sqlite.ResultCantOpen:
+		if _, statErr := os.Stat(path); statErr != nil {
+			err = statErr
+			var pathErr *os.PathError
+			if errors.As(err, &pathErr) {
+				err = pathErr.Err
+			}
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}

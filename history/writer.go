@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// A writer puts events into a database's tables. Rows that events refer to are known by
+// their values, so that each is there once, or once in a generation; after that, all but
+// parameters, kinds, origins and namespaces begin anew, and when the events of a
+// generation have been dropped the rest of it can go as well.
+type writer struct {
+	path string
+	conn *sqlite.Conn
+
+	epoch uint64 // of the ids in what pending events refer to
+	// The next ids, and where the chain is.
+	nextEvent, nextProcess, nextText, nextPlace, nextView int64
+	head                                                  Hash
+	generationEnd                                         int64 // the event with which the next one begins
+
+	origins    map[[2]string]int64
+	kinds      map[kindKey]int64
+	params     map[parameterKey]int64
+	namespaces map[originNamespace]int64
+	texts      map[string]int64
+	processes  map[processRow]int64
+	byPointer  map[*tracer.Process]int64
+	places     map[placeRow]int64
+
+	run       int64
+	writes    map[writeKey]*write // of the batch
+	u         unpacked
+	encode    *output.JSON
+	sum       hash.Hash
+	line      []byte
+	firstTime int64
+	lastTime  int64
+
+	insertEvent, insertProcess *sqlite.Stmt
+}
+
+type (
+	originNamespace struct {
+		origin int64
+		namespaceKey
+	}
+	writeKey struct{ param, namespace int64 }
+	write    struct {
+		event, time int64
+		writes      uint64
+	}
+	// A processRow is a row of the table process.
+	processRow struct {
+		pid, tid, ppid, uid, gid             uint32
+		started                              bool
+		start                                int64
+		comm                                 string
+		exe, args, person, cgroup, ns, chain int64
+	}
+	placeRow struct{ container, pod, unit string }
+)
+
+// person is what a process's row has of who it is, in one text.
+type person struct {
+	User      string  `json:"user,omitempty"`
+	LoginUID  *uint32 `json:"login_uid,omitempty"`
+	LoginUser string  `json:"login_user,omitempty"`
+	SessionID *uint32 `json:"session_id,omitempty"`
+	SudoUID   *uint32 `json:"sudo_uid,omitempty"`
+	SudoUser  string  `json:"sudo_user,omitempty"`
+	TTY       string  `json:"tty,omitempty"`
+	Role      string  `json:"role,omitempty"`
+}
+
+// generationEvents is after how many events what they refer to is written anew.
+const generationEvents = 1 << 20
+
+// cacheKiB is how much of the database is kept in memory while it is written.
+var cacheKiB = 16 << 10
+
+// epochs counts those of all writers: what pending events refer to outlives one.
+var epochs atomic.Uint64
+
+// openWriter opens, makes or migrates the database at path for writing.
+func openWriter(path string) (*writer, error) {
+	conn, err := openConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate, 500*time.Millisecond)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{path: path, conn: conn, encode: output.NewJSON(nil), sum: sha256.New(), writes: map[writeKey]*write{}}
+	if err := w.prepare(); err != nil {
+		return nil, errors.Join(explain(path, err), conn.Close())
+	}
+	return w, nil
+}
+
+func (w *writer) prepare() (err error) {
+	if _, err := version(w.conn); err != nil {
+		return err
+	}
+	// Before there are tables: it takes effect only then.
+	if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA auto_vacuum = INCREMENTAL", nil); err != nil {
+		return err
+	}
+	for _, set := range []string{
+		"journal_mode = WAL",
+		"synchronous = FULL", // what is committed has to outlive a power cut
+		fmt.Sprintf("cache_size = -%d", cacheKiB),
+		"wal_autocheckpoint = 4000",
+		"journal_size_limit = 33554432",
+	} {
+		if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA "+set, nil); err != nil {
+			return err
+		}
+	}
+	if err := migrate(w.conn, SchemaVersion); err != nil {
+		return err
+	}
+	return w.load()
+}
+
+// load reads where the database is, and forgets all that was known of its rows.
+func (w *writer) load() (err error) {
+	w.epoch = epochs.Add(1)
+	w.origins, w.kinds, w.params = map[[2]string]int64{}, map[kindKey]int64{}, map[parameterKey]int64{}
+	w.namespaces = map[originNamespace]int64{}
+	w.forget()
+	for _, next := range []struct {
+		to    *int64
+		table string
+	}{{&w.nextEvent, "event"}, {&w.nextProcess, "process"}, {&w.nextText, "text"}, {&w.nextPlace, "place"}, {&w.nextView, "namespace_view"}} {
+		if *next.to, err = number(w.conn, "SELECT coalesce(max(id), 0) + 1 FROM "+next.table); err != nil {
+			return err
+		}
+	}
+	w.head = Hash{}
+	// What was dropped last, should nothing be left behind it.
+	if err := w.eachRow("SELECT event + 1, hash FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) {
+		if next := stmt.ColumnInt64(0); next >= w.nextEvent {
+			w.nextEvent = next
+			stmt.ColumnBytes(1, w.head[:])
+		}
+	}); err != nil {
+		return err
+	}
+	if err := w.eachRow("SELECT hash FROM event WHERE id = (SELECT max(id) FROM event)", func(stmt *sqlite.Stmt) {
+		stmt.ColumnBytes(0, w.head[:])
+	}); err != nil {
+		return err
+	}
+	if w.generationEnd, err = number(w.conn, "SELECT coalesce(max(first_event), 0) FROM generation"); err != nil {
+		return err
+	}
+	if w.generationEnd > 0 {
+		w.generationEnd += generationEvents
+	}
+	if w.insertEvent, err = w.conn.Prepare(`INSERT INTO event VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`); err != nil {
+		return err
+	}
+	w.insertProcess, err = w.conn.Prepare(`INSERT INTO process VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`)
+	return err
+}
+
+func (w *writer) eachRow(query string, do func(*sqlite.Stmt), args ...any) error {
+	return sqlitex.Execute(w.conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+		do(stmt)
+		return nil
+	}})
+}
+
+// forget begins anew with what is written once in a generation.
+func (w *writer) forget() {
+	w.texts, w.processes, w.places = map[string]int64{}, map[processRow]int64{}, map[placeRow]int64{}
+	w.byPointer = map[*tracer.Process]int64{}
+}
+
+// transaction does something whole or not at all. After an error nothing of it is left,
+// neither in the database nor in what the writer knows of it.
+func (w *writer) transaction(do func() error) (err error) {
+	if err := execute(w.conn, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	err = do()
+	if err == nil {
+		err = execute(w.conn, "COMMIT")
+	}
+	if err == nil {
+		return nil
+	}
+	if !w.conn.AutocommitEnabled() { // a full disk rolls back by itself
+		err = errors.Join(err, execute(w.conn, "ROLLBACK"))
+	}
+	return errors.Join(err, w.load())
+}
+
+// batch writes events in one transaction, and returns when they are on the disk.
+func (w *writer) batch(chunks [][]pending) error {
+	return w.transaction(func() error {
+		first := w.nextEvent
+		clear(w.writes)
+		w.firstTime, w.lastTime = 1<<63-1, -1<<63
+		for _, chunk := range chunks {
+			for i := range chunk {
+				if err := w.add(&chunk[i]); err != nil {
+					return err
+				}
+			}
+		}
+		if w.nextEvent == first {
+			return nil
+		}
+		if err := w.noteWrites(); err != nil {
+			return err
+		}
+		now := time.Now().UnixNano()
+		if err := execute(w.conn, `INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)`, first, w.nextEvent-1, w.firstTime, w.lastTime, w.run, now); err != nil {
+			return err
+		}
+		return execute(w.conn, `UPDATE run SET last = ? WHERE id = ?`, now, w.run)
+	})
+}
+
+// noteWrites keeps the table of last writes, with those of a batch.
+func (w *writer) noteWrites() error {
+	for k, n := range w.writes {
+		if err := execute(w.conn, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
+			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`,
+			k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add writes one event.
+func (w *writer) add(q *pending) error {
+	if w.nextEvent >= w.generationEnd {
+		w.forget()
+		w.epoch = epochs.Add(1) // for views
+		if err := execute(w.conn, "INSERT INTO generation VALUES (?, ?, ?, ?, ?)", w.nextEvent, w.nextProcess, w.nextText, w.nextPlace, w.nextView); err != nil {
+			return err
+		}
+		w.generationEnd = w.nextEvent + generationEvents
+	}
+	id := w.nextEvent
+	s := w.insertEvent
+	if err := s.Reset(); err != nil {
+		return err
+	}
+	if err := s.ClearBindings(); err != nil {
+		return err
+	}
+	s.BindInt64(1, id)
+	s.BindInt64(2, q.time)
+	s.BindInt64(3, int64(q.seq))
+	origin, err := w.originID(q.origin)
+	if err != nil {
+		return err
+	}
+	s.BindInt64(4, origin)
+	kind, err := w.kindID(q.kind)
+	if err != nil {
+		return err
+	}
+	s.BindInt64(5, kind)
+	if q.process != nil {
+		p, err := w.processID(q.process)
+		if err != nil {
+			return err
+		}
+		s.BindInt64(6, p)
+	}
+	if q.container != nil || q.pod != nil || q.unit != "" {
+		p, err := w.placeID(q.container, q.pod, q.unit)
+		if err != nil {
+			return err
+		}
+		s.BindInt64(7, p)
+	}
+	var param, namespace int64
+	if q.param != nil {
+		if param, err = w.parameterID(q.param); err != nil {
+			return err
+		}
+		s.BindInt64(8, param)
+	}
+	if q.view != nil {
+		if err := w.viewID(q.view, origin, q.kind); err != nil {
+			return err
+		}
+		namespace = q.view.namespaceID
+		s.BindInt64(9, namespace)
+		s.BindInt64(10, q.view.row.id)
+	}
+	bindNonZero(s, 11, int64(q.from))
+	values := q.values
+	for i, n := range q.length {
+		if n != absent {
+			s.BindText(12+i, values[:n])
+			values = values[n:]
+		}
+	}
+	if q.truncated {
+		s.BindInt64(15, 1)
+	}
+	bindNonZero(s, 16, int64(q.child))
+	bindNonZero(s, 17, int64(q.count))
+	bindNonZero(s, 18, q.lastTime)
+	if e := q.end; e != nil {
+		if err := w.bindEnd(s, e); err != nil {
+			return err
+		}
+	}
+	if q.line != "" {
+		s.BindText(25, q.line)
+	}
+
+	line := w.line[:0]
+	if q.line != "" {
+		line = append(line, q.line...)
+	} else {
+		line = w.encode.AppendEvent(line, w.u.fill(q))
+	}
+	w.line = line
+	w.sum.Reset()
+	w.sum.Write(w.head[:])
+	w.sum.Write(line)
+	var head Hash
+	w.sum.Sum(head[:0])
+	s.BindBytes(26, head[:])
+	if _, err := s.Step(); err != nil {
+		return err
+	}
+	w.head = head
+	w.nextEvent++
+	w.firstTime, w.lastTime = min(w.firstTime, q.time), max(w.lastTime, q.time, q.lastTime)
+	if param != 0 && q.kind.typ == tracer.SysctlWrite && q.kind.outcome != tracer.Failure {
+		n := w.writes[writeKey{param, namespace}]
+		if n == nil {
+			n = &write{}
+			w.writes[writeKey{param, namespace}] = n
+		}
+		n.event, n.time = id, max(q.time, q.lastTime)
+		n.writes += max(1, q.count)
+	}
+	if q.kind.typ == tracer.NamespaceDestroy && q.view != nil {
+		delete(w.namespaces, originNamespace{origin, q.view.namespaceKey})
+		return execute(w.conn, "UPDATE namespace SET ended = ? WHERE id = ?", id, namespace)
+	}
+	return nil
+}
+
+func bindNonZero(s *sqlite.Stmt, i int, n int64) {
+	if n != 0 {
+		s.BindInt64(i, n)
+	}
+}
+
+func (w *writer) bindEnd(s *sqlite.Stmt, e *end) error {
+	if !e.created.IsZero() {
+		s.BindInt64(19, e.created.UnixNano())
+	}
+	if e.lifetime != nil {
+		s.BindInt64(20, *e.lifetime)
+	}
+	if c := e.creator; c != nil {
+		comm, err := w.textID(c.Comm)
+		if err != nil {
+			return err
+		}
+		s.BindInt64(21, int64(c.PID))
+		s.BindInt64(22, int64(c.UID))
+		s.BindInt64(23, comm)
+	}
+	if e.detected != "" {
+		detected, err := w.textID(e.detected)
+		if err != nil {
+			return err
+		}
+		s.BindInt64(24, detected)
+	}
+	return nil
+}
+
+func (w *writer) originID(o *origin) (int64, error) {
+	return w.shared(&o.row, func() (int64, error) {
+		return remember(w, w.origins, [2]string{o.host, o.bootID}, "origin", "host = ?1 AND boot_id = ?2", o.host, o.bootID)
+	})
+}
+
+func (w *writer) kindID(k *kind) (int64, error) {
+	return w.shared(&k.row, func() (int64, error) {
+		return remember(w, w.kinds, k.kindKey, "kind", "type = ?1 AND outcome = ?2 AND error = ?3 AND via = ?4", string(k.typ), string(k.outcome), k.error, k.via)
+	})
+}
+
+func (w *writer) parameterID(p *parameter) (int64, error) {
+	return w.shared(&p.row, func() (int64, error) {
+		return remember(w, w.params, p.parameterKey, "parameter", "name = ?1 AND path = ?2", p.name, p.path)
+	})
+}
+
+// shared returns the id that was found for r in this epoch, or finds it.
+func (w *writer) shared(r *row, find func() (int64, error)) (int64, error) {
+	if r.epoch == w.epoch {
+		return r.id, nil
+	}
+	id, err := find()
+	if err != nil {
+		return 0, err
+	}
+	r.epoch, r.id = w.epoch, id
+	return id, nil
+}
+
+// remember returns the id of the row of a table that has these values, which it makes if
+// there is none.
+func remember[K comparable](w *writer, known map[K]int64, key K, table, where string, values ...any) (int64, error) {
+	if id, ok := known[key]; ok {
+		return id, nil
+	}
+	id, err := number(w.conn, "SELECT id FROM "+table+" WHERE "+where, values...)
+	if err != nil {
+		return 0, err
+	}
+	if id == 0 {
+		marks := ""
+		for range values {
+			marks += ", ?"
+		}
+		if err := execute(w.conn, "INSERT INTO "+table+" VALUES (NULL"+marks+")", values...); err != nil {
+			return 0, err
+		}
+		id = w.conn.LastInsertRowID()
+	}
+	if len(known) >= maxShared {
+		clear(known)
+	}
+	known[key] = id
+	return id, nil
+}
+
+// viewID finds the ids of a view and its namespace.
+func (w *writer) viewID(v *view, origin int64, k *kind) error {
+	if v.row.epoch == w.epoch {
+		return nil
+	}
+	key := originNamespace{origin, v.namespaceKey}
+	id, ok := w.namespaces[key]
+	if !ok {
+		var err error
+		// One that was just made is new, whoever had its number before.
+		if k.typ != tracer.NamespaceCreate || k.outcome == tracer.Failure {
+			if id, err = number(w.conn, "SELECT max(id) FROM namespace WHERE inode = ? AND type = ? AND uid = ? AND origin = ?", int64(v.inode), string(v.typ), v.uid, origin); err != nil {
+				return err
+			}
+		}
+		if id == 0 {
+			if err := execute(w.conn, "INSERT INTO namespace VALUES (NULL, ?, ?, ?, ?, NULL)", origin, string(v.typ), int64(v.inode), v.uid); err != nil {
+				return err
+			}
+			id = w.conn.LastInsertRowID()
+		}
+		if len(w.namespaces) >= maxShared {
+			clear(w.namespaces)
+		}
+		w.namespaces[key] = id
+	}
+	var owner any
+	if v.owner != nil {
+		text, err := json.Marshal(v.owner)
+		if err != nil {
+			return err
+		}
+		owner = string(text)
+	}
+	if err := execute(w.conn, "INSERT INTO namespace_view VALUES (?, ?, ?, ?, ?, ?)", w.nextView, id, v.name, v.host, int64(v.userNS), owner); err != nil {
+		return err
+	}
+	v.namespaceID, v.row = id, row{w.epoch, w.nextView}
+	w.nextView++
+	return nil
+}
+
+func (w *writer) placeID(c *attribution.Container, p *attribution.Pod, unit string) (int64, error) {
+	key := placeRow{unit: unit}
+	if c != nil {
+		key.container = asText(c)
+	}
+	if p != nil {
+		key.pod = asText(p)
+	}
+	if id, ok := w.places[key]; ok {
+		return id, nil
+	}
+	if len(w.places) >= maxShared {
+		clear(w.places)
+	}
+	if err := execute(w.conn, "INSERT INTO place VALUES (?, nullif(?, ''), nullif(?, ''), ?)", w.nextPlace, key.container, key.pod, unit); err != nil {
+		return 0, err
+	}
+	w.places[key] = w.nextPlace
+	w.nextPlace++
+	return w.places[key], nil
+}
+
+// asText is v as JSON. The types that it is used for can always be.
+func asText(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic("history: " + strconv.Quote(fmt.Sprintf("%T", v)) + " as JSON: " + err.Error())
+	}
+	return string(text)
+}
+
+// textID returns the id of a text, 0 for the empty one.
+func (w *writer) textID(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if id, ok := w.texts[s]; ok {
+		return id, nil
+	}
+	if len(w.texts) >= maxShared {
+		clear(w.texts)
+	}
+	if err := execute(w.conn, "INSERT INTO text VALUES (?, ?)", w.nextText, s); err != nil {
+		return 0, err
+	}
+	w.texts[s] = w.nextText
+	w.nextText++
+	return w.texts[s], nil
+}
+
+func (w *writer) processID(p *tracer.Process) (int64, error) {
+	if id, ok := w.byPointer[p]; ok {
+		return id, nil
+	}
+	r := processRow{pid: p.PID, tid: p.TID, ppid: p.PPID, uid: p.UID, gid: p.GID, comm: p.Comm}
+	if r.started = !p.StartTime.IsZero(); r.started {
+		r.start = p.StartTime.UnixNano()
+	}
+	texts := [...]struct {
+		to   *int64
+		text string
+	}{
+		{&r.exe, p.Exe}, {&r.cgroup, p.Cgroup}, {to: &r.args}, {to: &r.ns}, {to: &r.chain}, {to: &r.person},
+	}
+	if len(p.Args) > 0 {
+		texts[2].text = asText(p.Args)
+	}
+	if len(p.NS) > 0 {
+		texts[3].text = asText(p.NS)
+	}
+	if len(p.Ancestors) > 0 {
+		texts[4].text = asText(p.Ancestors)
+	}
+	if who := asText(person{p.User, p.LoginUID, p.LoginUser, p.SessionID, p.SudoUID, p.SudoUser, p.TTY, p.Role}); who != "{}" {
+		texts[5].text = who
+	}
+	for _, t := range texts {
+		var err error
+		if *t.to, err = w.textID(t.text); err != nil {
+			return 0, err
+		}
+	}
+	if len(w.byPointer) >= maxShared {
+		clear(w.byPointer)
+	}
+	if id, ok := w.processes[r]; ok {
+		w.byPointer[p] = id
+		return id, nil
+	}
+	if len(w.processes) >= maxShared {
+		clear(w.processes)
+	}
+	s := w.insertProcess
+	if err := s.Reset(); err != nil {
+		return 0, err
+	}
+	if err := s.ClearBindings(); err != nil {
+		return 0, err
+	}
+	id := w.nextProcess
+	s.BindInt64(1, id)
+	s.BindInt64(2, int64(r.pid))
+	s.BindInt64(3, int64(r.tid))
+	s.BindInt64(4, int64(r.ppid))
+	if r.started {
+		s.BindInt64(5, r.start)
+	}
+	s.BindText(6, r.comm)
+	bindNonZero(s, 7, r.exe)
+	bindNonZero(s, 8, r.args)
+	s.BindInt64(9, int64(r.uid))
+	s.BindInt64(10, int64(r.gid))
+	bindNonZero(s, 11, r.person)
+	bindNonZero(s, 12, r.cgroup)
+	bindNonZero(s, 13, r.ns)
+	bindNonZero(s, 14, r.chain)
+	if _, err := s.Step(); err != nil {
+		return 0, err
+	}
+	w.nextProcess++
+	w.processes[r], w.byPointer[p] = id, id
+	return id, nil
+}
+
+func (w *writer) close() error {
+	return w.conn.Close()
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output
+
+import (
+	"io"
+	"strings"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// Blame is a parameter, and who set it last.
+type Blame struct {
+	Parameter string            `json:"parameter"`
+	Namespace *tracer.Namespace `json:"namespace,omitempty"` // whose copy; nil where there is one for the host
+	// Value is what it holds now, nil where that can't be read.
+	Value *string `json:"value,omitempty"`
+	State State   `json:"state"`
+	// Recorded is what it held after the last write, as far as that is known.
+	Recorded *string `json:"recorded,omitempty"`
+	// Writes is how many are recorded, the last one among them.
+	Writes uint64 `json:"writes"`
+	ID     int64  `json:"id,omitempty"` // of the last write, in the history
+
+	Last *tracer.Event `json:"-"` // nil for none; BlameJSON writes it as its line
+}
+
+// State says whether a parameter is as the last recorded write left it.
+type State string
+
+// States of a parameter.
+const (
+	AsRecorded State = "recorded"   // it is
+	Drifted    State = "drifted"    // it was changed since, while nobody watched
+	Rebooted   State = "rebooted"   // the host was booted since
+	Unchanged  State = "unchanged"  // no write is recorded
+	Unreadable State = "unreadable" // it can't be read by whoever asks, or at all
+	Gone       State = "gone"       // its namespace, or it, is no more
+)
+
+// BlameTable writes parameters with who set them last, a row each.
+type BlameTable struct {
+	*Table
+	row *Blame
+}
+
+// NewBlameTable makes a table that is written to w.
+func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
+	b := &BlameTable{}
+	words := func(f func(*Blame) []word) func(*Table, *tracer.Event) []word {
+		return func(*Table, *tracer.Event) []word { return f(b.row) }
+	}
+	who := column{title: "WHO", words: words(b.who), fit: b.fitWho}
+	columns := []column{
+		{title: "PARAMETER", words: words(b.parameter)},
+		{title: "NOW", words: words(b.now)},
+		{title: "WAS", words: words(b.was)},
+		{title: "SET", words: words(b.set)},
+		{title: "N", words: words(b.writes)},
+		who,
+	}
+	of := func(widths ...int) []column {
+		all := append([]column(nil), columns...)
+		for i, width := range widths {
+			all[i].width = width
+		}
+		return all
+	}
+	narrow := func(width int) []column {
+		parameter, value := 26, 11
+		if width < DefaultWidth {
+			parameter -= (DefaultWidth - width) / 3
+			value--
+		} else if extra := width - DefaultWidth - 12; extra > 0 {
+			parameter += min(extra/3, 14)
+			value += min(extra/4, 12)
+		}
+		const at, count = len("2006-01-02"), 3
+		return of(parameter, value, value, at, count, width-parameter-2*value-at-count-5*len(gap))
+	}
+	wide := of(40, 16, 16, 19, 5, 40)
+	wide[5].fit = nil
+	b.Table = newTable(w, opts, narrow, wide)
+	return b
+}
+
+// Add writes a row.
+func (b *BlameTable) Add(row *Blame) error {
+	b.row = row
+	ev := row.Last
+	if ev == nil {
+		ev = &tracer.Event{}
+	}
+	b.out.Reset()
+	if err := b.table.Append(b.cells(ev)); err != nil {
+		return err
+	}
+	return b.lines.add(b.out.Bytes())
+}
+
+func (b *BlameTable) parameter(row *Blame) []word {
+	words := []word{say(escapeName(row.Parameter, ""), strong)}
+	if ns := row.Namespace; ns != nil && !b.isHost(ns) {
+		in := b.namespace(ns)
+		in[0].text = "in " + in[0].text
+		words = append(words, in...)
+	}
+	return words
+}
+
+func (b *BlameTable) now(row *Blame) []word {
+	var words []word
+	if row.Value != nil {
+		words = b.text(*row.Value, normal)
+	}
+	switch row.State {
+	case Drifted:
+		words = append(words, say("drifted:", alarm), say("recorded", doubtful))
+		words = append(words, b.recorded(row)...)
+	case Rebooted:
+		if row.Value != nil && row.Recorded != nil && !sameValue(*row.Value, *row.Recorded) {
+			words = append(words, say("before boot", doubtful))
+			words = append(words, b.recorded(row)...)
+		} else {
+			words = append(words, say("before boot", doubtful))
+		}
+	case Unreadable:
+		words = append(words, say(unknown, doubtful))
+	case Gone:
+		words = append(words, say("gone", faint))
+	}
+	return words
+}
+
+func (b *BlameTable) recorded(row *Blame) []word {
+	if row.Recorded == nil {
+		return []word{say(unknown, doubtful)}
+	}
+	return b.text(*row.Recorded, doubtful)
+}
+
+// text is the words of a value, two quotes for the empty one.
+func (b *BlameTable) text(v string, st style) []word {
+	if strings.TrimSpace(v) == "" {
+		return []word{say(`""`, faint)}
+	}
+	return b.value(v, "", st)
+}
+
+func (b *BlameTable) was(row *Blame) []word {
+	if row.Last == nil || row.Last.Sysctl == nil || row.Last.Sysctl.Old == nil {
+		return nil
+	}
+	return b.text(*row.Last.Sysctl.Old, faint)
+}
+
+func (b *BlameTable) set(row *Blame) []word {
+	if row.Last == nil {
+		return nil
+	}
+	at := row.Last.Time
+	if row.Last.LastTime.After(at) {
+		at = row.Last.LastTime
+	}
+	at = at.In(b.opts.Location)
+	return []word{say(at.Format(time.DateOnly), normal), add(at.Format(time.TimeOnly), faint)}
+}
+
+func (b *BlameTable) writes(row *Blame) []word {
+	if row.Writes == 0 {
+		return nil
+	}
+	return []word{say(number(row.Writes), normal)}
+}
+
+func (b *BlameTable) who(row *Blame) []word {
+	if row.Last == nil {
+		return []word{say("no write is recorded", faint)}
+	}
+	return b.Table.who(row.Last)
+}
+
+func (b *BlameTable) fitWho(t *Table, ev *tracer.Event, width, lines int) [][]word {
+	if b.row.Last == nil {
+		return wrap(b.who(b.row), width)
+	}
+	return t.fitWho(ev, width, lines)
+}
+
+// BlameJSON writes parameters with who set them last, a JSON object a line. The last write
+// is its member event, as the stream has it.
+type BlameJSON struct {
+	lines lineBuffer
+	json  *JSON
+}
+
+// NewBlameJSON makes a BlameJSON that writes to w.
+func NewBlameJSON(w io.Writer) *BlameJSON {
+	return &BlameJSON{lines: newLineBuffer(w), json: NewJSON(nil)}
+}
+
+// Add writes a line.
+func (b *BlameJSON) Add(row *Blame) error {
+	line := b.lines.buf
+	start := len(line)
+	line = appendString(append(line, `,"parameter":`...), row.Parameter)
+	if row.Namespace != nil {
+		line = b.json.appendNamespace(append(line, `,"namespace":`...), row.Namespace)
+	}
+	line = appendValue(line, `,"value":`, row.Value)
+	line = appendText(line, `,"state":`, string(row.State))
+	line = appendValue(line, `,"recorded":`, row.Recorded)
+	line = append(line, `,"writes":`...)
+	line = append(line, number(row.Writes)...)
+	line = appendNumber(line, `,"id":`, uint64(row.ID))
+	if row.Last != nil {
+		line = b.json.AppendEvent(append(line, `,"event":`...), row.Last)
+	}
+	return b.lines.take(append(object(line, start), '\n'))
+}
+
+// Flush hands everything taken so far to the operating system.
+func (b *BlameJSON) Flush() error { return b.lines.flush() }
+
+// SameValue says whether two values are the same to the kernel, which separates the numbers
+// of a list by tabs where people write spaces.
+func SameValue(a, b string) bool { return sameValue(a, b) }

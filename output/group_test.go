@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// boot is what systemd-sysctl, a runtime and the kernel do within a second or so.
+func boot() []*tracer.Event {
+	systemd := asRoot(&tracer.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []tracer.Actor{{PID: 1, Comm: "systemd"}}})
+	runtime := runc(90311)
+	var events []*tracer.Event
+	set := func(ms int, p *tracer.Process, name string, ns *tracer.Namespace) *tracer.Event {
+		e := &tracer.Event{Type: tracer.SysctlWrite, Time: at(ms), Outcome: tracer.Success, Process: p, Sysctl: &tracer.Sysctl{Name: name, Old: ptr("0"), New: ptr("1"), After: ptr("1"), Namespace: ns}}
+		events = append(events, e)
+		return e
+	}
+	host := &tracer.Namespace{Type: "net", ID: hostNS["net"], Host: true}
+	set(10, systemd, "kernel.sysrq", nil)
+	set(13, systemd, "kernel.core_uses_pid", nil)
+	set(15, systemd, "net.ipv4.conf.all.rp_filter", host)
+	set(21, systemd, "net.ipv4.conf.lo.rp_filter", host)
+	e := set(230, systemd, "vm.swappiness", nil)
+	e.Outcome, e.Error = tracer.Failure, "EINVAL"
+	for i, typ := range []tracer.NSType{"uts", "ipc", "mnt"} {
+		events = append(events, &tracer.Event{Type: tracer.NamespaceCreate, Time: at(300 + i), Outcome: tracer.Success, Via: "unshare", Process: runtime, Namespace: &tracer.Namespace{Type: typ, ID: uint32(4026532300 + i)}})
+	}
+	events = append(events, &tracer.Event{Type: tracer.NamespaceEnter, Time: at(310), Outcome: tracer.Success, Via: "setns", Process: runtime, Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, From: hostNS["net"]}})
+	e = set(320, runtime, "net.ipv4.ip_forward", &tracer.Namespace{Type: "net", ID: 4026532281, Name: "web"})
+	e.Count, e.LastTime = 4, at(330)
+	set(340, systemd, "kernel.sysrq", nil)
+	set(341, systemd, "kernel.sysrq", nil)
+	set(800, systemd, "kernel.sysrq", nil)
+	for i := range 3 {
+		set(810+i, runc(90312), fmt.Sprintf("net.ipv4.conf.eth%d/7.forwarding", i), &tracer.Namespace{Type: "net", ID: 4026532281, Name: "web"})
+	}
+	for i, typ := range []tracer.NSType{"uts", "ipc", "mnt"} {
+		events = append(events, &tracer.Event{Type: tracer.NamespaceDestroy, Time: at(900 + i), Namespace: &tracer.Namespace{Type: typ, ID: uint32(4026532300 + i), Creator: &tracer.Actor{PID: 90311, Comm: "runc"}}})
+	}
+	return events
+}
+
+// lockedRecord is for who writes from a goroutine of its own.
+type lockedRecord struct {
+	mu  sync.Mutex
+	rec record
+}
+
+func (r *lockedRecord) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rec.Write(p)
+}
+
+func (r *lockedRecord) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rec.err = err
+}
+
+func (r *lockedRecord) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.rec.writes, "")
+}
+
+func groupSink(table output.TableOptions, opts output.GroupOptions) func(io.Writer) output.Sink {
+	return func(w io.Writer) output.Sink { return output.NewGroup(output.NewTable(w, table), opts) }
+}
+
+func TestGroup(t *testing.T) {
+	table := output.TableOptions{Location: time.UTC, HostNS: hostNS}
+	const want = `TIME          EVENT    TARGET                       CHANGE            WHO
+12:04:31.133  sysctl   5 writes kernel.* ×2         in 220ms          systemd > systemd-sysctl[233]
+                       net.ipv4.conf.* ×2           1 FAILED
+                       vm.swappiness
+12:04:31.423  burst    3 created uts ipc mnt,       ×8 in 30ms        containerd-shim > runc >
+                       1 entered net, 4 writes                        runc:[1:CHILD][90311]
+                       net.ipv4.ip_forward
+12:04:31.463  sysctl   kernel.sysrq                 0 → 1             systemd > systemd-sysctl[233]
+12:04:31.464  sysctl   kernel.sysrq                 0 → 1             systemd > systemd-sysctl[233]
+12:04:31.923  sysctl   kernel.sysrq                 0 → 1             systemd > systemd-sysctl[233]
+12:04:31.933  sysctl   3 writes net.ipv4.conf.*     in 2ms            containerd-shim > runc >
+                       in net 4026532281 web                          runc:[1:CHILD][90312]
+12:04:32.023  destroy  3 destroyed uts ipc mnt      in 2ms            made by runc[90311]
+`
+	if got := write(t, groupSink(table, output.GroupOptions{}), boot()...); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	const open = `TIME          EVENT    TARGET                       CHANGE            WHO
+12:04:31.133  sysctl   5 writes kernel.* ×2         in 220ms          systemd > systemd-sysctl[233]
+                       net.ipv4.conf.* ×2           1 FAILED
+                       vm.swappiness
+     +0.000s  sysctl   kernel.sysrq                 0 → 1             systemd > systemd-sysctl[233]
+     +0.003s  sysctl   kernel.core_uses_pid         0 → 1             systemd > systemd-sysctl[233]
+`
+	if got := write(t, groupSink(table, output.GroupOptions{Open: true}), boot()...); !strings.HasPrefix(got, open) {
+		t.Errorf("open: got\n%swant\n%s", got, open)
+	} else if n := strings.Count(got, "  +0.0"); n != 5+5+3+3-1 {
+		t.Errorf("open: %d events of bursts\n%s", n, got)
+	}
+	wide := write(t, groupSink(output.TableOptions{Wide: true, HostNS: hostNS}, output.GroupOptions{}), boot()...)
+	if n := strings.Count(wide, "\n"); n != 8 || !strings.Contains(wide, "5 writes kernel.* ×2 net.ipv4.conf.* ×2 vm.swappiness") {
+		t.Errorf("wide: %d lines\n%s", n, wide)
+	}
+	checkSafe(t, write(t, groupSink(table, output.GroupOptions{Open: true}), append(hostile(), bare()...)...))
+}
+
+// What met a rule, and what tells of losses, is not folded away, and order is kept.
+func TestGroupLeavesAlone(t *testing.T) {
+	events := boot()[:5]
+	events[2].Alert = []tracer.Alert{{Name: "filter", Severity: "info"}}
+	events = append(events, &tracer.Event{Type: tracer.TraceLoss, Time: at(240), Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.SysctlWrite: 3}, Reason: "ring_full"}})
+	table := output.TableOptions{Location: time.UTC}
+	if got, want := write(t, groupSink(table, output.GroupOptions{}), events...), write(t, tableSink(table), events...); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// An event's memory is used again, and a burst that is open keeps so many only.
+func TestGroupKeeps(t *testing.T) {
+	for _, opts := range []output.GroupOptions{{}, {Open: true}} {
+		var got bytes.Buffer
+		sink := groupSink(output.TableOptions{}, opts)(&got)
+		for _, ev := range boot() {
+			ev := ev.Clone()
+			var value []byte
+			if ev.Sysctl != nil {
+				value = []byte(*ev.Sysctl.New)
+				ev.Sysctl.New = ptr(unsafe.String(&value[0], len(value)))
+			}
+			if err := sink.Write(ev); err != nil {
+				t.Fatal(err)
+			}
+			// What a Tracer uses again.
+			copy(value, "?")
+			if ev.Sysctl != nil {
+				*ev.Sysctl.New = ""
+				*ev.Sysctl = tracer.Sysctl{}
+			}
+			if ev.Namespace != nil {
+				*ev.Namespace = tracer.Namespace{}
+			}
+			*ev = tracer.Event{}
+		}
+		if err := sink.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if want := write(t, groupSink(output.TableOptions{}, opts), boot()...); got.String() != want {
+			t.Errorf("got\n%s\nwant\n%s", &got, want)
+		}
+	}
+	many := slicesRepeat(boot()[0], 2500)
+	if got := write(t, groupSink(output.TableOptions{}, output.GroupOptions{Open: true}), many...); strings.Count(got, " writes ") != 3 || strings.Count(got, "+0.000s") != 2500 {
+		t.Errorf("%d lines for bursts, %d for events", strings.Count(got, " writes "), strings.Count(got, "+0.000s"))
+	}
+	if got := write(t, groupSink(output.TableOptions{}, output.GroupOptions{}), many...); strings.Count(got, "2500 writes kernel.sysrq") != 1 {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// A line is written when its time is over, though nothing else happens, and not before:
+// Flush, which comes after every few events, does not end a burst.
+func TestGroupTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &lockedRecord{}
+		sink := groupSink(output.TableOptions{}, output.GroupOptions{Hold: output.DefaultHold})(rec)
+		put := func() {
+			ev := boot()[0]
+			ev.Time = time.Now()
+			if err := sink.Write(ev); err != nil {
+				t.Fatal(err)
+			}
+			if err := sink.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lines := func() int {
+			synctest.Wait()
+			return strings.Count(rec.String(), "kernel.sysrq")
+		}
+		put()
+		time.Sleep(output.DefaultGap - time.Nanosecond)
+		if n := lines(); n != 0 {
+			t.Errorf("%d lines before the time is over", n)
+		}
+		time.Sleep(time.Nanosecond)
+		if n := lines(); n != 1 {
+			t.Errorf("%d lines after it", n)
+		}
+		// One that goes on and on has a line once a second, and each event is in one.
+		first := time.Now()
+		for time.Since(first) < 10*time.Second {
+			put()
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(output.DefaultGap)
+		if n := lines(); n != 1+10 {
+			t.Errorf("%d lines for 10 seconds", n-1)
+		}
+		all := rec.String()
+		if n := strings.Count(all, "10 writes kernel.sysrq"); n != 10 {
+			t.Errorf("%d lines for 10 writes\n%s", n, all)
+		}
+		if err := sink.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A disk that is full costs no line of a burst, but for what does not fit into memory.
+func TestGroupRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &lockedRecord{rec: record{err: syscall.ENOSPC}}
+		sink := groupSink(output.TableOptions{}, output.GroupOptions{Hold: output.DefaultHold})(rec)
+		for _, ev := range boot()[:5] {
+			if err := sink.Write(ev); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute) // its time is over, and it could not be written
+		synctest.Wait()
+		if sink.Flush() == nil {
+			t.Error("nobody says that it could not be written")
+		}
+		rec.fail(nil)
+		if err := sink.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if all := rec.String(); strings.Count(all, "5 writes") != 1 {
+			t.Errorf("got\n%s", all)
+		}
+	})
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Cmd makes the committed files of what the tests found out of the output of go test -v:
+//
+//	NSTRACE_COVERAGE=1 go test -v ./test/vm -run 'TestKernel/.*/TestCoverage$' | go run ./test/e2e/coverage/cmd
+//
+// It runs at the root of the repository.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/nstrace/nstrace/test/e2e/coverage"
+)
+
+const (
+	results = "test/e2e/testdata/coverage.json"
+	doc     = "docs/coverage.md"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "coverage:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	all, err := coverage.Read(results)
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		_, text, ok := strings.Cut(in.Text(), coverage.Mark+"{")
+		if !ok {
+			continue
+		}
+		var row coverage.Row
+		if err := json.Unmarshal([]byte("{"+text), &row); err != nil {
+			return fmt.Errorf("%w: %q", err, in.Text())
+		}
+		if !seen[row.Kernel] {
+			seen[row.Kernel] = true
+			all.Kernels[row.Kernel] = nil
+		}
+		all.Kernels[row.Kernel] = append(all.Kernels[row.Kernel], row)
+	}
+	if err := in.Err(); err != nil {
+		return err
+	}
+	if len(seen) == 0 {
+		return fmt.Errorf("no results: did the tests run with -v and NSTRACE_COVERAGE=1?")
+	}
+	if err := all.Write(results); err != nil {
+		return err
+	}
+	return os.WriteFile(doc, []byte(all.Markdown()), 0o644)
+}

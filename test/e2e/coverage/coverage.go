@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package coverage keeps what the end-to-end tests found: what nstrace and the kernel's audit
+// report of each way to act on namespaces and parameters, on each kernel.
+package coverage
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Mark is before a Row, as JSON, in the output of the tests.
+const Mark = "coverage: "
+
+// Columns are those that report.
+var Columns = []string{"fentry", "kprobe", "tracepoint", "audit"}
+
+// A Row is what they reported of one way on one kernel.
+type Row struct {
+	Kernel  string            `json:"kernel"` // major and minor version: 6.1
+	Group   string            `json:"group"`
+	Way     string            `json:"way"`
+	Reports map[string]string `json:"reports"` // by column; empty for nothing
+}
+
+// All is what is known of all kernels.
+type All struct {
+	Kernels map[string][]Row `json:"kernels"`
+}
+
+// Read reads the file that Write has written. One that is not there is empty.
+func Read(file string) (*All, error) {
+	all := &All{Kernels: map[string][]Row{}}
+	b, err := os.ReadFile(file)
+	if os.IsNotExist(err) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, all); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return all, nil
+}
+
+// Write writes it to a file.
+func (a *All) Write(file string) error {
+	b, err := json.MarshalIndent(a, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644)
+}
+
+// Find returns what a column reported, "" for nothing.
+func (a *All) Find(kernel, group, way, column string) string {
+	for _, r := range a.Kernels[kernel] {
+		if r.Group == group && r.Way == way {
+			return r.Reports[column]
+		}
+	}
+	return ""
+}
+
+// kernels returns the series, the oldest first.
+func (a *All) kernels() []string {
+	var all []string
+	for k := range a.Kernels {
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(x, y string) int { return slices.Compare(numbers(x), numbers(y)) })
+	return all
+}
+
+func numbers(series string) (n []int) {
+	for part := range strings.SplitSeq(series, ".") {
+		i, _ := strconv.Atoi(part)
+		n = append(n, i)
+	}
+	return n
+}
+
+// Markdown is docs/coverage.md.
+func (a *All) Markdown() string {
+	kernels := a.kernels()
+	var sb strings.Builder
+	fmt.Fprintf(&sb, `<!-- Made by "make coverage" from what the tests found. -->
+
+# What is seen of which way
+
+Each row is a way to make, enter, keep or end a namespace, to change a parameter or to move a device,
+gone by a real program in the end-to-end tests (`+"`TestCoverage`"+`), and what nstrace reported of it with each
+way to attach, and the kernel's audit in the same run, with rules for the calls and for writes below
+`+"`/proc/sys`"+`. Kernels: %s. Where these differ it says which; a dash is nothing.
+
+That audit says `+"`openat`"+` means that a file was opened to be written; it has no names of parameters, no values, no
+results of writes, and no namespaces. `+"`clone3`"+` cannot be asked for, since its flags are behind a pointer.
+`, strings.Join(kernels, ", "))
+	if len(kernels) == 0 {
+		return sb.String()
+	}
+	group := ""
+	for _, row := range a.Kernels[kernels[len(kernels)-1]] {
+		if row.Group != group {
+			group = row.Group
+			fmt.Fprintf(&sb, "\n## %s\n\n| way | %s |\n|%s\n", group, strings.Join(Columns, " | "), strings.Repeat(" --- |", len(Columns)+1))
+		}
+		fmt.Fprintf(&sb, "| %s", row.Way)
+		for _, column := range Columns {
+			fmt.Fprintf(&sb, " | %s", a.cell(kernels, row, column))
+		}
+		sb.WriteString(" |\n")
+	}
+	return sb.String()
+}
+
+// cell is what a column reports of a way, by kernel where they differ, the newest first.
+func (a *All) cell(kernels []string, row Row, column string) string {
+	var texts []string
+	by := map[string][]string{}
+	for _, k := range slices.Backward(kernels) {
+		text := a.Find(k, row.Group, row.Way, column)
+		if text == "" {
+			text = "—"
+		}
+		if by[text] == nil {
+			texts = append(texts, text)
+		}
+		by[text] = append([]string{k}, by[text]...)
+	}
+	if len(texts) == 1 {
+		return texts[0]
+	}
+	for i, text := range texts {
+		texts[i] = fmt.Sprintf("%s (%s)", text, strings.Join(by[text], ", "))
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/drift"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// snapshot attaches, looks at everything, and detaches, as a recorder at its start and end.
+func snapshot(t *testing.T) *drift.Snapshot {
+	t.Helper()
+	tr, err := tracer.New(tracer.Options{Backend: backends[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	at := time.Now()
+	seen, err := tr.Look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := time.Since(at)
+	s, err := drift.Take(seen, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d parameters, %d namespaces: %v to look, %v in all, %d bytes", len(s.Parameters), len(s.Namespaces), looked, time.Since(at), len(b))
+	if s, err = drift.Decode(drift.Version, b); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// driftBrief is "drift vm.swappiness 60 → 1 in 4026532281", "gone net 4026532281".
+func driftBrief(e *tracer.Event) string {
+	_, s, _ := strings.Cut(string(e.Type), ".")
+	if v := e.Sysctl; v != nil {
+		s += fmt.Sprintf(" %s %q → %q", v.Name, strings.Fields(*v.Old), strings.Fields(*v.After))
+		if v.Namespace != nil {
+			s += fmt.Sprintf(" in %d", v.Namespace.ID)
+		}
+	}
+	if e.Namespace != nil {
+		s += fmt.Sprintf(" %s %d", e.Namespace.Type, e.Namespace.ID)
+	}
+	return s
+}
+
+// own says whether an event is of a Tracer, of this process or in an nstrace: one that has
+// something mounted for itself has a mount namespace of its own.
+func own(e *event) bool {
+	is := func(pid uint32, comm string) bool {
+		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin)
+	}
+	return e.Process != nil && is(e.Process.PID, e.Process.Comm) ||
+		e.Type == tracer.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)
+}
+
+// watched is what drift has to find, by what a stream that watched has of it: it is the
+// witness, for whatever else this machine does meanwhile, too.
+func watched(events []*event) (want []string) {
+	type parameter struct {
+		name string
+		ns   uint32
+	}
+	old, now := map[parameter]string{}, map[parameter]string{}
+	made := map[string]*tracer.Namespace{}
+	for _, e := range events {
+		switch ns := e.Namespace; {
+		case e.fence() > 0 || own(e):
+		case e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success:
+			made[ns.UID] = ns
+		case e.Type == tracer.NamespaceDestroy && made[ns.UID] != nil:
+			delete(made, ns.UID)
+		case e.Type == tracer.NamespaceDestroy:
+			want = append(want, fmt.Sprintf("gone %s %d", ns.Type, ns.ID))
+		case e.Type == tracer.SysctlWrite && e.Outcome != tracer.Failure:
+			v := e.Sysctl
+			p := parameter{name: v.Name}
+			if strings.HasPrefix(v.Name, "net.") {
+				p.ns = v.Namespace.ID
+			}
+			if _, ok := old[p]; !ok {
+				old[p] = *v.Old
+			}
+			now[p] = *v.New
+		}
+	}
+	for _, ns := range made {
+		want = append(want, fmt.Sprintf("appeared %s %d", ns.Type, ns.ID))
+	}
+	for p, before := range old {
+		isNew := slices.ContainsFunc(slices.Collect(maps.Values(made)), func(ns *tracer.Namespace) bool { return ns.ID == p.ns })
+		if isNew || slices.Equal(strings.Fields(before), strings.Fields(now[p])) {
+			continue
+		}
+		s := fmt.Sprintf("drift %s %q → %q", p.name, strings.Fields(before), strings.Fields(now[p]))
+		if p.ns != 0 {
+			s += fmt.Sprintf(" in %d", p.ns)
+		}
+		want = append(want, s)
+	}
+	slices.Sort(want)
+	return want
+}
+
+// TestDrift has real programs change parameters and namespaces while only the witness
+// watches. What is found is that, and nothing else.
+func TestDrift(t *testing.T) {
+	name := func(s string) string { return fmt.Sprintf("nstrace-%d-%s", os.Getpid(), s) }
+	held := filepath.Join(t.TempDir(), "held")
+	if err := os.WriteFile(held, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "ip", "netns", "add", name("old"))
+	output(t, "ip", "netns", "add", name("kept"))
+	t.Cleanup(func() {
+		for _, n := range []string{"old", "kept", "new"} {
+			if _, err := os.Stat("/run/netns/" + name(n)); err == nil {
+				output(t, "ip", "netns", "delete", name(n))
+			}
+		}
+	})
+	const param = "/proc/sys/vm/overcommit_ratio"
+	ratio := readFile(t, param)
+	t.Cleanup(func() {
+		if err := os.WriteFile(param, []byte(ratio), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	h := watch(t, backends[0])
+	s := h.streams[0]
+
+	// Nothing happens.
+	before := snapshot(t)
+	if events := drift.Compare(before, snapshot(t)); len(events) > 0 && len(watched(s.since(h.from[s]))) == 0 {
+		for _, e := range events {
+			t.Errorf("nothing happened, and yet: %s", driftBrief(e))
+		}
+	}
+
+	h.fence(t)
+	from := s.len()
+	before = snapshot(t)
+	// A namespace that lives on by a descriptor of a process that is not in it, and one by
+	// being the parent of another.
+	holder := h.start(t, "sh", []string{"-ec", `unshare --uts=` + held + ` true; exec 3<` + held + `; umount -l ` + held + `; echo ready=$(stat -Lc %i /proc/self/fd/3); read x || :`})
+	descriptor := uint32(atoi(t, holder.value(t, "ready")))
+	nested := h.start(t, "unshare", []string{"--user", "--map-root-user", "--fork", "unshare", "--user", "--net", "sh", "-c", "echo inner=$(readlink /proc/self/ns/user); read x || :"})
+	inner := parseID(t, nested.value(t, "inner"))
+	w := h.sh(t, fmt.Sprintf(`
+		sysctl -qw vm.overcommit_ratio=%[1]d
+		sysctl -qw vm.swappiness=61; sysctl -qw vm.swappiness=%[2]s
+		ip netns exec %[3]s sysctl -qw net.ipv4.tcp_keepalive_time=641 net.ipv4.conf.lo.rp_filter=1
+		ip netns delete %[4]s
+		ip netns add %[5]s
+		ip netns exec %[5]s sysctl -qw net.ipv4.tcp_keepalive_time=642
+		unshare --net --ipc true`, atoi(t, ratio)+1, readFile(t, "/proc/sys/vm/swappiness"), name("kept"), name("old"), name("new")))
+	w.endsOf(t, s, w.all(s))
+	old := h.netns(t, before, name("old"))
+	// Without ids of the kernel's own, each Tracer has its own uid for it.
+	s.awaitFrom(t, from, "the end of "+old.Name, func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == old.ID })
+	})
+
+	h.fence(t)
+	after := snapshot(t)
+	events := drift.Compare(before, after)
+	var got []string
+	for _, e := range events {
+		got = append(got, driftBrief(e))
+		if b := e.Between; !b.From.Equal(before.Time) || !b.To.Equal(after.Time) || b.Boot != "same" {
+			t.Errorf("%s: between %+v", driftBrief(e), *b)
+		}
+		if e.Namespace != nil && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
+			t.Errorf("what is gone is %+v, and was %+v", *e.Namespace, *old)
+		}
+	}
+	slices.Sort(got)
+	want := watched(s.since(from))
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+	// The witness saw what this is about.
+	for _, must := range []string{
+		"drift vm.overcommit_ratio", `drift net.ipv4.tcp_keepalive_time ["7200"] → ["641"]`, "drift net.ipv4.conf.lo.rp_filter",
+		fmt.Sprintf("gone net %d", old.ID), "appeared net", fmt.Sprintf("appeared uts %d", descriptor), fmt.Sprintf("appeared user %d", inner),
+	} {
+		if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, must) }) {
+			t.Errorf("the witness has no %q in\n\t%s", must, strings.Join(want, "\n\t"))
+		}
+	}
+	// What was watched is no drift: with it, before is after.
+	for _, e := range s.since(from) {
+		if !own(e) {
+			before.Apply(&e.Event)
+		}
+	}
+	for _, e := range drift.Compare(before, after) {
+		t.Errorf("it was watched, and yet: %s", driftBrief(e))
+	}
+	holder.stop(t)
+	nested.stop(t)
+}
+
+// TestRecordDrift has nstrace record stopped, and killed, and things change meanwhile. It
+// tells of that at the next start, and of nothing else.
+func TestRecordDrift(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "history.db")
+	name := fmt.Sprintf("nstrace-%d-record", os.Getpid())
+	const param = "/proc/sys/vm/overcommit_ratio"
+	ratio := readFile(t, param)
+	t.Cleanup(func() {
+		if err := os.WriteFile(param, []byte(ratio), 0); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat("/run/netns/" + name); err == nil {
+			output(t, "ip", "netns", "delete", name)
+		}
+	})
+	record := func() *stream {
+		t.Helper()
+		s := startStream(t, "record", "--db", db, "--alert", "default", "--backend", string(backends[0]))
+		s.awaitStart(t)
+		return s
+	}
+	// ready waits until what was found is told: with the first that is read, but behind it.
+	h := watch(t, backends[0])
+	ready := func(s *stream) (told []string) {
+		t.Helper()
+		for range 2 {
+			h.fence(t)
+			s.await(t, "the fence", func(all []*event) bool {
+				return slices.ContainsFunc(all, func(e *event) bool { return e.fence() == h.nfences })
+			})
+		}
+		for _, e := range s.since(0) {
+			if e.Between != nil {
+				told = append(told, driftBrief(&e.Event))
+			}
+		}
+		slices.Sort(told)
+		return told
+	}
+	witness := h.streams[0]
+	from := witness.len()
+	check := func(s *stream, must ...string) {
+		t.Helper()
+		got := ready(s)
+		for _, e := range only(witness.since(from), tracer.NamespaceCreate) {
+			if e.Process.Comm == "ip" && e.Namespace.Type == "mnt" { // of ip netns exec
+				witness.awaitDestroy(t, from, e.Namespace)
+			}
+		}
+		want := watched(witness.since(from))
+		if !slices.Equal(got, want) {
+			t.Errorf("told was\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		}
+		for _, m := range must {
+			if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, m) }) {
+				t.Errorf("the witness has no %q in\n\t%s", m, strings.Join(want, "\n\t"))
+			}
+		}
+	}
+
+	s := record()
+	if told := ready(s); len(told) > 0 {
+		t.Errorf("the first run tells of %q", told)
+	}
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=61")
+	ready(s)
+	s.interrupt(t)
+	s.checkEnd(t, true)
+
+	// It was stopped.
+	h.fence(t)
+	from = witness.len()
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=62")
+	output(t, "ip", "netns", "add", name)
+	s = record()
+	check(s, `drift vm.overcommit_ratio ["61"] → ["62"]`, "appeared net")
+	for _, e := range s.since(0) {
+		if e.Between != nil && (e.Between.Boot != "same" || e.Between.From.Before(h.started) || !e.Between.From.Before(e.Between.To)) {
+			t.Errorf("between %+v", *e.Between)
+		}
+	}
+
+	// It is killed, after something happened that it has recorded.
+	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=651")
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=63")
+	ready(s)
+	s.awaitHistory(t, db, "63")
+	s.cmd.Process.Kill()
+	s.awaitEnd(t)
+	h.fence(t)
+	from = witness.len()
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=64")
+	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=652")
+	s = record()
+	check(s, `drift vm.overcommit_ratio ["63"] → ["64"]`, `drift net.ipv4.tcp_keepalive_time ["651"] → ["652"]`)
+	s.interrupt(t)
+	s.checkEnd(t, true)
+
+	h.fence(t)
+	from = witness.len()
+	gone, err := nsID("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	output(t, "ip", "netns", "delete", name)
+	witness.awaitFrom(t, from, "its end", func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == gone })
+	})
+	s = record()
+	check(s, fmt.Sprintf("gone net %d", gone))
+	s.interrupt(t)
+	s.checkEnd(t, true)
+
+	// And it is in the history.
+	past := output(t, nstraceBin, "history", "--db", db, "-e", "sysctl.drift,namespace.gone", "-o", "json")
+	for _, want := range []string{`"old":"61","after":"62"`, `"old":"63","after":"64"`, fmt.Sprintf(`"type":"net","id":%d,`, gone), `"boot":"same"`} {
+		if !strings.Contains(past, want) {
+			t.Errorf("the history has no %s:\n%s", want, past)
+		}
+	}
+}
+
+// awaitHistory waits until a write of a value is in the database: it is kept a moment after
+// it is streamed.
+func (s *stream) awaitHistory(t *testing.T, db, value string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		if strings.Contains(output(t, nstraceBin, "history", "--db", db, "-o", "json", "--filter", `sysctl.new == "`+value+`"`), value) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v: no write of %s in the history", s, value)
+		}
+	}
+}
+
+func atoi(t *testing.T, s string) (n int) {
+	t.Helper()
+	if _, err := fmt.Sscan(s, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// netns finds what a snapshot has of a network namespace of a name.
+func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *tracer.Namespace {
+	t.Helper()
+	for _, ns := range s.Namespaces {
+		if ns.Name == name {
+			return &ns.Namespace
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return nil
+}
+
+// endsOf waits for the ends of what a script made and did not keep: of its mount
+// namespaces, and what else only its processes were in.
+func (w *work) endsOf(t *testing.T, s *stream, events []*event) {
+	t.Helper()
+	for _, e := range only(events, tracer.NamespaceCreate) {
+		if e.Outcome == tracer.Success && !slices.ContainsFunc(pinnedNets(t), func(id uint32) bool { return id == e.Namespace.ID }) {
+			s.awaitDestroy(t, w.from[s], e.Namespace)
+		}
+	}
+}
+
+// pinnedNets are the numbers of the namespaces in /run/netns.
+func pinnedNets(t *testing.T) (all []uint32) {
+	t.Helper()
+	files, err := filepath.Glob("/run/netns/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if id, err := nsID(file); err == nil {
+			all = append(all, id)
+		}
+	}
+	return all
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// settings writes a file for sysctl -p with parameters that a network namespace has,
+// and returns how many.
+func settings(t *testing.T) (file string, n int) {
+	t.Helper()
+	var sb strings.Builder
+	for _, dev := range []string{"all", "default", "lo"} {
+		for _, param := range []string{"rp_filter", "log_martians", "accept_redirects", "send_redirects", "arp_ignore", "arp_announce"} {
+			fmt.Fprintf(&sb, "net.ipv4.conf.%s.%s = 1\n", dev, param)
+			n++
+		}
+	}
+	file = filepath.Join(scratch, filepath.Base(t.TempDir())+".conf")
+	if err := os.WriteFile(file, []byte(sb.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file, n
+}
+
+// TestGroup has sysctl -p set many parameters, which is a line, and one that opens.
+func TestGroup(t *testing.T) {
+	conf, n := settings(t)
+	want := fmt.Sprintf("%d writes net.ipv4.conf.*", n)
+	for _, tt := range []struct {
+		arg  string
+		rows int
+	}{{"--group", 1}, {"--group=closed", 1}, {"--group=open", 1 + n}} {
+		status, _, stderr := complete(t, []string{"run", tt.arg, "-e", "sysctl", "--", "unshare", "--net", "sysctl", "-q", "-p", conf})
+		rows := 0
+		for line := range strings.Lines(stderr) {
+			if strings.Contains(line, "  sysctl   ") {
+				rows++
+			}
+		}
+		if status != 0 || strings.Count(stderr, want) != 1 || rows != tt.rows || !strings.Contains(stderr, "sysctl[") {
+			t.Errorf("%s: status %d, %d rows, want %q and %d rows\n%s", tt.arg, status, rows, want, tt.rows, stderr)
+		}
+	}
+	status, _, stderr := complete(t, []string{"run", "-o", "wide", "--group", "-e", "sysctl", "--", "unshare", "--net", "sysctl", "-q", "-p", conf})
+	if status != 0 || strings.Count(stderr, want) != 1 || strings.Count(stderr, "\n") != 2 {
+		t.Errorf("wide: status %d\n%s", status, stderr)
+	}
+}
+
+// TestGroupStream has the line come while nothing else happens, long before the end.
+func TestGroupStream(t *testing.T) {
+	conf, n := settings(t)
+	cmd := exec.Command(nstraceBin, "--group", "-e", "sysctl", "-c", "sysctl")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer end.Stop()
+	lines := bufio.NewScanner(out)
+	for first := true; lines.Scan(); first = false {
+		if first { // the header, written once all is attached
+			output(t, "unshare", "--net", "sysctl", "-q", "-p", conf)
+		} else if strings.Contains(lines.Text(), fmt.Sprintf("%d writes net.ipv4.conf.*", n)) {
+			break
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() { // Wait wants everything to be read
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+}
+
+// TestGroupMistake has values that there are not, and JSON, which has every event.
+func TestGroupMistake(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--group=opn"}, `nstrace: --group: unknown value "opn" (did you mean "open"?): it takes closed, open, off` + "\n"},
+		{[]string{"-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every event\n"},
+	} {
+		if status, stdout, stderr := complete(t, tt.args); status != 2 || stdout != "" || stderr != tt.want {
+			t.Errorf("%q: status %d, %q, want %q", tt.args, status, stderr, tt.want)
+		}
+	}
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// pastEvents are those that nstrace history -o json shows with more flags. They are checked
+// against the schema.
+func pastEvents(t *testing.T, db string, args ...string) []*event {
+	t.Helper()
+	status, stdout, stderr := nstrace(t, append([]string{"history", "--db", db, "-o", "json"}, args...))
+	if status != 0 {
+		t.Fatalf("history %q: status %d: %s", args, status, stderr)
+	}
+	var all []*event
+	for l := range strings.Lines(stdout) {
+		e, err := parseEvent([]byte(l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// A blameLine is one of nstrace blame -o json.
+type blameLine struct {
+	Parameter string
+	Namespace *tracer.Namespace
+	Value     *string
+	State     string
+	Recorded  *string
+	Writes    uint64
+	Event     *tracer.Event
+}
+
+func blame(t *testing.T, db string, args ...string) []blameLine {
+	t.Helper()
+	status, stdout, stderr := nstrace(t, append([]string{"blame", "--db", db, "-o", "json"}, args...))
+	if status != 0 {
+		t.Fatalf("blame %q: status %d: %s", args, status, stderr)
+	}
+	var all []blameLine
+	for d := json.NewDecoder(strings.NewReader(stdout)); d.More(); {
+		var l blameLine
+		if err := d.Decode(&l); err != nil {
+			t.Fatalf("%v in %s", err, stdout)
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+// what is what two tracers say alike of an event: not its number, and not what each finds
+// out by itself, such as the uid where the kernel has none.
+func what(e *event) string {
+	var b strings.Builder
+	fmt.Fprint(&b, e.Type, " ", e.Outcome, " ", e.Error, " ", e.Via)
+	if s := e.Sysctl; s != nil {
+		for _, v := range []*string{s.Old, s.New, s.After} {
+			if v == nil {
+				fmt.Fprint(&b, " -")
+			} else {
+				fmt.Fprintf(&b, " %q", *v)
+			}
+		}
+		fmt.Fprint(&b, " ", s.Name)
+	}
+	if p := e.Process; p != nil {
+		fmt.Fprint(&b, " by ", p.PID, " ", p.Comm, " ", p.Exe, " ", p.Args, " ", p.UID)
+	}
+	if ns := e.Namespace; ns != nil {
+		fmt.Fprint(&b, " ", ns.Type, " ", ns.ID, " from ", ns.From)
+	}
+	return b.String()
+}
+
+func compareWhat(t *testing.T, name string, got, want []*event) {
+	t.Helper()
+	var g, w []string
+	for _, e := range got {
+		g = append(g, what(e))
+	}
+	for _, e := range want {
+		w = append(w, what(e))
+	}
+	if len(w) == 0 || !slices.Equal(g, w) {
+		t.Errorf("%s:\ngot  %s\nwant %s", name, strings.Join(g, "\n     "), strings.Join(w, "\n     "))
+	}
+}
+
+// TestHistory records what ip, sysctl and runc do while another nstrace streams it, and then
+// asks who did it.
+func TestHistory(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	live := startStream(t, "--runtime-socket", "none")
+	live.awaitStart(t)
+
+	name := fmt.Sprintf("history%d", os.Getpid())
+	const param = "net.ipv4.tcp_keepalive_time"
+	output(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	id, err := nsID("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"601", "602"} {
+		output(t, "ip", "netns", "exec", name, "sysctl", "-q", "-w", param+"="+value)
+	}
+	output(t, "ip", "netns", "exec", name, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+
+	written := func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool {
+			return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.ip_forward" && e.Sysctl.Namespace != nil && e.Sysctl.Namespace.ID == id
+		})
+	}
+	live.await(t, "the last write", written)
+	rec.await(t, "the last write", written)
+
+	// A second recorder has to leave it alone.
+	if status, stdout, stderr := nstrace(t, []string{"record", "--db", db}); status != 1 || stdout != "" ||
+		strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "another nstrace records to it") {
+		t.Errorf("a second recorder: status %d, %q, %q", status, stdout, stderr)
+	}
+
+	rec.interrupt(t)
+	rec.checkEnd(t, true)
+	var lines bytes.Buffer
+	for _, e := range rec.since(0) {
+		lines.Write(e.line)
+	}
+	if _, stdout, _ := nstrace(t, []string{"history", "--db", db, "-o", "json"}); stdout != lines.String() {
+		t.Errorf("history is not what was streamed:\n%s\nwant\n%s", stdout, lines.String())
+	}
+
+	// One parameter's life.
+	var wrote, about []*event
+	for _, e := range live.since(0) {
+		ns := e.Namespace
+		if e.Sysctl != nil {
+			ns = e.Sysctl.Namespace
+		}
+		if ns == nil || ns.ID != id || ns.Type != "net" || own(e) { // record itself looks around in it
+			continue
+		}
+		about = append(about, e)
+		if e.Sysctl != nil && e.Sysctl.Name == param {
+			wrote = append(wrote, e)
+		}
+	}
+	if len(wrote) != 2 {
+		t.Fatalf("%d writes: %s", len(wrote), dump(wrote))
+	}
+	compareWhat(t, "history sysctl", pastEvents(t, db, "sysctl", param, "--netns", fmt.Sprint(id)), wrote)
+	// The namespace's life so far.
+	compareWhat(t, "history ns", pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net"), about) // the number may have been another's
+	compareWhat(t, "history ns by name", pastEvents(t, db, "ns", name), about)
+	// Filters are those of the stream.
+	compareWhat(t, "history -n", pastEvents(t, db, "--netns", fmt.Sprint(id), "-e", "sysctl", "-c", "sysctl", "-n", "1", "--since", "-1h"), wrote[1:])
+	compareWhat(t, "history --grep --reverse", pastEvents(t, db, "--sysctl", param, "--grep", `"NEW":"60[12]"`+"|"+fmt.Sprint(id), "--netns", fmt.Sprint(id), "--reverse"), []*event{wrote[1], wrote[0]})
+	if past := pastEvents(t, db, "--until", "yesterday"); len(past) > 0 {
+		t.Errorf("before yesterday: %s", dump(past))
+	}
+
+	// Who set it, as recorded, and then behind everybody's back.
+	ofNet := []string{param, "--netns", fmt.Sprint(id)}
+	check := func(state, value string) {
+		t.Helper()
+		got := blame(t, db, ofNet...)
+		if len(got) != 1 || got[0].State != state || got[0].Value == nil || *got[0].Value != value || got[0].Recorded == nil || *got[0].Recorded != "602" ||
+			got[0].Writes != 2 || got[0].Event == nil || got[0].Event.Process.PID != wrote[1].Process.PID {
+			t.Errorf("blame %q: %+v, want %s %s by %s", ofNet, got, state, value, wrote[1].line)
+		}
+	}
+	check("recorded", "602")
+	output(t, "ip", "netns", "exec", name, "sysctl", "-q", "-w", param+"=603")
+	check("drifted", "603")
+	if _, stdout, _ := nstrace(t, append([]string{"blame", "--db", db}, ofNet...)); !strings.Contains(stdout, "drifted:") || !strings.Contains(stdout, "603") {
+		t.Errorf("the table does not say it:\n%s", stdout)
+	}
+	if got := blame(t, db, param); slices.ContainsFunc(got, func(l blameLine) bool { return l.Namespace != nil && l.Namespace.ID == id }) {
+		t.Errorf("asked for the host's: %+v", got)
+	}
+
+	// The next run says that nobody watched, and is killed in the middle of a storm.
+	again := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	again.await(t, "trace.gap", func(all []*event) bool { return len(all) > 1 })
+	checkGap(t, again, rec, tracer.GapStopped)
+	storm := exec.Command("ip", "netns", "exec", name, "sh", "-c", "while :; do echo 604 > /proc/sys/net/ipv4/tcp_keepalive_time; echo 605 > /proc/sys/net/ipv4/tcp_keepalive_time; done")
+	if err := storm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Until some of it is on the disk, however fast this machine is.
+	const enough = 300
+	for deadline := time.Now().Add(patience); ; {
+		n := len(pastEvents(t, db, "sysctl", param, "--netns", fmt.Sprint(id), "-n", fmt.Sprint(enough)))
+		if n == enough {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d writes are in the history after %v", n, patience)
+		}
+	}
+	if err := again.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	again.awaitEnd(t)
+	storm.Process.Kill()
+	storm.Wait()
+	// What is there is what was streamed, as far as it goes: all that was committed a second
+	// before, and in order.
+	kept := pastEvents(t, db)[rec.len():]
+	streamed := again.since(0)
+	if len(kept) < enough || len(kept) > len(streamed)+100_000 {
+		t.Errorf("%d events are kept of %d", len(kept), len(streamed))
+	}
+	for i := range min(len(kept), len(streamed)) {
+		if !bytes.Equal(kept[i].line, streamed[i].line) {
+			t.Fatalf("event %d:\n%swas streamed as\n%s", i, kept[i].line, streamed[i].line)
+		}
+	}
+
+	third := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	third.await(t, "trace.gap", func(all []*event) bool { return len(all) > 1 })
+	checkGap(t, third, again, tracer.GapCrashed)
+	output(t, "ip", "netns", "del", name)
+	gone := func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == id })
+	}
+	third.await(t, "its end", gone)
+	third.interrupt(t)
+	third.checkEnd(t, true)
+	life := pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net", "-e", "namespace.create,namespace.destroy")
+	if len(life) != 2 || life[0].Type != tracer.NamespaceCreate || life[1].Type != tracer.NamespaceDestroy {
+		t.Errorf("its life: %s", dump(life))
+	}
+
+	// The chain is whole, goes around the world and comes back.
+	status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", db})
+	if status != 0 || !strings.Contains(stdout, "nothing was removed or changed") {
+		t.Errorf("verify: %d %s%s", status, stdout, stderr)
+	}
+	copied := filepath.Join(dir, "copy.db")
+	output(t, "sh", "-c", `"$0" history export --db "$1" | "$0" history import - --db "$2"`, nstraceBin, db, copied)
+	if _, again, _ := nstrace(t, []string{"history", "verify", "--db", copied}); again != stdout {
+		t.Errorf("verify: %s\nof the copy: %s", stdout, again)
+	}
+	// And shows what was done to it.
+	file := filepath.Join(dir, "export.json")
+	output(t, "sh", "-c", `"$0" history export --db "$1" | sed 's/"new":"602"/"new":"666"/' > "$2"`, nstraceBin, db, file)
+	status, _, stderr = nstrace(t, []string{"history", "import", file, "--db", filepath.Join(dir, "forged.db")})
+	if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "it does not follow from the one before") {
+		t.Errorf("a forged export: %d %s", status, stderr)
+	}
+}
+
+// checkGap checks what the second run says of the time since the first.
+func checkGap(t *testing.T, s, before *stream, ended string) {
+	t.Helper()
+	all, past := s.since(0), before.since(0)
+	g := all[1]
+	if g.Type != tracer.TraceGap || g.Trace.Ended != ended || g.Trace.SameBoot == nil || !*g.Trace.SameBoot ||
+		!g.Trace.To.Equal(all[0].Time) || !g.Trace.From.Before(g.Trace.To) || g.Trace.From.Before(past[0].Time) {
+		t.Errorf("%s", g.line)
+	}
+}
+
+// TestHistoryOfContainer asks who set what runc sets before the container's program begins.
+func TestHistoryOfContainer(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	bundle := filepath.Join(dir, "bundle")
+	bin := filepath.Join(bundle, "rootfs", "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "cp", "/usr/bin/busybox", bin)
+	output(t, "runc", "spec", "--bundle", bundle)
+	file := filepath.Join(bundle, "config.json")
+	var config map[string]any
+	if err := json.Unmarshal([]byte(readFile(t, file)), &config); err != nil {
+		t.Fatal(err)
+	}
+	process, linux := config["process"].(map[string]any), config["linux"].(map[string]any)
+	process["terminal"], process["args"] = false, []string{"/bin/busybox", "readlink", "/proc/self/ns/net"}
+	linux["sysctl"] = map[string]string{"net.ipv4.tcp_keepalive_time": "608"}
+	text, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	id := parseID(t, output(t, "runc", "--root", filepath.Join(dir, "root"), "run", "--bundle", bundle, fmt.Sprintf("history-%d", os.Getpid())))
+	rec.await(t, "the end of its network", func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == id })
+	})
+	rec.interrupt(t)
+
+	var want []*event
+	for _, e := range rec.since(0) {
+		if e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" && e.Sysctl.Namespace != nil && e.Sysctl.Namespace.ID == id {
+			want = append(want, e)
+		}
+	}
+	compareWhat(t, "history sysctl", pastEvents(t, db, "sysctl", "/proc/sys/net/ipv4/tcp_keepalive_time", "--netns", fmt.Sprint(id)), want)
+	got := blame(t, db, "net.ipv4.tcp_keep*", "--netns", fmt.Sprint(id))
+	if len(got) != 1 || got[0].State != "gone" || got[0].Writes != uint64(len(want)) || *got[0].Recorded != "608" ||
+		!strings.Contains(got[0].Event.Process.Comm, "runc") {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// holdersOf returns what keeps a namespace alive.
+func holdersOf(t *testing.T, id uint32) *tracer.Holders {
+	t.Helper()
+	all, err := tracer.AllHolders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := all[id]
+	if h == nil {
+		t.Fatalf("namespace %d was not found", id)
+	}
+	if h.ID != id {
+		t.Fatalf("asked for %d, got %+v", id, h)
+	}
+	return h
+}
+
+// lsnsCount is how many processes lsns(8) sees in a namespace.
+func lsnsCount(t *testing.T, id uint32) (typ tracer.NSType, processes int) {
+	t.Helper()
+	var list struct {
+		Namespaces []struct {
+			NS     uint32        `json:"ns"`
+			Type   tracer.NSType `json:"type"`
+			NProcs int           `json:"nprocs"`
+		} `json:"namespaces"`
+	}
+	text := output(t, "lsns", "--json", "--output", "NS,TYPE,NPROCS")
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("lsns: %v\n%s", err, text)
+	}
+	for _, ns := range list.Namespaces {
+		if ns.NS == id {
+			return ns.Type, ns.NProcs
+		}
+	}
+	return "", 0
+}
+
+// mustID is nsID for what is there.
+func mustID(t *testing.T, path string) uint32 {
+	t.Helper()
+	id, err := nsID(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func parseInt(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestHolders has namespaces that are kept alive by all that can be seen to.
+func TestHolders(t *testing.T) {
+	h := &host{ns: map[tracer.NSType]uint32{}}
+	var err error
+	if h.ns, err = namespacesOf(os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	// A shell that stays itself: what it would run has another name, at some later instant.
+	const wait = "echo ready=yes; read x || exit 0"
+	quit := func(w *work) {
+		w.stdin.Close()
+		w.end(t)
+	}
+
+	t.Run("processes", func(t *testing.T) {
+		w := h.start(t, "unshare", []string{"--uts", "sh", "-c", wait})
+		w.value(t, "ready")
+		id := mustID(t, fmt.Sprintf("/proc/%d/ns/uts", w.pid))
+		got := holdersOf(t, id)
+		typ, n := lsnsCount(t, id)
+		if got.Type != typ || len(got.Tasks) != n || n < 1 {
+			t.Errorf("lsns has %d in a %s namespace: %+v", n, typ, got)
+		}
+		if !slices.Contains(got.Tasks, tracer.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}) {
+			t.Errorf("it lacks %d: %+v", w.pid, got)
+		}
+		if len(got.Mounts)+len(got.Descriptors)+len(got.ForChildren) != 0 || got.UserNS != h.ns["user"] {
+			t.Errorf("more than processes, or another owner than %d: %+v", h.ns["user"], got)
+		}
+		if owner := holdersOf(t, h.ns["user"]); !slices.Contains(owner.Owned, tracer.NSRef{Type: "uts", ID: id}) {
+			t.Errorf("its owner has not %d: %+v", id, owner.Owned)
+		}
+		quit(w)
+	})
+
+	t.Run("mount", func(t *testing.T) {
+		const name, path = "nstrace-e2e-h", "/run/netns/nstrace-e2e-h"
+		output(t, "ip", "netns", "add", name)
+		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
+		got := holdersOf(t, mustID(t, path))
+		i := slices.IndexFunc(got.Mounts, func(m tracer.Mount) bool { return m.MountNS == h.ns["mnt"] })
+		if got.Type != "net" || len(got.Tasks) != 0 || i < 0 || got.Mounts[i].Path != path {
+			t.Errorf("%+v", got)
+		}
+		if got.UserNS != h.ns["user"] {
+			t.Errorf("its owner is %d: %+v", h.ns["user"], got)
+		}
+	})
+
+	t.Run("descriptor", func(t *testing.T) {
+		w := h.start(t, "unshare", []string{"--ipc", "sh", "-c", wait})
+		w.value(t, "ready")
+		file := fmt.Sprintf("/proc/%d/ns/ipc", w.pid)
+		id := mustID(t, file)
+		keeper := h.start(t, "sh", []string{"-c", "exec 3<" + file + "; " + wait})
+		keeper.value(t, "ready")
+		quit(w)
+		got := holdersOf(t, id)
+		want := tracer.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got.Type != "ipc" || len(got.Tasks) != 0 || !slices.Equal(got.Descriptors, []tracer.Descriptor{want}) {
+			t.Errorf("want %+v: %+v", want, got)
+		}
+		quit(keeper)
+	})
+
+	t.Run("descriptor of a mount", func(t *testing.T) {
+		// Such a descriptor's name in /proc is the mount's, and not net:[4026532116].
+		const name = "nstrace-e2e-hd"
+		output(t, "ip", "netns", "add", name)
+		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
+		id := mustID(t, "/run/netns/"+name)
+		keeper := h.start(t, "sh", []string{"-c", "exec 3</run/netns/" + name + "; " + wait})
+		keeper.value(t, "ready")
+		want := tracer.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got := holdersOf(t, id); !slices.Equal(got.Descriptors, []tracer.Descriptor{want}) {
+			t.Errorf("want %+v: %+v", want, got)
+		}
+		quit(keeper)
+	})
+
+	t.Run("children", func(t *testing.T) {
+		w := h.start(t, "unshare", []string{"--user", "--map-root-user", "unshare", "--user", "--net", "sh", "-c", wait})
+		w.value(t, "ready")
+		inner, net := mustID(t, fmt.Sprintf("/proc/%d/ns/user", w.pid)), mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid))
+		got := holdersOf(t, inner)
+		// Nobody is in the outer one: it is there for its child alone.
+		outer := holdersOf(t, got.Parent)
+		if outer.Type != "user" || len(outer.Tasks) != 0 || outer.Parent != h.ns["user"] {
+			t.Errorf("the outer one: %+v", outer)
+		}
+		if !slices.Equal(outer.Children, []tracer.NSRef{{Type: "user", ID: inner}}) {
+			t.Errorf("the outer one has not %d: %+v", inner, outer)
+		}
+		if !slices.Equal(got.Owned, []tracer.NSRef{{Type: "net", ID: net}}) || got.UserNS != got.Parent {
+			t.Errorf("the inner one owns not %d: %+v", net, got)
+		}
+		quit(w)
+	})
+
+	t.Run("for children", func(t *testing.T) {
+		// /proc does not show one that has no first process yet.
+		w := h.start(t, "unshare", []string{"--pid", "sh", "-c", "exec 4<&0; cat <&4 & " + wait})
+		w.value(t, "ready")
+		id := mustID(t, fmt.Sprintf("/proc/%d/ns/pid_for_children", w.pid))
+		got := holdersOf(t, id)
+		want := tracer.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}
+		if got.Type != "pid" || len(got.Tasks) != 1 || !slices.Equal(got.ForChildren, []tracer.Task{want}) || got.Parent != h.ns["pid"] {
+			t.Errorf("want %+v: %+v", want, got)
+		}
+		quit(w)
+	})
+
+	t.Run("socket", func(t *testing.T) {
+		w := h.start(t, "unshare", []string{"--net", helper("nssock"), fmt.Sprintf("/proc/%d/ns/net", os.Getpid())})
+		fd := parseInt(t, w.value(t, "fd"))
+		if now := mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid)); now != h.ns["net"] {
+			t.Fatalf("it is in %d", now)
+		}
+		all, err := tracer.AllHolders()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, got := range all {
+			if !slices.Contains(got.Sockets, tracer.Descriptor{PID: uint32(w.pid), Comm: "nssock", FD: uint32(fd)}) {
+				continue
+			}
+			found++
+			if got.Type != "net" || got.ID == h.ns["net"] || len(got.Tasks)+len(got.Mounts)+len(got.Descriptors) != 0 || got.UserNS != h.ns["user"] {
+				t.Errorf("%+v", got)
+			}
+		}
+		if found != 1 {
+			t.Errorf("socket %d of %d is in %d namespaces", fd, w.pid, found)
+		}
+		quit(w)
+	})
+
+	t.Run("thread", func(t *testing.T) {
+		w := h.start(t, helper("nsthread"), []string{"1", "uts"})
+		text, _, _ := strings.Cut(w.value(t, "thread"), " ")
+		tid := parseInt(t, text)
+		w.value(t, "made")
+		got := holdersOf(t, mustID(t, fmt.Sprintf("/proc/%d/task/%d/ns/uts", w.pid, tid)))
+		if want := (tracer.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread"}); !slices.Equal(got.Tasks, []tracer.Task{want}) {
+			t.Errorf("want %+v: %+v", want, got)
+		}
+		quit(w)
+	})
+}

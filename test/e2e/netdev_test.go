@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// seesDevices says whether a backend sees network devices move.
+func seesDevices(b tracer.Backend) bool { return b == tracer.Fentry || b == tracer.Kprobe }
+
+// A nic is a device as ip(8) shows it.
+type nic struct {
+	Index uint32 `json:"ifindex"`
+	Name  string `json:"ifname"`
+	MAC   string `json:"address"`
+	place string // host, or the name that ip netns has for where it is
+}
+
+// An end is a network namespace of the tests', by what the test calls it.
+type end struct {
+	name string
+	args []string // of ip(8), to get there
+	id   uint32
+}
+
+// deviceNets are two network namespaces, a and b, and the host's.
+func deviceNets(t *testing.T, h *host) map[string]end {
+	t.Helper()
+	nets := map[string]end{"host": {name: "host", id: h.ns["net"]}}
+	for _, name := range []string{"a", "b"} {
+		ns := addNetns(t, "nstrace-e2e-"+name)
+		nets[name] = end{name: name, args: []string{"-n", ns}, id: mustID(t, "/run/netns/"+ns)}
+	}
+	return nets
+}
+
+func addNetns(t *testing.T, name string) string {
+	t.Helper()
+	output(t, "ip", "netns", "add", name)
+	t.Cleanup(func() {
+		if _, err := os.Stat("/run/netns/" + name); err == nil {
+			output(t, "ip", "netns", "del", name)
+		}
+	})
+	return name
+}
+
+// nicsIn asks ip(8) what is in a network namespace, by hardware address, which a device
+// keeps.
+func nicsIn(t *testing.T, e end) map[string]nic {
+	t.Helper()
+	var list []nic
+	text := output(t, "ip", append(slices.Clone(e.args), "-j", "link")...)
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("ip: %v\n%s", err, text)
+	}
+	m := map[string]nic{}
+	for _, n := range list {
+		if n.MAC != "00:00:00:00:00:00" { // a loopback has none
+			n.place = e.name
+			m[n.MAC] = n
+		}
+	}
+	return m
+}
+
+// nics are those of all of the test's network namespaces.
+func nics(t *testing.T, nets map[string]end) map[string]nic {
+	t.Helper()
+	all := map[string]nic{}
+	for _, e := range nets {
+		for mac, n := range nicsIn(t, e) {
+			all[mac] = n
+		}
+	}
+	return all
+}
+
+// change says what has become of a device as ip(8) saw it before and after:
+// "eth0 3 host > eth1 2 a". from is where the request was; before is nil for one that
+// was made.
+func change(before *nic, after nic, from string) string {
+	if before == nil {
+		return fmt.Sprintf("new %s %d %s by %s", after.Name, after.Index, after.place, from)
+	}
+	return fmt.Sprintf("%s %d %s > %s %d %s", before.Name, before.Index, before.place, after.Name, after.Index, after.place)
+}
+
+// said is what an event says, in the same words.
+func said(e *event, nets map[string]end) string {
+	d := e.Netdev
+	place := func(ns *tracer.Namespace) string {
+		if ns == nil {
+			return "?"
+		}
+		for name, end := range nets {
+			if end.id == ns.ID {
+				return name
+			}
+		}
+		return fmt.Sprint(ns.ID)
+	}
+	before := nic{Name: d.Name, Index: d.Ifindex, place: place(d.From)}
+	after := nic{Name: d.Name, Index: d.Ifindex, place: place(d.To)}
+	if d.NewName != "" {
+		after.Name = d.NewName
+	}
+	if d.NewIfindex != 0 {
+		after.Index = d.NewIfindex
+	}
+	switch {
+	case d.Created && e.Outcome == tracer.Failure:
+		return fmt.Sprintf("new %s %s by %s: %s", d.Name, place(d.To), place(d.From), e.Error)
+	case d.Created:
+		return change(nil, after, place(d.From))
+	case e.Outcome == tracer.Failure:
+		return fmt.Sprintf("%s %s > %s: %s", d.Name, place(d.From), place(d.To), e.Error)
+	}
+	return change(&before, after, "")
+}
+
+// ipAnswer is what ip(8) prints where the kernel refuses.
+var ipAnswer = regexp.MustCompile(`(?m)^(?:RTNETLINK answers|Error): .*$`)
+
+// testNetdev moves devices, and compares with what ip(8) shows before and after.
+func testNetdev(t *testing.T, h *host) {
+	if !slices.ContainsFunc(h.streams, func(s *stream) bool { return seesDevices(s.backend) }) {
+		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
+	}
+	if os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
+		t.Skip("no modules, hence no devices")
+	}
+	nets := deviceNets(t, h)
+	const a, b = "nstrace-e2e-a", "nstrace-e2e-b"
+	sitter := h.start(t, "ip", []string{"netns", "exec", b, "sh", "-c", "echo ready=yes; exec cat"})
+	sitter.value(t, "ready")
+
+	for _, tt := range []struct {
+		name   string
+		setup  string // beforehand, in a process of its own
+		script string
+		nmoved int      // how many devices ip(8) sees somewhere else, or made elsewhere
+		failed []string // what was refused, which ip(8) can't show
+		from   string   // where the request is, for what it makes; empty for the host
+		asks   string   // whose process it is, for its network namespace; empty for the host, - for another
+	}{
+		{name: "by name", setup: "ip link add nse0 type dummy",
+			script: "ip link set dev nse0 netns " + a, nmoved: 1},
+		{name: "back", script: "ip -n " + a + " link set dev nse0 netns 1", nmoved: 1, asks: "a"},
+		{name: "by pid", script: fmt.Sprintf("ip link set nse0 netns %d", sitter.pid), nmoved: 1},
+		{name: "on", script: "ip -n " + b + " link set nse0 netns " + a, nmoved: 1, asks: "b"},
+		{name: "renamed", setup: "ip link add nse1 type dummy; ip link set nse1 up",
+			script: "ip link set nse1 netns " + a + " name uplink", nmoved: 1},
+		{name: "named by the kernel", setup: "ip link add nse2 type dummy",
+			script: "ip link set nse2 netns " + b + " name port%d", nmoved: 1},
+		{name: "number taken", setup: "ip link add nse3 index 7001 type dummy; ip -n " + a + " link add nse4 index 7001 type dummy",
+			script: "ip link set nse3 netns " + a, nmoved: 1},
+		{name: "by RTM_SETLINK", setup: "ip link add nse5 type dummy",
+			script: helper("nslink") + " move nse5 /run/netns/" + a, nmoved: 1},
+		{name: "asked for from elsewhere", setup: "ip link add nse6 type dummy",
+			script: helper("nslink") + " -u move nse6 /run/netns/" + a, nmoved: 1, asks: "-"},
+		{name: "a group", setup: "for i in 0 1 2 3; do ip link add nsg$i type dummy; ip link set nsg$i group 77; done",
+			script: "ip link set group 77 netns " + b, nmoved: 4},
+		{name: "moved, and the rest refused", setup: "ip link add nse7 type dummy",
+			script: "! ip link set nse7 netns " + a + " address 01:00:00:00:00:00", nmoved: 1},
+		{name: "moved, and the name refused", setup: "ip link add nse8 type dummy",
+			script: "! ip link set nse8 netns " + a + " name uplink", nmoved: 1},
+
+		{name: "peer", script: "ip link add nsv0 type veth peer name eth0 netns " + a, nmoved: 1},
+		{name: "both", script: "ip link add nsv1 netns " + a + " type veth peer name nsv2 netns " + b, nmoved: 2},
+		{name: "made there", script: "ip link add nsd0 netns " + a + " type dummy", nmoved: 1},
+		{name: "made by another", script: "ip -n " + a + " link add nsv3 type veth peer name nsv4 netns " + b, nmoved: 1, from: "a", asks: "a"},
+		{name: "peer back", script: "ip -n " + a + " link add nsv5 type veth peer name nsv6 netns 1", nmoved: 1, from: "a", asks: "a"},
+
+		{name: "name taken", setup: "ip link add nst0 type dummy; ip -n " + a + " link add nst0 type dummy",
+			script: "! ip link set nst0 netns " + a, failed: []string{"nst0 host > a: EEXIST"}},
+		{name: "loopback", script: "! ip link set lo netns " + a, failed: []string{"lo host > a: EINVAL"}},
+		{name: "peer's name taken", setup: "ip -n " + a + " link add nst1 type dummy",
+			script: "! ip link add nst2 type veth peer name nst1 netns " + a, failed: []string{"new nst1 a by host: EEXIST"}},
+		{name: "made, and taken back",
+			script: "! ip link add nst3 master lo type veth peer name nst4 netns " + a, failed: []string{"new nst4 a by host: EOPNOTSUPP"}},
+
+		// What is no move.
+		{name: "where it is", setup: "ip link add nsn0 type dummy", script: "ip link set nsn0 netns 1; ip link set nsn0 up; ip link set nsn0 down; ip link set nsn0 name nsn1"},
+		{name: "made here", script: "ip link add nsn2 type dummy; ip link add nsn3 type veth peer name nsn4; ip link add nsn5 type bridge; unshare --net true"},
+		{name: "made there from there", script: "ip -n " + a + " link add nsn6 type dummy", from: "a", asks: "a"},
+		{name: "made for another", script: helper("nslink") + " -u make nsn7", asks: "-"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.setup != "" {
+				output(t, "sh", "-e", "-c", tt.setup)
+			}
+			before := nics(t, nets)
+			w := h.sh(t, tt.script)
+			if refused := ipAnswer.FindAllString(w.stderr.String(), -1); (len(refused) > 0) != strings.HasPrefix(tt.script, "!") {
+				t.Fatalf("ip says %q", w.stderr.String())
+			}
+			if answers := w.printed("answer"); strings.Contains(tt.script, "nslink") && !slices.Equal(answers, []string{"0"}) {
+				t.Fatalf("the kernel answers %q", answers)
+			}
+			var want []string
+			from := tt.from
+			if from == "" {
+				from = "host"
+			}
+			for mac, n := range nics(t, nets) {
+				was, there := before[mac]
+				switch {
+				case !there && n.place != from:
+					want = append(want, change(nil, n, from))
+				case there && n.place != was.place:
+					want = append(want, change(&was, n, ""))
+				}
+			}
+			if len(want) != tt.nmoved {
+				t.Fatalf("ip sees %q, that should be %d", want, tt.nmoved)
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				var got []string
+				for _, e := range only(events, tracer.NetdevMove) {
+					got = append(got, said(e, nets))
+					asks := tt.asks
+					if asks == "" {
+						asks = "host"
+					}
+					if e.Via != "netlink" || asks != "-" && e.Process.NS["net"] != nets[asks].id {
+						t.Errorf("%s", e.line)
+					}
+				}
+				want := slices.Concat(want, tt.failed)
+				if !seesDevices(s.backend) {
+					want = nil // as nstrace check says
+				}
+				slices.Sort(got)
+				slices.Sort(want)
+				if !slices.Equal(got, want) {
+					t.Errorf("%q, want %q", got, want)
+				}
+			})
+		})
+	}
+	sitter.stop(t)
+	t.Run("strace", func(t *testing.T) { testStraceLink(t, h, nets) })
+	t.Run("namespace ends", func(t *testing.T) { testDeviceReturns(t, h) })
+	output(t, "sh", "-c", "for d in /sys/class/net/ns[a-z][0-9]; do ip link del ${d##*/}; done 2>/dev/null; :")
+}
+
+// Of a request to rtnetlink, include/uapi/linux/rtnetlink.h and if_link.h.
+const (
+	rtmNewlink   = 16
+	iflaIfname   = 3
+	iflaNetNSFD  = 28
+	nlHeader     = 16 // struct nlmsghdr
+	ifinfoHeader = 16 // struct ifinfomsg
+)
+
+// linkRequest finds the request in strace's log, with its dumps of what is sent, that
+// moves a device: who sends it, and the new name.
+func linkRequest(t *testing.T, log string) (pid int, name string) {
+	t.Helper()
+	var sender int
+	var sent []byte
+	look := func() {
+		if len(sent) < nlHeader+ifinfoHeader || binary.NativeEndian.Uint16(sent[4:]) != rtmNewlink {
+			return
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(&syscall.NetlinkMessage{
+			Header: syscall.NlMsghdr{Type: rtmNewlink}, Data: sent[nlHeader:],
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var to bool
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case iflaNetNSFD:
+				to = true
+			case iflaIfname:
+				name = strings.TrimRight(string(a.Value), "\x00")
+			}
+		}
+		if to {
+			pid = sender
+		}
+	}
+	for line := range strings.Lines(log) {
+		if m := straceDump.FindStringSubmatch(line); m != nil {
+			b, err := hex.DecodeString(strings.ReplaceAll(m[1], " ", ""))
+			if err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			sent = append(sent, b...)
+		} else if next := 0; strings.Contains(line, " sendmsg(") {
+			if _, err := fmt.Sscan(line, &next); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			look()
+			sender, sent = next, nil
+		}
+	}
+	look()
+	return pid, name
+}
+
+var straceDump = regexp.MustCompile(`^ \| [0-9a-f]{5} ((?: {1,2}[0-9a-f]{2}){1,16}) `)
+
+// testStraceLink has strace(1) see the very request that an event is of.
+func testStraceLink(t *testing.T, h *host, nets map[string]end) {
+	output(t, "ip", "link", "add", "nss0", "type", "dummy")
+	log := filepath.Join(t.TempDir(), "strace")
+	w := h.run(t, "strace", []string{"-f", "-q", "-o", log, "-e", "trace=sendmsg", "-e", "write=all", "-e", "signal=none",
+		"ip", "link", "set", "nss0", "netns", "nstrace-e2e-a", "name", "nss1"})
+	pid, name := linkRequest(t, readFile(t, log))
+	if pid == 0 || name != "nss1" {
+		t.Fatalf("strace has a request by %d with the name %q:\n%s", pid, name, readFile(t, log))
+	}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		moves := only(events, tracer.NetdevMove)
+		if !seesDevices(s.backend) {
+			if len(moves) > 0 {
+				t.Errorf("%s", dump(moves))
+			}
+			return
+		}
+		if len(moves) != 1 {
+			t.Fatalf("%d moves", len(moves))
+		}
+		e := moves[0]
+		if int(e.Process.PID) != pid || e.Netdev.Name != "nss0" || e.Netdev.NewName != "nss1" || e.Netdev.To.ID != nets["a"].id ||
+			e.Netdev.To.Name != "nstrace-e2e-a" || !e.Netdev.From.Host || e.Outcome != tracer.Success {
+			t.Errorf("strace has it done by %d: %s", pid, e.line)
+		}
+	})
+}
+
+// physical returns a device that the kernel does not delete with its network namespace,
+// since no program has made it (no rtnl_link_ops, default_device_exit_batch()): a guest's
+// network card.
+func physical(t *testing.T) string {
+	t.Helper()
+	cards, err := filepath.Glob("/sys/class/net/*/device/driver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range cards {
+		if driver, err := os.Readlink(link); err == nil && filepath.Base(driver) == "virtio_net" {
+			return strings.Split(link, "/")[4]
+		}
+	}
+	return ""
+}
+
+// testDeviceReturns ends a network namespace with a device in it that goes back to the
+// host: nobody's doing.
+func testDeviceReturns(t *testing.T, h *host) {
+	if os.Getenv("NSTRACE_BIN") == "" {
+		t.Skip("not in a guest: the network card is in use")
+	}
+	card := physical(t)
+	if card == "" {
+		t.Fatal("this guest has no network card")
+	}
+	const name = "nstrace-e2e-end"
+	addNetns(t, name)
+	id := mustID(t, "/run/netns/"+name)
+	before := nicsIn(t, end{name: "host"})
+	from := map[*stream]int{}
+	for _, s := range h.streams {
+		from[s] = s.len()
+	}
+	monitor := exec.Command("ip", "monitor", "link")
+	var heard buffer
+	monitor.Stdout = &heard
+	if err := monitor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		monitor.Process.Kill()
+		monitor.Wait()
+	}()
+	// It listens once it has heard of something.
+	output(t, "ip", "link", "add", "nsm0", "type", "dummy")
+	for !strings.Contains(heard.String(), "nsm1") {
+		output(t, "sh", "-c", "ip link set nsm0 name nsm1; ip link set nsm1 name nsm0")
+	}
+	output(t, "ip", "link", "set", card, "netns", name, "name", "card0")
+	inside := nicsIn(t, end{name: name, args: []string{"-n", name}})
+	output(t, "ip", "-n", name, "link", "add", "nse9", "type", "dummy") // which ends with it
+	output(t, "ip", "netns", "del", name)
+
+	for _, s := range h.streams {
+		if !seesDevices(s.backend) {
+			continue
+		}
+		var back *event
+		s.awaitFrom(t, from[s], "return of "+card, func(events []*event) bool {
+			for _, e := range only(events, tracer.NetdevMove) {
+				if e.Process == nil {
+					back = e
+				}
+			}
+			return back != nil
+		})
+		if e, d := back, back.Netdev; e.Via != "exit" || e.Outcome != tracer.Success || d.Name != "card0" || d.NewName != "" || d.Created ||
+			d.From.ID != id || d.From.Name != name || !d.To.Host || d.To.ID != h.ns["net"] {
+			t.Errorf("%s", e.line)
+		}
+	}
+	// The card is back, and was in between where nstrace says.
+	for mac, was := range before {
+		if was.Name != card {
+			continue
+		}
+		in, after := inside[mac], nicsIn(t, end{name: "host"})[mac]
+		if in.Name != "card0" || after.Name != "card0" {
+			t.Errorf("ip saw it as %q, and then as %q", in.Name, after.Name)
+		}
+		for _, s := range h.streams {
+			for _, e := range only(s.since(from[s]), tracer.NetdevMove) {
+				d := e.Netdev
+				index := d.Ifindex
+				if d.NewIfindex != 0 {
+					index = d.NewIfindex
+				}
+				if e.Process == nil && (d.Ifindex != in.Index || index != after.Index) {
+					t.Errorf("ip saw it as %d, and then as %d: %s", in.Index, after.Index, e.line)
+				}
+			}
+		}
+	}
+	for deadline := time.Now().Add(patience); !strings.Contains(heard.String(), "card0"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("ip monitor has not heard of its return:\n%s", heard.String())
+		}
+	}
+	output(t, "sh", "-c", "ip link set card0 name "+card+"; ip link del nsm0")
+}
+
+// TestNetdevRun has a command that leaves a network card behind in a namespace: what the
+// kernel then does is still the command's.
+func TestNetdevRun(t *testing.T) {
+	if !seesDevices(backends[0]) {
+		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
+	}
+	if os.Getenv("NSTRACE_BIN") == "" || os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
+		t.Skip("not in a guest that has a network card to spare")
+	}
+	card := physical(t)
+	for _, b := range backends {
+		if !seesDevices(b) {
+			continue
+		}
+		t.Run(string(b), func(t *testing.T) {
+			status, _, stderr := complete(t, []string{"run", "--backend", string(b), "-o", "json", "-e", "netdev", "--",
+				"sh", "-e", "-c", "ip netns add nstrace-e2e-r; ip link set " + card + " netns nstrace-e2e-r; ip netns del nstrace-e2e-r"})
+			if status != 0 {
+				t.Fatalf("status %d: %s", status, stderr)
+			}
+			var got []string
+			for line := range strings.Lines(stderr) {
+				if !strings.HasPrefix(line, "{") {
+					continue
+				}
+				e, err := parseEvent([]byte(line))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Type != tracer.NetdevMove {
+					continue
+				}
+				got = append(got, fmt.Sprintf("%s %s %v", e.Via, e.Netdev.Name, e.Process != nil))
+			}
+			if want := []string{"netlink " + card + " true", "exit " + card + " false"}; !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestNetdevLoss stops nstrace from reading while more moves are tried than its ring holds:
+// the books have all of them.
+func TestNetdevLoss(t *testing.T) {
+	if !seesDevices(backends[0]) {
+		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
+	}
+	const tries = 1000
+	addNetns(t, "nstrace-e2e-l")
+	batch := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(batch, []byte(strings.Repeat("link set lo netns nstrace-e2e-l\n", tries)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range backends {
+		if !seesDevices(b) {
+			continue
+		}
+		t.Run(string(b), func(t *testing.T) {
+			s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "netdev")
+			s.pause(t)
+			// Refused each time, which it says at the end.
+			if out, err := exec.Command("ip", "-force", "-batch", batch).CombinedOutput(); err == nil || strings.Count(string(out), "Command failed") != tries {
+				t.Fatalf("ip: %v\n%s", err, out)
+			}
+			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			s.await(t, "trace.loss", func(all []*event) bool { return all[len(all)-1].Type == tracer.TraceLoss })
+			s.interrupt(t)
+			sum := s.checkEnd(t, false)
+			var written, lost uint64
+			for _, e := range s.since(0) {
+				switch e.Type {
+				case tracer.NetdevMove:
+					if e.Outcome != tracer.Failure || e.Error != "EINVAL" || e.Netdev.Name != "lo" {
+						t.Errorf("%s", e.line)
+					}
+					written++
+				case tracer.TraceLoss:
+					if e.Loss.Reason != "ring_full" && !canMiss(tracer.NetdevMove) {
+						t.Errorf("%s", e.line)
+					}
+					lost += e.Loss.Records[tracer.NetdevMove]
+				}
+			}
+			if written == 0 || lost == 0 || written+lost != tries || sum.Lost != lost {
+				t.Errorf("%d written + %d lost of %d; the totals say %d lost", written, lost, tries, sum.Lost)
+			}
+		})
+	}
+}
+
+// TestNetdevFilter has one nstrace without a filter, and beside it one for each filter
+// that is about devices.
+func TestNetdevFilter(t *testing.T) {
+	if !seesDevices(backends[0]) {
+		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
+	}
+	if os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
+		t.Skip("no modules, hence no devices")
+	}
+	h := watch(t, backends[0])
+	all := h.streams[0]
+	nets := deviceNets(t, h)
+	rows := []struct {
+		args []string
+		pass func(e *event) bool
+		s    *stream
+	}{
+		{args: []string{"-e", "netdev"}, pass: func(*event) bool { return true }},
+		{args: []string{"-e", "sysctl,netdev.move", "-t", "net"}, pass: func(*event) bool { return true }},
+		{args: []string{"-e", "netdev", "-t", "uts,mnt"}, pass: func(*event) bool { return false }},
+		{args: []string{"-e", "netdev", "--failed"}, pass: func(e *event) bool { return e.Outcome == tracer.Failure }},
+		{args: []string{"-e", "netdev", "-c", "nslink"}, pass: func(e *event) bool { return e.Process.Comm == "nslink" }},
+		{args: []string{"-e", "netdev", "--netns", "nstrace-e2e-b"}, pass: func(e *event) bool {
+			return e.Netdev.From.ID == nets["b"].id || e.Netdev.To.ID == nets["b"].id
+		}},
+		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *event) bool { return e.Netdev.NewName == "eth7" }},
+	}
+	for i := range rows {
+		rows[i].s = startStream(t, append([]string{"--backend", string(all.backend)}, rows[i].args...)...)
+		rows[i].s.awaitStart(t)
+	}
+	const a, b = "nstrace-e2e-a", "nstrace-e2e-b"
+	w := h.sh(t, `
+		ip link add nsf0 type dummy; ip link add nsf1 type dummy; ip link add nsf2 type dummy
+		ip link set nsf0 netns `+a+` name eth7
+		ip -n `+a+` link set eth7 netns `+b+`
+		ip -n `+b+` link set eth7 netns 1
+		`+helper("nslink")+` move nsf1 /run/netns/`+a+`
+		ip link set nsf2 netns `+b+`
+		! ip link set lo netns `+a+`
+		ip link add nsf3 type veth peer name nsf4 netns `+b)
+	defer output(t, "sh", "-c", "ip link del eth7; ip link del nsf3")
+	mine := only(w.all(all), tracer.NetdevMove)
+	if len(mine) != 7 && !canMiss(tracer.NetdevMove) {
+		t.Fatalf("%d events:\n%s", len(mine), dump(mine))
+	}
+	for _, r := range rows {
+		t.Run(strings.Join(r.args, " "), func(t *testing.T) {
+			r.s.interrupt(t)
+			var got, want []*event
+			for _, e := range mine {
+				if r.pass(e) {
+					want = append(want, e)
+				}
+			}
+			for _, e := range only(r.s.since(0), tracer.NetdevMove) {
+				if e.of(w.pid) {
+					got = append(got, e)
+				}
+			}
+			lack, unfiltered := r.s.lacking(got, want), all.lacking(want, got)
+			r.s.excuse(t, lack...)
+			all.excuse(t, unfiltered...)
+			r.s.checkEnd(t, true)
+			if len(lack)+len(unfiltered) > 0 {
+				return
+			}
+			var g, w []string
+			for _, e := range got {
+				g = append(g, said(e, nets))
+			}
+			for _, e := range want {
+				w = append(w, said(e, nets))
+			}
+			if !slices.Equal(g, w) {
+				t.Errorf("%q, want %q", g, w)
+			}
+		})
+	}
+	h.close(t)
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+// pins are the briefs of bind mounts of namespaces and of their ends on s. By the
+// tracepoint way they are seen, but not whose they are.
+func pins(s *stream, what, via, result string, types ...tracer.NSType) []string {
+	if s.backend == tracer.Tracepoint {
+		return nil
+	}
+	var all []string
+	for _, typ := range types {
+		all = append(all, fmt.Sprintf("%s %s %s: %s", what, typ, via, result))
+	}
+	return all
+}
+
+// isPin says whether an event is about a mount of a namespace.
+func (e *event) isPin() bool {
+	return e.Type == tracer.NamespacePin || e.Type == tracer.NamespaceUnpin
+}
+
+// checkPin checks what an event says of the mount of the namespace id at path.
+func checkPin(t *testing.T, e *event, id uint32, path string) {
+	t.Helper()
+	if e.Namespace.ID != id || e.Namespace.Path != path {
+		t.Errorf("want namespace %d at %s: %s", id, path, e.line)
+	}
+}
+
+// awaitPin waits for an event about the mount at path that has no process: one that s found
+// by looking, or an end that nobody made.
+func (s *stream) awaitPin(t *testing.T, from int, typ tracer.Type, path string) *event {
+	t.Helper()
+	var found *event
+	s.awaitFrom(t, from, fmt.Sprintf("%s of %s", typ, path), func(events []*event) bool {
+		i := slices.IndexFunc(events, func(e *event) bool {
+			return e.Type == typ && e.Process == nil && e.Namespace.Path == path
+		})
+		if i >= 0 {
+			found = events[i]
+		}
+		return i >= 0
+	})
+	want := ""
+	if s.backend == tracer.Tracepoint {
+		want = "scan"
+	}
+	if found.Namespace.Detected != want || found.Via != "" || found.Outcome != "" {
+		t.Errorf("%v: %s", s, found.line)
+	}
+	return found
+}
+
+func testPin(t *testing.T, h *host) {
+	t.Run("ip netns", func(t *testing.T) { testPinNetns(t, h) })
+	t.Run("unshare", func(t *testing.T) { testPinUnshare(t, h) })
+	t.Run("system calls", func(t *testing.T) { testPinCalls(t, h) })
+	t.Run("refused", func(t *testing.T) { testPinRefused(t, h) })
+	t.Run("with its mounts", func(t *testing.T) { testPinEnd(t, h) })
+}
+
+// mountCall is one line of strace's log.
+var mountCall = regexp.MustCompile(`(?m)^\d+ +(mount|umount2|move_mount)\((.*)\) += 0$`)
+
+// straceMounts counts the calls in strace's log that have all of words and went well.
+func straceMounts(log string, call string, words ...string) (n int) {
+	for _, m := range mountCall.FindAllStringSubmatch(log, -1) {
+		if m[1] == call && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(m[2], w) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// strace runs a program under strace, and returns what that says of its mounts.
+func (h *host) strace(t *testing.T, args ...string) (*work, string) {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "strace")
+	w := h.run(t, "strace", append([]string{"-f", "-q", "-o", log, "-e", "trace=mount,umount2,open_tree,move_mount", "-e", "signal=none"}, args...))
+	return w, readFile(t, log)
+}
+
+func testPinNetns(t *testing.T, h *host) {
+	const name, path = "nstrace-e2e-p", "/run/netns/nstrace-e2e-p"
+	t.Cleanup(func() { // if it is still there
+		if _, err := os.Stat(path); err == nil {
+			output(t, "ip", "netns", "del", name)
+		}
+	})
+	add, log := h.strace(t, "ip", "netns", "add", name)
+	id, err := nsID(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mounts := readFile(t, "/proc/self/mountinfo"); !strings.Contains(mounts, fmt.Sprintf(" net:[%d] %s ", id, path)) {
+		t.Fatalf("it is not mounted:\n%s", mounts)
+	}
+	if n := straceMounts(log, "mount", `"`+path+`"`, "MS_BIND"); n != 1 {
+		t.Fatalf("strace saw %d bind mounts:\n%s", n, log)
+	}
+	add.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, slices.Concat(creates("unshare", "success", "net"), pins(s, "pin", "mount", "success", "net"),
+			enters("success", "net"))...) // ip goes back
+		if t.Failed() {
+			return
+		}
+		pin := s.awaitPinOf(t, add, events, tracer.NamespacePin, path)
+		checkPin(t, pin, id, path)
+		if made := only(events, tracer.NamespaceCreate)[0]; pin.Seq < made.Seq || pin.Namespace.UID != made.Namespace.UID || pin.Namespace.Name != name {
+			t.Errorf("%sis of another than\n%s", pin.line, made.line)
+		}
+	})
+	del, log := h.strace(t, "ip", "netns", "del", name)
+	if n := straceMounts(log, "umount2", `"`+path+`"`); n != 1 {
+		t.Fatalf("strace saw it unmounted %d times:\n%s", n, log)
+	}
+	del.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, pins(s, "unpin", "umount", "success", "net")...)
+		if t.Failed() {
+			return
+		}
+		unpin := s.awaitPinOf(t, del, events, tracer.NamespaceUnpin, path)
+		checkPin(t, unpin, id, path)
+		for _, e := range only(add.all(s), tracer.NamespaceCreate) {
+			if d := s.awaitDestroy(t, add.from[s], e.Namespace); d != nil && (d.Seq < unpin.Seq || d.Time.Before(unpin.Time)) {
+				t.Errorf("it ended before what kept it:\n%s%s", d.line, unpin.line)
+			}
+		}
+	})
+}
+
+// awaitPinOf returns the one event of w about the mount at path, whoever it says did it.
+func (s *stream) awaitPinOf(t *testing.T, w *work, events []*event, typ tracer.Type, path string) *event {
+	t.Helper()
+	if s.backend == tracer.Tracepoint {
+		return s.awaitPin(t, w.from[s], typ, path)
+	}
+	some := only(events, typ)
+	if len(some) != 1 {
+		t.Fatalf("%d events: %s", len(some), dump(some))
+	}
+	return some[0]
+}
+
+func testPinUnshare(t *testing.T, h *host) {
+	t.Parallel()
+	path := filepath.Join(scratch, "unshared")
+	w := h.sh(t, fmt.Sprintf(`touch %[1]s; unshare --uts=%[1]s true; stat -c id=%%i %[1]s; umount %[1]s`, path))
+	var id uint32
+	if _, err := fmt.Sscan(w.printed("id")[0], &id); err != nil {
+		t.Fatal(err)
+	}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, slices.Concat(creates("unshare", "success", "uts"),
+			pins(s, "pin", "mount", "success", "uts"), pins(s, "unpin", "umount", "success", "uts"))...)
+		if t.Failed() {
+			return
+		}
+		for _, e := range events {
+			if e.isPin() {
+				checkPin(t, e, id, path)
+			}
+		}
+		w.ends(t, s, events)
+	})
+}
+
+// testPinCalls has each way to mount a namespace's file, in a mount namespace of its own
+// in which all may be moved.
+func testPinCalls(t *testing.T, h *host) {
+	t.Parallel()
+	dir := filepath.Join(scratch, "calls")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w, log := h.strace(t, "unshare", "--mount", "--propagation", "private", "sh", "-e", "-u", "-c", strings.NewReplacer("NSMOUNT", helper("nsmount"), "DIR", dir).Replace(`
+		mount -t tmpfs none DIR; cd DIR; touch a b c d e; mkdir deep
+		NSMOUNT bind /proc/self/ns/uts a
+		NSMOUNT bind a b
+		NSMOUNT move b c
+		NSMOUNT tree /proc/self/ns/ipc d
+		NSMOUNT move-tree d e
+		NSMOUNT umount a
+		ln -s ../e deep/link
+		NSMOUNT detach deep/link`))
+	if results := w.printed("result"); len(results) != 7 {
+		t.Fatalf("%s\n%s", w.stdout.String(), log)
+	}
+	if n := straceMounts(log, "move_mount"); n != 2 {
+		t.Fatalf("strace saw %d move_mount:\n%s", n, log)
+	}
+	want := []struct {
+		what, via string
+		typ       tracer.NSType
+		at        string
+	}{
+		{"pin", "mount", "uts", "a"},
+		{"pin", "mount", "uts", "b"},
+		{"unpin", "mount", "uts", "b"}, {"pin", "mount", "uts", "c"},
+		{"pin", "move_mount", "ipc", "d"},
+		{"unpin", "move_mount", "ipc", "d"}, {"pin", "move_mount", "ipc", "e"},
+		{"unpin", "umount", "uts", "a"},
+		{"unpin", "umount", "ipc", "e"},
+	}
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		if s.backend == tracer.Tracepoint {
+			same(t, events, creates("unshare", "success", "mnt")...)
+			return
+		}
+		var got, wanted []string
+		for _, e := range events {
+			if e.isPin() {
+				got = append(got, fmt.Sprintf("%s at %s of %d", e.brief(), e.Namespace.Path, e.Namespace.ID))
+			}
+		}
+		for _, p := range want {
+			wanted = append(wanted, fmt.Sprintf("%s %s %s: success at %s of %d", p.what, p.typ, p.via, filepath.Join(dir, p.at), h.ns[p.typ]))
+		}
+		if !slices.Equal(got, wanted) {
+			t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(wanted, "\n\t"))
+		}
+		// The mount namespace has ended, and with it what was left in it.
+		s.awaitPin(t, w.from[s], tracer.NamespaceUnpin, filepath.Join(dir, "c"))
+		w.ends(t, s, events)
+	})
+}
+
+func testPinRefused(t *testing.T, h *host) {
+	file := filepath.Join(scratch, "refused")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pin := filepath.Join(scratch, "kept")
+	bindNS(t, "/proc/self/ns/uts", pin)
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		brief string
+		typ   tracer.NSType
+		path  string
+		opts  []option
+	}{
+		{name: "loop", args: []string{"bind", "/proc/self/ns/mnt", file}, brief: "pin mnt mount: EINVAL", typ: "mnt", path: file},
+		{name: "target", args: []string{"tree", "/proc/self/ns/uts", scratch + "/nowhere"}, brief: "pin uts move_mount: ENOENT", typ: "uts", path: scratch + "/nowhere"},
+		{name: "relative target", args: []string{"tree", "/proc/self/ns/uts", "nowhere"}, brief: "pin uts move_mount: ENOENT", typ: "uts"},
+		{name: "folder", args: []string{"bind", "/proc/self/ns/uts", scratch}, brief: "pin uts mount: ENOTDIR", typ: "uts", path: scratch},
+		{name: "by a user", args: []string{"umount", pin}, brief: "unpin uts umount: EPERM", typ: "uts", path: pin, opts: []option{asUser(tester)}},
+		// What is no namespace is none of nstrace's business, and so is what has none to tell.
+		{name: "a file", args: []string{"bind", file, "/proc/self/ns/uts"}},
+		{name: "not mounted", args: []string{"umount", "/proc/self/ns/uts"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := h.run(t, helper("nsmount"), tt.args, tt.opts...)
+			if len(w.printed("error")) != 1 {
+				t.Fatalf("nsmount: %q", w.stdout.String())
+			}
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				if s.backend == tracer.Tracepoint || tt.brief == "" {
+					same(t, events)
+					return
+				}
+				same(t, events, tt.brief)
+				if !t.Failed() {
+					checkPin(t, events[0], h.ns[tt.typ], tt.path)
+				}
+			})
+		})
+	}
+}
+
+// testPinEnd has a pin that goes when what it is mounted on is unmounted lazily.
+func testPinEnd(t *testing.T, h *host) {
+	t.Parallel()
+	dir := filepath.Join(scratch, "lazy")
+	path := filepath.Join(dir, "pin")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := h.sh(t, fmt.Sprintf(`mount -t tmpfs none %[1]s; touch %[2]s; unshare --uts=%[2]s true`, dir, path))
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	id, err := nsID(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := map[*stream]int{}
+	for _, s := range h.streams {
+		if s.backend == tracer.Tracepoint {
+			s.awaitPin(t, w.from[s], tracer.NamespacePin, path)
+		}
+		from[s] = s.len()
+	}
+	output(t, "umount", "--lazy", dir)
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		unpin := s.awaitPin(t, from[s], tracer.NamespaceUnpin, path)
+		checkPin(t, unpin, id, path)
+		for _, e := range only(events, tracer.NamespaceCreate) {
+			if d := s.awaitDestroy(t, from[s], e.Namespace); d != nil && d.Seq < unpin.Seq {
+				t.Errorf("it ended before what kept it:\n%s%s", d.line, unpin.line)
+			}
+		}
+	})
+}

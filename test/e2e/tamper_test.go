@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// TestTamper does to nstrace what somebody would who wants it not to see: it says so, and
+// who that was.
+func TestTamper(t *testing.T) {
+	for _, b := range backends {
+		t.Run(string(b), func(t *testing.T) {
+			t.Parallel()
+			s := startStream(t, "--backend", string(b))
+			s.awaitStart(t)
+			pid := fmt.Sprint(s.cmd.Process.Pid)
+			var by []int // the programs, one after the other
+			do := func(program string, args ...string) {
+				t.Helper()
+				cmd := exec.Command(program, args...)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%s %q: %v\n%s", program, args, err, out)
+				}
+				by = append(by, cmd.Process.Pid)
+			}
+			do("kill", "-STOP", pid)
+			do("kill", "-CONT", pid) // which is no harm
+			maps, links := s.kernelObjects(t)
+			key, value := strings.Fields("1 2 0 0"), "1"
+			do("bpftool", slices.Concat([]string{"map", "update", "id", maps["tracees"], "key"}, key, []string{"value", value})...)
+			do("bpftool", slices.Concat([]string{"map", "lookup", "id", maps["tracees"], "key"}, key)...) // likewise
+			do("bpftool", slices.Concat([]string{"map", "delete", "id", maps["tracees"], "key"}, key)...)
+			do("bpftool", "link", "detach", "id", links["cgroup"])
+			do("kill", "-TERM", pid)
+			s.awaitEnd(t)
+
+			harm := func(by int, via string, what tracer.Tamper) string {
+				return fmt.Sprintf("%d %s %+v", by, via, what)
+			}
+			want := []string{
+				harm(by[0], "kill", tracer.Tamper{Action: "signal", Signal: "SIGSTOP"}),
+				harm(by[2], "bpf", tracer.Tamper{Action: "map_update", Object: "tracees"}),
+				harm(by[4], "bpf", tracer.Tamper{Action: "map_delete", Object: "tracees"}),
+				harm(by[5], "bpf", tracer.Tamper{Action: "link_detach", Object: "cgroup_sysctl"}),
+			}
+			var got []string
+			for _, e := range s.since(0) {
+				if e.Type != tracer.TraceTamper {
+					continue
+				}
+				if e.Process == nil {
+					t.Fatalf("nobody did it: %s", e.line)
+				}
+				got = append(got, harm(int(e.Process.PID), e.Via, *e.Tamper))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("it says\n%s\nit was\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			last := s.since(s.len() - 1)[0]
+			if last.Type != tracer.TraceStop || last.Trace.Signal != "SIGTERM" || last.Process == nil || int(last.Process.PID) != by[6] || last.Process.Comm != "kill" {
+				t.Errorf("ended by SIGTERM of %d, it says %s", by[6], last.line)
+			}
+			s.checkEnd(t, true)
+		})
+	}
+}
+
+var (
+	mapID  = regexp.MustCompile(`(?m)^map_id:\s+(\d+)$`)
+	linkID = regexp.MustCompile(`(?m)^link_type:\s+(\S+)\s[^\x00]*?^link_id:\s+(\d+)$`)
+)
+
+// kernelObjects returns the ids of s's maps, by their names, and of its links, by their
+// types, as the kernel tells of its descriptors.
+func (s *stream) kernelObjects(t *testing.T) (maps, links map[string]string) {
+	t.Helper()
+	maps, links = map[string]string{}, map[string]string{}
+	infos, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range infos {
+		text, err := os.ReadFile(info)
+		if err != nil {
+			continue // closed meanwhile
+		}
+		if m := mapID.FindSubmatch(text); m != nil {
+			var about struct{ Name string }
+			if err := json.Unmarshal([]byte(output(t, "bpftool", "-j", "map", "show", "id", string(m[1]))), &about); err != nil {
+				t.Fatal(err)
+			}
+			maps[about.Name] = string(m[1])
+		}
+		if m := linkID.FindSubmatch(text); m != nil {
+			links[string(m[1])] = string(m[2])
+		}
+	}
+	return maps, links
+}

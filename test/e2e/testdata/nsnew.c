@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * nsnew open_tree|fsmount|unshare|clone3
+ *
+ * Makes a mount namespace by what newer kernels have for that: around a tree of mounts,
+ * around a new file system, or an empty one. Prints error=ERRNO or, where there is a
+ * descriptor of it, made=INODE.
+ */
+#include "common.h"
+
+#include <linux/sched.h>
+#include <sys/stat.h>
+
+#define OPEN_TREE_NAMESPACE 2		 /* 7.0 */
+#define FSMOUNT_NAMESPACE   2		 /* 7.1 */
+#define UNSHARE_EMPTY_MNTNS 0x00100000	 /* 7.1 */
+#define CLONE_EMPTY_MNTNS   (1ull << 37) /* 7.1 */
+
+static long new_clone(void)
+{
+	struct clone_args args = {.flags = CLONE_EMPTY_MNTNS, .exit_signal = SIGCHLD};
+	long pid = syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0)
+		_exit(0);
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+	return pid;
+}
+
+static long new_fsmount(void)
+{
+	long fs = syscall(SYS_fsopen, "tmpfs", 0);
+
+	if (fs < 0 || syscall(SYS_fsconfig, fs, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0)) {
+		perror("tmpfs");
+		exit(1);
+	}
+	return syscall(SYS_fsmount, fs, FSMOUNT_NAMESPACE, 0);
+}
+
+int main(int argc, char **argv)
+{
+	struct stat st;
+	long r;
+
+	if (argc != 2)
+		return 2;
+	if (!strcmp(argv[1], "open_tree"))
+		r = syscall(SYS_open_tree, AT_FDCWD, "/", OPEN_TREE_NAMESPACE);
+	else if (!strcmp(argv[1], "fsmount"))
+		r = new_fsmount();
+	else if (!strcmp(argv[1], "unshare"))
+		r = syscall(SYS_unshare, UNSHARE_EMPTY_MNTNS);
+	else
+		r = new_clone();
+	if (r < 0) {
+		say_errno("error", errno);
+	} else if (argv[1][0] == 'o' || argv[1][0] == 'f') {
+		if (fstat(r, &st))
+			return 1;
+		say_number("made", st.st_ino);
+	}
+	return 0;
+}

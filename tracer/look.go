@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Sighting is a namespace that was found alive.
+type Sighting struct {
+	Namespace Namespace
+	Path      string // of a file that it can be entered by, for as long as what holds it is there
+	Task      bool   // a task is in it, or will have its children there
+}
+
+// Look looks for all namespaces that are alive: those that a task is in, that a mount or a
+// descriptor of a process holds, and the user namespaces above these. What only nstrace
+// itself is in is left out, and what nothing but a socket or a mount that nobody sees
+// holds can't be found. It tells of now, while Run may still have to tell of what led here.
+//
+// It can be called while Run goes on, from another goroutine, but not by a Handler.
+func (t *Tracer) Look() ([]Sighting, error) {
+	tasks, err := t.tasks()
+	if err != nil {
+		return nil, err
+	}
+	l := look{t: t, seen: map[uint32]*sighting{}}
+	self := uint32(os.Getpid())
+	for i := range tasks {
+		// The end of one that is leaving was told when it still had its namespaces.
+		if tasks[i].Pid == self || tasks[i].Exiting != 0 {
+			continue
+		}
+		for c := range namespaces(&tasks[i]) {
+			typ := nsType(c.Kind)
+			l.add(Namespace{Type: typ, ID: c.Inum, UserNS: c.UserNs}, c.Uid, fmt.Sprintf("/proc/%d/ns/%s", tasks[i].Pid, typ), true)
+		}
+	}
+	l.holders(self)
+	for _, s := range l.order {
+		l.above(s)
+	}
+	return l.done(), nil
+}
+
+// A look is what one call of Look has found.
+type look struct {
+	t     *Tracer
+	seen  map[uint32]*sighting
+	order []*sighting
+}
+
+type sighting struct {
+	Sighting
+	kernel uint64 // its id in the kernel, 0 if not known
+}
+
+func (l *look) add(ns Namespace, kernel uint64, path string, task bool) {
+	if ns.ID == 0 {
+		return
+	}
+	if s := l.seen[ns.ID]; s != nil {
+		s.Task = s.Task || task
+		return
+	}
+	s := &sighting{Sighting{Namespace: ns, Path: path, Task: task}, kernel}
+	l.seen[ns.ID] = s
+	l.order = append(l.order, s)
+}
+
+// holders finds the namespaces that a mount or a descriptor of any process holds.
+func (l *look) holders(self uint32) {
+	var nsfs unix.Stat_t
+	if unix.Stat("/proc/self/ns/user", &nsfs) != nil {
+		return
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	known := map[string]bool{}
+	for _, proc := range procs {
+		own := proc == fmt.Sprintf("/proc/%d", self)
+		if mnt, err := os.Readlink(proc + "/ns/mnt"); err == nil && !known[mnt] {
+			known[mnt] = true
+			for _, ns := range pinnedIn(proc + "/mountinfo") {
+				path := proc + "/root" + ns.path
+				l.add(Namespace{Type: ns.typ, ID: ns.id}, handleUID(path), path, false)
+			}
+		}
+		fds, _ := os.ReadDir(proc + "/fd")
+		for _, fd := range fds {
+			path := proc + "/fd/" + fd.Name()
+			if own || !onDevice(path, nsfs) {
+				continue
+			}
+			if typ, id, err := namespaceAt(path); err == nil {
+				l.add(Namespace{Type: typ, ID: id}, handleUID(path), path, false)
+			}
+		}
+	}
+}
+
+// onDevice says whether what is at path is on the same file system. It does not ask a
+// server for that, which could take for ever. The name of a descriptor would not do: it is
+// that of a mount, if it was opened there.
+func onDevice(path string, as unix.Stat_t) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == as.Dev
+}
+
+// namespaceAt asks the kernel which namespace a file is.
+func namespaceAt(path string) (NSType, uint32, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", 0, err
+	}
+	defer unix.Close(fd)
+	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return "", 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", 0, err
+	}
+	for typ, f := range cloneFlag {
+		if int(f) == flag {
+			return typ, uint32(st.Ino), nil
+		}
+	}
+	return "", 0, unix.EINVAL
+}
+
+// above adds the user namespaces that own s, or are its parents, and have no task or
+// holder of their own: the kernel keeps them for s.
+func (l *look) above(s *sighting) {
+	f, err := os.Open(s.Path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || uint32(st.Ino) != s.Namespace.ID {
+		return // the process is another one's by now
+	}
+	// NS_GET_USERNS is the owner; of a user namespace, as NS_GET_PARENT, its parent.
+	fd, child := int(f.Fd()), s
+	for {
+		// Above the initial one is nothing, EPERM.
+		next, err := unix.IoctlRetInt(fd, unix.NS_GET_USERNS)
+		if fd != int(f.Fd()) {
+			unix.Close(fd)
+		}
+		if err != nil {
+			return
+		}
+		fd = next
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil {
+			unix.Close(fd)
+			return
+		}
+		if child.Namespace.UserNS == 0 {
+			child.Namespace.UserNS = uint32(st.Ino)
+		}
+		known := l.seen[uint32(st.Ino)]
+		if known == nil {
+			l.add(Namespace{Type: "user", ID: uint32(st.Ino)}, 0, "", false)
+			known = l.seen[uint32(st.Ino)]
+		} else if known.Path != "" { // it has a turn of its own
+			unix.Close(fd)
+			return
+		}
+		child = known
+	}
+}
+
+// done adds what only the registry knows: what events call them.
+func (l *look) done() []Sighting {
+	t := l.t
+	t.known.Lock()
+	defer t.known.Unlock()
+	all := make([]Sighting, 0, len(l.order))
+	for _, s := range l.order {
+		ns := &s.Namespace
+		ns.Host = t.reg.host[ns.Type] == ns.ID
+		if live := t.reg.live[ns.ID]; live != nil && live.is(ns.Type, s.kernel) {
+			ns.UID, ns.Name, ns.Owner = live.uid, live.name, live.owner
+			if ns.UserNS == 0 {
+				ns.UserNS = live.userNS
+			}
+		} else if s.kernel != 0 {
+			ns.UID = t.reg.uidText(ns.Type, s.kernel, ns.ID, 0)
+		}
+		all = append(all, s.Sighting)
+	}
+	return all
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nstrace/nstrace/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// A pin is a bind mount of a namespace's file, which keeps the namespace alive.
+type pin struct {
+	ns    *liveNS
+	path  string
+	maker *Actor // nil: from before the tracer started, or found by looking
+}
+
+// A pinPlace is where which namespace is mounted.
+type pinPlace struct {
+	path string
+	id   uint32
+}
+
+func (p pinPlace) compare(q pinPlace) int {
+	return cmp.Or(cmp.Compare(p.path, q.path), cmp.Compare(p.id, q.id))
+}
+
+// takePins learns which pins there are in nstrace's own mount namespace. The kernel tells
+// of the end of those that it has the numbers of.
+func (t *Tracer) takePins(boot uint64) error {
+	known := t.loaded.coll.Maps[bpf.NstraceMapPinned]
+	for _, p := range pinned() {
+		ns, _ := t.reg.see(p.typ, p.id, p.kernel, 0, boot)
+		t.names.learn(ns, boot)
+		if t.watch != nil {
+			t.watch.pins[pinPlace{p.path, p.id}] = &pin{ns: ns, path: p.path}
+			continue
+		}
+		if t.opts.Follow {
+			continue // nobody followed has made it
+		}
+		t.pins[p.mount] = &pin{ns: ns, path: p.path}
+		// More than the map has room for end without a word, as they were made.
+		if err := known.Put(p.mount, uint8(1)); err != nil && !errors.Is(err, unix.E2BIG) {
+			return fmt.Errorf("note a namespace's mount: %w", err)
+		}
+	}
+	return nil
+}
+
+// handlePin reports that a namespace was pinned or unpinned, or that somebody tried.
+func (t *Tracer) handlePin(h Handler, r *record, typ Type) error {
+	who := t.caller(&r.pin.Caller)
+	ns, err := t.see(h, &r.pin.Ns, r.head.Time)
+	if err != nil {
+		return err
+	}
+	if ns == nil {
+		return fmt.Errorf("%w: a namespace was mounted that has no inode number", ErrRecord)
+	}
+	if err := t.own(ns); err != nil {
+		return err
+	}
+	e := t.begin(r, typ, who)
+	e.Namespace = t.show(ns)
+	if r.has(bpf.NstraceRecordFlagF_PATH_NAMED) {
+		e.Namespace.Path = namedPath(r.path)
+	} else {
+		e.Namespace.Path = absPath(r.path, r.has(bpf.NstraceRecordFlagF_EXE_CUT))
+	}
+	if id := r.pin.MntId; id != 0 && !r.failed() {
+		delete(t.pins, id)
+		if typ == NamespacePin {
+			t.pins[id] = &pin{ns: ns, path: e.Namespace.Path, maker: &Actor{PID: who.p.PID, UID: who.p.UID, Comm: who.p.Comm}}
+		}
+	}
+	return t.give(h, e, nil)
+}
+
+// namedPath is a path as a caller named it, if that says where it is: not a relative one.
+func namedPath(b []byte) string {
+	if len(b) < 2 || b[0] != '/' {
+		return ""
+	}
+	return string(b[:len(b)-1])
+}
+
+// handlePinEnd reports the end of a pin that nobody unmounted.
+func (t *Tracer) handlePinEnd(h Handler, r *record) error {
+	p := t.pins[r.pinEnd.MntId]
+	delete(t.pins, r.pinEnd.MntId)
+	if p == nil {
+		// The record of its beginning was lost.
+		if p = (&pin{ns: t.reg.live[r.pinEnd.Inum]}); p.ns == nil {
+			t.filtered++
+			return nil
+		}
+	}
+	return t.givePin(h, NamespaceUnpin, p, r.head.Time, "")
+}
+
+// givePin emits the beginning or the end of a pin, which no process is known to have
+// caused.
+func (t *Tracer) givePin(h Handler, typ Type, p *pin, boot uint64, detected string) error {
+	e := &t.ev
+	*e = Event{Type: typ, Time: t.clock.wall(boot), Namespace: t.show(p.ns)}
+	e.Namespace.Path, e.Namespace.Detected = p.path, detected
+	return t.give(h, e, p.maker)
+}
+
+// comparePins reports which pins came and went in nstrace's own mount namespace since it
+// looked last.
+func (t *Tracer) comparePins(h Handler) error {
+	t.watch.look.Store(false)
+	boot := bootNow()
+	there := map[pinPlace]nsID{}
+	for _, id := range pinned() {
+		// Several on one place are one to those who look: ip netns add makes two, since
+		// /run/netns is mounted on itself.
+		there[pinPlace{id.path, id.id}] = id
+	}
+	var gone, came []pinPlace
+	for at := range t.watch.pins {
+		if _, ok := there[at]; !ok {
+			gone = append(gone, at)
+		}
+	}
+	for at := range there {
+		if t.watch.pins[at] == nil {
+			came = append(came, at)
+		}
+	}
+	slices.SortFunc(gone, pinPlace.compare)
+	for _, at := range gone {
+		p := t.watch.pins[at]
+		delete(t.watch.pins, at)
+		if err := t.foundPin(h, NamespaceUnpin, p, boot); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(came, pinPlace.compare)
+	for _, at := range came {
+		id := there[at]
+		ns, err := t.see(h, &bpf.NstraceNsChange{Kind: uint8(slices.Index(nsTypes[:], id.typ)), Inum: id.id, Uid: id.kernel}, boot)
+		if err != nil {
+			return err
+		}
+		p := &pin{ns: ns, path: id.path}
+		t.watch.pins[at] = p
+		if err := t.foundPin(h, NamespacePin, p, boot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foundPin reports what was found by looking, if it is wanted.
+func (t *Tracer) foundPin(h Handler, typ Type, p *pin, boot uint64) error {
+	t.scanned++
+	if t.opts.Follow && !p.ns.follow {
+		t.filtered++
+		return nil
+	}
+	return t.givePin(h, typ, p, boot, "scan")
+}
+
+// ownMountinfo is nstrace's own view. Not /proc/self: that is its first thread's, which can
+// be the one with the private mounts (see mounts).
+const ownMountinfo = "/proc/thread-self/mountinfo"
+
+// A mountWatch is told by the kernel when anything in nstrace's mount namespace is mounted
+// or unmounted, not what. A nil one is never told.
+type mountWatch struct {
+	pins map[pinPlace]*pin
+	look atomic.Bool
+	file *os.File // of ownMountinfo, polled
+	end  int      // an eventfd that ends the watch
+	done sync.WaitGroup
+}
+
+func newMountWatch() *mountWatch {
+	w := &mountWatch{pins: map[pinPlace]*pin{}, end: -1}
+	w.look.Store(true)
+	return w
+}
+
+// start has wake called after each change. Where that can't be had, it is looked when
+// the scanner does.
+func (w *mountWatch) start(wake func()) {
+	if w == nil {
+		return
+	}
+	var err error
+	if w.file, err = os.Open(ownMountinfo); err != nil {
+		return
+	}
+	if w.end, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return
+	}
+	w.done.Go(func() {
+		// Fd, not the file's own poller: a change is POLLPRI (mounts_poll() in
+		// fs/proc_namespace.c), which that does not know.
+		fds := []unix.PollFd{{Fd: int32(w.file.Fd()), Events: unix.POLLPRI}, {Fd: int32(w.end), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+				return
+			}
+			if fds[1].Revents != 0 {
+				return
+			}
+			if fds[0].Revents != 0 && !w.look.Swap(true) {
+				wake()
+			}
+		}
+	})
+}
+
+// changed says whether anything was mounted or unmounted since comparePins looked.
+func (w *mountWatch) changed() bool { return w != nil && w.look.Load() }
+
+func (w *mountWatch) close() {
+	if w == nil {
+		return
+	}
+	if w.end >= 0 {
+		_, _ = unix.Write(w.end, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		w.done.Wait()
+		unix.Close(w.end)
+		w.end = -1
+	}
+	if w.file != nil {
+		w.file.Close()
+	}
+}

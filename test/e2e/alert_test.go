@@ -125,8 +125,8 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 		if got := alerts(events); !slices.Equal(got, want) {
 			t.Errorf("met were\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 		}
-		if len(only(events, tracer.SysctlWrite)) != 3 {
-			t.Errorf("it was written to %d times, not 3", len(only(events, tracer.SysctlWrite)))
+		if n := len(only(written(events), tracer.SysctlWrite)); n != 3 {
+			t.Errorf("it was written to %d times, not 3", n)
 		}
 		for _, e := range events {
 			for _, a := range e.Alert {

@@ -97,7 +97,11 @@ func watched(events []*event) (want []string) {
 			if _, ok := old[p]; !ok {
 				old[p] = *v.Old
 			}
-			now[p] = *v.New
+			if e.unwritten() {
+				now[p] = *v.After
+			} else {
+				now[p] = *v.New
+			}
 		}
 	}
 	for _, ns := range made {

@@ -90,6 +90,7 @@ func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
 			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == tracer.Failure:
 				// It can't see all of those, and sees some of them as one.
 			case e.notByTracepoint() && s.backend == tracer.Tracepoint:
+			case e.unwritten() && !seesDevices(s.backend):
 			case e.Type == tracer.NetdevMove && !seesDevices(s.backend):
 			case e.isPin() && s.backend == tracer.Tracepoint:
 				// It can't say who did it.

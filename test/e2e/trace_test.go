@@ -26,6 +26,7 @@ func TestTrace(t *testing.T) {
 		{"open", testOpen},
 		{"doors", testDoors},
 		{"netdev", testNetdev},
+		{"netconf", testNetconf},
 		{"who", testWho},
 		{"container", testContainer},
 		{"witness", testWitness},

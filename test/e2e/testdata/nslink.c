@@ -2,11 +2,13 @@
 /*
  * nslink [-u] move DEV FILE
  * nslink [-u] make DEV
+ * nslink [-u] conf DEV SETTING VALUE
  *
  * Opens a socket to rtnetlink, enters a new network namespace if -u, and asks the
  * former for something: to move the device DEV to the network namespace that FILE
- * is, by RTM_SETLINK as some libraries do where iproute2 sends RTM_NEWLINK; or to make
- * a dummy device DEV. Prints what the kernel answers (answer=ERRNO, 0 for done).
+ * is, by RTM_SETLINK as some libraries do where iproute2 sends RTM_NEWLINK; to make
+ * a dummy device DEV; or to set one of IPV4_DEVCONF_* (a number, linux/ip.h) of DEV. Prints what
+ * the kernel answers (answer=ERRNO, 0 for done).
  */
 #include "common.h"
 #include <linux/if_link.h>
@@ -73,6 +75,21 @@ int main(int argc, char **argv)
 		info = put(IFLA_LINKINFO, NULL, 0);
 		put(IFLA_INFO_KIND, "dummy", 5);
 		info->rta_len = (char *)&request + request.head.nlmsg_len - (char *)info;
+	} else if (strcmp(argv[1], "conf") == 0 && argc == 5) {
+		struct rtattr *spec, *family, *conf;
+		char *end = (char *)&request;
+		int value = atoi(argv[4]);
+
+		request.head.nlmsg_type = RTM_SETLINK;
+		request.link.ifi_index = if_nametoindex(argv[2]);
+		spec = put(IFLA_AF_SPEC, NULL, 0);
+		family = put(AF_INET, NULL, 0);
+		conf = put(IFLA_INET_CONF, NULL, 0);
+		put(atoi(argv[3]), &value, sizeof(value));
+		end += request.head.nlmsg_len;
+		spec->rta_len = end - (char *)spec;
+		family->rta_len = end - (char *)family;
+		conf->rta_len = end - (char *)conf;
 	} else {
 		return 2;
 	}

@@ -56,6 +56,15 @@ struct {
 
 #define V6_CNF bpf_core_field_offset(struct inet6_dev, cnf)
 
+/* A kernel can be built without. */
+static __always_inline bool has_ipv6(void)
+{
+	struct net *n = NULL;
+
+	return bpf_core_field_exists(n->ipv6) && bpf_core_type_exists(struct inet6_dev) &&
+	       bpf_core_type_exists(struct ipv6_devconf);
+}
+
 /* Whether w writes to one of these structs. __devinet_sysctl_register() has its tables
  * point to the struct and the namespace, __addrconf_sysctl_register() to the inet6_dev, of which
  * "all" and "default" have none, and the namespace; but for entries that have limits,
@@ -68,8 +77,9 @@ static __always_inline bool has_devconf(struct write *w)
 
 	if (!of)
 		return data != 0 && w->extra2;
-	return data - of < bpf_core_type_size(struct ipv4_devconf) ||
-	       data - of - V6_CNF < bpf_core_type_size(struct ipv6_devconf);
+	if (data - of < bpf_core_type_size(struct ipv4_devconf))
+		return true;
+	return has_ipv6() && data - of - V6_CNF < bpf_core_type_size(struct ipv6_devconf);
 }
 
 static __always_inline __u64 read_ptr(__u64 addr)
@@ -93,7 +103,7 @@ static __always_inline __u64 conf_header(__u64 cnf, bool v6)
 {
 	__u64 sysctl;
 
-	if (v6)
+	if (v6 && has_ipv6())
 		return (__u64)BPF_CORE_READ((struct ipv6_devconf *)cnf, sysctl_header);
 	sysctl = (__u64)BPF_CORE_READ((struct ipv4_devconf *)cnf, sysctl);
 	return sysctl ? read_ptr(sysctl) : 0;
@@ -262,7 +272,7 @@ __noinline int cascade_walk(__u64 net, bool v6, bool done)
 	struct net *n = (void *)net;
 	__u64 head = net + bpf_core_field_offset(struct net, dev_base_head), at = head, dev;
 
-	if (v6) {
+	if (v6 && has_ipv6()) {
 		cascade_visit((__u64)BPF_CORE_READ(n, ipv6.devconf_all), done);
 		cascade_visit((__u64)BPF_CORE_READ(n, ipv6.devconf_dflt), done);
 	} else {
@@ -276,7 +286,7 @@ __noinline int cascade_walk(__u64 net, bool v6, bool done)
 		if (!at || at == head)
 			return 0;
 		dev = at - bpf_core_field_offset(struct net_device, dev_list);
-		if (v6) {
+		if (v6 && has_ipv6()) {
 			cnf = read_ptr(dev + bpf_core_field_offset(struct net_device, ip6_ptr));
 			if (cnf)
 				cnf += V6_CNF;
@@ -325,7 +335,7 @@ __noinline int cascade_enter(__u64 header, __u64 data, __u64 of, __u64 net)
 			c.members[1] = data0 + V4_ACCEPT_REDIRECTS * sizeof(int);
 			c.alias = header == forw ? conf_header(all, false) : forw;
 		}
-	} else {
+	} else if (has_ipv6()) {
 		struct ipv6_devconf *v6 = NULL;
 		__u64 size = bpf_core_type_size(struct ipv6_devconf);
 
@@ -352,6 +362,8 @@ __noinline int cascade_enter(__u64 header, __u64 data, __u64 of, __u64 net)
 			return 0;
 		if (off == bpf_core_field_offset(struct ipv6_devconf, disable_ipv6))
 			c.members[1] = bpf_core_field_offset(struct ipv6_devconf, mtu6);
+	} else {
+		return 0;
 	}
 	c.id = mix(mix(hash_seed, bpf_ktime_get_boot_ns()), tid) | 1;
 	if (bpf_map_update_elem(&cascades, &tid, &c, BPF_ANY))

@@ -70,7 +70,7 @@ enum call_via {
 	VIA_WRITE,
 	VIA_OPEN,
 	VIA_NETLINK, /* rtnetlink; for a parameter: a setting of the address family, IFLA_AF_SPEC */
-	VIA_EXIT, /* of a namespace */
+	VIA_EXIT,    /* of a namespace */
 	VIA_OPEN_TREE,
 	VIA_FSMOUNT,
 	VIA_EXECVE,

@@ -89,3 +89,57 @@ func TestSinkHandler(t *testing.T) {
 		}
 	}
 }
+
+// TestCause has a write with what changed along with it: the latter says the number that
+// the former has in the stream, if it is there.
+func TestCause(t *testing.T) {
+	for _, row := range []struct {
+		filter string
+		want   []uint64 // the causes' numbers
+	}{
+		{"", []uint64{2, 2, 5}},
+		{`process.pid != 1`, []uint64{2}},
+		{`via == "cascade"`, []uint64{0, 0, 0}},
+	} {
+		out := new(causes)
+		h := &sinkHandler{sink: out}
+		if row.filter != "" {
+			var err error
+			if h.match, err = filter.Compile(row.filter); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, e := range []struct {
+			pid   uint32
+			cause uint64
+		}{{1, 0}, {1, 2}, {1, 2}, {2, 0}, {2, 5}} {
+			ev := &tracer.Event{Seq: uint64(i) + 2, Type: tracer.SysctlWrite, Via: "write", Process: &tracer.Process{PID: e.pid}, Sysctl: &tracer.Sysctl{}}
+			if e.cause != 0 {
+				ev.Via, ev.Sysctl.Cause = "cascade", &tracer.Cause{Seq: e.cause}
+			}
+			if i == 0 {
+				if err := h.Event(&tracer.Event{Seq: 1, Type: tracer.TraceStart}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := h.Event(ev); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(out.seqs, row.want) {
+			t.Errorf("%q: the causes are %d, want %d", row.filter, out.seqs, row.want)
+		}
+	}
+}
+
+// causes is a sink that keeps the numbers of the causes.
+type causes struct{ seqs []uint64 }
+
+func (c *causes) Write(e *tracer.Event) error {
+	if e.Sysctl != nil && e.Sysctl.Cause != nil {
+		c.seqs = append(c.seqs, e.Sysctl.Cause.Seq)
+	}
+	return nil
+}
+func (c *causes) Flush() error { return nil }
+func (c *causes) Close() error { return nil }

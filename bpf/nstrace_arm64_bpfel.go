@@ -275,6 +275,7 @@ const (
 	NstraceMapCalls                = "calls"
 	NstraceMapComms                = "comms"
 	NstraceMapCounts               = "counts"
+	NstraceMapEntry                = "entry"
 	NstraceMapFolds                = "folds"
 	NstraceMapLinks                = "links"
 	NstraceMapLongValues           = "long_values"
@@ -593,6 +594,7 @@ type NstraceMapSpecs struct {
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Comms      *ebpf.MapSpec `ebpf:"comms"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Entry      *ebpf.MapSpec `ebpf:"entry"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
 	Links      *ebpf.MapSpec `ebpf:"links"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
@@ -683,6 +685,7 @@ type NstraceMaps struct {
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Comms      *ebpf.Map `ebpf:"comms"`
 	Counts     *ebpf.Map `ebpf:"counts"`
+	Entry      *ebpf.Map `ebpf:"entry"`
 	Folds      *ebpf.Map `ebpf:"folds"`
 	Links      *ebpf.Map `ebpf:"links"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
@@ -707,6 +710,7 @@ func (m *NstraceMaps) Close() error {
 		m.Calls,
 		m.Comms,
 		m.Counts,
+		m.Entry,
 		m.Folds,
 		m.Links,
 		m.LongValues,

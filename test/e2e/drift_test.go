@@ -121,6 +121,7 @@ func watched(events []*event) (want []string) {
 // TestDrift has real programs change parameters and namespaces while only the witness
 // watches. What is found is that, and nothing else.
 func TestDrift(t *testing.T) {
+	anyKernel(t)
 	name := func(s string) string { return fmt.Sprintf("nstrace-%d-%s", os.Getpid(), s) }
 	held := filepath.Join(t.TempDir(), "held")
 	if err := os.WriteFile(held, nil, 0o600); err != nil {
@@ -220,6 +221,7 @@ func TestDrift(t *testing.T) {
 // TestRecordDrift has nstrace record stopped, and killed, and things change meanwhile. It
 // tells of that at the next start, and of nothing else.
 func TestRecordDrift(t *testing.T) {
+	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
 	name := fmt.Sprintf("nstrace-%d-record", os.Getpid())
 	const param = "/proc/sys/vm/overcommit_ratio"

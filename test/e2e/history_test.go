@@ -110,6 +110,7 @@ func compareWhat(t *testing.T, name string, got, want []*event) {
 // TestHistory records what ip, sysctl and runc do while another nstrace streams it, and then
 // asks who did it.
 func TestHistory(t *testing.T) {
+	anyKernel(t)
 	dir := t.TempDir()
 	db := filepath.Join(dir, "history.db")
 	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
@@ -288,6 +289,7 @@ func checkGap(t *testing.T, s, before *stream, ended string) {
 
 // TestHistoryOfContainer asks who set what runc sets before the container's program begins.
 func TestHistoryOfContainer(t *testing.T) {
+	anyKernel(t)
 	dir := t.TempDir()
 	db := filepath.Join(dir, "history.db")
 	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/drift"
+	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -187,7 +188,7 @@ func TestDrift(t *testing.T) {
 		if b := e.Between; !b.From.Equal(before.Time) || !b.To.Equal(after.Time) || b.Boot != "same" {
 			t.Errorf("%s: between %+v", driftBrief(e), *b)
 		}
-		if e.Namespace != nil && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
+		if e.Type == tracer.NamespaceGone && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
 			t.Errorf("what is gone is %+v, and was %+v", *e.Namespace, *old)
 		}
 	}
@@ -306,6 +307,7 @@ func TestRecordDrift(t *testing.T) {
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=63")
 	ready(s)
 	s.awaitHistory(t, db, "63")
+	s.awaitSnapshot(t, db)
 	s.cmd.Process.Kill()
 	s.awaitEnd(t)
 	h.fence(t)
@@ -351,6 +353,31 @@ func (s *stream) awaitHistory(t *testing.T, db, value string) {
 		}
 		if time.Now().After(end) {
 			t.Fatalf("%v: no write of %s in the history", s, value)
+		}
+	}
+}
+
+// awaitSnapshot waits until this run has left a snapshot, which it takes beside all else
+// once it has told what it found: of a namespace that is new it knows the parameters
+// only then.
+func (s *stream) awaitSnapshot(t *testing.T, db string) {
+	t.Helper()
+	started := s.since(0)[0].Time
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		h, err := history.Open(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, ok, err := h.Snapshot("drift")
+		h.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok && left.Taken.After(started) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v: no snapshot since %v", s, started)
 		}
 	}
 }

@@ -30,13 +30,25 @@ static __always_inline void find_host(void)
 	host_ipc = (__u64)BPF_CORE_READ(p, ipc_ns);
 }
 
+/* Where a task's entry is made: what lies on the stack the verifier tells apart by whether
+ * it is still zero, and would follow the rest once for each namespace that can be
+ * absent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct inventory);
+} entry SEC(".maps");
+
 SEC("iter/task")
 int iter_tasks(struct bpf_iter__task *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct task_struct *task = ctx->task, *leader;
-	struct inventory inv = {};
+	struct inventory *inv;
 	struct nsproxy *p;
+	__u32 zero = 0;
 
 	if (!host_ns[NS_MNT])
 		find_host();
@@ -51,25 +63,28 @@ int iter_tasks(struct bpf_iter__task *ctx)
 	if (!p) /* exiting, exit_task_namespaces() */
 		return 0;
 
-	inv.pid = BPF_CORE_READ(task, tgid);
-	inv.cgroup = BPF_CORE_READ(task_cgroup(task), id);
-	inv.exiting = BPF_CORE_READ(task, flags) & PF_EXITING;
+	inv = bpf_map_lookup_elem(&entry, &zero);
+	if (!inv)
+		return 0;
+	inv->pid = BPF_CORE_READ(task, tgid);
+	inv->cgroup = BPF_CORE_READ(task_cgroup(task), id);
+	inv->exiting = BPF_CORE_READ(task, flags) & PF_EXITING;
 #pragma unroll
 	for (int i = 0; i < NS_KINDS; i++) {
 		if (i == NS_PID)
-			describe_ns(&inv.ns[i], i, active_pid_ns(task));
+			describe_ns(&inv->ns[i], i, active_pid_ns(task));
 		else if (i == NS_TIME)
-			describe_ns(&inv.ns[i], i, BPF_CORE_READ(p, time_ns));
+			describe_ns(&inv->ns[i], i, BPF_CORE_READ(p, time_ns));
 		else
-			describe_ns(&inv.ns[i], i, task_ns(task, i));
+			describe_ns(&inv->ns[i], i, task_ns(task, i));
 	}
-	describe_ns(&inv.for_children[0], NS_PID, task_ns(task, NS_PID));
-	describe_ns(&inv.for_children[1], NS_TIME, task_ns(task, NS_TIME));
-	if (inv.for_children[0].inum == inv.ns[NS_PID].inum)
-		inv.for_children[0].inum = 0;
-	if (inv.for_children[1].inum == inv.ns[NS_TIME].inum)
-		inv.for_children[1].inum = 0;
-	bpf_seq_write(seq, &inv, sizeof(inv));
+	describe_ns(&inv->for_children[0], NS_PID, task_ns(task, NS_PID));
+	describe_ns(&inv->for_children[1], NS_TIME, task_ns(task, NS_TIME));
+	if (inv->for_children[0].inum == inv->ns[NS_PID].inum)
+		inv->for_children[0].inum = 0;
+	if (inv->for_children[1].inum == inv->ns[NS_TIME].inum)
+		inv->for_children[1].inum = 0;
+	bpf_seq_write(seq, inv, sizeof(*inv));
 	return 0;
 }
 

@@ -280,6 +280,7 @@ const (
 	NstraceMapComms                = "comms"
 	NstraceMapConfs                = "confs"
 	NstraceMapCounts               = "counts"
+	NstraceMapEntry                = "entry"
 	NstraceMapFolds                = "folds"
 	NstraceMapLinks                = "links"
 	NstraceMapLongValues           = "long_values"
@@ -626,6 +627,7 @@ type NstraceMapSpecs struct {
 	Comms      *ebpf.MapSpec `ebpf:"comms"`
 	Confs      *ebpf.MapSpec `ebpf:"confs"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Entry      *ebpf.MapSpec `ebpf:"entry"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
 	Links      *ebpf.MapSpec `ebpf:"links"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
@@ -720,6 +722,7 @@ type NstraceMaps struct {
 	Comms      *ebpf.Map `ebpf:"comms"`
 	Confs      *ebpf.Map `ebpf:"confs"`
 	Counts     *ebpf.Map `ebpf:"counts"`
+	Entry      *ebpf.Map `ebpf:"entry"`
 	Folds      *ebpf.Map `ebpf:"folds"`
 	Links      *ebpf.Map `ebpf:"links"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
@@ -748,6 +751,7 @@ func (m *NstraceMaps) Close() error {
 		m.Comms,
 		m.Confs,
 		m.Counts,
+		m.Entry,
 		m.Folds,
 		m.Links,
 		m.LongValues,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,6 +106,7 @@ func visit(nets []*Namespace, paths map[*Namespace]string) error {
 				if err != nil {
 					return err
 				}
+				identify(ns)
 				r := reader{values: map[string]string{}}
 				if err := r.walk("net"); err != nil {
 					return err
@@ -201,4 +203,22 @@ func (r *reader) read(below string) {
 		return
 	}
 	r.values[param] = strings.TrimSuffix(string(r.buf[:n]), "\n")
+}
+
+// identify corrects the id of the network namespace that the thread is in: where the
+// kernel has nothing better than its cookie (up to 6.17), the tracer can have seen its number
+// last on another one. Linux 5.14 and newer tell it of a socket (SO_NETNS_COOKIE).
+func identify(ns *Namespace) {
+	const byCookie = "net:"
+	if !strings.HasPrefix(ns.UID, byCookie) {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil {
+		ns.UID = byCookie + strconv.FormatUint(cookie, 10)
+	}
 }

@@ -116,7 +116,10 @@ func (k *kernel) probeFentry() error {
 	return l.Close()
 }
 
-func (k *kernel) probeKprobe() error {
+func (k *kernel) probeKprobe() error { return tryKprobe(probeTarget) }
+
+// tryKprobe attaches an empty program to a function of the kernel, and detaches it.
+func tryKprobe(function string) error {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "nstrace_probe", Type: ebpf.Kprobe, License: "Dual BSD/GPL", Instructions: returnZero,
 	})
@@ -124,12 +127,17 @@ func (k *kernel) probeKprobe() error {
 		return fmt.Errorf("the kernel refuses kprobe programs: %w", short(err))
 	}
 	defer prog.Close()
-	l, err := link.Kprobe(probeTarget, prog, nil)
+	l, err := link.Kprobe(function, prog, nil)
 	if err != nil {
-		return fmt.Errorf("the kernel has no kprobes: %w", short(err))
+		return fmt.Errorf("the kernel refuses a kprobe at %s: %w", function, short(err))
 	}
 	return l.Close()
 }
+
+// oftenTwice are functions whose name another one has in some kernels (5.10 and 6.1 of
+// Debian), which then refuse it to kprobes. To find that out once all is loaded would
+// have all loaded again.
+var oftenTwice = map[string]bool{"kern_path": true}
 
 // short leaves the kernel's word of an error that cilium/ebpf wraps many times.
 func short(err error) error {
@@ -206,6 +214,9 @@ func (k *kernel) can(p *ebpf.ProgramSpec) error {
 	case ebpf.Kprobe:
 		if !k.hasFunc(p.AttachTo) {
 			return fmt.Errorf("the kernel has no function %s", p.AttachTo)
+		}
+		if oftenTwice[p.AttachTo] {
+			return tryKprobe(p.AttachTo)
 		}
 	case ebpf.TracePoint:
 		return k.tracepoint

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,6 +80,8 @@ func (l *look) holders(self uint32) {
 		return
 	}
 	procs, _ := filepath.Glob("/proc/[0-9]*")
+	// Itself first: a path through another process leads nowhere once that has ended.
+	procs = slices.Insert(procs, 0, fmt.Sprintf("/proc/%d", self))
 	known := map[string]bool{}
 	for _, proc := range procs {
 		own := proc == fmt.Sprintf("/proc/%d", self)

@@ -15,6 +15,7 @@ import (
 
 // TestAlert has each of the shipped rules met by a real program, and seen by every backend.
 func TestAlert(t *testing.T) {
+	anyKernel(t)
 	h := watchWith(t, []string{"--alert", "default"}, backends...)
 	t.Run("escape", func(t *testing.T) { testEscape(t, h) })
 	for _, p := range []struct{ rule, param, value string }{
@@ -167,6 +168,7 @@ const ownRules = `rules:
 
 // TestAlertFilter asks for the events that met a rule only, of rules of its own.
 func TestAlertFilter(t *testing.T) {
+	anyKernel(t)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
 	if err := os.WriteFile(file, []byte(ownRules), 0o600); err != nil {
 		t.Fatal(err)
@@ -201,6 +203,7 @@ func TestAlertFilter(t *testing.T) {
 // TestAlertMistake has rules with mistakes, which are found before anything is attached,
 // and asks for those that are shipped.
 func TestAlertMistake(t *testing.T) {
+	anyKernel(t)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
 	if err := os.WriteFile(file, []byte("rules:\n- name: a\n  when: >\n    type == \"x\"\n    and procss.uid == 0\n"), 0o600); err != nil {
 		t.Fatal(err)

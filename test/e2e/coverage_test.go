@@ -123,17 +123,35 @@ func TestCoverage(t *testing.T) {
 			if !known {
 				return
 			}
-			for _, column := range coverage.Columns {
-				if _, here := got[column]; !here {
-					continue
+			for tries := 1; ; tries++ {
+				wrong := differs(all, series, &way, got)
+				if wrong == "" {
+					return
 				}
-				if want := all.Find(series, way.group, way.name, column); got[column] != want {
-					t.Errorf("%s reports %q, docs/coverage.md has %q: make coverage", column, got[column], want)
+				// Where the kernel can skip a program, once is not enough to say so.
+				if tries == 3 || !canMiss(tracer.SysctlWrite) {
+					t.Errorf("%s: make coverage", wrong)
+					return
 				}
+				t.Logf("again: %s", wrong)
+				got = way.cover(t, h, audit)
 			}
 		})
 	}
 	h.close(t)
+}
+
+// differs says what was reported of a way that all has otherwise, "" for nothing.
+func differs(all *coverage.All, kernel string, way *way, got map[string]string) string {
+	for _, column := range coverage.Columns {
+		if _, here := got[column]; !here {
+			continue
+		}
+		if want := all.Find(kernel, way.group, way.name, column); got[column] != want {
+			return fmt.Sprintf("%s reports %q, docs/coverage.md has %q", column, got[column], want)
+		}
+	}
+	return ""
 }
 
 // cover goes the way and returns what each of coverage.Columns reports of it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/drift"
+	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -125,6 +126,7 @@ func watched(events []*event) (want []string) {
 // TestDrift has real programs change parameters and namespaces while only the witness
 // watches. What is found is that, and nothing else.
 func TestDrift(t *testing.T) {
+	anyKernel(t)
 	name := func(s string) string { return fmt.Sprintf("nstrace-%d-%s", os.Getpid(), s) }
 	held := filepath.Join(t.TempDir(), "held")
 	if err := os.WriteFile(held, nil, 0o600); err != nil {
@@ -190,7 +192,7 @@ func TestDrift(t *testing.T) {
 		if b := e.Between; !b.From.Equal(before.Time) || !b.To.Equal(after.Time) || b.Boot != "same" {
 			t.Errorf("%s: between %+v", driftBrief(e), *b)
 		}
-		if e.Namespace != nil && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
+		if e.Type == tracer.NamespaceGone && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
 			t.Errorf("what is gone is %+v, and was %+v", *e.Namespace, *old)
 		}
 	}
@@ -224,6 +226,7 @@ func TestDrift(t *testing.T) {
 // TestRecordDrift has nstrace record stopped, and killed, and things change meanwhile. It
 // tells of that at the next start, and of nothing else.
 func TestRecordDrift(t *testing.T) {
+	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
 	name := fmt.Sprintf("nstrace-%d-record", os.Getpid())
 	const param = "/proc/sys/vm/overcommit_ratio"
@@ -308,6 +311,7 @@ func TestRecordDrift(t *testing.T) {
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=63")
 	ready(s)
 	s.awaitHistory(t, db, "63")
+	s.awaitSnapshot(t, db)
 	s.cmd.Process.Kill()
 	s.awaitEnd(t)
 	h.fence(t)
@@ -353,6 +357,31 @@ func (s *stream) awaitHistory(t *testing.T, db, value string) {
 		}
 		if time.Now().After(end) {
 			t.Fatalf("%v: no write of %s in the history", s, value)
+		}
+	}
+}
+
+// awaitSnapshot waits until this run has left a snapshot, which it takes beside all else
+// once it has told what it found: of a namespace that is new it knows the parameters
+// only then.
+func (s *stream) awaitSnapshot(t *testing.T, db string) {
+	t.Helper()
+	started := s.since(0)[0].Time
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		h, err := history.Open(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, ok, err := h.Snapshot("drift")
+		h.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok && left.Taken.After(started) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v: no snapshot since %v", s, started)
 		}
 	}
 }

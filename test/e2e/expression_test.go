@@ -17,6 +17,7 @@ import (
 // expression: what the latter has is what the former has and the same question, asked
 // in Go, lets through.
 func TestExpression(t *testing.T) {
+	anyKernel(t)
 	h := watch(t, backends[0])
 	all := h.streams[0]
 	net := func(e *event) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
@@ -117,6 +118,7 @@ func TestExpression(t *testing.T) {
 
 // TestExpressionRun has a filter on a command's events, and their file.
 func TestExpressionRun(t *testing.T) {
+	anyKernel(t)
 	file := filepath.Join(t.TempDir(), "events.json")
 	text, err := exec.Command(nstraceBin, "run", "-o", "json", "-O", file, "--filter", `namespace.type == "uts" && process != nil`,
 		"--", "unshare", "--net", "--uts", "true").CombinedOutput()
@@ -135,6 +137,7 @@ func TestExpressionRun(t *testing.T) {
 // TestExpressionMistake has a mistake in the expression, which is found before
 // anything is attached, and the help, which needs no command.
 func TestExpressionMistake(t *testing.T) {
+	anyKernel(t)
 	for _, args := range [][]string{{}, {"run"}} {
 		bad := append(slices.Clone(args), "--filter", `procss.comm == "sh"`)
 		if len(args) > 0 {

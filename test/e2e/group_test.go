@@ -35,6 +35,7 @@ func settings(t *testing.T) (file string, n int) {
 
 // TestGroup has sysctl -p set many parameters, which is a line, and one that opens.
 func TestGroup(t *testing.T) {
+	anyKernel(t)
 	conf, n := settings(t)
 	want := fmt.Sprintf("%d writes net.ipv4.conf.*", n)
 	for _, tt := range []struct {
@@ -60,6 +61,7 @@ func TestGroup(t *testing.T) {
 
 // TestGroupStream has the line come while nothing else happens, long before the end.
 func TestGroupStream(t *testing.T) {
+	anyKernel(t)
 	conf, n := settings(t)
 	cmd := exec.Command(nstraceBin, "--group", "-e", "sysctl", "-c", "sysctl")
 	out, err := cmd.StdoutPipe()
@@ -93,6 +95,7 @@ func TestGroupStream(t *testing.T) {
 
 // TestGroupMistake has values that there are not, and JSON, which has every event.
 func TestGroupMistake(t *testing.T) {
+	anyKernel(t)
 	for _, tt := range []struct {
 		args []string
 		want string

@@ -127,6 +127,15 @@ func prepare() error {
 	return nil
 }
 
+// anyKernel skips a test of what does not depend on the kernel where other kernels are tested
+// too: -short is given to all but the newest.
+func anyKernel(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it is the same on every kernel, and tested on the newest")
+	}
+}
+
 // has says whether nstrace check found the capability.
 func has(name string) bool {
 	return slices.ContainsFunc(report.Capabilities, func(c tracer.Capability) bool { return c.Name == name && c.OK })

@@ -46,6 +46,7 @@ func command(t *testing.T, args []string, opts ...option) (status int, stdout, s
 
 // TestRefusals has everything that ends with one line that says why.
 func TestRefusals(t *testing.T) {
+	anyKernel(t)
 	// A root without a single capability.
 	powerless := []string{"setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--", nstraceBin}
 	for _, tt := range []struct {
@@ -121,6 +122,7 @@ func TestRefusals(t *testing.T) {
 
 // TestClosedPipe has the reader go away, as head does.
 func TestClosedPipe(t *testing.T) {
+	anyKernel(t)
 	for _, format := range []string{"json", "table"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()

@@ -192,6 +192,7 @@ func TestRunFollow(t *testing.T) {
 // TestRunTable checks what people see: all the facts, and nothing that a terminal
 // would obey.
 func TestRunTable(t *testing.T) {
+	anyKernel(t)
 	for _, format := range []string{"table", "wide"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()

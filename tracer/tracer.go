@@ -606,7 +606,8 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 		if !r.failed() {
 			// A number that was alive and is made anew: its end was not seen.
 			delete(t.reg.gone, c.Inum)
-			if old := t.reg.end(c.Inum, 0); old != nil {
+			// But for one that a look at the mounts found before this record was read.
+			if old := t.reg.end(c.Inum, 0); old != nil && (c.Uid == 0 || old.kernel != c.Uid) && old.bootNS <= r.head.Time {
 				if err := t.inferEnd(h, old, r.head.Time); err != nil {
 					return err
 				}

@@ -100,6 +100,9 @@ func TestHarness(t *testing.T) {
 			if testing.Short() && !tt.pass {
 				t.Skip("one boot is enough for -short")
 			}
+			t.Parallel()
+			guests <- struct{}{}
+			defer func() { <-guests }()
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^TestKernel$/^"+harnessKernel+"$")
 			cmd.Env = append(os.Environ(),
 				"NSTRACE_GUEST_TESTS=test/vm/testdata/smoke",

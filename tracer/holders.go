@@ -33,6 +33,8 @@ type Holders struct {
 
 	Parent uint32 // of a PID or user namespace; 0 for the topmost that can be seen
 	UserNS uint32 // the user namespace that owns it; of a user namespace its parent
+
+	kernel uint64 // its id in the kernel, 0 if not known; set where relatives are not asked for
 }
 
 // NSRef names a namespace.
@@ -66,8 +68,8 @@ type Descriptor struct {
 // once through all processes, their descriptors and their mounts; what ends meanwhile,
 // and what nstrace may not look at, is left out.
 func AllHolders() (map[uint32]*Holders, error) {
-	s := holderScan{held: map[uint32]*Holders{}, relatives: true}
-	if err := s.run(); err != nil {
+	s := holderScan{relatives: true}
+	if err := s.run(uint32(os.Getpid())); err != nil {
 		return nil, err
 	}
 	return s.held, nil
@@ -76,8 +78,8 @@ func AllHolders() (map[uint32]*Holders, error) {
 // heldByFiles returns the numbers of the namespaces that a mount or a descriptor of any
 // process keeps alive.
 func heldByFiles() map[uint32]*Holders {
-	s := holderScan{held: map[uint32]*Holders{}}
-	_ = s.run() // without /proc nothing is held
+	s := holderScan{}
+	_ = s.run(uint32(os.Getpid())) // without /proc nothing is held
 	for id, h := range s.held {
 		if len(h.Mounts)+len(h.Descriptors) == 0 {
 			delete(s.held, id)
@@ -95,7 +97,10 @@ type holderScan struct {
 	related   map[uint32]bool
 }
 
-func (s *holderScan) run() error {
+// run goes through all processes, self first: a path through another one leads nowhere once
+// that has ended.
+func (s *holderScan) run(self uint32) error {
+	s.held = map[uint32]*Holders{}
 	s.mountNS, s.related = map[uint32]bool{}, map[uint32]bool{}
 	if err := unix.Stat("/proc/self/ns/user", &s.nsfs); err != nil {
 		return fmt.Errorf("look at a namespace: %w", err)
@@ -104,8 +109,9 @@ func (s *holderScan) run() error {
 	if err != nil {
 		return fmt.Errorf("look at the processes: %w", err)
 	}
+	s.process(self)
 	for _, p := range procs {
-		if pid, err := strconv.ParseUint(p.Name(), 10, 32); err == nil {
+		if pid, err := strconv.ParseUint(p.Name(), 10, 32); err == nil && uint32(pid) != self {
 			s.process(uint32(pid))
 		}
 	}
@@ -208,9 +214,7 @@ func (s *holderScan) mounts(dir string, pid, id uint32) {
 			continue
 		}
 		h.Mounts = append(h.Mounts, m)
-		if s.relatives {
-			s.relate(dir+"/root"+ns.path, ns)
-		}
+		s.identify(h, dir+"/root"+ns.path)
 	}
 }
 
@@ -241,9 +245,7 @@ func (s *holderScan) descriptors(dir string, t Task, first map[string]uint32) {
 			}
 			h := s.of(typ, id)
 			h.Descriptors = append(h.Descriptors, d)
-			if s.relatives {
-				s.relate(file, nsID{typ: typ, id: id})
-			}
+			s.identify(h, file)
 			continue
 		}
 		if !s.relatives {
@@ -277,6 +279,16 @@ func (s *holderScan) socket(pidfd int, d Descriptor, own uint32) {
 		h := s.of("net", id)
 		h.Sockets = append(h.Sockets, d)
 		s.relateFD(net, NSRef{"net", id})
+	}
+}
+
+// identify finds out about a namespace by a file that it can be entered by.
+func (s *holderScan) identify(h *Holders, path string) {
+	switch {
+	case s.relatives:
+		s.relate(path, nsID{typ: h.Type, id: h.ID})
+	case h.kernel == 0:
+		h.kernel = handleUID(path)
 	}
 }
 

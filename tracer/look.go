@@ -4,8 +4,8 @@ package tracer
 
 import (
 	"fmt"
+	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -73,33 +73,21 @@ func (l *look) add(ns Namespace, kernel uint64, path string, task bool) {
 	l.order = append(l.order, s)
 }
 
-// holders finds the namespaces that a mount or a descriptor of any process holds.
+// holders adds the namespaces that a mount or a descriptor of any process but self holds.
 func (l *look) holders(self uint32) {
-	var nsfs unix.Stat_t
-	if unix.Stat("/proc/self/ns/user", &nsfs) != nil {
+	scan := holderScan{}
+	if scan.run(self) != nil {
 		return
 	}
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	// Itself first: a path through another process leads nowhere once that has ended.
-	procs = slices.Insert(procs, 0, fmt.Sprintf("/proc/%d", self))
-	known := map[string]bool{}
-	for _, proc := range procs {
-		own := proc == fmt.Sprintf("/proc/%d", self)
-		if mnt, err := os.Readlink(proc + "/ns/mnt"); err == nil && !known[mnt] {
-			known[mnt] = true
-			for _, ns := range pinnedIn(proc + "/mountinfo") {
-				path := proc + "/root" + ns.path
-				l.add(Namespace{Type: ns.typ, ID: ns.id}, handleUID(path), path, false)
-			}
+	for _, id := range slices.Sorted(maps.Keys(scan.held)) {
+		h := scan.held[id]
+		ns := Namespace{Type: h.Type, ID: h.ID}
+		for _, m := range h.Mounts {
+			l.add(ns, h.kernel, fmt.Sprintf("/proc/%d/root%s", m.PID, m.Path), false)
 		}
-		fds, _ := os.ReadDir(proc + "/fd")
-		for _, fd := range fds {
-			path := proc + "/fd/" + fd.Name()
-			if own || !onDevice(path, nsfs) {
-				continue
-			}
-			if typ, id, err := namespaceAt(path); err == nil {
-				l.add(Namespace{Type: typ, ID: id}, handleUID(path), path, false)
+		for _, d := range h.Descriptors {
+			if d.PID != self {
+				l.add(ns, h.kernel, fmt.Sprintf("/proc/%d/fd/%d", d.PID, d.FD), false)
 			}
 		}
 	}

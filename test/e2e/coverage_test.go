@@ -79,6 +79,7 @@ func ways() []way {
 		{group: "End", name: "last descriptor", script: `unshare --uts sh -c 'exec 3</proc/self/ns/uts; exec unshare --uts sleep 0'`, about: ends1},
 
 		{group: "Parameter", name: "`write(2)`", script: alone + "echo 601 >" + keepalive + "'", about: sysctl1},
+		{group: "Parameter", name: "`write(2)`, refused by the parameter", script: alone + "! echo x >" + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`open(2)`, `O_TRUNC`, read-only bind mount", script: alone + readOnly + "! echo 601 >" + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`open(2)`, read-only bind mount", script: alone + readOnly + "! echo 601 >>" + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`open(2)`, `O_TRUNC`, read-only procfs", script: "unshare --mount --pid --fork sh -e -c 'mount -t proc -o ro none /proc; ! echo 601 >" + keepalive + "'", about: sysctl1},

@@ -570,6 +570,9 @@ func TestNetdevFilter(t *testing.T) {
 		}},
 		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *event) bool { return e.Netdev.NewName == "eth7" }},
 	}
+	if testing.Short() { // that a filter gets to netdev.move at all; what filters do, the host tests
+		rows = rows[1:2]
+	}
 	for i := range rows {
 		rows[i].s = startStream(t, append([]string{"--backend", string(all.backend)}, rows[i].args...)...)
 		rows[i].s.awaitStart(t)

@@ -52,6 +52,7 @@ func parseEvents(t *testing.T, text string) []*event {
 
 // TestRunStatus checks that the exit status is the command's.
 func TestRunStatus(t *testing.T) {
+	anyKernel(t)
 	plain := filepath.Join(scratch, "not-a-program")
 	if err := os.WriteFile(plain, []byte("text\n"), 0o644); err != nil {
 		t.Fatal(err)

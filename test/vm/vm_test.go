@@ -40,6 +40,11 @@ const maxGuests = 2
 // guests has a place for each machine that runs.
 var guests = make(chan struct{}, maxGuests)
 
+// betweenTests are what the kernels between the oldest and the newest are tested with: each
+// way once with each backend, and each backend alone. The whole suite takes a guest ten
+// minutes; make test-all runs it on each kernel.
+const betweenTests = "^(TestCoverage|TestAlone|TestBackends)$"
+
 // TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in a
 // machine of its own, and reports them as subtests: TestKernel/6.1/TestName/sub.
 func TestKernel(t *testing.T) {
@@ -55,9 +60,11 @@ func TestKernel(t *testing.T) {
 		t.Log(err)
 	}
 	series := []string{"5.10", "6.1", "6.12", newest}
-	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+	whole := os.Getenv("NSTRACE_TEST_ALL") == "1"
+	if whole {
 		series = append(series, all...)
 	}
+	first, last := series[0], newest
 	build := sync.OnceValues(func() (*payload, error) {
 		pkg := "test/e2e"
 		if other := os.Getenv("NSTRACE_GUEST_TESTS"); other != "" {
@@ -67,6 +74,7 @@ func TestKernel(t *testing.T) {
 	})
 	if only := runFilter(1); slices.Contains(series, only) {
 		series = []string{only} // as a pattern 6.1 would mean 6.12 as well
+		first, last = only, only
 	}
 	slices.SortFunc(series, compareVersions)
 	for _, s := range slices.Compact(series) {
@@ -84,7 +92,10 @@ func TestKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			mine := *p
-			mine.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
+			mine.short = !whole
+			if !whole && s != first && s != last {
+				mine.only = betweenTests
+			}
 			runTests(t, kernel, &mine)
 		})
 	}

@@ -341,11 +341,11 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 // complaints are lines of a kernel that is not well, though it lived on.
 var complaints = regexp.MustCompile(`(?m)^.*(?:WARNING: |BUG: |Call Trace:|stall on|stalls on).*$`)
 
-// timeLimit is how long a guest may take: NSTRACE_GUEST_TIMEOUT, or twenty minutes; but
+// timeLimit is how long a guest may take: NSTRACE_GUEST_TIMEOUT, or half an hour; but
 // always less than what is left until go test itself gives up, because
 // only this side has the console to show.
 func timeLimit(t *testing.T) time.Duration {
-	limit := 20 * time.Minute
+	limit := 30 * time.Minute
 	if s := os.Getenv("NSTRACE_GUEST_TIMEOUT"); s != "" {
 		d, err := time.ParseDuration(s)
 		if err != nil {

@@ -75,7 +75,7 @@ test-all: deps lint ## test, and more kernels
 
 .PHONY: coverage
 coverage: deps ## make docs/coverage.md anew from what the tests find on each kernel
-	NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'TestKernel/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
+	NSTRACE_TEST_ALL=1 NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'TestKernel/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
 
 .PHONY: bench-deps
 bench-deps: ## install what nstrace is compared with (Debian, root)

@@ -137,7 +137,29 @@ func (a *All) cell(kernels []string, row Row, column string) string {
 		return texts[0]
 	}
 	for i, text := range texts {
-		texts[i] = fmt.Sprintf("%s (%s)", text, strings.Join(by[text], ", "))
+		texts[i] = fmt.Sprintf("%s (%s)", text, ranges(by[text], kernels))
 	}
 	return strings.Join(texts, "; ")
+}
+
+// ranges lists some of all, both in order, those that follow each other as one: "5.10 to 6.1, 7.3".
+func ranges(some, all []string) string {
+	var list []string
+	for len(some) > 0 {
+		from := slices.Index(all, some[0])
+		n := 1
+		for n < len(some) && from+n < len(all) && all[from+n] == some[n] {
+			n++
+		}
+		switch {
+		case n == 1:
+			list = append(list, some[0])
+		case from+n == len(all):
+			list = append(list, "from "+some[0])
+		default:
+			list = append(list, some[0]+" to "+some[n-1])
+		}
+		some = some[n:]
+	}
+	return strings.Join(list, ", ")
 }

@@ -58,6 +58,20 @@ func (n *netnsNames) learn(ns *liveNS, boot uint64) {
 	}
 }
 
+// mounted gives ns the name that it was mounted under at path, as the host has it. By the
+// time that the event is read the name can be gone.
+func (n *netnsNames) mounted(ns *liveNS, path string) {
+	if ns.typ != "net" {
+		return
+	}
+	dir, name := filepath.Split(path)
+	for i := range n.dirs {
+		if dir == n.dirs[i].path+"/" && (i == 0 || name != hostSandbox) {
+			ns.name = name
+		}
+	}
+}
+
 // refresh reads the folder again if a name came or went. A name is a file first
 // and has its namespace mounted a moment later.
 func (d *netnsDir) refresh() {

@@ -68,13 +68,18 @@ func (t *Tracer) handlePin(h Handler, r *record, typ Type) error {
 	if err := t.own(ns); err != nil {
 		return err
 	}
+	var path string
+	if r.has(bpf.NstraceRecordFlagF_PATH_NAMED) {
+		path = namedPath(r.path)
+	} else {
+		path = absPath(r.path, r.has(bpf.NstraceRecordFlagF_EXE_CUT))
+	}
+	if typ == NamespacePin && !r.failed() && who.p.NS["mnt"] == t.reg.host["mnt"] {
+		t.names.mounted(ns, path)
+	}
 	e := t.begin(r, typ, who)
 	e.Namespace = t.show(ns)
-	if r.has(bpf.NstraceRecordFlagF_PATH_NAMED) {
-		e.Namespace.Path = namedPath(r.path)
-	} else {
-		e.Namespace.Path = absPath(r.path, r.has(bpf.NstraceRecordFlagF_EXE_CUT))
-	}
+	e.Namespace.Path = path
 	if id := r.pin.MntId; id != 0 && !r.failed() {
 		delete(t.pins, id)
 		if typ == NamespacePin {

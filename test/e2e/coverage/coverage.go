@@ -57,14 +57,14 @@ func (a *All) Write(file string) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
-// Find returns what a column reported, "" for nothing.
-func (a *All) Find(kernel, group, way, column string) string {
+// Find returns what a column reported, "" for nothing, and whether the way was gone.
+func (a *All) Find(kernel, group, way, column string) (said string, gone bool) {
 	for _, r := range a.Kernels[kernel] {
 		if r.Group == group && r.Way == way {
-			return r.Reports[column]
+			return r.Reports[column], true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // kernels returns the series, the oldest first.
@@ -96,11 +96,12 @@ func (a *All) Markdown() string {
 Each row is a way to make, enter, keep or end a namespace, to change a parameter or to move a device,
 gone by a real program in the end-to-end tests (`+"`TestCoverage`"+`), and what nstrace reported of it with each
 way to attach, and the kernel's audit in the same run, with rules for the calls and for writes below
-`+"`/proc/sys`"+`. Kernels: %s. Where these differ it says which; a dash is nothing.
+`+"`/proc/sys`"+`. Kernels: %s. Where these differ it says which; a dash is nothing. Where the archive
+has no modules for a kernel (%s) nothing is said of devices on it.
 
 That audit says `+"`openat`"+` means that a file was opened to be written; it has no names of parameters, no values, no
 results of writes, and no namespaces. `+"`clone3`"+` cannot be asked for, since its flags are behind a pointer.
-`, strings.Join(kernels, ", "))
+`, strings.Join(kernels, ", "), strings.Join(a.partial(kernels), ", "))
 	if len(kernels) == 0 {
 		return sb.String()
 	}
@@ -119,12 +120,26 @@ results of writes, and no namespaces. `+"`clone3`"+` cannot be asked for, since 
 	return sb.String()
 }
 
+// partial returns the kernels on which not every way was gone.
+func (a *All) partial(kernels []string) (some []string) {
+	for _, k := range kernels {
+		if len(a.Kernels[k]) < len(a.Kernels[kernels[len(kernels)-1]]) {
+			some = append(some, k)
+		}
+	}
+	return some
+}
+
 // cell is what a column reports of a way, by kernel where they differ, the newest first.
 func (a *All) cell(kernels []string, row Row, column string) string {
 	var texts []string
 	by := map[string][]string{}
+	kernels = slices.DeleteFunc(slices.Clone(kernels), func(k string) bool {
+		_, gone := a.Find(k, row.Group, row.Way, column)
+		return !gone
+	})
 	for _, k := range slices.Backward(kernels) {
-		text := a.Find(k, row.Group, row.Way, column)
+		text, _ := a.Find(k, row.Group, row.Way, column)
 		if text == "" {
 			text = "—"
 		}

@@ -42,7 +42,9 @@ const (
 // BlameTable writes parameters with who set them last, a row each.
 type BlameTable struct {
 	*Table
-	row *Blame
+	row   *Blame
+	burst *blameBurst // that row is in, nil for none
+	fold  bool        // and what is written is the burst's row
 }
 
 // NewBlameTable makes a table that is written to w.
@@ -99,9 +101,42 @@ func (b *BlameTable) Add(row *Blame) error {
 	return b.lines.add(b.out.Bytes())
 }
 
+// addBurst writes a row for parameters that were set at once, and, if it is to be open, one
+// for each of them.
+func (b *BlameTable) addBurst(burst *blameBurst, open bool) error {
+	b.burst, b.fold = burst, true
+	defer func() { b.burst = nil }()
+	err := b.Add(burst.rows[0])
+	b.fold = false
+	if err != nil || !open {
+		return err
+	}
+	for _, row := range burst.rows {
+		if err := b.Add(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *BlameTable) parameter(row *Blame) []word {
 	words := []word{say(escapeName(row.Parameter, ""), strong)}
-	if ns := row.Namespace; ns != nil && !b.isHost(ns) {
+	ns := row.Namespace
+	switch {
+	case b.fold:
+		n := uint64(len(b.burst.rows))
+		words = []word{say(number(n), strong), add(plural(n, "parameter", "parameters"), strong)}
+		words = append(words, b.burst.part.names()...)
+		if !b.burst.oneNS {
+			ns = nil
+		}
+	case b.burst != nil:
+		words[0].text = gap + words[0].text
+		if b.burst.oneNS { // its row says it
+			ns = nil
+		}
+	}
+	if ns != nil && !b.isHost(ns) {
 		in := b.namespace(ns)
 		in[0].text = "in " + in[0].text
 		words = append(words, in...)
@@ -111,7 +146,7 @@ func (b *BlameTable) parameter(row *Blame) []word {
 
 func (b *BlameTable) now(row *Blame) []word {
 	var words []word
-	if row.Value != nil {
+	if row.Value != nil && !b.fold {
 		words = b.text(*row.Value, normal)
 	}
 	switch row.State {
@@ -119,7 +154,7 @@ func (b *BlameTable) now(row *Blame) []word {
 		words = append(words, say("drifted:", alarm), say("recorded", doubtful))
 		words = append(words, b.recorded(row)...)
 	case Rebooted:
-		if row.Value != nil && row.Recorded != nil && !sameValue(*row.Value, *row.Recorded) {
+		if !b.fold && row.Value != nil && row.Recorded != nil && !sameValue(*row.Value, *row.Recorded) {
 			words = append(words, say("before boot", doubtful))
 			words = append(words, b.recorded(row)...)
 		} else {
@@ -149,7 +184,7 @@ func (b *BlameTable) text(v string, st style) []word {
 }
 
 func (b *BlameTable) was(row *Blame) []word {
-	if row.Last == nil || row.Last.Sysctl == nil || row.Last.Sysctl.Old == nil {
+	if b.fold || row.Last == nil || row.Last.Sysctl == nil || row.Last.Sysctl.Old == nil {
 		return nil
 	}
 	return b.text(*row.Last.Sysctl.Old, faint)
@@ -159,19 +194,26 @@ func (b *BlameTable) set(row *Blame) []word {
 	if row.Last == nil {
 		return nil
 	}
-	at := row.Last.Time
-	if row.Last.LastTime.After(at) {
-		at = row.Last.LastTime
+	at := lastTime(row.Last)
+	switch {
+	case b.fold:
+		at = b.burst.last
+	case b.burst != nil:
+		return []word{say(offset(at.Sub(b.burst.first)), faint)}
 	}
 	at = at.In(b.opts.Location)
 	return []word{say(at.Format(time.DateOnly), normal), add(at.Format(time.TimeOnly), faint)}
 }
 
 func (b *BlameTable) writes(row *Blame) []word {
-	if row.Writes == 0 {
+	n := row.Writes
+	if b.fold {
+		n = b.burst.writes
+	}
+	if n == 0 {
 		return nil
 	}
-	return []word{say(number(row.Writes), normal)}
+	return []word{say(number(n), normal)}
 }
 
 func (b *BlameTable) who(row *Blame) []word {

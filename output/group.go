@@ -267,6 +267,21 @@ func (p *burstPart) addName(name string, n uint64) {
 	}
 }
 
+// names are what a part's events were about, each with how many of them.
+func (p *burstPart) names() []word {
+	var words []word
+	for _, of := range p.of {
+		if of.name == "" {
+			continue
+		}
+		words = append(words, say(escapeName(of.name, ""), normal))
+		if of.events > 1 && len(p.of) > 1 && of.events != p.events {
+			words = append(words, add("×"+number(of.events), faint))
+		}
+	}
+	return words
+}
+
 // commonName is what two parameters' names, or what others have in common and a name,
 // have in common: net.ipv4.conf.* of net.ipv4.conf.all.rp_filter and net.ipv4.conf.lo.rp_filter.
 func commonName(a, b string) string {
@@ -302,16 +317,7 @@ func (b *burst) target(t *Table) []word {
 			verb = [2]string{escapeName(string(p.typ), ""), escapeName(string(p.typ), "")}
 		}
 		words = append(words, say(number(p.events), strong), add(plural(p.events, verb[0], verb[1]), strong))
-		for _, of := range p.of {
-			name := of.name
-			if name == "" {
-				continue
-			}
-			words = append(words, say(escapeName(name, ""), normal))
-			if of.events > 1 && len(p.of) > 1 && of.events != p.events {
-				words = append(words, add("×"+number(of.events), faint))
-			}
-		}
+		words = append(words, p.names()...)
 		if i < len(b.parts)-1 {
 			words[len(words)-1].text += ","
 		}
@@ -341,5 +347,7 @@ func (b *burst) change() []word {
 
 // offset is when an event of an open burst was, from the first on.
 func (b *burst) offset(ev *tracer.Event, width int) word {
-	return say(fmt.Sprintf("%*s", width, fmt.Sprintf("%+.3fs", ev.Time.Sub(b.first.Time).Seconds())), faint)
+	return say(fmt.Sprintf("%*s", width, offset(ev.Time.Sub(b.first.Time))), faint)
 }
+
+func offset(d time.Duration) string { return fmt.Sprintf("%+.3fs", d.Seconds()) }

@@ -27,6 +27,7 @@ import (
 type blameFlags struct {
 	db       string
 	format   string
+	group    string
 	all      bool
 	netns    string
 	allNetns bool
@@ -41,15 +42,23 @@ func newBlame() *cobra.Command {
 GLOB matches: what each holds now, what it held before the last write, when and by
 whom that was, and how many writes are recorded (N). One that holds something else
 than the last recorded write left there is marked: it was changed while nobody
-watched. Those of network namespaces are the host's, unless flags ask for others.`,
+watched. What one process set at once, as sysctl --system does, is one line that
+--group=open opens. Parameters of network namespaces are the host's, unless flags
+ask for others.`,
 		Example: `  nstrace blame
   nstrace blame 'net.ipv4.*' kernel.core_pattern
+  nstrace blame --group=open
   nstrace blame --netns web -o json`,
-		RunE: func(cmd *cobra.Command, args []string) error { return f.blame(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			foldPast(cmd, f.format, &f.group)
+			return f.blame(cmd.Context(), args)
+		},
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVarP(&f.format, "output", "o", "table", "how to write: table, wide or json")
+	registerGroup(cmd, &f.group, "fold what a process set at once into one line of the table: closed, open for one with its parameters below it, or off")
+	fs.Lookup("group").DefValue = groupedPast
 	fs.BoolVar(&f.all, "all", false, "also parameters of which no change is recorded")
 	fs.StringVar(&f.netns, "netns", "", "those of this network namespace (number, pid, path, or name of ip netns)")
 	fs.BoolVar(&f.allNetns, "all-netns", false, "those of all network namespaces")
@@ -58,14 +67,14 @@ watched. Those of network namespaces are the host's, unless flags ask for others
 	return cmd
 }
 
-// A blameSink is output.BlameTable or output.BlameJSON.
+// A blameSink is output.BlameTable, what folds its rows, or output.BlameJSON.
 type blameSink interface {
 	Add(*output.Blame) error
 	Flush() error
 }
 
 func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
-	if err := oneOf("--output", f.format, formats); err != nil {
+	if err := checkFormat(f.format, f.group, "parameter"); err != nil {
 		return err
 	}
 	if f.netns != "" && f.allNetns {
@@ -101,9 +110,12 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	if f.format == "json" {
 		sink = output.NewBlameJSON(os.Stdout)
 	} else {
-		sink = output.NewBlameTable(os.Stdout, output.TableOptions{
+		table := output.NewBlameTable(os.Stdout, output.TableOptions{
 			Wide: f.format == "wide", HostNS: host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		})
+		if sink = table; f.group != "off" {
+			sink = output.NewBlameGroup(table, f.group == "open")
+		}
 	}
 	match := func(name string) bool {
 		return len(globs) == 0 || slices.ContainsFunc(globs, func(g string) bool { return tracer.MatchSysctl(g, name) })

@@ -92,12 +92,17 @@ func (f *streamFlags) registerFilters(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only what failed")
 	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
-	fs.StringVar(&f.group, "group", "off", "fold a burst of one process into one line of the table: closed, open for one with its events below it, or off")
-	fs.Lookup("group").NoOptDefVal = groups[0]
-	complete(cmd, "group", groups)
+	registerGroup(cmd, &f.group, "fold a burst of one process into one line of the table: closed, open for one with its events below it, or off")
 	complete(cmd, "output", formats)
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
+}
+
+// registerGroup adds --group.
+func registerGroup(cmd *cobra.Command, group *string, usage string) {
+	cmd.Flags().StringVar(group, "group", "off", usage)
+	cmd.Flags().Lookup("group").NoOptDefVal = groups[0]
+	complete(cmd, "group", groups)
 }
 
 // complete says which values a flag takes.
@@ -187,24 +192,34 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	return o, nil
 }
 
-// grouping checks --group.
-func (f *streamFlags) grouping() error {
-	if err := oneOf("--group", f.group, groups); err != nil {
+// checkFormat checks --output and --group, of which JSON, with all of what, takes none.
+func checkFormat(format, group, what string) error {
+	if err := oneOf("--output", format, formats); err != nil {
 		return err
 	}
-	if f.format == "json" && f.group != "off" {
-		return usagef("--group folds lines of a table; -o json has every event")
+	if err := oneOf("--group", group, groups); err != nil {
+		return err
+	}
+	if format == "json" && group != "off" {
+		return usagef("--group folds lines of a table; -o json has every %s", what)
 	}
 	return nil
+}
+
+// groupedPast says what foldPast does.
+const groupedPast = "closed for -o table"
+
+// foldPast has the table of what is past fold bursts unless a flag says otherwise.
+func foldPast(cmd *cobra.Command, format string, group *string) {
+	if !cmd.Flags().Changed("group") && format == "table" {
+		*group = groups[0]
+	}
 }
 
 // filters reads the flags of registerFilters.
 func (f *streamFlags) filters() (tracer.Filter, error) {
 	var o tracer.Filter
-	if err := oneOf("--output", f.format, formats); err != nil {
-		return o, err
-	}
-	if err := f.grouping(); err != nil {
+	if err := checkFormat(f.format, f.group, "event"); err != nil {
 		return o, err
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {

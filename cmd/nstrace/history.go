@@ -49,13 +49,12 @@ the database.`,
   nstrace history verify                       was anything removed or changed`,
 		Args: historyArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("group") && f.format == "table" {
-				f.group = "closed"
-			}
+			foldPast(cmd, f.format, &f.group)
 			return f.show(cmd.Context(), history.Query{}, "")
 		},
 	}
 	f.registerPast(cmd)
+	cmd.Flags().Lookup("group").DefValue = groupedPast
 	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,6 +94,46 @@ func TestGroupStream(t *testing.T) {
 	}
 }
 
+// TestGroupBlame asks who set what sysctl -p set: a line, and one that opens. What was
+// changed since is none of it.
+func TestGroupBlame(t *testing.T) {
+	anyKernel(t)
+	conf, n := settings(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	name := fmt.Sprintf("nstrace-%d-blame", os.Getpid())
+	output(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { output(t, "ip", "netns", "delete", name) })
+	output(t, "ip", "netns", "exec", name, "sysctl", "-q", "-p", conf)
+	rec.await(t, "the last write", func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool {
+			return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.conf.default.arp_announce" && e.Process.Comm == "sysctl"
+		})
+	})
+	rec.interrupt(t)
+	output(t, "ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv4.conf.lo.arp_ignore=2")
+	for _, tt := range []struct {
+		args       []string
+		fold, rows int
+	}{
+		{nil, 1, 2},
+		{[]string{"--group=closed", "-o", "wide"}, 1, 2},
+		{[]string{"--group=open"}, 1, 1 + n},
+		{[]string{"--group=off"}, 0, n},
+		{[]string{"-o", "wide"}, 0, n},
+	} {
+		status, stdout, stderr := nstrace(t, append([]string{"blame", "--db", db, "--netns", name}, tt.args...))
+		fold := strings.Count(stdout, fmt.Sprintf("%d parameters", n-1))
+		if rows := strings.Count(stdout, "sysctl["); status != 0 || fold != tt.fold || rows != tt.rows || strings.Count(stdout, "drifted:") != 1 {
+			t.Errorf("blame %q: status %d, %d folded and %d rows, want %d and %d\n%s%s", tt.args, status, fold, rows, tt.fold, tt.rows, stdout, stderr)
+		}
+	}
+	if all := blame(t, db, "--netns", name); len(all) != n {
+		t.Errorf("JSON has %d parameters of %d", len(all), n)
+	}
+}
+
 // TestGroupMistake has values that there are not, and JSON, which has every event.
 func TestGroupMistake(t *testing.T) {
 	anyKernel(t)
@@ -102,6 +143,7 @@ func TestGroupMistake(t *testing.T) {
 	}{
 		{[]string{"--group=opn"}, `nstrace: --group: unknown value "opn" (did you mean "open"?): it takes closed, open, off` + "\n"},
 		{[]string{"-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every event\n"},
+		{[]string{"blame", "-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every parameter\n"},
 	} {
 		if status, stdout, stderr := complete(t, tt.args); status != 2 || stdout != "" || stderr != tt.want {
 			t.Errorf("%q: status %d, %q, want %q", tt.args, status, stderr, tt.want)

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// blamed is what systemd-sysctl and a person have set, sorted by name as blame does.
+func blamed() []*output.Blame {
+	systemd := asRoot(&tracer.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []tracer.Actor{{PID: 1, Comm: "systemd"}}})
+	shell := asRoot(&tracer.Process{PID: 90, TID: 90, StartTime: at(0), Comm: "bash", User: "root"})
+	host := &tracer.Namespace{Type: "net", ID: hostNS["net"], Host: true}
+	web := &tracer.Namespace{Type: "net", ID: 4026532281, Name: "web"}
+	var rows []*output.Blame
+	set := func(name string, ms int, p *tracer.Process, ns *tracer.Namespace) *output.Blame {
+		row := &output.Blame{
+			Parameter: name, Namespace: ns, Value: ptr("1"), Recorded: ptr("1"), State: output.AsRecorded, Writes: 1,
+			Last: &tracer.Event{
+				Type: tracer.SysctlWrite, Time: at(ms), Outcome: tracer.Success, Process: p, BootID: "a",
+				Sysctl: &tracer.Sysctl{Name: name, Old: ptr("0"), New: ptr("1"), After: ptr("1"), Namespace: ns},
+			},
+		}
+		rows = append(rows, row)
+		return row
+	}
+	drifted := set("kernel.panic", 12, systemd, nil)
+	drifted.State, drifted.Value = output.Drifted, ptr("30")
+	set("kernel.sysrq", 30, systemd, nil).Writes = 4
+	set("net.ipv4.conf.all.rp_filter", 20, shell, web)
+	set("net.ipv4.conf.lo.rp_filter", 21, shell, web)
+	set("net.ipv4.ip_forward", 11, systemd, host)
+	set("net.ipv4.tcp_ecn", 10, systemd, host)
+	set("vm.swappiness", 280, systemd, nil)
+	set("vm.overcommit_memory", 600, systemd, nil) // too late to be of it
+	before := set("kernel.printk", 13, systemd, nil)
+	before.State = output.Rebooted
+	rows = append(rows, &output.Blame{Parameter: "vm.unset", Value: ptr("1"), State: output.Unchanged})
+	return rows
+}
+
+// What a process set at once is a row, but for what has another value now or another state.
+func TestBlameGroup(t *testing.T) {
+	const head = `PARAMETER                   NOW          WAS          SET         N    WHO
+kernel.panic                30 drifted:  0            2026-11-23  1    systemd > systemd-sysctl[233]
+                            recorded 1                12:04:31
+4 parameters kernel.sysrq                             2026-11-23  7    systemd > systemd-sysctl[233]
+net.ipv4.* ×2                                         12:04:31
+vm.swappiness
+`
+	const members = `  kernel.sysrq              1            0            +0.020s     4    systemd > systemd-sysctl[233]
+  net.ipv4.ip_forward       1            0            +0.001s     1    systemd > systemd-sysctl[233]
+  net.ipv4.tcp_ecn          1            0            +0.000s     1    systemd > systemd-sysctl[233]
+  vm.swappiness             1            0            +0.270s     1    systemd > systemd-sysctl[233]
+`
+	const rest = `net.ipv4.conf.all.          1            0            2026-11-23  1    bash[90]
+rp_filter                                             12:04:31
+in net 4026532281 web
+net.ipv4.conf.lo.rp_filter  1            0            2026-11-23  1    bash[90]
+in net 4026532281 web                                 12:04:31
+vm.overcommit_memory        1            0            2026-11-23  1    systemd > systemd-sysctl[233]
+                                                      12:04:31
+kernel.printk               1            0            2026-11-23  1    systemd > systemd-sysctl[233]
+                            before boot               12:04:31
+vm.unset                    1                                          no write is recorded
+`
+	for open, want := range map[bool]string{false: head + rest, true: head + members + rest} {
+		var out bytes.Buffer
+		g := output.NewBlameGroup(output.NewBlameTable(&out, output.TableOptions{Location: time.UTC, HostNS: hostNS}), open)
+		for _, row := range blamed() {
+			if err := g.Add(row); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := g.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want {
+			t.Errorf("open %v: got\n%s\nwant\n%s", open, &out, want)
+		}
+	}
+}

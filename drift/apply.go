@@ -46,12 +46,20 @@ func (s *Snapshot) Apply(e *tracer.Event) {
 		}
 	case tracer.NamespaceCreate, tracer.NamespaceAppeared:
 		if ns := e.Namespace; e.Outcome != tracer.Failure && ns != nil && ns.ID != 0 {
+			made := &Namespace{Namespace: *clone(ns)}
+			// It can have been made while s was taken, and is in it then.
+			if i := s.find(ns.ID); i >= 0 && ns.KernelUID() && s.Namespaces[i].UID == ns.UID {
+				made.Parameters = s.Namespaces[i].Parameters
+			}
 			s.end(ns.ID)
-			s.Namespaces = append(s.Namespaces, &Namespace{Namespace: *clone(ns)})
+			s.Namespaces = append(s.Namespaces, made)
 		}
 	case tracer.NamespaceDestroy, tracer.NamespaceGone:
-		if e.Namespace != nil {
-			s.end(e.Namespace.ID)
+		// An end that was found by a look can be told when the number is another's already.
+		if ns := e.Namespace; ns != nil {
+			if i := s.find(ns.ID); i >= 0 && s.Namespaces[i].is(&Namespace{Namespace: *ns}) {
+				s.end(ns.ID)
+			}
 		}
 	}
 }
@@ -72,43 +80,48 @@ func clone(ns *tracer.Namespace) *tracer.Namespace {
 	return c.Namespace
 }
 
+// find returns where the namespace with a number is, negative for nowhere.
+func (s *Snapshot) find(id uint32) int {
+	return slices.IndexFunc(s.Namespaces, func(ns *Namespace) bool { return ns.ID == id })
+}
+
 func (s *Snapshot) end(id uint32) {
 	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(ns *Namespace) bool { return ns.ID == id })
 }
 
-// write has s know what a write made of a parameter.
+// write has s know what a write made of a parameter. Of a namespace that is newer than s,
+// that is all that is known; what Take leaves out does no harm, since no later snapshot has it.
 func (s *Snapshot) write(w *tracer.Sysctl) {
-	values := s.Parameters
+	values := &s.Parameters
 	if ns := w.Namespace; ns != nil && !ns.Host {
-		i := slices.IndexFunc(s.Namespaces, func(known *Namespace) bool { return known.ID == ns.ID })
-		if ns.Type != "net" || i < 0 {
+		i := s.find(ns.ID)
+		if ns.Type != "net" || i < 0 || s.Namespaces[i].Type != "net" {
 			return // no copy of it is in s
 		}
-		values = s.Namespaces[i].Parameters
+		values = &s.Namespaces[i].Parameters
 	}
 	for _, k := range kin {
 		if !tracer.MatchSysctl(k.written, w.Name) {
 			continue
 		}
-		for other := range values {
+		for other := range *values {
 			if other != w.Name && tracer.MatchSysctl(k.others, other) {
-				delete(values, other)
+				delete(*values, other)
 			}
 		}
 	}
-	if _, ok := values[w.Name]; !ok {
-		return // left out
+	value := w.After
+	if value == nil && w.New != nil && plain(*w.New) {
+		value = w.New
 	}
-	switch {
-	case w.Truncated:
-		delete(values, w.Name)
-	case w.After != nil:
-		values[w.Name] = strings.Clone(*w.After)
-	case w.New != nil && plain(*w.New):
-		values[w.Name] = strings.Clone(*w.New)
-	default: // the kernel can have made anything of it
-		delete(values, w.Name)
+	if value == nil || w.Truncated { // the kernel can have made anything of it
+		delete(*values, w.Name)
+		return
 	}
+	if *values == nil {
+		*values = map[string]string{}
+	}
+	(*values)[strings.Clone(w.Name)] = strings.Clone(*value)
 }
 
 // plain says whether the kernel shows a value as it was written, white space aside: it

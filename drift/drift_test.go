@@ -206,6 +206,35 @@ func TestApply(t *testing.T) {
 	expect(t, drift.Compare(s, now), "namespace.gone net 20", "namespace.appeared mnt 8")
 }
 
+// Of a namespace that is newer than the snapshot it is known what was written there.
+func TestApplyNewer(t *testing.T) {
+	s, now := sample(), sample()
+	ns := &tracer.Namespace{Type: "net", ID: 20, UID: "net:20"}
+	create := &tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Success, Namespace: ns}
+	write := func(name, value string) {
+		s.Apply(&tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Sysctl: &tracer.Sysctl{Name: name, New: &value, After: &value, Namespace: ns}})
+	}
+	s.Apply(create)
+	write("net.ipv4.tcp_keepalive_time", "600")
+	write("net.ipv4.tcp_fastopen_key", "1-2-3-4") // which no snapshot has
+	now.Namespaces = append(now.Namespaces, namespace("net", 20, "net:20", map[string]string{"net.ipv4.tcp_keepalive_time": "601", "net.ipv4.ip_forward": "1"}))
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.tcp_keepalive_time 600 → 601 in 20")
+
+	// It was made while the snapshot was taken, and is in it.
+	s = sample()
+	s.Namespaces = append(s.Namespaces, namespace("net", 20, "net:20", map[string]string{"net.ipv4.ip_forward": "0"}))
+	s.Apply(create)
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
+
+	// The end of what had the number before is told late.
+	s.Apply(&tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "mnt", ID: 20, UID: "mnt:2"}})
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
+	s.Apply(&tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 20, UID: "net:19"}})
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
+	s.Apply(&tracer.Event{Type: tracer.NamespaceDestroy, Namespace: ns})
+	expect(t, drift.Compare(s, now), "namespace.appeared net 20")
+}
+
 // What is kept has whose a namespace is.
 func TestKept(t *testing.T) {
 	s := sample()

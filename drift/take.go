@@ -74,13 +74,13 @@ func Take(seen []tracer.Sighting, at time.Time) (*Snapshot, error) {
 	}
 	s.Parameters = r.values
 	var nets []*Namespace
-	paths := map[*Namespace]string{}
+	paths := map[*Namespace][]string{}
 	for i := range seen {
 		ns := &Namespace{Namespace: seen[i].Namespace}
 		s.Namespaces = append(s.Namespaces, ns)
-		if ns.Type == "net" && !ns.Host && seen[i].Path != "" {
+		if ns.Type == "net" && !ns.Host && len(seen[i].Paths) > 0 {
 			nets = append(nets, ns)
-			paths[ns] = seen[i].Path
+			paths[ns] = seen[i].Paths
 		}
 	}
 	if len(nets) > 0 {
@@ -93,7 +93,7 @@ func Take(seen []tracer.Sighting, at time.Time) (*Snapshot, error) {
 
 // visit reads the parameters of network namespaces. The kernel shows those of the thread
 // that asks: one thread goes to all of them, and ends.
-func visit(nets []*Namespace, paths map[*Namespace]string) error {
+func visit(nets []*Namespace, paths map[*Namespace][]string) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked
@@ -122,20 +122,26 @@ func visit(nets []*Namespace, paths map[*Namespace]string) error {
 // errGone says that what had a namespace let go of it meanwhile.
 var errGone = errors.New("the namespace is gone")
 
-func enter(path string, id uint32) error {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return errGone
+// enter enters a network namespace by the first of paths that still leads there.
+func enter(paths []string, id uint32) error {
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || uint32(st.Ino) != id {
+			unix.Close(fd)
+			continue
+		}
+		err = unix.Setns(fd, unix.CLONE_NEWNET)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("enter the network namespace %d to read its parameters: %w", id, err)
+		}
+		return nil
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || uint32(st.Ino) != id {
-		return errGone
-	}
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter the network namespace %d to read its parameters: %w", id, err)
-	}
-	return nil
+	return errGone
 }
 
 // A reader reads parameters.

@@ -14,9 +14,14 @@ import (
 // A Sighting is a namespace that was found alive.
 type Sighting struct {
 	Namespace Namespace
-	Path      string // of a file that it can be entered by, for as long as what holds it is there
-	Task      bool   // a task is in it, or will have its children there
+	// Paths are of files that it can be entered by, each for as long as what holds it is
+	// there: up to maxPaths, what may last longest first.
+	Paths []string
+	Task  bool // a task is in it, or will have its children there
 }
+
+// maxPaths is how many are kept: thousands of tasks can be in one namespace.
+const maxPaths = 4
 
 // Look looks for all namespaces that are alive: those that a task is in, that a mount or a
 // descriptor of a process holds, and the user namespaces above these. What only nstrace
@@ -58,19 +63,30 @@ type look struct {
 type sighting struct {
 	Sighting
 	kernel uint64 // its id in the kernel, 0 if not known
+	held   int    // how many of Paths are of mounts and descriptors
 }
 
 func (l *look) add(ns Namespace, kernel uint64, path string, task bool) {
 	if ns.ID == 0 {
 		return
 	}
-	if s := l.seen[ns.ID]; s != nil {
-		s.Task = s.Task || task
-		return
+	s := l.seen[ns.ID]
+	if s == nil {
+		s = &sighting{Sighting: Sighting{Namespace: ns}, kernel: kernel}
+		l.seen[ns.ID] = s
+		l.order = append(l.order, s)
 	}
-	s := &sighting{Sighting{Namespace: ns, Path: path, Task: task}, kernel}
-	l.seen[ns.ID] = s
-	l.order = append(l.order, s)
+	s.Task = s.Task || task
+	switch {
+	case path == "":
+	case task && len(s.Paths) < maxPaths:
+		s.Paths = append(s.Paths, path)
+	case !task && s.held < maxPaths:
+		// A task of a moment, such as one of ip netns exec, ends before what is mounted goes.
+		s.Paths = slices.Insert(s.Paths, s.held, path)
+		s.Paths = s.Paths[:min(len(s.Paths), maxPaths)]
+		s.held++
+	}
 }
 
 // holders adds the namespaces that a mount or a descriptor of any process but self holds.
@@ -125,18 +141,31 @@ func namespaceAt(path string) (NSType, uint32, error) {
 	return "", 0, unix.EINVAL
 }
 
+// open opens a namespace, if one of its paths still leads there: a process's number can be
+// another one's by now.
+func (s *sighting) open() *os.File {
+	for _, path := range s.Paths {
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) == nil && uint32(st.Ino) == s.Namespace.ID {
+			return f
+		}
+		f.Close()
+	}
+	return nil
+}
+
 // above adds the user namespaces that own s, or are its parents, and have no task or
 // holder of their own: the kernel keeps them for s.
 func (l *look) above(s *sighting) {
-	f, err := os.Open(s.Path)
-	if err != nil {
+	f := s.open()
+	if f == nil {
 		return
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) != nil || uint32(st.Ino) != s.Namespace.ID {
-		return // the process is another one's by now
-	}
 	// NS_GET_USERNS is the owner; of a user namespace, as NS_GET_PARENT, its parent.
 	fd, child := int(f.Fd()), s
 	for {
@@ -161,7 +190,7 @@ func (l *look) above(s *sighting) {
 		if known == nil {
 			l.add(Namespace{Type: "user", ID: uint32(st.Ino)}, 0, "", false)
 			known = l.seen[uint32(st.Ino)]
-		} else if known.Path != "" { // it has a turn of its own
+		} else if len(known.Paths) > 0 { // it has a turn of its own
 			unix.Close(fd)
 			return
 		}

@@ -122,22 +122,29 @@ func (k *keeper) see(e *tracer.Event) {
 	}
 }
 
-// found returns what is different from the run before, once: when the ring was empty for
-// the first time after the start, which is the second time that Run is idle, or at the
-// run's end.
-func (k *keeper) found(end bool) (events []*tracer.Event) {
+// find has tell told what is different from the run before, once: when the ring was empty
+// for the first time after the start, which is the second time that Run is idle, or at the
+// run's end. The next snapshot is taken only after that: what it shows to be known is in
+// the history, or will be before the snapshot is.
+func (k *keeper) find(end bool, tell func(*tracer.Event) error) error {
 	if k.after == nil {
 		return nil
 	}
 	if k.idles++; k.idles < 2 && !end {
 		return nil
 	}
+	var events []*tracer.Event
 	if k.before != nil {
 		events = drift.Compare(k.before, k.after)
 	}
 	k.before, k.after = nil, nil
+	for _, e := range events {
+		if err := tell(e); err != nil {
+			return err
+		}
+	}
 	close(k.told)
-	return events
+	return nil
 }
 
 // keep leaves snapshots for the next run: now, every minute in which something happened,

@@ -152,17 +152,14 @@ func (h *sinkHandler) tellDrift(end bool) error {
 	if h.keeper == nil {
 		return nil
 	}
-	for _, e := range h.keeper.found(end) {
+	return h.keeper.find(end, func(e *tracer.Event) error {
 		if (h.limit > 0 && h.n >= h.limit) || !h.keeper.filter.Match(e) || !h.wants(e) {
-			continue
+			return nil
 		}
 		h.n++
 		h.drifted++
-		if err := h.add(e); err != nil {
-			return err
-		}
-	}
-	return nil
+		return h.add(e)
+	})
 }
 
 // tellUnkept tells what the history could not take.

@@ -235,8 +235,10 @@ func TestRecordDrift(t *testing.T) {
 		if err := os.WriteFile(param, []byte(ratio), 0); err != nil {
 			t.Error(err)
 		}
-		if _, err := os.Stat("/run/netns/" + name); err == nil {
-			output(t, "ip", "netns", "delete", name)
+		for _, n := range []string{name, name + "-later"} {
+			if _, err := os.Stat("/run/netns/" + n); err == nil {
+				output(t, "ip", "netns", "delete", n)
+			}
 		}
 	})
 	record := func() *stream {
@@ -307,17 +309,25 @@ func TestRecordDrift(t *testing.T) {
 	}
 
 	// It is killed, after something happened that it has recorded.
+	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=651")
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=63")
 	ready(s)
 	s.awaitHistory(t, db, "63")
 	s.awaitSnapshot(t, db)
+	// What is newer than its snapshot is known by what was written there.
+	output(t, "ip", "netns", "add", name+"-later")
+	output(t, "ip", "netns", "exec", name+"-later", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=661")
+	s.awaitHistory(t, db, "661")
 	s.cmd.Process.Kill()
 	s.awaitEnd(t)
 	h.fence(t)
 	from = witness.len()
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=64")
+	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=652")
+	output(t, "ip", "netns", "exec", name+"-later", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=662")
 	s = record()
-	check(s, `drift vm.overcommit_ratio ["63"] → ["64"]`)
+	check(s, `drift vm.overcommit_ratio ["63"] → ["64"]`, `drift net.ipv4.tcp_keepalive_time ["651"] → ["652"]`,
+		`drift net.ipv4.tcp_keepalive_time ["661"] → ["662"]`)
 	s.interrupt(t)
 	s.checkEnd(t, true)
 

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -42,6 +44,9 @@ type writer struct {
 	byPointer  map[*tracer.Process]int64
 	places     map[placeRow]int64
 
+	described    *tracer.Process // the one whose texts were found last, nil for none
+	describedRow processRow      // and their ids
+
 	run       int64
 	writes    map[writeKey]*write // of the batch
 	u         unpacked
@@ -51,7 +56,8 @@ type writer struct {
 	firstTime int64
 	lastTime  int64
 
-	insertEvent, insertProcess *sqlite.Stmt
+	// The statements of a storm are kept: to find one by its text takes as long as to run it.
+	insertEvent, insertWhole, insertProcess, insertText, insertNamespace, insertView, endNamespace, noteWrite *sqlite.Stmt
 }
 
 type (
@@ -169,11 +175,27 @@ func (w *writer) load() (err error) {
 	if w.generationEnd > 0 {
 		w.generationEnd += generationEvents
 	}
-	if w.insertEvent, err = w.conn.Prepare(`INSERT INTO event VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`); err != nil {
-		return err
+	for _, prepare := range []struct {
+		to    **sqlite.Stmt
+		query string
+	}{
+
+		{&w.insertEvent, `INSERT INTO event (id, time, seq, origin, kind, process, place, parameter, namespace, view, ns_from, old, new, after, hash)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
+		{&w.insertWhole, "INSERT INTO event VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
+		{&w.insertProcess, "INSERT INTO process VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
+		{&w.insertText, "INSERT INTO text VALUES (?, ?)"},
+		{&w.insertNamespace, "INSERT INTO namespace VALUES (NULL, ?, ?, ?, ?, NULL)"},
+		{&w.insertView, "INSERT INTO namespace_view VALUES (?, ?, ?, ?, ?, ?)"},
+		{&w.endNamespace, "UPDATE namespace SET ended = ? WHERE id = ?"},
+		{&w.noteWrite, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
+			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`},
+	} {
+		if *prepare.to, err = w.conn.Prepare(prepare.query); err != nil {
+			return err
+		}
 	}
-	w.insertProcess, err = w.conn.Prepare(`INSERT INTO process VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`)
-	return err
+	return nil
 }
 
 func (w *writer) eachRow(query string, do func(*sqlite.Stmt), args ...any) error {
@@ -187,6 +209,7 @@ func (w *writer) eachRow(query string, do func(*sqlite.Stmt), args ...any) error
 func (w *writer) forget() {
 	w.texts, w.processes, w.places = map[string]int64{}, map[processRow]int64{}, map[placeRow]int64{}
 	w.byPointer = map[*tracer.Process]int64{}
+	w.described, w.describedRow = nil, processRow{}
 }
 
 // transaction does something whole or not at all. After an error nothing of it is left,
@@ -238,9 +261,7 @@ func (w *writer) batch(chunks [][]pending) error {
 // noteWrites keeps the table of last writes, with those of a batch.
 func (w *writer) noteWrites() error {
 	for k, n := range w.writes {
-		if err := execute(w.conn, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
-			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`,
-			k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
+		if err := do(w.noteWrite, k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
 			return err
 		}
 	}
@@ -258,11 +279,12 @@ func (w *writer) add(q *pending) error {
 		w.generationEnd = w.nextEvent + generationEvents
 	}
 	id := w.nextEvent
-	s := w.insertEvent
-	if err := s.Reset(); err != nil {
-		return err
+	s, hashColumn := w.insertEvent, 15
+	whole := q.truncated || q.child != 0 || q.count != 0 || q.lastTime != 0 || q.end != nil || q.line != ""
+	if whole {
+		s, hashColumn = w.insertWhole, 26
 	}
-	if err := s.ClearBindings(); err != nil {
+	if err := anew(s); err != nil {
 		return err
 	}
 	s.BindInt64(1, id)
@@ -315,19 +337,10 @@ func (w *writer) add(q *pending) error {
 			values = values[n:]
 		}
 	}
-	if q.truncated {
-		s.BindInt64(15, 1)
-	}
-	bindNonZero(s, 16, int64(q.child))
-	bindNonZero(s, 17, int64(q.count))
-	bindNonZero(s, 18, q.lastTime)
-	if e := q.end; e != nil {
-		if err := w.bindEnd(s, e); err != nil {
+	if whole {
+		if err := w.bindRest(s, q); err != nil {
 			return err
 		}
-	}
-	if q.line != "" {
-		s.BindText(25, q.line)
 	}
 
 	line := w.line[:0]
@@ -342,7 +355,7 @@ func (w *writer) add(q *pending) error {
 	w.sum.Write(line)
 	var head Hash
 	w.sum.Sum(head[:0])
-	s.BindBytes(26, head[:])
+	s.BindBytes(hashColumn, head[:])
 	if _, err := s.Step(); err != nil {
 		return err
 	}
@@ -360,9 +373,46 @@ func (w *writer) add(q *pending) error {
 	}
 	if q.kind.typ == tracer.NamespaceDestroy && q.view != nil {
 		delete(w.namespaces, originNamespace{origin, q.view.namespaceKey})
-		return execute(w.conn, "UPDATE namespace SET ended = ? WHERE id = ?", id, namespace)
+		return do(w.endNamespace, id, namespace)
 	}
 	return nil
+}
+
+// anew makes a statement ready for other values.
+func anew(s *sqlite.Stmt) error {
+	if err := s.Reset(); err != nil {
+		return err
+	}
+	return s.ClearBindings()
+}
+
+// do runs a statement that was kept, with numbers.
+func do(s *sqlite.Stmt, values ...int64) error {
+	if err := anew(s); err != nil {
+		return err
+	}
+	for i, v := range values {
+		s.BindInt64(i+1, v)
+	}
+	_, err := s.Step()
+	return err
+}
+
+// bindRest binds what most events do not have.
+func (w *writer) bindRest(s *sqlite.Stmt, q *pending) error {
+	if q.truncated {
+		s.BindInt64(15, 1)
+	}
+	bindNonZero(s, 16, int64(q.child))
+	bindNonZero(s, 17, int64(q.count))
+	bindNonZero(s, 18, q.lastTime)
+	if q.line != "" {
+		s.BindText(25, q.line)
+	}
+	if q.end == nil {
+		return nil
+	}
+	return w.bindEnd(s, q.end)
 }
 
 func bindNonZero(s *sqlite.Stmt, i int, n int64) {
@@ -471,7 +521,15 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 			}
 		}
 		if id == 0 {
-			if err := execute(w.conn, "INSERT INTO namespace VALUES (NULL, ?, ?, ?, ?, NULL)", origin, string(v.typ), int64(v.inode), v.uid); err != nil {
+			s := w.insertNamespace
+			if err := anew(s); err != nil {
+				return err
+			}
+			s.BindInt64(1, origin)
+			s.BindText(2, string(v.typ))
+			s.BindInt64(3, int64(v.inode))
+			s.BindText(4, v.uid)
+			if _, err := s.Step(); err != nil {
 				return err
 			}
 			id = w.conn.LastInsertRowID()
@@ -481,15 +539,19 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 		}
 		w.namespaces[key] = id
 	}
-	var owner any
-	if v.owner != nil {
-		text, err := json.Marshal(v.owner)
-		if err != nil {
-			return err
-		}
-		owner = string(text)
+	s := w.insertView
+	if err := anew(s); err != nil {
+		return err
 	}
-	if err := execute(w.conn, "INSERT INTO namespace_view VALUES (?, ?, ?, ?, ?, ?)", w.nextView, id, v.name, v.host, int64(v.userNS), owner); err != nil {
+	s.BindInt64(1, w.nextView)
+	s.BindInt64(2, id)
+	s.BindText(3, v.name)
+	s.BindBool(4, v.host)
+	s.BindInt64(5, int64(v.userNS))
+	if v.owner != nil {
+		s.BindText(6, asText(v.owner))
+	}
+	if _, err := s.Step(); err != nil {
 		return err
 	}
 	v.namespaceID, v.row = id, row{w.epoch, w.nextView}
@@ -539,12 +601,19 @@ func (w *writer) textID(s string) (int64, error) {
 	if len(w.texts) >= maxShared {
 		clear(w.texts)
 	}
-	if err := execute(w.conn, "INSERT INTO text VALUES (?, ?)", w.nextText, s); err != nil {
+	insert := w.insertText
+	if err := anew(insert); err != nil {
 		return 0, err
 	}
-	w.texts[s] = w.nextText
+	insert.BindInt64(1, w.nextText)
+	insert.BindText(2, s)
+	if _, err := insert.Step(); err != nil {
+		return 0, err
+	}
+	id := w.nextText
+	w.texts[s] = id
 	w.nextText++
-	return w.texts[s], nil
+	return id, nil
 }
 
 func (w *writer) processID(p *tracer.Process) (int64, error) {
@@ -555,29 +624,8 @@ func (w *writer) processID(p *tracer.Process) (int64, error) {
 	if r.started = !p.StartTime.IsZero(); r.started {
 		r.start = p.StartTime.UnixNano()
 	}
-	texts := [...]struct {
-		to   *int64
-		text string
-	}{
-		{&r.exe, p.Exe}, {&r.cgroup, p.Cgroup}, {to: &r.args}, {to: &r.ns}, {to: &r.chain}, {to: &r.person},
-	}
-	if len(p.Args) > 0 {
-		texts[2].text = asText(p.Args)
-	}
-	if len(p.NS) > 0 {
-		texts[3].text = asText(p.NS)
-	}
-	if len(p.Ancestors) > 0 {
-		texts[4].text = asText(p.Ancestors)
-	}
-	if who := asText(person{p.User, p.LoginUID, p.LoginUser, p.SessionID, p.SudoUID, p.SudoUser, p.TTY, p.Role}); who != "{}" {
-		texts[5].text = who
-	}
-	for _, t := range texts {
-		var err error
-		if *t.to, err = w.textID(t.text); err != nil {
-			return 0, err
-		}
+	if err := w.describe(p, &r); err != nil {
+		return 0, err
 	}
 	if len(w.byPointer) >= maxShared {
 		clear(w.byPointer)
@@ -590,10 +638,7 @@ func (w *writer) processID(p *tracer.Process) (int64, error) {
 		clear(w.processes)
 	}
 	s := w.insertProcess
-	if err := s.Reset(); err != nil {
-		return 0, err
-	}
-	if err := s.ClearBindings(); err != nil {
+	if err := anew(s); err != nil {
 		return 0, err
 	}
 	id := w.nextProcess
@@ -619,6 +664,54 @@ func (w *writer) processID(p *tracer.Process) (int64, error) {
 	w.nextProcess++
 	w.processes[r], w.byPointer[p] = id, id
 	return id, nil
+}
+
+// describe finds the texts of a process. What it has in common with the one before, its
+// parent's other child more often than not, is not made into text again.
+func (w *writer) describe(p *tracer.Process, r *processRow) (err error) {
+	before, known := w.described, &w.describedRow
+	if before == nil {
+		before = &tracer.Process{}
+	}
+	text := func(to *int64, known int64, same bool, text func() string) {
+		if *to = known; !same && err == nil {
+			*to, err = w.textID(text())
+		}
+	}
+	text(&r.exe, known.exe, p.Exe == before.Exe, func() string { return p.Exe })
+	text(&r.cgroup, known.cgroup, p.Cgroup == before.Cgroup, func() string { return p.Cgroup })
+	text(&r.args, known.args, slices.Equal(p.Args, before.Args), func() string { return listText(p.Args) })
+	text(&r.chain, known.chain, slices.Equal(p.Ancestors, before.Ancestors), func() string { return listText(p.Ancestors) })
+	text(&r.ns, known.ns, maps.Equal(p.NS, before.NS), func() string {
+		if len(p.NS) == 0 {
+			return ""
+		}
+		return asText(p.NS)
+	})
+	text(&r.person, known.person, samePerson(p, before), func() string {
+		who := person{p.User, p.LoginUID, p.LoginUser, p.SessionID, p.SudoUID, p.SudoUser, p.TTY, p.Role}
+		if who == (person{}) {
+			return ""
+		}
+		return asText(who)
+	})
+	w.described, w.describedRow = p, *r
+	if err != nil {
+		w.described, w.describedRow = nil, processRow{}
+	}
+	return err
+}
+
+func listText[T any](list []T) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return asText(list)
+}
+
+func samePerson(a, b *tracer.Process) bool {
+	return a.User == b.User && a.LoginUser == b.LoginUser && a.SudoUser == b.SudoUser && a.TTY == b.TTY && a.Role == b.Role &&
+		same(a.LoginUID, b.LoginUID) && same(a.SessionID, b.SessionID) && same(a.SudoUID, b.SudoUID)
 }
 
 func (w *writer) close() error {

@@ -276,6 +276,9 @@ func TestRecordDrift(t *testing.T) {
 			}
 		}
 		want := watched(witness.since(from))
+		// What this is about keeps no mount namespace. Others that this machine runs do, another
+		// nstrace for one, which the witness leaves out and a recorder does not.
+		got, want = slices.DeleteFunc(got, aboutMounts), slices.DeleteFunc(want, aboutMounts)
 		if !slices.Equal(got, want) {
 			t.Errorf("told was\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 		}
@@ -353,6 +356,10 @@ func TestRecordDrift(t *testing.T) {
 			t.Errorf("the history has no %s:\n%s", want, past)
 		}
 	}
+}
+
+func aboutMounts(brief string) bool {
+	return strings.HasPrefix(brief, "appeared mnt ") || strings.HasPrefix(brief, "gone mnt ")
 }
 
 // awaitHistory waits until a write of a value is in the database: it is kept a moment after

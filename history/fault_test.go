@@ -84,18 +84,7 @@ func checkWhole(t *testing.T, path string, events int64) {
 
 // A file system that is full, and then is not any more.
 func TestDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting takes root")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir, grow := smallDisk(t)
 	var said reports
 	path := filepath.Join(dir, "history.db")
 	r := create(t, history.Options{Path: path, Report: said.add})
@@ -110,9 +99,7 @@ func TestDiskFull(t *testing.T) {
 	if err := r.Sync(); err == nil {
 		t.Error("it says that it wrote to a full disk")
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
-		t.Fatal(err)
-	}
+	grow()
 	t.Log(said.await(t, "recording again"))
 	if err := r.Sync(); err != nil {
 		t.Error(err)
@@ -126,6 +113,131 @@ func TestDiskFull(t *testing.T) {
 	checkWhole(t, path, int64(s.n))
 	if n := said.count("disk is full"); n != 1 {
 		t.Errorf("said %d times: %q", n, said.lines)
+	}
+}
+
+// smallDisk is a file system that takes a megabyte, until the function it returns makes it
+// larger.
+func smallDisk(t *testing.T) (dir string, grow func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting takes root")
+	}
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir, func() {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A file system that is full at the start, with a database on it or without: recording
+// begins in memory.
+func TestDiskFullAtStart(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		dir, grow := smallDisk(t)
+		path := filepath.Join(dir, "history.db")
+		had := 0
+		if old {
+			had = 100
+			r := create(t, history.Options{Path: path})
+			appendAll(t, r, newStorm(t), had)
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fill, err := os.Create(filepath.Join(dir, "fill"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = fill.Write(make([]byte, 4096))
+		}
+		fill.Close()
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		var said reports
+		r := create(t, history.Options{Path: path, Report: said.add})
+		t.Log(said.await(t, "recording goes on in memory"))
+		checkNotOpened(t, r)
+		appendAll(t, r, newStorm(t), 5000)
+		if err := r.Sync(); err == nil {
+			t.Error("it says that it wrote to a full disk")
+		}
+		grow()
+		checkRecovers(t, r, &said, path, old, had+5000)
+		if n := said.count("the disk is full"); n != 1 {
+			t.Errorf("said %d times: %q", n, said.lines)
+		}
+	}
+}
+
+func checkNotOpened(t *testing.T, r *history.Recorder) {
+	t.Helper()
+	select {
+	case <-r.Opened():
+		t.Error("it says that it opened the database")
+	default:
+	}
+}
+
+// checkRecovers checks that a recorder whose database could not be opened at its start has
+// all once it can be.
+func checkRecovers(t *testing.T, r *history.Recorder, said *reports, path string, before bool, events int) {
+	t.Helper()
+	said.await(t, "recording again")
+	select {
+	case <-r.Opened():
+	case <-time.After(patience):
+		t.Fatal("it does not say that it opened the database")
+	}
+	if (r.Previous() != nil) != before {
+		t.Errorf("the run before: %+v", r.Previous())
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkWhole(t, path, int64(events))
+}
+
+// Another program has the database locked at the start.
+func TestLockedAtStart(t *testing.T) {
+	path := recorded(t, 100, history.Options{})
+	unlock := lockDatabase(t, path)
+	var said reports
+	r := create(t, history.Options{Path: path, Report: said.add})
+	t.Log(said.await(t, "another program has the database locked"))
+	checkNotOpened(t, r)
+	appendAll(t, r, newStorm(t), 5000)
+	unlock()
+	checkRecovers(t, r, &said, path, true, 5100)
+}
+
+// What was asked for wrongly is an error at once.
+func TestCreateMistakes(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		filepath.Join(file, "history.db"), dir, "/proc/nstrace/history.db", "/proc/history.db",
+	} {
+		if r, err := history.Create(history.Options{Path: path}); err == nil {
+			t.Errorf("%s was taken", path)
+			r.Close()
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
 

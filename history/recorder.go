@@ -5,6 +5,7 @@ package history
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+	"zombiezen.com/go/sqlite"
 )
 
 // Defaults of Options.
@@ -57,9 +59,11 @@ const maxTransaction = 32
 // goroutines. What Append has taken is on the disk once Sync has returned nil.
 type Recorder struct {
 	o        Options
-	lock     *os.File
+	lock     *os.File // nil until it could be had
+	first    bool     // nobody had it before: no recorder knows the database
 	previous *Run
 	before   map[string]Snapshot
+	opened   chan struct{} // closed once the two above are known
 
 	beat time.Time // when the run was last noted to go on; only of run
 
@@ -92,8 +96,10 @@ type job struct {
 }
 
 // Create opens the database at o.Path, or makes it, and notes that a run begins. A database
-// that is corrupt is set aside, under another name, and a new one begun. The error wraps
-// ErrRecorded, ErrNewer or ErrNotHistory where it is one of these.
+// that is corrupt is set aside, under another name, and a new one begun. Where it can't be
+// opened for a reason that can pass (the disk is full, another program has it locked), that
+// is reported, and tried again until it is: events wait meanwhile, and Opened tells. The
+// error wraps ErrRecorded, ErrNewer or ErrNotHistory where it is one of these.
 func Create(o Options) (*Recorder, error) {
 	if o.Batch <= 0 {
 		o.Batch = DefaultBatch
@@ -113,20 +119,33 @@ func Create(o Options) (*Recorder, error) {
 	if o.Report == nil {
 		o.Report = func(string) {}
 	}
-	if err := os.MkdirAll(filepath.Dir(o.Path), 0o755); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(o.Path)
-	if err != nil {
-		return nil, err
-	}
-	r := &Recorder{o: o, lock: lock, pack: newPacker(), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &Recorder{o: o, pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.synced = sync.NewCond(&r.mu)
 	if err := r.open(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		if !passing(err) {
+			if r.first {
+				err = errors.Join(err, os.Remove(r.lock.Name()))
+			}
+			return nil, errors.Join(err, r.unlock())
+		}
+		r.fail(err)
 	}
 	go r.run()
 	return r, nil
+}
+
+// passing says whether what keeps a database from being opened can go away by itself, and
+// is no mistake in what was asked for.
+func passing(err error) bool {
+	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) ||
+		errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
+}
+
+func (r *Recorder) unlock() error {
+	if r.lock == nil {
+		return nil
+	}
+	return r.lock.Close()
 }
 
 // BootID returns the kernel's id for this boot, "" where it does not tell.
@@ -144,23 +163,48 @@ const fileMode = 0o600
 
 // lockFile takes the lock that says that path is being recorded to. It is a file of its
 // own: to close the database's, other than by SQLite, would give up SQLite's locks.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path+"-lock", os.O_RDWR|os.O_CREATE, fileMode)
+func lockFile(path string) (f *os.File, first bool, err error) {
+	name := path + "-lock"
+	f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if first = err == nil; errors.Is(err, os.ErrExist) {
+		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
+	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = fmt.Errorf("%s: %w", path, ErrRecorded)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, false, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return f, first, nil
+}
+
+// isSQLite says whether a file begins as a database does.
+func isSQLite(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	const magic = "SQLite format 3\x00"
+	var head [len(magic)]byte
+	_, err = io.ReadFull(f, head[:])
+	return err == nil && string(head[:]) == magic
 }
 
 // open opens the database and begins a run in it.
-func (r *Recorder) open() error {
+func (r *Recorder) open() (err error) {
+	if r.lock == nil {
+		if err := os.MkdirAll(filepath.Dir(r.o.Path), 0o755); err != nil {
+			return err
+		}
+		if r.lock, r.first, err = lockFile(r.o.Path); err != nil {
+			return err
+		}
+	}
 	if f, err := os.OpenFile(r.o.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err == nil {
 		if err := f.Close(); err != nil {
 			return err
@@ -168,6 +212,9 @@ func (r *Recorder) open() error {
 	}
 	w, err := openWriter(r.o.Path)
 	if errors.Is(err, ErrCorrupt) {
+		if r.first && !isSQLite(r.o.Path) {
+			return fmt.Errorf("%s: %w", r.o.Path, ErrNotHistory) // somebody's file
+		}
 		var aside string
 		if aside, err = setAside(r.o.Path, time.Now()); err != nil {
 			return err
@@ -185,6 +232,7 @@ func (r *Recorder) open() error {
 			return err
 		}
 	} else if r.previous, r.before, err = w.previous(); err != nil {
+		r.w = nil
 		return errors.Join(explain(r.o.Path, err), w.close())
 	}
 	if err := w.begin(&r.o); err != nil {
@@ -192,6 +240,11 @@ func (r *Recorder) open() error {
 		return errors.Join(explain(r.o.Path, err), w.close())
 	}
 	r.runID = w.run
+	select {
+	case <-r.opened:
+	default:
+		close(r.opened)
+	}
 	return nil
 }
 
@@ -209,7 +262,12 @@ func setAside(path string, now time.Time) (string, error) {
 	return aside, nil
 }
 
-// Previous returns the last run before this one, nil if there was none.
+// Opened is closed once the database was opened, which is before Create returns if nothing
+// is wrong with it.
+func (r *Recorder) Opened() <-chan struct{} { return r.opened }
+
+// Previous returns the last run before this one, nil if there was none. It is known once
+// Opened is closed, as what Snapshot returns.
 func (r *Recorder) Previous() *Run { return r.previous }
 
 // Snapshot returns what the last run before this one, or an earlier one, left under a name
@@ -326,7 +384,7 @@ func (r *Recorder) Close() error {
 		}
 		errs = append(errs, r.w.close())
 	}
-	return errors.Join(append(errs, r.lock.Close())...)
+	return errors.Join(append(errs, r.unlock())...)
 }
 
 // How long is waited after a fault before the next try.
@@ -452,11 +510,16 @@ func (r *Recorder) write(chunks [][]pending) error {
 	if chunks != nil {
 		r.chunks = append(chunks, r.chunks...)
 	}
+	r.fail(err)
+	return err
+}
+
+// fail notes that the database takes nothing now, and says so the first time.
+func (r *Recorder) fail(err error) {
 	if r.fault == nil {
 		r.o.Report(fmt.Sprintf("history: %v: recording goes on in memory, for up to %d events, until it is writable again", err, r.o.Buffer))
 	}
 	r.fault = err
-	return err
 }
 
 func (r *Recorder) try(chunks [][]pending) error {

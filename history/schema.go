@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -28,6 +30,12 @@ var ErrNotHistory = errors.New("not a history of nstrace")
 
 // ErrCorrupt is wrapped by the error for a database that SQLite can't read.
 var ErrCorrupt = errors.New("the database is corrupt")
+
+// What is wrong with a database for a time.
+var (
+	errFull   = errors.New("the disk is full")
+	errLocked = errors.New("another program has the database locked")
+)
 
 // migrations has what makes version i+1 of version i. One that was released is never
 // changed: docs/history.md documents the result of all.
@@ -272,13 +280,23 @@ func explain(path string, err error) error {
 	}
 	switch sqlite.ErrCode(err).ToPrimary() {
 	case sqlite.ResultFull:
-		return fmt.Errorf("%s: the disk is full", path)
+		return fmt.Errorf("%s: %w", path, errFull)
+	case sqlite.ResultIOErr:
+		// Not all that takes room says that there is none, such as the index of the log.
+		var fs unix.Statfs_t
+		if unix.Statfs(filepath.Dir(path), &fs) == nil && fs.Bavail == 0 {
+			return fmt.Errorf("%s: %w", path, errFull)
+		}
 	case sqlite.ResultBusy, sqlite.ResultLocked:
-		return fmt.Errorf("%s: another program has the database locked", path)
+		return fmt.Errorf("%s: %w", path, errLocked)
 	case sqlite.ResultCorrupt, sqlite.ResultNotADB:
 		return fmt.Errorf("%s: %w (%s)", path, ErrCorrupt, sqlite.ErrCode(err).Message())
 	case sqlite.ResultCantOpen:
-		if _, statErr := os.Stat(path); statErr != nil {
+		info, statErr := os.Stat(path)
+		if statErr == nil && info.IsDir() {
+			statErr = unix.EISDIR
+		}
+		if statErr != nil {
 			err = statErr
 			var pathErr *os.PathError
 			if errors.As(err, &pathErr) {

@@ -276,7 +276,7 @@ var ErrNotEmpty = errors.New("the history does not end where the export begins")
 // from the one before, or that is no event, it stops with an *ImportError and has changed
 // nothing.
 func Import(ctx context.Context, path string, in io.Reader) (n uint64, err error) {
-	lock, err := lockFile(path)
+	lock, _, err := lockFile(path)
 	if err != nil {
 		return 0, err
 	}

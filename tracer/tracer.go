@@ -47,7 +47,7 @@ type Handler interface {
 }
 
 // Tracer is a run of the tracer. Its methods are not to be called from several
-// goroutines at once, except Track.
+// goroutines at once, except Track, Look and Wake.
 type Tracer struct {
 	opts   Options
 	mounts *mounts
@@ -282,6 +282,10 @@ func (t *Tracer) own(ns *liveNS) error {
 	t.settle(tasks)
 	return nil
 }
+
+// Wake has Run call its Handler's Idle soon, also where nothing happens. It can be called
+// from any goroutine.
+func (t *Tracer) Wake() { t.ring.Flush() }
 
 // Run gives everything that happens to h until ctx ends, then what had happened
 // by then, then a trace.stop. It returns nil after that.

@@ -28,18 +28,34 @@ const (
 type keeper struct {
 	t      *tracer.Tracer
 	r      *history.Recorder
+	db     string        // its database
 	filter tracer.Filter // what the kernel has looked at for all other events
 
 	before, after *drift.Snapshot // nil once they were compared, and where there is none
 	idles         int
 	changed       atomic.Bool // something happened since the last snapshot
 	told          chan struct{}
+
+	// Where the database could not be opened at the start.
+	late    bool
+	started time.Time
+	idle    chan struct{}        // asks Run to say when it is idle
+	found   chan []*tracer.Event // what is different, once
 }
 
 // newKeeper looks at what there is, which is now watched. That it can't, or that the
 // snapshot before can't be used, costs what could be told of the time between, and is said.
-func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter tracer.Filter, gap *tracer.Event) *keeper {
-	k := &keeper{t: t, r: r, filter: filter, told: make(chan struct{})}
+func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter tracer.Filter) *keeper {
+	k := &keeper{
+		t: t, r: r, db: db, filter: filter, told: make(chan struct{}),
+		started: time.Now(), idle: make(chan struct{}), found: make(chan []*tracer.Event, 1),
+	}
+	select {
+	case <-r.Opened():
+	default:
+		k.late = true // there is no before yet
+		return k
+	}
 	after, err := k.take()
 	if err != nil {
 		complain(err)
@@ -47,24 +63,36 @@ func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter tracer.F
 		return k
 	}
 	k.after = after
-	stored, ok := r.Snapshot(snapshotName)
-	if !ok {
-		return k
+	if k.before, err = k.stored(); err == nil && k.before != nil {
+		err = k.catchUp(k.before, nil)
 	}
-	if k.before, err = drift.Decode(stored.Version, stored.Data); err != nil {
+	if err != nil {
 		complain(err)
 		k.before = nil
 		return k
 	}
-	if err := k.catchUp(db); err != nil {
-		complain(err)
-		k.before = nil
-		return k
-	}
-	if gap != nil && gap.Trace.From.After(k.before.Time) {
-		k.before.Time = gap.Trace.From
+	if k.before != nil {
+		k.before.Time = k.notWatchedFrom(k.before.Time)
 	}
 	return k
+}
+
+// stored is the snapshot that was left, nil for none.
+func (k *keeper) stored() (*drift.Snapshot, error) {
+	s, ok := k.r.Snapshot(snapshotName)
+	if !ok {
+		return nil, nil
+	}
+	return drift.Decode(s.Version, s.Data)
+}
+
+// notWatchedFrom is from when on nobody watched: the end of the run before, or what is known
+// to have been watched after it was noted last.
+func (k *keeper) notWatchedFrom(known time.Time) time.Time {
+	if g := gap(k.r.Previous()); g != nil && g.Trace.From.After(known) {
+		return g.Trace.From
+	}
+	return known
 }
 
 func complain(err error) {
@@ -81,13 +109,14 @@ func (k *keeper) take() (*drift.Snapshot, error) {
 	return drift.Take(seen, at)
 }
 
-// catchUp has the snapshot before know what was recorded after it was taken.
-func (k *keeper) catchUp(path string) error {
-	db, err := history.Open(path)
+// catchUp has a snapshot know what was recorded after it was taken. What is not before after,
+// if that is not nil, both are to forget.
+func (k *keeper) catchUp(before, after *drift.Snapshot) error {
+	db, err := history.Open(k.db)
 	if err != nil {
 		return err
 	}
-	q := history.Query{Since: k.before.Time, Types: map[tracer.Type]bool{}}
+	q := history.Query{Since: before.Time, Types: map[tracer.Type]bool{}}
 	for _, family := range families {
 		for _, t := range family {
 			q.Types[t] = true
@@ -97,9 +126,47 @@ func (k *keeper) catchUp(path string) error {
 		if err != nil {
 			return errors.Join(err, db.Close())
 		}
-		k.before.Apply(stored.Event)
+		if e := stored.Event; after == nil || e.Time.Before(after.Time) {
+			before.Apply(e)
+		} else {
+			before.Forget(e)
+			after.Forget(e)
+		}
 	}
 	return db.Close()
+}
+
+// compareLate compares once the database could be opened, with what was watched meanwhile
+// in it. A parameter that was changed while nobody watched and set again since is not told
+// of, other than by what the event says that it was.
+func (k *keeper) compareLate(ctx context.Context) ([]*tracer.Event, error) {
+	before, err := k.stored()
+	if err != nil || before == nil {
+		return nil, err
+	}
+	after, err := k.take()
+	if err != nil {
+		return nil, err
+	}
+	// What happened until then has to be in the history: once to end what Run is at, and
+	// once for what came meanwhile.
+	for range 2 {
+		k.t.Wake()
+		select {
+		case k.idle <- struct{}{}:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+	if err := k.r.Sync(); err != nil {
+		return nil, err
+	}
+	from := before.Time
+	if err := k.catchUp(before, after); err != nil {
+		return nil, err
+	}
+	before.Time, after.Time = k.notWatchedFrom(from), k.started
+	return drift.Compare(before, after), nil
 }
 
 // see has what was watched at the very start be no drift: what happened between attaching
@@ -127,17 +194,28 @@ func (k *keeper) see(e *tracer.Event) {
 // run's end. The next snapshot is taken only after that: what it shows to be known is in
 // the history, or will be before the snapshot is.
 func (k *keeper) find(end bool, tell func(*tracer.Event) error) error {
-	if k.after == nil {
-		return nil
-	}
-	if k.idles++; k.idles < 2 && !end {
-		return nil
-	}
 	var events []*tracer.Event
-	if k.before != nil {
-		events = drift.Compare(k.before, k.after)
+	switch {
+	case k.late:
+		select {
+		case events = <-k.found:
+			k.late = false
+		case <-k.idle:
+			return nil
+		default:
+			return nil
+		}
+	case k.after == nil:
+		return nil
+	default:
+		if k.idles++; k.idles < 2 && !end {
+			return nil
+		}
+		if k.before != nil {
+			events = drift.Compare(k.before, k.after)
+		}
+		k.before, k.after = nil, nil
 	}
-	k.before, k.after = nil, nil
 	for _, e := range events {
 		if err := tell(e); err != nil {
 			return err
@@ -153,9 +231,26 @@ func (k *keeper) find(end bool, tell func(*tracer.Event) error) error {
 func (k *keeper) keep(ctx context.Context) (context.Context, context.CancelFunc) {
 	run, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	late := k.late // which is Run's from now on
 	go func() {
 		defer close(done)
 		defer cancel()
+		if late {
+			select {
+			case <-k.r.Opened():
+			case <-ctx.Done():
+				return
+			case <-run.Done():
+				return
+			}
+			k.t.Wake() // to tell of the gap
+			events, err := k.compareLate(ctx)
+			if err != nil {
+				complain(err)
+			}
+			k.found <- events
+			k.t.Wake()
+		}
 		select {
 		case <-k.told:
 			k.put()

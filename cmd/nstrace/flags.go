@@ -56,7 +56,6 @@ type streamFlags struct {
 	quiet   bool              // no stream
 	history *history.Recorder // takes the events too
 	db      string            // its path
-	gap     *tracer.Event     // to be told at the start
 }
 
 func (f *streamFlags) register(cmd *cobra.Command) {

@@ -36,8 +36,8 @@ func newRecord() *cobra.Command {
 		Short: "Keep a history of events, for nstrace blame and nstrace history",
 		Long: `Stream as nstrace does, with the same flags, and keep what is streamed in a
 database. The stream is written if --output or --output-file asks for it, or if
-stdout is a terminal. While the database can't be written (its disk is full,
-another program locks it) the stream goes on and events wait in memory.`,
+stdout is a terminal. While the database can't be written or opened (its disk is
+full, another program locks it) the stream goes on and events wait in memory.`,
 		Example: `  nstrace record                                   for a service manager to run
   nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json`,
 		Args: noArgs,
@@ -80,7 +80,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 		return fmt.Errorf("--db: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	f.history, f.streamFlags.db, f.gap = r, f.db, gap(r.Previous())
+	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
 }
 

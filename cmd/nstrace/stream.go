@@ -43,7 +43,8 @@ type sinkHandler struct {
 	stop     *tracer.Totals
 
 	history *history.Recorder // nil without
-	gap     *tracer.Event     // to be told behind trace.start, nil for none
+	started time.Time         // of trace.start, zero before it
+	gapTold bool              // or there was none
 	keeper  *keeper           // nil without a history
 	drifted uint64            // events that nobody watched, which the tracer has not counted
 	last    tracer.Event      // of what was written, the number and where it came from
@@ -66,7 +67,7 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 	}
 	switch e.Type {
 	case tracer.TraceStop:
-		if err := errors.Join(h.tellDrift(true), h.tellUnkept()); err != nil {
+		if err := errors.Join(h.tellGap(time.Now()), h.tellDrift(true), h.tellUnkept()); err != nil {
 			return err
 		}
 		h.stop = e.Trace.Totals
@@ -103,9 +104,9 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 	}
 	e.Seq += h.added - h.dropped
 	err := h.write(e)
-	if e.Type == tracer.TraceStart && h.gap != nil && err == nil {
-		h.gap.Time, h.gap.Trace.To = e.Time, e.Time
-		err = h.add(h.gap)
+	if e.Type == tracer.TraceStart && err == nil {
+		h.started = e.Time
+		err = h.tellGap(e.Time)
 	}
 	if h.limit > 0 && h.n == h.limit {
 		h.done()
@@ -146,6 +147,26 @@ func (h *sinkHandler) add(e *tracer.Event) error {
 	return h.write(e)
 }
 
+// tellGap tells of the time between the run before and this one: behind trace.start, or once
+// the database could be opened.
+func (h *sinkHandler) tellGap(at time.Time) error {
+	if h.history == nil || h.gapTold || h.started.IsZero() {
+		return nil
+	}
+	select {
+	case <-h.history.Opened():
+	default:
+		return nil
+	}
+	h.gapTold = true
+	e := gap(h.history.Previous())
+	if e == nil {
+		return nil
+	}
+	e.Time, e.Trace.To = at.UTC(), h.started
+	return h.add(e)
+}
+
 // tellDrift tells what happened before that nobody watched, once that is known, which it
 // is at the end.
 func (h *sinkHandler) tellDrift(end bool) error {
@@ -175,7 +196,7 @@ func (h *sinkHandler) tellUnkept() error {
 }
 
 func (h *sinkHandler) Idle() error {
-	return errors.Join(h.tellDrift(false), h.tellUnkept(), h.sink.Flush())
+	return errors.Join(h.tellGap(time.Now()), h.tellDrift(false), h.tellUnkept(), h.sink.Flush())
 }
 
 // openOutput opens what events are written to: def without --output-file.
@@ -236,7 +257,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, finish()) }()
-	h.done, h.history, h.gap = cancel, f.history, f.gap
+	h.done, h.history = cancel, f.history
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()
@@ -246,7 +267,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
 	}
 	if f.history != nil {
-		h.keeper = newKeeper(t, f.history, f.db, o.Filter, h.gap)
+		h.keeper = newKeeper(t, f.history, f.db, o.Filter)
 		ctx, cancel = h.keeper.keep(ctx)
 		defer cancel()
 	}

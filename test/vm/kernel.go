@@ -204,6 +204,7 @@ func CheckHost() error {
 var hostPrograms = map[string][]string{
 	"apt":             {"apt-get", "apt-cache"},
 	"dpkg":            {"dpkg-deb"},
+	"e2fsprogs":       {"mke2fs"},
 	"kmod":            {"depmod"},
 	"qemu-system-x86": {"qemu-system-x86_64"},
 	"xz-utils":        {"xz"},

@@ -50,8 +50,9 @@ type Guest struct {
 	Kernel *Kernel
 	Root   *Root // as made by NewGuestRoot, with what the program needs
 	Job    wire.Job
-	Memory int // MiB; 2048 if zero
-	CPUs   int // 2 if zero
+	Memory int   // MiB; 2048 if zero
+	CPUs   int   // 2 if zero
+	Disk   *Disk // nil for none
 
 	// Counted makes the guest's clock one of instructions: each takes a nanosecond,
 	// whatever goes on outside, so that two runs give nearly the same times. With
@@ -229,6 +230,9 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 		// A card to be moved between network namespaces, on a network with nothing in it:
 		// of one without QEMU complains, which is then in what is said of each failure.
 		"-netdev", "user,id=nowhere,restrict=on,ipv6=off", "-device", "virtio-net-pci,romfile=,netdev=nowhere",
+	}
+	if g.Disk != nil {
+		args = append(args, g.Disk.args()...)
 	}
 	line := commandLine
 	if g.Counted {

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/test/vm/wire"
+)
+
+// storm records a storm of writes on the disk, and says again and again which event is the
+// last in the history. It does not end.
+const storm = `
+set -eu
+modprobe -a virtio_blk ext4
+mount -t ext4 /dev/vda /mnt
+nstrace record --db /mnt/history.db --runtime-socket none -o json -O /tmp/stream &
+until [ -s /tmp/stream ]; do sleep 0.1; done
+(i=0; while :; do i=$((i+1)); echo $i > /proc/sys/net/ipv4/tcp_keepalive_time; [ $i -lt 30000 ] || i=0; done) &
+while :; do nstrace history --db /mnt/history.db -e sysctl -o json -n 1; done
+`
+
+// after looks at what is there after the power cut, and has another run record.
+const after = `
+set -eu
+modprobe -a virtio_blk ext4
+mount -t ext4 /dev/vda /mnt
+nstrace history verify --db /mnt/history.db
+nstrace history --db /mnt/history.db -o json > /tmp/before
+echo events $(wc -l < /tmp/before)
+echo found $(grep -Fxc -f /acknowledged /tmp/before)
+nstrace record --db /mnt/history.db --runtime-socket none -o json -O /tmp/stream &
+until grep trace.gap /tmp/stream 2>/dev/null; do sleep 0.1; done
+kill -INT $!
+wait $!
+nstrace history verify --db /mnt/history.db
+nstrace history --db /mnt/history.db -o json > /tmp/all
+head -n $(wc -l < /tmp/before) /tmp/all | sha256sum > /tmp/again
+[ "$(cat /tmp/again)" = "$(sha256sum < /tmp/before)" ]
+`
+
+// acknowledgements takes the lines that a guest prints, and cuts its power once there are
+// some.
+type acknowledgements struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	wants int
+	cut   context.CancelFunc
+}
+
+func (a *acknowledgements) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.text.Write(p)
+	if len(a.lines()) >= a.wants {
+		a.cut()
+	}
+	return len(p), nil
+}
+
+// lines are those that differ, and are whole.
+func (a *acknowledgements) lines() []string {
+	whole := a.text.String()
+	whole = whole[:strings.LastIndexByte(whole, '\n')+1]
+	return slices.Compact(slices.Collect(strings.Lines(whole)))
+}
+
+// TestPowerCut cuts a guest's power in the middle of a storm that nstrace records. What it
+// has shown to be in the history is there after the next boot, and the history is whole,
+// though nothing is that the disk was not told to flush.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("it boots two guests, one after the other: make test-all")
+	}
+	if err := CheckHost(); err != nil {
+		t.Fatal(err)
+	}
+	trackInputs(t)
+	guests <- struct{}{}
+	defer func() { <-guests }()
+	kernels := &Kernels{Log: t.Logf}
+	kernel, err := kernels.Get(t.Context(), harnessKernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	nstrace := filepath.Join(dir, "nstrace")
+	if err := goBuild(t.Context(), "../..", nstrace, "./cmd/nstrace", false); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := NewDisk(t.Context(), dir, 256<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := filepath.Join(dir, "before")
+	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", disk.Image, before).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	boot := func(ctx context.Context, script string, stdout io.Writer, files map[string]string) (*Result, error) {
+		root, err := NewGuestRoot(ctx, ".", kernel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root.AddProgram(nstrace, guestTracer)
+		for name, content := range files {
+			root.AddBytes([]byte(content), name, 0o644)
+		}
+		guest := Guest{
+			Kernel: kernel, Root: root, Disk: disk, CPUs: 1, Log: t.Logf, Stdout: stdout,
+			Job: wire.Job{Args: []string{"sh", "-c", script}, Merge: true}, Limit: timeLimit(t),
+		}
+		return guest.Start(ctx)
+	}
+
+	ctx, cut := context.WithCancel(t.Context())
+	defer cut()
+	said := &acknowledgements{wants: 3, cut: cut}
+	_, err = boot(ctx, storm, said, nil)
+	var ge *GuestError
+	if !errors.As(err, &ge) || ctx.Err() == nil {
+		t.Fatalf("it ended by itself: %v\n%s", err, &said.text)
+	}
+	lines := said.lines()
+	kept, lost, err := disk.CutPower(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d writes are on the disk, %d were not flushed; acknowledged was, last,\n%s", kept, lost, lines[len(lines)-1])
+
+	var out bytes.Buffer
+	began := time.Now()
+	result, err := boot(t.Context(), after, &out, map[string]string{"/acknowledged": strings.Join(lines, "")})
+	if err != nil || result.Code != 0 {
+		t.Fatalf("%v after %v:\n%s", err, time.Since(began), &out)
+	}
+	text := out.String()
+	t.Log(text)
+	for _, want := range []string{
+		fmt.Sprintf("found %d\n", len(lines)), `"type":"trace.gap"`, `"same_boot":false,"ended":"crashed"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if n := strings.Count(text, "nothing was removed or changed"); n != 2 {
+		t.Errorf("%d of 2 times the history was whole", n)
+	}
+}

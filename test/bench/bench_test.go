@@ -41,7 +41,7 @@ func build(t *testing.T) programs {
 // command returns the whole benchmark, as small as it can be.
 func (p programs) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bench, append([]string{"-nstrace", p.nstrace, "-rounds", "1", "-slices", "1", "-scale", "0.02",
-		"-idle", "100ms", "-crowd", "200", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20"}, args...)...)
+		"-idle", "100ms", "-crowd", "200", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20", "-history", "20000"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp)
 	return cmd
 }
@@ -214,7 +214,20 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 
-	text := r.heading() + r.itselfTable() + r.workloadTable() + r.stormTable() + r.soakTable() + r.footnotes()
+	if h := r.History; h == nil {
+		t.Error("no history")
+	} else {
+		in("history: events/s", h.PerSecond, 100, 1e7)
+		in("history: CPU of an event, µs", h.CPU, 0.1, 1e4)
+		in("history: bytes an event", h.Bytes, 20, 1000)
+		for what, a := range map[string]asked{"blame": h.Blame, "history sysctl": h.Parameter} {
+			ordered(what+", ms", a.Cold, 1, 1e5)
+			ordered(what+" again, ms", a.Again, 1, 1e5)
+			ordered(what+", ms of CPU", a.CPU, 1, 1e5)
+		}
+	}
+
+	text := r.heading() + r.itselfTable() + r.workloadTable() + r.stormTable() + r.soakTable() + r.historyTable() + r.footnotes()
 	for _, w := range workloads {
 		if !strings.Contains(text, "\n"+w.name+" ") && !strings.Contains(text, "\nLeft out: "+w.name+": ") {
 			t.Errorf("%s is not in what is printed", w.name)

@@ -17,15 +17,16 @@ type report struct {
 	Slices int     `json:"slices"`
 	Scale  float64 `json:"scale"`
 
-	Itself       *itself    `json:"itself,omitempty"`
-	Subjects     []string   `json:"subjects,omitempty"` // but for nothing
-	Workloads    []row      `json:"workloads,omitempty"`
-	Instructions string     `json:"instructions,omitempty"` // why they were not counted
-	Books        []books    `json:"books,omitempty"`
-	Storm        []stormRow `json:"storm,omitempty"`
-	Soak         *soak      `json:"soak,omitempty"`
-	LeftOut      []leftOut  `json:"left_out,omitempty"`
-	NotAlone     bool       `json:"not_alone,omitempty"` // others traced this host as well
+	Itself       *itself        `json:"itself,omitempty"`
+	Subjects     []string       `json:"subjects,omitempty"` // but for nothing
+	Workloads    []row          `json:"workloads,omitempty"`
+	Instructions string         `json:"instructions,omitempty"` // why they were not counted
+	Books        []books        `json:"books,omitempty"`
+	Storm        []stormRow     `json:"storm,omitempty"`
+	Soak         *soak          `json:"soak,omitempty"`
+	History      *historyResult `json:"history,omitempty"`
+	LeftOut      []leftOut      `json:"left_out,omitempty"`
+	NotAlone     bool           `json:"not_alone,omitempty"` // others traced this host as well
 }
 
 type leftOut struct {
@@ -96,6 +97,22 @@ func (r *report) itselfTable() string {
 		}
 		line("resident memory at idle", fmt.Sprintf("%.1f MiB", i.RSS))
 		line("CPU at idle", fmt.Sprintf("%.3f %%", i.IdleCPU))
+	})
+}
+
+func (r *report) historyTable() string {
+	h := r.History
+	ms := func(s spread) string { return fmt.Sprintf("%.0f ms (%.0f to %.0f)", s.Median, s.Min, s.Max) }
+	return "\n" + table(func(line func(...any)) {
+		line(fmt.Sprintf("history of %d events", h.Events), number(h.PerSecond)+" a second")
+		line("CPU of an event", fmt.Sprintf("%.1f µs", h.CPU))
+		line("on disk", fmt.Sprintf("%.0f bytes an event", h.Bytes))
+		line(fmt.Sprintf("blame, %d parameters", h.Parameters), ms(h.Blame.Cold))
+		line("the same again", ms(h.Blame.Again))
+		line("CPU of it", ms(h.Blame.CPU))
+		line(fmt.Sprintf("history sysctl, %d writes", h.Writes), ms(h.Parameter.Cold))
+		line("the same again", ms(h.Parameter.Again))
+		line("CPU of it", ms(h.Parameter.CPU))
 	})
 }
 

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/nstrace/nstrace/history"
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+// historyResult is what a history costs, and how fast it answers.
+type historyResult struct {
+	Events     int     `json:"events"`
+	PerSecond  float64 `json:"events_per_s"`
+	CPU        float64 `json:"cpu_us_per_event"` // with the making of the event
+	Bytes      float64 `json:"bytes_per_event"`
+	Parameters int     `json:"parameters"`
+	Blame      asked   `json:"blame"`
+	Writes     int     `json:"writes"` // of the parameter that is asked for
+	Parameter  asked   `json:"history_sysctl"`
+}
+
+// asked is how long a command takes, in milliseconds, from its start to its end.
+type asked struct {
+	Cold  spread `json:"cold_ms"` // with nothing of the database in memory
+	Again spread `json:"again_ms"`
+	CPU   spread `json:"cpu_ms"` // of both
+}
+
+const (
+	// asksFor is the parameter whose life is asked for; one event in thousand is about it.
+	asksFor = "net.ipv4.ip_forward"
+	every   = 1000
+	// syncEvery is after how many events the disk is waited for: far fewer than there is
+	// room for in memory.
+	syncEvery = 200_000
+)
+
+// A busyHost makes events as a busy host has them: nine in ten are writes that all differ, by
+// 64 processes to 3,000 parameters, and one in ten is a namespace made by a process that
+// makes no other.
+type busyHost struct {
+	n     int
+	boot  string
+	at    time.Time
+	who   [64]*tracer.Process
+	names [3000][2]string
+	value [2]string
+	sys   tracer.Sysctl
+	ns    tracer.Namespace
+	host  tracer.Namespace
+	e     tracer.Event
+}
+
+func newBusyHost() *busyHost {
+	h := &busyHost{boot: history.BootID(), at: time.Now().UTC().Add(-time.Hour), host: tracer.Namespace{Type: "net", ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
+	for i := range h.who {
+		h.who[i] = h.process(uint32(1000 + i))
+	}
+	for i := range h.names {
+		h.names[i] = [2]string{
+			fmt.Sprintf("net.ipv4.neigh.eth%d.base_reachable_time_ms", i), fmt.Sprintf("/proc/sys/net/ipv4/neigh/eth%d/base_reachable_time_ms", i),
+		}
+	}
+	return h
+}
+
+func (h *busyHost) process(pid uint32) *tracer.Process {
+	login := uint32(1000)
+	return &tracer.Process{
+		PID: pid, TID: pid, PPID: 900, StartTime: h.at, Comm: "sysctl", Exe: "/usr/sbin/sysctl", Args: []string{"sysctl", "-q", "-w", "--system"},
+		User: "root", LoginUID: &login, LoginUser: "admin", Cgroup: "/user.slice/user-1000.slice/session-4.scope",
+		NS: map[tracer.NSType]uint32{
+			"cgroup": 4026531835, "ipc": 4026531839, "mnt": 4026531841, "net": 4026531840,
+			"pid": 4026531836, "time": 4026531834, "user": 4026531837, "uts": 4026531838,
+		},
+		Ancestors: []tracer.Actor{{PID: 900, Comm: "bash"}, {PID: 890, Comm: "sshd"}, {PID: 700, Comm: "sshd"}, {PID: 1, Comm: "systemd"}},
+	}
+}
+
+// next is the next event. It is the busyHost's until the one after.
+func (h *busyHost) next() *tracer.Event {
+	n := h.n
+	h.n++
+	h.at = h.at.Add(10 * time.Microsecond)
+	h.e = tracer.Event{
+		V: tracer.SchemaVersion, Time: h.at, Seq: uint64(n + 1), Host: "bench", BootID: h.boot, Outcome: tracer.Success,
+		Type: tracer.SysctlWrite, Via: "write", Process: h.who[n%len(h.who)],
+	}
+	if n%10 == 9 {
+		h.ns = tracer.Namespace{Type: "net", ID: 4026532000 + uint32(n%100_000), UID: fmt.Sprint("net:", n), UserNS: 4026531837}
+		h.e.Type, h.e.Via, h.e.Namespace, h.e.Process = tracer.NamespaceCreate, "unshare", &h.ns, h.process(uint32(2000+n%4_000_000))
+		return &h.e
+	}
+	name := h.names[n%len(h.names)]
+	if n%every == 0 {
+		name = [2]string{asksFor, "/proc/sys/net/ipv4/ip_forward"}
+	}
+	h.value = [2]string{fmt.Sprint(n % 977), fmt.Sprint((n + 1) % 977)}
+	h.sys = tracer.Sysctl{Name: name[0], Path: name[1], Old: &h.value[0], New: &h.value[1], After: &h.value[1], Namespace: &h.host}
+	h.e.Sysctl = &h.sys
+	return &h.e
+}
+
+func (b *bench) runHistory(ctx context.Context) error {
+	progress("history of %d events", b.history)
+	path := filepath.Join(b.scratch, "history.db")
+	h := &historyResult{Events: b.history, Parameters: len(newBusyHost().names) + 1, Writes: (b.history + every - 1) / every}
+	if err := h.record(ctx, path); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	size := int64(0)
+	for _, suffix := range []string{"", "-wal"} {
+		if st, err := os.Stat(path + suffix); err == nil {
+			size += st.Size()
+		}
+	}
+	h.Bytes = float64(size) / float64(h.Events)
+	for _, ask := range []struct {
+		to   *asked
+		args []string
+	}{
+		{&h.Blame, []string{"blame", "-o", "json", "--db", path}},
+		{&h.Parameter, []string{"history", "sysctl", asksFor, "-o", "json", "--db", path}},
+	} {
+		progress("nstrace %s", ask.args[0])
+		if err := b.ask(ctx, path, ask.to, ask.args); err != nil {
+			return fmt.Errorf("history: %w", err)
+		}
+	}
+	b.report.History = h
+	return errors.Join(os.Remove(path), os.RemoveAll(path+"-wal"), os.RemoveAll(path+"-shm"), os.RemoveAll(path+"-lock"))
+}
+
+// record records the events, and waits until they are on the disk.
+func (h *historyResult) record(ctx context.Context, path string) error {
+	var said error
+	r, err := history.Create(history.Options{Path: path, Report: func(m string) { said = errors.New(m) }})
+	if err != nil {
+		return err
+	}
+	from := newBusyHost()
+	begin, before := time.Now(), ownCPU()
+	for n := range h.Events {
+		if n%syncEvery == 0 {
+			if err = errors.Join(r.Sync(), ctx.Err()); err != nil {
+				break
+			}
+		}
+		if err = r.Append(from.next()); err != nil {
+			break
+		}
+	}
+	err = errors.Join(err, r.Close(), said)
+	h.PerSecond = float64(h.Events) / time.Since(begin).Seconds()
+	h.CPU = float64((ownCPU() - before).Nanoseconds()) / 1000 / float64(h.Events)
+	if l := r.TakeLoss(); l != nil {
+		err = errors.Join(err, fmt.Errorf("lost: %v", l.Records))
+	}
+	return err
+}
+
+// ownCPU is what this process has had of processors.
+func ownCPU() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// ask measures a command, each time twice: once the kernel has forgotten the database,
+// and again.
+func (b *bench) ask(ctx context.Context, path string, to *asked, args []string) error {
+	var cold, again, cpu []float64
+	for range b.rounds {
+		if err := forget(path); err != nil {
+			return err
+		}
+		for _, all := range []*[]float64{&cold, &again} {
+			begin := time.Now()
+			cmd := exec.CommandContext(ctx, b.nstrace, args...)
+			if out, err := cmd.Output(); err != nil {
+				return withStderr(fmt.Errorf("%q: %w", args, err), string(stderrOf(err)))
+			} else if len(out) == 0 {
+				return fmt.Errorf("%q printed nothing", args)
+			}
+			*all = append(*all, float64(time.Since(begin).Microseconds())/1000)
+			cpu = append(cpu, float64((cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()).Microseconds())/1000)
+		}
+	}
+	to.Cold, to.Again, to.CPU = summarize(cold), summarize(again), summarize(cpu)
+	return nil
+}
+
+func stderrOf(err error) []byte {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.Stderr
+	}
+	return nil
+}
+
+// forget has the kernel keep nothing of a file in memory.
+func forget(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil { // what is not written can't be forgotten
+		return err
+	}
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}

@@ -107,6 +107,8 @@ func TestCoverage(t *testing.T) {
 	}
 	series := kernelSeries()
 	_, known := all.Kernels[series]
+	// A kernel of Debian's, in a guest: what another of the series has is not known.
+	known = known && os.Getenv("NSTRACE_BIN") != ""
 	update := os.Getenv("NSTRACE_COVERAGE") != ""
 	audit := startAudit(t)
 	h := watch(t, backends...)

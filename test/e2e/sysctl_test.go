@@ -588,12 +588,25 @@ func testHostname(t *testing.T, h *host) {
 		call := func(name, old, new, after string) string {
 			return fmt.Sprintf("write kernel.%s %q -> %q = %q", name, old, new, after)
 		}
-		same(t, writes,
+		want := []string{
 			write{name: "kernel.hostname", old: before, new: "first"}.on(s),
-			call("hostname", "first", "second", "second")+": success",
-			call("hostname", "second", long, long)+": success",
-			call("domainname", "(none)", "example.net", "example.net")+": success",
-			call("hostname", long, "third", long)+": EPERM")
+			call("hostname", "first", "second", "second") + ": success",
+			call("hostname", "second", long, long) + ": success",
+			call("domainname", "(none)", "example.net", "example.net") + ": success",
+			call("hostname", long, "third", long) + ": EPERM",
+		}
+		now := []string{"first", "second", long, "example.net", ""}
+		for i, e := range writes {
+			// 7.1 does not always run the program at the entry, see bpf/hostname.h: then what was
+			// there before is not known, and what a refused call was to set is not either.
+			late := s.backend == tracer.Tracepoint && i < len(want) && e.Via != "write" && e.Sysctl.Old == nil
+			set := e.Outcome == tracer.Success && e.Sysctl.New != nil && *e.Sysctl.New == now[i]
+			if late && (set || e.Error == "EPERM" && now[i] == "") {
+				t.Logf("the kernel did not run the program at the entry: %s", e.line)
+				want[i] = e.brief()
+			}
+		}
+		same(t, writes, want...)
 		made := ids(only(events, tracer.NamespaceCreate))
 		for i, via := range []string{"write", "sethostname", "sethostname", "setdomainname", "sethostname"} {
 			if i < len(writes) && (writes[i].Via != via || writes[i].Sysctl.Namespace == nil || writes[i].Sysctl.Namespace.ID != made["uts"]) {

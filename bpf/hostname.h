@@ -9,20 +9,25 @@
 
 #define UTS_LEN 65 /* __NEW_UTS_LEN + 1, include/uapi/linux/utsname.h */
 
+/* Where the name is that such a call of the current task sets. */
+static __always_inline void find_name(struct write *w, bool domain)
+{
+	w->kind = NS_UTS;
+	w->ns = BPF_CORE_READ(current_task(), nsproxy, uts_ns);
+	w->data = w->ns + (domain ? bpf_core_field_offset(struct uts_namespace, name.domainname)
+				  : bpf_core_field_offset(struct uts_namespace, name.nodename));
+	w->maxlen = UTS_LEN;
+}
+
 static __noinline int hostname_enter(const char *name, int len, bool domain)
 {
-	struct task_struct *task = current_task();
 	__u32 tid = current_tid();
 	struct write w = {};
 	long n;
 
 	if (stopping)
 		return 0;
-	w.kind = NS_UTS;
-	w.ns = BPF_CORE_READ(task, nsproxy, uts_ns);
-	w.data = w.ns + (domain ? bpf_core_field_offset(struct uts_namespace, name.domainname)
-				: bpf_core_field_offset(struct uts_namespace, name.nodename));
-	w.maxlen = UTS_LEN;
+	find_name(&w, domain);
 	w.buf = (void *)name;
 	w.buf_len = len < 0 ? 0 : len;
 	n = bpf_probe_read_kernel_str(w.old, sizeof(w.old), w.data);
@@ -46,18 +51,13 @@ static __noinline int hostname_enter(const char *name, int len, bool domain)
  */
 static __noinline int hostname_late(bool domain, long ret)
 {
-	struct task_struct *task = current_task();
 	__u32 tid = current_tid();
 	struct write w = {};
 	long n;
 
 	if (stopping)
 		return 0;
-	w.kind = NS_UTS;
-	w.ns = BPF_CORE_READ(task, nsproxy, uts_ns);
-	w.data = w.ns + (domain ? bpf_core_field_offset(struct uts_namespace, name.domainname)
-				: bpf_core_field_offset(struct uts_namespace, name.nodename));
-	w.maxlen = UTS_LEN;
+	find_name(&w, domain);
 	n = bpf_probe_read_kernel_str(w.new, sizeof(w.new), w.data);
 	if (n > 0 && ret == 0) {
 		w.new_len = n - 1;

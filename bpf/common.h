@@ -185,9 +185,22 @@ struct {
 #define SCRATCH_MASK  8191 /* above the longest record: 5 values, ancestors, names, some 7 KiB */
 #define PART_MAX      VALUE_BUF
 
+/* A way up from one thing to the next. Each step of one is a call of a global function with
+ * the slot: the verifier goes once through that, and not once for each step. What a step
+ * leaves for the next is in memory, where the verifier takes it for anything.
+ */
+struct walk {
+	void *at;
+	struct vfsmount *vfsmnt; /* of a path */
+	__u64 stop;		 /* end of the record from which on no more is put */
+	__u64 whole;		 /* it came to the top */
+};
+
 struct scratch {
 	__u64 owner;
 	__u64 end; /* of what is in buf */
+	__u64 slot;
+	struct walk walk;
 	__u8 buf[SCRATCH_MASK + 1 + PART_MAX];
 };
 
@@ -209,10 +222,21 @@ static __always_inline struct scratch *scratch_get(__u64 owner, __u64 size)
 		if (READ_ONCE(s->owner) == 0) {
 			s->owner = owner;
 			s->end = size;
+			s->slot = i;
 			return s;
 		}
 	}
 	return NULL;
+}
+
+/* Begins a walk at what is there. */
+static __always_inline __u32 walk_from(struct scratch *s, void *at)
+{
+	s->walk.at = at;
+	s->walk.vfsmnt = NULL;
+	s->walk.stop = s->end + PATH_KEEP - NAME_LEN;
+	s->walk.whole = 0;
+	return s->slot;
 }
 
 /* Where the record goes on. The position lives in memory, and not in a register,

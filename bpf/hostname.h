@@ -9,10 +9,18 @@
 
 #define UTS_LEN 65 /* __NEW_UTS_LEN + 1, include/uapi/linux/utsname.h */
 
+/* arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h */
+#if defined(__TARGET_ARCH_x86)
+#define NR_setdomainname 171
+#else
+#define NR_setdomainname 162
+#endif
+
 /* Where the name is that such a call of the current task sets. */
 static __always_inline void find_name(struct write *w, bool domain)
 {
 	w->kind = NS_UTS;
+	w->via = domain ? VIA_SETDOMAINNAME : VIA_SETHOSTNAME;
 	w->ns = BPF_CORE_READ(current_task(), nsproxy, uts_ns);
 	w->data = w->ns + (domain ? bpf_core_field_offset(struct uts_namespace, name.domainname)
 				  : bpf_core_field_offset(struct uts_namespace, name.nodename));
@@ -70,13 +78,14 @@ static __noinline int hostname_late(bool domain, long ret)
 	return 0;
 }
 
-static __always_inline int hostname_exit(long ret, enum call_via via)
+/* Of either call. */
+static __always_inline int hostname_exit(long ret)
 {
 	struct write *w = write_get();
 
 	if (!w || w->header)
 		return 0;
-	send_write(w, ret, true, via);
+	send_write(0, ret, true, w->via);
 	write_end(w);
 	return 0;
 }
@@ -90,19 +99,13 @@ int BPF_PROG(fentry_hostname, struct pt_regs *regs)
 SEC("fexit/" SYS(sethostname))
 int BPF_PROG(fexit_hostname, struct pt_regs *regs, long ret)
 {
-	return hostname_exit(ret, VIA_SETHOSTNAME);
+	return hostname_exit(ret);
 }
 
 SEC("fentry/" SYS(setdomainname))
 int BPF_PROG(fentry_domainname, struct pt_regs *regs)
 {
 	return hostname_enter((const char *)ARG1(regs), ARG2(regs), true);
-}
-
-SEC("fexit/" SYS(setdomainname))
-int BPF_PROG(fexit_domainname, struct pt_regs *regs, long ret)
-{
-	return hostname_exit(ret, VIA_SETDOMAINNAME);
 }
 
 SEC("kprobe/" SYS(sethostname))
@@ -114,7 +117,7 @@ int BPF_KPROBE(kprobe_hostname, struct pt_regs *regs)
 SEC("kretprobe/" SYS(sethostname))
 int BPF_KRETPROBE(kretprobe_hostname, long ret)
 {
-	return hostname_exit(ret, VIA_SETHOSTNAME);
+	return hostname_exit(ret);
 }
 
 SEC("kprobe/" SYS(setdomainname))
@@ -123,45 +126,28 @@ int BPF_KPROBE(kprobe_domainname, struct pt_regs *regs)
 	return hostname_enter((const char *)ARG1(regs), ARG2(regs), true);
 }
 
-SEC("kretprobe/" SYS(setdomainname))
-int BPF_KRETPROBE(kretprobe_domainname, long ret)
-{
-	return hostname_exit(ret, VIA_SETDOMAINNAME);
-}
-
-/* Newer kernels have the text of these calls with their tracepoints, and where
- * perf_syscall_enter() cannot get it from user space the program is not run: seen on 7.1,
- * every other time.
- */
-static __always_inline int tp_hostname_end(long ret, enum call_via via, bool domain)
-{
-	if (!write_get())
-		hostname_late(domain, ret);
-	return hostname_exit(ret, via);
-}
-
 SEC("tracepoint/syscalls/sys_enter_sethostname")
 int tp_hostname_enter(struct trace_event_raw_sys_enter *ctx)
 {
 	return hostname_enter((const char *)ctx->args[0], ctx->args[1], false);
 }
 
+/* Newer kernels have the text of these calls with their tracepoints, and where
+ * perf_syscall_enter() cannot get it from user space the program is not run: seen on 7.1,
+ * more often than not.
+ */
 SEC("tracepoint/syscalls/sys_exit_sethostname")
 int tp_hostname_exit(struct syscall_trace_exit *ctx)
 {
-	return tp_hostname_end(ctx->ret, VIA_SETHOSTNAME, false);
+	if (!write_get())
+		hostname_late(ctx->nr == NR_setdomainname, ctx->ret);
+	return hostname_exit(ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_enter_setdomainname")
 int tp_domainname_enter(struct trace_event_raw_sys_enter *ctx)
 {
 	return hostname_enter((const char *)ctx->args[0], ctx->args[1], true);
-}
-
-SEC("tracepoint/syscalls/sys_exit_setdomainname")
-int tp_domainname_exit(struct syscall_trace_exit *ctx)
-{
-	return tp_hostname_end(ctx->ret, VIA_SETDOMAINNAME, true);
 }
 
 #endif

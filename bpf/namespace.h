@@ -244,15 +244,16 @@ static __always_inline bool is_clone(struct call *call)
 	return call->via == VIA_CLONE || call->via == VIA_CLONE3;
 }
 
-/* Reports the end of call for each kind in call->mask. call->holder is the task to
+/* Reports the end of the task's call for each kind in its mask. Its holder is the task to
  * read new namespaces from, 0 where there are none.
  *
- * These lie in memory so that the verifier takes them for anything: as arguments
- * it would follow all that comes here once for each way on which they came about.
+ * Global, so that the verifier goes through it once for a program and not once for each
+ * way to here.
  */
-static __noinline void send_call(struct call *call)
+__noinline int send_call(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task(), *holder;
+	struct call *call = call_get();
 	struct caller caller = {};
 	struct ns_record *r;
 	struct scratch *s;
@@ -261,20 +262,20 @@ static __noinline void send_call(struct call *call)
 	long ret, err;
 
 	if (!call)
-		return;
+		return 0;
 	kind = READ_ONCE(call->kind) % REC_SLOTS;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->mask);
 	n = mask ? count_bits(mask) : 1;
 	if (!wanted(task, ret < 0)) {
 		count_filtered(kind, n);
-		return;
+		return 0;
 	}
 	cut = count_bits(mask & ~ns_mask);
 	if (cut) {
 		count_filtered(kind, cut);
 		if (cut == n)
-			return;
+			return 0;
 		call->mask = mask & ns_mask;
 	}
 	now = bpf_ktime_get_boot_ns();
@@ -284,12 +285,12 @@ static __noinline void send_call(struct call *call)
 	n = mask ? count_bits(mask) : 1;
 	if (err) {
 		count_lost(kind, n);
-		return;
+		return 0;
 	}
 	s = scratch_get(owner, sizeof(*r));
 	if (!s) {
 		count_missed(kind, n);
-		return;
+		return 0;
 	}
 	r = (struct ns_record *)s->buf;
 	r->head.time = now;
@@ -333,6 +334,7 @@ static __noinline void send_call(struct call *call)
 		s->end += sizeof(*c);
 	}
 	send_scratch(s, owner, kind, n);
+	return 0;
 }
 
 /* The end of call, which returned ret; holder has what it made or entered. */
@@ -345,7 +347,7 @@ static __always_inline void call_returned(struct call *call, long ret, struct ta
 		 */
 		call->mask = call->want_mask ? call->want_mask : kinds_of(call->flags);
 		call->holder = ret < 0 ? 0 : (__u64)holder;
-		send_call(call);
+		send_call();
 	}
 	call_end();
 }

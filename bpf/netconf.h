@@ -109,22 +109,32 @@ static __always_inline __u64 conf_header(__u64 cnf, bool v6)
 	return sysctl ? read_ptr(sysctl) : 0;
 }
 
+/* What an entry of a table has to do with the memory at addr: 1, it is the entry for it; 0, it
+ * is not; -1, it is none, the table is over. Global as send_call() is.
+ */
+__noinline int entry_has(__u64 entry, __u64 addr)
+{
+	if (read_ptr(entry + bpf_core_field_offset(struct ctl_table, data)) == addr)
+		return 1;
+	return read_ptr(entry + bpf_core_field_offset(struct ctl_table, procname)) ? 0 : -1;
+}
+
 /* The entry of a table that has its memory at addr; 0: none has. */
 __noinline __u64 conf_entry(__u64 header, __u64 addr)
 {
 	struct ctl_table_header *h = (void *)header;
 	__u64 entry = (__u64)BPF_CORE_READ(h, ctl_table);
 	__u32 size = CONF_ENTRIES;
+	int has;
 
 	if (bpf_core_field_exists(h->ctl_table_size))
 		size = BPF_CORE_READ(h, ctl_table_size);
 	for (int i = 0; i < CONF_ENTRIES; i++) {
 		if (i >= size)
 			break;
-		if (read_ptr(entry + bpf_core_field_offset(struct ctl_table, data)) == addr)
-			return entry;
-		if (!read_ptr(entry + bpf_core_field_offset(struct ctl_table, procname)))
-			break;
+		has = entry_has(entry, addr);
+		if (has)
+			return has > 0 ? entry : 0;
 		entry += bpf_core_type_size(struct ctl_table);
 	}
 	return 0;
@@ -199,33 +209,25 @@ __noinline int conf_changed(__u64 id, __u64 n, __u64 cause)
 	return slot->number;
 }
 
-/* Sends what is in a slot. For the verifier a loop that calls this costs no more than the
- * call, since it is global.
- */
-__noinline int send_slot(__u32 slot, __u32 via)
-{
-	struct write_slot *s = bpf_map_lookup_elem(&write_slots, &slot);
-
-	if (!s || write_slot_lost(s, current_tid()))
-		return 0;
-	send_write(&s->w, 0, true, via);
-	s->owner = 0;
-	return 1;
-}
-
 #define CHANGES (2 * DEVICES + 8)
 
-/* Reports the first n changes. Returns how many were of parameters. */
-static __always_inline __u32 report_changes(__u64 id, __u32 n, __u64 cause, enum call_via via)
+/* Reports one of the changes found. Returns whether it was of a parameter. */
+__noinline int report_change(__u64 id, __u32 n, __u64 cause, enum call_via via)
 {
-	__u32 sent = 0, slot;
+	__u32 number = conf_changed(id, n, cause);
+
+	return number ? send_write(number, 0, true, via) : 0;
+}
+
+/* Reports the first n changes. Returns how many were of parameters. Global as send_call() is. */
+__noinline int report_changes(__u64 id, __u32 n, __u64 cause, enum call_via via)
+{
+	__u32 sent = 0;
 
 	for (__u32 i = 0; i < CHANGES; i++) {
 		if (i >= n)
 			break;
-		slot = conf_changed(id, i, cause);
-		if (slot)
-			sent += send_slot(slot - 1, via);
+		sent += report_change(id, i, cause, via);
 	}
 	return sent;
 }
@@ -263,6 +265,28 @@ __noinline int cascade_visit(__u64 cnf, bool done)
 	return 0;
 }
 
+/* The same for the device behind one entry of a namespace's list of them. Returns the entry. */
+__noinline __u64 cascade_device(__u64 at, __u64 head, bool v6, bool done)
+{
+	__u64 dev, cnf;
+
+	at = read_ptr(at); /* list_head.next */
+	if (!at || at == head)
+		return 0;
+	dev = at - bpf_core_field_offset(struct net_device, dev_list);
+	if (v6 && has_ipv6()) {
+		cnf = read_ptr(dev + bpf_core_field_offset(struct net_device, ip6_ptr));
+		if (cnf)
+			cnf += V6_CNF;
+	} else {
+		cnf = read_ptr(dev + bpf_core_field_offset(struct net_device, ip_ptr));
+		if (cnf)
+			cnf += bpf_core_field_offset(struct in_device, cnf);
+	}
+	cascade_visit(cnf, done);
+	return at;
+}
+
 /* The same for all structs of a namespace. What the kernel changes it changes under
  * rtnl_lock(), these walks are without: a device that goes away at this moment can
  * end them early.
@@ -270,7 +294,7 @@ __noinline int cascade_visit(__u64 cnf, bool done)
 __noinline int cascade_walk(__u64 net, bool v6, bool done)
 {
 	struct net *n = (void *)net;
-	__u64 head = net + bpf_core_field_offset(struct net, dev_base_head), at = head, dev;
+	__u64 head = net + bpf_core_field_offset(struct net, dev_base_head), at = head;
 
 	if (v6 && has_ipv6()) {
 		cascade_visit((__u64)BPF_CORE_READ(n, ipv6.devconf_all), done);
@@ -280,22 +304,9 @@ __noinline int cascade_walk(__u64 net, bool v6, bool done)
 		cascade_visit((__u64)BPF_CORE_READ(n, ipv4.devconf_dflt), done);
 	}
 	for (int i = 0; i < DEVICES; i++) {
-		__u64 cnf = 0;
-
-		at = read_ptr(at); /* list_head.next */
-		if (!at || at == head)
+		at = cascade_device(at, head, v6, done);
+		if (!at)
 			return 0;
-		dev = at - bpf_core_field_offset(struct net_device, dev_list);
-		if (v6 && has_ipv6()) {
-			cnf = read_ptr(dev + bpf_core_field_offset(struct net_device, ip6_ptr));
-			if (cnf)
-				cnf += V6_CNF;
-		} else {
-			cnf = read_ptr(dev + bpf_core_field_offset(struct net_device, ip_ptr));
-			if (cnf)
-				cnf += bpf_core_field_offset(struct in_device, cnf);
-		}
-		cascade_visit(cnf, done);
 	}
 	if (done)
 		count_missed(REC_SYSCTL_WRITE, 1);
@@ -397,6 +408,8 @@ static __always_inline __u64 cascade_exit(bool done)
 
 struct conf {
 	__u64 cnf;
+	__u32 found; /* how many words have changed */
+	__u32 pad;
 	__u32 old[CONF_WORDS];
 	__u32 now[CONF_WORDS];
 };
@@ -438,29 +451,40 @@ static __noinline int conf_enter(struct net_device *dev, bool v6, enum call_via 
 	return 0;
 }
 
+/* Notes that word i of a struct changed. Global, so that the verifier need not follow
+ * what comes after it once for each number of changes so far.
+ */
+__noinline int conf_differs(__u64 key, bool v6, __u32 i)
+{
+	struct conf *c = bpf_map_lookup_elem(&confs, &key);
+
+	if (c && i < CONF_WORDS)
+		c->found += add_change(key, c->found, conf_header(c->cnf, v6),
+				       c->cnf + i * sizeof(__u32), c->old[i]);
+	return 0;
+}
+
 /* Finds what changed. Returns how many words. */
 __noinline int conf_compare(__u64 key, bool v6)
 {
-	__u32 n = 0;
-	__u64 header;
 	__u32 size = v6 ? bpf_core_type_size(struct ipv6_devconf)
 			: bpf_core_type_size(struct ipv4_devconf);
 	struct conf *c = bpf_map_lookup_elem(&confs, &key);
+	__u32 found;
 
 	if (!c)
 		return 0;
 	if (size > CONF_SIZE)
 		size = CONF_SIZE;
 	if (!bpf_probe_read_kernel(c->now, size, (void *)c->cnf)) {
-		header = conf_header(c->cnf, v6);
-		for (int i = 0; i < CONF_WORDS; i++) {
+		for (__u32 i = 0; i < CONF_WORDS; i++) {
 			if (c->old[i] != c->now[i])
-				n += add_change(key, n, header, c->cnf + i * sizeof(__u32),
-						c->old[i]);
+				conf_differs(key, v6, i);
 		}
 	}
+	found = c->found;
 	bpf_map_delete_elem(&confs, &key);
-	return n;
+	return found;
 }
 
 static __always_inline int conf_exit(bool v6, enum call_via via)

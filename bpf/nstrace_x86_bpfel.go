@@ -324,7 +324,6 @@ const (
 	NstraceProgFentryWrite         = "fentry_write"
 	NstraceProgFexitAddrconf       = "fexit_addrconf"
 	NstraceProgFexitClone          = "fexit_clone"
-	NstraceProgFexitDomainname     = "fexit_domainname"
 	NstraceProgFexitFsmount        = "fexit_fsmount"
 	NstraceProgFexitHostname       = "fexit_hostname"
 	NstraceProgFexitKernPath       = "fexit_kern_path"
@@ -384,7 +383,6 @@ const (
 	NstraceProgKprobeWrite         = "kprobe_write"
 	NstraceProgKretprobeAddrconf   = "kretprobe_addrconf"
 	NstraceProgKretprobeClone      = "kretprobe_clone"
-	NstraceProgKretprobeDomainname = "kretprobe_domainname"
 	NstraceProgKretprobeFsmount    = "kretprobe_fsmount"
 	NstraceProgKretprobeHostname   = "kretprobe_hostname"
 	NstraceProgKretprobeKernPath   = "kretprobe_kern_path"
@@ -407,7 +405,6 @@ const (
 	NstraceProgTpClone3Enter       = "tp_clone3_enter"
 	NstraceProgTpCloneEnter        = "tp_clone_enter"
 	NstraceProgTpDomainnameEnter   = "tp_domainname_enter"
-	NstraceProgTpDomainnameExit    = "tp_domainname_exit"
 	NstraceProgTpExecDone          = "tp_exec_done"
 	NstraceProgTpExecEnter         = "tp_exec_enter"
 	NstraceProgTpExit              = "tp_exit"
@@ -531,7 +528,6 @@ type NstraceProgramSpecs struct {
 	FentryWrite         *ebpf.ProgramSpec `ebpf:"fentry_write"`
 	FexitAddrconf       *ebpf.ProgramSpec `ebpf:"fexit_addrconf"`
 	FexitClone          *ebpf.ProgramSpec `ebpf:"fexit_clone"`
-	FexitDomainname     *ebpf.ProgramSpec `ebpf:"fexit_domainname"`
 	FexitFsmount        *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
 	FexitKernPath       *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
@@ -591,7 +587,6 @@ type NstraceProgramSpecs struct {
 	KprobeWrite         *ebpf.ProgramSpec `ebpf:"kprobe_write"`
 	KretprobeAddrconf   *ebpf.ProgramSpec `ebpf:"kretprobe_addrconf"`
 	KretprobeClone      *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
-	KretprobeDomainname *ebpf.ProgramSpec `ebpf:"kretprobe_domainname"`
 	KretprobeFsmount    *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
 	KretprobeKernPath   *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
@@ -614,7 +609,6 @@ type NstraceProgramSpecs struct {
 	TpClone3Enter       *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
 	TpCloneEnter        *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
 	TpDomainnameEnter   *ebpf.ProgramSpec `ebpf:"tp_domainname_enter"`
-	TpDomainnameExit    *ebpf.ProgramSpec `ebpf:"tp_domainname_exit"`
 	TpExecDone          *ebpf.ProgramSpec `ebpf:"tp_exec_done"`
 	TpExecEnter         *ebpf.ProgramSpec `ebpf:"tp_exec_enter"`
 	TpExit              *ebpf.ProgramSpec `ebpf:"tp_exit"`
@@ -862,7 +856,6 @@ type NstracePrograms struct {
 	FentryWrite         *ebpf.Program `ebpf:"fentry_write"`
 	FexitAddrconf       *ebpf.Program `ebpf:"fexit_addrconf"`
 	FexitClone          *ebpf.Program `ebpf:"fexit_clone"`
-	FexitDomainname     *ebpf.Program `ebpf:"fexit_domainname"`
 	FexitFsmount        *ebpf.Program `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.Program `ebpf:"fexit_hostname"`
 	FexitKernPath       *ebpf.Program `ebpf:"fexit_kern_path"`
@@ -922,7 +915,6 @@ type NstracePrograms struct {
 	KprobeWrite         *ebpf.Program `ebpf:"kprobe_write"`
 	KretprobeAddrconf   *ebpf.Program `ebpf:"kretprobe_addrconf"`
 	KretprobeClone      *ebpf.Program `ebpf:"kretprobe_clone"`
-	KretprobeDomainname *ebpf.Program `ebpf:"kretprobe_domainname"`
 	KretprobeFsmount    *ebpf.Program `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.Program `ebpf:"kretprobe_hostname"`
 	KretprobeKernPath   *ebpf.Program `ebpf:"kretprobe_kern_path"`
@@ -945,7 +937,6 @@ type NstracePrograms struct {
 	TpClone3Enter       *ebpf.Program `ebpf:"tp_clone3_enter"`
 	TpCloneEnter        *ebpf.Program `ebpf:"tp_clone_enter"`
 	TpDomainnameEnter   *ebpf.Program `ebpf:"tp_domainname_enter"`
-	TpDomainnameExit    *ebpf.Program `ebpf:"tp_domainname_exit"`
 	TpExecDone          *ebpf.Program `ebpf:"tp_exec_done"`
 	TpExecEnter         *ebpf.Program `ebpf:"tp_exec_enter"`
 	TpExit              *ebpf.Program `ebpf:"tp_exit"`
@@ -987,7 +978,6 @@ func (p *NstracePrograms) Close() error {
 		p.FentryWrite,
 		p.FexitAddrconf,
 		p.FexitClone,
-		p.FexitDomainname,
 		p.FexitFsmount,
 		p.FexitHostname,
 		p.FexitKernPath,
@@ -1047,7 +1037,6 @@ func (p *NstracePrograms) Close() error {
 		p.KprobeWrite,
 		p.KretprobeAddrconf,
 		p.KretprobeClone,
-		p.KretprobeDomainname,
 		p.KretprobeFsmount,
 		p.KretprobeHostname,
 		p.KretprobeKernPath,
@@ -1070,7 +1059,6 @@ func (p *NstracePrograms) Close() error {
 		p.TpClone3Enter,
 		p.TpCloneEnter,
 		p.TpDomainnameEnter,
-		p.TpDomainnameExit,
 		p.TpExecDone,
 		p.TpExecEnter,
 		p.TpExit,

@@ -48,17 +48,11 @@ static __noinline int refused(struct inode *inode, int err)
 		w->flags = 0;
 		w->cause = 0;
 		w->old_len = w->new_len = w->raw_len = 0;
-		/* By way of memory, for which the verifier takes any number: it would follow
-		 * all that comes once for each error.
-		 */
-		w->maxlen = -err;
-		err = -(__s32)READ_ONCE(w->maxlen);
 		w->maxlen = 0;
-		if (write_slot_lost(slot, tid))
-			return 0;
-		send_write(w, err, true, VIA_OPEN);
+		send_write(slot->number, err, true, VIA_OPEN);
+	} else {
+		slot->owner = 0;
 	}
-	slot->owner = 0;
 	return 0;
 }
 

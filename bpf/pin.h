@@ -175,10 +175,13 @@ static __always_inline struct mount *mounted_at(struct mount_place *p, __u64 ino
 	return NULL;
 }
 
-/* Sends what call did, of the kind that it says, at its place. */
-static __noinline void send_pin(struct pin_call *call)
+/* Sends what the task's call did, of the kind that it says, at its place. Global as
+ * send_call() is.
+ */
+__noinline int send_pin(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct pin_call *call = pin_get();
 	struct caller caller = {};
 	struct pin_record *r;
 	struct scratch *s;
@@ -188,12 +191,12 @@ static __noinline void send_pin(struct pin_call *call)
 	__u8 one = 1;
 
 	if (!call)
-		return;
+		return 0;
 	kind = READ_ONCE(call->kind) % REC_SLOTS;
 	if (!wanted(task, READ_ONCE(call->ret) < 0) ||
 	    !(ns_mask & (1 << (READ_ONCE(call->ns.kind) & 31)))) {
 		count_filtered(kind, 1);
-		return;
+		return 0;
 	}
 	mnt = (void *)call->mnt;
 	if (mnt)
@@ -208,12 +211,12 @@ static __noinline void send_pin(struct pin_call *call)
 	current_ns_ids(caller.ns);
 	if (put_caller(&caller, now)) {
 		count_lost(kind, 1);
-		return;
+		return 0;
 	}
 	s = scratch_get(owner, sizeof(*r));
 	if (!s) {
 		count_missed(kind, 1);
-		return;
+		return 0;
 	}
 	r = (struct pin_record *)s->buf;
 	r->head.time = now;
@@ -240,6 +243,7 @@ static __noinline void send_pin(struct pin_call *call)
 	}
 	r->path_len = s->end - start;
 	send_scratch(s, owner, kind, 1);
+	return 0;
 }
 
 /* The end of whichever call it was. */
@@ -261,7 +265,7 @@ static __always_inline int pin_exit(long ret)
 
 			call->at = call->old;
 			call->kind = REC_NS_UNPIN;
-			send_pin(call);
+			send_pin();
 			call->kind = REC_NS_PIN;
 			call->at = to;
 		}
@@ -271,7 +275,7 @@ static __always_inline int pin_exit(long ret)
 		else
 			call->mnt = (__u64)mounted_at(&call->at, call->inode);
 	}
-	send_pin(call);
+	send_pin();
 	pin_forget();
 	return 0;
 }

@@ -28,6 +28,8 @@ struct write {
 	__u16 old_len; /* above SHORT_VALUE: in long_values */
 	__u16 new_len;
 	__u16 raw_len;
+	__u32 via; /* enum call_via */
+	__u32 pad;
 	void *extra1; /* of the table: what it is about, or its limits */
 	void *extra2;
 	__u64 cause; /* sysctl_record.fold_key, without a slot */
@@ -324,17 +326,37 @@ static __always_inline void describe_set(struct ns_change *c, struct ctl_table_s
 	}
 }
 
-/* Describes a parameter under id. Returns the first letter of its path, negative where
- * that cannot be sent.
+#define PARAM_PARTS 8 /* net/ipv4/conf/<device>/<name> is the deepest, 5 */
+
+/* One folder of a parameter's path. Returns whether there is another. */
+__noinline int param_step(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &slot);
+	struct ctl_dir *dir, *parent;
+
+	if (!s)
+		return 0;
+	dir = s->walk.at;
+	parent = BPF_CORE_READ(dir, header.parent);
+	if (!parent) /* the root directory */
+		return 0;
+	s->walk.stop = s->end; /* where the last name begins */
+	put_name(s, BPF_CORE_READ(dir, header.ctl_table, procname));
+	s->walk.at = parent;
+	return 1;
+}
+
+/* Describes the parameter of that name (a const char *) of header (a ctl_table_header)
+ * under id. Returns the first letter of its path, negative where that cannot be sent. Global
+ * as send_call() is.
  */
-static __noinline int send_param(__u64 id, struct ctl_table_header *header, const char *procname,
-				 __u64 now)
+__noinline int send_param(__u64 id, __u64 header, __u64 procname, __u64 now)
 {
 	__u64 owner = (__u64)bpf_get_current_task();
-	struct ctl_dir *dir = BPF_CORE_READ(header, parent);
 	struct param_record *r;
 	struct scratch *s;
-	char *last, top = 0;
+	__u32 slot;
+	char top;
 
 	s = scratch_get(owner, sizeof(*r));
 	if (!s)
@@ -344,17 +366,14 @@ static __noinline int send_param(__u64 id, struct ctl_table_header *header, cons
 	r->head.time = now;
 	r->head.kind = REC_PARAM;
 	r->id = id;
-	put_name(s, procname);
-	for (int i = 0; i < 8; i++) { /* net/ipv4/conf/<device>/<name> is the deepest, 5 */
-		struct ctl_dir *parent = BPF_CORE_READ(dir, header.parent);
-
-		if (!parent) /* the root directory */
+	slot = walk_from(s, BPF_CORE_READ((struct ctl_table_header *)header, parent));
+	s->walk.stop = s->end;
+	put_name(s, (const char *)procname);
+	for (int i = 0; i < PARAM_PARTS; i++) {
+		if (!param_step(slot))
 			break;
-		last = scratch_end(s);
-		put_name(s, BPF_CORE_READ(dir, header.ctl_table, procname));
-		top = *last;
-		dir = parent;
 	}
+	top = s->buf[READ_ONCE(s->walk.stop) & SCRATCH_MASK];
 	if (send_scratch(s, owner, REC_PARAM, 1))
 		return -1;
 	return (__u8)top;
@@ -372,26 +391,27 @@ struct {
 struct place {
 	struct ctl_table_set *set;
 	struct ctl_table_root *root;
-	struct ctl_dir *dir;
-	struct ctl_dir *up;
-	__u64 name[2]; /* how the directory's begins: a device's is no longer */
+	__u64 dir; /* a keyed hash of the directory, the one above, and its name's beginning */
 };
 
 static __noinline void read_place(struct place *at, struct ctl_table_header *header)
 {
+	__u64 name[2] = {}; /* a device's is no longer */
+	struct ctl_dir *dir;
 	struct object o;
 
 	if (!at)
 		return;
-	at->name[0] = at->name[1] = 0;
 	READ_OBJECT(o, struct ctl_table_header, header);
 	at->set = MEMBER(o, struct ctl_table_header, set);
 	at->root = MEMBER(o, struct ctl_table_header, root);
-	at->dir = MEMBER(o, struct ctl_table_header, parent);
-	READ_OBJECT(o, struct ctl_table_header, at->dir); /* the first member of a ctl_dir */
-	at->up = MEMBER(o, struct ctl_table_header, parent);
-	bpf_probe_read_kernel_str(at->name, sizeof(at->name),
+	dir = MEMBER(o, struct ctl_table_header, parent);
+	READ_OBJECT(o, struct ctl_table_header, dir); /* the first member of a ctl_dir */
+	bpf_probe_read_kernel_str(name, sizeof(name),
 				  READ(MEMBER(o, struct ctl_table_header, ctl_table), procname));
+	at->dir =
+		mix(mix(hash_seed, (__u64)dir), (__u64)MEMBER(o, struct ctl_table_header, parent));
+	at->dir = mix(mix(at->dir, name[0]), name[1]);
 }
 
 /* As put_param(), for a parameter that was set by a call of its own, see hostname.h. */
@@ -469,10 +489,7 @@ static __noinline long put_param(struct write *w, struct ns_change *c, __u64 *pa
 
 	h = mix(h, (__u64)w->procname);
 	h = mix(h, (__u64)w->header);
-	h = mix(h, (__u64)at.dir);
-	h = mix(h, (__u64)at.up);
-	h = mix(h, at.name[0]);
-	h = mix(h, at.name[1]);
+	h = mix(h, at.dir);
 	h = mix(h, (__u64)at.set);
 	h = mix(h, (__u64)c->inum);
 	h = mix(h, c->uid);
@@ -487,7 +504,7 @@ static __noinline long put_param(struct write *w, struct ns_change *c, __u64 *pa
 		return -1;
 	if (READ_ONCE(*last) == h)
 		return 0;
-	top = send_param(h, w->header, w->procname, now);
+	top = send_param(h, (__u64)w->header, (__u64)w->procname, now);
 	if (top < 0)
 		return -1;
 	if (hostwide || net) {
@@ -599,7 +616,7 @@ static __always_inline __u64 put_value(struct scratch *s, const char *value, __u
 }
 
 /* Builds and sends the record of the write w. */
-static __noinline int send_write(struct write *w, long ret, bool known, enum call_via via)
+static __always_inline int put_write(struct write *w, long ret, bool known, enum call_via via)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 owner = (__u64)task, now, size, param = 0;
@@ -609,8 +626,6 @@ static __noinline int send_write(struct write *w, long ret, bool known, enum cal
 	struct sysctl_record *r;
 	struct scratch *s;
 
-	if (!w)
-		return 0;
 	if (!wanted(task, known && ret < 0)) {
 		count_filtered(REC_SYSCTL_WRITE, 1);
 		return 0;
@@ -680,6 +695,31 @@ static __noinline int send_write(struct write *w, long ret, bool known, enum cal
 	return 0;
 }
 
+/* Sends the write in the task's slot of that number plus 1, and gives the slot back; with 0 the
+ * write that the task is in. Returns whether there was one. Global as send_call() is.
+ */
+__noinline int send_write(__u32 number, long ret, bool known, enum call_via via)
+{
+	struct write_slot *slot = NULL;
+	struct write *w;
+
+	if (number) {
+		number--;
+		slot = bpf_map_lookup_elem(&write_slots, &number);
+		if (!slot || write_slot_lost(slot, current_tid()))
+			return 0;
+		w = &slot->w;
+	} else {
+		w = write_get();
+		if (!w)
+			return 0;
+	}
+	put_write(w, ret, known, via);
+	if (slot)
+		slot->owner = 0;
+	return 1;
+}
+
 static __always_inline int write_exit(long ret)
 {
 	struct write *w = write_get();
@@ -690,7 +730,7 @@ static __always_inline int write_exit(long ret)
 		w->cause = cascade_exit(ret >= 0);
 	/* restart_syscall(): the handler did nothing, and the same write comes again. */
 	if (!will_restart(ret))
-		send_write(w, ret, true, VIA_WRITE);
+		send_write(0, ret, true, VIA_WRITE);
 	write_end(w);
 	return 0;
 }
@@ -852,13 +892,16 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	}
 	get_values(ctx, w, tid);
 	if (!write_result) {
+		bool with_long = is_long(w);
+
 		if (write_slot_lost(slot, tid))
 			return 1;
-		if (!same_try(w))
-			send_write(w, 0, false, VIA_WRITE);
-		if (is_long(w))
+		if (same_try(w))
+			slot->owner = 0;
+		else
+			send_write(slot->number, 0, false, VIA_WRITE);
+		if (with_long)
 			bpf_map_delete_elem(&long_values, &tid);
-		slot->owner = 0;
 	}
 	return 1;
 }

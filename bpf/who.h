@@ -45,6 +45,45 @@ static __always_inline __u64 put_user(struct scratch *s, const void *src, __u64 
 	return size;
 }
 
+/* One component of a path, or one mount. Returns whether there is another. */
+__noinline int path_step(__u32 slot, bool first)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &slot);
+	struct dentry *dentry, *parent;
+	struct vfsmount *vfsmnt;
+
+	if (!s)
+		return 0;
+	dentry = s->walk.at;
+	vfsmnt = s->walk.vfsmnt;
+	if (vfsmnt && dentry == BPF_CORE_READ(vfsmnt, mnt_root)) {
+		struct mount *mnt = (void *)vfsmnt - bpf_core_field_offset(struct mount, mnt);
+		struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
+
+		if (up != mnt) {
+			s->walk.at = BPF_CORE_READ(mnt, mnt_mountpoint);
+			s->walk.vfsmnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
+			return 1;
+		}
+		if (!first) {
+			s->walk.whole = 1;
+			return 0;
+		}
+		/* The program itself is the root of a mount that is nowhere,
+		 * as runC does with its own: its path in the file system.
+		 */
+		s->walk.vfsmnt = NULL;
+	}
+	if (READ_ONCE(s->end) > s->walk.stop)
+		return 0;
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (parent != dentry || first) /* a memfd: one name and no place */
+		put_name(s, BPF_CORE_READ(dentry, d_name.name));
+	s->walk.at = parent;
+	s->walk.whole = parent == dentry;
+	return parent != dentry;
+}
+
 /* Appends the components of a path, leaf first, as far as the root of its
  * mount namespace: what d_absolute_path() would give. bpf_d_path() does the
  * same, but only from a handful of functions.
@@ -52,40 +91,15 @@ static __always_inline __u64 put_user(struct scratch *s, const void *src, __u64 
 static __noinline void put_path(struct scratch *s, struct dentry *dentry, struct vfsmount *vfsmnt)
 {
 	struct head *h = (struct head *)s->buf;
-	__u64 stop = s->end + PATH_KEEP - NAME_LEN;
+	__u32 slot = walk_from(s, dentry);
 
+	s->walk.vfsmnt = vfsmnt;
 	for (int i = 0; i < PATH_PARTS; i++) {
-		struct dentry *parent;
-
-		if (vfsmnt && dentry == BPF_CORE_READ(vfsmnt, mnt_root)) {
-			struct mount *mnt =
-				(void *)vfsmnt - bpf_core_field_offset(struct mount, mnt);
-			struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
-
-			if (up != mnt) {
-				dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
-				vfsmnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
-				continue;
-			}
-			if (i)
-				return;
-			/* The program itself is the root of a mount that is nowhere,
-			 * as runC does with its own: its path in the file system.
-			 */
-			vfsmnt = NULL;
-		}
-		if (READ_ONCE(s->end) > stop)
+		if (!path_step(slot, i == 0))
 			break;
-		parent = BPF_CORE_READ(dentry, d_parent);
-		if (parent == dentry) {
-			if (!i) /* a memfd: one name and no place */
-				put_name(s, BPF_CORE_READ(dentry, d_name.name));
-			return;
-		}
-		put_name(s, BPF_CORE_READ(dentry, d_name.name));
-		dentry = parent;
 	}
-	h->flags |= F_EXE_CUT;
+	if (!READ_ONCE(s->walk.whole))
+		h->flags |= F_EXE_CUT;
 }
 
 #define ROOT_KN 1 /* kernfs's id of a hierarchy's root */
@@ -106,51 +120,84 @@ static __always_inline struct kernfs_node *task_cgroup(struct task_struct *task)
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
 }
 
+/* One component of a cgroup's path. Returns whether there is another. */
+__noinline int cgroup_step(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &slot);
+	struct kernfs_node *kn, *parent;
+
+	if (!s)
+		return 0;
+	kn = s->walk.at;
+	if (bpf_core_field_exists(kn->__parent))
+		parent = BPF_CORE_READ(kn, __parent);
+	else
+		parent = BPF_CORE_READ((struct kernfs_node___510 *)kn, parent);
+	if (!parent) { /* the root, whose name is empty */
+		s->walk.whole = 1;
+		return 0;
+	}
+	if (READ_ONCE(s->end) > s->walk.stop)
+		return 0;
+	put_name(s, BPF_CORE_READ(kn, name));
+	s->walk.at = parent;
+	return 1;
+}
+
 /* Appends the components of the path of task_cgroup(), leaf first. */
 static __noinline void put_cgroup(struct scratch *s, struct task_struct *task)
 {
-	struct kernfs_node *kn = task_cgroup(task);
 	struct head *h = (struct head *)s->buf;
-	__u64 stop = s->end + PATH_KEEP - NAME_LEN;
+	__u32 slot = walk_from(s, task_cgroup(task));
 
 	for (int i = 0; i < CGROUP_PARTS; i++) {
-		struct kernfs_node *parent;
-
-		if (bpf_core_field_exists(kn->__parent))
-			parent = BPF_CORE_READ(kn, __parent);
-		else
-			parent = BPF_CORE_READ((struct kernfs_node___510 *)kn, parent);
-		if (!parent) /* the root, whose name is empty */
-			return;
-		if (READ_ONCE(s->end) > stop)
+		if (!cgroup_step(slot))
 			break;
-		put_name(s, BPF_CORE_READ(kn, name));
-		kn = parent;
 	}
-	h->flags |= F_CGROUP_CUT;
+	if (!READ_ONCE(s->walk.whole))
+		h->flags |= F_CGROUP_CUT;
+}
+
+/* A parent. Returns whether there is another. */
+__noinline int ancestor_step(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &slot);
+	struct task_struct *task, *parent;
+	struct actor *a;
+	__u32 pid;
+
+	if (!s)
+		return 0;
+	task = s->walk.at;
+	/* real_parent can be any thread of the parent. */
+	parent = BPF_CORE_READ(task, real_parent, group_leader);
+	pid = BPF_CORE_READ(parent, tgid);
+	if (!pid) { /* pid 1 and kthreadd descend from the idle task, pid 0 */
+		s->walk.whole = 1;
+		return 0;
+	}
+	a = scratch_end(s);
+	a->pid = pid;
+	a->uid = BPF_CORE_READ(parent, cred, uid.val);
+	BPF_CORE_READ_INTO(&a->comm, parent, comm);
+	s->end += sizeof(*a);
+	((struct head *)s->buf)->nancestors++;
+	s->walk.at = parent;
+	return 1;
 }
 
 static __noinline void put_ancestors(struct scratch *s, struct task_struct *task)
 {
 	struct head *h = (struct head *)s->buf;
+	__u32 slot = walk_from(s, task);
 
 	h->nancestors = 0;
-	/* real_parent can be any thread of the parent. */
 	for (int i = 0; i < ANCESTORS; i++) {
-		struct actor *a = scratch_end(s);
-		struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
-		__u32 pid = BPF_CORE_READ(parent, tgid);
-
-		if (!pid) /* pid 1 and kthreadd descend from the idle task, pid 0 */
-			return;
-		a->pid = pid;
-		a->uid = BPF_CORE_READ(parent, cred, uid.val);
-		BPF_CORE_READ_INTO(&a->comm, parent, comm);
-		s->end += sizeof(*a);
-		h->nancestors++;
-		task = parent;
+		if (!ancestor_step(slot))
+			break;
 	}
-	h->flags |= F_ANCESTORS_CUT;
+	if (!READ_ONCE(s->walk.whole))
+		h->flags |= F_ANCESTORS_CUT;
 }
 
 static __always_inline struct pid_namespace *active_pid_ns(struct task_struct *task)

@@ -170,13 +170,13 @@ var observations = []observation{
 		name: "hostname", feed: []Type{SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
-				bpf.NstraceProgFentryHostname, bpf.NstraceProgFexitHostname, bpf.NstraceProgFentryDomainname, bpf.NstraceProgFexitDomainname,
+				bpf.NstraceProgFentryHostname, bpf.NstraceProgFexitHostname, bpf.NstraceProgFentryDomainname, fexitDomainname,
 			}}},
 			{backend: Kprobe, programs: [][]string{{
-				bpf.NstraceProgKprobeHostname, bpf.NstraceProgKretprobeHostname, bpf.NstraceProgKprobeDomainname, bpf.NstraceProgKretprobeDomainname,
+				bpf.NstraceProgKprobeHostname, bpf.NstraceProgKretprobeHostname, bpf.NstraceProgKprobeDomainname, kretprobeDomainname,
 			}}},
 			{backend: Tracepoint, programs: [][]string{{
-				bpf.NstraceProgTpHostnameEnter, bpf.NstraceProgTpHostnameExit, bpf.NstraceProgTpDomainnameEnter, bpf.NstraceProgTpDomainnameExit,
+				bpf.NstraceProgTpHostnameEnter, bpf.NstraceProgTpHostnameExit, bpf.NstraceProgTpDomainnameEnter, tpDomainnameExit,
 			}}, missing: compat},
 		},
 	},
@@ -282,6 +282,10 @@ const (
 	tpFsmountExit    = "tp_fsmount_exit"
 	kretprobeSetns32 = "kretprobe_setns32"
 
+	fexitDomainname     = "fexit_domainname"
+	kretprobeDomainname = "kretprobe_domainname"
+	tpDomainnameExit    = "tp_domainname_exit"
+
 	fentrySetlink        = "fentry_setlink"
 	fexitSetlink         = "fexit_setlink"
 	kprobeSetlink        = "kprobe_setlink"
@@ -312,6 +316,10 @@ var twins = map[string]twin{
 	tpOpenTreeExit:   {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_open_tree"},
 	tpFsmountExit:    {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_fsmount"},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
+
+	fexitDomainname:     {of: bpf.NstraceProgFexitHostname, section: "fexit/" + setdomainnameFunc, alone: true},
+	kretprobeDomainname: {of: bpf.NstraceProgKretprobeHostname, section: "kretprobe/" + setdomainnameFunc},
+	tpDomainnameExit:    {of: bpf.NstraceProgTpHostnameExit, section: "tracepoint/syscalls/sys_exit_setdomainname"},
 
 	fentrySetlink:        {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
 	fexitSetlink:         {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},

@@ -14,6 +14,9 @@ var (
 // As SETNS of bpf/namespace.h is for setns(2), MOVE_MOUNT of bpf/pin.h.
 const moveMountFunc = "__x64_sys_move_mount"
 
+// As SYS of bpf/namespace.h is for setdomainname(2).
+const setdomainnameFunc = "__x64_sys_setdomainname"
+
 // The same for move_mount(2).
 var (
 	moveMount32Fentry = []string{bpf.NstraceProgFentryMoveMount32, bpf.NstraceProgFexitMoveMount32}

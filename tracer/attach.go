@@ -3,9 +3,11 @@
 package tracer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +33,9 @@ const maxActive = 1024
 // kernel is what the running kernel offers.
 type kernel struct {
 	btf        *btf.Spec
-	cache      *btf.Cache // so that it is read once
+	cache      *btf.Cache                           // so that it is read once
+	modules    []*btf.Spec                          // of modules that have types which programs look at
+	object     func() (*ebpf.CollectionSpec, error) // what bpf2go made; to be copied
 	mounts     *mounts
 	fentry     error // nil, or why not
 	kprobe     error
@@ -42,21 +46,37 @@ type kernel struct {
 // openKernel finds out what the running kernel offers. It fails with
 // ErrUnsupported only where nothing can work.
 func openKernel(m *mounts) (*kernel, error) {
-	k := &kernel{mounts: m}
+	k := &kernel{mounts: m, object: sync.OnceValues(bpf.LoadNstrace)}
 	if err := probeBPF(); err != nil {
 		return nil, err
 	}
+	go k.object() // beside the rest: as much work as to read the kernel's types
 	var err error
 	k.cache = btf.NewCache()
 	if k.btf, err = k.cache.Kernel(); err != nil {
 		return nil, fmt.Errorf("%w: the kernel has no type information (%v): it takes Linux 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y", ErrUnsupported, err)
 	}
+	k.modules = k.typesOfModules()
 	// First: cilium/ebpf remembers where it found tracefs, or that it did not.
 	k.tracepoint = m.tracefs()
 	k.fentry = k.probeFentry()
 	k.kprobe = k.probeKprobe()
 	_, k.cgroup = m.cgroup2()
 	return k, nil
+}
+
+// typesOfModules returns the types of the one module that can have some of what programs look
+// at, if the kernel itself lacks them. Left alone cilium/ebpf reads those of all modules.
+func (k *kernel) typesOfModules() []*btf.Spec {
+	var dev *btf.Struct
+	if k.btf.TypeByName("inet6_dev", &dev) == nil {
+		return nil
+	}
+	ipv6, err := k.cache.Module("ipv6")
+	if err != nil { // a kernel without
+		return nil
+	}
+	return []*btf.Spec{ipv6}
 }
 
 // liftMemlock lifts the limit on locked memory, which 5.10 charges maps against,
@@ -380,10 +400,11 @@ func (k *kernel) load(o *Options) (*loaded, error) {
 }
 
 func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) {
-	spec, err := bpf.LoadNstrace()
+	object, err := k.object()
 	if err != nil {
 		return nil, err
 	}
+	spec := object.Copy()
 	for name, t := range twins {
 		if p := spec.Programs[t.of]; p != nil { // another architecture's otherwise
 			spec.Programs[name] = t.place(p)
@@ -436,7 +457,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	if err := o.set(spec, writeResult, typedTask(!writeResult), k.v1Subsys()); err != nil {
 		return nil, err
 	}
-	if err := l.loadAll(k.cache); err != nil {
+	if err := k.loadAll(l); err != nil {
 		l.close()
 		return nil, loadError(err)
 	}
@@ -493,7 +514,7 @@ const (
 
 // loadAll loads maps and programs into the kernel, each program once, however many places
 // it is for.
-func (l *loaded) loadAll(cache *btf.Cache) error {
+func (k *kernel) loadAll(l *loaded) error {
 	programs := map[string]*ebpf.ProgramSpec{} // of each that is there several times, one
 	for name, p := range l.spec.Programs {
 		programs[original(name)] = p
@@ -501,25 +522,49 @@ func (l *loaded) loadAll(cache *btf.Cache) error {
 	spec := l.spec.Copy()
 	spec.Programs = nil
 	var err error
-	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: cache}); err != nil {
+	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache}); err != nil {
 		return err
 	}
-	// One after the other: cilium/ebpf's BTF of the kernel can't be decoded by two at once.
+	// As many at once as there are CPUs: the verifier holds no lock for those who may load
+	// what they like (bpf_check() in kernel/bpf/verifier.c).
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, k.loaders())
 	for name, p := range programs {
-		prog, err := loadOne(spec, name, p, l.coll.Maps, cache)
-		if err != nil {
-			return err
-		}
-		l.coll.Programs[name] = prog
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			prog, loadErr := k.loadOne(spec, name, p, l.coll.Maps)
+			mu.Lock()
+			defer mu.Unlock()
+			if loadErr != nil {
+				err = cmp.Or(err, loadErr)
+				return
+			}
+			l.coll.Programs[name] = prog
+		})
 	}
-	return nil
+	wg.Wait()
+	return err
+}
+
+// loaders is how many programs can be loaded at once. cilium/ebpf's BTF of a module can't be
+// decoded beside that of the kernel, to which it refers.
+func (k *kernel) loaders() int {
+	if len(k.modules) > 0 {
+		return 1
+	}
+	return min(runtime.GOMAXPROCS(0), 8) // the verifier takes megabytes for each
 }
 
 // loadOne loads a program of spec that uses maps which are there.
-func loadOne(spec *ebpf.CollectionSpec, name string, p *ebpf.ProgramSpec, with map[string]*ebpf.Map, cache *btf.Cache) (*ebpf.Program, error) {
+func (k *kernel) loadOne(spec *ebpf.CollectionSpec, name string, p *ebpf.ProgramSpec, with map[string]*ebpf.Map) (*ebpf.Program, error) {
 	one := *spec
 	one.Programs = map[string]*ebpf.ProgramSpec{name: p}
-	coll, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{Cache: cache, MapReplacements: with})
+	coll, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{
+		Cache: k.cache, MapReplacements: with,
+		Programs: ebpf.ProgramOptions{KernelTypes: k.btf, ExtraRelocationTargets: k.modules},
+	})
 	if err != nil {
 		return nil, &attachError{program: name, hook: hook(p), err: err}
 	}

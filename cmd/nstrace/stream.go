@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -296,8 +295,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, stage.Close(), closeOutput())
 	}
-	// Loading takes ten times the memory that running does: give it back.
-	debug.FreeOSMemory()
+	go giveBack()
 	if f.verbose {
 		for _, obs := range t.Observations() {
 			fmt.Fprintf(os.Stderr, "nstrace: %s\n", describe(obs))

@@ -9,3 +9,10 @@ func SetCache(kib int) int {
 	cacheKiB = kib
 	return before
 }
+
+// Waiting is how many events r has in memory.
+func (r *Recorder) Waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waiting
+}

@@ -443,18 +443,97 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// A second recorder stands by, and takes over where the first one ended: each event is there
+// once, though the two do not agree on the time to the microsecond.
 func TestTwoRecorders(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "history.db")
-	r := create(t, history.Options{Path: path})
-	if _, err := history.Create(history.Options{Path: path}); !errors.Is(err, history.ErrRecorded) {
-		t.Errorf("a second one: %v", err)
+	for _, apart := range []time.Duration{-30 * time.Microsecond, 30 * time.Microsecond} {
+		t.Run(apart.String(), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "history.db")
+			first := create(t, history.Options{Path: path})
+			said := make(chan string, 10)
+			second, err := history.Create(history.Options{Path: path, Report: func(m string) { said <- m }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer second.Close()
+			if m := <-said; !strings.Contains(m, "another nstrace records to it: the stream goes on") {
+				t.Errorf("the second one says %q", m)
+			}
+			if err := second.Sync(); err == nil {
+				t.Error("the second one says that all is on the disk")
+			}
+			const until, all = 5500, 6500
+			s := newStorm(t)
+			for n := range all {
+				e := s.next()
+				if n < until {
+					if err := first.Append(e); err != nil {
+						t.Fatal(err)
+					}
+				}
+				e.Time = e.Time.Add(apart)
+				if err := second.Append(e); err != nil {
+					t.Fatal(err)
+				}
+				if n == until+until/10 { // both watch when one ends
+					if err := first.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			<-second.Opened()
+			if m := <-said; !strings.Contains(m, "recording, from where the other nstrace ended") {
+				t.Errorf("the second one says %q", m)
+			}
+			if p := second.Previous(); p == nil || p.Stopped.IsZero() || p.BootID != history.BootID() {
+				t.Errorf("%+v", p)
+			}
+			if err := second.Close(); err != nil {
+				t.Fatal(err)
+			}
+			checkWhole(t, path, all)
+			for i, e := range find(t, open(t, path), history.Query{}) {
+				if e.Event.Seq != uint64(i+1) {
+					t.Fatalf("event %d is number %d", i+1, e.Event.Seq)
+				}
+			}
+		})
 	}
-	if err := r.Close(); err != nil {
+}
+
+// One that ends while it stands by has nothing to write.
+func TestStandbyEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	first := create(t, history.Options{Path: path})
+	second := create(t, history.Options{Path: path})
+	s := newStorm(t)
+	for range 100 {
+		e := s.next()
+		if err := errors.Join(first.Append(e), second.Append(e)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(second.Close(), first.Close()); err != nil {
 		t.Fatal(err)
 	}
-	again := create(t, history.Options{Path: path})
-	if p := again.Previous(); p == nil || p.Stopped.IsZero() || p.BootID != history.BootID() {
-		t.Errorf("%+v", p)
+	checkWhole(t, path, 100)
+}
+
+// What stands by remembers the last seconds, not all that it ever saw.
+func TestStandbyForgets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	create(t, history.Options{Path: path})
+	second := create(t, history.Options{Path: path})
+	s := newStorm(t)
+	for range 100_000 {
+		e := s.next()
+		e.Time = e.Time.Add(time.Duration(e.Seq) * time.Millisecond)
+		if err := second.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := second.Waiting(); n < 10_000 || n > 13_000 {
+		t.Errorf("%d events are remembered of 10 seconds with 1,000 in each", n)
 	}
 }
 

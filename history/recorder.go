@@ -46,8 +46,8 @@ type Options struct {
 	Report func(message string)
 }
 
-// ErrRecorded is wrapped by the error for a database that another recorder writes.
-var ErrRecorded = errors.New("another nstrace records to it")
+// errRecorded is that another recorder writes to a database.
+var errRecorded = errors.New("another nstrace records to it")
 
 // chunkSize is how many events are gathered in one piece.
 const chunkSize = 1024
@@ -63,12 +63,14 @@ type Recorder struct {
 	first    bool     // nobody had it before: no recorder knows the database
 	previous *Run
 	before   map[string]Snapshot
-	opened   chan struct{} // closed once the two above are known
+	stoodBy  bool
+	opened   chan struct{} // closed once the three above are known
 
 	beat time.Time // when the run was last noted to go on; only of run
 
 	w     *writer // nil while the database can't be opened; only of run
 	runID int64
+	heir  bool // another recorder had the database, and may have written what waits; only of run
 
 	mu      sync.Mutex
 	pack    *packer
@@ -79,6 +81,7 @@ type Recorder struct {
 	from    time.Time // of the first in loss
 	to      time.Time
 	fault   error // why the database takes nothing now
+	standby bool  // another recorder has it
 	written uint64
 	taken   uint64
 	synced  *sync.Cond
@@ -98,8 +101,9 @@ type job struct {
 // Create opens the database at o.Path, or makes it, and notes that a run begins. A database
 // that is corrupt is set aside, under another name, and a new one begun. Where it can't be
 // opened for a reason that can pass (the disk is full, another program has it locked), that
-// is reported, and tried again until it is: events wait meanwhile, and Opened tells. The
-// error wraps ErrRecorded, ErrNewer or ErrNotHistory where it is one of these.
+// is reported, and tried again until it is: events wait meanwhile, and Opened tells. So it is
+// where another recorder writes to it: this one then writes what that one did not, once it
+// ended. The error wraps ErrNewer or ErrNotHistory where it is one of these.
 func Create(o Options) (*Recorder, error) {
 	if o.Batch <= 0 {
 		o.Batch = DefaultBatch
@@ -137,7 +141,7 @@ func Create(o Options) (*Recorder, error) {
 // passing says whether what keeps a database from being opened can go away by itself, and
 // is no mistake in what was asked for.
 func passing(err error) bool {
-	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) ||
+	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) || standsBy(err) ||
 		errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
 }
 
@@ -174,7 +178,7 @@ func lockFile(path string) (f *os.File, first bool, err error) {
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = fmt.Errorf("%s: %w", path, ErrRecorded)
+		err = fmt.Errorf("%s: %w", path, errRecorded)
 	}
 	if err != nil {
 		return nil, false, errors.Join(err, f.Close())
@@ -201,7 +205,14 @@ func (r *Recorder) open() (err error) {
 		if err := os.MkdirAll(filepath.Dir(r.o.Path), 0o755); err != nil {
 			return err
 		}
-		if r.lock, r.first, err = lockFile(r.o.Path); err != nil {
+		r.lock, r.first, err = lockFile(r.o.Path)
+		r.mu.Lock()
+		r.standby = standsBy(err)
+		r.mu.Unlock()
+		if err != nil {
+			if standsBy(err) {
+				r.heir, r.stoodBy = true, true
+			}
 			return err
 		}
 	}
@@ -270,6 +281,11 @@ func (r *Recorder) Opened() <-chan struct{} { return r.opened }
 // Opened is closed, as what Snapshot returns.
 func (r *Recorder) Previous() *Run { return r.previous }
 
+// StoodBy says whether another recorder wrote to the database when this one began. Then
+// Previous is that one's run, and if it ended after this one's tracer began, one of them
+// watched at any time. It is known once Opened is closed.
+func (r *Recorder) StoodBy() bool { return r.stoodBy }
+
 // Snapshot returns what the last run before this one, or an earlier one, left under a name
 // with PutSnapshot.
 func (r *Recorder) Snapshot(name string) (Snapshot, bool) {
@@ -293,6 +309,9 @@ func (r *Recorder) Append(e *tracer.Event) error {
 	defer r.mu.Unlock()
 	if r.closing {
 		return os.ErrClosed
+	}
+	if r.standby {
+		r.forgetOld(e.Time)
 	}
 	if r.waiting >= r.o.Buffer {
 		if r.loss == nil {
@@ -375,7 +394,7 @@ func (r *Recorder) Close() error {
 	<-r.done
 
 	var errs []error
-	if r.waiting > 0 {
+	if r.waiting > 0 && !r.standby {
 		errs = append(errs, fmt.Errorf("history: %d events were not written: %w", r.waiting, r.fault))
 	}
 	if r.w != nil {
@@ -492,7 +511,7 @@ func (r *Recorder) due(tidy time.Time) time.Duration {
 // write writes events. What could not be written is the next to be written again.
 func (r *Recorder) write(chunks [][]pending) error {
 	err := r.try(chunks)
-	n := 0
+	n := 0 // now, since try may have found some to be written
 	for _, c := range chunks {
 		n += len(c)
 	}
@@ -501,10 +520,13 @@ func (r *Recorder) write(chunks [][]pending) error {
 	if err == nil {
 		r.waiting -= n
 		r.written += uint64(n)
-		if r.fault != nil {
-			r.fault = nil
+		switch {
+		case standsBy(r.fault):
+			r.o.Report(fmt.Sprintf("history: %s: recording, from where the other nstrace ended", r.o.Path))
+		case r.fault != nil:
 			r.o.Report(fmt.Sprintf("history: %s: recording again, with what was buffered", r.o.Path))
 		}
+		r.fault = nil
 		return nil
 	}
 	if chunks != nil {
@@ -516,7 +538,12 @@ func (r *Recorder) write(chunks [][]pending) error {
 
 // fail notes that the database takes nothing now, and says so the first time.
 func (r *Recorder) fail(err error) {
-	if r.fault == nil {
+	switch {
+	case standsBy(err):
+		if r.fault == nil {
+			r.o.Report(fmt.Sprintf("history: %v: the stream goes on, and is recorded there from where that one ends", err))
+		}
+	case r.fault == nil || standsBy(r.fault):
 		r.o.Report(fmt.Sprintf("history: %v: recording goes on in memory, for up to %d events, until it is writable again", err, r.o.Buffer))
 	}
 	r.fault = err
@@ -527,6 +554,9 @@ func (r *Recorder) try(chunks [][]pending) error {
 		if err := r.open(); err != nil {
 			return err
 		}
+	}
+	if err := r.takeOver(chunks); err != nil {
+		return err
 	}
 	if chunks == nil {
 		return nil

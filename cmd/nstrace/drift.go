@@ -89,7 +89,7 @@ func (k *keeper) stored() (*drift.Snapshot, error) {
 // notWatchedFrom is from when on nobody watched: the end of the run before, or what is known
 // to have been watched after it was noted last.
 func (k *keeper) notWatchedFrom(known time.Time) time.Time {
-	if g := gap(k.r.Previous()); g != nil && g.Trace.From.After(known) {
+	if g := gap(k.r, k.started); g != nil && g.Trace.From.After(known) {
 		return g.Trace.From
 	}
 	return known
@@ -143,6 +143,9 @@ func (k *keeper) compareLate(ctx context.Context) ([]*tracer.Event, error) {
 	before, err := k.stored()
 	if err != nil || before == nil {
 		return nil, err
+	}
+	if k.r.StoodBy() && gap(k.r, k.started) == nil {
+		return nil, nil // one of the two watched at any time
 	}
 	after, err := k.take()
 	if err != nil {

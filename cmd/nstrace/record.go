@@ -37,7 +37,9 @@ func newRecord() *cobra.Command {
 		Long: `Stream as nstrace does, with the same flags, and keep what is streamed in a
 database. The stream is written if --output or --output-file asks for it, or if
 stdout is a terminal. While the database can't be written or opened (its disk is
-full, another program locks it) the stream goes on and events wait in memory.`,
+full, another program locks it) the stream goes on and events wait in memory.
+While another nstrace records to it this one stands by, and takes over without a
+gap when that one ends.`,
 		Example: `  nstrace record                                   for a service manager to run
   nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json`,
 		Args: noArgs,
@@ -84,16 +86,20 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	return f.stream(cmd)
 }
 
-// gap is what is told at the start about the time since the run before, nil if there was
-// none.
-func gap(before *history.Run) *tracer.Event {
+// gap is what is told at the start, or later where the database could not be opened, about the
+// time from the run before to when this one started to watch; nil if there is none.
+func gap(r *history.Recorder, started time.Time) *tracer.Event {
+	before := r.Previous()
 	if before == nil {
 		return nil
 	}
 	same := before.BootID == history.BootID()
-	t := &tracer.Trace{From: before.Stopped, SameBoot: &same, Ended: tracer.GapStopped}
+	t := &tracer.Trace{From: before.Stopped, To: started, SameBoot: &same, Ended: tracer.GapStopped}
 	if before.Stopped.IsZero() {
 		t.From, t.Ended = before.Last, tracer.GapCrashed
+	}
+	if r.StoodBy() && same && t.From.After(started) {
+		return nil
 	}
 	return &tracer.Event{Type: tracer.TraceGap, Trace: t}
 }

@@ -158,11 +158,11 @@ func (h *sinkHandler) tellGap(at time.Time) error {
 		return nil
 	}
 	h.gapTold = true
-	e := gap(h.history.Previous())
+	e := gap(h.history, h.started)
 	if e == nil {
 		return nil
 	}
-	e.Time, e.Trace.To = at.UTC(), h.started
+	e.Time = at.UTC()
 	return h.add(e)
 }
 

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -139,12 +140,6 @@ func TestHistory(t *testing.T) {
 	live.await(t, "the last write", written)
 	rec.await(t, "the last write", written)
 
-	// A second recorder has to leave it alone.
-	if status, stdout, stderr := nstrace(t, []string{"record", "--db", db}); status != 1 || stdout != "" ||
-		strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "another nstrace records to it") {
-		t.Errorf("a second recorder: status %d, %q, %q", status, stdout, stderr)
-	}
-
 	rec.interrupt(t)
 	rec.checkEnd(t, true)
 	var lines bytes.Buffer
@@ -273,6 +268,99 @@ func TestHistory(t *testing.T) {
 	status, _, stderr = nstrace(t, []string{"history", "import", file, "--db", filepath.Join(dir, "forged.db")})
 	if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "it does not follow from the one before") {
 		t.Errorf("a forged export: %d %s", status, stderr)
+	}
+}
+
+// TestStandby has two recorders on one database, and one of them killed or ended in the middle
+// of writes: each is there once.
+func TestStandby(t *testing.T) {
+	anyKernel(t)
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			db := filepath.Join(t.TempDir(), "history.db")
+			name := fmt.Sprintf("standby%d", os.Getpid())
+			output(t, "ip", "netns", "add", name)
+			t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+			id, err := nsID("/run/netns/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+			first.awaitStart(t)
+			second := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+			second.awaitStart(t)
+
+			const writes, endAfter = 600, 300
+			sh := exec.Command("ip", "netns", "exec", name, "sh")
+			in, err := sh.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := sh.Start(); err != nil {
+				t.Fatal(err)
+			}
+			nth := func(n int) func([]*event) bool {
+				value := fmt.Sprint(7000 + n)
+				return func(all []*event) bool {
+					return slices.ContainsFunc(all, func(e *event) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value })
+				}
+			}
+			life := func(args ...string) []*event {
+				return pastEvents(t, db, append([]string{"sysctl", "net.ipv4.tcp_keepalive_time", "--netns", fmt.Sprint(id)}, args...)...)
+			}
+			awaitKept := func(what string, done func([]*event) bool) {
+				t.Helper()
+				for deadline := time.Now().Add(patience); !done(life()); {
+					if time.Now().After(deadline) {
+						t.Fatalf("%s is not in the history after %v: %s", what, patience, dump(life("-n", "5")))
+					}
+				}
+			}
+			for n := range writes {
+				if _, err := fmt.Fprintf(in, "echo %d > /proc/sys/net/ipv4/tcp_keepalive_time\n", 7000+n); err != nil {
+					t.Fatal(err)
+				}
+				if n == endAfter {
+					awaitKept("a write", nth(endAfter/2))
+					if err := first.cmd.Process.Signal(sig); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := errors.Join(in.Close(), sh.Wait()); err != nil {
+				t.Fatal(err)
+			}
+			first.awaitEnd(t)
+			second.await(t, "the last write", nth(writes-1))
+			awaitKept("the last write", nth(writes-1))
+			second.interrupt(t)
+			if second.err != nil {
+				t.Errorf("%v: %v", second, second.err)
+			}
+			for _, say := range []string{"another nstrace records to it: the stream goes on", "recording, from where the other nstrace ended"} {
+				if n := strings.Count(second.stderr.String(), say); n != 1 {
+					t.Errorf("%d times %q in %s", n, say, second.stderr.String())
+				}
+			}
+			var got []string
+			for _, e := range life() {
+				got = append(got, *e.Sysctl.New)
+			}
+			for n := range max(writes, len(got)) {
+				if n >= len(got) || got[n] != fmt.Sprint(7000+n) {
+					t.Fatalf("write %d is not where it belongs in %s", 7000+n, got)
+				}
+			}
+			for _, e := range pastEvents(t, db) {
+				switch e.Type {
+				case tracer.TraceGap, tracer.SysctlDrift, tracer.NamespaceAppeared, tracer.NamespaceGone:
+					t.Errorf("somebody watched all the time, and yet %s", e.line)
+				}
+			}
+			if status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", db}); status != 0 {
+				t.Errorf("verify: %d %s%s", status, stdout, stderr)
+			}
+		})
 	}
 }
 

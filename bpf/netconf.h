@@ -308,7 +308,7 @@ __noinline int cascade_walk(__u64 net, bool v6, bool done)
 		if (!at)
 			return 0;
 	}
-	if (done)
+	if (done && read_ptr(at) != head)
 		count_missed(REC_SYSCTL_WRITE, 1);
 	return 0;
 }

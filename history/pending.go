@@ -117,6 +117,7 @@ func (p *packer) pack(e *tracer.Event) pending {
 	}
 	if p.origin == nil || p.origin.host != e.Host || p.origin.bootID != e.BootID {
 		p.origin = &origin{host: e.Host, bootID: e.BootID}
+		clear(p.views) // the same number and uid are another namespace in another boot
 	}
 	q.origin = p.origin
 	q.kind = share(p.kinds, kindKey{e.Type, e.Outcome, e.Error, e.Via}, func(k kindKey) *kind { return &kind{kindKey: k} })

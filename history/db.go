@@ -185,6 +185,8 @@ func (q *Query) wants(e *tracer.Event) bool {
 type plan struct {
 	from, to int64  // ids, both inclusive
 	where    string // besides
+	table    listTable
+	listed   []int64 // whose lists in table have the events, in order; nil for no list
 	reverse  bool
 	limit    int
 	empty    bool
@@ -213,22 +215,24 @@ func (db *DB) plan(q *Query) (*plan, error) {
 	}
 	var where []string
 	if q.Parameter != "" {
-		ids, err := db.ids("SELECT id FROM parameter WHERE name = ?", q.Parameter)
+		ids, err := db.ids("SELECT id FROM parameter WHERE name = ? ORDER BY id", q.Parameter)
 		if err != nil {
 			return nil, err
 		}
 		where = append(where, "parameter"+in(ids))
+		p.table, p.listed = byParameter, ids
 		p.empty = p.empty || len(ids) == 0
 	}
 	if n := q.Namespace; n != nil {
 		ids, err := db.ids(`SELECT namespace.id FROM namespace JOIN origin ON origin.id = namespace.origin
 			WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)
-				AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5))`,
+				AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5)) ORDER BY namespace.id`,
 			string(n.Type), int64(n.ID), n.UID, n.BootID, n.Name)
 		if err != nil {
 			return nil, err
 		}
 		where = append(where, "namespace"+in(ids))
+		p.table, p.listed = byNamespace, ids
 		p.empty = p.empty || len(ids) == 0
 	}
 	if q.Types != nil {
@@ -244,7 +248,7 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		where = append(where, "+kind"+in(ids)) // +: there is no index, and none is to be thought of
+		where = append(where, "kind"+in(ids))
 		p.empty = p.empty || len(ids) == 0
 	}
 	for _, w := range where {
@@ -287,6 +291,14 @@ func (db *DB) page(p *plan) (page []Stored, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	if p.listed != nil {
+		return db.listed(p)
+	}
+	return db.rows(p)
+}
+
+// rows reads some events by going through the table.
+func (db *DB) rows(p *plan) (page []Stored, err error) {
 	order := "ASC"
 	if p.reverse {
 		order = "DESC"
@@ -313,58 +325,69 @@ func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 		}
 		return s, nil
 	}
-	e := &tracer.Event{
-		V: tracer.SchemaVersion, Time: nanos(stmt.ColumnInt64(1)), Seq: uint64(stmt.ColumnInt64(2)),
-		ChildPID: uint32(stmt.ColumnInt64(15)), Count: uint64(stmt.ColumnInt64(16)), LastTime: nanosOrZero(stmt.ColumnInt64(17)),
+	e, ns, err := db.make(&entry{
+		id: s.ID, time: stmt.ColumnInt64(1), seq: stmt.ColumnInt64(2), origin: stmt.ColumnInt64(3), kind: stmt.ColumnInt64(4),
+		process: stmt.ColumnInt64(5), place: stmt.ColumnInt64(6), parameter: stmt.ColumnInt64(7), view: stmt.ColumnInt64(9),
+		old: textOrNil(stmt, 11), new: textOrNil(stmt, 12), after: textOrNil(stmt, 13), truncated: stmt.ColumnInt64(14) != 0,
+		count: stmt.ColumnInt64(16), last: stmt.ColumnInt64(17),
+	})
+	if err != nil {
+		return s, err
 	}
 	s.Event = e
-	o, err := db.origin(stmt.ColumnInt64(3))
-	if err != nil {
-		return s, err
+	e.ChildPID = uint32(stmt.ColumnInt64(15))
+	if ns != nil {
+		ns.From = uint32(stmt.ColumnInt64(10))
+		err = db.end(stmt, ns)
 	}
-	e.Host, e.BootID = o[0], o[1]
-	k, err := db.kind(stmt.ColumnInt64(4))
+	return s, err
+}
+
+// make makes an event of what its row or its list has of it. The namespace is the event's,
+// nil if it has none.
+func (db *DB) make(r *entry) (*tracer.Event, *tracer.Namespace, error) {
+	o, err := db.origin(r.origin)
 	if err != nil {
-		return s, err
+		return nil, nil, err
 	}
-	e.Type, e.Outcome, e.Error, e.Via = k.typ, k.outcome, k.error, k.via
-	if !stmt.ColumnIsNull(5) {
-		if e.Process, err = db.process(stmt.ColumnInt64(5)); err != nil {
-			return s, err
+	k, err := db.kind(r.kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := &tracer.Event{
+		V: tracer.SchemaVersion, Time: nanos(r.time), LastTime: nanosOrZero(r.last), Seq: uint64(r.seq), Host: o[0], BootID: o[1],
+		Type: k.typ, Outcome: k.outcome, Error: k.error, Via: k.via, Count: uint64(r.count),
+	}
+	if r.process != 0 {
+		if e.Process, err = db.process(r.process); err != nil {
+			return nil, nil, err
 		}
 	}
-	if !stmt.ColumnIsNull(6) {
-		p, err := db.place(stmt.ColumnInt64(6))
+	if r.place != 0 {
+		p, err := db.place(r.place)
 		if err != nil {
-			return s, err
+			return nil, nil, err
 		}
 		e.Container, e.Pod, e.Unit = p.container, p.pod, p.unit
 	}
 	var ns *tracer.Namespace
-	if !stmt.ColumnIsNull(9) {
-		v, err := db.view(stmt.ColumnInt64(9))
+	if r.view != 0 {
+		v, err := db.view(r.view)
 		if err != nil {
-			return s, err
+			return nil, nil, err
 		}
 		ns = &v.ns
-		ns.From = uint32(stmt.ColumnInt64(10))
-		if err := db.end(stmt, ns); err != nil {
-			return s, err
-		}
 	}
-	if stmt.ColumnIsNull(7) {
+	if r.parameter == 0 {
 		e.Namespace = ns
-		return s, nil
+		return e, ns, nil
 	}
-	p, err := db.parameter(stmt.ColumnInt64(7))
+	p, err := db.parameter(r.parameter)
 	if err != nil {
-		return s, err
+		return nil, nil, err
 	}
-	e.Sysctl = &tracer.Sysctl{
-		Name: p.name, Path: p.path, Namespace: ns, Truncated: stmt.ColumnInt64(14) != 0,
-		Old: textOrNil(stmt, 11), New: textOrNil(stmt, 12), After: textOrNil(stmt, 13),
-	}
-	return s, nil
+	e.Sysctl = &tracer.Sysctl{Name: p.name, Path: p.path, Namespace: ns, Old: r.old, New: r.new, After: r.after, Truncated: r.truncated}
+	return e, ns, nil
 }
 
 func textOrNil(stmt *sqlite.Stmt, col int) *string {

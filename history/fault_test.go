@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -544,6 +545,9 @@ const killed = "NSTRACE_HISTORY_TEST_KILLED"
 // events it was told are on the disk.
 func TestMain(m *testing.M) {
 	path := os.Getenv(killed)
+	if !slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.bench=") }) {
+		history.SetSegment(128) // so that every test has some
+	}
 	if path == "" {
 		status := m.Run()
 		if askedDir != "" {

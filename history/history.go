@@ -26,7 +26,7 @@ type Query struct {
 	After        int64     // only with a greater ID
 	To           int64     // only with no greater ID; 0 for no bound
 	Types        map[tracer.Type]bool
-	Parameter    string          // only writes to this parameter
+	Parameter    string          // only writes to this parameter, most of which come without their Hash
 	Namespace    *NamespaceQuery // only what is about one that matches
 	// Match, if not nil, has the last word. The event is Match's until it returns.
 	Match   func(*tracer.Event) bool

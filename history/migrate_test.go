@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nstrace/nstrace/history"
 )
@@ -44,6 +45,8 @@ func TestOlderVersions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const segment = 20
+	defer history.SetSegment(history.SetSegment(segment))
 	for v := 1; v <= history.SchemaVersion; v++ {
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			name := filepath.Join("testdata", fmt.Sprintf("v%d", v))
@@ -63,6 +66,7 @@ func TestOlderVersions(t *testing.T) {
 			if p := r.Previous(); p == nil || p.Host != "guest" || p.Version != "test" {
 				t.Errorf("the run that made it: %+v", p)
 			}
+			awaitSegments(t, path, segment)
 			if err := r.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -72,10 +76,29 @@ func TestOlderVersions(t *testing.T) {
 			if got := export(t, path); !bytes.Equal(got, want) {
 				t.Error("it is exported as something else")
 			}
+			checkLists(t, path)
 			again := filepath.Join(t.TempDir(), "again.db")
 			if _, err := history.Import(context.Background(), again, bytes.NewReader(want)); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// awaitSegments waits until the events that were there are in segments, which is done while
+// there is nothing else to do.
+func awaitSegments(t *testing.T, path string, size int64) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		_, behind, err := open(t, path).Segments()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if behind < size {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events are in no segment", behind)
+		}
 	}
 }

@@ -32,6 +32,12 @@ func (r *Recorder) tidy(now time.Time) time.Duration {
 			return tidyEvery
 		}
 	}
+	if r.w.full() { // there are many, of an older version
+		if err := r.w.transaction(r.w.seal); err != nil {
+			return tidyEvery
+		}
+		return 0
+	}
 	more, err := r.w.prune(now, r.o.Keep, r.o.KeepSize)
 	if err != nil {
 		// The next batch meets the same and tells.
@@ -187,6 +193,9 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 			return err
 		}
 	}
+	if err := w.dropSegments(last); err != nil {
+		return err
+	}
 	return w.dropGenerations(last)
 }
 
@@ -213,9 +222,9 @@ func (w *writer) dropGenerations(last int64) error {
 		return err
 	}
 	// Once in a generation: namespaces that have ended, or whose boot has, and of which
-	// nothing is told any more.
+	// nothing is told any more. Every generation has its own views of those that it tells of.
 	if err := execute(w.conn, `DELETE FROM namespace WHERE (ended IS NOT NULL OR origin <> (SELECT origin FROM run WHERE id = ?))
-		AND NOT EXISTS (SELECT 1 FROM event WHERE event.namespace = namespace.id)
+		AND id NOT IN (SELECT namespace FROM namespace_view)
 		AND NOT EXISTS (SELECT 1 FROM last_write WHERE last_write.namespace = namespace.id)`, w.run); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 
 // SchemaVersion is the version of the tables that this package writes. It stands in
 // the database's user_version.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 // applicationID is SQLite's application_id of a history: "nstr".
 const applicationID = 0x6e737472
@@ -199,6 +199,23 @@ FROM event JOIN kind ON kind.id = event.kind
 	LEFT JOIN text cgroup ON cgroup.id = process.cgroup
 	LEFT JOIN text ancestors ON ancestors.id = process.ancestors
 	LEFT JOIN place ON place.id = event.place;
+`,
+	`
+CREATE TABLE segment (
+	id          INTEGER PRIMARY KEY,
+	first_event INTEGER NOT NULL,
+	last_event  INTEGER NOT NULL
+);
+CREATE TABLE parameter_list (
+	id     INTEGER PRIMARY KEY,
+	events BLOB NOT NULL
+);
+CREATE TABLE namespace_list (
+	id     INTEGER PRIMARY KEY,
+	events BLOB NOT NULL
+);
+DROP INDEX event_parameter;
+DROP INDEX event_namespace;
 `,
 }
 

@@ -146,7 +146,10 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 	if last >= next {
 		report(Problem{next, last, at, "removed"})
 	}
-	return v, nil
+	if len(v.Problems) < MaxProblems {
+		err = db.verifyLists(ctx, report)
+	}
+	return v, explain(db.path, err)
 }
 
 // anchors checks what retention left, and returns where the chain begins.
@@ -392,6 +395,9 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 
 // noteImport notes the last events as a batch.
 func (w *writer) noteImport(events int64) error {
+	if err := w.sealSome(events); err != nil {
+		return err
+	}
 	return execute(w.conn, `INSERT INTO batch VALUES (?, ?, ?, ?, 0, ?)`, w.nextEvent-events, w.nextEvent-1, w.firstTime, w.lastTime, time.Now().UnixNano())
 }
 
@@ -409,7 +415,7 @@ func (w *writer) startAt(m mark) error {
 		if err := execute(w.conn, "INSERT INTO anchor VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", a.ID, a.Hash[:], a.Time.UnixNano(), int64(a.Events), a.Reason, a.Made.UnixNano(), seal[:]); err != nil {
 			return err
 		}
-		w.nextEvent, w.head, w.generationEnd = m.ID, before, 0
+		w.nextEvent, w.head, w.generationEnd, w.sealed = m.ID, before, 0, m.ID-1
 		return nil
 	}
 	if m.ID != w.nextEvent || before != w.head {

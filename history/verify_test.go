@@ -73,6 +73,13 @@ func TestVerify(t *testing.T) {
 		{"the first removed", `DELETE FROM event WHERE id < 10`, 1, 9},
 		{"the last removed", `DELETE FROM event WHERE id > 290`, 291, 300},
 		{"two swapped", `UPDATE event SET id = 100000 WHERE id = 5; UPDATE event SET id = 5 WHERE id = 6; UPDATE event SET id = 6 WHERE id = 100000`, 5, 0},
+		// The 7th event is the only one of the first segment about the 7th parameter.
+		{"a value in a list", `UPDATE parameter_list SET events = CAST(substr(events, 1, length(events) - 1) || '9' AS BLOB) WHERE id = (1 << 32) + 7`, 7, 0},
+		{"a list removed", `DELETE FROM parameter_list WHERE id = (1 << 32) + 7`, 7, 0},
+		{"another's list", `UPDATE parameter_list SET events = (SELECT events FROM parameter_list WHERE id = (1 << 32) + 5) WHERE id = (1 << 32) + 7`, 5, 0},
+		{"a list cut", `UPDATE namespace_list SET events = substr(events, 1, length(events) - 1) WHERE id = (1 << 32) + 3`, 111, 0},
+		{"a list added", `INSERT INTO namespace_list SELECT (1 << 32) + 100000, events FROM namespace_list WHERE id = (1 << 32) + 3`, 3, 0},
+		{"no list", `UPDATE parameter_list SET events = x'ff' WHERE id = (2 << 32) + 7`, 129, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := recorded(t, 300, history.Options{})

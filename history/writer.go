@@ -34,6 +34,7 @@ type writer struct {
 	nextEvent, nextProcess, nextText, nextPlace, nextView int64
 	head                                                  Hash
 	generationEnd                                         int64 // the event with which the next one begins
+	sealed                                                int64 // the last event of the last segment
 
 	origins    map[[2]string]int64
 	kinds      map[kindKey]int64
@@ -58,6 +59,7 @@ type writer struct {
 
 	// The statements of a storm are kept: to find one by its text takes as long as to run it.
 	insertEvent, insertWhole, insertProcess, insertText, insertNamespace, insertView, endNamespace, noteWrite *sqlite.Stmt
+	insertList                                                                                                [len(listTables)]*sqlite.Stmt
 }
 
 type (
@@ -175,6 +177,9 @@ func (w *writer) load() (err error) {
 	if w.generationEnd > 0 {
 		w.generationEnd += generationEvents
 	}
+	if err := w.loadSealed(); err != nil {
+		return err
+	}
 	for _, prepare := range []struct {
 		to    **sqlite.Stmt
 		query string
@@ -188,6 +193,8 @@ func (w *writer) load() (err error) {
 		{&w.insertNamespace, "INSERT INTO namespace VALUES (NULL, ?, ?, ?, ?, NULL)"},
 		{&w.insertView, "INSERT INTO namespace_view VALUES (?, ?, ?, ?, ?, ?)"},
 		{&w.endNamespace, "UPDATE namespace SET ended = ? WHERE id = ?"},
+		{&w.insertList[byParameter], "INSERT INTO parameter_list VALUES (?, ?)"},
+		{&w.insertList[byNamespace], "INSERT INTO namespace_list VALUES (?, ?)"},
 		{&w.noteWrite, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
 			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`},
 	} {
@@ -246,6 +253,9 @@ func (w *writer) batch(chunks [][]pending) error {
 		}
 		if w.nextEvent == first {
 			return nil
+		}
+		if err := w.sealSome(w.nextEvent - first); err != nil {
+			return err
 		}
 		if err := w.noteWrites(); err != nil {
 			return err

@@ -27,7 +27,9 @@ type DB struct {
 	texts     map[int64]string
 	processes map[int64]*tracer.Process
 	places    map[int64]place
-	views     map[int64]seen
+	views     map[int64]*seen
+	buffer    []Stored // of a page
+	entries   []entry  // of a segment
 	kinds     map[int64]kindKey
 	origins   map[int64][2]string
 	params    map[int64]parameterKey
@@ -110,7 +112,7 @@ func (db *DB) Close() error { return db.conn.Close() }
 
 func (db *DB) forget() {
 	db.texts, db.processes, db.places = map[int64]string{}, map[int64]*tracer.Process{}, map[int64]place{}
-	db.views, db.kinds, db.origins, db.params = map[int64]seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
+	db.views, db.kinds, db.origins, db.params = map[int64]*seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
 }
 
 // Last returns the id of the last event, 0 for none.
@@ -280,8 +282,8 @@ func (db *DB) row(query string, do func(*sqlite.Stmt), args ...any) error {
 const eventColumns = `id, time, seq, origin, kind, process, place, parameter, namespace, view, ns_from, old, new, after, truncated,
 	child_pid, count, last_time, created, lifetime_ms, creator_pid, creator_uid, creator, detected, line, hash`
 
-// page reads some events. What was read of other tables is forgotten before it gets too
-// much.
+// page reads some events; they are there until the next page is read. What was read of other
+// tables is forgotten before it gets too much.
 func (db *DB) page(p *plan) (page []Stored, err error) {
 	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared {
 		db.forget()
@@ -291,19 +293,22 @@ func (db *DB) page(p *plan) (page []Stored, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
-	if p.listed != nil {
-		return db.listed(p)
+	if page = db.buffer[:0]; p.listed != nil {
+		page, err = db.inLists(p, page)
+	} else {
+		page, err = db.rows(p, page)
 	}
-	return db.rows(p)
+	db.buffer = page
+	return page, err
 }
 
-// rows reads some events by going through the table.
-func (db *DB) rows(p *plan) (page []Stored, err error) {
+// rows adds events to a page by going through the table.
+func (db *DB) rows(p *plan, page []Stored) ([]Stored, error) {
 	order := "ASC"
 	if p.reverse {
 		order = "DESC"
 	}
-	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
+	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
 		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
 			s, err := db.event(stmt)
 			page = append(page, s)
@@ -336,15 +341,21 @@ func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 	}
 	s.Event = e
 	e.ChildPID = uint32(stmt.ColumnInt64(15))
-	if ns != nil {
-		ns.From = uint32(stmt.ColumnInt64(10))
-		err = db.end(stmt, ns)
+	if ns != nil { // its view's, besides what only the event knows
+		own := *ns
+		own.From = uint32(stmt.ColumnInt64(10))
+		err = db.end(stmt, &own)
+		if e.Sysctl != nil {
+			e.Sysctl.Namespace = &own
+		} else {
+			e.Namespace = &own
+		}
 	}
 	return s, err
 }
 
-// make makes an event of what its row or its list has of it. The namespace is the event's,
-// nil if it has none.
+// make makes an event of what its row or its list has of it. The namespace is the view's,
+// which events share; nil if it has none.
 func (db *DB) make(r *entry) (*tracer.Event, *tracer.Namespace, error) {
 	o, err := db.origin(r.origin)
 	if err != nil {
@@ -421,10 +432,16 @@ func (db *DB) end(stmt *sqlite.Stmt, ns *tracer.Namespace) (err error) {
 var errMissing = errors.New("the database lacks a row that it refers to")
 
 // lookup returns what known has under id, or reads it.
-func lookup[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (v V, err error) {
+func lookup[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (V, error) {
 	if v, ok := known[id]; ok {
 		return v, nil
 	}
+	return readRow(db, known, id, query, read)
+}
+
+// readRow is a function of its own because what its closure changes is allocated at each
+// call.
+func readRow[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (v V, err error) {
 	found := false
 	err = sqlitex.Execute(db.conn, query, &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
 		found = true
@@ -481,11 +498,11 @@ func parse[T any](stmt *sqlite.Stmt, col int, to **T) error {
 	return json.Unmarshal([]byte(stmt.ColumnText(col)), to)
 }
 
-func (db *DB) view(id int64) (seen, error) {
+func (db *DB) view(id int64) (*seen, error) {
 	const query = `SELECT namespace.origin, namespace.type, namespace.inode, namespace.uid, v.name, v.host, v.user_ns, v.owner
 		FROM namespace_view v JOIN namespace ON namespace.id = v.namespace WHERE v.id = ?`
-	return lookup(db, db.views, id, query, func(stmt *sqlite.Stmt) (v seen, err error) {
-		v.origin = stmt.ColumnInt64(0)
+	return lookup(db, db.views, id, query, func(stmt *sqlite.Stmt) (*seen, error) {
+		v := &seen{origin: stmt.ColumnInt64(0)}
 		v.ns = tracer.Namespace{
 			Type: tracer.NSType(stmt.ColumnText(1)), ID: uint32(stmt.ColumnInt64(2)), UID: stmt.ColumnText(3), Name: stmt.ColumnText(4),
 			Host: stmt.ColumnInt64(5) != 0, UserNS: uint32(stmt.ColumnInt64(6)),

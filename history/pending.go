@@ -90,7 +90,7 @@ type (
 )
 
 // maxShared is how many of each are shared; then it begins anew.
-const maxShared = 1 << 16
+const maxShared = 1 << 13
 
 // A packer makes pending events of events, and knows what they share.
 type packer struct {

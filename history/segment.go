@@ -27,7 +27,7 @@ import (
 
 // segmentEvents is how many events a segment has. Twice as many are half the reads for a
 // parameter's life, and twice the events to be looked through.
-var segmentEvents = int64(1 << 16)
+var segmentEvents = int64(1 << 17)
 
 // An entry is an event in a list: its id, and, unless the rest is elsewhere, what its row
 // has. 0 is a NULL.
@@ -344,9 +344,9 @@ func segments(conn *sqlite.Conn) (all []segment, first int64, err error) {
 	return all, first, err
 }
 
-// listed reads some events as rows does, but finds them by the lists, and looks only
-// through the events that are in no segment yet.
-func (db *DB) listed(p *plan) (page []Stored, err error) {
+// inLists adds events to a page as rows does, but finds them by the lists, and goes only
+// through those events that are in no segment yet.
+func (db *DB) inLists(p *plan, page []Stored) ([]Stored, error) {
 	all, first, err := segments(db.conn)
 	if err != nil {
 		return nil, err
@@ -357,7 +357,7 @@ func (db *DB) listed(p *plan) (page []Stored, err error) {
 	}
 	if p.reverse {
 		slices.Reverse(all)
-		if page, err = db.rows(&rest); err != nil {
+		if page, err = db.rows(&rest, page); err != nil {
 			return nil, err
 		}
 	}
@@ -366,47 +366,21 @@ func (db *DB) listed(p *plan) (page []Stored, err error) {
 		if s.first > s.last {
 			continue
 		}
-		entries, err := db.entries(p, s)
-		if err != nil {
-			return nil, err
-		}
-		for i := range entries {
-			if len(page) == p.limit {
-				return page, nil
-			}
-			e := &entries[i]
-			if !e.elsewhere {
-				event, _, err := db.make(e)
-				if err != nil {
-					return nil, err
-				}
-				page = append(page, Stored{ID: e.id, Event: event})
-				continue
-			}
-			one := *p
-			one.from, one.to, one.limit = e.id, e.id, 1
-			rows, err := db.rows(&one)
-			if err != nil {
-				return nil, err
-			}
-			page = append(page, rows...)
+		if page, err = db.inSegment(p, s, page); err != nil || len(page) == p.limit {
+			return page, err
 		}
 	}
-	if !p.reverse {
-		rest.limit -= len(page)
-		rows, err := db.rows(&rest)
-		if err != nil {
-			return nil, err
-		}
-		page = append(page, rows...)
+	if p.reverse {
+		return page, nil
 	}
-	return page, nil
+	rest.limit -= len(page)
+	return db.rows(&rest, page)
 }
 
-// entries returns what the lists have of the events of a segment that are asked for.
-func (db *DB) entries(p *plan, s segment) (entries []entry, err error) {
-	lists := 0
-	err = db.eachList(p, s.id, func(id int64, bytes []byte) error {
+// inSegment adds events of a segment to a page, until it is full.
+func (db *DB) inSegment(p *plan, s segment, page []Stored) ([]Stored, error) {
+	entries, lists := db.entries[:0], 0
+	err := db.eachList(p, s.id, func(id int64, bytes []byte) error {
 		lists++
 		return eachEntry(bytes, func(e *entry) {
 			if e.id >= s.first && e.id <= s.last {
@@ -418,13 +392,32 @@ func (db *DB) entries(p *plan, s segment) (entries []entry, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("events %d to %d: %w", s.first, s.last, err)
 	}
+	db.entries = entries
 	if lists > 1 {
 		slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.id, b.id) })
 	}
 	if p.reverse {
 		slices.Reverse(entries)
 	}
-	return entries, nil
+	for i := range entries {
+		if len(page) == p.limit {
+			break
+		}
+		e := &entries[i]
+		if e.elsewhere {
+			one := *p
+			one.from, one.to, one.limit = e.id, e.id, 1
+			page, err = db.rows(&one, page)
+		} else {
+			s := Stored{ID: e.id}
+			s.Event, _, err = db.make(e)
+			page = append(page, s)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return page, nil
 }
 
 // maxSought is how many lists are sought in a segment one by one. It is faster then to look

@@ -99,7 +99,7 @@ type person struct {
 const generationEvents = 1 << 20
 
 // cacheKiB is how much of the database is kept in memory while it is written.
-var cacheKiB = 16 << 10
+var cacheKiB = 4 << 10
 
 // epochs counts those of all writers: what pending events refer to outlives one.
 var epochs atomic.Uint64

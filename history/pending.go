@@ -89,21 +89,50 @@ type (
 	}
 )
 
-// maxShared is how many of each are shared; then it begins anew.
+// maxShared is how many of each are known: a few that are used all the time, and those of
+// processes and namespaces that are never seen again.
 const maxShared = 1 << 13
+
+// A cache knows the values that were asked for or put there last, half of maxShared at
+// least and maxShared at most.
+type cache[K comparable, V any] struct{ latest, before map[K]V }
+
+func (c *cache[K, V]) get(key K) (V, bool) {
+	v, ok := c.latest[key]
+	if !ok {
+		if v, ok = c.before[key]; ok {
+			c.put(key, v)
+		}
+	}
+	return v, ok
+}
+
+func (c *cache[K, V]) put(key K, v V) {
+	if c.latest == nil || len(c.latest) >= maxShared/2 {
+		c.latest, c.before = make(map[K]V), c.latest
+	}
+	c.latest[key] = v
+}
+
+func (c *cache[K, V]) remove(key K) {
+	delete(c.latest, key)
+	delete(c.before, key)
+}
+
+func (c *cache[K, V]) clear() { *c = cache[K, V]{} }
 
 // A packer makes pending events of events, and knows what they share.
 type packer struct {
 	origin *origin
-	kinds  map[kindKey]*kind
-	params map[parameterKey]*parameter
-	views  map[namespaceKey]*view
+	kinds  cache[kindKey, *kind]
+	params cache[parameterKey, *parameter]
+	views  cache[namespaceKey, *view]
 	encode *output.JSON
 	line   []byte
 }
 
 func newPacker() *packer {
-	return &packer{kinds: map[kindKey]*kind{}, params: map[parameterKey]*parameter{}, views: map[namespaceKey]*view{}, encode: output.NewJSON(nil)}
+	return &packer{encode: output.NewJSON(nil)}
 }
 
 // pack returns e to keep.
@@ -117,13 +146,13 @@ func (p *packer) pack(e *tracer.Event) pending {
 	}
 	if p.origin == nil || p.origin.host != e.Host || p.origin.bootID != e.BootID {
 		p.origin = &origin{host: e.Host, bootID: e.BootID}
-		clear(p.views) // the same number and uid are another namespace in another boot
+		p.views.clear() // the same number and uid are another namespace in another boot
 	}
 	q.origin = p.origin
-	q.kind = share(p.kinds, kindKey{e.Type, e.Outcome, e.Error, e.Via}, func(k kindKey) *kind { return &kind{kindKey: k} })
+	q.kind = share(&p.kinds, kindKey{e.Type, e.Outcome, e.Error, e.Via}, func(k kindKey) *kind { return &kind{kindKey: k} })
 	ns := e.Namespace
 	if s := e.Sysctl; s != nil {
-		q.param = share(p.params, parameterKey{s.Name, s.Path}, func(k parameterKey) *parameter {
+		q.param = share(&p.params, parameterKey{s.Name, s.Path}, func(k parameterKey) *parameter {
 			return &parameter{parameterKey: parameterKey{strings.Clone(k.name), strings.Clone(k.path)}}
 		})
 		q.truncated = s.Truncated
@@ -157,30 +186,24 @@ func (q *pending) setValues(values ...*string) {
 	q.values = string(text)
 }
 
-func share[K comparable, V any](known map[K]*V, key K, make func(K) *V) *V {
-	if v := known[key]; v != nil {
-		return v
+func share[K comparable, V any](known *cache[K, *V], key K, make func(K) *V) *V {
+	v, ok := known.get(key)
+	if !ok {
+		v = make(key)
+		known.put(key, v)
 	}
-	if len(known) >= maxShared {
-		clear(known)
-	}
-	v := make(key)
-	known[key] = v
 	return v
 }
 
 // see returns what is known of a namespace.
 func (p *packer) see(ns *tracer.Namespace) *view {
 	key := namespaceKey{ns.Type, ns.ID, ns.UID}
-	v := p.views[key]
-	if v != nil && v.name == ns.Name && v.host == ns.Host && v.userNS == ns.UserNS && sameOwner(v.owner, ns.Owner) {
+	v, ok := p.views.get(key)
+	if ok && v.name == ns.Name && v.host == ns.Host && v.userNS == ns.UserNS && sameOwner(v.owner, ns.Owner) {
 		return v
 	}
-	if len(p.views) >= maxShared {
-		clear(p.views)
-	}
 	v = &view{namespaceKey: key, name: ns.Name, host: ns.Host, userNS: ns.UserNS, owner: ns.Owner}
-	p.views[key] = v
+	p.views.put(key, v)
 	return v
 }
 

@@ -228,7 +228,7 @@ func (w *writer) dropGenerations(last int64) error {
 		AND NOT EXISTS (SELECT 1 FROM last_write WHERE last_write.namespace = namespace.id)`, w.run); err != nil {
 		return err
 	}
-	clear(w.namespaces)
+	w.namespaces.clear()
 	w.epoch = epochs.Add(1)
 	return nil
 }

@@ -295,6 +295,43 @@ func TestSegmentsAreDropped(t *testing.T) {
 	}
 }
 
+// What is used all the time has one row, however many others are seen once in between.
+func TestOneRowOfWhatIsUsedAllTheTime(t *testing.T) {
+	if _, err := exec.LookPath("sqlite3"); err != nil {
+		t.Skip("no sqlite3 shell")
+	}
+	path := filepath.Join(t.TempDir(), "history.db")
+	r := create(t, history.Options{Path: path})
+	s := newStorm(t)
+	user := *s.users[0]
+	user.PID, user.Comm = 1, "always"
+	const once = 30_000
+	for n := range once {
+		e := s.next()
+		e.Sysctl, e.Type, e.Via = nil, tracer.NamespaceEnter, "setns"
+		p := user
+		p.PID, p.Comm = uint32(10+n), "once"
+		e.Process, e.Namespace = &p, &tracer.Namespace{Type: "net", ID: uint32(4026532000 + n), UID: fmt.Sprint("once:", n)}
+		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+		if n%10 == 0 {
+			e.Process, e.Namespace = &user, &tracer.Namespace{Type: "net", ID: 4026531840, UID: "always"}
+			if err := r.Append(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.TrimSpace(shell(t, path, `SELECT (SELECT count(*) FROM process WHERE comm = 'always') || ' ' || (SELECT count(*) FROM process WHERE comm = 'once')
+		|| ' ' || (SELECT count(*) FROM namespace_view JOIN namespace n ON n.id = namespace WHERE n.uid = 'always')`))
+	if want := fmt.Sprint(1, " ", once, " ", 1); got != want {
+		t.Errorf("rows of the process, of the others and of the namespace: %s instead of %s", got, want)
+	}
+}
+
 func FuzzList(f *testing.F) {
 	f.Add([]byte{0x0e, 0x3d, 0xe6, 0xc2, 0xe4, 0x93, 0xa8, 0xb3, 0xd5, 0xea, 0x31, 0x0e, 0x04, 0x02, 0x00, 0x00, 0x01, '6', 0x01, '7'})
 	f.Add([]byte{0x05, 0x49, 0x49})

@@ -36,14 +36,14 @@ type writer struct {
 	generationEnd                                         int64 // the event with which the next one begins
 	sealed                                                int64 // the last event of the last segment
 
-	origins    map[[2]string]int64
-	kinds      map[kindKey]int64
-	params     map[parameterKey]int64
-	namespaces map[originNamespace]int64
-	texts      map[string]int64
-	processes  map[processRow]int64
-	byPointer  map[*tracer.Process]int64
-	places     map[placeRow]int64
+	origins    cache[[2]string, int64]
+	kinds      cache[kindKey, int64]
+	params     cache[parameterKey, int64]
+	namespaces cache[originNamespace, int64]
+	texts      cache[string, int64]
+	processes  cache[processRow, int64]
+	byPointer  cache[*tracer.Process, int64]
+	places     cache[placeRow, int64]
 
 	described    *tracer.Process // the one whose texts were found last, nil for none
 	describedRow processRow      // and their ids
@@ -98,7 +98,8 @@ type person struct {
 // generationEvents is after how many events what they refer to is written anew.
 const generationEvents = 1 << 20
 
-// cacheKiB is how much of the database is kept in memory while it is written.
+// cacheKiB is how much of the database is kept in memory while it is written: more than the
+// ends of tables that a transaction writes to is of no use.
 var cacheKiB = 4 << 10
 
 // epochs counts those of all writers: what pending events refer to outlives one.
@@ -145,8 +146,10 @@ func (w *writer) prepare() (err error) {
 // load reads where the database is, and forgets all that was known of its rows.
 func (w *writer) load() (err error) {
 	w.epoch = epochs.Add(1)
-	w.origins, w.kinds, w.params = map[[2]string]int64{}, map[kindKey]int64{}, map[parameterKey]int64{}
-	w.namespaces = map[originNamespace]int64{}
+	w.origins.clear()
+	w.kinds.clear()
+	w.params.clear()
+	w.namespaces.clear()
 	w.forget()
 	for _, next := range []struct {
 		to    *int64
@@ -214,8 +217,10 @@ func (w *writer) eachRow(query string, do func(*sqlite.Stmt), args ...any) error
 
 // forget begins anew with what is written once in a generation.
 func (w *writer) forget() {
-	w.texts, w.processes, w.places = map[string]int64{}, map[processRow]int64{}, map[placeRow]int64{}
-	w.byPointer = map[*tracer.Process]int64{}
+	w.texts.clear()
+	w.processes.clear()
+	w.byPointer.clear()
+	w.places.clear()
 	w.described, w.describedRow = nil, processRow{}
 }
 
@@ -382,7 +387,7 @@ func (w *writer) add(q *pending) error {
 		n.writes += max(1, q.count)
 	}
 	if q.kind.typ == tracer.NamespaceDestroy && q.view != nil {
-		delete(w.namespaces, originNamespace{origin, q.view.namespaceKey})
+		w.namespaces.remove(originNamespace{origin, q.view.namespaceKey})
 		return do(w.endNamespace, id, namespace)
 	}
 	return nil
@@ -459,19 +464,19 @@ func (w *writer) bindEnd(s *sqlite.Stmt, e *end) error {
 
 func (w *writer) originID(o *origin) (int64, error) {
 	return w.shared(&o.row, func() (int64, error) {
-		return remember(w, w.origins, [2]string{o.host, o.bootID}, "origin", "host = ?1 AND boot_id = ?2", o.host, o.bootID)
+		return remember(w, &w.origins, [2]string{o.host, o.bootID}, "origin", "host = ?1 AND boot_id = ?2", o.host, o.bootID)
 	})
 }
 
 func (w *writer) kindID(k *kind) (int64, error) {
 	return w.shared(&k.row, func() (int64, error) {
-		return remember(w, w.kinds, k.kindKey, "kind", "type = ?1 AND outcome = ?2 AND error = ?3 AND via = ?4", string(k.typ), string(k.outcome), k.error, k.via)
+		return remember(w, &w.kinds, k.kindKey, "kind", "type = ?1 AND outcome = ?2 AND error = ?3 AND via = ?4", string(k.typ), string(k.outcome), k.error, k.via)
 	})
 }
 
 func (w *writer) parameterID(p *parameter) (int64, error) {
 	return w.shared(&p.row, func() (int64, error) {
-		return remember(w, w.params, p.parameterKey, "parameter", "name = ?1 AND path = ?2", p.name, p.path)
+		return remember(w, &w.params, p.parameterKey, "parameter", "name = ?1 AND path = ?2", p.name, p.path)
 	})
 }
 
@@ -490,8 +495,8 @@ func (w *writer) shared(r *row, find func() (int64, error)) (int64, error) {
 
 // remember returns the id of the row of a table that has these values, which it makes if
 // there is none.
-func remember[K comparable](w *writer, known map[K]int64, key K, table, where string, values ...any) (int64, error) {
-	if id, ok := known[key]; ok {
+func remember[K comparable](w *writer, known *cache[K, int64], key K, table, where string, values ...any) (int64, error) {
+	if id, ok := known.get(key); ok {
 		return id, nil
 	}
 	id, err := number(w.conn, "SELECT id FROM "+table+" WHERE "+where, values...)
@@ -508,10 +513,7 @@ func remember[K comparable](w *writer, known map[K]int64, key K, table, where st
 		}
 		id = w.conn.LastInsertRowID()
 	}
-	if len(known) >= maxShared {
-		clear(known)
-	}
-	known[key] = id
+	known.put(key, id)
 	return id, nil
 }
 
@@ -521,7 +523,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 		return nil
 	}
 	key := originNamespace{origin, v.namespaceKey}
-	id, ok := w.namespaces[key]
+	id, ok := w.namespaces.get(key)
 	if !ok {
 		var err error
 		// One that was just made is new, whoever had its number before.
@@ -544,10 +546,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 			}
 			id = w.conn.LastInsertRowID()
 		}
-		if len(w.namespaces) >= maxShared {
-			clear(w.namespaces)
-		}
-		w.namespaces[key] = id
+		w.namespaces.put(key, id)
 	}
 	s := w.insertView
 	if err := anew(s); err != nil {
@@ -577,18 +576,16 @@ func (w *writer) placeID(c *attribution.Container, p *attribution.Pod, unit stri
 	if p != nil {
 		key.pod = asText(p)
 	}
-	if id, ok := w.places[key]; ok {
+	if id, ok := w.places.get(key); ok {
 		return id, nil
-	}
-	if len(w.places) >= maxShared {
-		clear(w.places)
 	}
 	if err := execute(w.conn, "INSERT INTO place VALUES (?, nullif(?, ''), nullif(?, ''), ?)", w.nextPlace, key.container, key.pod, unit); err != nil {
 		return 0, err
 	}
-	w.places[key] = w.nextPlace
+	id := w.nextPlace
+	w.places.put(key, id)
 	w.nextPlace++
-	return w.places[key], nil
+	return id, nil
 }
 
 // asText is v as JSON. The types that it is used for can always be.
@@ -605,11 +602,8 @@ func (w *writer) textID(s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	if id, ok := w.texts[s]; ok {
+	if id, ok := w.texts.get(s); ok {
 		return id, nil
-	}
-	if len(w.texts) >= maxShared {
-		clear(w.texts)
 	}
 	insert := w.insertText
 	if err := anew(insert); err != nil {
@@ -621,13 +615,13 @@ func (w *writer) textID(s string) (int64, error) {
 		return 0, err
 	}
 	id := w.nextText
-	w.texts[s] = id
+	w.texts.put(s, id)
 	w.nextText++
 	return id, nil
 }
 
 func (w *writer) processID(p *tracer.Process) (int64, error) {
-	if id, ok := w.byPointer[p]; ok {
+	if id, ok := w.byPointer.get(p); ok {
 		return id, nil
 	}
 	r := processRow{pid: p.PID, tid: p.TID, ppid: p.PPID, uid: p.UID, gid: p.GID, comm: p.Comm}
@@ -637,15 +631,9 @@ func (w *writer) processID(p *tracer.Process) (int64, error) {
 	if err := w.describe(p, &r); err != nil {
 		return 0, err
 	}
-	if len(w.byPointer) >= maxShared {
-		clear(w.byPointer)
-	}
-	if id, ok := w.processes[r]; ok {
-		w.byPointer[p] = id
+	if id, ok := w.processes.get(r); ok {
+		w.byPointer.put(p, id)
 		return id, nil
-	}
-	if len(w.processes) >= maxShared {
-		clear(w.processes)
 	}
 	s := w.insertProcess
 	if err := anew(s); err != nil {
@@ -672,7 +660,8 @@ func (w *writer) processID(p *tracer.Process) (int64, error) {
 		return 0, err
 	}
 	w.nextProcess++
-	w.processes[r], w.byPointer[p] = id, id
+	w.processes.put(r, id)
+	w.byPointer.put(p, id)
 	return id, nil
 }
 

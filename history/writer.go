@@ -122,15 +122,18 @@ func (w *writer) prepare() (err error) {
 	if _, err := version(w.conn); err != nil {
 		return err
 	}
-	// Before there are tables: it takes effect only then.
-	if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA auto_vacuum = INCREMENTAL", nil); err != nil {
-		return err
+	// Before there are tables: these take effect only then. In larger pages there are more
+	// lists and events to be read at once.
+	for _, set := range []string{"page_size = 8192", "auto_vacuum = INCREMENTAL"} {
+		if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA "+set, nil); err != nil {
+			return err
+		}
 	}
 	for _, set := range []string{
 		"journal_mode = WAL",
 		"synchronous = FULL", // what is committed has to outlive a power cut
 		fmt.Sprintf("cache_size = -%d", cacheKiB),
-		"wal_autocheckpoint = 4000",
+		"wal_autocheckpoint = 2000",
 		"journal_size_limit = 33554432",
 	} {
 		if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA "+set, nil); err != nil {

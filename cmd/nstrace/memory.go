@@ -12,6 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// startMemory is up to where the start collects no garbage: twice what it takes in all.
+const startMemory = 128 << 20
+
+// withoutGC has no garbage collected up to startMemory, until what it returns is called: the
+// start makes tens of megabytes that are all needed until it is over.
+func withoutGC() (restore func()) {
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(startMemory)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
+}
+
 // giveBack lets go of the memory that only the start takes: the heap, of which loading uses
 // ten times what running does, and the constants in the binary, the BPF objects among them.
 // What is read again is mapped again, from the page cache. Failing at it is no harm.

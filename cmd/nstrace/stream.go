@@ -291,7 +291,9 @@ func (f *streamFlags) start(o tracer.Options, def *os.File) (*tracer.Tracer, *si
 	if err != nil {
 		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--runtime-socket: %w", err)}, closeOutput())
 	}
+	restoreGC := withoutGC()
 	t, err := tracer.New(o)
+	restoreGC()
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, stage.Close(), closeOutput())
 	}

@@ -197,6 +197,12 @@ func TestSmoke(t *testing.T) {
 		in("CPU of an event, µs", s.CPUPerEvent, 0.001, 100000)
 		in("writes that were read", float64(s.Counted.Writes), 100, 1e9)
 		in("accounted for, %", s.Counted.percent(), 99, 101)
+		if (s.Backlog != nil) != (s.Writers == 1) {
+			t.Errorf("backlog with %d writers: %+v", s.Writers, s.Backlog)
+		} else if l := s.Backlog; l != nil {
+			in("backlog, events", float64(l.Events), 100, 1e9)
+			in("backlog, CPU of an event, µs", l.CPUPerEvent, 0.001, 100000)
+		}
 	}
 
 	if s := r.Soak; s == nil {

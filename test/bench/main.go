@@ -71,6 +71,10 @@
 // of which stand for many (their "count"), and trace.loss tell of. With -storm-values
 // same each write is a repeat of the last, as in a program that has gone wild.
 //
+// Last, with one writer, nstrace is stopped (SIGSTOP) for up to a second of writes that all
+// differ, and has to read them when nothing else runs: how many a second, from the ring to
+// JSON, one CPU is good for.
+//
 // # Soak
 //
 // A number of processes live one after the other on each CPU. Each writes a parameter,

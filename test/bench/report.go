@@ -199,6 +199,12 @@ func (r *report) stormTable() string {
 				s.Counted.String())...)
 		}
 	}))
+	for _, s := range r.Storm {
+		if l := s.Backlog; l != nil {
+			fmt.Fprintf(&b, "\nnstrace %s, stopped meanwhile and then alone with %d of them in a ring of %s: %.2f µs of CPU each, %s a second on one CPU.\n",
+				s.Backend, l.Events, backlogRing, l.CPUPerEvent, number(1e6/l.CPUPerEvent))
+		}
+	}
 	return b.String()
 }
 

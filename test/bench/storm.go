@@ -29,7 +29,18 @@ type stormRow struct {
 	LostPercent float64           `json:"lost_percent"`
 	CPUPerEvent float64           `json:"cpu_us_per_event"`
 	Counted     counted           `json:"counted"`
+	Backlog     *backlog          `json:"backlog,omitempty"` // with one writer
 }
+
+// backlog is how fast nstrace reads what came while it did not run: with nobody else at
+// work, at what it can do with one CPU.
+type backlog struct {
+	Events      uint64  `json:"events"`
+	CPUPerEvent float64 `json:"cpu_us_per_event"`
+}
+
+// backlogRing is room for more than any writer writes meanwhile.
+const backlogRing = "256MiB"
 
 // counted is a storm of which every line was read.
 type counted struct {
@@ -137,6 +148,11 @@ func (b *bench) runStorm(ctx context.Context, backends []string) error {
 			if err := row.Counted.measure(ctx, t, jobs(b.storm/5)); err != nil {
 				return fmt.Errorf("storm with nstrace %s, read: %w", name, err)
 			}
+			if n == 1 {
+				if row.Backlog, err = measureBacklog(ctx, t, jobs(min(b.storm, time.Second))); err != nil {
+					return fmt.Errorf("backlog of nstrace %s: %w", name, err)
+				}
+			}
 			b.report.Storm = append(b.report.Storm, row)
 		}
 	}
@@ -221,6 +237,41 @@ func (r *stormRow) measure(ctx context.Context, n *nstrace, all []*job) error {
 		r.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(told)
 	}
 	return nil
+}
+
+// measureBacklog stops nstrace, lets the writers write, and has it go on.
+func measureBacklog(ctx context.Context, n *nstrace, all []*job) (*backlog, error) {
+	t, err := n.discarding(ctx, "--ring-size", backlogRing)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range all {
+		j.Values = "distinct" // others are counted in the kernel
+	}
+	var b backlog
+	b.Events, _, err = blow(ctx, all, func() error {
+		return errors.Join(t.settled(ctx), t.cmd.Process.Signal(unix.SIGSTOP))
+	})
+	var before, after time.Duration
+	if err == nil {
+		before, err = cpuTime(t.cmd.Process.Pid)
+	}
+	err = errors.Join(err, t.cmd.Process.Signal(unix.SIGCONT))
+	if err == nil {
+		err = t.settled(ctx)
+	}
+	if err == nil {
+		after, err = cpuTime(t.cmd.Process.Pid)
+	}
+	books, stopErr := t.close()
+	if err := errors.Join(err, stopErr); err != nil {
+		return nil, err
+	}
+	if books["lost"] != 0 || books["written"] < b.Events {
+		return nil, fmt.Errorf("%d writes, and %v", b.Events, books)
+	}
+	b.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(b.Events)
+	return &b, nil
 }
 
 // measure lets the writers write and reads all that nstrace says of it.

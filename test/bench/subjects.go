@@ -338,10 +338,10 @@ func (n *nstrace) piped(ctx context.Context, line func([]byte)) (*tracing, time.
 	return &tracing{t, n}, first, nil
 }
 
-// discarding starts it with JSON to /dev/null.
-func (n *nstrace) discarding(ctx context.Context) (*tracing, error) {
+// discarding starts it with JSON to /dev/null, and more flags.
+func (n *nstrace) discarding(ctx context.Context, more ...string) (*tracing, error) {
 	// With -v it says how everything is attached as soon as it is.
-	cmd := command(n.bin, "-o", "json", "-v", "--backend", n.backend)
+	cmd := command(n.bin, append([]string{"-o", "json", "-v", "--backend", n.backend}, more...)...)
 	t, err := startTool(cmd, os.Interrupt)
 	if err != nil {
 		return nil, err

@@ -416,8 +416,13 @@ func testSweep(t *testing.T, h *host) {
 			if s.backend != tracer.Tracepoint && !slices.Equal(refused, locked) {
 				t.Errorf("could not be opened: %q, want %q", refused, locked)
 			}
+			if s.backend == tracer.Tracepoint { // where a write of what is there is told at each try
+				wrote = slices.CompactFunc(wrote, func(a, b *event) bool {
+					return keeps(a) && keeps(b) && a.Sysctl.Path == b.Sysctl.Path
+				})
+			}
 			if len(wrote) != len(steps) {
-				t.Fatalf("%d writes, it was %d", len(wrote), len(steps))
+				t.Fatalf("%d writes, it was %d: %s", len(wrote), len(steps), dump(wrote))
 			}
 			unknown := 0
 			for i, e := range wrote {
@@ -446,6 +451,11 @@ func testSweep(t *testing.T, h *host) {
 			}
 		})
 	}
+}
+
+// keeps says whether e is a write of the value that is there.
+func keeps(e *event) bool {
+	return e.Sysctl.Old != nil && e.Sysctl.New != nil && *e.Sysctl.Old == *e.Sysctl.New
 }
 
 // testHostWide sets parameters that there is only one copy of, and sets them back.

@@ -65,12 +65,14 @@ check-generated: ## fail if the committed BPF objects are not those of their sou
 .PHONY: test
 test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
+	$(GO) test -timeout 10m ./history
 	$(GO) test -p 1 -count 1 -v -timeout 80m ./test/...
 
 .PHONY: test-all
 test-all: export NSTRACE_TEST_ALL = 1
 test-all: deps lint ## test, and more kernels
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
+	$(GO) test -timeout 10m ./history
 	$(GO) test -p 1 -count 1 -v -timeout 180m ./test/...
 
 .PHONY: coverage

@@ -23,6 +23,7 @@ var update = flag.Bool("update", false, "make the database of the present versio
 // the present one, its chain is whole and it says what it said. So neither the tables nor
 // the lines that the hashes are over can change without notice.
 func TestOlderVersions(t *testing.T) {
+	oneGoroutine(t)
 	present := filepath.Join("testdata", fmt.Sprintf("v%d.db", history.SchemaVersion))
 	if *update {
 		r := create(t, history.Options{Path: present, Host: "guest", BootID: "00000000-0000-0000-0000-000000000000", Version: "test"})

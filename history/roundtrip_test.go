@@ -57,6 +57,15 @@ func lockThread() { runtime.LockOSThread() }
 // line is an event as the stream has it.
 func line(e *tracer.Event) string { return string(output.NewJSON(nil).AppendEvent(nil, e)) }
 
+// oneGoroutine leaves a test out under the race detector, which has nothing to see in it and
+// takes ten times as long.
+func oneGoroutine(t *testing.T) {
+	t.Helper()
+	if raced {
+		t.Skip("it runs without the race detector: go test ./history")
+	}
+}
+
 func create(t testing.TB, o history.Options) *history.Recorder {
 	t.Helper()
 	if o.Path == "" {

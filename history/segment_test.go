@@ -141,6 +141,7 @@ func varied(t *testing.T, n int) (events []*tracer.Event) {
 // What the lists find is what there is: in whole segments and behind them, and when a
 // segment's first events are dropped.
 func TestLists(t *testing.T) {
+	oneGoroutine(t)
 	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Skip("no sqlite3 shell")
 	}
@@ -173,6 +174,7 @@ func TestLists(t *testing.T) {
 
 // Both at once is what is about both.
 func TestParameterInNamespace(t *testing.T) {
+	oneGoroutine(t)
 	db := open(t, recorded(t, 1000, history.Options{}))
 	all := find(t, db, history.Query{})
 	ns := all[0].Event.Sysctl.Namespace
@@ -204,6 +206,7 @@ func TestParameterInNamespace(t *testing.T) {
 // A number that thousands of namespaces had, one after the other, is found by going through
 // the lists.
 func TestNumberUsedAgain(t *testing.T) {
+	oneGoroutine(t)
 	path := filepath.Join(t.TempDir(), "history.db")
 	r := create(t, history.Options{Path: path})
 	s := newStorm(t)
@@ -253,6 +256,7 @@ func TestDamagedList(t *testing.T) {
 
 // Retention takes segments with their events.
 func TestSegmentsAreDropped(t *testing.T) {
+	oneGoroutine(t)
 	path := filepath.Join(t.TempDir(), "history.db")
 	r := create(t, history.Options{Path: path, Keep: time.Hour})
 	s := newStorm(t)
@@ -297,6 +301,7 @@ func TestSegmentsAreDropped(t *testing.T) {
 
 // What is used all the time has one row, however many others are seen once in between.
 func TestOneRowOfWhatIsUsedAllTheTime(t *testing.T) {
+	oneGoroutine(t)
 	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Skip("no sqlite3 shell")
 	}

@@ -56,6 +56,7 @@ func verify(t *testing.T, path string) *history.Verification {
 }
 
 func TestVerify(t *testing.T) {
+	oneGoroutine(t)
 	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Skip("no sqlite3 shell")
 	}
@@ -189,6 +190,7 @@ func TestBrokenExportIsRefused(t *testing.T) {
 // Retention drops the oldest, in steps, and the chain of the rest is whole; who set what
 // still stands is not forgotten, and the file does not grow.
 func TestRetention(t *testing.T) {
+	oneGoroutine(t)
 	o := history.Options{Path: filepath.Join(t.TempDir(), "history.db"), KeepSize: 1 << 20}
 	r := create(t, o)
 	s := newStorm(t)

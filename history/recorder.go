@@ -81,7 +81,6 @@ type Recorder struct {
 	from    time.Time // of the first in loss
 	to      time.Time
 	fault   error // why the database takes nothing now
-	standby bool  // another recorder has it
 	written uint64
 	taken   uint64
 	synced  *sync.Cond
@@ -205,11 +204,7 @@ func (r *Recorder) open() (err error) {
 		if err := os.MkdirAll(filepath.Dir(r.o.Path), 0o755); err != nil {
 			return err
 		}
-		r.lock, r.first, err = lockFile(r.o.Path)
-		r.mu.Lock()
-		r.standby = standsBy(err)
-		r.mu.Unlock()
-		if err != nil {
+		if r.lock, r.first, err = lockFile(r.o.Path); err != nil {
 			if standsBy(err) {
 				r.heir, r.stoodBy = true, true
 			}
@@ -310,7 +305,7 @@ func (r *Recorder) Append(e *tracer.Event) error {
 	if r.closing {
 		return os.ErrClosed
 	}
-	if r.standby {
+	if standsBy(r.fault) {
 		r.forgetOld(e.Time)
 	}
 	if r.waiting >= r.o.Buffer {
@@ -394,7 +389,7 @@ func (r *Recorder) Close() error {
 	<-r.done
 
 	var errs []error
-	if r.waiting > 0 && !r.standby {
+	if r.waiting > 0 && !standsBy(r.fault) { // whoever has the database writes them
 		errs = append(errs, fmt.Errorf("history: %d events were not written: %w", r.waiting, r.fault))
 	}
 	if r.w != nil {

@@ -61,19 +61,22 @@ check-generated: ## fail if the committed BPF objects are not those of their sou
 	else echo "bpf: no $(CLANG) here, compared the objects' sources only"; fi
 
 # -p 1: the suites that load programs and boot kernels get the machine to
-# themselves.
+# themselves. gotestsum: what failed comes once more at the end, with its output;
+# it stands thousands of lines up otherwise.
+TESTSUM = $(GO) tool gotestsum --format standard-verbose --hide-summary skipped --
+
 .PHONY: test
 test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -timeout 10m ./history
-	$(GO) test -p 1 -count 1 -v -timeout 80m ./test/...
+	$(TESTSUM) -p 1 -count 1 -timeout 80m ./test/...
 
 .PHONY: test-all
 test-all: export NSTRACE_TEST_ALL = 1
 test-all: deps lint ## test, and more kernels
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -timeout 10m ./history
-	$(GO) test -p 1 -count 1 -v -timeout 180m ./test/...
+	$(TESTSUM) -p 1 -count 1 -timeout 180m ./test/...
 
 .PHONY: coverage
 coverage: deps ## make docs/coverage.md anew from what the tests find on each kernel

@@ -40,7 +40,7 @@ func (t *Tracer) takePins(boot uint64) error {
 		ns, _ := t.reg.see(p.typ, p.id, p.kernel, 0, boot)
 		t.names.learn(ns, boot)
 		if t.watch != nil {
-			t.watch.pins[pinPlace{p.path, p.id}] = &pin{ns: ns, path: p.path}
+			t.watch.add(pinPlace{p.path, p.id}, ns)
 			continue
 		}
 		if t.opts.Follow {
@@ -120,13 +120,14 @@ func (t *Tracer) givePin(h Handler, typ Type, p *pin, boot uint64, detected stri
 	return t.give(h, e, p.maker)
 }
 
-// comparePins reports which pins came and went in nstrace's own mount namespace since it
-// looked last.
+// comparePins reports which pins had come and gone, when it was looked last, in nstrace's own
+// mount namespace. What the kernel told until then is read: else a namespace that has the
+// number of one that ended would be taken for that.
 func (t *Tracer) comparePins(h Handler) error {
-	t.watch.look.Store(false)
 	boot := bootNow()
 	there := map[pinPlace]nsID{}
-	for _, id := range pinned() {
+	found, looked := t.watch.take()
+	for _, id := range found {
 		// Several on one place are one to those who look: ip netns add makes two, since
 		// /run/netns is mounted on itself.
 		there[pinPlace{id.path, id.id}] = id
@@ -144,22 +145,43 @@ func (t *Tracer) comparePins(h Handler) error {
 	}
 	slices.SortFunc(gone, pinPlace.compare)
 	for _, at := range gone {
-		p := t.watch.pins[at]
-		delete(t.watch.pins, at)
-		if err := t.foundPin(h, NamespaceUnpin, p, boot); err != nil {
+		if err := t.foundPin(h, NamespaceUnpin, t.watch.remove(at), boot); err != nil {
 			return err
 		}
 	}
 	slices.SortFunc(came, pinPlace.compare)
 	for _, at := range came {
 		id := there[at]
+		ns := t.reg.live[id.id]
+		if ns != nil && ns.bootNS > looked {
+			continue // what was mounted ended since, and this has its number
+		}
+		// The kernel's id can only be had through the mount, which is then busy for whoever
+		// unmounts it just now.
+		if ns == nil || ns.typ != id.typ {
+			id.kernel = handleUID(id.path)
+		}
 		ns, err := t.see(h, &bpf.NstraceNsChange{Kind: uint8(slices.Index(nsTypes[:], id.typ)), Inum: id.id, Uid: id.kernel}, boot)
 		if err != nil {
 			return err
 		}
-		p := &pin{ns: ns, path: id.path}
-		t.watch.pins[at] = p
-		if err := t.foundPin(h, NamespacePin, p, boot); err != nil {
+		if err := t.foundPin(h, NamespacePin, t.watch.add(at, ns), boot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endPins reports the end of the pins of a namespace that ended, which it was not looked for
+// yet.
+func (t *Tracer) endPins(h Handler, ns *liveNS, boot uint64) error {
+	if len(ns.places) == 0 {
+		return nil
+	}
+	// There may be another one in its place.
+	t.watch.look.Store(true)
+	for _, at := range slices.Clone(ns.places) {
+		if err := t.foundPin(h, NamespaceUnpin, t.watch.remove(at), boot); err != nil {
 			return err
 		}
 	}
@@ -183,11 +205,13 @@ const ownMountinfo = "/proc/thread-self/mountinfo"
 // A mountWatch is told by the kernel when anything in nstrace's mount namespace is mounted
 // or unmounted, not what. A nil one is never told.
 type mountWatch struct {
-	pins map[pinPlace]*pin
-	look atomic.Bool
-	file *os.File // of ownMountinfo, polled
-	end  int      // an eventfd that ends the watch
-	done sync.WaitGroup
+	pins   map[pinPlace]*pin
+	look   atomic.Bool // something changed
+	looked uint64      // CLOCK_BOOTTIME; 0 once found is compared
+	found  []nsID
+	file   *os.File // of ownMountinfo, polled
+	end    int      // an eventfd that ends the watch
+	done   sync.WaitGroup
 }
 
 func newMountWatch() *mountWatch {
@@ -227,8 +251,37 @@ func (w *mountWatch) start(wake func()) {
 	})
 }
 
-// changed says whether anything was mounted or unmounted since comparePins looked.
-func (w *mountWatch) changed() bool { return w != nil && w.look.Load() }
+// due says whether there is something to do: to look, or to compare what was found.
+func (w *mountWatch) due() bool { return w != nil && (w.looked != 0 || w.look.Load()) }
+
+// see looks at the mounts, for comparePins.
+func (w *mountWatch) see() {
+	w.look.Store(false)
+	w.looked, w.found = bootNow(), pinnedIn(ownMountinfo)
+}
+
+// take returns what was found, once, and when it was looked.
+func (w *mountWatch) take() (found []nsID, looked uint64) {
+	found, looked = w.found, w.looked
+	w.found, w.looked = nil, 0
+	return found, looked
+}
+
+// add notes that ns is mounted at a place.
+func (w *mountWatch) add(at pinPlace, ns *liveNS) *pin {
+	p := &pin{ns: ns, path: at.path}
+	w.pins[at] = p
+	ns.places = append(ns.places, at)
+	return p
+}
+
+// remove forgets what is mounted at a place, and returns it.
+func (w *mountWatch) remove(at pinPlace) *pin {
+	p := w.pins[at]
+	delete(w.pins, at)
+	p.ns.places = slices.DeleteFunc(p.ns.places, func(other pinPlace) bool { return other == at })
+	return p
+}
 
 func (w *mountWatch) close() {
 	if w == nil {

@@ -23,6 +23,8 @@ type liveNS struct {
 	ended   uint64 // when it was found gone, CLOCK_BOOTTIME
 	follow  bool   // made by a traced process
 
+	places []pinPlace // where it is mounted, if that is found by looking
+
 	owner     *attribution.Owner
 	orphan    bool   // whose it is is to be found by who lives in it
 	runtime   string // only a container of this runtime can have it; empty for any

@@ -87,6 +87,9 @@ func (s *scanner) run(h Handler) error {
 		return nil
 	}
 	s.wanted, s.held = false, false
+	if t.watch != nil {
+		t.watch.look.Store(true) // where nothing tells of changes
+	}
 	used := map[*liveNS]bool{}
 	// The end of one that is leaving was told when it still had its namespaces.
 	leaving := false
@@ -110,12 +113,6 @@ func (s *scanner) run(h Handler) error {
 	}
 	gone := s.gone(unused)
 	s.held = leaving || len(gone) < len(unused)
-	// What a pin kept ends after it, also one that went during this look.
-	if t.watch != nil {
-		if err := t.comparePins(h); err != nil {
-			return err
-		}
-	}
 	// A namespace before its owner, in the order of their creation.
 	slices.SortFunc(gone, func(a, b *liveNS) int {
 		if (a.typ == "user") != (b.typ == "user") {

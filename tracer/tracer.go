@@ -396,10 +396,15 @@ func (t *Tracer) overdue(h Handler, drained bool) error {
 	}
 	t.known.Lock()
 	defer t.known.Unlock()
-	if drained && t.watch.changed() {
+	switch {
+	case !drained || !t.watch.due():
+	case t.watch.looked != 0:
 		if err := t.comparePins(h); err != nil {
 			return err
 		}
+	default:
+		t.watch.see()
+		return nil // what it found is compared before anything else ends
 	}
 	if due := t.scanDue(); drained && !due.IsZero() && !now.Before(due) {
 		return t.scan.run(h)
@@ -410,6 +415,9 @@ func (t *Tracer) overdue(h Handler, drained bool) error {
 // deadline is when Run has to look up from the ring though nothing came, zero
 // for never.
 func (t *Tracer) deadline(until time.Time) time.Time {
+	if t.watch.due() {
+		return time.Unix(1, 0)
+	}
 	first := until
 	for _, due := range [...]time.Time{t.folds.due(), t.scanDue()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
@@ -481,6 +489,7 @@ func (t *Tracer) finish(h Handler) error {
 		return err
 	}
 	if t.watch != nil {
+		t.watch.see()
 		if err := t.comparePins(h); err != nil {
 			return err
 		}
@@ -608,10 +617,16 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 		c := &r.changes[i]
 		var ns *liveNS
 		if !r.failed() {
-			// A number that was alive and is made anew: its end was not seen.
 			delete(t.reg.gone, c.Inum)
-			// But for one that a look at the mounts found before this record was read.
-			if old := t.reg.end(c.Inum, 0); old != nil && (c.Uid == 0 || old.kernel != c.Uid) && old.bootNS <= r.head.Time {
+			switch old := t.reg.end(c.Inum, 0); {
+			case old == nil:
+			case old.bootNS > r.head.Time:
+				// What was done with it on another CPU was read before this.
+				if old.is(nsType(c.Kind), c.Uid) {
+					t.reg.live[c.Inum], old.bootNS = old, r.head.Time
+				}
+			case c.Uid == 0 || old.kernel != c.Uid:
+				// A number that was alive and is made anew: its end was not seen.
 				if err := t.inferEnd(h, old, r.head.Time); err != nil {
 					return err
 				}
@@ -702,6 +717,9 @@ func (t *Tracer) inferEnd(h Handler, ns *liveNS, boot uint64) error {
 
 // giveEnd emits the end of a namespace if it is wanted.
 func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) error {
+	if err := t.endPins(h, ns, boot); err != nil {
+		return err
+	}
 	if t.opts.Follow && !ns.follow {
 		t.filtered++
 		return nil

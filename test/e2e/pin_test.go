@@ -314,3 +314,22 @@ func testPinEnd(t *testing.T, h *host) {
 		}
 	})
 }
+
+// TestReuse has numbers of namespaces used again at once, by other types and by ones that are
+// mounted, while others end: what ends ends once, and nothing is mounted after its end.
+func TestReuse(t *testing.T) {
+	h := watch(t, backends...)
+	rounds := 100
+	if testing.Short() {
+		rounds = 15
+	}
+	h.sh(t, fmt.Sprintf(`
+		touch reuse-a reuse-b
+		many() { n=0; while [ $n -lt %d ]; do "$@"; n=$((n+1)); done; }
+		mounted() { unshare $1=$2 true; umount $2; }
+		many unshare --uts --ipc true & a=$!
+		many mounted --uts reuse-a & b=$!
+		many mounted --net reuse-b & c=$!
+		wait $a; wait $b; wait $c`, rounds))
+	h.close(t)
+}

@@ -56,7 +56,7 @@ func (h *host) close(t *testing.T) {
 }
 
 // checkLives checks that no namespace ends that was neither made before nor there
-// from the start, and that none ends twice.
+// from the start, that none ends twice, and that none is mounted or unmounted after.
 func (s *stream) checkLives(t *testing.T, h *host) {
 	t.Helper()
 	made, ended := map[string]bool{}, map[string]bool{}
@@ -64,19 +64,29 @@ func (s *stream) checkLives(t *testing.T, h *host) {
 		switch {
 		case e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success:
 			if made[e.Namespace.UID] {
-				t.Errorf("%v: made again: %s", s, e.line)
+				t.Errorf("%v: made again: %s%s", s, e.line, s.life(e))
 			}
 			made[e.Namespace.UID] = true
 		case e.Type == tracer.NamespaceDestroy:
 			if ended[e.Namespace.UID] {
-				t.Errorf("%v: ended again: %s", s, e.line)
+				t.Errorf("%v: ended again: %s%s", s, e.line, s.life(e))
 			}
 			ended[e.Namespace.UID] = true
 			if made[e.Namespace.UID] != (e.Namespace.Creator != nil) {
-				t.Errorf("%v: made %v, and its end says %s", s, made[e.Namespace.UID], e.line)
+				t.Errorf("%v: made %v, and its end says %s%s", s, made[e.Namespace.UID], e.line, s.life(e))
 			}
+		case e.isPin() && ended[e.Namespace.UID]:
+			t.Errorf("%v: after its end: %s%s", s, e.line, s.life(e))
 		}
 	}
+}
+
+// life returns what was said last of the namespaces with the number of that of e.
+func (s *stream) life(e *event) string {
+	same := slices.DeleteFunc(slices.Clone(s.since(0)), func(other *event) bool {
+		return other.Namespace == nil || other.Namespace.ID != e.Namespace.ID || other.Seq > e.Seq
+	})
+	return "after\n" + dump(same[max(0, len(same)-8):])
 }
 
 // TestAlone has each backend with no other beside it, which could do its work.

@@ -518,9 +518,7 @@ func TestNetdevLoss(t *testing.T) {
 			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			s.await(t, "trace.loss", func(all []*event) bool { // though what the ring had still comes behind it
-				return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.TraceLoss })
-			})
+			s.awaitLoss(t, tracer.NetdevMove, tries)
 			s.interrupt(t)
 			sum := s.checkEnd(t, false)
 			var written, lost uint64

@@ -39,7 +39,7 @@ type keeper struct {
 	// Where the database could not be opened at the start.
 	late    bool
 	started time.Time
-	idle    chan struct{}        // asks Run to say when it is idle
+	idle    chan chan struct{}   // asks Run to close what is sent when it is idle
 	found   chan []*tracer.Event // what is different, once
 }
 
@@ -48,7 +48,7 @@ type keeper struct {
 func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter tracer.Filter) *keeper {
 	k := &keeper{
 		t: t, r: r, db: db, filter: filter, told: make(chan struct{}),
-		started: time.Now(), idle: make(chan struct{}), found: make(chan []*tracer.Event, 1),
+		started: time.Now(), idle: make(chan chan struct{}, 1), found: make(chan []*tracer.Event, 1),
 	}
 	select {
 	case <-r.Opened():
@@ -154,9 +154,11 @@ func (k *keeper) compareLate(ctx context.Context) ([]*tracer.Event, error) {
 	// What happened until then has to be in the history: once to end what Run is at, and
 	// once for what came meanwhile.
 	for range 2 {
+		idle := make(chan struct{})
+		k.idle <- idle // before Run is woken, or it may be idle once and not again
 		k.t.Wake()
 		select {
-		case k.idle <- struct{}{}:
+		case <-idle:
 		case <-ctx.Done():
 			return nil, nil
 		}
@@ -203,7 +205,8 @@ func (k *keeper) find(end bool, tell func(*tracer.Event) error) error {
 		select {
 		case events = <-k.found:
 			k.late = false
-		case <-k.idle:
+		case idle := <-k.idle:
+			close(idle)
 			return nil
 		default:
 			return nil

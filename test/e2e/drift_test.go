@@ -15,6 +15,7 @@ import (
 	"github.com/nstrace/nstrace/drift"
 	"github.com/nstrace/nstrace/history"
 	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
 )
 
 // snapshot attaches, looks at everything, and detaches, as a recorder at its start and end.
@@ -355,6 +356,53 @@ func TestRecordDrift(t *testing.T) {
 		if !strings.Contains(past, want) {
 			t.Errorf("the history has no %s:\n%s", want, past)
 		}
+	}
+}
+
+// TestRecordDriftLate has the database taken when a run begins, as by one before it that was
+// killed and is not gone yet, and nothing happening once it is free, which not even a look at
+// the namespaces breaks: what changed while nobody watched is told all the same.
+func TestRecordDriftLate(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	const param = "/proc/sys/vm/overcommit_ratio"
+	ratio := readFile(t, param)
+	t.Cleanup(func() {
+		if err := os.WriteFile(param, []byte(ratio), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	record := func() *stream {
+		t.Helper()
+		s := startStream(t, "record", "--db", db, "--event", "sysctl", "--backend", string(backends[0]))
+		s.awaitStart(t)
+		return s
+	}
+	s := record()
+	s.awaitSnapshot(t, db)
+	s.interrupt(t)
+	s.checkEnd(t, true)
+	output(t, "sysctl", "-qw", "vm.overcommit_ratio=71")
+
+	lock, err := os.OpenFile(db+"-lock", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	s = record()
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.await(t, "the drift", func(all []*event) bool {
+		return slices.ContainsFunc(all, func(e *event) bool {
+			return e.Type == tracer.SysctlDrift && driftBrief(&e.Event) == fmt.Sprintf(`drift vm.overcommit_ratio [%q] → ["71"]`, ratio)
+		})
+	})
+	s.interrupt(t)
+	if s.err != nil || !strings.Contains(s.stderr.String(), "another nstrace records to it") {
+		t.Errorf("%v: %v\n%s", s, s.err, s.stderr.String())
 	}
 }
 

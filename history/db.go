@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"os"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -50,11 +50,8 @@ type (
 
 // Open opens the history at path for reading, by whoever may read the file.
 func Open(path string) (*DB, error) {
-	if _, err := os.Stat(path); err != nil {
-		var pathErr *fs.PathError
-		if errors.As(err, &pathErr) {
-			err = pathErr.Err
-		}
+	// Not by opening it: to close it would give up SQLite's locks, if this process records.
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	conn, err := openReader(path)

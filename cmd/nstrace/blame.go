@@ -139,7 +139,30 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return err
 		}
 	}
-	return sink.Flush()
+	if err := sink.Flush(); err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		fmt.Fprintf(os.Stderr, "nstrace: %s\n", f.nothing(globs))
+	}
+	return nil
+}
+
+// nothing says of what there is no row.
+func (f *blameFlags) nothing(globs []string) string {
+	what := "no write is recorded to "
+	if f.all {
+		what = "there is no parameter "
+	}
+	if len(globs) > 0 {
+		what += strings.Join(globs, " or ")
+	} else {
+		what += "any parameter"
+	}
+	if f.netns != "" {
+		what += " in the network namespace " + f.netns
+	}
+	return what
 }
 
 // rows finds the last writes and the values that there are now.

@@ -423,3 +423,39 @@ func TestHistoryOfContainer(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestHistoryOfNothing has those who ask told why nothing comes.
+func TestHistoryOfNothing(t *testing.T) {
+	anyKernel(t)
+	dir, err := os.MkdirTemp("", "nstrace-e2e-") // which anybody can get to
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	db := filepath.Join(dir, "history.db")
+	s := startStream(t, "record", "--db", db, "--backend", string(backends[0]))
+	s.awaitStart(t)
+	s.interrupt(t)
+	s.checkEnd(t, true)
+	for args, want := range map[string]string{
+		"blame nope.* net.nope":    "no write is recorded to nope.* or net.nope",
+		"blame --netns nope":       "no write is recorded to any parameter in the network namespace nope",
+		"blame --all nope.*":       "there is no parameter nope.*",
+		"history sysctl nope.nope": "no write to nope.nope is recorded that the flags ask for",
+		"history ns nope":          "nothing about the namespace nope is recorded that the flags ask for",
+	} {
+		status, _, stderr := nstrace(t, append(strings.Fields(args), "--db", db))
+		if status != 0 || stderr != "nstrace: "+want+"\n" {
+			t.Errorf("%s: status %d, %q, want %q", args, status, stderr, want)
+		}
+	}
+	for _, args := range []string{"history", "blame", "history verify", "history export"} {
+		status, stdout, stderr := nstrace(t, append(strings.Fields(args), "--db", db), asUser(65534))
+		if want := fmt.Sprintf("nstrace: --db: %s: permission denied\n", db); status != 1 || stdout != "" || stderr != want {
+			t.Errorf("%s: status %d, %q %q, want %q", args, status, stdout, stderr, want)
+		}
+	}
+}

@@ -22,6 +22,7 @@ import (
 // A DB reads a history. It is for one goroutine at a time, and one iteration.
 type DB struct {
 	path string
+	file os.FileInfo
 	conn *sqlite.Conn
 
 	texts     map[int64]string
@@ -54,6 +55,10 @@ func Open(path string) (*DB, error) {
 	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	conn, err := openReader(path)
 	if err != nil {
 		return nil, err
@@ -71,7 +76,7 @@ func Open(path string) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(explain(path, err), conn.Close())
 	}
-	db := &DB{path: path, conn: conn}
+	db := &DB{path: path, file: file, conn: conn}
 	db.forget()
 	return db, nil
 }
@@ -111,6 +116,10 @@ func (db *DB) forget() {
 	db.texts, db.processes, db.places = map[int64]string{}, map[int64]*tracer.Process{}, map[int64]place{}
 	db.views, db.kinds, db.origins, db.params = map[int64]*seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
 }
+
+// Moved says whether the history is no more where it was opened: somebody removed or moved
+// it, or put another there. A recorder goes on in the one that is at the path.
+func (db *DB) Moved() bool { return moved(db.path, db.file) }
 
 // Last returns the id of the last event, 0 for none.
 func (db *DB) Last() (int64, error) {

@@ -398,6 +398,83 @@ func TestCorruptWhileRecording(t *testing.T) {
 	}
 }
 
+// Somebody removes the database while it is written, or puts another in its place: what comes
+// then is in what is there.
+func TestMoved(t *testing.T) {
+	remove := func(suffixes ...string) func(*testing.T, string) int64 {
+		return func(t *testing.T, path string) int64 {
+			for _, suffix := range suffixes {
+				if err := os.Remove(path + suffix); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return 0
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		move func(t *testing.T, path string) (there int64)
+	}{
+		{"file", remove("")},
+		{"files", remove("", "-wal", "-shm")},
+		{"lock too", remove("", "-wal", "-shm", "-lock")},
+		{"folder", func(t *testing.T, path string) int64 {
+			if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+				t.Fatal(err)
+			}
+			return 0
+		}},
+		{"moved", func(t *testing.T, path string) int64 {
+			if err := os.Rename(path, filepath.Join(filepath.Dir(path), "kept.db")); err != nil {
+				t.Fatal(err)
+			}
+			return 0
+		}},
+		{"replaced", func(t *testing.T, path string) int64 {
+			if err := os.Rename(recorded(t, 500, history.Options{}), path); err != nil {
+				t.Fatal(err)
+			}
+			return 500
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var said reports
+			path := filepath.Join(t.TempDir(), "folder", "history.db")
+			r := create(t, history.Options{Path: path, Report: said.add})
+			s := newStorm(t)
+			appendAll(t, r, s, 3000)
+			if err := r.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			there := tt.move(t, path)
+			appendAll(t, r, s, 2000)
+			if err := r.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			checkWhole(t, path, there+2000)
+			// It has the lock that is there now.
+			var otherSaid reports
+			if err := create(t, history.Options{Path: path, Report: otherSaid.add}).Close(); err != nil {
+				t.Error(err)
+			}
+			if otherSaid.count("another nstrace records to it") != 1 {
+				t.Errorf("another one says %q", otherSaid.lines)
+			}
+			appendAll(t, r, s, 100)
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			checkWhole(t, path, there+2100)
+			if kept := filepath.Join(filepath.Dir(path), "kept.db"); tt.name == "moved" {
+				checkWhole(t, kept, 3000)
+			}
+			if n := said.count("removed or replaced"); n != 1 || len(said.lines) != 1 {
+				t.Errorf("%q", said.lines)
+			}
+		})
+	}
+}
+
 // A clock that is set back neither breaks ids nor hides anything.
 func TestClockSetBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")

@@ -28,6 +28,9 @@ const (
 func (r *Recorder) tidy(now time.Time) time.Duration {
 	if now.Sub(r.beat) >= beatEvery {
 		r.beat = now
+		if r.w.moved() && r.write(nil) != nil {
+			return tidyEvery
+		}
 		if err := r.w.alive(now); err != nil {
 			return tidyEvery
 		}

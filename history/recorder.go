@@ -205,7 +205,7 @@ func (r *Recorder) open() (err error) {
 			return err
 		}
 		if r.lock, r.first, err = lockFile(r.o.Path); err != nil {
-			if standsBy(err) {
+			if standsBy(err) && r.runID == 0 {
 				r.heir, r.stoodBy = true, true
 			}
 			return err
@@ -545,6 +545,11 @@ func (r *Recorder) fail(err error) {
 }
 
 func (r *Recorder) try(chunks [][]pending) error {
+	if r.w != nil && r.w.moved() {
+		if err := r.leave(); err != nil {
+			return err
+		}
+	}
 	if r.w == nil {
 		if err := r.open(); err != nil {
 			return err
@@ -568,6 +573,18 @@ func (r *Recorder) try(chunks [][]pending) error {
 	}
 	return err
 }
+
+// leave gives up a database that somebody removed or replaced, and its lock, which may be
+// gone as well.
+func (r *Recorder) leave() error {
+	r.o.Report(fmt.Sprintf("history: %s: somebody removed or replaced the database: recording goes on in a new one, or in what is there now", r.o.Path))
+	err := errors.Join(explain(r.o.Path, r.w.leave()), r.lock.Close())
+	r.w, r.lock, r.runID = nil, nil, elsewhere
+	return err
+}
+
+// elsewhere is the runID of a run that the database at the path does not know.
+const elsewhere = -1
 
 // replace sets a database aside that turned out to be corrupt, and writes to a new one.
 func (r *Recorder) replace(chunks [][]pending) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -48,6 +49,7 @@ type writer struct {
 	described    *tracer.Process // the one whose texts were found last, nil for none
 	describedRow processRow      // and their ids
 
+	files     map[string]os.FileInfo // what is written to, by what is behind path in the name
 	run       int64
 	writes    map[writeKey]*write // of the batch
 	u         unpacked
@@ -115,7 +117,34 @@ func openWriter(path string) (*writer, error) {
 	if err := w.prepare(); err != nil {
 		return nil, errors.Join(explain(path, err), conn.Close())
 	}
+	w.files = map[string]os.FileInfo{}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if w.files[suffix], err = os.Stat(path + suffix); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
 	return w, nil
+}
+
+// moved says whether the database is no more where it was opened: somebody has removed it,
+// or put another there. SQLite would go on writing to a file that nobody finds.
+func (w *writer) moved() bool { return moved(w.path, w.files[""]) }
+
+func moved(path string, opened os.FileInfo) bool {
+	now, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist) || (err == nil && !os.SameFile(opened, now))
+}
+
+// leave closes a database that has moved, with all in it. SQLite leaves its log behind then,
+// which would be taken for that of the one that is there now.
+func (w *writer) leave() error {
+	err := errors.Join(execute(w.conn, "PRAGMA wal_checkpoint(TRUNCATE)"), w.close())
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if now, statErr := os.Stat(w.path + suffix); statErr == nil && os.SameFile(w.files[suffix], now) {
+			err = errors.Join(err, os.Remove(w.path+suffix))
+		}
+	}
+	return err
 }
 
 func (w *writer) prepare() (err error) {

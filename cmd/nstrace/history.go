@@ -189,7 +189,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if !f.follow {
 		return nil
 	}
-	return f.future(ctx, db, q, sink, last)
+	return f.future(ctx, &db, q, sink, last)
 }
 
 func ignoreCancel(err error) error {
@@ -320,17 +320,36 @@ func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query
 // followEvery is how often --follow looks for new events; they come in batches.
 const followEvery = 200 * time.Millisecond
 
-// future writes what is recorded behind the event last, until ctx ends.
-func (f *historyFlags) future(ctx context.Context, db *history.DB, q history.Query, sink output.Sink, last int64) error {
+// future writes what is recorded behind the event last, until ctx ends. Where the database is
+// replaced, as a recorder does whose own was moved, it goes on with the new one.
+func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Query, sink output.Sink, last int64) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	q.Reverse, q.Limit, q.To = false, 0, 0
+	seen := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		db := *at
+		if db.Moved() {
+			next, err := history.Open(f.db)
+			if err != nil {
+				continue // there is none yet
+			}
+			*at, last = next, 0
+			// One that was there before has older events.
+			if from := seen.Add(-history.DefaultDelay); from.After(q.Since) {
+				q.Since = from
+			}
+			if err := db.Close(); err != nil {
+				return err
+			}
+			db = next
+		}
+		seen = time.Now()
 		newest, err := db.Last()
 		if err != nil {
 			return err

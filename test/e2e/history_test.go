@@ -459,3 +459,54 @@ func TestHistoryOfNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestHistoryMoved has the history moved away while it is recorded and followed: both go on in
+// a new one, and none of what happened is missing.
+func TestHistoryMoved(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	name := fmt.Sprintf("moved%d", os.Getpid())
+	output(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	write := func(value int) {
+		t.Helper()
+		output(t, "ip", "netns", "exec", name, "sysctl", "-qw", fmt.Sprintf("net.ipv4.tcp_keepalive_time=%d", value))
+	}
+	s := startStream(t, "record", "--db", db, "--netns", name, "--backend", string(backends[0]))
+	s.awaitStart(t)
+	follow := startStream(t, "history", "sysctl", "net.ipv4.tcp_keepalive_time", "--db", db, "--follow")
+	had := func(value int) func([]*event) bool {
+		return func(all []*event) bool {
+			return slices.ContainsFunc(all, func(e *event) bool { return e.Sysctl != nil && *e.Sysctl.New == fmt.Sprint(value) })
+		}
+	}
+	write(701)
+	follow.await(t, "the first write", had(701))
+	kept := db + ".kept"
+	if err := os.Rename(db, kept); err != nil {
+		t.Fatal(err)
+	}
+	write(702)
+	follow.await(t, "the second write", had(702))
+	follow.interrupt(t)
+	s.interrupt(t)
+	if said := "somebody removed or replaced the database"; s.err != nil || strings.Count(s.stderr.String(), said) != 1 {
+		t.Errorf("%v: %v\n%s", s, s.err, s.stderr.String())
+	}
+	var values []string
+	for _, e := range follow.since(0) {
+		values = append(values, *e.Sysctl.New)
+	}
+	if !slices.Equal(values, []string{"701", "702"}) {
+		t.Errorf("followed was %q", values)
+	}
+	for path, value := range map[string]int{kept: 701, db: 702} {
+		if status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", path}); status != 0 {
+			t.Errorf("verify: %s%s", stdout, stderr)
+		}
+		past := pastEvents(t, path, "sysctl", "net.ipv4.tcp_keepalive_time")
+		if len(past) != 1 || !had(value)(past) {
+			t.Errorf("%s has\n%s", path, dump(past))
+		}
+	}
+}

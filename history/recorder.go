@@ -574,10 +574,10 @@ func (r *Recorder) try(chunks [][]pending) error {
 	return err
 }
 
-// leave gives up a database that somebody removed or replaced, and its lock, which may be
-// gone as well.
+// leave gives up a database that somebody moved, removed or replaced, and its lock, which may
+// be gone as well.
 func (r *Recorder) leave() error {
-	r.o.Report(fmt.Sprintf("history: %s: somebody removed or replaced the database: recording goes on in a new one, or in what is there now", r.o.Path))
+	r.o.Report(fmt.Sprintf("history: %s: somebody moved, removed or replaced the database: recording goes on in a new one, or in what is there now", r.o.Path))
 	err := errors.Join(explain(r.o.Path, r.w.leave()), r.lock.Close())
 	r.w, r.lock, r.runID = nil, nil, elsewhere
 	return err

@@ -119,8 +119,9 @@ func openWriter(path string) (*writer, error) {
 	}
 	w.files = map[string]os.FileInfo{}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if w.files[suffix], err = os.Stat(path + suffix); err != nil {
-			return nil, errors.Join(err, conn.Close())
+		// The last two are not where the file system can have no log.
+		if info, err := os.Stat(path + suffix); err == nil {
+			w.files[suffix] = info
 		}
 	}
 	return w, nil
@@ -132,7 +133,7 @@ func (w *writer) moved() bool { return moved(w.path, w.files[""]) }
 
 func moved(path string, opened os.FileInfo) bool {
 	now, err := os.Stat(path)
-	return errors.Is(err, os.ErrNotExist) || (err == nil && !os.SameFile(opened, now))
+	return errors.Is(err, os.ErrNotExist) || (err == nil && opened != nil && !os.SameFile(opened, now))
 }
 
 // leave closes a database that has moved, with all in it. SQLite leaves its log behind then,
@@ -140,7 +141,7 @@ func moved(path string, opened os.FileInfo) bool {
 func (w *writer) leave() error {
 	err := errors.Join(execute(w.conn, "PRAGMA wal_checkpoint(TRUNCATE)"), w.close())
 	for _, suffix := range []string{"-wal", "-shm"} {
-		if now, statErr := os.Stat(w.path + suffix); statErr == nil && os.SameFile(w.files[suffix], now) {
+		if now, statErr := os.Stat(w.path + suffix); statErr == nil && w.files[suffix] != nil && os.SameFile(w.files[suffix], now) {
 			err = errors.Join(err, os.Remove(w.path+suffix))
 		}
 	}

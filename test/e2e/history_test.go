@@ -490,7 +490,7 @@ func TestHistoryMoved(t *testing.T) {
 	follow.await(t, "the second write", had(702))
 	follow.interrupt(t)
 	s.interrupt(t)
-	if said := "somebody removed or replaced the database"; s.err != nil || strings.Count(s.stderr.String(), said) != 1 {
+	if said := "somebody moved, removed or replaced the database"; s.err != nil || strings.Count(s.stderr.String(), said) != 1 {
 		t.Errorf("%v: %v\n%s", s, s.err, s.stderr.String())
 	}
 	var values []string

@@ -52,23 +52,68 @@ const fileMode = 0o600
 // not when the first event comes. What is not a regular file, such as a pipe
 // or /dev/stderr, is written to but never rotated.
 //
+// Where somebody else, such as logrotate(8), moves or removes the file, what is written
+// next goes to the one that is at path then, made if there is none: nobody has to be told.
+//
 // One file must have one writer: rotation does not know of others.
 func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode)
+	f, info, err := openAppend(path)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(openError(path, err), f.Close())
-	}
-	if !rotation.wanted() || !info.Mode().IsRegular() {
+	if !info.Mode().IsRegular() {
 		return f, nil
+	}
+	if !rotation.wanted() {
+		return &plainFile{path: path, file: f, info: info}, nil
 	}
 	if err := f.Close(); err != nil {
 		return nil, openError(path, err)
 	}
 	return openRotating(path, rotation)
+}
+
+func openAppend(path string) (*os.File, os.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode)
+	if err != nil {
+		return nil, nil, openError(path, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(openError(path, err), f.Close())
+	}
+	return f, info, nil
+}
+
+// A plainFile is one that only others rotate.
+type plainFile struct {
+	path string
+	file *os.File
+	info os.FileInfo
+}
+
+// Write appends p. It is looked each time whether the file is still where it was: once it is
+// moved it may be compressed and removed at any moment.
+func (f *plainFile) Write(p []byte) (int, error) {
+	if replaced(f.path, f.info) {
+		file, info, err := openAppend(f.path)
+		if err != nil {
+			return 0, err
+		}
+		if err := f.file.Close(); err != nil {
+			return 0, errors.Join(openError(f.path, err), file.Close())
+		}
+		f.file, f.info = file, info
+	}
+	return f.file.Write(p)
+}
+
+func (f *plainFile) Close() error { return f.file.Close() }
+
+// replaced says whether path has no file any more, or another one than info is of.
+func replaced(path string, info os.FileInfo) bool {
+	now, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist) || (err == nil && !os.SameFile(info, now))
 }
 
 // openError says what is wrong with a path in one line.
@@ -100,6 +145,7 @@ func openError(path string, err error) error {
 // open as many of these as it has files and no more.
 type rotatingFile struct {
 	log    lumberjack.Logger
+	info   os.FileInfo // of the file that was there at the last write
 	maxAge time.Duration
 	made   time.Time
 	now    func() time.Time
@@ -129,17 +175,39 @@ func openRotating(path string, rotation Rotation) (*rotatingFile, error) {
 	if rotation.MaxSize <= 0 {
 		r.log.MaxSize = math.MaxInt >> 20
 	}
-	// Opens the file, with nothing to write.
-	if _, err := r.log.Write(nil); err != nil {
-		return nil, openError(path, err)
+	if err := r.opened(); err != nil {
+		return nil, errors.Join(err, r.log.Close())
 	}
 	return r, nil
 }
 
+// opened has the file opened, by writing nothing to it, if it is not, and notes which it is.
+func (r *rotatingFile) opened() (err error) {
+	if _, err = r.log.Write(nil); err == nil {
+		r.info, err = os.Stat(r.log.Filename)
+	}
+	if err != nil {
+		return openError(r.log.Filename, err)
+	}
+	return nil
+}
+
 // Write appends p, to a new file where the present one is due.
 func (r *rotatingFile) Write(p []byte) (int, error) {
+	if replaced(r.log.Filename, r.info) { // by others, or by the last write
+		if err := r.log.Close(); err != nil {
+			return 0, openError(r.log.Filename, err)
+		}
+		if err := r.opened(); err != nil {
+			return 0, err
+		}
+		r.made = birth(r.log.Filename)
+	}
 	if now := r.now(); r.maxAge > 0 && now.Sub(r.made) >= r.maxAge && len(p) > 0 {
 		if err := r.log.Rotate(); err != nil {
+			return 0, err
+		}
+		if err := r.opened(); err != nil {
 			return 0, err
 		}
 		r.made = now

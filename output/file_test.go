@@ -4,8 +4,11 @@ package output
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -123,6 +126,36 @@ func TestOpenFileUnwritableDirectory(t *testing.T) {
 	}
 	if _, err := OpenFile(path, Rotation{MaxSize: 1}); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("with rotation: %v", err)
+	}
+}
+
+// TestRotatedByOthers has mv, as logrotate(8) renames, and rm take the file away between two
+// lines, with and without another one made there at once.
+func TestRotatedByOthers(t *testing.T) {
+	for name, rotation := range rotations {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "events.json")
+		f, err := OpenFile(path, rotation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, between := range []string{"mv events.json events.json.1", "mv events.json events.json.2; echo made >events.json", "rm events.json", "true"} {
+			if _, err := fmt.Fprintf(f, "line %d\n", i); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "-e", "-c", between)
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", between, err, out)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"events.json.1": "line 0\n", "events.json.2": "line 1\n", "events.json": "line 3\n"}
+		if got := files(t, dir); !maps.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }
 

@@ -26,6 +26,14 @@ help: ## show this
 build: ## build ./nstrace
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o nstrace ./cmd/nstrace
 
+PREFIX ?= /usr/local
+
+.PHONY: install
+install: build ## put nstrace and its systemd unit below PREFIX (/usr/local)
+	install -D -m 0755 nstrace $(DESTDIR)$(PREFIX)/bin/nstrace
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's:/usr/local/:$(PREFIX)/:' systemd/nstrace.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/nstrace.service
+
 .PHONY: generate
 generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
 	BPF2GO_CC=$(CLANG) $(GO) generate ./bpf

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/nstrace/nstrace/alert"
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/history"
@@ -269,6 +270,10 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		h.keeper = newKeeper(t, f.history, f.db, o.Filter)
 		ctx, cancel = h.keeper.keep(ctx)
 		defer cancel()
+	}
+	// What systemd starts after this is watched.
+	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
+		fmt.Fprintf(os.Stderr, "nstrace: systemd is not told that it watches: %v\n", err)
 	}
 	if err := t.Run(ctx, h.first); err != nil {
 		return err

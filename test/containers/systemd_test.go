@@ -3,12 +3,15 @@
 package containers
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/runtimes/runtimetest"
@@ -323,4 +326,75 @@ func TestSystemdUsers(t *testing.T) {
 	if late != 2 {
 		t.Errorf("%d of %s, want 2", late, uid)
 	}
+}
+
+// TestSystemdRecord has nstrace record run by its unit. It is ready once it watches, and what
+// changes while it is stopped, or that it was killed, is in the history.
+func TestSystemdRecord(t *testing.T) {
+	onSystemd(t)
+	runtimetest.Need(t, "systemctl", "sysctl")
+	const unit, param = "nstrace.service", "vm.swappiness"
+	before := runtimetest.Output(t, "sysctl", "-n", param)
+	set := func(value string) {
+		t.Helper()
+		runtimetest.Output(t, "sysctl", "-qw", param+"="+value)
+	}
+	t.Cleanup(func() {
+		_ = exec.Command("systemctl", "stop", unit).Run()
+		set(before)
+	})
+	show := func(property string) string {
+		t.Helper()
+		return runtimetest.Output(t, "systemctl", "show", "--property="+property, "--value", unit)
+	}
+	// life is what the history has of the parameter, and of time that was not watched.
+	life := func() (all []string) {
+		t.Helper()
+		for l := range strings.Lines(runtimetest.Output(t, nstraceBin, "history", "-o", "json", "-e", "sysctl")) {
+			var e tracer.Event
+			if err := json.Unmarshal([]byte(l), &e); err != nil {
+				t.Fatalf("%s: %v", l, err)
+			}
+			switch {
+			case e.Sysctl != nil && e.Sysctl.Name != param:
+			case e.Type == tracer.SysctlWrite:
+				all = append(all, fmt.Sprintf("%s to %s", *e.Sysctl.Old, *e.Sysctl.New))
+			case e.Type == tracer.SysctlDrift:
+				all = append(all, fmt.Sprintf("drift %s to %s", *e.Sysctl.Old, *e.Sysctl.After))
+			case e.Type == tracer.TraceGap:
+				all = append(all, "gap, "+e.Trace.Ended)
+			}
+		}
+		return all
+	}
+	want := func(what ...string) {
+		t.Helper()
+		var got []string
+		for end := time.Now().Add(runtimetest.Patience); ; time.Sleep(50 * time.Millisecond) {
+			if got = life(); slices.Equal(got, what) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the history has %q, want %q; the journal:\n%s", got, what, runtimetest.Output(t, "journalctl", "--unit", unit))
+			}
+		}
+	}
+	runtimetest.Output(t, "systemctl", "start", unit)
+	set("31")
+	want(before + " to 31")
+	runtimetest.Output(t, "systemctl", "stop", unit)
+	set("32")
+	runtimetest.Output(t, "systemctl", "start", unit)
+	want(before+" to 31", "gap, stopped", "drift 31 to 32")
+	set("33") // before that it would be told as this write's old value alone
+	want(before+" to 31", "gap, stopped", "drift 31 to 32", "32 to 33")
+
+	runtimetest.Output(t, "systemctl", "kill", "--signal=KILL", unit)
+	for end := time.Now().Add(runtimetest.Patience); show("NRestarts") != "1" || show("ActiveState") != "active"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it is not started again:\n%s", runtimetest.Output(t, "systemctl", "status", unit))
+		}
+	}
+	set("34")
+	want(before+" to 31", "gap, stopped", "drift 31 to 32", "32 to 33", "gap, crashed", "33 to 34")
 }

@@ -222,6 +222,9 @@ func (p *payload) root(ctx context.Context, kernel *Kernel) (*Root, error) {
 	}
 	if p.systemd {
 		r.AddSystemd()
+		// As make install has it.
+		r.AddTree(filepath.Join(p.module, "systemd/nstrace.service"), "/usr/local/lib/systemd/system/nstrace.service")
+		r.Symlink(guestTracer, "/usr/local/bin/nstrace")
 	}
 	r.Mkdir(path.Join(guestSource, p.pkg), 0o755, 0)
 	for _, name := range []string{"go.mod", "schema", path.Join(p.pkg, "testdata")} {

@@ -192,6 +192,11 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 		seen[k] = true
 		rows = append(rows, r.row(&w, boot))
 	}
+	for _, row := range rows {
+		if err := r.settle(ctx, db, row); err != nil {
+			return nil, err
+		}
+	}
 	if f.all {
 		changed := map[string]bool{}
 		for _, row := range rows {
@@ -303,6 +308,29 @@ func (r *valueReader) row(w *history.LastWrite, boot string) *output.Blame {
 		b.State = output.AsRecorded
 	}
 	return b
+}
+
+// settle finds out whether a write was done after all of which row thinks that it was not:
+// what changed later, while nobody watched, then began with the value that it set.
+func (r *valueReader) settle(ctx context.Context, db *history.DB, b *output.Blame) error {
+	if b.State != output.AsRecorded || b.Recorded != nil || b.Last.Sysctl.New == nil {
+		return nil
+	}
+	host := func(ns *tracer.Namespace) bool { return ns == nil || r.isHost(ns) }
+	set, ns := b.Last.Sysctl.New, b.Namespace
+	for _, err := range db.Events(ctx, history.Query{
+		Parameter: b.Parameter, After: b.ID, Types: map[tracer.Type]bool{tracer.SysctlDrift: true}, Limit: 1,
+		Match: func(e *tracer.Event) bool {
+			of := e.Sysctl.Namespace
+			return e.Sysctl.Old != nil && output.SameValue(*e.Sysctl.Old, *set) && (host(ns) && host(of) || ns != nil && of != nil && ns.UID == of.UID)
+		},
+	}) {
+		if err != nil {
+			return err
+		}
+		b.State, b.Recorded = output.Drifted, set
+	}
+	return nil
 }
 
 // read returns what a parameter holds in a namespace, nil if that can't be found out.

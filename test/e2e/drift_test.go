@@ -406,6 +406,45 @@ func TestRecordDriftLate(t *testing.T) {
 	}
 }
 
+// TestBlameDrifted has a parameter set while nobody watches, twice, in the end to what it held
+// at first: where the result of a write is not seen, it looks as if the one that was watched
+// had been refused, and what was found between says that it was not.
+func TestBlameDrifted(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	const param = "vm.overcommit_ratio"
+	before := output(t, "sysctl", "-n", param)
+	before = strings.TrimSpace(before)
+	set := func(value string) { output(t, "sysctl", "-qw", param+"="+value) }
+	t.Cleanup(func() { set(before) })
+	watched := func(during func(*stream)) {
+		t.Helper()
+		s := startStream(t, "record", "--db", db, "--backend", string(backends[len(backends)-1]))
+		s.awaitStart(t)
+		s.awaitSnapshot(t, db)
+		during(s)
+		s.interrupt(t)
+		s.checkEnd(t, true)
+	}
+	check := func(state, recorded string) {
+		t.Helper()
+		got := blame(t, db, param)
+		if len(got) != 1 || string(got[0].State) != state || (got[0].Recorded == nil) != (recorded == "") || (recorded != "" && *got[0].Recorded != recorded) {
+			t.Errorf("%+v, want %s, recorded %q", got, state, recorded)
+		}
+	}
+	watched(func(s *stream) {
+		set("81")
+		s.awaitHistory(t, db, "81")
+	})
+	check("recorded", "81")
+	set("82")
+	check("drifted", "81")
+	watched(func(*stream) {})
+	set(before)
+	check("drifted", "81")
+}
+
 func aboutMounts(brief string) bool {
 	return strings.HasPrefix(brief, "appeared mnt ") || strings.HasPrefix(brief, "gone mnt ")
 }

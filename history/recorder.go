@@ -578,7 +578,7 @@ func (r *Recorder) try(chunks [][]pending) error {
 // be gone as well.
 func (r *Recorder) leave() error {
 	r.o.Report(fmt.Sprintf("history: %s: somebody moved, removed or replaced the database: recording goes on in a new one, or in what is there now", r.o.Path))
-	err := errors.Join(explain(r.o.Path, r.w.leave()), r.lock.Close())
+	err := errors.Join(explain(r.o.Path, r.w.leave()), r.unlock())
 	r.w, r.lock, r.runID = nil, nil, elsewhere
 	return err
 }

@@ -40,7 +40,9 @@ func (t *Tracer) takePins(boot uint64) error {
 		ns, _ := t.reg.see(p.typ, p.id, p.kernel, 0, boot)
 		t.names.learn(ns, boot)
 		if t.watch != nil {
-			t.watch.add(pinPlace{p.path, p.id}, ns)
+			if at := (pinPlace{p.path, p.id}); t.watch.pins[at] == nil { // see comparePins
+				t.watch.add(at, ns)
+			}
 			continue
 		}
 		if t.opts.Follow {
@@ -178,10 +180,9 @@ func (t *Tracer) endPins(h Handler, ns *liveNS, boot uint64) error {
 	if len(ns.places) == 0 {
 		return nil
 	}
-	// There may be another one in its place.
-	t.watch.look.Store(true)
-	for _, at := range slices.Clone(ns.places) {
-		if err := t.foundPin(h, NamespaceUnpin, t.watch.remove(at), boot); err != nil {
+	t.watch.look.Store(true) // there may be another one in its place
+	for len(ns.places) > 0 {
+		if err := t.foundPin(h, NamespaceUnpin, t.watch.remove(ns.places[0]), boot); err != nil {
 			return err
 		}
 	}
@@ -267,7 +268,7 @@ func (w *mountWatch) take() (found []nsID, looked uint64) {
 	return found, looked
 }
 
-// add notes that ns is mounted at a place.
+// add notes that ns is mounted at a place, where nothing was known to be.
 func (w *mountWatch) add(at pinPlace, ns *liveNS) *pin {
 	p := &pin{ns: ns, path: at.path}
 	w.pins[at] = p

@@ -413,8 +413,7 @@ func TestBlameDrifted(t *testing.T) {
 	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
 	const param = "vm.overcommit_ratio"
-	before := output(t, "sysctl", "-n", param)
-	before = strings.TrimSpace(before)
+	before := strings.TrimSpace(output(t, "sysctl", "-n", param))
 	set := func(value string) { output(t, "sysctl", "-qw", param+"="+value) }
 	t.Cleanup(func() { set(before) })
 	watched := func(during func(*stream)) {
@@ -429,7 +428,7 @@ func TestBlameDrifted(t *testing.T) {
 	check := func(state, recorded string) {
 		t.Helper()
 		got := blame(t, db, param)
-		if len(got) != 1 || string(got[0].State) != state || (got[0].Recorded == nil) != (recorded == "") || (recorded != "" && *got[0].Recorded != recorded) {
+		if len(got) != 1 || got[0].State != state || got[0].Recorded == nil || *got[0].Recorded != recorded {
 			t.Errorf("%+v, want %s, recorded %q", got, state, recorded)
 		}
 	}

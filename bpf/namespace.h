@@ -191,22 +191,27 @@ static __always_inline __u32 current_tid(void)
 	return GET(task, pid);
 }
 
-static __always_inline struct call *call_begin(enum call_via via, __u64 flags)
+/* What a call is reported as, if it is. */
+static __always_inline enum record_kind kind_of_call(enum call_via via)
+{
+	return via == VIA_SETNS || via == VIA_EXECVE ? REC_NS_ENTER : REC_NS_CREATE;
+}
+
+/* Makes the state of a call of the current task. */
+static __always_inline struct call *call_make(enum call_via via, __u64 flags)
 {
 	struct task_struct *task = current_task();
 	__u32 tid = GET(task, pid);
 	struct call *call;
 
-	if (stopping)
-		return NULL;
 	if (bpf_map_update_elem(&calls, &tid, &no_call, BPF_NOEXIST)) {
 		call = bpf_map_lookup_elem(&calls, &tid);
 		if (!call) {
-			count_missed(via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE, 1);
+			count_missed(kind_of_call(via), 1);
 			return NULL;
 		}
 		/* There already: the end of the last one was missed. */
-		count_missed(call->via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE, 1);
+		count_missed(kind_of_call(call->via), 1);
 		call->want_mask = 0;
 	} else {
 		call = bpf_map_lookup_elem(&calls, &tid);
@@ -214,12 +219,17 @@ static __always_inline struct call *call_begin(enum call_via via, __u64 flags)
 			return NULL;
 	}
 	call->via = via;
-	call->kind = via == VIA_SETNS ? REC_NS_ENTER : REC_NS_CREATE;
+	call->kind = kind_of_call(via);
 	call->flags = flags;
 	current_ns_ids(call->ns);
 	call->from_pid = GET(task, nsproxy, pid_ns_for_children, ns.inum);
 	call->from_time = GET(task, nsproxy, time_ns_for_children, ns.inum);
 	return call;
+}
+
+static __always_inline struct call *call_begin(enum call_via via, __u64 flags)
+{
+	return stopping ? NULL : call_make(via, flags);
 }
 
 static __always_inline void call_end(void)
@@ -832,19 +842,40 @@ int tp_fsmount_enter(struct trace_event_raw_sys_enter *ctx)
 
 /* A process that made a time namespace for its children enters it itself with the next
  * program that it executes (exec_task_namespaces(), 6.3).
+ *
+ * begin_new_exec() in fs/exec.c of 6.12 runs in this order: the tracepoint
+ * sched_prepare_exec; bprm->point_of_no_return, from which on an error kills the process
+ * (bprm_execve()); de_thread(), which kills all other threads and gives the caller the
+ * thread id of their leader; exec_task_namespaces(). The binary format's own work follows,
+ * and then the tracepoint sched_process_exec.
+ *
+ * So an exec either gets from here to tp_exec_done() or its process dies, and task_exit()
+ * frees the entry. The thread id can change between the two, hence the map of its own by
+ * process id: cred_guard_mutex lets one thread of a process execute at a time.
  */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192); /* processes inside such a call at one time */
+	__type(key, __u32);	   /* tgid */
+	__type(value, __u32);	   /* the time namespace that the process leaves */
+} execs SEC(".maps");
+
 static __always_inline int exec_enter(void)
 {
 	struct task_struct *task = current_task();
-	struct call *call;
+	__u32 tgid, from;
 
-	if (GET(task, nsproxy, time_ns) == GET(task, nsproxy, time_ns_for_children))
+	if (stopping || GET(task, nsproxy, time_ns) == GET(task, nsproxy, time_ns_for_children))
 		return 0;
-	call = call_begin(VIA_EXECVE, CLONE_NEWTIME);
-	if (!call)
-		return 0;
-	call->kind = REC_NS_ENTER;
-	call->from_time = call->ns[NS_TIME];
+	tgid = GET(task, tgid);
+	from = GET(task, nsproxy, time_ns, ns.inum);
+	if (bpf_map_update_elem(&execs, &tgid, &from, BPF_NOEXIST)) {
+		/* The map is full, or tp_exec_done() did not run for the last exec, which
+		 * succeeded, for the process is alive.
+		 */
+		count_missed(REC_NS_ENTER, 1);
+		bpf_map_update_elem(&execs, &tgid, &from, BPF_EXIST);
+	}
 	return 0;
 }
 
@@ -860,23 +891,30 @@ int BPF_KPROBE(kprobe_exec)
 	return exec_enter();
 }
 
-/* begin_new_exec(), a moment before. */
 SEC("tp_btf/sched_prepare_exec")
 int tp_exec_enter(void *ctx)
 {
 	return exec_enter();
 }
 
-/* exec_binprm(): the program is there with its arguments. If anything fails after
- * exec_task_namespaces() the process is killed.
- */
+/* exec_binprm(): the program is there with its arguments. */
 SEC("tp_btf/sched_process_exec")
 int tp_exec_done(void *ctx)
 {
-	struct call *call = call_get();
+	struct task_struct *task = current_task();
+	__u32 tgid = GET(task, tgid), *entry = bpf_map_lookup_elem(&execs, &tgid), from;
+	struct call *call;
 
-	if (call && call->via == VIA_EXECVE)
-		call_returned(call, 0, (void *)bpf_get_current_task());
+	if (!entry)
+		return 0;
+	from = *entry;
+	bpf_map_delete_elem(&execs, &tgid);
+	call = call_make(VIA_EXECVE, CLONE_NEWTIME);
+	if (!call)
+		return 0;
+	call->ns[NS_TIME] = from;
+	call->from_time = from;
+	call_returned(call, 0, (void *)bpf_get_current_task());
 	return 0;
 }
 

@@ -23,6 +23,7 @@
 #include "netdev.h"
 #include "follow.h"
 #include "tamper.h"
+#include "exit.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

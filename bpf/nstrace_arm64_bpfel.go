@@ -281,6 +281,7 @@ const (
 	NstraceMapConfs                = "confs"
 	NstraceMapCounts               = "counts"
 	NstraceMapEntry                = "entry"
+	NstraceMapExecs                = "execs"
 	NstraceMapFolds                = "folds"
 	NstraceMapLinks                = "links"
 	NstraceMapLongValues           = "long_values"
@@ -394,6 +395,7 @@ const (
 	NstraceProgKretprobeUnshare    = "kretprobe_unshare"
 	NstraceProgKretprobeWantWrite  = "kretprobe_want_write"
 	NstraceProgKretprobeWrite      = "kretprobe_write"
+	NstraceProgTaskExit            = "task_exit"
 	NstraceProgTpBpf               = "tp_bpf"
 	NstraceProgTpCallExit          = "tp_call_exit"
 	NstraceProgTpClone3Enter       = "tp_clone3_enter"
@@ -592,6 +594,7 @@ type NstraceProgramSpecs struct {
 	KretprobeUnshare    *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWantWrite  *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
 	KretprobeWrite      *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	TaskExit            *ebpf.ProgramSpec `ebpf:"task_exit"`
 	TpBpf               *ebpf.ProgramSpec `ebpf:"tp_bpf"`
 	TpCallExit          *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
 	TpClone3Enter       *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
@@ -622,6 +625,7 @@ type NstraceMapSpecs struct {
 	Confs      *ebpf.MapSpec `ebpf:"confs"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Entry      *ebpf.MapSpec `ebpf:"entry"`
+	Execs      *ebpf.MapSpec `ebpf:"execs"`
 	Folds      *ebpf.MapSpec `ebpf:"folds"`
 	Links      *ebpf.MapSpec `ebpf:"links"`
 	LongValues *ebpf.MapSpec `ebpf:"long_values"`
@@ -717,6 +721,7 @@ type NstraceMaps struct {
 	Confs      *ebpf.Map `ebpf:"confs"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Entry      *ebpf.Map `ebpf:"entry"`
+	Execs      *ebpf.Map `ebpf:"execs"`
 	Folds      *ebpf.Map `ebpf:"folds"`
 	Links      *ebpf.Map `ebpf:"links"`
 	LongValues *ebpf.Map `ebpf:"long_values"`
@@ -746,6 +751,7 @@ func (m *NstraceMaps) Close() error {
 		m.Confs,
 		m.Counts,
 		m.Entry,
+		m.Execs,
 		m.Folds,
 		m.Links,
 		m.LongValues,
@@ -914,6 +920,7 @@ type NstracePrograms struct {
 	KretprobeUnshare    *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWantWrite  *ebpf.Program `ebpf:"kretprobe_want_write"`
 	KretprobeWrite      *ebpf.Program `ebpf:"kretprobe_write"`
+	TaskExit            *ebpf.Program `ebpf:"task_exit"`
 	TpBpf               *ebpf.Program `ebpf:"tp_bpf"`
 	TpCallExit          *ebpf.Program `ebpf:"tp_call_exit"`
 	TpClone3Enter       *ebpf.Program `ebpf:"tp_clone3_enter"`
@@ -1030,6 +1037,7 @@ func (p *NstracePrograms) Close() error {
 		p.KretprobeUnshare,
 		p.KretprobeWantWrite,
 		p.KretprobeWrite,
+		p.TaskExit,
 		p.TpBpf,
 		p.TpCallExit,
 		p.TpClone3Enter,

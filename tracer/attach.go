@@ -392,7 +392,7 @@ func (k *kernel) load(o *Options) (*loaded, error) {
 			l.close()
 		}
 		var ae *attachError
-		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(followPrograms, ae.program) {
+		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(o.besides(), ae.program) {
 			return nil, err
 		}
 		refused[ae.program] = ae
@@ -441,10 +441,8 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		}
 		return nil, fmt.Errorf("%w: %s", ErrUnsupported, why)
 	}
-	if o.Follow {
-		for _, name := range followPrograms {
-			keep[name] = true
-		}
+	for _, name := range o.besides() {
+		keep[name] = true
 	}
 	for name := range spec.Programs {
 		if !keep[name] {
@@ -590,10 +588,7 @@ func (l *loaded) release() { l.spec = nil }
 // an end without its beginning is ignored, a beginning whose end is missed is
 // counted as lost.
 func (k *kernel) attachAll(l *loaded, o *Options) error {
-	var names []string
-	if o.Follow {
-		names = append(names, followPrograms...)
-	}
+	names := slices.Clone(o.besides())
 	for _, c := range l.picks {
 		names = append(names, c.programs...)
 	}

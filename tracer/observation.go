@@ -357,9 +357,20 @@ func original(program string) string {
 // (arch_trace_is_compat_syscall() in arch/x86/include/asm/ftrace.h).
 var compat = []string{"calls of 32-bit programs"}
 
+// alwaysPrograms attach beside the observations, whatever these are.
+var alwaysPrograms = []string{bpf.NstraceProgTaskExit}
+
 // followPrograms attach beside the observations when only one process tree is
 // traced.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
+
+// besides returns the programs that attach beside the observations.
+func (o *Options) besides() []string {
+	if o.Follow {
+		return slices.Concat(alwaysPrograms, followPrograms)
+	}
+	return alwaysPrograms
+}
 
 // gives says whether any event of the observation is in types; nil is all. What is done to
 // nstrace itself always is.

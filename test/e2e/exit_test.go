@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// TestTaskExit checks that a task which ends inside a call leaves nothing in nstrace's maps
+// of calls under way. They have a fixed size: once they are full, nobody's calls are seen.
+func TestTaskExit(t *testing.T) {
+	h := &exitHost{host: watch(t, backends...), maps: map[*stream]map[string]string{}}
+	for _, s := range h.streams {
+		h.maps[s], _ = s.kernelObjects(t)
+	}
+	t.Run("failed exec", func(t *testing.T) { testFailedExec(t, h) })
+	t.Run("exec by a thread", func(t *testing.T) { testThreadExec(t, h) })
+	t.Run("killed", func(t *testing.T) { testKilledInCall(t, h) })
+	for _, s := range h.streams {
+		s.interrupt(t)
+		s.checkEnd(t, true)
+	}
+}
+
+// An exitHost knows the maps of each stream.
+type exitHost struct {
+	*host
+	maps map[*stream]map[string]string
+}
+
+// underWay names the maps whose entries are tasks inside a call, by a thread's id or a process's.
+var underWay = []string{"asked", "calls", "execs", "links", "long_values", "pin_calls", "writes"}
+
+// mostCalls is how many entries the largest of these maps has.
+const mostCalls = 8192
+
+// testFailedExec has an ordinary user execute a program on which the kernel gives up once it
+// can't go back, and then looks whether nstrace still sees a namespace. On the host that
+// happens more often than the maps have entries; a guest is too slow.
+func testFailedExec(t *testing.T, h *exitHost) {
+	many := mostCalls + 100
+	if testing.Short() {
+		many = 300
+	}
+	for _, tt := range []struct {
+		by string
+		n  int
+	}{{"vfork", many}, {"thread", 30}} {
+		t.Run(tt.by, func(t *testing.T) {
+			w := h.run(t, helper("nsexec"), []string{tt.by, strconv.Itoa(tt.n)}, asUser(tester))
+			if died := w.printed("died"); !slices.Equal(died, []string{strconv.Itoa(tt.n)}) {
+				t.Fatalf("%d were to die: %q", tt.n, died)
+			}
+			h.checkFreed(t)
+			w.each(t, func(t *testing.T, s *stream, events []*event) {
+				for _, e := range events {
+					if e.Type == tracer.NamespaceEnter {
+						t.Errorf("nothing was entered: %s", e.line)
+					}
+				}
+			})
+		})
+	}
+	w := h.run(t, "unshare", []string{"--uts", "true"})
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		same(t, events, creates("unshare", "success", "uts")...)
+	})
+}
+
+// testThreadExec executes a program in a thread other than the first. The kernel gives that
+// thread the first one's id in the middle of the call (de_thread() in fs/exec.c).
+func testThreadExec(t *testing.T, h *exitHost) {
+	w := h.run(t, helper("nsexec"), []string{"run", "sh", "-c", "echo time=$(readlink /proc/self/ns/time)"})
+	pid, in := w.printed("pid")[0], parseID(t, w.printed("time")[0])
+	h.checkFreed(t)
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		want := creates("unshare", "success", "time")
+		if entersByExec() {
+			want = append(want, "enter time execve: success")
+		}
+		same(t, events, want...)
+		if t.Failed() || len(events) < 2 {
+			return
+		}
+		e := events[1]
+		if ns := e.Namespace; ns.ID != in || ns.From != h.ns["time"] || e.Process.NS["time"] != ns.From {
+			t.Errorf("from %d to %d, want from %d to %d: %s", ns.From, ns.ID, h.ns["time"], in, e.line)
+		}
+		if got := e.Process; fmt.Sprint(got.PID) != pid || got.TID != got.PID || got.Comm != "sh" {
+			t.Errorf("process %d, thread %d, %s; want sh in the only thread of %s", got.PID, got.TID, got.Comm, pid)
+		}
+	})
+}
+
+// testKilledInCall kills a process whose thread is inside sethostname(2). The call still
+// returns before the thread ends, so its failure is an event and nothing is missed.
+func testKilledInCall(t *testing.T, h *exitHost) {
+	w := h.start(t, helper("nshang"), nil)
+	w.value(t, "tid")
+	for _, s := range h.streams {
+		if !slices.ContainsFunc(h.entries(t, s), func(e entry) bool { return e.of == "writes" }) && s.backend != tracer.Tracepoint {
+			t.Errorf("%v: nothing is under way", s)
+		}
+	}
+	if err := syscall.Kill(w.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.end(t)
+	w.settle(t)
+	h.checkFreed(t)
+	w.each(t, func(t *testing.T, s *stream, events []*event) {
+		if !slices.ContainsFunc(events, func(e *event) bool { return e.Via == "sethostname" && e.Error == "EFAULT" }) {
+			t.Errorf("no sethostname that failed")
+		}
+	})
+}
+
+// An entry is one of a map of calls under way.
+type entry struct {
+	of string // the map
+	id int    // of the thread, or of the process for execs
+}
+
+// checkFreed checks that whatever is under way has a task that lives.
+func (h *exitHost) checkFreed(t *testing.T) {
+	t.Helper()
+	for _, s := range h.streams {
+		dead := slices.DeleteFunc(h.entries(t, s), func(e entry) bool {
+			_, err := os.Stat(fmt.Sprintf("/proc/%d", e.id))
+			return err == nil
+		})
+		if len(dead) == 0 {
+			continue
+		}
+		// A call could end, and its task after it, since the map was read.
+		now := h.entries(t, s)
+		left := slices.DeleteFunc(dead, func(e entry) bool { return !slices.Contains(now, e) })
+		if len(left) > 0 {
+			t.Errorf("%v: %d entries of tasks that are gone, such as %v", s, len(left), left[0])
+		}
+	}
+}
+
+// entries asks bpftool what is in the maps of calls under way.
+func (h *exitHost) entries(t *testing.T, s *stream) (all []entry) {
+	t.Helper()
+	for _, name := range underWay {
+		id := h.maps[s][name]
+		if id == "" {
+			t.Fatalf("%v has no map %s", s, name)
+		}
+		var content []struct{ Key []string }
+		dump := output(t, "bpftool", "-j", "map", "dump", "id", id)
+		if err := json.Unmarshal([]byte(dump), &content); err != nil {
+			t.Fatalf("%v: %s", err, dump)
+		}
+		for _, c := range content {
+			e := entry{of: name}
+			for i, b := range c.Key {
+				n, err := strconv.ParseUint(strings.TrimPrefix(b, "0x"), 16, 8)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e.id |= int(n) << (8 * i)
+			}
+			all = append(all, e)
+		}
+	}
+	return all
+}

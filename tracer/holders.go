@@ -34,7 +34,7 @@ type Holders struct {
 	Parent uint32 // of a PID or user namespace; 0 for the topmost that can be seen
 	UserNS uint32 // the user namespace that owns it; of a user namespace its parent
 
-	kernel uint64 // its id in the kernel, 0 if not known; set where relatives are not asked for
+	kernel uint64 // its id in the kernel, 0 if not known; set where holderScan.ids asks for it
 }
 
 // NSRef names a namespace.
@@ -76,7 +76,8 @@ func AllHolders() (map[uint32]*Holders, error) {
 }
 
 // heldByFiles returns the numbers of the namespaces that a mount or a descriptor of any
-// process keeps alive.
+// process keeps alive. It follows no path through another process's mounts: a file system
+// there can take any time to answer.
 func heldByFiles() map[uint32]*Holders {
 	s := holderScan{}
 	_ = s.run(uint32(os.Getpid())) // without /proc nothing is held
@@ -92,6 +93,7 @@ func heldByFiles() map[uint32]*Holders {
 type holderScan struct {
 	held      map[uint32]*Holders
 	relatives bool // find tasks, parents, owners and sockets too
+	ids       bool // find the kernel's ids
 	nsfs      unix.Stat_t
 	mountNS   map[uint32]bool
 	related   map[uint32]bool
@@ -287,7 +289,7 @@ func (s *holderScan) identify(h *Holders, path string) {
 	switch {
 	case s.relatives:
 		s.relate(path, nsID{typ: h.Type, id: h.ID})
-	case h.kernel == 0:
+	case s.ids && h.kernel == 0:
 		h.kernel = handleUID(path)
 	}
 }

@@ -4,10 +4,7 @@ package tracer
 
 import (
 	"bytes"
-	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -97,26 +94,3 @@ func bootNow() uint64 {
 
 // clockTick is USER_HZ, which the kernel fixes at 100 on amd64 and arm64.
 const clockTick = time.Second / 100
-
-// argsFromProc reads a command line whose page was not in memory at the event.
-// start guards against another process that has the pid by now.
-func argsFromProc(pid uint32, start uint64) []byte {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil
-	}
-	// Field 22, counted behind the command name, which can hold anything.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 20 {
-		return nil
-	}
-	ticks, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil || ticks != start/uint64(clockTick) {
-		return nil
-	}
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return nil
-	}
-	return args
-}

@@ -91,7 +91,7 @@ func (l *look) add(ns Namespace, kernel uint64, path string, task bool) {
 
 // holders adds the namespaces that a mount or a descriptor of any process but self holds.
 func (l *look) holders(self uint32) {
-	scan := holderScan{}
+	scan := holderScan{ids: true}
 	if scan.run(self) != nil {
 		return
 	}

@@ -90,7 +90,8 @@ func (t *Tracer) describe(r *record) {
 	}
 	args := r.args
 	if r.has(bpf.NstraceRecordFlagF_ARGS_MISSING) {
-		args = argsFromProc(w.Pid, w.StartTime)
+		pid, start := w.Pid, w.StartTime // t.rec has another record by the time of a late read
+		args = t.reads.try(func() []byte { return argsFromProc(pid, start) })
 	}
 	p.Args = argv(args)
 	if r.has(bpf.NstraceRecordFlagF_LOGINUID) {

@@ -59,6 +59,7 @@ type Tracer struct {
 	clock  clock
 	users  interface{ Name(uid uint32) string }
 	people said[caller]
+	reads  blockingReads // of processes, by who handles records
 	params said[param]
 	reg    *registry
 	names  netnsNames

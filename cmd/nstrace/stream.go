@@ -271,11 +271,14 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		ctx, cancel = h.keeper.keep(ctx)
 		defer cancel()
 	}
-	// What systemd starts after this is watched.
-	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
+	interval := watchdogInterval()
+	// What systemd starts after this is watched. The watchdog needs the socket again.
+	if _, err := daemon.SdNotify(interval == 0, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(os.Stderr, "nstrace: systemd is not told that it watches: %v\n", err)
 	}
-	if err := t.Run(ctx, h.first); err != nil {
+	handler, unwatch := watch(h.first, interval, t.Wake)
+	defer unwatch()
+	if err := t.Run(ctx, handler); err != nil {
 		return err
 	}
 	if !gone.Load() {

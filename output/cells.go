@@ -137,6 +137,9 @@ func (t *Table) target(ev *tracer.Event) []word {
 		return t.burst.target(t)
 	}
 	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
+		if len(l.Records) == 0 {
+			return []word{say("EVENTS", alarm), add("NOT SHOWN", alarm), add("(unknown how many)", alarm)}
+		}
 		var n uint64
 		for _, c := range l.Records {
 			n += c

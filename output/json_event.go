@@ -185,7 +185,9 @@ func (j *JSON) appendNetdev(b []byte, d *tracer.Netdev) []byte {
 
 func (j *JSON) appendLoss(b []byte, l *tracer.Loss) []byte {
 	start := len(b)
-	b = appendMap(append(b, `,"records":`...), l.Records)
+	if len(l.Records) > 0 {
+		b = appendMap(append(b, `,"records":`...), l.Records)
+	}
 	b = appendString(append(b, `,"reason":`...), l.Reason)
 	b = j.times.appendMember(b, `,"from":`, l.From)
 	b = j.times.appendMember(b, `,"to":`, l.To)
@@ -210,6 +212,7 @@ func (j *JSON) appendTrace(b []byte, t *tracer.Trace) []byte {
 		b = appendTotals(append(b, `,"totals":`...), t.Totals)
 	}
 	b = appendText(b, `,"signal":`, t.Signal)
+	b = appendTexts(b, `,"notes":`, t.Notes)
 	if t.SameBoot != nil {
 		b = strconv.AppendBool(append(b, `,"same_boot":`...), *t.SameBoot)
 	}

@@ -41,12 +41,16 @@ type kernel struct {
 	kprobe     error
 	tracepoint error
 	cgroup     error
+	ftrace     *ftrace
+	canaries   map[Backend]*canary // of the backends that are offered, until load takes them
+	reuse      *loaded             // whose maps are to be used; nil: new ones
 }
 
 // openKernel finds out what the running kernel offers. It fails with
-// ErrUnsupported only where nothing can work.
-func openKernel(m *mounts) (*kernel, error) {
-	k := &kernel{mounts: m, object: sync.OnceValues(bpf.LoadNstrace)}
+// ErrUnsupported only where nothing can work. If off is not nil it says why neither fentry
+// nor kprobe is to be tried. Whoever has got a kernel closes it.
+func openKernel(m *mounts, f *ftrace, off error) (*kernel, error) {
+	k := &kernel{mounts: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace)}
 	if err := probeBPF(); err != nil {
 		return nil, err
 	}
@@ -59,8 +63,10 @@ func openKernel(m *mounts) (*kernel, error) {
 	k.modules = k.typesOfModules()
 	// First: cilium/ebpf remembers where it found tracefs, or that it did not.
 	k.tracepoint = m.tracefs()
-	k.fentry = k.probeFentry()
-	k.kprobe = k.probeKprobe()
+	if off == nil {
+		k.fentry = k.probe(Fentry)
+		k.kprobe = k.probe(Kprobe)
+	}
 	_, k.cgroup = m.cgroup2()
 	return k, nil
 }
@@ -110,36 +116,8 @@ func probeBPF() error {
 
 var returnZero = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 
-// probeTarget is a function to try an attachment on: unshare(2) exists in every
-// supported kernel and is rarely called.
-const probeTarget = "ksys_unshare"
-
-// probeFentry attaches an empty program: some kernels, among them those of
-// microVMs, load tracing programs and refuse trampolines.
-func (k *kernel) probeFentry() error {
-	const name = "nstrace_probe"
-	coll, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{
-		Programs: map[string]*ebpf.ProgramSpec{name: {
-			Name: name, Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry,
-			AttachTo: probeTarget, License: "Dual BSD/GPL", Instructions: returnZero,
-		}},
-	}, ebpf.CollectionOptions{Cache: k.cache})
-	if err != nil {
-		return fmt.Errorf("the kernel refuses fentry programs: %w", short(err))
-	}
-	defer coll.Close()
-	prog := coll.Programs[name]
-	l, err := link.AttachTracing(link.TracingOptions{Program: prog})
-	if err != nil {
-		return fmt.Errorf("the kernel refuses to attach fentry programs: %w", short(err))
-	}
-	return l.Close()
-}
-
-func (k *kernel) probeKprobe() error { return tryKprobe(probeTarget) }
-
 // tryKprobe attaches an empty program to a function of the kernel, and detaches it.
-func tryKprobe(function string) error {
+func (k *kernel) tryKprobe(function string) error {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "nstrace_probe", Type: ebpf.Kprobe, License: "Dual BSD/GPL", Instructions: returnZero,
 	})
@@ -147,11 +125,14 @@ func tryKprobe(function string) error {
 		return fmt.Errorf("the kernel refuses kprobe programs: %w", short(err))
 	}
 	defer prog.Close()
+	if k.ftrace.off() {
+		return errFtraceOff
+	}
 	l, err := link.Kprobe(function, prog, nil)
 	if err != nil {
 		return fmt.Errorf("the kernel refuses a kprobe at %s: %w", function, short(err))
 	}
-	return l.Close()
+	return k.ftrace.detach(l.Close)
 }
 
 // oftenTwice are functions whose name another one has in some kernels (5.10 and 6.1 of
@@ -236,7 +217,7 @@ func (k *kernel) can(p *ebpf.ProgramSpec) error {
 			return fmt.Errorf("the kernel has no function %s", p.AttachTo)
 		}
 		if oftenTwice[p.AttachTo] {
-			return tryKprobe(p.AttachTo)
+			return k.tryKprobe(p.AttachTo)
 		}
 	case ebpf.TracePoint:
 		return k.tracepoint
@@ -339,6 +320,9 @@ func (e *attachError) Unwrap() error { return e.err }
 
 // attach attaches one loaded program as its section says.
 func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program) (link.Link, error) {
+	if needsFtrace(spec) && k.ftrace.off() {
+		return nil, &deafError{why: errFtraceOff}
+	}
 	var l link.Link
 	var err error
 	switch spec.Type {
@@ -373,23 +357,35 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 
 // loaded is a set of programs in the kernel.
 type loaded struct {
-	coll  *ebpf.Collection
-	spec  *ebpf.CollectionSpec
-	links map[string]link.Link // kept: a link that nobody refers to is closed
-	picks []choice
+	coll     *ebpf.Collection
+	spec     *ebpf.CollectionSpec
+	links    map[string]link.Link // kept: a link that nobody refers to is closed
+	picks    []choice
+	seed     uint64              // for the hashes that the programs make
+	ftrace   *ftrace             // by which it is attached
+	canaries map[Backend]*canary // of the backends in use
+	counted  bool                // see countProbeMisses
 }
 
-// load chooses, loads and attaches. A program that the kernel refuses after all
-// counts as not offered, and the choice is made again.
+// load chooses, loads and attaches. A program that the kernel refuses after all, and a
+// backend whose programs it does not run any more, count as not offered, and the choice is
+// made again.
 func (k *kernel) load(o *Options) (*loaded, error) {
 	refused := map[string]error{}
 	for {
 		l, err := k.tryLoad(o, refused)
 		if err == nil {
 			if err = k.attachAll(l, o); err == nil {
+				err = k.prove(l)
+			}
+			if err == nil {
+				k.takeCanaries(l)
 				return l, nil
 			}
 			l.close()
+			if k.withdraw(err) {
+				continue
+			}
 		}
 		var ae *attachError
 		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(o.besides(), ae.program) {
@@ -410,7 +406,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			spec.Programs[name] = t.place(p)
 		}
 	}
-	l := &loaded{spec: spec, links: map[string]link.Link{}}
+	l := &loaded{spec: spec, links: map[string]link.Link{}, ftrace: k.ftrace}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
 	writeResult, any := true, false
 	observed := o.observed()
@@ -444,6 +440,14 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	for _, name := range o.besides() {
 		keep[name] = true
 	}
+	if k.reuse != nil {
+		for _, name := range lasting {
+			keep[name] = false
+		}
+		l.seed = k.reuse.seed // of the hashes in the maps
+	} else {
+		l.seed = randomSeed()
+	}
 	for name := range spec.Programs {
 		if !keep[name] {
 			delete(spec.Programs, name)
@@ -452,7 +456,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	if err := k.settleKfuncs(spec); err != nil {
 		return nil, err
 	}
-	if err := o.set(spec, writeResult, typedTask(!writeResult), k.v1Subsys()); err != nil {
+	if err := o.set(spec, l.seed, writeResult, typedTask(!writeResult), k.v1Subsys()); err != nil {
 		return nil, err
 	}
 	if err := k.loadAll(l); err != nil {
@@ -520,7 +524,7 @@ func (k *kernel) loadAll(l *loaded) error {
 	spec := l.spec.Copy()
 	spec.Programs = nil
 	var err error
-	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache}); err != nil {
+	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache, MapReplacements: k.reuse.reusable()}); err != nil {
 		return err
 	}
 	// As many at once as there are CPUs: the verifier holds no lock for those who may load
@@ -588,7 +592,10 @@ func (l *loaded) release() { l.spec = nil }
 // an end without its beginning is ignored, a beginning whose end is missed is
 // counted as lost.
 func (k *kernel) attachAll(l *loaded, o *Options) error {
-	names := slices.Clone(o.besides())
+	var names []string
+	if k.reuse == nil { // else they are still attached
+		names = slices.Clone(o.besides())
+	}
 	for _, c := range l.picks {
 		names = append(names, c.programs...)
 	}
@@ -625,13 +632,25 @@ func loadError(err error) error {
 	return fmt.Errorf("load BPF programs: %w", err)
 }
 
-// detach stops new records; those in the ring stay. The kernel waits a grace
-// period for most links, so they are closed side by side; kretprobes are not, for
-// they can be tracefs's, which only this thread may see.
-func (l *loaded) detach() error {
-	errs := make(chan error, len(l.links))
+// detach stops new records, but for those of the programs to keep; those in the ring stay.
+func (l *loaded) detach(keep ...string) error {
+	if !l.needsFtrace() || len(l.links)+len(l.canaries) == 0 {
+		return l.closeLinks(keep)
+	}
+	return l.ftrace.detach(func() error { return l.closeLinks(keep) })
+}
+
+// closeLinks is for detach. The kernel waits a grace period for most links, so they are
+// closed side by side; kretprobes are not, for they can be tracefs's, which only this thread
+// may see.
+func (l *loaded) closeLinks(keep []string) error {
+	errs := make(chan error, len(l.links)+len(l.canaries))
 	var wg sync.WaitGroup
 	for name, lk := range l.links {
+		if slices.Contains(keep, name) {
+			continue
+		}
+		delete(l.links, name)
 		closeLink := func() {
 			if err := lk.Close(); err != nil {
 				errs <- fmt.Errorf("detach %s: %w", name, err)
@@ -643,9 +662,16 @@ func (l *loaded) detach() error {
 			wg.Go(closeLink)
 		}
 	}
+	for b, c := range l.canaries {
+		wg.Go(func() {
+			if err := c.close(); err != nil {
+				errs <- fmt.Errorf("detach the canary of %s: %w", b, err)
+			}
+		})
+	}
 	wg.Wait()
 	close(errs)
-	clear(l.links)
+	clear(l.canaries)
 	var all error
 	for err := range errs {
 		all = errors.Join(all, err)

@@ -29,16 +29,19 @@ func Check(o Options) (*Report, error) {
 	m := newMounts()
 	defer m.close()
 	var err error
-	m.do(func() { err = r.fill(m, &o) })
+	f := openFtrace(&notes{notify: o.Notify})
+	defer f.close()
+	m.do(func() { err = r.fill(m, f, &o) })
 	return r, err
 }
 
-func (r *Report) fill(m *mounts, o *Options) error {
+func (r *Report) fill(m *mounts, f *ftrace, o *Options) error {
 	defer liftMemlock()()
-	k, err := openKernel(m)
+	k, err := openKernel(m, f, nil)
 	if err != nil {
 		return err
 	}
+	defer k.close()
 	add := func(name string, err error, detail string) {
 		c := Capability{Name: name, OK: err == nil, Detail: detail}
 		if err != nil {
@@ -56,6 +59,7 @@ func (r *Report) fill(m *mounts, o *Options) error {
 	if err != nil {
 		return err
 	}
+	k.explain(l, o)
 	for _, c := range l.picks {
 		r.Observations = append(r.Observations, c.report(l.spec))
 	}

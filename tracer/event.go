@@ -247,8 +247,8 @@ type Process struct {
 
 // Loss says what did not reach the stream.
 type Loss struct {
-	Records map[Type]uint64 `json:"records"` // how many of which type
-	Reason  string          `json:"reason"`  // ring_full, missed, history
+	Records map[Type]uint64 `json:"records,omitempty"` // how many of which type; nil where nobody knows
+	Reason  string          `json:"reason"`            // ring_full, missed, ftrace_off, probes_off, history
 	From    time.Time       `json:"from,omitzero"`
 	To      time.Time       `json:"to,omitzero"`
 }
@@ -265,9 +265,13 @@ type Trace struct {
 	Version      string        `json:"version,omitempty"`
 	Kernel       string        `json:"kernel,omitempty"`
 	Arch         string        `json:"arch,omitempty"`
-	Observations []Observation `json:"observations,omitempty"` // for trace.start
+	Observations []Observation `json:"observations,omitempty"` // for trace.start, and for a trace.loss after which things are attached in another way
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
 	Signal       string        `json:"signal,omitempty"`       // for trace.stop: what ended the run, if a signal did; the event's process sent it
+
+	// Notes are sentences for people, for trace.start, trace.loss and trace.stop: what is
+	// unusual about how nstrace attached or detached.
+	Notes []string `json:"notes,omitempty"`
 
 	// For trace.gap: between which times nothing was recorded, whether the host was
 	// booted in between, and how the run before had ended: GapStopped or GapCrashed.

@@ -158,6 +158,11 @@ type Options struct {
 	// them a moment after their last process.
 	Linger  time.Duration
 	Version string // for trace.start
+	// Notify is told, in a sentence without a newline, what somebody who watches the run
+	// should know: that ftrace is off, or was turned off, and what nstrace did about it.
+	// The same sentence is in Trace.Notes. New, Run, Close and Check call it, on any
+	// goroutine, and wait for it.
+	Notify func(message string)
 }
 
 // DefaultRingSize holds some twenty thousand events. It is mapped twice, end to
@@ -168,7 +173,7 @@ const DefaultRingSize = 4 << 20
 var ErrOption = errors.New("bad option")
 
 // set writes the settings into the programs before they are loaded.
-func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool, v1Subsys int32) error {
+func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direct bool, v1Subsys int32) error {
 	f := &o.Filter
 	mask := uint32(1<<len(nsTypes) - 1)
 	if f.NSTypes != nil {
@@ -183,11 +188,9 @@ func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool, v1Sub
 	if size == 0 {
 		size = DefaultRingSize
 	}
-	var seed [8]byte
-	rand.Read(seed[:])
 	for name, value := range map[string]any{
 		bpf.NstraceVarDirect:       direct,
-		bpf.NstraceVarHashSeed:     binary.NativeEndian.Uint64(seed[:]),
+		bpf.NstraceVarHashSeed:     seed,
 		bpf.NstraceVarFoldAbove:    uint64(size / 4),
 		bpf.NstraceVarFollow:       o.Follow,
 		bpf.NstraceVarFilterPid:    len(f.PIDs) > 0,
@@ -210,6 +213,13 @@ func (o *Options) set(spec *ebpf.CollectionSpec, writeResult, direct bool, v1Sub
 	spec.Maps[bpf.NstraceMapCounts].MaxEntries = uint32(cpus)
 	spec.Maps[bpf.NstraceMapFolds].MaxEntries *= uint32(cpus)
 	return nil
+}
+
+// randomSeed is one for the hashes that the programs make.
+func randomSeed() uint64 {
+	var seed [8]byte
+	rand.Read(seed[:])
+	return binary.NativeEndian.Uint64(seed[:])
 }
 
 // fill puts the filters' values where the programs look.

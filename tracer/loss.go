@@ -14,6 +14,10 @@ import (
 const (
 	LossRingFull = "ring_full" // more was offered than read: a larger --ring-size holds more
 	LossMissed   = "missed"    // the kernel could not run a program, or had no room to keep a call's state
+
+	// Of these nobody knows how many records are lost.
+	LossFtraceOff = "ftrace_off" // somebody turned ftrace off: the kernel runs no fentry and kprobe programs
+	LossProbesOff = "probes_off" // the kernel stopped running the programs for another reason, such as kprobes turned off
 )
 
 // kindTypes gives the event that each record kind stands for; the kinds that
@@ -91,9 +95,15 @@ var missedHarmlessly = []string{bpf.NstraceProgTpFork, bpf.NstraceProgTpExit}
 // countProbeMisses asks the kernel how often it could not run a program: a
 // kretprobe without a free instance, or a program that came while it was already
 // running on the CPU. Kernels before 5.12 (recursion) and 6.7 (kretprobes) keep
-// no such count.
+// no such count. It counts each set of programs once, before they are detached.
 func (t *Tracer) countProbeMisses() {
-	t.told.probes = map[Type]uint64{}
+	if t.loaded.counted {
+		return
+	}
+	t.loaded.counted = true
+	if t.told.probes == nil {
+		t.told.probes = map[Type]uint64{}
+	}
 	asked := map[string]bool{}
 	for _, c := range t.loaded.picks {
 		for _, name := range c.programs {

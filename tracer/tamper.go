@@ -20,6 +20,10 @@ var tamperActions = map[uint32]string{
 // watchOwn tells the kernel side what nstrace has in the kernel, so that it knows when
 // others lay hands on that.
 func (t *Tracer) watchOwn() error {
+	m := t.loaded.coll.Maps[bpf.NstraceMapOwn]
+	if err := empty(m); err != nil {
+		return fmt.Errorf("forget what was nstrace's own: %w", err)
+	}
 	t.objects = map[bpf.NstraceOwnKey]string{}
 	add := func(object bpf.NstraceOwnObject, id uint32, name string) {
 		t.objects[bpf.NstraceOwnKey{Object: uint32(object), Id: id}] = name
@@ -49,7 +53,6 @@ func (t *Tracer) watchOwn() error {
 			add(bpf.NstraceOwnObjectOWN_MAP, uint32(id), name)
 		}
 	}
-	m := t.loaded.coll.Maps[bpf.NstraceMapOwn]
 	for key := range t.objects {
 		if err := m.Update(key, uint8(1), ebpf.UpdateAny); err != nil {
 			return fmt.Errorf("say what is nstrace's own: %w", err)

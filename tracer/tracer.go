@@ -49,30 +49,37 @@ type Handler interface {
 // Tracer is a run of the tracer. Its methods are not to be called from several
 // goroutines at once, except Track, Look and Wake.
 type Tracer struct {
-	opts   Options
-	mounts *mounts
-	loaded *loaded
-	ring   *ringbuf.Reader
-	counts *ebpf.Memory
-	host   hostInfo
-	self   int // nstrace's own pid
-	clock  clock
-	users  interface{ Name(uid uint32) string }
-	people said[caller]
-	reads  blockingReads // of processes, by who handles records
-	params said[param]
-	reg    *registry
-	names  netnsNames
-	places places
-	folds  folds
-	held   held
-	scan   *scanner        // nil where the kernel reports the end of namespaces
-	pins   map[uint32]*pin // by the number of the mount
-	watch  *mountWatch     // nil where the kernel reports pins
+	opts    Options
+	mounts  *mounts
+	notes   notes
+	ftrace  *ftrace
+	loaded  *loaded
+	walk    *ebpf.Program // iter_tasks; it and tracees outlast a fallBack
+	tracees *ebpf.Map
+	proven  time.Time // when the kernel was last known to run what is attached
+	ring    *ringbuf.Reader
+	counts  *ebpf.Memory
+	host    hostInfo
+	self    int // nstrace's own pid
+	clock   clock
+	users   interface{ Name(uid uint32) string }
+	people  said[caller]
+	reads   blockingReads // of processes, by who handles records
+	params  said[param]
+	reg     *registry
+	names   netnsNames
+	places  places
+	folds   folds
+	held    held
+	scan    *scanner        // nil where the kernel reports the end of namespaces
+	pins    map[uint32]*pin // by the number of the mount
+	watch   *mountWatch     // nil where the kernel reports pins
 
 	// known is held by whoever uses the registry while Run goes on: Look can be called
 	// by another goroutine.
 	known sync.Mutex
+
+	stirred bool // Run has to look at the ring again before it sleeps
 
 	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
 
@@ -107,6 +114,8 @@ func New(o Options) (*Tracer, error) {
 		return nil, err
 	}
 	t := &Tracer{opts: o, host: readHost(), self: os.Getpid(), users: &attribution.Users{}, places: places{}, reg: newRegistry(), pins: map[uint32]*pin{}, mounts: newMounts(), names: newNetnsNames()}
+	t.notes.notify = o.Notify
+	t.ftrace = openFtrace(&t.notes)
 	t.clock.sync()
 	t.started = time.Now()
 	var err error
@@ -123,38 +132,53 @@ func New(o Options) (*Tracer, error) {
 
 func (t *Tracer) attach() error {
 	defer liftMemlock()()
-	k, err := openKernel(t.mounts)
+	k, err := openKernel(t.mounts, t.ftrace, nil)
 	if err != nil {
 		return err
 	}
-	if t.loaded, err = k.load(&t.opts); err != nil {
+	defer k.close()
+	l, err := k.load(&t.opts)
+	if err != nil {
 		return err
 	}
+	t.proven = time.Now()
+	k.explain(l, &t.opts)
 	t.reg.perType = !k.hasNSID()
-	for _, c := range t.loaded.picks {
-		t.picked = append(t.picked, c.report(t.loaded.spec))
-		if c.way != nil && c.obs.name == "destroy" && c.way.backend == Tracepoint {
-			t.scan = newScanner(t)
-		}
-		if c.way != nil && c.obs.name == "pin" && c.way.backend == Tracepoint {
-			t.watch = newMountWatch()
-		}
-	}
-	t.loaded.release()
-	if t.ring, err = ringbuf.NewReader(t.loaded.coll.Maps[bpf.NstraceMapRing]); err != nil {
+	t.use(l)
+	t.walk = l.coll.Programs[bpf.NstraceProgIterTasks]
+	t.tracees = l.coll.Maps[bpf.NstraceMapTracees]
+	if t.ring, err = ringbuf.NewReader(l.coll.Maps[bpf.NstraceMapRing]); err != nil {
 		return fmt.Errorf("read the ring buffer: %w", err)
 	}
-	if t.counts, err = t.loaded.coll.Maps[bpf.NstraceMapCounts].Memory(); err != nil {
+	if t.counts, err = l.coll.Maps[bpf.NstraceMapCounts].Memory(); err != nil {
 		return fmt.Errorf("map the counters: %w", err)
 	}
-	if t.folds.mem, err = t.loaded.coll.Maps[bpf.NstraceMapFolds].Memory(); err != nil {
+	if t.folds.mem, err = l.coll.Maps[bpf.NstraceMapFolds].Memory(); err != nil {
 		return fmt.Errorf("map the counts of repeated writes: %w", err)
 	}
 	// After attaching: what is made in between is both here and in the ring.
-	if err := t.takeInventory(); err != nil {
+	if _, err := t.takeInventory(); err != nil {
 		return err
 	}
 	return t.watchOwn()
+}
+
+// use takes what was attached, with what user space has to do for it.
+func (t *Tracer) use(l *loaded) {
+	t.loaded, t.picked = l, nil
+	for _, c := range l.picks {
+		t.picked = append(t.picked, c.report(l.spec))
+		if c.way == nil || c.way.backend != Tracepoint {
+			continue
+		}
+		if c.obs.name == "destroy" && t.scan == nil {
+			t.scan = newScanner(t)
+		}
+		if c.obs.name == "pin" && t.watch == nil {
+			t.watch = newMountWatch()
+		}
+	}
+	l.release()
 }
 
 // Observations says how each thing that is watched is attached.
@@ -166,7 +190,7 @@ func (t *Tracer) HostNS() map[NSType]uint32 { return maps.Clone(t.reg.host) }
 // Track makes the process pid, and all that will descend from it, one whose
 // events are wanted. It is for Options.Follow.
 func (t *Tracer) Track(pid int) error {
-	if err := t.loaded.coll.Maps[bpf.NstraceMapTracees].Put(uint32(pid), uint8(1)); err != nil {
+	if err := t.tracees.Put(uint32(pid), uint8(1)); err != nil {
 		return fmt.Errorf("track process %d: %w", pid, err)
 	}
 	return nil
@@ -179,7 +203,7 @@ func (t *Tracer) tasks() (_ []bpf.NstraceInventory, err error) {
 			err = fmt.Errorf("walk the tasks: %w", err)
 		}
 	}()
-	it, err := link.AttachIter(link.IterOptions{Program: t.loaded.coll.Programs[bpf.NstraceProgIterTasks]})
+	it, err := link.AttachIter(link.IterOptions{Program: t.walk})
 	if err != nil {
 		return nil, err
 	}
@@ -220,15 +244,16 @@ func namespaces(inv *bpf.NstraceInventory) iter.Seq[*bpf.NstraceNsChange] {
 	}
 }
 
-// takeInventory learns which namespaces there are, and whose.
-func (t *Tracer) takeInventory() error {
+// takeInventory learns which namespaces there are, and whose. It returns those whose
+// numbers others have by now.
+func (t *Tracer) takeInventory() (ended []*liveNS, err error) {
 	tasks, err := t.tasks()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var host [len(nsTypes)]uint32 // known once the tasks were walked
 	if err := t.loaded.coll.Variables[bpf.NstraceVarHostNs].Get(&host); err != nil {
-		return fmt.Errorf("read the host's namespaces: %w", err)
+		return nil, fmt.Errorf("read the host's namespaces: %w", err)
 	}
 	for kind, id := range host {
 		if id != 0 {
@@ -238,14 +263,16 @@ func (t *Tracer) takeInventory() error {
 	now := bootNow()
 	for i := range tasks {
 		for c := range namespaces(&tasks[i]) {
-			t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now)
+			if _, old := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now); old != nil {
+				ended = append(ended, old)
+			}
 		}
 	}
 	for _, ns := range t.reg.live {
 		t.names.learn(ns, now)
 	}
 	t.settle(tasks)
-	return nil
+	return ended, nil
 }
 
 // settle finds out whose the namespaces are whose makers do not tell, by who of tasks
@@ -270,7 +297,7 @@ const (
 // own finds out whose ns is, if its maker does not tell and that was not tried a moment
 // ago.
 func (t *Tracer) own(ns *liveNS) error {
-	if !ns.orphan || t.loaded == nil {
+	if !ns.orphan || t.walk == nil {
 		return nil
 	}
 	if now := bootNow(); now < ns.again || now < t.settled+settleAgain {
@@ -292,7 +319,7 @@ func (t *Tracer) Wake() { t.ring.Flush() }
 // by then, then a trace.stop. It returns nil after that.
 func (t *Tracer) Run(ctx context.Context, h Handler) error {
 	if err := t.emit(h, &Event{Type: TraceStart, Time: t.started.UTC(), Trace: &Trace{
-		Version: t.opts.Version, Kernel: t.host.kernel, Arch: runtime.GOARCH, Observations: t.picked,
+		Version: t.opts.Version, Kernel: t.host.kernel, Arch: runtime.GOARCH, Observations: t.picked, Notes: t.notes.take(),
 	}}); err != nil {
 		return err
 	}
@@ -312,6 +339,8 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 			until = time.Now().Add(t.opts.Linger)
 		}
 		if !until.IsZero() && (time.Now().After(until) || !t.reg.following()) {
+			t.known.Lock()
+			defer t.known.Unlock()
 			return t.finish(h)
 		}
 		deadline := t.deadline(until)
@@ -332,7 +361,8 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 			return err
 		}
 		switch {
-		case n > 0:
+		case n > 0, t.stirred:
+			t.stirred = false
 			awake, quiet = true, false
 			continue
 		case !awake:
@@ -397,6 +427,11 @@ func (t *Tracer) overdue(h Handler, drained bool) error {
 	}
 	t.known.Lock()
 	defer t.known.Unlock()
+	if due := t.proofDue(); !due.IsZero() && !now.Before(due) {
+		if err := t.prove(h); err != nil {
+			return err
+		}
+	}
 	switch {
 	case !drained || !t.watch.due():
 	case t.watch.looked != 0:
@@ -420,7 +455,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.folds.due(), t.scanDue()} {
+	for _, due := range [...]time.Time{t.folds.due(), t.scanDue(), t.proofDue()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -452,8 +487,7 @@ func (t *Tracer) idle(h Handler) error {
 
 // finish detaches, drains the ring and closes the books.
 func (t *Tracer) finish(h Handler) error {
-	t.known.Lock()
-	defer t.known.Unlock()
+	deaf, until := t.loaded.deaf(), time.Now()
 	if err := t.loaded.coll.Variables[bpf.NstraceVarStopping].Set(true); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -465,23 +499,8 @@ func (t *Tracer) finish(h Handler) error {
 	if detachErr != nil {
 		return detachErr
 	}
-	var rec ringbuf.Record
-	t.ring.SetDeadline(time.Time{})
-	t.ring.Flush()
-	for {
-		err := t.ring.ReadInto(&rec)
-		if errors.Is(err, ringbuf.ErrFlushed) {
-			break
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // one of before, that was still to be told
-		}
-		if err != nil {
-			return fmt.Errorf("read the ring buffer: %w", err)
-		}
-		if err := t.handle(h, rec.RawSample); err != nil {
-			return err
-		}
+	if err := t.drain(h); err != nil {
+		return err
 	}
 	if err := t.giveOrphans(h, math.MaxUint64); err != nil {
 		return err
@@ -503,16 +522,46 @@ func (t *Tracer) finish(h Handler) error {
 	if err := t.tellLoss(h); err != nil {
 		return err
 	}
+	if deaf != "" {
+		noted := t.notes.take() // of the detaching, which trace.stop tells
+		t.tellDeaf(deaf, until, "the run ends")
+		if err := t.emitDeaf(h, deaf, until, nil); err != nil {
+			return err
+		}
+		t.notes.kept = noted
+	}
 	totals, err := t.Totals()
 	if err != nil {
 		return err
 	}
-	stop := &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals}}
+	stop := &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals, Notes: t.notes.take()}}
 	t.stopped.into(stop)
 	if err := t.emit(h, stop); err != nil {
 		return err
 	}
 	return h.Idle()
+}
+
+// drain handles what is in the ring.
+func (t *Tracer) drain(h Handler) error {
+	var rec ringbuf.Record
+	t.ring.SetDeadline(time.Time{})
+	t.ring.Flush()
+	for {
+		err := t.ring.ReadInto(&rec)
+		if errors.Is(err, ringbuf.ErrFlushed) {
+			return nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // one of before, that was still to be told
+		}
+		if err != nil {
+			return fmt.Errorf("read the ring buffer: %w", err)
+		}
+		if err := t.handle(h, rec.RawSample); err != nil {
+			return err
+		}
+	}
 }
 
 // emit numbers an event and hands it on.
@@ -898,6 +947,7 @@ func (t *Tracer) Close() error {
 		errs = append(errs, t.ring.Close())
 	}
 	t.mounts.close()
+	t.ftrace.close()
 	return errors.Join(errs...)
 }
 

@@ -32,7 +32,7 @@ status is 3 where nstrace cannot run here.`,
 			if err := oneOf("--backend", backend, tracer.Backends()); err != nil {
 				return err
 			}
-			report, err := tracer.Check(tracer.Options{Backend: tracer.Backend(backend)})
+			report, err := tracer.Check(tracer.Options{Backend: tracer.Backend(backend), Notify: notify})
 			if err != nil && len(report.Capabilities) == 0 {
 				return err
 			}

@@ -166,7 +166,7 @@ func didYouMean(typed string, names []string) string {
 
 // options turns the flags into what the tracer takes.
 func (f *streamFlags) options() (tracer.Options, error) {
-	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion()}
+	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: notify}
 	var err error
 	if o.Filter, err = f.filters(); err != nil {
 		return o, err

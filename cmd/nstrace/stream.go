@@ -392,6 +392,9 @@ func (f *streamFlags) alertSummary(h *sinkHandler) {
 	fmt.Fprintf(os.Stderr, "nstrace: %s\n", s)
 }
 
+// notify says on stderr what the tracer has to say about the run.
+func notify(message string) { fmt.Fprintf(os.Stderr, "nstrace: %s\n", message) }
+
 func plural(n uint64, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -201,6 +201,19 @@ func TestSchema(t *testing.T) {
 		{"zero", "trace.loss", set("loss/records", object{"sysctl.write": 0}), false},
 		{"of no type", "trace.loss", set("loss/records", object{"sysctl": 1}), false},
 		{"when", "trace.loss", both(set("loss/from", "2026-11-23T12:04:31Z"), set("loss/to", "2026-11-23T12:04:32Z")), true},
+		{"no number", "trace.loss", set("loss/records", nil), false},
+		{"no number known", "trace.loss", deaf("ftrace_off"), true},
+		{"no number known", "trace.loss", deaf("probes_off"), true},
+		{"a number that nobody knows", "trace.loss", both(deaf("ftrace_off"), set("loss/records", object{"sysctl.write": 1})), false},
+		{"not when", "trace.loss", both(deaf("ftrace_off"), set("loss/to", nil)), false},
+		{"without notes", "trace.loss", both(deaf("ftrace_off"), set("trace/notes", nil)), false},
+		{"ways of a loss", "trace.loss", both(deaf("ftrace_off"), set("trace/observations", []any{object{"name": "x", "backend": "tracepoint"}})), true},
+		{"totals of a loss", "trace.loss", both(deaf("ftrace_off"), set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0})), false},
+		{"notes of a loss of known number", "trace.loss", set("trace/notes", []any{"x"}), false},
+		{"notes", "trace.start", set("trace/notes", []any{"x"}), true},
+		{"notes", "trace.stop", set("trace/notes", []any{"x"}), true},
+		{"no notes", "trace.stop", set("trace/notes", []any{}), false},
+		{"notes", "trace.gap", set("trace/notes", []any{"x"}), false},
 		{"process", "trace.loss", set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), false},
 		{"no trace", "trace.start", set("trace", nil), false},
 		{"unknown way", "trace.start", set("trace/observations", []any{object{"name": "x", "backend": "magic"}}), false},
@@ -281,5 +294,13 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 	walk("", doc)
 	for name, def := range doc.(object)["$defs"].(object) {
 		walk("$defs/"+name, def)
+	}
+}
+
+// deaf makes a trace.loss one of which nobody knows how many are missing.
+func deaf(reason string) func(object) {
+	return func(ev object) {
+		ev["loss"] = object{"reason": reason, "from": "2026-11-23T12:04:31Z", "to": "2026-11-23T12:04:33Z"}
+		ev["trace"] = object{"notes": []any{"x"}}
 	}
 }

@@ -101,6 +101,45 @@ func TestKernel(t *testing.T) {
 	}
 }
 
+// TestFtrace runs the end-to-end test that turns ftrace off and on, in guests with one CPU: an
+// emulated kernel with two can crash while it rewrites its own code. 6.12 lets everything be
+// turned off at any time; 5.10 refuses some of it, and the newest most.
+func TestFtrace(t *testing.T) {
+	t.Parallel()
+	if err := CheckHost(); err != nil {
+		t.Fatal(err)
+	}
+	trackInputs(t)
+	series := []string{"6.12"}
+	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+		series = []string{"5.10", "6.1", "6.12", Newest}
+	}
+	if only := runFilter(1); only != "" && !strings.ContainsAny(only, "^$") {
+		series = []string{only}
+	}
+	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t, "test/e2e") })
+	for _, s := range series {
+		t.Run(s, func(t *testing.T) {
+			t.Parallel()
+			guests <- struct{}{}
+			defer func() { <-guests }()
+			p, err := build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			kernels := &Kernels{Log: t.Logf}
+			kernel, err := kernels.Get(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mine := *p
+			mine.cpus = 1
+			mine.only = "^TestFtrace$"
+			runTests(t, kernel, &mine)
+		})
+	}
+}
+
 // containersKernel is that of a guest with container engines, which is to have cgroup v2
 // alone; a host's may have anything.
 const containersKernel = "6.12"
@@ -167,6 +206,7 @@ type payload struct {
 	programs []string // more programs that the tests need, where the host has them
 	trees    []string // and folders
 	memory   int      // of the guest, MiB; 0 for what is usual
+	cpus     int      // of the guest; 0 for what is usual
 	short    bool     // run with -test.short
 	systemd  bool     // as the guest's process 1
 	only     string   // -test.run, unless the host was given one
@@ -300,6 +340,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 				Systemd:  p.systemd,
 			},
 			Memory: p.memory,
+			CPUs:   p.cpus,
 			Limit:  limit,
 			Stdout: output,
 			Log:    t.Logf,

@@ -56,6 +56,7 @@ func run() (int, error) {
 	verbose := flag.Bool("v", false, "print the guest's console, and what takes time, on standard error")
 	memory := flag.Int("memory", 2048, "the guest's memory in `MiB`")
 	limit := flag.Duration("timeout", 10*time.Minute, "the longest a boot and the command may take")
+	cpus := flag.Int("cpus", 2, "how many CPUs the guest has")
 	counted := flag.Bool("counted", false, "one CPU, and let its clock count instructions")
 	systemd := flag.Bool("systemd", false, "boot systemd, and run the command once that is up")
 	dir := flag.String("dir", "/root", "working directory of the command")
@@ -95,9 +96,11 @@ func run() (int, error) {
 	if *systemd {
 		root.AddSystemd()
 	}
-	cpus := 0
+	if *cpus < 1 {
+		return exitUsage, fmt.Errorf("-cpus %d: a guest takes at least 1", *cpus)
+	}
 	if *counted {
-		cpus = 1
+		*cpus = 1
 	}
 	guest := vm.Guest{
 		Kernel: kernel,
@@ -105,7 +108,7 @@ func run() (int, error) {
 		Job:    wire.Job{Args: flag.Args(), Env: append(vm.DefaultEnv, env...), Dir: *dir, Systemd: *systemd},
 
 		Counted: *counted,
-		CPUs:    cpus,
+		CPUs:    *cpus,
 		Memory:  *memory,
 		Limit:   *limit,
 		Stdout:  os.Stdout,

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ftraceFile  = "/proc/sys/kernel/ftrace_enabled"
+	debugfs     = "/sys/kernel/debug"
+	kprobesFile = debugfs + "/kprobes/enabled"
+
+	ftraceOff    = "ftrace is off (kernel.ftrace_enabled=0)"
+	turnedOn     = "turned kernel.ftrace_enabled on for "
+	nothingTells = "the kernel attaches such programs, but does not run them"
+)
+
+// TestFtrace turns ftrace and kprobes off before a run of nstrace and during one. nstrace has
+// to say so, to go on by tracepoints, and to leave a kernel in which ftrace still works: a
+// detach at the wrong moment makes the next attach disable ftrace until the next boot.
+//
+// To turn ftrace on or off the kernel rewrites thousands of its functions. TestFtrace of
+// test/vm has a guest with one CPU for that; on others an emulated kernel can crash, and a
+// real one is not ours to play with.
+func TestFtrace(t *testing.T) {
+	if n := runtime.NumCPU(); n != 1 {
+		t.Skipf("there are %d CPUs: it takes a guest with one, see test/vm", n)
+	}
+	if len(backends) == 1 {
+		t.Skip("this kernel offers neither fentry nor kprobe")
+	}
+	warnings := kernelWarnings(t)
+	t.Cleanup(func() {
+		if n := kernelWarnings(t); n != warnings {
+			t.Errorf("the kernel's log has %d new warnings", n-warnings)
+		}
+	})
+	t.Run("before", testFtraceBefore)
+	for _, b := range backends {
+		if b == tracer.Tracepoint {
+			continue
+		}
+		t.Run("stop "+string(b), func(t *testing.T) { testFtraceStop(t, b) })
+		t.Run("during "+string(b), func(t *testing.T) { testFtraceDuring(t, b) })
+	}
+	t.Run("run", testFtraceRun)
+	t.Run("nothing left", testFtraceNothingLeft)
+	if has("kprobe") {
+		t.Run("kprobes before", testKprobesBefore)
+		t.Run("kprobes during", testKprobesDuring)
+	}
+	// What is wrong with the kernel's books shows at the next attach.
+	for _, b := range backends {
+		s := startStream(t, "--backend", string(b))
+		s.awaitStart(t)
+		actUnder(t, s)
+		s.interrupt(t)
+		s.checkEnd(t, true)
+	}
+	if err := os.WriteFile(ftraceFile, []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// kernelWarnings counts the warnings in the kernel's log.
+func kernelWarnings(t *testing.T) int {
+	t.Helper()
+	size, err := unix.Klogctl(unix.SYSLOG_ACTION_SIZE_BUFFER, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(b[:n], []byte("[ cut here ]"))
+}
+
+// turnOff turns a switch of the kernel off until the test ends, or until on is called. It
+// skips the test where the kernel refuses.
+func turnOff(t *testing.T, file string) (on func()) {
+	t.Helper()
+	switch err := os.WriteFile(file, []byte("0"), 0); {
+	case errors.Is(err, unix.EBUSY), errors.Is(err, os.ErrNotExist):
+		t.Skipf("this kernel refuses: %v", err)
+	case err != nil:
+		t.Fatal(err)
+	}
+	on = func() {
+		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(on)
+	return on
+}
+
+// stays checks that a switch has been left as it was.
+func stays(t *testing.T, file, value string) {
+	t.Helper()
+	if got := readFile(t, file); got != value {
+		t.Errorf("%s is %s, and was %s", file, got, value)
+	}
+}
+
+var acts int
+
+// actUnder makes a namespace and writes a parameter in it, and waits for s to tell of both.
+func actUnder(t *testing.T, s *stream) {
+	t.Helper()
+	acts++
+	value := fmt.Sprint("ftrace-test-", acts)
+	from := s.len()
+	output(t, "unshare", "--uts", "sh", "-c", "echo "+value+" >/proc/sys/kernel/domainname")
+	s.awaitFrom(t, from, "a namespace and a write in it", func(all []*event) bool {
+		var pid uint32
+		for _, e := range all {
+			switch {
+			case e.Type == tracer.NamespaceCreate && e.Namespace.Type == "uts":
+				pid = e.Process.PID
+			case e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value:
+				return e.Process.PID == pid
+			}
+		}
+		return false
+	})
+}
+
+// awaitDeaf waits for s to tell that the kernel runs its programs no more.
+func awaitDeaf(t *testing.T, s *stream) {
+	t.Helper()
+	s.await(t, "trace.loss of an unknown number", func(all []*event) bool { return len(deafLosses(all)) > 0 })
+}
+
+func deafLosses(all []*event) (losses []*event) {
+	for _, e := range only(all, tracer.TraceLoss) {
+		if e.Loss.Records == nil {
+			losses = append(losses, e)
+		}
+	}
+	return losses
+}
+
+// checkDeaf checks what s has told: that the programs of its backend were not run, for that
+// reason, and what it did instead.
+func checkDeaf(t *testing.T, s *stream, reason string, instead tracer.Backend) {
+	t.Helper()
+	all := s.since(0)
+	losses := deafLosses(all)
+	if len(losses) != 1 {
+		t.Fatalf("%d losses of an unknown number\n%s", len(losses), dump(all))
+	}
+	e := losses[0]
+	if e.Loss.Reason != reason || e.Loss.To.Before(e.Loss.From) || e.Loss.From.Before(all[0].Time) {
+		t.Errorf("%s", e.line)
+	}
+	if attached := len(e.Trace.Observations) > 0; attached != (instead != tracer.None) {
+		t.Errorf("%s", e.line)
+	}
+	for _, o := range e.Trace.Observations {
+		checkObservation(t, o, instead, false)
+	}
+}
+
+// checkNotes checks that a run has ended well, with its books in order, and that it printed
+// what its events have as notes. It returns the notes.
+func checkNotes(t *testing.T, s *stream) (notes []string) {
+	t.Helper()
+	if s.err != nil {
+		t.Errorf("%v: %v\n%s", s, s.err, s.stderr.String())
+	}
+	for _, fault := range s.faults {
+		t.Errorf("%v: %s", s, fault)
+	}
+	all := s.since(0)
+	last := all[len(all)-1]
+	if last.Type != tracer.TraceStop || last.Trace.Totals.Seen != last.Trace.Totals.Written+last.Trace.Totals.Filtered+last.Trace.Totals.Lost {
+		t.Errorf("%v ends with %s", s, last.line)
+	}
+	for _, e := range all {
+		if e.Trace != nil {
+			notes = append(notes, e.Trace.Notes...)
+		}
+	}
+	var printed []string
+	for line := range strings.Lines(s.stderr.String()) {
+		printed = append(printed, strings.TrimSuffix(strings.TrimPrefix(line, "nstrace: "), "\n"))
+	}
+	if s.err == nil {
+		printed = printed[:max(0, len(printed)-1)] // the summary
+	}
+	for _, n := range notes {
+		if !slices.Contains(printed, n) {
+			t.Errorf("%v: the note %q is not in %q", s, n, printed)
+		}
+	}
+	if s.err == nil && len(printed) != len(notes) {
+		t.Errorf("%v printed %q, and the notes are %q", s, printed, notes)
+	}
+	return notes
+}
+
+// one returns the note that has a text in it.
+func one(t *testing.T, notes []string, text string) {
+	t.Helper()
+	n := 0
+	for _, note := range notes {
+		if strings.Contains(note, text) {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d of %q say %q", n, notes, text)
+	}
+}
+
+func testFtraceBefore(t *testing.T) {
+	turnOff(t, ftraceFile)
+	status, stdout, stderr := nstrace(t, []string{"check"})
+	if status != 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, ftraceOff) {
+		t.Errorf("status %d, %q", status, stderr)
+	}
+	rows := 0
+	for line := range strings.Lines(stdout) {
+		f := strings.Fields(line)
+		if len(f) > 2 && (f[0] == "fentry" || f[0] == "kprobe") && f[1] == "no" && strings.Contains(line, ftraceOff) {
+			rows++
+		}
+	}
+	if rows != 2 {
+		t.Errorf("fentry and kprobe should be off:\n%s", stdout)
+	}
+	for _, b := range []tracer.Backend{tracer.Fentry, tracer.Kprobe} {
+		status, stdout, stderr := nstrace(t, []string{"--backend", string(b)})
+		if status != 3 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, ftraceOff) {
+			t.Errorf("%s: status %d, %q, %q", b, status, stdout, stderr)
+		}
+	}
+	s := startStream(t)
+	s.awaitStart(t)
+	start := s.since(0)[0]
+	checkStart(t, tracer.Tracepoint, start)
+	one(t, start.Trace.Notes, ftraceOff)
+	actUnder(t, s)
+	s.interrupt(t)
+	checkNotes(t, s)
+	stays(t, ftraceFile, "0")
+}
+
+func testFtraceStop(t *testing.T, b tracer.Backend) {
+	s := startStream(t, "--backend", string(b))
+	s.awaitStart(t)
+	turnOff(t, ftraceFile)
+	s.interrupt(t)
+	notes := checkNotes(t, s)
+	one(t, notes, turnedOn)
+	one(t, notes, "are lost")
+	if losses := deafLosses(s.since(0)); len(losses) != 1 || losses[0].Loss.Reason != tracer.LossFtraceOff {
+		t.Errorf("the losses:\n%s", dump(losses))
+	}
+	stays(t, ftraceFile, "0")
+}
+
+func testFtraceDuring(t *testing.T, b tracer.Backend) {
+	s := startStream(t, "--backend", string(b))
+	s.awaitStart(t)
+	actUnder(t, s)
+	on := turnOff(t, ftraceFile)
+	awaitDeaf(t, s)
+	actUnder(t, s)
+	stays(t, ftraceFile, "0")
+	on()
+	actUnder(t, s) // it stays on the tracepoint way, and tells everything once
+	acted := only(s.since(0), tracer.NamespaceCreate)
+	if len(acted) != 3 {
+		t.Errorf("three namespaces were made:\n%s", dump(acted))
+	}
+	s.interrupt(t)
+	checkDeaf(t, s, tracer.LossFtraceOff, tracer.Tracepoint)
+	notes := checkNotes(t, s)
+	one(t, notes, turnedOn)
+	one(t, notes, "are lost")
+}
+
+// testFtraceRun has the traced command turn ftrace off. What it does later, and what the
+// processes do that it started meanwhile, is still followed.
+func testFtraceRun(t *testing.T) {
+	turnOff(t, ftraceFile)() // or skip
+	file := filepath.Join(t.TempDir(), "events")
+	t.Cleanup(func() { os.WriteFile(ftraceFile, []byte("1"), 0) })
+	status, stdout, stderr := nstrace(t, []string{"run", "--backend", string(backends[len(backends)-2]), "-o", "json", "-O", file, "--", "sh", "-e", "-c", `
+		echo 0 >` + ftraceFile + `
+		sh -c 'until grep -q trace.loss "$1"; do sleep 0.05; done; unshare --uts true' sh "$1" &
+		wait $!`, "sh", file})
+	if status != 0 || stdout != "" {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
+	}
+	events := readEvents(t, file)
+	if len(deafLosses(events)) != 1 || len(only(events, tracer.NamespaceCreate)) != 1 || len(only(events, tracer.NamespaceDestroy)) != 1 {
+		t.Errorf("%q\n%s", stderr, dump(events))
+	}
+	stays(t, ftraceFile, "0")
+}
+
+// testFtraceNothingLeft watches what tracepoints cannot see.
+func testFtraceNothingLeft(t *testing.T) {
+	s := startStream(t, "--backend", string(backends[len(backends)-2]), "-e", "netdev")
+	s.awaitStart(t)
+	turnOff(t, ftraceFile)
+	s.awaitEnd(t)
+	if s.err == nil || exitStatus(s.cmd.ProcessState) != 3 || !strings.Contains(s.stderr.String(), "this host can't") {
+		t.Errorf("%v\n%s", s.err, s.stderr.String())
+	}
+	checkDeaf(t, s, tracer.LossFtraceOff, tracer.None)
+	s.err = nil
+	if all := s.since(0); all[len(all)-1].Type != tracer.TraceStop {
+		t.Errorf("the end:\n%s", dump(all))
+	}
+	stays(t, ftraceFile, "0")
+}
+
+// kprobesOff turns kprobes off; their switch is in debugfs.
+func kprobesOff(t *testing.T) (on func()) {
+	t.Helper()
+	if _, err := os.Stat(kprobesFile); err != nil {
+		if err := unix.Mount("debugfs", debugfs, "debugfs", 0, ""); err != nil {
+			t.Skipf("there is no debugfs: %v", err)
+		}
+		t.Cleanup(func() { unix.Unmount(debugfs, unix.MNT_DETACH) })
+	}
+	return turnOff(t, kprobesFile)
+}
+
+func testKprobesBefore(t *testing.T) {
+	kprobesOff(t)
+	status, stdout, stderr := nstrace(t, []string{"check"})
+	if status != 0 || !strings.Contains(stdout, nothingTells) {
+		t.Errorf("status %d, %q\n%s", status, stderr, stdout)
+	}
+	status, stdout, stderr = nstrace(t, []string{"--backend", "kprobe"})
+	if status != 3 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, nothingTells) {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
+	}
+}
+
+func testKprobesDuring(t *testing.T) {
+	s := startStream(t, "--backend", "kprobe")
+	s.awaitStart(t)
+	on := kprobesOff(t)
+	awaitDeaf(t, s)
+	actUnder(t, s)
+	stays(t, kprobesFile, "0")
+	on()
+	s.interrupt(t)
+	checkDeaf(t, s, tracer.LossProbesOff, tracer.Tracepoint)
+	one(t, checkNotes(t, s), "are lost")
+}

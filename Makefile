@@ -41,7 +41,7 @@ generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
 
 .PHONY: format
 format: ## format Go and C
-	gofmt -w alert attribution bpf cmd drift filter history output runtimes schema test tracer
+	gofmt -w alert attribution bpf cmd drift filter history internal output runtimes schema test tracer
 	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 
 .PHONY: deps
@@ -50,12 +50,12 @@ deps: ## install what the tests need (Debian, root); elsewhere say what it is
 
 .PHONY: lint
 lint: ## what needs no kernel: formats, vet, staticcheck, generated code
-	@unformatted=$$(gofmt -l alert attribution bpf cmd drift filter history output runtimes schema test tracer); \
+	@unformatted=$$(gofmt -l alert attribution bpf cmd drift filter history internal output runtimes schema test tracer); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	GOARCH=arm64 $(GO) vet ./alert ./attribution ./drift ./history ./runtimes ./bpf ./filter ./tracer ./output ./cmd/...
+	GOARCH=arm64 $(GO) vet ./alert ./attribution ./drift ./history ./internal/... ./runtimes ./bpf ./filter ./tracer ./output ./cmd/...
 	$(MAKE) --no-print-directory check-generated
 
 .PHONY: check-generated

@@ -25,7 +25,7 @@ struct write {
 	void *buf; /* the caller's, for writes that never reach the program */
 	__u64 buf_len;
 	__u16 flags;
-	__u16 old_len; /* above SHORT_VALUE: in long_values */
+	__u16 old_len; /* from SHORT_VALUE on: in long_values */
 	__u16 new_len;
 	__u16 raw_len;
 	__u32 via; /* enum call_via */
@@ -174,9 +174,10 @@ static __always_inline struct write *write_get(void)
 	return bpf_map_lookup_elem(&writes, &tid);
 }
 
+/* A short value has a NUL behind it: the helpers give -E2BIG for one of SHORT_VALUE bytes. */
 static __always_inline bool is_long(struct write *w)
 {
-	return w->old_len > SHORT_VALUE || w->new_len > SHORT_VALUE;
+	return w->old_len >= SHORT_VALUE || w->new_len >= SHORT_VALUE;
 }
 
 static __always_inline void write_end(struct write *w)
@@ -606,7 +607,7 @@ static __always_inline __u64 put_value(struct scratch *s, const char *value, __u
 {
 	struct long_values *lv;
 
-	if (len > SHORT_VALUE) {
+	if (len >= SHORT_VALUE) {
 		lv = long_values_get();
 		if (!lv)
 			return 0;

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -62,7 +63,7 @@ func Compare(before, after *Snapshot) []*tracer.Event {
 			if !ok || same(old[name], value) {
 				continue
 			}
-			s := &tracer.Sysctl{Name: name, Path: path(name)}
+			s := &tracer.Sysctl{Name: name, Path: params.Path(name)}
 			s.Old, s.After = shown(old[name], s), shown(value, s)
 			if strings.HasPrefix(name, "net.") {
 				s.Namespace = ns
@@ -147,11 +148,3 @@ func (s *Snapshot) hostNet() *tracer.Namespace {
 	}
 	return nil
 }
-
-// path is the file of a parameter: dots and slashes change places.
-func path(name string) string { return root + "/" + swap.Replace(name) }
-
-// name is the parameter of a path below /proc/sys.
-func name(below string) string { return swap.Replace(below) }
-
-var swap = strings.NewReplacer(".", "/", "/", ".")

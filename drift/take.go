@@ -12,15 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
 )
-
-// root is where the parameters are.
-const root = "/proc/sys"
-
-// maxRead is how much of a value is kept, for comparison: bitmaps of ports can be long.
-const maxRead = 64 << 10
 
 // skipped are the parameters that are left out, besides those that nobody can read and
 // write: they change without anybody changing them, or are not to be kept or read.
@@ -63,16 +58,14 @@ func skip(name string) bool {
 // be given to Apply.
 func Take(seen []tracer.Sighting, at time.Time) (*Snapshot, error) {
 	s := &Snapshot{Time: at}
-	boot, err := os.ReadFile(root + "/kernel/random/boot_id")
+	boot, err := os.ReadFile(params.Dir + "/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
 	}
 	s.BootID = string(bytes.TrimSpace(boot))
-	r := reader{values: map[string]string{}}
-	if err := r.walk(""); err != nil {
+	if s.Parameters, err = values(params.Dir); err != nil {
 		return nil, err
 	}
-	s.Parameters = r.values
 	var nets []*Namespace
 	paths := map[*Namespace][]string{}
 	for i := range seen {
@@ -107,11 +100,9 @@ func visit(nets []*Namespace, paths map[*Namespace][]string) error {
 					return err
 				}
 				identify(ns)
-				r := reader{values: map[string]string{}}
-				if err := r.walk("net"); err != nil {
+				if ns.Parameters, err = values(params.Dir + "/net"); err != nil {
 					return err
 				}
-				ns.Parameters = r.values
 			}
 			return nil
 		}()
@@ -125,7 +116,7 @@ var errGone = errors.New("the namespace is gone")
 // enter enters a network namespace by the first of paths that still leads there.
 func enter(paths []string, id uint32) error {
 	for _, path := range paths {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue
 		}
@@ -144,71 +135,32 @@ func enter(paths []string, id uint32) error {
 	return errGone
 }
 
-// A reader reads parameters.
-type reader struct {
-	values map[string]string
-	buf    []byte
-}
-
-// walk reads what is below a folder of /proc/sys. What comes and goes meanwhile is as if
-// it were not there.
-func (r *reader) walk(below string) error {
-	dir := root
-	if below != "" {
-		dir += "/" + below
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		if below == "" {
-			return err
-		}
-		return nil
-	}
-	for _, e := range entries {
-		child := e.Name()
-		if below != "" {
-			child = below + "/" + child
-		}
-		switch {
-		case e.IsDir():
-			if child == "fs/binfmt_misc" { // another file system, that is mounted by looking
-				continue
-			}
-			if err := r.walk(child); err != nil {
-				return err
-			}
-		case e.Type().IsRegular():
-			r.read(child)
-		}
-	}
-	return nil
-}
-
-// readWrite are the bits of a parameter that can be set and read.
+// readWrite are the permissions of a parameter that can be set and read.
 const readWrite = 0o600
 
-func (r *reader) read(below string) {
-	param := name(below)
-	if skip(param) {
-		return
-	}
-	fd, err := unix.Open(root+"/"+below, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+// values reads the parameters below a folder of /proc/sys, of the namespaces that the thread
+// is in. It leaves out what comes and goes meanwhile, and what can't be read, such as one that
+// has no value. Of a very long value it has the beginning, which is enough to compare.
+func values(dir string) (map[string]string, error) {
+	root, err := params.Open()
 	if err != nil {
-		return
+		return nil, err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Mode&readWrite != readWrite {
-		return
+	defer root.Close()
+	all := map[string]string{}
+	err = root.Walk(dir, func(file string) {
+		name, err := params.Name(file)
+		if err != nil || skip(name) {
+			return
+		}
+		if v, err := root.ReadIf(file, readWrite); err == nil {
+			all[name] = v.Text
+		}
+	})
+	if err != nil && dir == params.Dir {
+		return nil, err
 	}
-	if r.buf == nil {
-		r.buf = make([]byte, maxRead)
-	}
-	n, err := unix.Read(fd, r.buf)
-	if err != nil { // such as EIO, for one that has no value
-		return
-	}
-	r.values[param] = strings.TrimSuffix(string(r.buf[:n]), "\n")
+	return all, nil // a folder that the kernel does not have has no parameters
 }
 
 // identify corrects the id of the network namespace that the thread is in: where the

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,12 +26,18 @@ type DB struct {
 	file os.FileInfo
 	conn *sqlite.Conn
 
+	schema       int64  // SQLite's number for the tables that were checked
+	leftOut      uint64 // rows
+	firstLeftOut error
+	held         int // bytes that were read for the page
+	cached       int // and for what is remembered
+
 	texts     map[int64]string
 	processes map[int64]*tracer.Process
 	places    map[int64]place
 	views     map[int64]*seen
-	buffer    []Stored // of a page
-	entries   []entry  // of a segment
+	buffer    []readEvent // of a page
+	entries   []entry     // of a segment
 	kinds     map[int64]kindKey
 	origins   map[int64][2]string
 	params    map[int64]parameterKey
@@ -49,8 +56,13 @@ type (
 	}
 )
 
-// Open opens the history at path for reading, by whoever may read the file.
-func Open(path string) (*DB, error) {
+// Open opens the history at path for reading, by whoever may read the file. The error wraps
+// ErrNewer or ErrNotHistory where it is one of these.
+func Open(path string) (*DB, error) { return OpenContext(context.Background(), path) }
+
+// OpenContext does what Open does. When ctx ends, so does whatever is asked of the history,
+// however long it would take, with an error that wraps context.Canceled.
+func OpenContext(ctx context.Context, path string) (*DB, error) {
 	// Not by opening it: to close it would give up SQLite's locks, if this process records.
 	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -59,33 +71,27 @@ func Open(path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	conn, err := openReader(path)
+	conn, err := openReader(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	have, err := version(conn)
-	switch {
-	case err != nil:
-	case have == 0:
-		err = fmt.Errorf("%w: it is empty", ErrNotHistory)
-	case have > SchemaVersion:
-		err = fmt.Errorf("its tables are of version %d, this nstrace knows up to %d: %w", have, SchemaVersion, ErrNewer)
-	case have < SchemaVersion:
-		err = fmt.Errorf("its tables are of version %d: nstrace record brings them to version %d", have, SchemaVersion)
+	db := &DB{path: path, file: file, conn: conn, schema: -1}
+	db.forget()
+	// A transaction begins with a look at the tables.
+	if err = db.begin(); err == nil {
+		err = db.commit()
 	}
 	if err != nil {
 		return nil, errors.Join(explain(path, err), conn.Close())
 	}
-	db := &DB{path: path, file: file, conn: conn}
-	db.forget()
 	return db, nil
 }
 
 // openReader opens a database of which nothing may be changed. What is in its log has to be
 // seen, for which SQLite has to write to the folder; where it may not, and there is no log,
 // it reads the file alone.
-func openReader(path string) (*sqlite.Conn, error) {
-	conn, err := openConn(path, sqlite.OpenReadOnly, 5*time.Second)
+func openReader(ctx context.Context, path string) (*sqlite.Conn, error) {
+	conn, err := openConn(ctx, path, sqlite.OpenReadOnly, 5*time.Second)
 	if err == nil {
 		if _, err = pragma(conn, "user_version"); err == nil {
 			return conn, nil
@@ -95,11 +101,11 @@ func openReader(path string) (*sqlite.Conn, error) {
 	if info, statErr := os.Stat(path + "-wal"); statErr == nil && info.Size() > 0 {
 		return nil, err
 	}
-	if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt || errors.Is(err, ErrCorrupt) {
+	if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt || errors.Is(err, ErrCorrupt) || ctx.Err() != nil {
 		return nil, err
 	}
 	uri := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?immutable=1"
-	alone, aloneErr := openConn(uri, sqlite.OpenReadOnly|sqlite.OpenURI, 0)
+	alone, aloneErr := openConn(ctx, uri, sqlite.OpenReadOnly|sqlite.OpenURI, 0)
 	if aloneErr != nil {
 		return nil, err
 	}
@@ -115,6 +121,7 @@ func (db *DB) Close() error { return db.conn.Close() }
 func (db *DB) forget() {
 	db.texts, db.processes, db.places = map[int64]string{}, map[int64]*tracer.Process{}, map[int64]place{}
 	db.views, db.kinds, db.origins, db.params = map[int64]*seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
+	db.cached = 0
 }
 
 // Moved says whether the history is no more where it was opened: somebody removed or moved
@@ -131,41 +138,62 @@ func (db *DB) Last() (int64, error) {
 // it can't while somebody reads.
 const pageEvents = 2000
 
-// Events gives the events that q asks for. An event and what it refers to can be kept.
+// Events gives the events that q asks for. An event and what it refers to can be kept. Each
+// is as Check wants it; a row that is not is left out, see LeftOut.
 func (db *DB) Events(ctx context.Context, q Query) iter.Seq2[Stored, error] {
+	return db.events(ctx, q, func(s *readEvent) (use bool, err error) {
+		if s.err == nil {
+			s.err = Check(s.Event)
+		}
+		if s.err != nil {
+			db.leaveOut(fmt.Errorf("event %d: %w", s.ID, s.err))
+		}
+		return s.err == nil, nil
+	})
+}
+
+// events gives the events that q asks for, of those that take says yes to. An error of take
+// ends it.
+func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, error)) iter.Seq2[Stored, error] {
 	return func(yield func(Stored, error) bool) {
+		fail := func(err error) { yield(Stored{}, explain(db.path, err)) }
 		plan, err := db.plan(&q)
 		if err != nil {
-			yield(Stored{}, explain(db.path, err))
+			fail(err)
 			return
 		}
 		given := 0
 		for !plan.empty {
-			page, err := db.page(plan)
+			page, more, err := db.page(plan)
 			if err != nil {
-				yield(Stored{}, explain(db.path, err))
+				fail(err)
 				return
 			}
-			for _, s := range page {
+			for i := range page {
+				s := &page[i]
 				if err := ctx.Err(); err != nil {
 					yield(Stored{}, err)
 					return
 				}
-				if !q.wants(s.Event) {
+				// What is read next begins behind the last one.
+				if err := plan.pass(s.ID); err != nil {
+					fail(err)
+					return
+				}
+				use, err := take(s)
+				if err != nil {
+					fail(err)
+					return
+				}
+				if !use || !q.wants(s.Event) {
 					continue
 				}
-				if given++; !yield(s, nil) || given == q.Limit {
+				if given++; !yield(s.Stored, nil) || given == q.Limit {
 					return
 				}
 			}
-			if len(page) < plan.limit {
+			if !more {
 				return
-			}
-			last := page[len(page)-1].ID
-			if q.Reverse {
-				plan.to = last - 1
-			} else {
-				plan.from = last + 1
 			}
 		}
 	}
@@ -198,6 +226,20 @@ type plan struct {
 	reverse  bool
 	limit    int
 	empty    bool
+}
+
+// pass moves the bounds of a plan past an event. Ids that are not in order would have the same
+// events read again and again.
+func (p *plan) pass(id int64) error {
+	if id < p.from || id > p.to {
+		return fmt.Errorf("%w: event %d is out of order", ErrCorrupt, id)
+	}
+	if p.reverse {
+		p.to = id - 1
+	} else {
+		p.from = id + 1
+	}
+	return nil
 }
 
 func (db *DB) plan(q *Query) (*plan, error) {
@@ -288,53 +330,82 @@ func (db *DB) row(query string, do func(*sqlite.Stmt), args ...any) error {
 const eventColumns = `id, time, seq, origin, kind, process, place, parameter, namespace, view, ns_from, old, new, after, truncated,
 	child_pid, count, last_time, created, lifetime_ms, creator_pid, creator_uid, creator, detected, line, hash`
 
-// page reads some events; they are there until the next page is read. What was read of other
-// tables is forgotten before it gets too much.
-func (db *DB) page(p *plan) (page []Stored, err error) {
-	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared {
-		db.forget()
-	}
+// A readEvent is an event, or why its row is none.
+type readEvent struct {
+	Stored
+	err error
+}
+
+// page reads some events, and says whether there can be more; they are there until the next
+// page is read. What was read of other tables is forgotten before it gets too much.
+func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
+	db.trim()
 	// In one transaction, so that what an event refers to is not dropped meanwhile.
-	if err := execute(db.conn, "BEGIN"); err != nil {
-		return nil, err
+	if err := db.begin(); err != nil {
+		return nil, false, err
 	}
-	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	defer func() { err = errors.Join(err, db.commit()) }()
+	clear(db.buffer)
 	if page = db.buffer[:0]; p.listed != nil {
 		page, err = db.inLists(p, page)
 	} else {
 		page, err = db.rows(p, page)
 	}
 	db.buffer = page
-	return page, err
+	return page, len(page) >= p.limit || db.full(), err
 }
 
+// trim makes room for a page.
+func (db *DB) trim() {
+	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared || db.cached > pageBytes {
+		db.forget()
+	}
+	db.held = 0
+}
+
+// full says whether enough was read for one page.
+func (db *DB) full() bool { return db.held >= pageBytes }
+
+// errFullPage ends a query whose page is full.
+var errFullPage = errors.New("the page is full")
+
 // rows adds events to a page by going through the table.
-func (db *DB) rows(p *plan, page []Stored) ([]Stored, error) {
+func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	order := "ASC"
 	if p.reverse {
 		order = "DESC"
 	}
 	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
 		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if db.full() {
+				return errFullPage
+			}
 			s, err := db.event(stmt)
-			page = append(page, s)
-			return err
+			if err != nil && !ofRow(err) {
+				return err
+			}
+			page = append(page, readEvent{s, err})
+			return nil
 		}})
+	if errors.Is(err, errFullPage) {
+		err = nil
+	}
 	return page, err
 }
 
 // event makes an event of its row.
 func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 	s.ID = stmt.ColumnInt64(0)
-	if n := stmt.ColumnBytes(25, s.Hash[:]); n != len(s.Hash) {
-		return s, fmt.Errorf("event %d: its hash has %d bytes", s.ID, n)
+	for _, text := range [...]int{11, 12, 13, 24} {
+		db.held += stmt.ColumnLen(text)
 	}
+	if n := stmt.ColumnLen(25); n != len(s.Hash) {
+		return s, fmt.Errorf("its hash has %d bytes", n)
+	}
+	stmt.ColumnBytes(25, s.Hash[:])
 	if !stmt.ColumnIsNull(24) {
-		s.Event = &tracer.Event{}
-		if err := json.Unmarshal([]byte(stmt.ColumnText(24)), s.Event); err != nil {
-			return s, fmt.Errorf("event %d: %w", s.ID, err)
-		}
-		return s, nil
+		s.Event, err = decodeLine(stmt, 24)
+		return s, err
 	}
 	e, ns, err := db.make(&entry{
 		id: s.ID, time: stmt.ColumnInt64(1), seq: stmt.ColumnInt64(2), origin: stmt.ColumnInt64(3), kind: stmt.ColumnInt64(4),
@@ -358,6 +429,15 @@ func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 		}
 	}
 	return s, err
+}
+
+// decodeLine makes an event of a column that has its JSON line.
+func decodeLine(stmt *sqlite.Stmt, col int) (*tracer.Event, error) {
+	e := &tracer.Event{}
+	if err := json.Unmarshal([]byte(stmt.ColumnText(col)), e); err != nil {
+		return nil, fmt.Errorf("its line is no event: %w", err)
+	}
+	return e, nil
 }
 
 // make makes an event of what its row or its list has of it. The namespace is the view's,
@@ -451,6 +531,12 @@ func readRow[V any](db *DB, known map[int64]V, id int64, query string, read func
 	found := false
 	err = sqlitex.Execute(db.conn, query, &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
 		found = true
+		for i := range stmt.ColumnCount() {
+			if t := stmt.ColumnType(i); t == sqlite.TypeText || t == sqlite.TypeBlob {
+				db.held += stmt.ColumnLen(i)
+				db.cached += stmt.ColumnLen(i)
+			}
+		}
 		v, err = read(stmt)
 		return err
 	}})
@@ -551,7 +637,8 @@ func (db *DB) process(id int64) (*tracer.Process, error) {
 }
 
 // LastWrites gives the last write to each parameter that match, if not nil, holds for,
-// sorted by the parameter's name and then by the write's time, newest first.
+// sorted by the parameter's name and then by the write's time, newest first. Each has an
+// Event with a Sysctl, and is as Check wants it; a row that is not is left out, see LeftOut.
 func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool) iter.Seq2[LastWrite, error] {
 	return func(yield func(LastWrite, error) bool) {
 		all, err := db.lastWrites(ctx, match)
@@ -570,30 +657,37 @@ func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool)
 // lastWrites reads them in one transaction: thousands would take as long to begin and end
 // theirs as to be read.
 func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool) (all []LastWrite, err error) {
-	if err := execute(db.conn, "BEGIN"); err != nil {
+	db.trim()
+	if err := db.begin(); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	defer func() { err = errors.Join(err, db.commit()) }()
 	read := func(stmt *sqlite.Stmt) error {
 		name := stmt.ColumnText(0)
 		if match != nil && !match(name) {
 			return nil
 		}
-		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(stmt.ColumnInt64(2))}
+		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(max(0, stmt.ColumnInt64(2)))}
+		var err error
 		if !stmt.ColumnIsNull(3) {
-			w.Event = &tracer.Event{}
-			if err := json.Unmarshal([]byte(stmt.ColumnText(3)), w.Event); err != nil {
-				return err
-			}
-		} else if w.Stored, err = db.at(w.ID); err != nil {
-			return err
-		}
-		if w.Event == nil {
+			w.Event, err = decodeLine(stmt, 3)
+		} else if w.Stored, err = db.at(w.ID); err == nil && w.Event == nil {
 			return nil // removed, but not by retention: Verify tells
 		}
-		if w.Event.Sysctl != nil {
-			w.Namespace = w.Event.Sysctl.Namespace
+		if err == nil {
+			err = Check(w.Event)
 		}
+		if err == nil && w.Event.Sysctl == nil {
+			err = fmt.Errorf("it is a %s", w.Event.Type)
+		}
+		if err != nil {
+			if !ofRow(err) {
+				return err
+			}
+			db.leaveOut(fmt.Errorf("the last write to %.100q: %w", name, err))
+			return ctx.Err()
+		}
+		w.Namespace = w.Event.Sysctl.Namespace
 		all = append(all, w)
 		return ctx.Err()
 	}
@@ -622,21 +716,27 @@ func runs(conn *sqlite.Conn, rest string) (all []Run, err error) {
 
 // Snapshot returns what was left under a name.
 func (db *DB) Snapshot(name string) (Snapshot, bool, error) {
-	all, err := snapshots(db.conn)
+	all, err := snapshots(db.conn, "WHERE name = ?", name)
 	s, ok := all[name]
 	return s, ok, explain(db.path, err)
 }
 
-func snapshots(conn *sqlite.Conn) (map[string]Snapshot, error) {
+// snapshots returns what was left, as much of it as maxValue has room for.
+func snapshots(conn *sqlite.Conn, rest string, args ...any) (map[string]Snapshot, error) {
 	all := map[string]Snapshot{}
-	err := sqlitex.ExecuteTransient(conn, "SELECT name, version, run, taken, data FROM snapshot", &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
-		s := Snapshot{
-			Name: stmt.ColumnText(0), Version: stmt.ColumnInt(1), RunID: stmt.ColumnInt64(2), Taken: nanos(stmt.ColumnInt64(3)),
-			Data: make([]byte, stmt.ColumnLen(4)),
-		}
-		stmt.ColumnBytes(4, s.Data)
-		all[s.Name] = s
-		return nil
-	}})
+	bytes := 0
+	err := sqlitex.ExecuteTransient(conn, "SELECT name, version, run, taken, CASE WHEN length(data) < "+strconv.Itoa(maxValue)+" THEN data END FROM snapshot "+rest,
+		&sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if bytes += stmt.ColumnLen(4); stmt.ColumnIsNull(4) || bytes > maxValue {
+				return nil
+			}
+			s := Snapshot{
+				Name: stmt.ColumnText(0), Version: stmt.ColumnInt(1), RunID: stmt.ColumnInt64(2), Taken: nanos(stmt.ColumnInt64(3)),
+				Data: make([]byte, stmt.ColumnLen(4)),
+			}
+			stmt.ColumnBytes(4, s.Data)
+			all[s.Name] = s
+			return nil
+		}})
 	return all, err
 }

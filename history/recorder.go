@@ -3,6 +3,7 @@
 package history
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -169,7 +170,9 @@ const fileMode = 0o600
 func lockFile(path string) (f *os.File, first bool, err error) {
 	name := path + "-lock"
 	f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
-	if first = err == nil; errors.Is(err, os.ErrExist) {
+	if first = err == nil; first {
+		err = f.Chmod(fileMode) // whatever the umask is
+	} else if errors.Is(err, os.ErrExist) {
 		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
 	}
 	if err != nil {
@@ -211,12 +214,7 @@ func (r *Recorder) open() (err error) {
 			return err
 		}
 	}
-	if f, err := os.OpenFile(r.o.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err == nil {
-		if err := f.Close(); err != nil {
-			return err
-		}
-	}
-	w, err := openWriter(r.o.Path)
+	w, err := openWriter(context.Background(), r.o.Path)
 	if errors.Is(err, ErrCorrupt) {
 		if r.first && !isSQLite(r.o.Path) {
 			return fmt.Errorf("%s: %w", r.o.Path, ErrNotHistory) // somebody's file
@@ -226,7 +224,7 @@ func (r *Recorder) open() (err error) {
 			return err
 		}
 		r.o.Report(fmt.Sprintf("history: %s: the database is corrupt: it is now %s, and a new one begins", r.o.Path, aside))
-		w, err = openWriter(r.o.Path)
+		w, err = openWriter(context.Background(), r.o.Path)
 	}
 	if err != nil {
 		return err
@@ -291,6 +289,9 @@ func (r *Recorder) Snapshot(name string) (Snapshot, bool) {
 // PutSnapshot leaves something under a name for the next run, in place of what is there
 // under it. It returns once it is on the disk.
 func (r *Recorder) PutSnapshot(name string, version int, data []byte) error {
+	if len(data) >= maxValue {
+		return fmt.Errorf("history: a snapshot of %d bytes is too long", len(data))
+	}
 	return r.ask(func(w *writer) error {
 		return execute(w.conn, "INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?, ?)", name, version, w.run, time.Now().UnixNano(), data)
 	})
@@ -605,7 +606,7 @@ func (w *writer) previous() (*Run, map[string]Snapshot, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	before, err := snapshots(w.conn)
+	before, err := snapshots(w.conn, "")
 	if err != nil || len(runs) == 0 {
 		return nil, before, err
 	}

@@ -3,12 +3,12 @@
 package history
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
@@ -26,7 +26,7 @@ const applicationID = 0x6e737472
 var ErrNewer = errors.New("made by a newer nstrace")
 
 // ErrNotHistory is wrapped by the error for a file that is something else.
-var ErrNotHistory = errors.New("not a history of nstrace")
+var ErrNotHistory = errors.New("this is not a database that nstrace wrote")
 
 // ErrCorrupt is wrapped by the error for a database that SQLite can't read.
 var ErrCorrupt = errors.New("the database is corrupt")
@@ -219,16 +219,6 @@ DROP INDEX event_namespace;
 `,
 }
 
-// openConn opens a database file. What is no database, or a broken one, is found here.
-func openConn(path string, flags sqlite.OpenFlags, busy time.Duration) (*sqlite.Conn, error) {
-	conn, err := sqlite.OpenConn(path, flags)
-	if err != nil {
-		return nil, explain(path, err)
-	}
-	conn.SetBusyTimeout(busy)
-	return conn, nil
-}
-
 // version returns a database's version, 0 for an empty one.
 func version(conn *sqlite.Conn) (int, error) {
 	app, err := pragma(conn, "application_id")
@@ -240,7 +230,7 @@ func version(conn *sqlite.Conn) (int, error) {
 		return 0, err
 	}
 	if app != applicationID {
-		tables, err := number(conn, "SELECT count(*) FROM sqlite_schema")
+		tables, err := number(conn, "SELECT count(*) FROM (SELECT 1 FROM main.sqlite_master LIMIT 1)")
 		if err != nil {
 			return 0, err
 		}
@@ -296,6 +286,10 @@ func explain(path string, err error) error {
 		return nil
 	}
 	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultInterrupt:
+		return fmt.Errorf("%s: %w", path, context.Canceled)
+	case sqlite.ResultTooBig:
+		return fmt.Errorf("%s: it has a value of more than %d bytes, which nstrace neither writes nor reads", path, maxValue)
 	case sqlite.ResultFull:
 		return fmt.Errorf("%s: %w", path, errFull)
 	case sqlite.ResultIOErr:

@@ -27,7 +27,14 @@ import (
 
 // segmentEvents is how many events a segment has. Twice as many are half the reads for a
 // parameter's life, and twice the events to be looked through.
-var segmentEvents = int64(1 << 17)
+var segmentEvents = int64(maxSegment)
+
+// maxSegment is how many events a segment has at most.
+const maxSegment = 1 << 17
+
+// maxList is about how long a list gets. Beyond it, entries leave what the rows have to the
+// rows. Only somebody who writes long values to one parameter all the time gets there.
+var maxList = 32 << 20
 
 // An entry is an event in a list: its id, and, unless the rest is elsewhere, what its row
 // has. 0 is a NULL.
@@ -85,7 +92,13 @@ type list struct {
 func (l *list) add(e *entry) {
 	p, b := &l.before, l.bytes
 	step := uint64(e.id-p.id) << 1
-	if e.elsewhere {
+	long := len(b)
+	for _, v := range [...]*string{e.old, e.new, e.after} {
+		if v != nil {
+			long += len(*v)
+		}
+	}
+	if e.elsewhere || long > maxList {
 		l.bytes, p.id = binary.AppendUvarint(b, step|1), e.id
 		return
 	}
@@ -172,20 +185,26 @@ func (r *listReader) text() *string {
 	return &s
 }
 
-// eachEntry calls do for each entry of a list. It is do's until it returns.
-func eachEntry(bytes []byte, do func(*entry)) error {
+// eachEntry calls do for each entry of a list, until it returns an error. The entry is do's
+// until it returns.
+func eachEntry(bytes []byte, do func(*entry) error) error {
 	r := listReader{rest: bytes}
 	var e entry
 	shift := int64(0)
 	for len(r.rest) > 0 {
 		step := r.unsigned()
+		if step>>1 == 0 { // each event is there once
+			return errList
+		}
 		e.id += int64(step >> 1)
 		if e.elsewhere = step&1 != 0; e.elsewhere {
 			if r.bad {
 				return errList
 			}
 			other := entry{id: e.id, elsewhere: true}
-			do(&other)
+			if err := do(&other); err != nil {
+				return err
+			}
 			continue
 		}
 		flags := r.unsigned()
@@ -223,7 +242,9 @@ func eachEntry(bytes []byte, do func(*entry)) error {
 		if r.bad {
 			return errList
 		}
-		do(&e)
+		if err := do(&e); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -346,7 +367,7 @@ func segments(conn *sqlite.Conn) (all []segment, first int64, err error) {
 
 // inLists adds events to a page as rows does, but finds them by the lists, and goes only
 // through those events that are in no segment yet.
-func (db *DB) inLists(p *plan, page []Stored) ([]Stored, error) {
+func (db *DB) inLists(p *plan, page []readEvent) ([]readEvent, error) {
 	all, first, err := segments(db.conn)
 	if err != nil {
 		return nil, err
@@ -357,8 +378,8 @@ func (db *DB) inLists(p *plan, page []Stored) ([]Stored, error) {
 	}
 	if p.reverse {
 		slices.Reverse(all)
-		if page, err = db.rows(&rest, page); err != nil {
-			return nil, err
+		if page, err = db.rows(&rest, page); err != nil || len(page) >= p.limit || db.full() {
+			return page, err
 		}
 	}
 	for _, s := range all {
@@ -366,7 +387,7 @@ func (db *DB) inLists(p *plan, page []Stored) ([]Stored, error) {
 		if s.first > s.last {
 			continue
 		}
-		if page, err = db.inSegment(p, s, page); err != nil || len(page) == p.limit {
+		if page, err = db.inSegment(p, s, page); err != nil || len(page) >= p.limit || db.full() {
 			return page, err
 		}
 	}
@@ -378,15 +399,24 @@ func (db *DB) inLists(p *plan, page []Stored) ([]Stored, error) {
 }
 
 // inSegment adds events of a segment to a page, until it is full.
-func (db *DB) inSegment(p *plan, s segment, page []Stored) ([]Stored, error) {
-	entries, lists := db.entries[:0], 0
+func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, error) {
+	entries, lists, size := db.entries[:0], 0, 0
 	err := db.eachList(p, s.id, func(id int64, bytes []byte) error {
 		lists++
-		return eachEntry(bytes, func(e *entry) {
-			if e.id >= s.first && e.id <= s.last {
-				entries = append(entries, *e)
-				entries[len(entries)-1].parameter = id
+		// An event is about one parameter and one namespace, and so in one of them.
+		if size += len(bytes); size > maxValue {
+			return errList
+		}
+		return eachEntry(bytes, func(e *entry) error {
+			if e.id < s.first || e.id > s.last {
+				return nil
 			}
+			if len(entries) == maxSegment {
+				return errList
+			}
+			entries = append(entries, *e)
+			entries[len(entries)-1].parameter = id
+			return nil
 		})
 	})
 	if err != nil {
@@ -400,7 +430,7 @@ func (db *DB) inSegment(p *plan, s segment, page []Stored) ([]Stored, error) {
 		slices.Reverse(entries)
 	}
 	for i := range entries {
-		if len(page) == p.limit {
+		if len(page) >= p.limit || db.full() {
 			break
 		}
 		e := &entries[i]
@@ -409,8 +439,15 @@ func (db *DB) inSegment(p *plan, s segment, page []Stored) ([]Stored, error) {
 			one.from, one.to, one.limit = e.id, e.id, 1
 			page, err = db.rows(&one, page)
 		} else {
-			s := Stored{ID: e.id}
-			s.Event, _, err = db.make(e)
+			s := readEvent{Stored: Stored{ID: e.id}}
+			if s.Event, _, err = db.make(e); ofRow(err) {
+				s.err, err = err, nil
+			}
+			for _, v := range [...]*string{e.old, e.new, e.after} {
+				if v != nil {
+					db.held += len(*v)
+				}
+			}
 			page = append(page, s)
 		}
 		if err != nil {
@@ -476,10 +513,10 @@ func (db *DB) verifyLists(ctx context.Context, report func(Problem) bool) error 
 // verifySegment returns the first event of which a segment's lists say something else than
 // its row, 0 for none.
 func (db *DB) verifySegment(s segment) (id int64, err error) {
-	if err := execute(db.conn, "BEGIN"); err != nil {
+	if err := db.begin(); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	defer func() { err = errors.Join(err, db.commit()) }()
 	// Retention may have gone on meanwhile.
 	_, first, err := segments(db.conn)
 	if err != nil || first > s.last || first == 0 {
@@ -497,19 +534,21 @@ func (db *DB) verifySegment(s segment) (id int64, err error) {
 	for table := range listTables {
 		if err := db.readLists(listTable(table), listID(s.id, 0), listID(s.id+1, 0)-1, func(id int64, bytes []byte) error {
 			k := listKey{listTable(table), id}
-			if err := eachEntry(bytes, func(e *entry) {
+			if err := eachEntry(bytes, func(e *entry) error {
 				if e.id < first {
-					return
+					return nil
 				}
 				w := want[k]
 				if len(w) == 0 || w[0].id > e.id {
 					wrong(e.id)
-					return
+					return nil
 				}
-				if !w[0].equal(e) {
+				// What is in the row alone can't be different in the list.
+				if w[0].id != e.id || !e.elsewhere && !w[0].equal(e) {
 					wrong(w[0].id)
 				}
 				want[k] = w[1:]
+				return nil
 			}); err != nil {
 				wrong(max(first, s.first))
 			}

@@ -91,14 +91,18 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		page, anchor, err := db.rawPage(p)
+		page, anchor, more, err := db.rawPage(p)
 		if err != nil {
 			return nil, explain(db.path, err)
 		}
 		if anchor.ID >= next { // retention has gone on meanwhile
 			next, hash, at = anchor.ID+1, anchor.Hash, anchor.Time
 		}
-		for _, s := range page {
+		for i := range page {
+			s := &page[i]
+			if err := p.pass(s.ID); err != nil {
+				return nil, explain(db.path, err)
+			}
 			if v.Events == 0 {
 				v.First = s.ID
 			}
@@ -134,10 +138,9 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 			}
 			hash = s.Hash
 		}
-		if len(page) < p.limit {
+		if !more {
 			break
 		}
-		p.from = page[len(page)-1].ID + 1
 	}
 	last, err := number(db.conn, "SELECT max((SELECT coalesce(max(last_event), 0) FROM batch), (SELECT coalesce(max(event), 0) FROM last_write))")
 	if err != nil {
@@ -175,37 +178,40 @@ func (db *DB) anchors(v *Verification) (last Anchor, err error) {
 
 // A rawEvent is an event, or why it can't be read.
 type rawEvent struct {
-	Stored
-	at  time.Time
-	err error
+	readEvent
+	at time.Time
 }
 
 // rawPage reads some events, also such as can't be made out, and what had been dropped
 // before.
-func (db *DB) rawPage(p *plan) (page []rawEvent, anchor Anchor, err error) {
-	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared {
-		db.forget()
+func (db *DB) rawPage(p *plan) (page []rawEvent, anchor Anchor, more bool, err error) {
+	db.trim()
+	if err := db.begin(); err != nil {
+		return nil, anchor, false, err
 	}
-	if err := execute(db.conn, "BEGIN"); err != nil {
-		return nil, anchor, err
-	}
-	defer func() { err = errors.Join(err, execute(db.conn, "COMMIT")) }()
+	defer func() { err = errors.Join(err, db.commit()) }()
 	if err := db.row("SELECT event, hash, time FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) {
 		anchor.ID, anchor.Time = stmt.ColumnInt64(0), nanos(stmt.ColumnInt64(2))
 		stmt.ColumnBytes(1, anchor.Hash[:])
 	}); err != nil {
-		return nil, anchor, err
+		return nil, anchor, false, err
 	}
 	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
 		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if db.full() {
+				return errFullPage
+			}
 			s, err := db.event(stmt)
-			if err != nil && sqlite.ErrCode(err) != sqlite.ResultError { // the database's, not the row's
+			if err != nil && !ofRow(err) {
 				return err
 			}
-			page = append(page, rawEvent{s, nanos(stmt.ColumnInt64(1)), err})
+			page = append(page, rawEvent{readEvent{s, err}, nanos(stmt.ColumnInt64(1))})
 			return nil
 		}})
-	return page, anchor, err
+	if errors.Is(err, errFullPage) {
+		err = nil
+	}
+	return page, anchor, len(page) >= p.limit || db.full(), err
 }
 
 // A mark is what an exported line has beside the event.
@@ -224,7 +230,14 @@ func (db *DB) Export(ctx context.Context, w io.Writer) (n uint64, err error) {
 	var line []byte
 	var last int64
 	var before Hash
-	for s, err := range db.Events(ctx, Query{}) {
+	// Nothing is left out: what comes back has to be the same chain.
+	all := func(s *readEvent) (bool, error) {
+		if s.err != nil {
+			return false, fmt.Errorf("event %d: %w", s.ID, s.err)
+		}
+		return true, nil
+	}
+	for s, err := range db.events(ctx, Query{}, all) {
 		if err != nil {
 			return n, err
 		}
@@ -288,16 +301,16 @@ func Import(ctx context.Context, path string, in io.Reader) (n uint64, err error
 	if _, statErr := os.Stat(path); errors.Is(statErr, os.ErrNotExist) {
 		fresh = true
 	}
-	w, err := openWriter(path)
-	if err != nil {
-		return 0, err
-	}
 	defer func() {
-		err = errors.Join(err, w.close())
 		if fresh && err != nil {
 			_ = os.Remove(path)
 		}
 	}()
+	w, err := openWriter(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
 	err = w.transaction(func() error {
 		n, err = w.importAll(ctx, in)
 		return err
@@ -328,7 +341,10 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
-		text, readErr := lines.ReadBytes('\n')
+		text, readErr := readLine(lines)
+		if errors.Is(readErr, errLongLine) {
+			return n, &ImportError{Line: number, What: readErr.Error()}
+		}
 		if readErr != nil && !errors.Is(readErr, io.EOF) {
 			return n, readErr
 		}
@@ -347,6 +363,9 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 				return n, bad(mark{}, time.Time{}, "it is no event: %v", err)
 			}
 			e := &with.Event
+			if err := Check(e); err != nil {
+				return n, bad(mark{}, e.Time, "it is no event: %v", err)
+			}
 			if with.History == nil {
 				return n, bad(mark{}, e.Time, "it is of no export: it has no member history")
 			}
@@ -391,6 +410,23 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 		}
 	}
 	return n, w.noteWrites()
+}
+
+// errLongLine is a line of an export that is too long.
+var errLongLine = errors.New("it is longer than any that nstrace writes")
+
+// readLine reads a line, which can end with the input.
+func readLine(r *bufio.Reader) (line []byte, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > maxValue {
+			return nil, errLongLine
+		}
+		line = append(line, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+	}
 }
 
 // noteImport notes the last events as a batch.

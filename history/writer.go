@@ -3,6 +3,7 @@
 package history
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
+	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -107,9 +109,28 @@ var cacheKiB = 4 << 10
 // epochs counts those of all writers: what pending events refer to outlives one.
 var epochs atomic.Uint64
 
+// makeFile makes an empty file that only its owner may read and write, whatever the umask is,
+// if there is none at path. SQLite gives the files next to a database the mode of it.
+func makeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	if errors.Is(err, os.ErrExist) {
+		if _, statErr := os.Stat(path); !errors.Is(statErr, os.ErrNotExist) {
+			return nil
+		}
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode) // where a link leads
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(fileMode), f.Close())
+}
+
 // openWriter opens, makes or migrates the database at path for writing.
-func openWriter(path string) (*writer, error) {
-	conn, err := openConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate, 500*time.Millisecond)
+func openWriter(ctx context.Context, path string) (*writer, error) {
+	if err := makeFile(path); err != nil {
+		return nil, err
+	}
+	conn, err := openConn(ctx, path, sqlite.OpenReadWrite, 500*time.Millisecond)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +170,14 @@ func (w *writer) leave() error {
 }
 
 func (w *writer) prepare() (err error) {
-	if _, err := version(w.conn); err != nil {
+	have, err := version(w.conn)
+	if err != nil {
 		return err
+	}
+	if have <= SchemaVersion { // migrate says it of a newer one
+		if err := checkSchema(w.conn, have); err != nil {
+			return err
+		}
 	}
 	// Before there are tables: these take effect only then. In larger pages there are more
 	// lists and events to be read at once.

@@ -16,7 +16,9 @@ type Blame struct {
 	Namespace *tracer.Namespace `json:"namespace,omitempty"` // whose copy; nil where there is one for the host
 	// Value is what it holds now, nil where that can't be read.
 	Value *string `json:"value,omitempty"`
-	State State   `json:"state"`
+	// ValueTruncated says that it holds more, and Value is the beginning.
+	ValueTruncated bool  `json:"value_truncated,omitempty"`
+	State          State `json:"state"`
 	// Recorded is what it held after the last write, as far as that is known.
 	Recorded *string `json:"recorded,omitempty"`
 	// Writes is how many are recorded, the last one among them.
@@ -148,6 +150,9 @@ func (b *BlameTable) now(row *Blame) []word {
 	var words []word
 	if row.Value != nil && !b.fold {
 		words = b.text(*row.Value, normal)
+		if row.ValueTruncated {
+			words = append(words, say("(cut short)", doubtful))
+		}
 	}
 	switch row.State {
 	case Drifted:
@@ -251,6 +256,7 @@ func (b *BlameJSON) Add(row *Blame) error {
 		line = b.json.appendNamespace(append(line, `,"namespace":`...), row.Namespace)
 	}
 	line = appendValue(line, `,"value":`, row.Value)
+	line = appendTrue(line, `,"value_truncated":`, row.ValueTruncated)
 	line = appendText(line, `,"state":`, string(row.State))
 	line = appendValue(line, `,"recorded":`, row.Recorded)
 	line = append(line, `,"writes":`...)

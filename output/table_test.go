@@ -54,6 +54,9 @@ func hostile() []*tracer.Event {
 			&tracer.Event{Type: tracer.NamespaceEnter, Process: p, Namespace: &tracer.Namespace{Type: tracer.NSType(s), ID: 4294967295, From: 4294967294}},
 			&tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 1, Name: s, LifetimeMS: ptr[int64](1 << 40), Creator: &tracer.Actor{PID: 1, Comm: s}}},
 			&tracer.Event{Type: tracer.TraceLoss, Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.Type(s): 1 << 60}, Reason: s}},
+			&tracer.Event{Type: tracer.TraceLoss, Loss: &tracer.Loss{Reason: s, From: at(0), To: at(1)}, Trace: &tracer.Trace{
+				Observations: []tracer.Observation{{Name: s, Backend: s}}, Notes: []string{s, s},
+			}},
 			&tracer.Event{Type: tracer.Type(s)},
 		)
 	}
@@ -353,6 +356,11 @@ func TestTableLoss(t *testing.T) {
 	out := write(t, tableSink(output.TableOptions{Width: 100, Location: time.UTC}), ev)
 	if want := "12:04:31.123  !! LOST  1 EVENT NOT SHOWN            missed            1 sysctl.write\n"; !strings.HasSuffix(out, want) {
 		t.Errorf("%q, want %q", out, want)
+	}
+	unknown := &tracer.Event{Type: tracer.TraceLoss, Time: at(0), Loss: &tracer.Loss{Reason: tracer.LossFtraceOff, From: at(0), To: at(1500)}}
+	out = write(t, tableSink(output.TableOptions{Wide: true, Location: time.UTC}), unknown)
+	if !strings.Contains(out, "!! LOST  EVENTS NOT SHOWN (unknown how many)") || !strings.Contains(out, "ftrace off") || !strings.Contains(out, "12:04:31.123 to 12:04:32.623") {
+		t.Errorf("%q", out)
 	}
 	colored := write(t, tableSink(output.TableOptions{Width: 100, Color: true, Location: time.UTC}), ev, sample()[1])
 	lines := strings.Split(colored, "\n")

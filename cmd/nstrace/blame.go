@@ -6,17 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/nstrace/nstrace/history"
+	"github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
@@ -98,13 +97,13 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			}
 		}
 	}
-	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	db, err := openHistory(f.db)
+	db, err := openHistory(ctx, f.db)
 	if err != nil {
-		return err
+		return ignoreCancel(err)
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	host := hostNamespaces()
 	var sink blameSink
 	if f.format == "json" {
@@ -202,44 +201,54 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 		for _, row := range rows {
 			changed[row.Parameter] = true
 		}
-		add := func(name string, value *string, ns *tracer.Namespace) {
-			if !match(name) || changed[name] {
-				return
-			}
-			row := &output.Blame{Parameter: name, Namespace: ns, Value: value, State: output.Unchanged}
-			if value == nil {
-				row.State = output.Unreadable
-			}
-			rows = append(rows, row)
+		each := func(dir string, ns *tracer.Namespace) {
+			r.each(dir, ns, func(name string) bool { return match(name) && !changed[name] }, func(name string, value *params.Value) {
+				row := &output.Blame{Parameter: name, Namespace: ns, State: output.Unchanged}
+				if setValue(row, value); value == nil {
+					row.State = output.Unreadable
+				}
+				rows = append(rows, row)
+			})
 		}
 		if f.netns == "" {
-			r.each("/proc/sys", nil, func(name string, value *string) { add(name, value, nil) })
+			each(params.Dir, nil)
 		} else if only.id != 0 {
-			ns := &tracer.Namespace{Type: "net", ID: only.id, Name: only.name}
-			r.each("/proc/sys/net", ns, func(name string, value *string) { add(name, value, ns) })
+			each(params.Dir+"/net", &tracer.Namespace{Type: "net", ID: only.id, Name: only.name})
 		}
 		slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
 	}
 	return rows, nil
 }
 
-// each calls do for each parameter below dir that there is in a namespace, nil for those
-// that this process is in.
-func (r *valueReader) each(dir string, ns *tracer.Namespace, do func(name string, value *string)) {
-	walk := func() {
+// each calls do for each parameter below dir that is wanted and that there is in a namespace,
+// nil for those that this process is in. The value is nil where it can't be read.
+func (r *valueReader) each(dir string, ns *tracer.Namespace, wanted func(name string) bool, do func(name string, value *params.Value)) {
+	walk := func(root *params.Root) {
 		// What is gone, or not to be listed, is left out.
-		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() {
-				do(sysctlArg(path), readValue(path))
+		_ = root.Walk(dir, func(file string) {
+			name, err := params.Name(file)
+			if err != nil || !wanted(name) {
+				return
 			}
-			return nil
+			if v, err := root.Read(file); err == nil {
+				do(name, &v)
+			} else {
+				do(name, nil)
+			}
 		})
 	}
 	if ns == nil || r.own[ns.Type] == ns.ID {
-		walk()
+		r.here(walk)
 		return
 	}
 	r.inside(ns, walk)
+}
+
+// setValue puts what a parameter holds, nil for what is not known, into its row.
+func setValue(b *output.Blame, v *params.Value) {
+	if v != nil {
+		b.Value, b.ValueTruncated = &v.Text, v.Cut
+	}
 }
 
 // A valueReader reads what parameters hold now, also in other namespaces.
@@ -248,6 +257,7 @@ type valueReader struct {
 	own     map[tracer.NSType]uint32 // this process's
 	pids    map[uint32]int           // of network and other namespaces, someone who is in it
 	scanned bool
+	root    *params.Root // of this process's namespaces, nil until it is asked for
 }
 
 func newReader(host map[tracer.NSType]uint32) *valueReader {
@@ -288,26 +298,29 @@ func (r *valueReader) row(w *history.LastWrite, boot string) *output.Blame {
 		b.State = output.Gone
 		return b
 	}
-	b.Value = r.read(s.Path, ns)
+	value, err := r.read(b.Parameter, s.Path, ns)
+	setValue(b, value)
 	switch {
-	case b.Value == nil && ns != nil && !r.isHost(ns) && os.Geteuid() == 0:
+	case b.Value == nil && (errors.Is(err, os.ErrNotExist) || errors.Is(err, errNotEntered) && r.gone(ns)):
 		b.State = output.Gone
 	case b.Value == nil:
 		b.State = output.Unreadable
-		if _, err := os.Stat(s.Path); errors.Is(err, os.ErrNotExist) && (ns == nil || r.isHost(ns)) {
-			b.State = output.Gone
-		}
 	case !same:
 		b.State = output.Rebooted
-	case w.Event.Outcome == "" && s.Old != nil && output.SameValue(*b.Value, *s.Old):
+	case w.Event.Outcome == "" && s.Old != nil && sameValue(b, *s.Old):
 		// Whether it was done was not seen, and by the looks of it it was not.
 		b.State, b.Recorded = output.AsRecorded, nil
-	case b.Recorded != nil && !s.Truncated && !output.SameValue(*b.Value, *b.Recorded):
+	case b.Recorded != nil && !s.Truncated && !sameValue(b, *b.Recorded):
 		b.State = output.Drifted
 	default:
 		b.State = output.AsRecorded
 	}
 	return b
+}
+
+// gone says whether a namespace that can't be entered is gone: root can enter any other.
+func (r *valueReader) gone(ns *tracer.Namespace) bool {
+	return ns != nil && !r.isHost(ns) && entered[ns.Type] != 0 && os.Geteuid() == 0
 }
 
 // settle finds out whether a write was done after all of which row thinks that it was not:
@@ -333,34 +346,76 @@ func (r *valueReader) settle(ctx context.Context, db *history.DB, b *output.Blam
 	return nil
 }
 
-// read returns what a parameter holds in a namespace, nil if that can't be found out.
-func (r *valueReader) read(path string, ns *tracer.Namespace) *string {
+// sameValue says whether a parameter holds a value. Of one that is too long to be read, the
+// part that was read is compared.
+func sameValue(b *output.Blame, value string) bool {
+	if b.ValueTruncated && len(value) > len(*b.Value) {
+		value = value[:len(*b.Value)]
+		return value == *b.Value
+	}
+	return output.SameValue(*b.Value, value)
+}
+
+// errOtherPath is that a history has a parameter with the path of another one.
+var errOtherPath = errors.New("its path is another parameter's")
+
+// errNotEntered is that the namespace that has a value can't be entered.
+var errNotEntered = errors.New("its namespace can't be entered")
+
+// read returns what the parameter with a name and a path holds in a namespace, nil if that
+// can't be found out. Both are as the history has them: the path is opened only if it is the
+// parameter's.
+func (r *valueReader) read(name, path string, ns *tracer.Namespace) (value *params.Value, err error) {
+	if is, err := params.Name(path); err != nil {
+		return nil, err
+	} else if is != name {
+		return nil, errOtherPath
+	}
+	err = errNotEntered
+	read := func(root *params.Root) {
+		var v params.Value
+		if v, err = root.Read(path); err == nil {
+			value = &v
+		}
+	}
 	if ns == nil {
-		return readValue(path)
+		r.here(read)
+		return value, err
 	}
 	if id := r.own[ns.Type]; id != 0 && (id == ns.ID || (ns.Host && id == r.host[ns.Type])) {
-		return readValue(path)
+		r.here(read)
+		return value, err
 	}
 	if ns.ID == 0 {
-		return nil
+		return nil, errNotEntered
 	}
-	var value *string
-	r.inside(ns, func() { value = readValue(path) })
-	return value
+	r.inside(ns, read)
+	return value, err
 }
 
-func readValue(path string) *string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil
+// here does something with the parameters of this process's namespaces, if there are any.
+func (r *valueReader) here(do func(*params.Root)) {
+	if r.root == nil {
+		root, err := params.Open()
+		if err != nil {
+			return
+		}
+		r.root = root // until the command ends
 	}
-	text := strings.TrimRight(string(b), "\n")
-	return &text
+	do(r.root)
 }
 
-// inside does something in a namespace that this process is not in, if it can be entered.
-// What is below /proc/sys is that of the namespaces of whoever opens it.
-func (r *valueReader) inside(ns *tracer.Namespace, do func()) {
+// entered are the types of the namespaces that have parameters and that a thread can enter,
+// with the flag for that.
+var entered = map[tracer.NSType]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC}
+
+// inside does something with the parameters of a namespace that this process is not in, if it
+// can be entered. What is below /proc/sys is that of the namespaces of whoever opens it.
+func (r *valueReader) inside(ns *tracer.Namespace, do func(*params.Root)) {
+	flag, ok := entered[ns.Type]
+	if !ok {
+		return
+	}
 	fd, err := r.open(ns)
 	if err != nil {
 		return
@@ -370,20 +425,26 @@ func (r *valueReader) inside(ns *tracer.Namespace, do func()) {
 		defer close(done)
 		// Never unlocked: the thread ends with the goroutine, and its namespaces with it.
 		runtime.LockOSThread()
+		var err error
 		if ns.Type == "net" {
 			err = netns.Set(netns.NsHandle(fd))
 		} else {
-			err = unix.Setns(fd, 0)
+			err = unix.Setns(fd, flag)
 		}
-		if err == nil {
-			do()
+		if err != nil {
+			return
+		}
+		if root, err := params.Open(); err == nil {
+			do(root)
+			root.Close()
 		}
 	}()
 	<-done
 	_ = unix.Close(fd)
 }
 
-// open opens a namespace by its name, or by a process that is in it.
+// open opens a namespace, of a type that can be entered, by its name or by a process that is
+// in it.
 func (r *valueReader) open(ns *tracer.Namespace) (int, error) {
 	var paths []string
 	if ns.Type == "net" {
@@ -405,12 +466,13 @@ func (r *valueReader) open(ns *tracer.Namespace) (int, error) {
 		paths = append(paths, fmt.Sprintf("/proc/%d/ns/%s", pid, ns.Type))
 	}
 	for _, path := range paths {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue
 		}
 		var st unix.Stat_t
-		if unix.Fstat(fd, &st) == nil && uint32(st.Ino) == ns.ID {
+		var fs unix.Statfs_t
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC && unix.Fstat(fd, &st) == nil && uint32(st.Ino) == ns.ID {
 			return fd, nil
 		}
 		_ = unix.Close(fd)
@@ -429,7 +491,7 @@ func (r *valueReader) scan() {
 		if err != nil {
 			continue
 		}
-		for _, t := range []tracer.NSType{"net", "uts", "ipc", "pid", "user"} {
+		for _, t := range slices.Collect(maps.Keys(entered)) {
 			if id, ok := nsOf(e.Name(), t); ok && id != r.own[t] {
 				if _, known := r.pids[id]; !known {
 					r.pids[id] = pid

@@ -133,6 +133,9 @@ func (k *keeper) catchUp(before, after *drift.Snapshot) error {
 			after.Forget(e)
 		}
 	}
+	if _, first := db.LeftOut(); first != nil {
+		complain(first)
+	}
 	return db.Close()
 }
 

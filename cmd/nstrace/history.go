@@ -154,13 +154,13 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if err := f.query(&q); err != nil {
 		return err
 	}
-	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	db, err := openHistory(f.db)
+	db, err := openHistory(ctx, f.db)
 	if err != nil {
-		return err
+		return ignoreCancel(err)
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	if f.follow {
 		go watchReader(os.Stdout, cancel)
 	}
@@ -173,7 +173,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 
 	last, err := db.Last()
 	if err != nil {
-		return err
+		return ignoreCancel(err)
 	}
 	q.To = last // what comes from now on is that of --follow
 	n, err := f.past(ctx, db, q, sink)
@@ -190,6 +190,32 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		return nil
 	}
 	return f.future(ctx, &db, q, sink, last)
+}
+
+// interruptible returns a context that ends with the first SIGINT or SIGTERM, for a command to
+// end in good order. The second one ends the command at once.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, cancel)
+	return ctx, cancel
+}
+
+// errInterrupted is that somebody interrupted a command whose result is then unknown.
+var errInterrupted = errors.New("interrupted")
+
+// interrupted says that a command was interrupted, where err is because of that.
+func interrupted(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errInterrupted
+	}
+	return err
+}
+
+// warnLeftOut says in one line on stderr what a history left out.
+func warnLeftOut(path string, db *history.DB) {
+	if n, first := db.LeftOut(); n > 0 {
+		fmt.Fprintf(os.Stderr, "nstrace: %s: left out %s, since no nstrace writes such: %s\n", path, plural(n, "row"), oneLine(first))
+	}
 }
 
 func ignoreCancel(err error) error {
@@ -335,7 +361,7 @@ func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Qu
 		}
 		db := *at
 		if db.Moved() {
-			next, err := history.Open(f.db)
+			next, err := history.OpenContext(ctx, f.db)
 			if err != nil {
 				continue // there is none yet
 			}
@@ -344,6 +370,7 @@ func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Qu
 			if from := seen.Add(-history.DefaultDelay); from.After(q.Since) {
 				q.Since = from
 			}
+			warnLeftOut(f.db, db)
 			if err := db.Close(); err != nil {
 				return err
 			}
@@ -352,7 +379,7 @@ func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Qu
 		seen = time.Now()
 		newest, err := db.Last()
 		if err != nil {
-			return err
+			return ignoreCancel(err)
 		}
 		if newest <= last {
 			continue
@@ -375,8 +402,8 @@ func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Qu
 }
 
 // openHistory opens the database, or says what makes one.
-func openHistory(path string) (*history.DB, error) {
-	db, err := history.Open(path)
+func openHistory(ctx context.Context, path string) (*history.DB, error) {
+	db, err := history.OpenContext(ctx, path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("--db: %w: nstrace record makes it", err)
 	}
@@ -413,14 +440,16 @@ broken. The hash of the last event is shown: kept elsewhere, it shows later that
 nothing was made anew since. The exit status is 1 where something is wrong.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			db, err := openHistory(path)
+			ctx, cancel := interruptible(cmd.Context())
+			defer cancel()
+			db, err := openHistory(ctx, path)
 			if err != nil {
-				return err
+				return interrupted(err)
 			}
 			defer func() { err = errors.Join(err, db.Close()) }()
-			v, err := db.Verify(cmd.Context())
+			v, err := db.Verify(ctx)
 			if err != nil {
-				return err
+				return interrupted(err)
 			}
 			return verified(v)
 		},
@@ -459,17 +488,30 @@ func newHistoryExport() *cobra.Command {
 		Short: "Write the whole history as JSON lines, for nstrace history import",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			db, err := openHistory(path)
+			ctx, cancel := interruptible(cmd.Context())
+			defer cancel()
+			db, err := openHistory(ctx, path)
 			if err != nil {
-				return err
+				return interrupted(err)
 			}
 			defer func() { err = errors.Join(err, db.Close()) }()
-			_, err = db.Export(cmd.Context(), os.Stdout)
-			return err
+			_, err = db.Export(ctx, os.Stdout)
+			return interrupted(err)
 		},
 	}
 	registerDB(cmd.Flags(), &path)
 	return cmd
+}
+
+// interruptibleReader reads from in until ctx ends, also while in has nothing to read.
+func interruptibleReader(ctx context.Context, in io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
+	go func() {
+		_, err := io.Copy(w, in)
+		_ = w.CloseWithError(err) // nil is the end
+	}()
+	return r
 }
 
 func newHistoryImport() *cobra.Command {
@@ -494,13 +536,15 @@ one before ends it, and nothing is taken.`,
 				defer file.Close()
 				in, name = file, args[0]
 			}
-			n, err := history.Import(cmd.Context(), path, in)
+			ctx, cancel := interruptible(cmd.Context())
+			defer cancel()
+			n, err := history.Import(ctx, path, interruptibleReader(ctx, in))
 			var bad *history.ImportError
 			if errors.As(err, &bad) {
 				return fmt.Errorf("%s: %w; nothing was imported", name, err)
 			}
 			if err != nil {
-				return err
+				return interrupted(err)
 			}
 			fmt.Fprintf(os.Stderr, "nstrace: %s imported\n", plural(n, "event"))
 			return nil

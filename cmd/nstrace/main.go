@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/nstrace/nstrace/filter"
 	"github.com/nstrace/nstrace/tracer"
@@ -87,9 +89,18 @@ func realMain(args []string) int {
 	return exitFault
 }
 
-// oneLine keeps a message that came from several places on one line.
+// oneLine keeps a message that came from several places on one line. What a terminal would act
+// on is spelled out: some of it can be from a database that somebody else made.
 func oneLine(err error) string {
-	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	var line strings.Builder
+	for _, r := range strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ") {
+		if unicode.IsPrint(r) {
+			line.WriteRune(r)
+		} else {
+			line.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return line.String()
 }
 
 func newRoot() *cobra.Command {

@@ -308,7 +308,14 @@ func testFtraceRun(t *testing.T) {
 	if status != 0 || stdout != "" {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
-	events := readEvents(t, file)
+	var events []*event
+	for line := range strings.Lines(readFile(t, file) + "\n") {
+		e, err := parseEvent([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
 	if len(deafLosses(events)) != 1 || len(only(events, tracer.NamespaceCreate)) != 1 || len(only(events, tracer.NamespaceDestroy)) != 1 {
 		t.Errorf("%q\n%s", stderr, dump(events))
 	}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package params reads kernel parameters by paths that somebody else wrote: those of a
+// history, of an event, of a listing. It opens files of /proc/sys and nothing else, whatever
+// the path says.
+//
+//	root, err := params.Open()
+//	value, err := root.Read("/proc/sys/net/ipv4/ip_forward")
+package params
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is the folder of the parameters.
+const Dir = "/proc/sys"
+
+// MaxValue is how many bytes of a value are read. The longest values that a kernel has are
+// bitmaps of ports, of some kilobytes.
+const MaxValue = 64 << 10
+
+// binfmtMisc is another file system: the kernel mounts it when somebody looks into it. Its
+// files are no parameters, and no event is about them.
+const binfmtMisc = "fs/binfmt_misc"
+
+// ErrPath is wrapped by the error for a path that no parameter has.
+var ErrPath = errors.New("not the path of a parameter")
+
+// ErrFile is wrapped by the error for what is at a parameter's path and is no parameter, such
+// as a file that somebody mounted there.
+var ErrFile = errors.New("not a parameter")
+
+// A Root is /proc/sys as it is for the namespaces of the thread that opened it. Its methods
+// are for that thread, and for one call at a time.
+type Root struct {
+	fd  int
+	buf []byte
+}
+
+// Open opens /proc/sys.
+func Open() (*Root, error) {
+	fd, err := unix.Open(Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: Dir, Err: err}
+	}
+	if err := onProc(fd, Dir); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &Root{fd: fd}, nil
+}
+
+// Close closes it.
+func (r *Root) Close() { _ = unix.Close(r.fd) }
+
+// onProc returns an error if an open file is not on procfs.
+func onProc(fd int, name string) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return &os.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	if fs.Type != unix.PROC_SUPER_MAGIC {
+		return fmt.Errorf("%q: %w: it is not on procfs", name, ErrFile)
+	}
+	return nil
+}
+
+// Name returns the name of the parameter at a path, as sysctl(8) writes it: dots stand for
+// slashes, and slashes for dots. The path has to be in its shortest form.
+func Name(file string) (string, error) {
+	below, err := below(file)
+	if err != nil {
+		return "", err
+	}
+	return swap.Replace(below), nil
+}
+
+// Path returns the path of the parameter with a name. It does not look whether there is one.
+func Path(name string) string { return Dir + "/" + swap.Replace(name) }
+
+var swap = strings.NewReplacer(".", "/", "/", ".")
+
+// below is the part of a parameter's path that is behind Dir.
+func below(file string) (string, error) {
+	rest, ok := strings.CutPrefix(file, Dir+"/")
+	if !ok || rest == "" || len(file) >= unix.PathMax || strings.Contains(file, "\x00") || path.Clean(file) != file ||
+		rest == binfmtMisc || strings.HasPrefix(rest, binfmtMisc+"/") {
+		if len(file) > 100 {
+			file = file[:100] + "..."
+		}
+		return "", fmt.Errorf("%q: %w", file, ErrPath)
+	}
+	return rest, nil
+}
+
+// maxTries is how often a file is opened anew when the kernel could not tell whether it stayed
+// below Dir, because something was renamed or mounted meanwhile.
+const maxTries = 10
+
+// open opens what is below Dir. It follows no link, and does not wait for a pipe's writer.
+func (r *Root) open(below string, flags uint64) (int, error) {
+	for tries := 1; ; tries++ {
+		fd, err := unix.Openat2(r.fd, below, &unix.OpenHow{
+			Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_CLOEXEC | flags,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		switch {
+		case (errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)) && tries < maxTries:
+			continue
+		case err != nil:
+			return -1, &os.PathError{Op: "open", Path: Dir + "/" + below, Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// A Value is what a parameter holds.
+type Value struct {
+	Text string // without the last newline
+	Cut  bool   // it is longer, and Text is the first MaxValue bytes of it
+}
+
+// Read reads the parameter at a path, which has to be in its shortest form. An error wraps
+// ErrPath or ErrFile if there can be no parameter at the path, and os.ErrNotExist if there is
+// none.
+func (r *Root) Read(file string) (Value, error) { return r.ReadIf(file, 0) }
+
+// ReadIf reads the parameter at a path as Read does, if its file has all of the permissions
+// in mode. If it has not, the error is os.ErrPermission, and nothing was read.
+func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
+	name, err := below(file)
+	if err != nil {
+		return v, err
+	}
+	fd, err := r.open(name, 0)
+	if err != nil {
+		return v, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return v, &os.PathError{Op: "stat", Path: file, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return v, fmt.Errorf("%q: %w: it is not a regular file", file, ErrFile)
+	}
+	if err := onProc(fd, file); err != nil {
+		return v, err
+	}
+	if st.Mode&mode != mode {
+		return v, os.ErrPermission
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, MaxValue+1)
+	}
+	// The kernel gives all of a value at once: a second read of most parameters gives nothing.
+	n, err := unix.Read(fd, r.buf)
+	if err != nil {
+		return v, &os.PathError{Op: "read", Path: file, Err: err}
+	}
+	if n > MaxValue {
+		return Value{string(r.buf[:MaxValue]), true}, nil
+	}
+	return Value{Text: strings.TrimSuffix(string(r.buf[:n]), "\n")}, nil
+}
+
+// Walk calls do with the path of each file below a folder, which is Dir or below it. It leaves
+// out what is gone meanwhile, and what it may not list. It returns an error if it can't list
+// the folder itself.
+func (r *Root) Walk(dir string, do func(file string)) error {
+	name := "."
+	if dir != Dir {
+		var err error
+		if name, err = below(dir); err != nil {
+			return err
+		}
+	}
+	fd, err := r.open(name, unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	err = onProc(fd, dir)
+	var entries []os.DirEntry
+	if err == nil {
+		entries, err = f.ReadDir(-1)
+	}
+	_ = f.Close()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		child := dir + "/" + e.Name()
+		switch {
+		case e.IsDir():
+			_ = r.Walk(child, do)
+		case e.Type().IsRegular():
+			do(child)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package params
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func openRoot(t *testing.T) *Root {
+	t.Helper()
+	r, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// within fails a test if do takes longer than it can: it waits for somebody.
+func within(t *testing.T, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not end")
+	}
+}
+
+func TestRead(t *testing.T) {
+	r := openRoot(t)
+	for _, file := range []string{"/proc/sys/kernel/ostype", "/proc/sys/vm/swappiness", "/proc/sys/net/ipv4/ip_forward"} {
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := r.Read(file)
+		if err != nil || v.Cut || v.Text+"\n" != string(want) {
+			t.Errorf("%s: %+v %v, want %q", file, v, err, want)
+		}
+	}
+	if _, err := r.Read("/proc/sys/kernel/no_such_parameter"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
+	}
+	if _, err := r.ReadIf("/proc/sys/kernel/ostype", 0o200); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("what nobody can write: %v", err)
+	}
+}
+
+// Only the shortest form of a path below /proc/sys is one, and nothing is opened otherwise.
+func TestOtherPaths(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("/proc/sys/kernel/ostype", link); err != nil {
+		t.Fatal(err)
+	}
+	r := openRoot(t)
+	for _, file := range []string{
+		"", "/", ".", "kernel/ostype", "/proc/sys", "/proc/sys/", "/proc/sys/.", "/proc/sys/..", "/proc/system/x", fifo, link, "/dev/zero", "/etc/passwd",
+		"/proc/sys/../version", "/proc/sys/kernel/../kernel/ostype", "/proc/sys/kernel/./ostype", "/proc/sys//kernel/ostype", "//proc/sys/kernel/ostype",
+		"/proc/sys/kernel/ostype/", "/proc/sys/kernel/ostype\x00", "/proc/sys/kernel/ostype\x00/x", "/proc/sys/" + strings.Repeat("../", 10) + "dev/zero",
+		"/proc/self/root/proc/sys/kernel/ostype", "/proc/sys/fs/binfmt_misc", "/proc/sys/fs/binfmt_misc/status",
+		"/proc/sys/" + strings.Repeat("x/", 5000) + "x",
+	} {
+		within(t, func() {
+			if v, err := r.Read(file); !errors.Is(err, ErrPath) || len(err.Error()) > 1000 {
+				t.Errorf("%.80q: %+v %v", file, v, err)
+			}
+		})
+		if name, err := Name(file); err == nil {
+			t.Errorf("%.80q is %q", file, name)
+		}
+	}
+	for _, file := range []string{"/proc/sys/kernel", "/proc/sys/kernel/ostype/x", "/proc/sys/" + strings.Repeat("x", 300)} {
+		if v, err := r.Read(file); err == nil {
+			t.Errorf("%.80q: %+v", file, v)
+		}
+	}
+}
+
+// onThread does something on a thread of its own with new namespaces, which end with it.
+func onThread(t *testing.T, flags int, prepare func() error, do func()) {
+	t.Helper()
+	within(t, func() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // never unlocked
+			err := unix.Unshare(flags)
+			if err == nil {
+				err = prepare()
+			}
+			if err != nil {
+				t.Errorf("new namespaces: %v", err)
+				return
+			}
+			do()
+		}()
+		<-done
+	})
+}
+
+func inNet(t *testing.T, do func()) {
+	t.Helper()
+	onThread(t, unix.CLONE_NEWNET, func() error { return nil }, do)
+}
+
+func inMounts(t *testing.T, do func()) {
+	t.Helper()
+	onThread(t, unix.CLONE_NEWNS, func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }, do)
+}
+
+// What somebody mounted over a parameter is not read: a pipe is not waited for, a device does
+// not go on for ever, and a file or a link has another file's text.
+func TestMountedOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to mount")
+	}
+	dir := t.TempDir()
+	fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "file")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	links := filepath.Join(dir, "links")
+	if err := os.Mkdir(links, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/zero", filepath.Join(links, "zero")); err != nil {
+		t.Fatal(err)
+	}
+	inMounts(t, func() {
+		for _, m := range []struct{ from, over, read string }{
+			{fifo, "/proc/sys/kernel/ostype", "/proc/sys/kernel/ostype"},
+			{"/dev/zero", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/osrelease"},
+			{file, "/proc/sys/kernel/version", "/proc/sys/kernel/version"},
+			{links, "/proc/sys/kernel/random", "/proc/sys/kernel/random/zero"},
+		} {
+			if err := unix.Mount(m.from, m.over, "", unix.MS_BIND, ""); err != nil {
+				t.Error(err)
+				return
+			}
+			r, err := Open()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			v, err := r.Read(m.read)
+			if err == nil || !errors.Is(err, ErrFile) && !errors.Is(err, unix.ELOOP) {
+				t.Errorf("%s over %s: %d bytes, %v", m.from, m.read, len(v.Text), err)
+			}
+			r.Close()
+		}
+		r, err := Open()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer r.Close()
+		if err := r.Walk("/proc/sys/kernel/random", func(file string) { t.Errorf("%s is listed", file) }); !errors.Is(err, ErrFile) {
+			t.Errorf("a listing of another file system: %v", err)
+		}
+		// Nor is anything else that is where /proc/sys should be.
+		if err := unix.Mount(links, Dir, "", unix.MS_BIND, ""); err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := Open(); !errors.Is(err, ErrFile) {
+			t.Errorf("another /proc/sys: %v", err)
+		}
+	})
+}
+
+// A value that is longer than what is read is cut, and says so.
+func TestLongValue(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to set a parameter")
+	}
+	const file = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+	var ports []string
+	for p := 1; p < 65536; p += 4 {
+		ports = append(ports, strconv.Itoa(p))
+	}
+	text := strings.Join(ports, ",")
+	inNet(t, func() {
+		if err := os.WriteFile(file, []byte(text), 0); err != nil {
+			t.Error(err)
+			return
+		}
+		r, err := Open()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer r.Close()
+		v, err := r.Read(file)
+		if err != nil || !v.Cut || v.Text != text[:MaxValue] {
+			t.Errorf("%d bytes of %d, cut: %v, %v", len(v.Text), len(text), v.Cut, err)
+		}
+	})
+}
+
+func TestWalk(t *testing.T) {
+	r := openRoot(t)
+	var all []string
+	if err := r.Walk(Dir, func(file string) { all = append(all, file) }); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	err := filepath.WalkDir(Dir, func(path string, d os.DirEntry, err error) error {
+		if path == Dir+"/"+binfmtMisc {
+			return filepath.SkipDir
+		}
+		if err == nil && d.Type().IsRegular() {
+			want = append(want, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(all)
+	slices.Sort(want)
+	if !slices.Equal(all, want) || len(all) < 200 {
+		t.Errorf("%d parameters, want %d", len(all), len(want))
+	}
+	for _, dir := range []string{"/proc", "/", "/proc/sys/..", "/proc/sys/no_such_folder", "/proc/sys/kernel/ostype"} {
+		if err := r.Walk(dir, func(file string) { t.Errorf("%s has %s", dir, file) }); err == nil {
+			t.Errorf("%s is a folder of parameters", dir)
+		}
+	}
+}
+
+func TestName(t *testing.T) {
+	for name, file := range map[string]string{
+		"net.ipv4.ip_forward": "/proc/sys/net/ipv4/ip_forward", "net.ipv4.conf.eth0/100.forwarding": "/proc/sys/net/ipv4/conf/eth0.100/forwarding",
+	} {
+		got, err := Name(file)
+		if err != nil || got != name || Path(name) != file {
+			t.Errorf("%s: %q %v, %s", file, got, err, Path(name))
+		}
+	}
+}
+
+// BenchmarkRead reads one parameter.
+func BenchmarkRead(b *testing.B) {
+	r, err := Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for b.Loop() {
+		if _, err := r.Read("/proc/sys/vm/swappiness"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -13,6 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # HTML templates can call: four megabytes. What the tests build has it so too.
 export GOFLAGS := $(GOFLAGS) -tags=grpcnotrace
 
+GO_DIRS := bpf cmd event internal output pipeline schema test tracer
 C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h)
 GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 
@@ -55,7 +56,7 @@ lint: ## what needs no kernel: formats, vet, staticcheck, generated code
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	GOARCH=arm64 $(GO) vet ./alert ./attribution ./drift ./history ./internal/... ./runtimes ./bpf ./filter ./tracer ./output ./cmd/...
+	GOARCH=arm64 $(GO) vet ./bpf ./cmd/... ./event ./internal/... ./output ./pipeline ./tracer
 	$(MAKE) --no-print-directory check-generated
 
 .PHONY: check-generated
@@ -76,14 +77,14 @@ TESTSUM = $(GO) tool gotestsum --format standard-verbose --hide-summary skipped 
 .PHONY: test
 test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
-	$(GO) test -timeout 10m ./history
+	$(GO) test -timeout 10m ./internal/history
 	$(TESTSUM) -p 1 -count 1 -timeout 80m ./test/...
 
 .PHONY: test-all
 test-all: export NSTRACE_TEST_ALL = 1
 test-all: deps lint ## test, and more kernels
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
-	$(GO) test -timeout 10m ./history
+	$(GO) test -timeout 10m ./internal/history
 	$(TESTSUM) -p 1 -count 1 -timeout 180m ./test/...
 
 .PHONY: coverage
@@ -97,7 +98,7 @@ bench-deps: ## install what nstrace is compared with (Debian, root)
 # BENCHFLAGS='-soak 100000' and the like add flags; go run ./test/bench -h has them.
 .PHONY: bench
 bench: build bench-deps ## measure what nstrace costs on this machine (root)
-	$(GO) test -run '^$$' -bench . -benchmem ./filter ./history ./output ./runtimes ./tracer
+	$(GO) test -run '^$$' -bench . -benchmem ./event ./internal/filter ./internal/history ./internal/runtimes ./output ./tracer
 	$(GO) run ./test/bench -nstrace ./nstrace $(BENCHFLAGS)
 
 KERNEL ?= 6.1

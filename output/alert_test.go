@@ -7,15 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/schema/schematest"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // alerted is a write that met two rules.
-func alerted() *tracer.Event {
+func alerted() *event.Event {
 	ev := sample()[1]
-	ev.Alert = []tracer.Alert{
+	ev.Alert = []event.Alert{
 		{Name: "keepalive", Severity: "critical", Message: "sysctl set the time after which a connection that is not used is probed, for everybody, to 600 (was 7200)"},
 		{Name: "any write", Severity: "warning"},
 	}
@@ -23,7 +23,7 @@ func alerted() *tracer.Event {
 }
 
 func TestTableAlerts(t *testing.T) {
-	events := []*tracer.Event{alerted(), sample()[2]}
+	events := []*event.Event{alerted(), sample()[2]}
 	const want = `TIME          EVENT    TARGET                       CHANGE            WHO
 12:04:31.123  sysctl   net.ipv4.tcp_keepalive_time  7200 → 600        sshd > bash > sudo >
                                                                       sysctl[4712] alice as root
@@ -53,13 +53,13 @@ func TestTableAlerts(t *testing.T) {
 
 // Whatever a rule's name and message hold, no line is wider than it may be.
 func TestTableAlertLayout(t *testing.T) {
-	var events []*tracer.Event
+	var events []*event.Event
 	for _, ev := range hostile() {
 		text := "x"
 		if ev.Process != nil {
 			text = ev.Process.Comm
 		}
-		ev.Alert = []tracer.Alert{{Name: text, Severity: "info", Message: strings.Repeat(text+" ", 5)}}
+		ev.Alert = []event.Alert{{Name: text, Severity: "info", Message: strings.Repeat(text+" ", 5)}}
 		events = append(events, ev)
 	}
 	for _, width := range []int{80, 100, 200} {
@@ -77,14 +77,14 @@ func TestTableAlertLayout(t *testing.T) {
 
 // What nobody watched says when that was.
 func TestTableDrift(t *testing.T) {
-	between := &tracer.Between{From: at(-3600_000), To: at(0), Boot: "same"}
-	booted := &tracer.Between{From: at(-86400_000), To: at(0), Boot: "different"}
-	ns := &tracer.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"}
-	events := []*tracer.Event{
-		{V: 1, Seq: 1, Type: tracer.SysctlDrift, Time: at(0), Between: between, Sysctl: &tracer.Sysctl{Name: "vm.swappiness", Path: "/proc/sys/vm/swappiness", Old: ptr("60"), After: ptr("1")}},
-		{V: 1, Seq: 2, Type: tracer.SysctlDrift, Time: at(0), Between: booted, Sysctl: &tracer.Sysctl{Name: "net.ipv4.ip_forward", Path: "/proc/sys/net/ipv4/ip_forward", Old: ptr("0"), After: ptr("1"), Namespace: ns}},
-		{V: 1, Seq: 3, Type: tracer.NamespaceAppeared, Time: at(0), Between: between, Namespace: ns},
-		{V: 1, Seq: 4, Type: tracer.NamespaceGone, Time: at(0), Between: between, Namespace: ns},
+	between := &event.Between{From: at(-3600_000), To: at(0), Boot: "same"}
+	booted := &event.Between{From: at(-86400_000), To: at(0), Boot: "different"}
+	ns := &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"}
+	events := []*event.Event{
+		{V: 1, Seq: 1, Type: event.SysctlDrift, Time: at(0), Between: between, Sysctl: &event.Sysctl{Name: "vm.swappiness", Path: "/proc/sys/vm/swappiness", Old: ptr("60"), After: ptr("1")}},
+		{V: 1, Seq: 2, Type: event.SysctlDrift, Time: at(0), Between: booted, Sysctl: &event.Sysctl{Name: "net.ipv4.ip_forward", Path: "/proc/sys/net/ipv4/ip_forward", Old: ptr("0"), After: ptr("1"), Namespace: ns}},
+		{V: 1, Seq: 3, Type: event.NamespaceAppeared, Time: at(0), Between: between, Namespace: ns},
+		{V: 1, Seq: 4, Type: event.NamespaceGone, Time: at(0), Between: between, Namespace: ns},
 	}
 	const want = `TIME          EVENT    TARGET                       CHANGE            WHO
 12:04:31.123  drift    vm.swappiness                60 → 1            not watched

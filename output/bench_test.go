@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // storms are the events that come by the hundred thousand.
-func storms() []*tracer.Event { return []*tracer.Event{sample()[1], sample()[4]} }
+func storms() []*event.Event { return []*event.Event{sample()[1], sample()[4]} }
 
 func BenchmarkSinks(b *testing.B) {
 	for _, name := range []string{"json", "table", "wide"} {
@@ -26,7 +26,7 @@ func BenchmarkSinks(b *testing.B) {
 }
 
 // benchmark writes events over and over, a microsecond apart.
-func benchmark(b *testing.B, name string, events ...*tracer.Event) {
+func benchmark(b *testing.B, name string, events ...*event.Event) {
 	b.ReportAllocs()
 	sink := sinks[name](io.Discard)
 	for i := 0; b.Loop(); i++ {

@@ -3,17 +3,19 @@
 package output
 
 import (
+	"bytes"
+	"encoding/json"
 	"io"
 	"strings"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // Blame is a parameter, and who set it last.
 type Blame struct {
-	Parameter string            `json:"parameter"`
-	Namespace *tracer.Namespace `json:"namespace,omitempty"` // whose copy; nil where there is one for the host
+	Parameter string           `json:"parameter"`
+	Namespace *event.Namespace `json:"namespace,omitempty"` // whose copy; nil where there is one for the host
 	// Value is what it holds now, nil where that can't be read.
 	Value *string `json:"value,omitempty"`
 	// ValueTruncated says that it holds more, and Value is the beginning.
@@ -25,7 +27,7 @@ type Blame struct {
 	Writes uint64 `json:"writes"`
 	ID     int64  `json:"id,omitempty"` // of the last write, in the history
 
-	Last *tracer.Event `json:"-"` // nil for none; BlameJSON writes it as its line
+	Last *event.Event `json:"-"` // nil for none; BlameJSON writes it as its line
 }
 
 // State says whether a parameter is as the last recorded write left it.
@@ -52,8 +54,8 @@ type BlameTable struct {
 // NewBlameTable makes a table that is written to w.
 func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 	b := &BlameTable{}
-	words := func(f func(*Blame) []word) func(*Table, *tracer.Event) []word {
-		return func(*Table, *tracer.Event) []word { return f(b.row) }
+	words := func(f func(*Blame) []word) func(*Table, *event.Event) []word {
+		return func(*Table, *event.Event) []word { return f(b.row) }
 	}
 	who := column{title: "WHO", words: words(b.who), fit: b.fitWho}
 	columns := []column{
@@ -94,7 +96,7 @@ func (b *BlameTable) Add(row *Blame) error {
 	b.row = row
 	ev := row.Last
 	if ev == nil {
-		ev = &tracer.Event{}
+		ev = &event.Event{}
 	}
 	b.out.Reset()
 	if err := b.table.Append(b.cells(ev)); err != nil {
@@ -228,44 +230,65 @@ func (b *BlameTable) who(row *Blame) []word {
 	return b.Table.who(row.Last)
 }
 
-func (b *BlameTable) fitWho(t *Table, ev *tracer.Event, width, lines int) [][]word {
+func (b *BlameTable) fitWho(t *Table, ev *event.Event, width, lines int) [][]word {
 	if b.row.Last == nil {
 		return wrap(b.who(b.row), width)
 	}
 	return t.fitWho(ev, width, lines)
 }
 
-// BlameJSON writes parameters with who set them last, a JSON object a line. The last write
-// is its member event, as the stream has it.
+// BlameJSON writes one JSON object a line for each parameter and its last write. The
+// member event is that write, as the stream has it.
 type BlameJSON struct {
 	lines lineBuffer
-	json  *JSON
+	enc   event.Encoder
 }
 
 // NewBlameJSON makes a BlameJSON that writes to w.
 func NewBlameJSON(w io.Writer) *BlameJSON {
-	return &BlameJSON{lines: newLineBuffer(w), json: NewJSON(nil)}
+	return &BlameJSON{lines: newLineBuffer(w)}
+}
+
+// blameLine is one line of BlameJSON. Texts are raw, because event.AppendString escapes
+// more than encoding/json does.
+type blameLine struct {
+	Parameter json.RawMessage `json:"parameter"`
+	Namespace json.RawMessage `json:"namespace,omitempty"`
+	Value     json.RawMessage `json:"value,omitempty"`
+	State     json.RawMessage `json:"state,omitempty"`
+	Recorded  json.RawMessage `json:"recorded,omitempty"`
+	Writes    uint64          `json:"writes"`
+	ID        int64           `json:"id,omitempty"`
+	Event     json.RawMessage `json:"event,omitempty"`
+}
+
+// rawText returns a JSON string, nil for an unknown text.
+func rawText(s *string) json.RawMessage {
+	if s == nil {
+		return nil
+	}
+	return event.AppendString(nil, *s)
 }
 
 // Add writes a line.
 func (b *BlameJSON) Add(row *Blame) error {
-	line := b.lines.buf
-	start := len(line)
-	line = appendString(append(line, `,"parameter":`...), row.Parameter)
+	line := blameLine{Parameter: rawText(&row.Parameter), Value: rawText(row.Value), Recorded: rawText(row.Recorded), Writes: row.Writes, ID: row.ID}
 	if row.Namespace != nil {
-		line = b.json.appendNamespace(append(line, `,"namespace":`...), row.Namespace)
+		line.Namespace = b.enc.AppendNamespace(nil, row.Namespace)
 	}
-	line = appendValue(line, `,"value":`, row.Value)
-	line = appendTrue(line, `,"value_truncated":`, row.ValueTruncated)
-	line = appendText(line, `,"state":`, string(row.State))
-	line = appendValue(line, `,"recorded":`, row.Recorded)
-	line = append(line, `,"writes":`...)
-	line = append(line, number(row.Writes)...)
-	line = appendNumber(line, `,"id":`, uint64(row.ID))
+	if state := string(row.State); state != "" {
+		line.State = rawText(&state)
+	}
 	if row.Last != nil {
-		line = b.json.AppendEvent(append(line, `,"event":`...), row.Last)
+		line.Event = b.enc.Append(nil, row.Last)
 	}
-	return b.lines.take(append(object(line, start), '\n'))
+	var text bytes.Buffer
+	to := json.NewEncoder(&text)
+	to.SetEscapeHTML(false)
+	if err := to.Encode(line); err != nil {
+		return err
+	}
+	return b.lines.add(text.Bytes())
 }
 
 // Flush hands everything taken so far to the operating system.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // A BlameGroup is what Group is for events: it makes one row out of parameters that one
@@ -57,7 +57,7 @@ type blameBurst struct {
 	part        burstPart // their names
 	first, last time.Time // of their last writes
 	writes      uint64
-	ns          *tracer.Namespace
+	ns          *event.Namespace
 	oneNS       bool // all are of ns, which may be none
 }
 
@@ -107,7 +107,7 @@ func burstsOf(rows []*Blame) map[*Blame]*blameBurst {
 }
 
 // lastTime is when the last of the events was that a line stands for.
-func lastTime(ev *tracer.Event) time.Time {
+func lastTime(ev *event.Event) time.Time {
 	if ev.LastTime.After(ev.Time) {
 		return ev.LastTime
 	}

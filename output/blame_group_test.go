@@ -7,23 +7,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // blamed is what systemd-sysctl and a person have set, sorted by name as blame does.
 func blamed() []*output.Blame {
-	systemd := asRoot(&tracer.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []tracer.Actor{{PID: 1, Comm: "systemd"}}})
-	shell := asRoot(&tracer.Process{PID: 90, TID: 90, StartTime: at(0), Comm: "bash", User: "root"})
-	host := &tracer.Namespace{Type: "net", ID: hostNS["net"], Host: true}
-	web := &tracer.Namespace{Type: "net", ID: 4026532281, Name: "web"}
+	systemd := asRoot(&event.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []event.Actor{{PID: 1, Comm: "systemd"}}})
+	shell := asRoot(&event.Process{PID: 90, TID: 90, StartTime: at(0), Comm: "bash", User: "root"})
+	host := &event.Namespace{Type: "net", ID: hostNS["net"], Host: true}
+	web := &event.Namespace{Type: "net", ID: 4026532281, Name: "web"}
 	var rows []*output.Blame
-	set := func(name string, ms int, p *tracer.Process, ns *tracer.Namespace) *output.Blame {
+	set := func(name string, ms int, p *event.Process, ns *event.Namespace) *output.Blame {
 		row := &output.Blame{
 			Parameter: name, Namespace: ns, Value: ptr("1"), Recorded: ptr("1"), State: output.AsRecorded, Writes: 1,
-			Last: &tracer.Event{
-				Type: tracer.SysctlWrite, Time: at(ms), Outcome: tracer.Success, Process: p, BootID: "a",
-				Sysctl: &tracer.Sysctl{Name: name, Old: ptr("0"), New: ptr("1"), After: ptr("1"), Namespace: ns},
+			Last: &event.Event{
+				Type: event.SysctlWrite, Time: at(ms), Outcome: event.Success, Process: p, BootID: "a",
+				Sysctl: &event.Sysctl{Name: name, Old: ptr("0"), New: ptr("1"), After: ptr("1"), Namespace: ns},
 			},
 		}
 		rows = append(rows, row)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 const (
@@ -27,10 +27,10 @@ type column struct {
 	title string
 	width int // of a wide table, the least
 	// words is what an event has to say in this column.
-	words func(*Table, *tracer.Event) []word
+	words func(*Table, *event.Event) []word
 	// fit lays out the same within some number of lines, in a column where
 	// that may leave something out; where it is nil, words wrap.
-	fit func(t *Table, ev *tracer.Event, width, lines int) [][]word
+	fit func(t *Table, ev *event.Event, width, lines int) [][]word
 }
 
 // columnsFor divides a line. The time and the kind of event take what they
@@ -80,50 +80,50 @@ var wideColumns = []column{
 // folds says whether the row is for several events.
 func (t *Table) folds() bool { return t.burst != nil && !t.member }
 
-func (t *Table) timeOfDay(ev *tracer.Event) []word {
+func (t *Table) timeOfDay(ev *event.Event) []word {
 	if t.member {
 		return []word{t.burst.offset(ev, t.columns[0].width)}
 	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("15:04:05.000"), faint)}
 }
 
-func (t *Table) fullTime(ev *tracer.Event) []word {
+func (t *Table) fullTime(ev *event.Event) []word {
 	if t.member {
 		return []word{t.burst.offset(ev, t.columns[0].width)}
 	}
 	return []word{say(ev.Time.In(t.opts.Location).Format("2006-01-02 15:04:05.000000"), faint)}
 }
 
-func (t *Table) event(ev *tracer.Event) []word {
+func (t *Table) event(ev *event.Event) []word {
 	if t.folds() && len(t.burst.parts) > 1 {
 		return []word{say("burst", strong)}
 	}
 	switch ev.Type {
-	case tracer.NamespaceCreate:
+	case event.NamespaceCreate:
 		return []word{say("create", created)}
-	case tracer.NamespaceEnter:
+	case event.NamespaceEnter:
 		return []word{say("enter", entered)}
-	case tracer.NamespaceDestroy:
+	case event.NamespaceDestroy:
 		return []word{say("destroy", destroyed)}
-	case tracer.NamespacePin:
+	case event.NamespacePin:
 		return []word{say("pin", created)}
-	case tracer.NamespaceUnpin:
+	case event.NamespaceUnpin:
 		return []word{say("unpin", destroyed)}
-	case tracer.SysctlWrite:
+	case event.SysctlWrite:
 		return []word{say("sysctl", written)}
-	case tracer.NetdevMove:
+	case event.NetdevMove:
 		return []word{say("netdev", moved)}
-	case tracer.SysctlDrift:
+	case event.SysctlDrift:
 		return []word{say("drift", doubtful)}
-	case tracer.NamespaceAppeared:
+	case event.NamespaceAppeared:
 		return []word{say("appear", doubtful)}
-	case tracer.NamespaceGone:
+	case event.NamespaceGone:
 		return []word{say("gone", doubtful)}
-	case tracer.TraceLoss:
+	case event.TraceLoss:
 		return []word{say("!! LOST", alarm)}
-	case tracer.TraceTamper:
+	case event.TraceTamper:
 		return []word{say("!! SELF", alarm)}
-	case tracer.TraceGap:
+	case event.TraceGap:
 		return []word{say("gap", doubtful)}
 	}
 	// A kind that this version has no row for is still better seen than not.
@@ -132,11 +132,11 @@ func (t *Table) event(ev *tracer.Event) []word {
 }
 
 // target is which namespace, parameter or device an event is about.
-func (t *Table) target(ev *tracer.Event) []word {
+func (t *Table) target(ev *event.Event) []word {
 	if t.folds() {
 		return t.burst.target(t)
 	}
-	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
+	if l := ev.Loss; ev.Type == event.TraceLoss && l != nil {
 		if len(l.Records) == 0 {
 			return []word{say("EVENTS", alarm), add("NOT SHOWN", alarm), add("(unknown how many)", alarm)}
 		}
@@ -146,10 +146,10 @@ func (t *Table) target(ev *tracer.Event) []word {
 		}
 		return []word{say(number(n), alarm), add(plural(n, "EVENT", "EVENTS"), alarm), add("NOT SHOWN", alarm)}
 	}
-	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+	if tr := ev.Trace; ev.Type == event.TraceGap && tr != nil {
 		return []word{say("not watched for", doubtful), say(duration(tr.To.Sub(tr.From)), doubtful)}
 	}
-	if ev.Type == tracer.TraceTamper {
+	if ev.Type == event.TraceTamper {
 		words := []word{say("nstrace", alarm)}
 		if ev.Tamper != nil && ev.Tamper.Object != "" {
 			words = append(words, say(escapeName(ev.Tamper.Object, ""), alarm))
@@ -176,14 +176,14 @@ func (t *Table) target(ev *tracer.Event) []word {
 	if ev.Namespace != nil {
 		return t.namespace(ev.Namespace)
 	}
-	if ev.Type == tracer.NamespaceEnter || ev.Type == tracer.NamespaceCreate {
+	if ev.Type == event.NamespaceEnter || ev.Type == event.NamespaceCreate {
 		return []word{say(unknown, doubtful)}
 	}
 	return nil
 }
 
 // namespace is "net 4026532281 name" as far as it is known.
-func (t *Table) namespace(ns *tracer.Namespace) []word {
+func (t *Table) namespace(ns *event.Namespace) []word {
 	var id []string
 	if ns.Type != "" {
 		id = append(id, escapeName(string(ns.Type), ""))
@@ -204,40 +204,40 @@ func (t *Table) namespace(ns *tracer.Namespace) []word {
 	return words
 }
 
-func (t *Table) isHost(ns *tracer.Namespace) bool {
+func (t *Table) isHost(ns *event.Namespace) bool {
 	return ns.Host || ns.ID != 0 && t.opts.HostNS[ns.Type] == ns.ID
 }
 
 // change is what happened: from what to what, and whether it did.
-func (t *Table) change(ev *tracer.Event) []word {
+func (t *Table) change(ev *event.Event) []word {
 	if t.folds() {
 		return t.burst.change()
 	}
 	var words []word
-	if ev.Outcome == tracer.Failure {
+	if ev.Outcome == event.Failure {
 		words = append(words, say("FAILED", failed))
 		if ev.Error != "" {
 			words = append(words, add(escapeName(ev.Error, ""), failed))
 		}
 	}
 	switch ev.Type {
-	case tracer.NamespaceCreate:
+	case event.NamespaceCreate:
 		if !t.opts.Wide && ev.Via != "" {
 			words = append(words, say(escapeName(ev.Via, ""), normal))
 		}
 		if ev.ChildPID != 0 {
 			words = append(words, say("child "+number(ev.ChildPID), normal))
 		}
-	case tracer.NamespaceEnter:
+	case event.NamespaceEnter:
 		words = append(words, t.origin(ev)...)
-	case tracer.NamespaceDestroy:
+	case event.NamespaceDestroy:
 		words = append(words, lifetime(ev.Namespace)...)
-	case tracer.NamespacePin, tracer.NamespaceUnpin:
+	case event.NamespacePin, event.NamespaceUnpin:
 		words = append(words, mounted(ev.Namespace)...)
-	case tracer.SysctlWrite, tracer.SysctlDrift:
+	case event.SysctlWrite, event.SysctlDrift:
 		words = append(words, t.values(ev)...)
 		words = append(words, t.unwritten(ev)...)
-	case tracer.TraceTamper:
+	case event.TraceTamper:
 		switch a := ev.Tamper; {
 		case a == nil:
 		case a.Signal != "":
@@ -245,14 +245,14 @@ func (t *Table) change(ev *tracer.Event) []word {
 		default:
 			words = append(words, say(escapeName(a.Action, ""), alarm))
 		}
-	case tracer.NetdevMove:
+	case event.NetdevMove:
 		words = append(words, t.left(ev.Netdev)...)
-	case tracer.TraceLoss:
+	case event.TraceLoss:
 		if ev.Loss != nil {
 			words = append(words, say(escapeName(strings.ReplaceAll(ev.Loss.Reason, "_", " "), ""), alarm))
 		}
 	}
-	if ev.Outcome == "" && (ev.Type == tracer.NamespaceCreate || ev.Type == tracer.NamespaceEnter || ev.Type == tracer.SysctlWrite) {
+	if ev.Outcome == "" && (ev.Type == event.NamespaceCreate || ev.Type == event.NamespaceEnter || ev.Type == event.SysctlWrite) {
 		words = append(words, say(unknown, doubtful))
 	}
 	if ev.Count > 1 {
@@ -265,7 +265,7 @@ func (t *Table) change(ev *tracer.Event) []word {
 }
 
 // device is "veth0 → eth0 to net 4026532116 web", or "in" for one that was made there.
-func (t *Table) device(d *tracer.Netdev) []word {
+func (t *Table) device(d *event.Netdev) []word {
 	words := []word{say(escapeName(d.Name, arrow), strong)}
 	if d.NewName != "" {
 		words = append(words, add(arrow+" "+escapeName(d.NewName, arrow), strong))
@@ -286,7 +286,7 @@ func (t *Table) device(d *tracer.Netdev) []word {
 }
 
 // left is where a device came from, or who asked for it.
-func (t *Table) left(d *tracer.Netdev) []word {
+func (t *Table) left(d *event.Netdev) []word {
 	if d == nil {
 		return nil
 	}
@@ -309,7 +309,7 @@ func (t *Table) left(d *tracer.Netdev) []word {
 }
 
 // origin is where somebody who entered a namespace came from.
-func (t *Table) origin(ev *tracer.Event) []word {
+func (t *Table) origin(ev *event.Event) []word {
 	ns := ev.Namespace
 	switch {
 	case ns == nil || ns.From == 0:
@@ -322,7 +322,7 @@ func (t *Table) origin(ev *tracer.Event) []word {
 	return []word{say("from "+number(ns.From), normal)}
 }
 
-func lifetime(ns *tracer.Namespace) []word {
+func lifetime(ns *event.Namespace) []word {
 	if ns == nil {
 		return nil
 	}
@@ -337,7 +337,7 @@ func lifetime(ns *tracer.Namespace) []word {
 }
 
 // mounted is where a namespace is or was kept.
-func mounted(ns *tracer.Namespace) []word {
+func mounted(ns *event.Namespace) []word {
 	if ns == nil {
 		return nil
 	}
@@ -353,7 +353,7 @@ func mounted(ns *tracer.Namespace) []word {
 
 // values is "7200 → 600", with "(now 32767)" behind it where the parameter
 // then holds something else than what was written.
-func (t *Table) values(ev *tracer.Event) []word {
+func (t *Table) values(ev *event.Event) []word {
 	s := ev.Sysctl
 	if s == nil {
 		return nil
@@ -364,7 +364,7 @@ func (t *Table) values(ev *tracer.Event) []word {
 	}
 	var words []word
 	if s.Old == nil && to == nil {
-		if ev.Outcome != tracer.Failure {
+		if ev.Outcome != event.Failure {
 			words = append(words, say(arrow+" "+unknown, doubtful))
 		}
 		return t.valueNotes(s, words)
@@ -377,7 +377,7 @@ func (t *Table) values(ev *tracer.Event) []word {
 	switch {
 	case s.Old != nil:
 		words = append(words, t.value(*s.Old, "", st)...)
-	case ev.Outcome != tracer.Failure:
+	case ev.Outcome != event.Failure:
 		words = append(words, say(unknown, doubtful))
 	}
 	if to == nil {
@@ -391,7 +391,7 @@ func (t *Table) values(ev *tracer.Event) []word {
 		case s.Old == nil || !sameValue(*s.After, *s.Old):
 			words = append(words, t.value(*s.After, "(now ", doubtful)...)
 			words[len(words)-1].text += ")"
-		case ev.Outcome != tracer.Failure:
+		case ev.Outcome != event.Failure:
 			words = append(words, t.value(*s.After, "(still ", doubtful)...)
 			words[len(words)-1].text += ")"
 		}
@@ -400,7 +400,7 @@ func (t *Table) values(ev *tracer.Event) []word {
 }
 
 // unwritten says how a parameter changed that nobody wrote to.
-func (t *Table) unwritten(ev *tracer.Event) []word {
+func (t *Table) unwritten(ev *event.Event) []word {
 	switch ev.Via {
 	case "cascade":
 		name := unknown
@@ -416,7 +416,7 @@ func (t *Table) unwritten(ev *tracer.Event) []word {
 	return nil
 }
 
-func (t *Table) valueNotes(s *tracer.Sysctl, words []word) []word {
+func (t *Table) valueNotes(s *event.Sysctl, words []word) []word {
 	if s.Truncated {
 		words = append(words, say("(cut short)", doubtful))
 	}
@@ -451,22 +451,22 @@ func sameValue(a, b string) bool {
 
 // who is who did it and who was behind that, farthest first:
 // "sshd > bash > sudo > sysctl[4712] alice as root".
-func (t *Table) who(ev *tracer.Event) []word {
-	if l := ev.Loss; ev.Type == tracer.TraceLoss && l != nil {
+func (t *Table) who(ev *event.Event) []word {
+	if l := ev.Loss; ev.Type == event.TraceLoss && l != nil {
 		return t.lost(l)
 	}
-	if tr := ev.Trace; ev.Type == tracer.TraceGap && tr != nil {
+	if tr := ev.Trace; ev.Type == event.TraceGap && tr != nil {
 		return t.gap(tr)
 	}
-	if ns := ev.Namespace; ev.Type == tracer.NamespaceDestroy && ns != nil && ns.Creator != nil {
+	if ns := ev.Namespace; ev.Type == event.NamespaceDestroy && ns != nil && ns.Creator != nil {
 		// The kernel frees a namespace when it gets to it: nobody did that.
 		return []word{say("made by", faint), say(actor(ns.Creator.Comm, ns.Creator.PID), normal)}
 	}
-	if ev.Type == tracer.NetdevMove && ev.Via == "exit" {
+	if ev.Type == event.NetdevMove && ev.Via == "exit" {
 		// A worker of the kernel takes it out of a namespace that ends.
 		return []word{say("its namespace ended", faint)}
 	}
-	if ns := ev.Namespace; ev.Type == tracer.NamespaceUnpin && ev.Process == nil && ns != nil && ns.Detected == "" {
+	if ns := ev.Namespace; ev.Type == event.NamespaceUnpin && ev.Process == nil && ns != nil && ns.Detected == "" {
 		return []word{say("nobody: it went with the mounts around it", faint)}
 	}
 	if ev.Between != nil {
@@ -479,7 +479,7 @@ func (t *Table) who(ev *tracer.Event) []word {
 }
 
 // between is when it happened that nobody watched.
-func (t *Table) between(b *tracer.Between) []word {
+func (t *Table) between(b *event.Between) []word {
 	const layout = "2006-01-02 15:04:05"
 	from, to := b.From.In(t.opts.Location).Format(layout), b.To.In(t.opts.Location).Format(layout)
 	if from[:len(time.DateOnly)] == to[:len(time.DateOnly)] {
@@ -493,12 +493,12 @@ func (t *Table) between(b *tracer.Between) []word {
 }
 
 // gap is since when nobody watched, and why.
-func (t *Table) gap(tr *tracer.Trace) []word {
+func (t *Table) gap(tr *event.Trace) []word {
 	words := []word{say("since "+tr.From.In(t.opts.Location).Format(time.DateTime), normal)}
 	switch tr.Ended {
-	case tracer.GapStopped:
+	case event.GapStopped:
 		words = append(words, say("nstrace was stopped", normal))
-	case tracer.GapCrashed:
+	case event.GapCrashed:
 		words = append(words, say("nstrace was killed", normal))
 	}
 	if tr.SameBoot != nil && !*tr.SameBoot {
@@ -512,7 +512,7 @@ func (t *Table) gap(tr *tracer.Trace) []word {
 // shim), the nearest what did it. The process and its user always stay,
 // whatever lines that takes, and there is always one line for the chain: that a
 // row is a little taller costs less than not to know who was behind it.
-func (t *Table) fitWho(ev *tracer.Event, width, lines int) [][]word {
+func (t *Table) fitWho(ev *event.Event, width, lines int) [][]word {
 	all := wrap(t.who(ev), width)
 	if ev.Process == nil {
 		return all
@@ -542,7 +542,7 @@ const next = " >"
 // ancestors is the chain behind a process, farthest first. What says nothing
 // is left out unless the table is wide: pid 1, which is behind everything, and
 // repetitions (sshd forks sshd, a shell forks a subshell).
-func (t *Table) ancestors(p *tracer.Process) []word {
+func (t *Table) ancestors(p *event.Process) []word {
 	var words []word
 	for i, a := range slices.Backward(p.Ancestors) {
 		if t.opts.Wide {
@@ -562,7 +562,7 @@ func (t *Table) ancestors(p *tracer.Process) []word {
 }
 
 // self is the process and whose it is.
-func self(ev *tracer.Event) []word {
+func self(ev *event.Event) []word {
 	words := append([]word{say(actor(ev.Process.Comm, ev.Process.PID), strong)}, user(ev.Process)...)
 	if in := contained(ev); in != "" {
 		words = append(words, say("in", normal), add(escapeName(in, `" ()`), strong))
@@ -574,7 +574,7 @@ func self(ev *tracer.Event) []word {
 const shortID = 12
 
 // contained is the pod or container that the process is in, as briefly as people call it.
-func contained(ev *tracer.Event) string {
+func contained(ev *event.Event) string {
 	switch p, c := ev.Pod, ev.Container; {
 	case p != nil && p.Name != "" && c != nil && c.Name != "":
 		return p.Namespace + "/" + p.Name + "/" + c.Name
@@ -591,8 +591,8 @@ func contained(ev *tracer.Event) string {
 }
 
 // lost is what was lost and when.
-func (t *Table) lost(l *tracer.Loss) []word {
-	kinds := make([]tracer.Type, 0, len(l.Records))
+func (t *Table) lost(l *event.Loss) []word {
+	kinds := make([]event.Type, 0, len(l.Records))
 	for k := range l.Records {
 		kinds = append(kinds, k)
 	}
@@ -616,7 +616,7 @@ func actor(comm string, pid uint32) string { return escapeComm(comm) + "[" + num
 
 // user says as whom a process acted, and who logged in before becoming that.
 // Nothing means root, and no login of anybody else behind it.
-func user(p *tracer.Process) []word {
+func user(p *event.Process) []word {
 	as := userName(p.User, &p.UID)
 	login := userName(p.LoginUser, p.LoginUID)
 	switch {
@@ -641,16 +641,16 @@ func userName(name string, uid *uint32) string {
 	return "uid=" + number(*uid)
 }
 
-func (t *Table) via(ev *tracer.Event) []word { return text(escape(ev.Via)) }
+func (t *Table) via(ev *event.Event) []word { return text(escape(ev.Via)) }
 
-func (t *Table) tid(ev *tracer.Event) []word {
+func (t *Table) tid(ev *event.Event) []word {
 	if ev.Process == nil || ev.Process.TID == 0 {
 		return nil
 	}
 	return text(number(ev.Process.TID))
 }
 
-func (t *Table) login(ev *tracer.Event) []word {
+func (t *Table) login(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
@@ -659,7 +659,7 @@ func (t *Table) login(ev *tracer.Event) []word {
 
 // subject is the namespace that an event is about: itself, its parameter's, or where its
 // device went.
-func subject(ev *tracer.Event) *tracer.Namespace {
+func subject(ev *event.Event) *event.Namespace {
 	switch {
 	case ev.Namespace != nil:
 		return ev.Namespace
@@ -668,19 +668,19 @@ func subject(ev *tracer.Event) *tracer.Namespace {
 	case ev.Netdev != nil && ev.Netdev.To != nil:
 		return ev.Netdev.To
 	}
-	return &tracer.Namespace{}
+	return &event.Namespace{}
 }
 
-func (t *Table) nsUID(ev *tracer.Event) []word { return text(escape(subject(ev).UID)) }
+func (t *Table) nsUID(ev *event.Event) []word { return text(escape(subject(ev).UID)) }
 
-func (t *Table) userNS(ev *tracer.Event) []word {
+func (t *Table) userNS(ev *event.Event) []word {
 	if id := subject(ev).UserNS; id != 0 {
 		return text(number(id))
 	}
 	return nil
 }
 
-func (t *Table) cgroup(ev *tracer.Event) []word {
+func (t *Table) cgroup(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
@@ -688,7 +688,7 @@ func (t *Table) cgroup(ev *tracer.Event) []word {
 }
 
 // ownNS is the namespaces that the process was in, sorted by type.
-func (t *Table) ownNS(ev *tracer.Event) []word {
+func (t *Table) ownNS(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
@@ -700,14 +700,14 @@ func (t *Table) ownNS(ev *tracer.Event) []word {
 	return text(strings.Join(all, ","))
 }
 
-func (t *Table) exe(ev *tracer.Event) []word {
+func (t *Table) exe(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
 	return text(escape(ev.Process.Exe))
 }
 
-func (t *Table) args(ev *tracer.Event) []word {
+func (t *Table) args(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
@@ -715,7 +715,7 @@ func (t *Table) args(ev *tracer.Event) []word {
 }
 
 // alert is the rules that an event met, for a wide table.
-func (t *Table) alert(ev *tracer.Event) []word {
+func (t *Table) alert(ev *event.Event) []word {
 	var words []word
 	for i := range ev.Alert {
 		words = append(words, alertWords(&ev.Alert[i])...)
@@ -724,12 +724,12 @@ func (t *Table) alert(ev *tracer.Event) []word {
 }
 
 // critical says whether an event met a rule that is.
-func critical(ev *tracer.Event) bool {
-	return slices.ContainsFunc(ev.Alert, func(a tracer.Alert) bool { return a.Severity == "critical" })
+func critical(ev *event.Event) bool {
+	return slices.ContainsFunc(ev.Alert, func(a event.Alert) bool { return a.Severity == "critical" })
 }
 
 // alertWords is "!! critical core-pattern: sh set ...".
-func alertWords(a *tracer.Alert) []word {
+func alertWords(a *event.Alert) []word {
 	mark, st := "!", normal
 	switch a.Severity {
 	case "critical":

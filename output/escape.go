@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // Whatever names itself on a host (a command, an argument, a file, a value) can
@@ -24,7 +26,7 @@ const maxMarks = 4
 // appear as the escapes that Go, C and the shell's $” share.
 func escape(s string) string {
 	i := 0
-	for i < len(s) && plain(s[i]) {
+	for i < len(s) && event.Plain(s[i]) {
 		i++
 	}
 	if i == len(s) {
@@ -81,37 +83,19 @@ func writeEscape(b *strings.Builder, r rune) {
 	}
 }
 
-// plain says that a byte is a printable ASCII character that needs no escape.
-func plain(c byte) bool { return c >= 0x20 && c < 0x7f && c != '\\' }
-
 // printable says that a character can be shown as it is. Spaces other than the
 // ASCII one count as invisible, as do characters newer than the tables this was
 // built with, whose width nobody knows.
 func printable(r rune) bool {
 	if r < 0x80 {
-		return plain(byte(r))
+		return event.Plain(byte(r))
 	}
-	return unicode.IsPrint(r) && !unicode.Is(unicode.M, r) && !invisible(r) && !rightToLeft(r)
+	return unicode.IsPrint(r) && !unicode.Is(unicode.M, r) && !event.Invisible(r) && !rightToLeft(r)
 }
 
 // combining says that a character is drawn onto the one before it.
 func combining(r rune) bool {
-	return r >= 0x300 && unicode.In(r, unicode.Mn, unicode.Mc) && !invisible(r) && !rightToLeft(r)
-}
-
-// invisible says that a character is a control or leaves no ink: it can act on
-// a terminal, hide in text or change how the text around it is shown.
-func invisible(r rune) bool {
-	switch {
-	case r < 0x20 || r >= 0x7f && r < 0xa0:
-		return true
-	case r < 0xa0:
-		return false
-	case r == '\u2800': // a Braille pattern without dots
-		return true
-	}
-	return unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp,
-		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	return r >= 0x300 && unicode.In(r, unicode.Mn, unicode.Mc) && !event.Invisible(r) && !rightToLeft(r)
 }
 
 // rightToLeft says that a character belongs to a block that Unicode sets aside
@@ -126,16 +110,7 @@ func rightToLeft(r rune) bool {
 
 func writeHex(b *strings.Builder, prefix string, r rune, digits int) {
 	var buf [10]byte
-	b.Write(appendHex(append(buf[:0], prefix...), r, digits))
-}
-
-// appendHex appends r as that many hexadecimal digits.
-func appendHex(dst []byte, r rune, digits int) []byte {
-	const hex = "0123456789abcdef"
-	for shift := (digits - 1) * 4; shift >= 0; shift -= 4 {
-		dst = append(dst, hex[r>>shift&0xf])
-	}
-	return dst
+	b.Write(event.AppendHex(append(buf[:0], prefix...), r, digits))
 }
 
 // escapeName is escape for a name that stands among other words: it is quoted

@@ -2,5 +2,7 @@
 
 package output
 
+import "github.com/nstrace/nstrace/event"
+
 // For the tests of how sinks look from outside.
-var Invisible = invisible
+var Invisible = event.Invisible

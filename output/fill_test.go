@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // fill sets every field of a value, whatever is added to it later, to something
@@ -35,12 +35,12 @@ func fill(t *testing.T, v reflect.Value) {
 }
 
 // randomEvent has in each field nothing, something common or something awkward.
-func randomEvent(t *testing.T, rng *rand.Rand) *tracer.Event {
+func randomEvent(t *testing.T, rng *rand.Rand) *event.Event {
 	pieces := []string{
 		"", "a", "net", "1024", "sysctl", "-w", "/proc/sys/", "namespace", `"`, `\`, "<&>", " ", "\t", "\n", "\x00", "\x1b[", "\x7f",
 		"\x80", "\xff", "\xc3", "\xed\xa0\x80", "é", "日本", "\u009b", "\u00ad", "\u2028", "\u202e", "\u2800", "\ufeff", "\ufffd", "😀", "\U000e0041",
 	}
-	ev := &tracer.Event{}
+	ev := &event.Event{}
 	walk(t, reflect.ValueOf(ev).Elem(), func(v reflect.Value) int {
 		if v.Kind() != reflect.Struct && rng.IntN(4) == 0 {
 			return 0

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/schema/schematest"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // Whatever bytes a command name, an argument or a value holds: the terminal
@@ -29,13 +29,13 @@ func FuzzSinks(f *testing.F) {
 		}
 		p := viaSSH(4712, comm, name, written)
 		p.Ancestors[1].Comm, p.User, p.LoginUser = name, old, name
-		ns := &tracer.Namespace{Type: "net", ID: 4026532281, Name: name, UID: "1"}
-		events := []*tracer.Event{
-			{Type: tracer.SysctlWrite, Outcome: tracer.Success, Via: "write", Process: p, Sysctl: &tracer.Sysctl{
+		ns := &event.Namespace{Type: "net", ID: 4026532281, Name: name, UID: "1"}
+		events := []*event.Event{
+			{Type: event.SysctlWrite, Outcome: event.Success, Via: "write", Process: p, Sysctl: &event.Sysctl{
 				Name: "net." + name, Path: "/proc/sys/net/" + strings.TrimLeft(name, "/"), Old: &old, New: &written, After: &comm, Namespace: ns,
 			}},
-			{Type: tracer.NamespaceCreate, Outcome: tracer.Success, Via: "clone", ChildPID: 4713, Process: p, Namespace: ns},
-			{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 1, Name: name, Creator: &tracer.Actor{PID: 1, Comm: comm}}},
+			{Type: event.NamespaceCreate, Outcome: event.Success, Via: "clone", ChildPID: 4713, Process: p, Namespace: ns},
+			{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 1, Name: name, Creator: &event.Actor{PID: 1, Comm: comm}}},
 		}
 		for i, ev := range events {
 			ev.V, ev.Seq, ev.Time = 1, uint64(i+1), at(i)
@@ -67,7 +67,7 @@ func FuzzSinks(f *testing.F) {
 					t.Errorf("%v\n%s", err, line)
 				}
 			}
-			var back tracer.Event
+			var back event.Event
 			if err := json.Unmarshal([]byte(line), &back); err != nil {
 				t.Fatalf("%v\n%s", err, line)
 			}

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // GroupOptions says what a burst is and how it is shown.
@@ -70,7 +70,7 @@ func NewGroup(t *Table, opts GroupOptions) *Group {
 }
 
 // Write takes one event.
-func (g *Group) Write(ev *tracer.Event) error {
+func (g *Group) Write(ev *event.Event) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	who, ok := whoseBurst(ev)
@@ -165,17 +165,17 @@ func (g *Group) end() error {
 type agent struct {
 	pid   uint32
 	start int64
-	typ   tracer.Type // empty for what a process does
+	typ   event.Type // empty for what a process does
 }
 
 // whoseBurst says who is behind an event; it is not ok where that is to have a line of
 // its own.
-func whoseBurst(ev *tracer.Event) (agent, bool) {
+func whoseBurst(ev *event.Event) (agent, bool) {
 	switch {
 	case len(ev.Alert) > 0:
 	case ev.Process != nil:
 		return agent{pid: ev.Process.PID, start: ev.Process.StartTime.UnixNano()}, true
-	case ev.Type == tracer.NamespaceDestroy && ev.Namespace != nil && ev.Namespace.Creator != nil:
+	case ev.Type == event.NamespaceDestroy && ev.Namespace != nil && ev.Namespace.Creator != nil:
 		return agent{pid: ev.Namespace.Creator.PID, typ: ev.Type}, true
 	case ev.Between != nil:
 		return agent{start: ev.Between.From.UnixNano(), typ: ev.Type}, true
@@ -189,18 +189,18 @@ type burst struct {
 	events uint64
 	failed uint64
 	parts  []burstPart // by type, in order of their first events
-	ns     *tracer.Namespace
+	ns     *event.Namespace
 	oneNS  bool // all are about ns, which may be none
 
-	first       *tracer.Event
-	kept        []*tracer.Event // all, or as many as are no burst yet
-	last        time.Time       // of the last event
-	began, came time.Time       // by the clock: the first and the last
+	first       *event.Event
+	kept        []*event.Event // all, or as many as are no burst yet
+	last        time.Time      // of the last event
+	began, came time.Time      // by the clock: the first and the last
 }
 
 // A burstPart is the events of one type.
 type burstPart struct {
-	typ    tracer.Type
+	typ    event.Type
 	events uint64
 	of     []burstName
 }
@@ -214,7 +214,7 @@ type burstName struct {
 // maxNames is how many of them a burst knows, far more than there are.
 const maxNames = 32
 
-func (b *burst) add(ev *tracer.Event, all bool) {
+func (b *burst) add(ev *event.Event, all bool) {
 	b.came, b.last = time.Now(), ev.Time
 	if !ev.LastTime.IsZero() {
 		b.last = ev.LastTime
@@ -237,7 +237,7 @@ func (b *burst) add(ev *tracer.Event, all bool) {
 		b.oneNS = false
 	}
 	b.events += n
-	if ev.Outcome == tracer.Failure {
+	if ev.Outcome == event.Failure {
 		b.failed += n
 	}
 	i := slices.IndexFunc(b.parts, func(p burstPart) bool { return p.typ == ev.Type })
@@ -298,14 +298,14 @@ func commonName(a, b string) string {
 }
 
 // verbs say what happened so often.
-var verbs = map[tracer.Type][2]string{
-	tracer.SysctlWrite:       {"write", "writes"},
-	tracer.SysctlDrift:       {"changed", "changed"},
-	tracer.NamespaceCreate:   {"created", "created"},
-	tracer.NamespaceEnter:    {"entered", "entered"},
-	tracer.NamespaceDestroy:  {"destroyed", "destroyed"},
-	tracer.NamespaceAppeared: {"appeared", "appeared"},
-	tracer.NamespaceGone:     {"gone", "gone"},
+var verbs = map[event.Type][2]string{
+	event.SysctlWrite:       {"write", "writes"},
+	event.SysctlDrift:       {"changed", "changed"},
+	event.NamespaceCreate:   {"created", "created"},
+	event.NamespaceEnter:    {"entered", "entered"},
+	event.NamespaceDestroy:  {"destroyed", "destroyed"},
+	event.NamespaceAppeared: {"appeared", "appeared"},
+	event.NamespaceGone:     {"gone", "gone"},
 }
 
 // target is how many events of what a burst has.
@@ -346,7 +346,7 @@ func (b *burst) change() []word {
 }
 
 // offset is when an event of an open burst was, from the first on.
-func (b *burst) offset(ev *tracer.Event, width int) word {
+func (b *burst) offset(ev *event.Event, width int) word {
 	return say(fmt.Sprintf("%*s", width, offset(ev.Time.Sub(b.first.Time))), faint)
 }
 

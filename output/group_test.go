@@ -14,41 +14,41 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // boot is what systemd-sysctl, a runtime and the kernel do within a second or so.
-func boot() []*tracer.Event {
-	systemd := asRoot(&tracer.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []tracer.Actor{{PID: 1, Comm: "systemd"}}})
+func boot() []*event.Event {
+	systemd := asRoot(&event.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []event.Actor{{PID: 1, Comm: "systemd"}}})
 	runtime := runc(90311)
-	var events []*tracer.Event
-	set := func(ms int, p *tracer.Process, name string, ns *tracer.Namespace) *tracer.Event {
-		e := &tracer.Event{Type: tracer.SysctlWrite, Time: at(ms), Outcome: tracer.Success, Process: p, Sysctl: &tracer.Sysctl{Name: name, Old: ptr("0"), New: ptr("1"), After: ptr("1"), Namespace: ns}}
+	var events []*event.Event
+	set := func(ms int, p *event.Process, name string, ns *event.Namespace) *event.Event {
+		e := &event.Event{Type: event.SysctlWrite, Time: at(ms), Outcome: event.Success, Process: p, Sysctl: &event.Sysctl{Name: name, Old: ptr("0"), New: ptr("1"), After: ptr("1"), Namespace: ns}}
 		events = append(events, e)
 		return e
 	}
-	host := &tracer.Namespace{Type: "net", ID: hostNS["net"], Host: true}
+	host := &event.Namespace{Type: "net", ID: hostNS["net"], Host: true}
 	set(10, systemd, "kernel.sysrq", nil)
 	set(13, systemd, "kernel.core_uses_pid", nil)
 	set(15, systemd, "net.ipv4.conf.all.rp_filter", host)
 	set(21, systemd, "net.ipv4.conf.lo.rp_filter", host)
 	e := set(230, systemd, "vm.swappiness", nil)
-	e.Outcome, e.Error = tracer.Failure, "EINVAL"
-	for i, typ := range []tracer.NSType{"uts", "ipc", "mnt"} {
-		events = append(events, &tracer.Event{Type: tracer.NamespaceCreate, Time: at(300 + i), Outcome: tracer.Success, Via: "unshare", Process: runtime, Namespace: &tracer.Namespace{Type: typ, ID: uint32(4026532300 + i)}})
+	e.Outcome, e.Error = event.Failure, "EINVAL"
+	for i, typ := range []event.NSType{"uts", "ipc", "mnt"} {
+		events = append(events, &event.Event{Type: event.NamespaceCreate, Time: at(300 + i), Outcome: event.Success, Via: "unshare", Process: runtime, Namespace: &event.Namespace{Type: typ, ID: uint32(4026532300 + i)}})
 	}
-	events = append(events, &tracer.Event{Type: tracer.NamespaceEnter, Time: at(310), Outcome: tracer.Success, Via: "setns", Process: runtime, Namespace: &tracer.Namespace{Type: "net", ID: 4026532281, From: hostNS["net"]}})
-	e = set(320, runtime, "net.ipv4.ip_forward", &tracer.Namespace{Type: "net", ID: 4026532281, Name: "web"})
+	events = append(events, &event.Event{Type: event.NamespaceEnter, Time: at(310), Outcome: event.Success, Via: "setns", Process: runtime, Namespace: &event.Namespace{Type: "net", ID: 4026532281, From: hostNS["net"]}})
+	e = set(320, runtime, "net.ipv4.ip_forward", &event.Namespace{Type: "net", ID: 4026532281, Name: "web"})
 	e.Count, e.LastTime = 4, at(330)
 	set(340, systemd, "kernel.sysrq", nil)
 	set(341, systemd, "kernel.sysrq", nil)
 	set(800, systemd, "kernel.sysrq", nil)
 	for i := range 3 {
-		set(810+i, runc(90312), fmt.Sprintf("net.ipv4.conf.eth%d/7.forwarding", i), &tracer.Namespace{Type: "net", ID: 4026532281, Name: "web"})
+		set(810+i, runc(90312), fmt.Sprintf("net.ipv4.conf.eth%d/7.forwarding", i), &event.Namespace{Type: "net", ID: 4026532281, Name: "web"})
 	}
-	for i, typ := range []tracer.NSType{"uts", "ipc", "mnt"} {
-		events = append(events, &tracer.Event{Type: tracer.NamespaceDestroy, Time: at(900 + i), Namespace: &tracer.Namespace{Type: typ, ID: uint32(4026532300 + i), Creator: &tracer.Actor{PID: 90311, Comm: "runc"}}})
+	for i, typ := range []event.NSType{"uts", "ipc", "mnt"} {
+		events = append(events, &event.Event{Type: event.NamespaceDestroy, Time: at(900 + i), Namespace: &event.Namespace{Type: typ, ID: uint32(4026532300 + i), Creator: &event.Actor{PID: 90311, Comm: "runc"}}})
 	}
 	return events
 }
@@ -122,8 +122,8 @@ func TestGroup(t *testing.T) {
 // What met a rule, and what tells of losses, is not folded away, and order is kept.
 func TestGroupLeavesAlone(t *testing.T) {
 	events := boot()[:5]
-	events[2].Alert = []tracer.Alert{{Name: "filter", Severity: "info"}}
-	events = append(events, &tracer.Event{Type: tracer.TraceLoss, Time: at(240), Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.SysctlWrite: 3}, Reason: "ring_full"}})
+	events[2].Alert = []event.Alert{{Name: "filter", Severity: "info"}}
+	events = append(events, &event.Event{Type: event.TraceLoss, Time: at(240), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 3}, Reason: "ring_full"}})
 	table := output.TableOptions{Location: time.UTC}
 	if got, want := write(t, groupSink(table, output.GroupOptions{}), events...), write(t, tableSink(table), events...); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -149,12 +149,12 @@ func TestGroupKeeps(t *testing.T) {
 			copy(value, "?")
 			if ev.Sysctl != nil {
 				*ev.Sysctl.New = ""
-				*ev.Sysctl = tracer.Sysctl{}
+				*ev.Sysctl = event.Sysctl{}
 			}
 			if ev.Namespace != nil {
-				*ev.Namespace = tracer.Namespace{}
+				*ev.Namespace = event.Namespace{}
 			}
-			*ev = tracer.Event{}
+			*ev = event.Event{}
 		}
 		if err := sink.Close(); err != nil {
 			t.Fatal(err)

@@ -5,7 +5,7 @@ package output
 import (
 	"io"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // JSON writes events as JSON, one object a line, as schema/event.v1.json
@@ -21,21 +21,17 @@ import (
 // without allocating and without reflection: a process, most of a line, is
 // encoded once, and the event around it in one pass.
 type JSON struct {
-	lines     lineBuffer
-	times     timeEncoder
-	processes processCache
+	lines lineBuffer
+	enc   event.Encoder
 }
 
 // NewJSON makes a sink that writes JSON lines to w.
 func NewJSON(w io.Writer) *JSON { return &JSON{lines: newLineBuffer(w)} }
 
 // Write takes one event.
-func (j *JSON) Write(ev *tracer.Event) error {
-	return j.lines.take(append(j.appendEvent(j.lines.buf, ev), '\n'))
+func (j *JSON) Write(ev *event.Event) error {
+	return j.lines.take(append(j.enc.Append(j.lines.buf, ev), '\n'))
 }
-
-// AppendEvent appends the line that Write would write for ev, without its newline.
-func (j *JSON) AppendEvent(b []byte, ev *tracer.Event) []byte { return j.appendEvent(b, ev) }
 
 // Flush hands everything taken so far to the operating system.
 func (j *JSON) Flush() error { return j.lines.flush() }

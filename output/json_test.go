@@ -14,9 +14,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/schema/schematest"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 func TestJSONMatchesSchema(t *testing.T) {
@@ -68,7 +68,7 @@ func TestJSONStrings(t *testing.T) {
 			t.Errorf("%q: want %s in\n%s", tt.in, tt.want, line)
 		}
 		schematest.Lines(t, []byte(line))
-		var back tracer.Event
+		var back event.Event
 		if err := json.Unmarshal([]byte(line), &back); err != nil {
 			t.Errorf("%q: %v", tt.in, err)
 		} else if got, want := *back.Sysctl.New, string([]rune(tt.in)); got != want {
@@ -80,8 +80,8 @@ func TestJSONStrings(t *testing.T) {
 // A field that is added to the event reaches the stream, and every time in it
 // is written the way times are.
 func TestJSONHasEveryField(t *testing.T) {
-	var ev, before tracer.Event
-	for _, e := range []*tracer.Event{&ev, &before} {
+	var ev, before event.Event
+	for _, e := range []*event.Event{&ev, &before} {
 		fill(t, reflect.ValueOf(e).Elem())
 	}
 	line := write(t, jsonSink, &ev)
@@ -137,7 +137,7 @@ func TestJSONHasEveryField(t *testing.T) {
 		t.Errorf("only %d times seen", times)
 	}
 
-	var back tracer.Event
+	var back event.Event
 	if err := json.Unmarshal([]byte(line), &back); err != nil {
 		t.Error(err)
 	}
@@ -148,7 +148,7 @@ func TestJSONHasEveryField(t *testing.T) {
 }
 
 func TestJSONMinimal(t *testing.T) {
-	got := write(t, jsonSink, &tracer.Event{V: 1, Seq: 1, Time: time.Unix(0, 0), Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 7}})
+	got := write(t, jsonSink, &event.Event{V: 1, Seq: 1, Time: time.Unix(0, 0), Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 7}})
 	want := `{"v":1,"time":"1970-01-01T00:00:00.000000000Z","seq":1,"type":"namespace.destroy","namespace":{"type":"net","id":7}}` + "\n"
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
@@ -172,13 +172,13 @@ func TestJSONIsThatOfTheLibrary(t *testing.T) {
 
 // Each byte by itself, at each place of the words that strings are looked at in.
 func TestJSONBytes(t *testing.T) {
-	var events []*tracer.Event
+	var events []*event.Event
 	for n := range 20 {
 		for i := range n {
 			for c := range 256 {
 				s := []byte(strings.Repeat("x", n))
 				s[i] = byte(c)
-				events = append(events, &tracer.Event{Via: string(s)})
+				events = append(events, &event.Event{Via: string(s)})
 			}
 		}
 	}
@@ -188,7 +188,7 @@ func TestJSONBytes(t *testing.T) {
 // However many processes there are, and however many events of each: a line has
 // its own.
 func TestJSONProcesses(t *testing.T) {
-	var processes []*tracer.Process
+	var processes []*event.Process
 	for i := range uint32(1000) {
 		p := viaSSH(4000+i, "sysctl")
 		switch i % 4 {
@@ -202,20 +202,20 @@ func TestJSONProcesses(t *testing.T) {
 		processes = append(processes, p)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	var events []*tracer.Event
+	var events []*event.Event
 	for range 2000 {
 		few, all := processes[rng.IntN(20)], processes[rng.IntN(len(processes))]
-		events = append(events, &tracer.Event{Process: few}, &tracer.Event{Process: all})
+		events = append(events, &event.Event{Process: few}, &event.Event{Process: all})
 	}
 	checkReference(t, events...)
 }
 
 // Lines that are longer than all the room there is.
 func TestJSONLongLines(t *testing.T) {
-	var events []*tracer.Event
+	var events []*event.Event
 	for i := range 20 {
 		value := strings.Repeat("x", i*10000)
-		events = append(events, sample()[1], &tracer.Event{Sysctl: &tracer.Sysctl{New: &value}})
+		events = append(events, sample()[1], &event.Event{Sysctl: &event.Sysctl{New: &value}})
 	}
 	checkReference(t, events...)
 }

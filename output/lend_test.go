@@ -9,19 +9,19 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // lend gives an event to f that is like ev, but is taken apart after that, down
 // to the bytes of its strings. Its process is that of ev.
-func lend(ev *tracer.Event, f func(*tracer.Event)) {
+func lend(ev *event.Event, f func(*event.Event)) {
 	var takeBack []func()
 	var copied func(reflect.Value) reflect.Value
 	copied = func(v reflect.Value) reflect.Value {
 		c := reflect.New(v.Type()).Elem()
 		c.Set(v)
 		switch {
-		case v.Type() == reflect.TypeFor[time.Time](), v.Type() == reflect.TypeFor[*tracer.Process]():
+		case v.Type() == reflect.TypeFor[time.Time](), v.Type() == reflect.TypeFor[*event.Process]():
 		case v.Kind() == reflect.String && v.Len() > 0:
 			text := []byte(v.String())
 			c.SetString(unsafe.String(&text[0], len(text)))
@@ -43,7 +43,7 @@ func lend(ev *tracer.Event, f func(*tracer.Event)) {
 		}
 		return c
 	}
-	lent := copied(reflect.ValueOf(ev)).Interface().(*tracer.Event)
+	lent := copied(reflect.ValueOf(ev)).Interface().(*event.Event)
 	f(lent)
 	for _, f := range takeBack {
 		f()
@@ -57,7 +57,7 @@ func TestSinksKeepNothing(t *testing.T) {
 		var got bytes.Buffer
 		sink := newSink(&got)
 		for _, ev := range events {
-			lend(ev, func(ev *tracer.Event) {
+			lend(ev, func(ev *event.Event) {
 				if err := sink.Write(ev); err != nil {
 					t.Fatal(err)
 				}

@@ -13,8 +13,8 @@ import (
 
 	"github.com/olekukonko/tablewriter/pkg/twwidth"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 func TestMain(m *testing.M) {
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 }
 
 // write sends events through a sink.
-func write(t testing.TB, newSink func(io.Writer) output.Sink, events ...*tracer.Event) string {
+func write(t testing.TB, newSink func(io.Writer) output.Sink, events ...*event.Event) string {
 	t.Helper()
 	var buf bytes.Buffer
 	sink := newSink(&buf)
@@ -153,8 +153,8 @@ func TestWriterRecovers(t *testing.T) {
 	}
 }
 
-func slicesRepeat(ev *tracer.Event, n int) []*tracer.Event {
-	events := make([]*tracer.Event, n)
+func slicesRepeat(ev *event.Event, n int) []*event.Event {
+	events := make([]*event.Event, n)
 	for i := range events {
 		events[i] = ev
 	}

@@ -10,7 +10,7 @@
 // change. They are not safe for concurrent use.
 package output
 
-import "github.com/nstrace/nstrace/tracer"
+import "github.com/nstrace/nstrace/event"
 
 // Sink is somewhere events go.
 //
@@ -20,7 +20,7 @@ import "github.com/nstrace/nstrace/tracer"
 type Sink interface {
 	// Write takes one event. It and what it refers to, other than its process,
 	// can be used for something else afterwards.
-	Write(*tracer.Event) error
+	Write(*event.Event) error
 	// Flush hands everything taken so far to the operating system.
 	Flush() error
 	// Close flushes and ends the stream. It does not close the writer that the

@@ -11,14 +11,13 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // checkReference says that the JSON sink writes events the way encoding/json
 // would, byte for byte.
-func checkReference(t *testing.T, events ...*tracer.Event) {
+func checkReference(t *testing.T, events ...*event.Event) {
 	t.Helper()
 	lines := func(s string) []string {
 		// A byte that is not UTF-8 is an escape to one version of encoding/json
@@ -38,7 +37,7 @@ func checkReference(t *testing.T, events ...*tracer.Event) {
 
 // reference writes events with encoding/json: far slower, but a field that the
 // tracer's types gain is there without a change.
-func reference(t *testing.T, events ...*tracer.Event) string {
+func reference(t *testing.T, events ...*event.Event) string {
 	t.Helper()
 	var lines bytes.Buffer
 	enc := json.NewEncoder(&lines)
@@ -80,62 +79,62 @@ type referenceEvent struct {
 	V        int   `json:"v"`
 	Time     stamp `json:"time"`
 	LastTime stamp `json:"last_time,omitzero"`
-	*tracer.Event
+	*event.Event
 	Trace     *referenceTrace     `json:"trace,omitempty"`
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
 	Netdev    *referenceNetdev    `json:"netdev,omitempty"`
 	Process   *referenceProcess   `json:"process,omitempty"`
 	// Who acted stands together.
-	Container *attribution.Container `json:"container,omitempty"`
-	Pod       *attribution.Pod       `json:"pod,omitempty"`
-	Unit      string                 `json:"unit,omitempty"`
+	Container *event.Container `json:"container,omitempty"`
+	Pod       *event.Pod       `json:"pod,omitempty"`
+	Unit      string           `json:"unit,omitempty"`
 
 	Loss    *referenceLoss    `json:"loss,omitempty"`
-	Tamper  *tracer.Tamper    `json:"tamper,omitempty"`
+	Tamper  *event.Tamper     `json:"tamper,omitempty"`
 	Between *referenceBetween `json:"between,omitempty"`
 }
 
 type referenceNamespace struct {
-	*tracer.Namespace
+	*event.Namespace
 	Created stamp `json:"created,omitzero"`
 }
 
 type referenceSysctl struct {
-	*tracer.Sysctl
+	*event.Sysctl
 	Namespace *referenceNamespace `json:"namespace,omitempty"`
 }
 
 type referenceNetdev struct {
-	*tracer.Netdev
+	*event.Netdev
 	From *referenceNamespace `json:"from,omitempty"`
 	To   *referenceNamespace `json:"to,omitempty"`
 }
 
 type referenceProcess struct {
-	*tracer.Process
+	*event.Process
 	StartTime stamp `json:"start_time,omitzero"`
 }
 
 type referenceLoss struct {
-	*tracer.Loss
+	*event.Loss
 	From stamp `json:"from,omitzero"`
 	To   stamp `json:"to,omitzero"`
 }
 
 type referenceBetween struct {
-	*tracer.Between
+	*event.Between
 	From stamp `json:"from"`
 	To   stamp `json:"to"`
 }
 
 type referenceTrace struct {
-	*tracer.Trace
+	*event.Trace
 	From stamp `json:"from,omitzero"`
 	To   stamp `json:"to,omitzero"`
 }
 
-func newReferenceEvent(ev *tracer.Event) *referenceEvent {
+func newReferenceEvent(ev *event.Event) *referenceEvent {
 	e := &referenceEvent{
 		V:         ev.V,
 		Time:      stamp(ev.Time),
@@ -168,7 +167,7 @@ func newReferenceEvent(ev *tracer.Event) *referenceEvent {
 	return e
 }
 
-func newReferenceNamespace(ns *tracer.Namespace) *referenceNamespace {
+func newReferenceNamespace(ns *event.Namespace) *referenceNamespace {
 	if ns == nil {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/olekukonko/tablewriter/pkg/twwidth"
 	"github.com/olekukonko/tablewriter/tw"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 const (
@@ -39,7 +39,7 @@ type TableOptions struct {
 	Location *time.Location
 	// HostNS holds the ids of the host's own namespaces, as far as they are
 	// known: "from host" says more than "from 4026531840".
-	HostNS map[tracer.NSType]uint32
+	HostNS map[event.NSType]uint32
 }
 
 // Table writes events for people to read: one row an event, as it comes, in
@@ -137,8 +137,8 @@ func (t *Table) writeBurst(b *burst, open bool) error {
 }
 
 // Write takes one event.
-func (t *Table) Write(ev *tracer.Event) error {
-	if ev.Type == tracer.TraceStart || ev.Type == tracer.TraceStop {
+func (t *Table) Write(ev *event.Event) error {
+	if ev.Type == event.TraceStart || ev.Type == event.TraceStop {
 		return nil
 	}
 	t.out.Reset()
@@ -148,7 +148,7 @@ func (t *Table) Write(ev *tracer.Event) error {
 			return err
 		}
 	}
-	if t.opts.Color && (ev.Type == tracer.TraceLoss || ev.Type == tracer.TraceTamper || t.opts.Wide && critical(ev)) {
+	if t.opts.Color && (ev.Type == event.TraceLoss || ev.Type == event.TraceTamper || t.opts.Wide && critical(ev)) {
 		t.render.style = alarm
 	}
 	err := t.table.Append(t.cells(ev))
@@ -174,7 +174,7 @@ func (t *Table) Close() error { return t.lines.flush() }
 
 // writeDay writes the date on a row of its own when it is not that of the row
 // before: rows show the time of day only.
-func (t *Table) writeDay(ev *tracer.Event) error {
+func (t *Table) writeDay(ev *event.Event) error {
 	day := ev.Time.In(t.opts.Location).Format(time.DateOnly)
 	// Events of two processors can come a little out of order at midnight.
 	if day <= t.day {
@@ -191,7 +191,7 @@ func (t *Table) writeDay(ev *tracer.Event) error {
 }
 
 // writeAlerts writes the alerts of an event, from the second column on.
-func (t *Table) writeAlerts(ev *tracer.Event) {
+func (t *Table) writeAlerts(ev *event.Event) {
 	indent := t.columns[0].width + len(gap)
 	for i := range ev.Alert {
 		for j, line := range wrap(alertWords(&ev.Alert[i]), t.opts.Width-indent-len(gap)) {
@@ -220,7 +220,7 @@ func (t *Table) paintAll(words []word) string {
 }
 
 // cells lays an event out: a string for each column, of one or more lines.
-func (t *Table) cells(ev *tracer.Event) []string {
+func (t *Table) cells(ev *event.Event) []string {
 	row := make([]string, len(t.columns))
 	height := 1
 	for i, c := range t.columns {

@@ -13,13 +13,13 @@ import (
 
 	"github.com/olekukonko/tablewriter/pkg/twwidth"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // hostile are events whose strings try to break a table.
-func hostile() []*tracer.Event {
-	var events []*tracer.Event
+func hostile() []*event.Event {
+	var events []*event.Event
 	for _, s := range []string{
 		"日本語のコマンド",
 		"ｆｕｌｌ",
@@ -47,17 +47,17 @@ func hostile() []*tracer.Event {
 		p := viaSSH(4194304, s, s)
 		p.Ancestors[0].Comm, p.Ancestors[3].Comm = s, s
 		p.LoginUser, p.Cgroup, p.Exe = s, s, s
-		ns := &tracer.Namespace{Type: "net", ID: 4294967295, Name: s, UID: s}
+		ns := &event.Namespace{Type: "net", ID: 4294967295, Name: s, UID: s}
 		events = append(events,
-			&tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Via: s, Process: p, Sysctl: &tracer.Sysctl{Name: "net." + s, Path: s, Old: &s, New: ptr(s + "1"), After: &s, Namespace: ns, Truncated: true}},
-			&tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Failure, Error: s, Via: s, Process: p, Namespace: ns, ChildPID: 4194304},
-			&tracer.Event{Type: tracer.NamespaceEnter, Process: p, Namespace: &tracer.Namespace{Type: tracer.NSType(s), ID: 4294967295, From: 4294967294}},
-			&tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 1, Name: s, LifetimeMS: ptr[int64](1 << 40), Creator: &tracer.Actor{PID: 1, Comm: s}}},
-			&tracer.Event{Type: tracer.TraceLoss, Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.Type(s): 1 << 60}, Reason: s}},
-			&tracer.Event{Type: tracer.TraceLoss, Loss: &tracer.Loss{Reason: s, From: at(0), To: at(1)}, Trace: &tracer.Trace{
-				Observations: []tracer.Observation{{Name: s, Backend: s}}, Notes: []string{s, s},
+			&event.Event{Type: event.SysctlWrite, Outcome: event.Success, Via: s, Process: p, Sysctl: &event.Sysctl{Name: "net." + s, Path: s, Old: &s, New: ptr(s + "1"), After: &s, Namespace: ns, Truncated: true}},
+			&event.Event{Type: event.NamespaceCreate, Outcome: event.Failure, Error: s, Via: s, Process: p, Namespace: ns, ChildPID: 4194304},
+			&event.Event{Type: event.NamespaceEnter, Process: p, Namespace: &event.Namespace{Type: event.NSType(s), ID: 4294967295, From: 4294967294}},
+			&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 1, Name: s, LifetimeMS: ptr[int64](1 << 40), Creator: &event.Actor{PID: 1, Comm: s}}},
+			&event.Event{Type: event.TraceLoss, Loss: &event.Loss{Records: map[event.Type]uint64{event.Type(s): 1 << 60}, Reason: s}},
+			&event.Event{Type: event.TraceLoss, Loss: &event.Loss{Reason: s, From: at(0), To: at(1)}, Trace: &event.Trace{
+				Observations: []event.Observation{{Name: s, Backend: s}}, Notes: []string{s, s},
 			}},
-			&tracer.Event{Type: tracer.Type(s)},
+			&event.Event{Type: event.Type(s)},
 		)
 	}
 	for _, ev := range events {
@@ -67,14 +67,14 @@ func hostile() []*tracer.Event {
 }
 
 // bare are events about which nothing is known.
-func bare() []*tracer.Event {
-	var events []*tracer.Event
-	for _, kind := range []tracer.Type{tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin, tracer.SysctlWrite, tracer.NetdevMove, tracer.TraceLoss, "socket.open", ""} {
+func bare() []*event.Event {
+	var events []*event.Event
+	for _, kind := range []event.Type{event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.SysctlWrite, event.NetdevMove, event.TraceLoss, "socket.open", ""} {
 		events = append(events,
-			&tracer.Event{Type: kind},
-			&tracer.Event{Type: kind, Outcome: tracer.Failure},
-			&tracer.Event{Type: kind, Namespace: &tracer.Namespace{}, Sysctl: &tracer.Sysctl{}, Process: &tracer.Process{}, Loss: &tracer.Loss{}},
-			&tracer.Event{Type: kind, Netdev: &tracer.Netdev{}})
+			&event.Event{Type: kind},
+			&event.Event{Type: kind, Outcome: event.Failure},
+			&event.Event{Type: kind, Namespace: &event.Namespace{}, Sysctl: &event.Sysctl{}, Process: &event.Process{}, Loss: &event.Loss{}},
+			&event.Event{Type: kind, Netdev: &event.Netdev{}})
 	}
 	return events
 }
@@ -160,9 +160,9 @@ func TestTableKeepsWhatMatters(t *testing.T) {
 	}
 	p := viaSSH(4194304, "runc:[1:CHILD]x")
 	p.UID, p.User = 65534, "a-user-with-a-name"
-	ev := &tracer.Event{Type: tracer.SysctlWrite, Time: at(0), Outcome: tracer.Failure, Error: "ENOTSUPP", Process: p, Sysctl: &tracer.Sysctl{
+	ev := &event.Event{Type: event.SysctlWrite, Time: at(0), Outcome: event.Failure, Error: "ENOTSUPP", Process: p, Sysctl: &event.Sysctl{
 		Name: "net.ipv6.conf.veth0123456789a.accept_ra_rt_info_max_plen", Old: ptr("10000000001"), New: ptr("20000000002"), After: ptr("30000000003"),
-		Namespace: &tracer.Namespace{Type: "net", ID: 4294967295, Name: "cni-2b3f6c1e-8a77-4c3e-9d3c-0f1f8a2b9c11"},
+		Namespace: &event.Namespace{Type: "net", ID: 4294967295, Name: "cni-2b3f6c1e-8a77-4c3e-9d3c-0f1f8a2b9c11"},
 	}}
 	for _, width := range []int{80, 90, 100, 130, 250} {
 		out := write(t, tableSink(output.TableOptions{Width: width}), ev)
@@ -179,64 +179,64 @@ func TestTableKeepsWhatMatters(t *testing.T) {
 }
 
 func TestTableChange(t *testing.T) {
-	s := func(old, written, after *string) *tracer.Sysctl {
-		return &tracer.Sysctl{Name: "vm.x", Old: old, New: written, After: after}
+	s := func(old, written, after *string) *event.Sysctl {
+		return &event.Sysctl{Name: "vm.x", Old: old, New: written, After: after}
 	}
 	v := func(s string) *string { return &s }
-	host, web := &tracer.Namespace{Type: "net", ID: 4026531840, Host: true}, &tracer.Namespace{Type: "net", ID: 5, Name: "web"}
+	host, web := &event.Namespace{Type: "net", ID: 4026531840, Host: true}, &event.Namespace{Type: "net", ID: 5, Name: "web"}
 	for _, tt := range []struct {
 		name string
-		ev   tracer.Event
+		ev   event.Event
 		want string
 	}{
-		{"done", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), v("600"), v("600"))}, "7200 → 600"},
-		{"after not known", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), v("600"), nil)}, "7200 → 600"},
-		{"clamped", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("600"), v("100000"), v("32767"))}, "600 → 100000 (now 32767)"},
-		{"ignored", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("600"), v("100000"), v("600"))}, "600 → 100000 (still 600)"},
-		{"refused", tracer.Event{Outcome: tracer.Failure, Error: "EINVAL", Sysctl: s(v("600"), v("-5"), v("600"))}, "FAILED EINVAL 600 → -5"},
-		{"refused in part", tracer.Event{Outcome: tracer.Failure, Error: "EINVAL", Sysctl: s(v("1 2"), v("3 x"), v("3 2"))}, "FAILED EINVAL 1 2 → 3 x (now 3 2)"},
-		{"refused at open", tracer.Event{Outcome: tracer.Failure, Error: "EROFS", Sysctl: s(nil, nil, nil)}, "FAILED EROFS"},
-		{"refused, old not known", tracer.Event{Outcome: tracer.Failure, Error: "EPERM", Sysctl: s(nil, v("1"), nil)}, "FAILED EPERM → 1"},
-		{"failed somehow", tracer.Event{Outcome: tracer.Failure, Sysctl: s(v("0"), v("1"), nil)}, "FAILED 0 → 1"},
-		{"outcome not known", tracer.Event{Sysctl: s(v("7200"), v("600"), nil)}, "7200 → 600 ?"},
-		{"old not known", tracer.Event{Outcome: tracer.Success, Sysctl: s(nil, v("600"), nil)}, "? → 600"},
-		{"new not known", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), nil, nil)}, "7200 → ?"},
-		{"only after known", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("7200"), nil, v("600"))}, "7200 → 600"},
-		{"nothing known", tracer.Event{Outcome: tracer.Success, Sysctl: s(nil, nil, nil)}, "→ ?"},
-		{"unchanged", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("1"), v("1"), v("1"))}, "1 → 1"},
-		{"tabs", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("4096\t131072\t6291456"), v("4096 87380 6291456"), v("4096\t87380\t6291456"))}, "4096 131072 6291456 → 4096 87380 6291456"},
-		{"empty", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("core"), v(""), v(""))}, `core → ""`},
-		{"blank", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("core"), v("x "), nil)}, `core → "x "`},
-		{"a question mark", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("?"), v("x"), nil)}, `"?" → x`},
-		{"an arrow", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("0"), v("1 → 2"), nil)}, `0 → "1 → 2"`},
-		{"a claim", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("0"), v("1 (now 0)"), nil)}, `0 → "1 (now 0)"`},
-		{"two lines", tracer.Event{Outcome: tracer.Success, Sysctl: s(v("0"), v("1\n2"), nil)}, `0 → 1\n2`},
-		{"cut", tracer.Event{Outcome: tracer.Success, Sysctl: &tracer.Sysctl{Name: "vm.x", Old: v("0"), New: v("1"), Truncated: true}}, "0 → 1 (cut short)"},
-		{"folded", tracer.Event{Outcome: tracer.Success, Count: 250, LastTime: at(3210), Sysctl: s(v("0"), v("1"), v("1"))}, "0 → 1 ×250 in 3.2s"},
+		{"done", event.Event{Outcome: event.Success, Sysctl: s(v("7200"), v("600"), v("600"))}, "7200 → 600"},
+		{"after not known", event.Event{Outcome: event.Success, Sysctl: s(v("7200"), v("600"), nil)}, "7200 → 600"},
+		{"clamped", event.Event{Outcome: event.Success, Sysctl: s(v("600"), v("100000"), v("32767"))}, "600 → 100000 (now 32767)"},
+		{"ignored", event.Event{Outcome: event.Success, Sysctl: s(v("600"), v("100000"), v("600"))}, "600 → 100000 (still 600)"},
+		{"refused", event.Event{Outcome: event.Failure, Error: "EINVAL", Sysctl: s(v("600"), v("-5"), v("600"))}, "FAILED EINVAL 600 → -5"},
+		{"refused in part", event.Event{Outcome: event.Failure, Error: "EINVAL", Sysctl: s(v("1 2"), v("3 x"), v("3 2"))}, "FAILED EINVAL 1 2 → 3 x (now 3 2)"},
+		{"refused at open", event.Event{Outcome: event.Failure, Error: "EROFS", Sysctl: s(nil, nil, nil)}, "FAILED EROFS"},
+		{"refused, old not known", event.Event{Outcome: event.Failure, Error: "EPERM", Sysctl: s(nil, v("1"), nil)}, "FAILED EPERM → 1"},
+		{"failed somehow", event.Event{Outcome: event.Failure, Sysctl: s(v("0"), v("1"), nil)}, "FAILED 0 → 1"},
+		{"outcome not known", event.Event{Sysctl: s(v("7200"), v("600"), nil)}, "7200 → 600 ?"},
+		{"old not known", event.Event{Outcome: event.Success, Sysctl: s(nil, v("600"), nil)}, "? → 600"},
+		{"new not known", event.Event{Outcome: event.Success, Sysctl: s(v("7200"), nil, nil)}, "7200 → ?"},
+		{"only after known", event.Event{Outcome: event.Success, Sysctl: s(v("7200"), nil, v("600"))}, "7200 → 600"},
+		{"nothing known", event.Event{Outcome: event.Success, Sysctl: s(nil, nil, nil)}, "→ ?"},
+		{"unchanged", event.Event{Outcome: event.Success, Sysctl: s(v("1"), v("1"), v("1"))}, "1 → 1"},
+		{"tabs", event.Event{Outcome: event.Success, Sysctl: s(v("4096\t131072\t6291456"), v("4096 87380 6291456"), v("4096\t87380\t6291456"))}, "4096 131072 6291456 → 4096 87380 6291456"},
+		{"empty", event.Event{Outcome: event.Success, Sysctl: s(v("core"), v(""), v(""))}, `core → ""`},
+		{"blank", event.Event{Outcome: event.Success, Sysctl: s(v("core"), v("x "), nil)}, `core → "x "`},
+		{"a question mark", event.Event{Outcome: event.Success, Sysctl: s(v("?"), v("x"), nil)}, `"?" → x`},
+		{"an arrow", event.Event{Outcome: event.Success, Sysctl: s(v("0"), v("1 → 2"), nil)}, `0 → "1 → 2"`},
+		{"a claim", event.Event{Outcome: event.Success, Sysctl: s(v("0"), v("1 (now 0)"), nil)}, `0 → "1 (now 0)"`},
+		{"two lines", event.Event{Outcome: event.Success, Sysctl: s(v("0"), v("1\n2"), nil)}, `0 → 1\n2`},
+		{"cut", event.Event{Outcome: event.Success, Sysctl: &event.Sysctl{Name: "vm.x", Old: v("0"), New: v("1"), Truncated: true}}, "0 → 1 (cut short)"},
+		{"folded", event.Event{Outcome: event.Success, Count: 250, LastTime: at(3210), Sysctl: s(v("0"), v("1"), v("1"))}, "0 → 1 ×250 in 3.2s"},
 
-		{"made", tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Success, Via: "clone3", ChildPID: 77, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "clone3 child 77"},
-		{"not made", tracer.Event{Type: tracer.NamespaceCreate, Outcome: tracer.Failure, Error: "ENOSPC", Via: "unshare", Namespace: &tracer.Namespace{Type: "user"}}, "FAILED ENOSPC unshare"},
-		{"entered from the host's", tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 5, From: 4026531840}}, "from host"},
-		{"entered from another", tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "mnt", ID: 5, From: 4026531840}}, "from 4026531840"},
-		{"entered again", tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Namespace: &tracer.Namespace{Type: "net", ID: 5, From: 5}}, "was in it"},
-		{"entered, perhaps", tracer.Event{Type: tracer.NamespaceEnter, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "?"},
-		{"freed", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](3723004)}}, "lived 1h02m"},
-		{"found gone", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](12), Detected: "scan"}}, "lived 12ms (seen later)"},
-		{"pinned", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Success, Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/netns/web"}}, "/run/netns/web"},
-		{"not pinned", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Failure, Error: "EINVAL", Via: "mount", Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/\x1b[m"}}, `FAILED EINVAL /run/\x1b[m`},
-		{"not pinned anywhere", tracer.Event{Type: tracer.NamespacePin, Outcome: tracer.Failure, Error: "ENOENT", Via: "move_mount", Namespace: &tracer.Namespace{Type: "net", ID: 5}}, "FAILED ENOENT"},
-		{"unpinned, found by looking", tracer.Event{Type: tracer.NamespaceUnpin, Namespace: &tracer.Namespace{Type: "net", ID: 5, Path: "/run/netns/web", Detected: "scan"}}, "/run/netns/web (seen later)"},
-		{"freed, older than the trace", tracer.Event{Type: tracer.NamespaceDestroy, Namespace: &tracer.Namespace{Type: "net", ID: 5}}, ""},
-		{"moved", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", From: host, To: web}}, "from host"},
-		{"moved back", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", From: web, To: host}}, "from 5 web"},
-		{"moved from somewhere", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", To: web}}, "from ?"},
-		{"not moved", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Failure, Error: "EEXIST", Netdev: &tracer.Netdev{Name: "a", From: host, To: web}}, "FAILED EEXIST from host"},
-		{"made elsewhere", tracer.Event{Type: tracer.NetdevMove, Outcome: tracer.Success, Netdev: &tracer.Netdev{Name: "a", Created: true, From: host, To: web}}, "made from host"},
+		{"made", event.Event{Type: event.NamespaceCreate, Outcome: event.Success, Via: "clone3", ChildPID: 77, Namespace: &event.Namespace{Type: "net", ID: 5}}, "clone3 child 77"},
+		{"not made", event.Event{Type: event.NamespaceCreate, Outcome: event.Failure, Error: "ENOSPC", Via: "unshare", Namespace: &event.Namespace{Type: "user"}}, "FAILED ENOSPC unshare"},
+		{"entered from the host's", event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Namespace: &event.Namespace{Type: "net", ID: 5, From: 4026531840}}, "from host"},
+		{"entered from another", event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Namespace: &event.Namespace{Type: "mnt", ID: 5, From: 4026531840}}, "from 4026531840"},
+		{"entered again", event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Namespace: &event.Namespace{Type: "net", ID: 5, From: 5}}, "was in it"},
+		{"entered, perhaps", event.Event{Type: event.NamespaceEnter, Namespace: &event.Namespace{Type: "net", ID: 5}}, "?"},
+		{"freed", event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](3723004)}}, "lived 1h02m"},
+		{"found gone", event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 5, LifetimeMS: ptr[int64](12), Detected: "scan"}}, "lived 12ms (seen later)"},
+		{"pinned", event.Event{Type: event.NamespacePin, Outcome: event.Success, Via: "mount", Namespace: &event.Namespace{Type: "net", ID: 5, Path: "/run/netns/web"}}, "/run/netns/web"},
+		{"not pinned", event.Event{Type: event.NamespacePin, Outcome: event.Failure, Error: "EINVAL", Via: "mount", Namespace: &event.Namespace{Type: "net", ID: 5, Path: "/run/\x1b[m"}}, `FAILED EINVAL /run/\x1b[m`},
+		{"not pinned anywhere", event.Event{Type: event.NamespacePin, Outcome: event.Failure, Error: "ENOENT", Via: "move_mount", Namespace: &event.Namespace{Type: "net", ID: 5}}, "FAILED ENOENT"},
+		{"unpinned, found by looking", event.Event{Type: event.NamespaceUnpin, Namespace: &event.Namespace{Type: "net", ID: 5, Path: "/run/netns/web", Detected: "scan"}}, "/run/netns/web (seen later)"},
+		{"freed, older than the trace", event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 5}}, ""},
+		{"moved", event.Event{Type: event.NetdevMove, Outcome: event.Success, Netdev: &event.Netdev{Name: "a", From: host, To: web}}, "from host"},
+		{"moved back", event.Event{Type: event.NetdevMove, Outcome: event.Success, Netdev: &event.Netdev{Name: "a", From: web, To: host}}, "from 5 web"},
+		{"moved from somewhere", event.Event{Type: event.NetdevMove, Outcome: event.Success, Netdev: &event.Netdev{Name: "a", To: web}}, "from ?"},
+		{"not moved", event.Event{Type: event.NetdevMove, Outcome: event.Failure, Error: "EEXIST", Netdev: &event.Netdev{Name: "a", From: host, To: web}}, "FAILED EEXIST from host"},
+		{"made elsewhere", event.Event{Type: event.NetdevMove, Outcome: event.Success, Netdev: &event.Netdev{Name: "a", Created: true, From: host, To: web}}, "made from host"},
 	} {
 		ev := tt.ev
 		ev.Time = at(0)
 		if ev.Type == "" {
-			ev.Type = tracer.SysctlWrite
+			ev.Type = event.SysctlWrite
 		}
 		out := write(t, tableSink(output.TableOptions{Width: 300, HostNS: hostNS}), &ev)
 		header, row, _ := strings.Cut(out, "\n")
@@ -258,36 +258,36 @@ func TestTableChange(t *testing.T) {
 }
 
 func TestTableTarget(t *testing.T) {
-	sysctl := func(name string, ns *tracer.Namespace) tracer.Event {
-		return tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Sysctl: &tracer.Sysctl{Name: name, Old: ptr("OLD"), Namespace: ns}}
+	sysctl := func(name string, ns *event.Namespace) event.Event {
+		return event.Event{Type: event.SysctlWrite, Outcome: event.Success, Sysctl: &event.Sysctl{Name: name, Old: ptr("OLD"), Namespace: ns}}
 	}
-	enter := func(ns *tracer.Namespace) tracer.Event {
-		return tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Failure, Namespace: ns}
+	enter := func(ns *event.Namespace) event.Event {
+		return event.Event{Type: event.NamespaceEnter, Outcome: event.Failure, Namespace: ns}
 	}
-	move := func(d *tracer.Netdev) tracer.Event { return tracer.Event{Type: tracer.NetdevMove, Netdev: d} }
+	move := func(d *event.Netdev) event.Event { return event.Event{Type: event.NetdevMove, Netdev: d} }
 	for _, tt := range []struct {
-		ev   tracer.Event
+		ev   event.Event
 		want string
 	}{
 		{sysctl("vm.swappiness", nil), "vm.swappiness"},
-		{sysctl("net.x", &tracer.Namespace{Type: "net", ID: 5, Host: true}), "net.x"},
-		{sysctl("net.x", &tracer.Namespace{Type: "net", ID: 4026531840}), "net.x"},
-		{sysctl("net.x", &tracer.Namespace{Type: "net", ID: 5, Name: "web"}), "net.x in net 5 web"},
+		{sysctl("net.x", &event.Namespace{Type: "net", ID: 5, Host: true}), "net.x"},
+		{sysctl("net.x", &event.Namespace{Type: "net", ID: 4026531840}), "net.x"},
+		{sysctl("net.x", &event.Namespace{Type: "net", ID: 5, Name: "web"}), "net.x in net 5 web"},
 		{sysctl("net.x", nil), "net.x in net ?"},
-		{sysctl("kernel.hostname", &tracer.Namespace{Type: "uts", ID: 6}), "kernel.hostname in uts 6"},
-		{sysctl("net.ipv4.conf.eth0/100.rp_filter", &tracer.Namespace{Host: true}), "net.ipv4.conf.eth0/100.rp_filter"},
-		{enter(&tracer.Namespace{Type: "net", ID: 5}), "net 5"},
-		{enter(&tracer.Namespace{Type: "net", ID: 5, Name: "a (host)"}), `net 5 "a (host)"`},
-		{enter(&tracer.Namespace{Type: "mnt", ID: 4026531841}), "mnt 4026531841 (host)"},
-		{enter(&tracer.Namespace{Type: "pid", ID: 7, Host: true}), "pid 7 (host)"},
-		{enter(&tracer.Namespace{Type: "net"}), "net"},
-		{enter(&tracer.Namespace{}), "?"},
+		{sysctl("kernel.hostname", &event.Namespace{Type: "uts", ID: 6}), "kernel.hostname in uts 6"},
+		{sysctl("net.ipv4.conf.eth0/100.rp_filter", &event.Namespace{Host: true}), "net.ipv4.conf.eth0/100.rp_filter"},
+		{enter(&event.Namespace{Type: "net", ID: 5}), "net 5"},
+		{enter(&event.Namespace{Type: "net", ID: 5, Name: "a (host)"}), `net 5 "a (host)"`},
+		{enter(&event.Namespace{Type: "mnt", ID: 4026531841}), "mnt 4026531841 (host)"},
+		{enter(&event.Namespace{Type: "pid", ID: 7, Host: true}), "pid 7 (host)"},
+		{enter(&event.Namespace{Type: "net"}), "net"},
+		{enter(&event.Namespace{}), "?"},
 		{enter(nil), "?"},
-		{move(&tracer.Netdev{Name: "veth0"}), "veth0 to net ?"},
-		{move(&tracer.Netdev{Name: "veth0", NewName: "eth0", To: &tracer.Namespace{Type: "net", ID: 5, Name: "web"}}), "veth0 → eth0 to net 5 web"},
-		{move(&tracer.Netdev{Name: "eth0", To: &tracer.Namespace{Type: "net", ID: 4026531840}}), "eth0 to host"},
-		{move(&tracer.Netdev{Name: "eth0", Created: true, To: &tracer.Namespace{Type: "net", ID: 5}}), "eth0 in net 5"},
-		{move(&tracer.Netdev{Name: "a→b", NewName: "\x1b[2J", To: &tracer.Namespace{Host: true}}), `"a→b" → \x1b[2J to host`},
+		{move(&event.Netdev{Name: "veth0"}), "veth0 to net ?"},
+		{move(&event.Netdev{Name: "veth0", NewName: "eth0", To: &event.Namespace{Type: "net", ID: 5, Name: "web"}}), "veth0 → eth0 to net 5 web"},
+		{move(&event.Netdev{Name: "eth0", To: &event.Namespace{Type: "net", ID: 4026531840}}), "eth0 to host"},
+		{move(&event.Netdev{Name: "eth0", Created: true, To: &event.Namespace{Type: "net", ID: 5}}), "eth0 in net 5"},
+		{move(&event.Netdev{Name: "a→b", NewName: "\x1b[2J", To: &event.Namespace{Host: true}}), `"a→b" → \x1b[2J to host`},
 	} {
 		tt.ev.Time = at(0)
 		out := write(t, tableSink(output.TableOptions{Width: 200, HostNS: hostNS}), &tt.ev)
@@ -300,29 +300,29 @@ func TestTableTarget(t *testing.T) {
 }
 
 func TestTableWho(t *testing.T) {
-	systemd := tracer.Actor{PID: 1, Comm: "systemd"}
+	systemd := event.Actor{PID: 1, Comm: "systemd"}
 	for _, tt := range []struct {
-		p    tracer.Process
+		p    event.Process
 		want string
 	}{
 		{*viaSSH(4712, "sysctl"), "sshd > bash > sudo > sysctl[4712] alice as root"},
-		{tracer.Process{PID: 1, Comm: "systemd"}, "systemd[1]"},
-		{tracer.Process{PID: 5, Comm: "tuned", Ancestors: []tracer.Actor{systemd}}, "systemd > tuned[5]"},
-		{tracer.Process{PID: 5, Comm: "a", Ancestors: []tracer.Actor{{PID: 4, Comm: "cron"}, {PID: 3, Comm: "cron"}, systemd}}, "cron > a[5]"},
-		{tracer.Process{PID: 5, Comm: "bash", Ancestors: []tracer.Actor{{PID: 4, Comm: "bash"}, systemd}}, "bash[5]"},
-		{tracer.Process{PID: 5, Comm: "(sd-pam)", Ancestors: []tracer.Actor{{PID: 4, Comm: "tmux: server"}, systemd}}, "tmux: server > (sd-pam)[5]"},
-		{tracer.Process{PID: 5, Comm: "x > sudo", Ancestors: []tracer.Actor{{PID: 4, Comm: `"`}, {PID: 3, Comm: ""}}}, `"" > "\"" > "x > sudo"[5]`},
-		{tracer.Process{PID: 5, Comm: "x[1]"}, "x[1][5]"},
-		{tracer.Process{PID: 5, Comm: `a\b`}, `a\\b[5]`},
-		{tracer.Process{PID: 5, Comm: "x", UID: 1000, User: "alice"}, "x[5] alice"},
-		{tracer.Process{PID: 5, Comm: "x", UID: 1000}, "x[5] uid=1000"},
-		{tracer.Process{PID: 5, Comm: "x", UID: 1000, User: "alice", LoginUID: ptr[uint32](1000), LoginUser: "alice"}, "x[5] alice"},
-		{tracer.Process{PID: 5, Comm: "x", UID: 1001, User: "bob", LoginUID: ptr[uint32](1000), LoginUser: "alice"}, "x[5] alice as bob"},
-		{tracer.Process{PID: 5, Comm: "x", UID: 1001, LoginUID: ptr[uint32](1000)}, "x[5] uid=1000 as uid=1001"},
-		{tracer.Process{PID: 5, Comm: "x", LoginUID: ptr[uint32](0)}, "x[5]"},
-		{tracer.Process{PID: 5, Comm: "x", UID: 33, User: "www-data", LoginUID: ptr[uint32](0)}, "x[5] root as www-data"},
+		{event.Process{PID: 1, Comm: "systemd"}, "systemd[1]"},
+		{event.Process{PID: 5, Comm: "tuned", Ancestors: []event.Actor{systemd}}, "systemd > tuned[5]"},
+		{event.Process{PID: 5, Comm: "a", Ancestors: []event.Actor{{PID: 4, Comm: "cron"}, {PID: 3, Comm: "cron"}, systemd}}, "cron > a[5]"},
+		{event.Process{PID: 5, Comm: "bash", Ancestors: []event.Actor{{PID: 4, Comm: "bash"}, systemd}}, "bash[5]"},
+		{event.Process{PID: 5, Comm: "(sd-pam)", Ancestors: []event.Actor{{PID: 4, Comm: "tmux: server"}, systemd}}, "tmux: server > (sd-pam)[5]"},
+		{event.Process{PID: 5, Comm: "x > sudo", Ancestors: []event.Actor{{PID: 4, Comm: `"`}, {PID: 3, Comm: ""}}}, `"" > "\"" > "x > sudo"[5]`},
+		{event.Process{PID: 5, Comm: "x[1]"}, "x[1][5]"},
+		{event.Process{PID: 5, Comm: `a\b`}, `a\\b[5]`},
+		{event.Process{PID: 5, Comm: "x", UID: 1000, User: "alice"}, "x[5] alice"},
+		{event.Process{PID: 5, Comm: "x", UID: 1000}, "x[5] uid=1000"},
+		{event.Process{PID: 5, Comm: "x", UID: 1000, User: "alice", LoginUID: ptr[uint32](1000), LoginUser: "alice"}, "x[5] alice"},
+		{event.Process{PID: 5, Comm: "x", UID: 1001, User: "bob", LoginUID: ptr[uint32](1000), LoginUser: "alice"}, "x[5] alice as bob"},
+		{event.Process{PID: 5, Comm: "x", UID: 1001, LoginUID: ptr[uint32](1000)}, "x[5] uid=1000 as uid=1001"},
+		{event.Process{PID: 5, Comm: "x", LoginUID: ptr[uint32](0)}, "x[5]"},
+		{event.Process{PID: 5, Comm: "x", UID: 33, User: "www-data", LoginUID: ptr[uint32](0)}, "x[5] root as www-data"},
 	} {
-		ev := &tracer.Event{Type: tracer.NamespaceEnter, Outcome: tracer.Success, Time: at(0), Process: &tt.p}
+		ev := &event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Time: at(0), Process: &tt.p}
 		out := write(t, tableSink(output.TableOptions{Width: 200}), ev)
 		header, row, _ := strings.Cut(out, "\n")
 		if got := strings.TrimSpace(row[strings.Index(header, "WHO"):]); got != tt.want {
@@ -333,12 +333,12 @@ func TestTableWho(t *testing.T) {
 
 // Where a chain does not fit, both of its ends stay.
 func TestTableShortensChains(t *testing.T) {
-	p := &tracer.Process{PID: 99999, Comm: "sysctl"}
+	p := &event.Process{PID: 99999, Comm: "sysctl"}
 	for _, comm := range []string{"ansible", "python3", "sh", "bash", "dash", "sshd", "systemd"} {
-		p.Ancestors = append(p.Ancestors, tracer.Actor{PID: uint32(1000 - len(p.Ancestors)), Comm: comm})
+		p.Ancestors = append(p.Ancestors, event.Actor{PID: uint32(1000 - len(p.Ancestors)), Comm: comm})
 	}
 	p.Ancestors[6].PID = 1
-	ev := &tracer.Event{Type: tracer.SysctlWrite, Outcome: tracer.Success, Time: at(0), Process: p, Sysctl: &tracer.Sysctl{Name: "vm.x", Old: ptr("1"), New: ptr("0")}}
+	ev := &event.Event{Type: event.SysctlWrite, Outcome: event.Success, Time: at(0), Process: p, Sysctl: &event.Sysctl{Name: "vm.x", Old: ptr("1"), New: ptr("0")}}
 	out := write(t, tableSink(output.TableOptions{Width: 100}), ev)
 	header, rest, _ := strings.Cut(out, "\n")
 	var who []string
@@ -352,12 +352,12 @@ func TestTableShortensChains(t *testing.T) {
 }
 
 func TestTableLoss(t *testing.T) {
-	ev := &tracer.Event{Type: tracer.TraceLoss, Time: at(0), Loss: &tracer.Loss{Records: map[tracer.Type]uint64{tracer.SysctlWrite: 1}, Reason: "missed"}}
+	ev := &event.Event{Type: event.TraceLoss, Time: at(0), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1}, Reason: "missed"}}
 	out := write(t, tableSink(output.TableOptions{Width: 100, Location: time.UTC}), ev)
 	if want := "12:04:31.123  !! LOST  1 EVENT NOT SHOWN            missed            1 sysctl.write\n"; !strings.HasSuffix(out, want) {
 		t.Errorf("%q, want %q", out, want)
 	}
-	unknown := &tracer.Event{Type: tracer.TraceLoss, Time: at(0), Loss: &tracer.Loss{Reason: tracer.LossFtraceOff, From: at(0), To: at(1500)}}
+	unknown := &event.Event{Type: event.TraceLoss, Time: at(0), Loss: &event.Loss{Reason: event.LossFtraceOff, From: at(0), To: at(1500)}}
 	out = write(t, tableSink(output.TableOptions{Wide: true, Location: time.UTC}), unknown)
 	if !strings.Contains(out, "!! LOST  EVENTS NOT SHOWN (unknown how many)") || !strings.Contains(out, "ftrace off") || !strings.Contains(out, "12:04:31.123 to 12:04:32.623") {
 		t.Errorf("%q", out)
@@ -399,7 +399,7 @@ func TestTableLeavesOutTheTrace(t *testing.T) {
 		if name == "json" {
 			continue
 		}
-		out := write(t, newSink, &tracer.Event{Type: tracer.TraceStart, Time: at(0)}, &tracer.Event{Type: tracer.TraceStop, Time: at(0)})
+		out := write(t, newSink, &event.Event{Type: event.TraceStart, Time: at(0)}, &event.Event{Type: event.TraceStop, Time: at(0)})
 		if strings.Count(out, "\n") != 1 {
 			t.Errorf("%s: more than the header: %s", name, out)
 		}
@@ -407,8 +407,8 @@ func TestTableLeavesOutTheTrace(t *testing.T) {
 }
 
 func TestTableDay(t *testing.T) {
-	ev := func(h int) *tracer.Event {
-		return &tracer.Event{Type: tracer.NamespaceDestroy, Time: sampleStart.Add(time.Duration(h) * time.Hour), Namespace: &tracer.Namespace{Type: "net", ID: 5}}
+	ev := func(h int) *event.Event {
+		return &event.Event{Type: event.NamespaceDestroy, Time: sampleStart.Add(time.Duration(h) * time.Hour), Namespace: &event.Namespace{Type: "net", ID: 5}}
 	}
 	zone := time.FixedZone("", 2*3600)
 	// Midnight there is 22:00 UTC; the third event comes late.

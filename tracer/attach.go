@@ -17,8 +17,10 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // ErrUnsupported means that this host cannot run nstrace as asked: no privilege,
@@ -294,8 +296,8 @@ func hook(p *ebpf.ProgramSpec) string {
 }
 
 // report says how the observation is attached.
-func (c *choice) report(spec *ebpf.CollectionSpec) Observation {
-	o := Observation{Name: c.obs.name, Backend: string(None)}
+func (c *choice) report(spec *ebpf.CollectionSpec) event.Observation {
+	o := event.Observation{Name: c.obs.name, Backend: string(None)}
 	if c.way == nil {
 		o.Missing = []string{strings.Join(append([]string{"all of it"}, c.reasons...), ": ")}
 		return o
@@ -416,7 +418,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
-		if obs.feed[0] == TraceTamper {
+		if obs.feed[0] == event.TraceTamper {
 			c.programs = sparing(c.programs, spec, keep)
 		}
 		l.picks = append(l.picks, c)
@@ -424,7 +426,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			keep[name] = true
 		}
 		if c.way != nil {
-			any = any || (obs.gives(o.Filter.Types) && obs.feed[0] != TraceTamper)
+			any = any || (obs.gives(o.Filter.Types) && obs.feed[0] != event.TraceTamper)
 			if obs.name == "sysctl" {
 				writeResult = c.way.backend != Tracepoint
 			}

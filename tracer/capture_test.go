@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 var (
@@ -135,7 +137,7 @@ func offline() *Tracer {
 }
 
 // collect is a Handler that keeps what it is given.
-type collect []*Event
+type collect []*event.Event
 
-func (c *collect) Event(e *Event) error { *c = append(*c, e.Clone()); return nil }
-func (c *collect) Idle() error          { return nil }
+func (c *collect) Event(e *event.Event) error { *c = append(*c, e.Clone()); return nil }
+func (c *collect) Idle() error                { return nil }

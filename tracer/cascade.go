@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // changed says whether a record is of a parameter that nobody wrote to.
@@ -42,7 +43,7 @@ func (d *held) add(id, boot uint64, b []byte) {
 
 // giveHeld gives the events of what changed along with the write of that id. They happened
 // within its call, of which boot is the time.
-func (t *Tracer) giveHeld(h Handler, id uint64, cause Cause, boot uint64) error {
+func (t *Tracer) giveHeld(h Handler, id uint64, cause event.Cause, boot uint64) error {
 	c := t.held.by[id]
 	if c == nil { // lost, and counted as such
 		return nil
@@ -75,7 +76,7 @@ func (t *Tracer) giveOrphans(h Handler, before uint64) error {
 	}
 	slices.SortFunc(ids, func(a, b uint64) int { return cmp.Compare(t.held.by[a].since, t.held.by[b].since) })
 	for _, id := range ids {
-		if err := t.giveHeld(h, id, Cause{}, 0); err != nil {
+		if err := t.giveHeld(h, id, event.Cause{}, 0); err != nil {
 			return err
 		}
 	}

@@ -2,7 +2,11 @@
 
 package tracer
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/nstrace/nstrace/event"
+)
 
 // A Capability is something that nstrace uses and a host can lack.
 type Capability struct {
@@ -13,10 +17,10 @@ type Capability struct {
 
 // Report says what a host offers to nstrace.
 type Report struct {
-	Kernel       string        `json:"kernel"`
-	Arch         string        `json:"arch"`
-	Capabilities []Capability  `json:"capabilities,omitempty"`
-	Observations []Observation `json:"observations,omitempty"`
+	Kernel       string              `json:"kernel"`
+	Arch         string              `json:"arch"`
+	Capabilities []Capability        `json:"capabilities,omitempty"`
+	Observations []event.Observation `json:"observations,omitempty"`
 }
 
 // Check finds out what this host offers, by attaching everything as a run with o

@@ -6,18 +6,21 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unsafe"
 
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // ErrRecord means that a record from the kernel is not what record.h says.
 var ErrRecord = errors.New("malformed record")
 
 // nsTypes gives the name of each enum ns_kind.
-var nsTypes = [...]NSType{
+var nsTypes = [...]event.NSType{
 	bpf.NstraceNsKindNS_UTS:    "uts",
 	bpf.NstraceNsKindNS_IPC:    "ipc",
 	bpf.NstraceNsKindNS_MNT:    "mnt",
@@ -28,12 +31,7 @@ var nsTypes = [...]NSType{
 	bpf.NstraceNsKindNS_USER:   "user",
 }
 
-// NSTypes returns the namespace types in the order of lsns(8)'s documentation.
-func NSTypes() []NSType {
-	return []NSType{"mnt", "net", "ipc", "user", "pid", "uts", "cgroup", "time"}
-}
-
-func nsType(kind uint8) NSType {
+func nsType(kind uint8) event.NSType {
 	if int(kind) < len(nsTypes) {
 		return nsTypes[kind]
 	}
@@ -205,14 +203,14 @@ func (r *record) failed() bool {
 }
 
 // outcome returns what the record says of the call's result.
-func (r *record) outcome() (Outcome, string) {
+func (r *record) outcome() (event.Outcome, string) {
 	switch {
 	case !r.has(bpf.NstraceRecordFlagF_RET_KNOWN):
 		return "", ""
 	case r.head.Ret < 0:
-		return Failure, errnoName(-r.head.Ret)
+		return event.Failure, errnoName(-r.head.Ret)
 	}
-	return Success, ""
+	return event.Success, ""
 }
 
 func errnoName(errno int32) string {
@@ -259,20 +257,13 @@ func absPath(b []byte, cutOff bool) string {
 	return sb.String()
 }
 
-// sysctlName writes a parameter's path as sysctl(8) does: dots between the
-// components, and a slash where a component (eth0.100) has a dot itself.
+// sysctlName returns the name and the path of a parameter from the components of its path,
+// leaf first.
 func sysctlName(parts []string) (name, file string) {
-	var n, f strings.Builder
-	f.WriteString("/proc/sys")
-	for i := len(parts) - 1; i >= 0; i-- {
-		f.WriteByte('/')
-		f.WriteString(parts[i])
-		if n.Len() > 0 {
-			n.WriteByte('.')
-		}
-		n.WriteString(strings.ReplaceAll(parts[i], ".", "/"))
-	}
-	return n.String(), f.String()
+	slices.Reverse(parts)
+	file = event.SysctlDir + "/" + strings.Join(parts, "/")
+	name, _ = event.SysctlName(file)
+	return name, file
 }
 
 // argv splits a command line as it lies in memory.

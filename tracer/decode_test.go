@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/schema/schematest"
 )
 
@@ -99,10 +100,10 @@ func FuzzHandle(f *testing.F) {
 
 // known returns an offline Tracer that knows the processes of a real run, and one
 // record of each kind of event among them.
-func known(tb testing.TB) (*Tracer, map[Type][]byte) {
+func known(tb testing.TB) (*Tracer, map[event.Type][]byte) {
 	tb.Helper()
 	tr := offline()
-	one := map[Type][]byte{}
+	one := map[event.Type][]byte{}
 	for _, b := range records(tb, "testdata/6.1.records") {
 		if err := tr.handle(new(count), b); err != nil {
 			tb.Fatal(err)
@@ -117,14 +118,14 @@ func known(tb testing.TB) (*Tracer, map[Type][]byte) {
 // count is a Handler that looks at nothing.
 type count int
 
-func (c *count) Event(*Event) error { *c++; return nil }
-func (c *count) Idle() error        { return nil }
+func (c *count) Event(*event.Event) error { *c++; return nil }
+func (c *count) Idle() error              { return nil }
 
 // TestAllocations holds that a storm is no work for the garbage collector.
 func TestAllocations(t *testing.T) {
 	tr, one := known(t)
 	h := new(count)
-	for typ, limit := range map[Type]float64{SysctlWrite: 0, NamespaceEnter: 0} {
+	for typ, limit := range map[event.Type]float64{event.SysctlWrite: 0, event.NamespaceEnter: 0} {
 		n := testing.AllocsPerRun(100, func() {
 			if err := tr.handle(h, one[typ]); err != nil {
 				t.Fatal(err)
@@ -138,7 +139,7 @@ func TestAllocations(t *testing.T) {
 
 func BenchmarkHandle(b *testing.B) {
 	tr, one := known(b)
-	for _, typ := range []Type{SysctlWrite, NamespaceEnter, NamespaceCreate} {
+	for _, typ := range []event.Type{event.SysctlWrite, event.NamespaceEnter, event.NamespaceCreate} {
 		b.Run(string(typ), func(b *testing.B) {
 			b.ReportAllocs()
 			h := new(count)

@@ -9,7 +9,9 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // foldEvery is how often what the kernel counted instead of sending it is
@@ -23,7 +25,7 @@ const foldKept = 3 * epoch
 // A fold is a write whose repeats the kernel counts.
 type fold struct {
 	key    uint64
-	e      *Event
+	e      *event.Event
 	wanted bool // it passed the filter
 }
 
@@ -36,7 +38,7 @@ type folds struct {
 
 // own notes that slot counts the repeats of e from now on. What it counted for
 // another event was taken, or the kernel would not have given it away.
-func (f *folds) own(slot uint32, key uint64, e *Event, wanted bool) {
+func (f *folds) own(slot uint32, key uint64, e *event.Event, wanted bool) {
 	if f.bySlot == nil {
 		f.bySlot = map[uint32]*fold{}
 	}

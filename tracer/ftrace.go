@@ -17,8 +17,10 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // The kernel attaches fentry, fexit, kprobe and kretprobe programs by ftrace, which root
@@ -396,9 +398,9 @@ func (l *loaded) deaf() string {
 		ran := c.runs()
 		switch {
 		case l.ftrace.off():
-			return LossFtraceOff
+			return event.LossFtraceOff
 		case !ran:
-			return LossProbesOff
+			return event.LossProbesOff
 		}
 	}
 	return ""
@@ -489,7 +491,7 @@ func (t *Tracer) fallBack(h Handler, reason string) error {
 func (t *Tracer) attachInstead(reason string) error {
 	defer liftMemlock()()
 	why := errNotRun
-	if reason == LossFtraceOff {
+	if reason == event.LossFtraceOff {
 		why = errFtraceOff
 	}
 	k, err := openKernel(t.mounts, t.ftrace, why)
@@ -511,7 +513,7 @@ func (t *Tracer) attachInstead(reason string) error {
 // tellDeaf says in words what emitDeaf says.
 func (t *Tracer) tellDeaf(reason string, to time.Time, now string) {
 	what := "the kernel does not run nstrace's programs any more"
-	if reason == LossFtraceOff {
+	if reason == event.LossFtraceOff {
 		what = "ftrace was turned off (kernel.ftrace_enabled=0)"
 	}
 	t.notes.say("%s: events of up to %v are lost; %s", what, roughly(to.Sub(t.proven)), now)
@@ -519,11 +521,11 @@ func (t *Tracer) tellDeaf(reason string, to time.Time, now string) {
 
 // emitDeaf tells that an unknown number of events is lost. instead is how things are
 // attached from then on.
-func (t *Tracer) emitDeaf(h Handler, reason string, to time.Time, instead []Observation) error {
-	return t.emit(h, &Event{
-		Type: TraceLoss, Time: time.Now().UTC(),
-		Loss:  &Loss{Reason: reason, From: t.proven.UTC(), To: to.UTC()},
-		Trace: &Trace{Observations: instead, Notes: t.notes.take()},
+func (t *Tracer) emitDeaf(h Handler, reason string, to time.Time, instead []event.Observation) error {
+	return t.emit(h, &event.Event{
+		Type: event.TraceLoss, Time: time.Now().UTC(),
+		Loss:  &event.Loss{Reason: reason, From: t.proven.UTC(), To: to.UTC()},
+		Trace: &event.Trace{Observations: instead, Notes: t.notes.take()},
 	})
 }
 

@@ -11,13 +11,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // Holders is what keeps one namespace alive, as far as user space can see it. What only
 // the kernel knows is missing: descriptors that are on their way through a Unix socket,
 // and the mounts of a mount namespace in which no task is.
 type Holders struct {
-	Type NSType
+	Type event.NSType
 	ID   uint32
 
 	Tasks       []Task       // that are in it
@@ -39,7 +41,7 @@ type Holders struct {
 
 // NSRef names a namespace.
 type NSRef struct {
-	Type NSType
+	Type event.NSType
 	ID   uint32
 }
 
@@ -132,7 +134,7 @@ func compareRefs(a, b NSRef) int {
 }
 
 // of returns the entry of a namespace, made if it is new.
-func (s *holderScan) of(typ NSType, id uint32) *Holders {
+func (s *holderScan) of(typ event.NSType, id uint32) *Holders {
 	h := s.held[id]
 	if h == nil {
 		h = &Holders{Type: typ, ID: id}
@@ -338,7 +340,7 @@ func (s *holderScan) relateFD(fd int, ref NSRef) {
 // above asks for the namespace that is the parent or the owner of fd's, has it noted there,
 // and goes on from it. It returns its number: 0 where there is none, or where it is
 // above nstrace's own.
-func (s *holderScan) above(fd int, request uint, typ NSType, note func(*Holders)) uint32 {
+func (s *holderScan) above(fd int, request uint, typ event.NSType, note func(*Holders)) uint32 {
 	up, err := unix.IoctlRetInt(fd, request)
 	if err != nil {
 		return 0

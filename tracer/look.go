@@ -9,11 +9,13 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // A Sighting is a namespace that was found alive.
 type Sighting struct {
-	Namespace Namespace
+	Namespace event.Namespace
 	// Paths are of files that it can be entered by, each for as long as what holds it is
 	// there: up to maxPaths, what may last longest first.
 	Paths []string
@@ -43,7 +45,7 @@ func (t *Tracer) Look() ([]Sighting, error) {
 		}
 		for c := range namespaces(&tasks[i]) {
 			typ := nsType(c.Kind)
-			l.add(Namespace{Type: typ, ID: c.Inum, UserNS: c.UserNs}, c.Uid, fmt.Sprintf("/proc/%d/ns/%s", tasks[i].Pid, typ), true)
+			l.add(event.Namespace{Type: typ, ID: c.Inum, UserNS: c.UserNs}, c.Uid, fmt.Sprintf("/proc/%d/ns/%s", tasks[i].Pid, typ), true)
 		}
 	}
 	l.holders(self)
@@ -66,7 +68,7 @@ type sighting struct {
 	held   int    // how many of Paths are of mounts and descriptors
 }
 
-func (l *look) add(ns Namespace, kernel uint64, path string, task bool) {
+func (l *look) add(ns event.Namespace, kernel uint64, path string, task bool) {
 	if ns.ID == 0 {
 		return
 	}
@@ -97,7 +99,7 @@ func (l *look) holders(self uint32) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(scan.held)) {
 		h := scan.held[id]
-		ns := Namespace{Type: h.Type, ID: h.ID}
+		ns := event.Namespace{Type: h.Type, ID: h.ID}
 		for _, m := range h.Mounts {
 			l.add(ns, h.kernel, fmt.Sprintf("/proc/%d/root%s", m.PID, m.Path), false)
 		}
@@ -119,7 +121,7 @@ func onDevice(path string, as unix.Stat_t) bool {
 }
 
 // namespaceAt asks the kernel which namespace a file is.
-func namespaceAt(path string) (NSType, uint32, error) {
+func namespaceAt(path string) (event.NSType, uint32, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", 0, err
@@ -188,7 +190,7 @@ func (l *look) above(s *sighting) {
 		}
 		known := l.seen[uint32(st.Ino)]
 		if known == nil {
-			l.add(Namespace{Type: "user", ID: uint32(st.Ino)}, 0, "", false)
+			l.add(event.Namespace{Type: "user", ID: uint32(st.Ino)}, 0, "", false)
 			known = l.seen[uint32(st.Ino)]
 		} else if len(known.Paths) > 0 { // it has a turn of its own
 			unix.Close(fd)

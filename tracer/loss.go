@@ -8,37 +8,28 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/bpf"
-)
-
-// Reasons of a trace.loss.
-const (
-	LossRingFull = "ring_full" // more was offered than read: a larger --ring-size holds more
-	LossMissed   = "missed"    // the kernel could not run a program, or had no room to keep a call's state
-
-	// Of these nobody knows how many records are lost.
-	LossFtraceOff = "ftrace_off" // somebody turned ftrace off: the kernel runs no fentry and kprobe programs
-	LossProbesOff = "probes_off" // the kernel stopped running the programs for another reason, such as kprobes turned off
+	"github.com/nstrace/nstrace/event"
 )
 
 // kindTypes gives the event that each record kind stands for; the kinds that
 // stand for none are left out.
-var kindTypes = map[bpf.NstraceRecordKind]Type{
-	bpf.NstraceRecordKindREC_NS_CREATE:    NamespaceCreate,
-	bpf.NstraceRecordKindREC_NS_ENTER:     NamespaceEnter,
-	bpf.NstraceRecordKindREC_NS_DESTROY:   NamespaceDestroy,
-	bpf.NstraceRecordKindREC_SYSCTL_WRITE: SysctlWrite,
-	bpf.NstraceRecordKindREC_TAMPER:       TraceTamper,
-	bpf.NstraceRecordKindREC_NETDEV_MOVE:  NetdevMove,
-	bpf.NstraceRecordKindREC_NS_PIN:       NamespacePin,
-	bpf.NstraceRecordKindREC_NS_UNPIN:     NamespaceUnpin,
-	bpf.NstraceRecordKindREC_PIN_END:      NamespaceUnpin,
+var kindTypes = map[bpf.NstraceRecordKind]event.Type{
+	bpf.NstraceRecordKindREC_NS_CREATE:    event.NamespaceCreate,
+	bpf.NstraceRecordKindREC_NS_ENTER:     event.NamespaceEnter,
+	bpf.NstraceRecordKindREC_NS_DESTROY:   event.NamespaceDestroy,
+	bpf.NstraceRecordKindREC_SYSCTL_WRITE: event.SysctlWrite,
+	bpf.NstraceRecordKindREC_TAMPER:       event.TraceTamper,
+	bpf.NstraceRecordKindREC_NETDEV_MOVE:  event.NetdevMove,
+	bpf.NstraceRecordKindREC_NS_PIN:       event.NamespacePin,
+	bpf.NstraceRecordKindREC_NS_UNPIN:     event.NamespaceUnpin,
+	bpf.NstraceRecordKindREC_PIN_END:      event.NamespaceUnpin,
 }
 
 // lossCount is what was told of losses so far.
 type lossCount struct {
-	lost, missed map[Type]uint64
-	last         uint64          // CLOCK_BOOTTIME of the last that was told
-	probes       map[Type]uint64 // runs that the kernel says it missed, told at the end
+	lost, missed map[event.Type]uint64
+	last         uint64                // CLOCK_BOOTTIME of the last that was told
+	probes       map[event.Type]uint64 // runs that the kernel says it missed, told at the end
 }
 
 // tellLoss puts a trace.loss into the stream for what was lost since the last.
@@ -47,7 +38,7 @@ func (t *Tracer) tellLoss(h Handler) error {
 	if err != nil {
 		return err
 	}
-	lost, missed := map[Type]uint64{}, map[Type]uint64{}
+	lost, missed := map[event.Type]uint64{}, map[event.Type]uint64{}
 	for kind, typ := range kindTypes {
 		lost[typ] += c.Lost[kind]
 		missed[typ] += c.Missed[kind]
@@ -56,29 +47,29 @@ func (t *Tracer) tellLoss(h Handler) error {
 		missed[typ] += n
 	}
 	from := max(c.FirstLost, t.told.last)
-	if err := t.tell(h, LossRingFull, since(lost, t.told.lost), t.clock.wall(from), t.clock.wall(c.LastLost)); err != nil {
+	if err := t.tell(h, event.LossRingFull, since(lost, t.told.lost), t.clock.wall(from), t.clock.wall(c.LastLost)); err != nil {
 		return err
 	}
-	if err := t.tell(h, LossMissed, since(missed, t.told.missed), time.Time{}, time.Time{}); err != nil {
+	if err := t.tell(h, event.LossMissed, since(missed, t.told.missed), time.Time{}, time.Time{}); err != nil {
 		return err
 	}
 	t.told.lost, t.told.missed, t.told.last = lost, missed, c.LastLost
 	return nil
 }
 
-func (t *Tracer) tell(h Handler, reason string, records map[Type]uint64, from, to time.Time) error {
+func (t *Tracer) tell(h Handler, reason string, records map[event.Type]uint64, from, to time.Time) error {
 	if len(records) == 0 {
 		return nil
 	}
-	return t.emit(h, &Event{
-		Type: TraceLoss, Time: time.Now().UTC(),
-		Loss: &Loss{Records: records, Reason: reason, From: from, To: to},
+	return t.emit(h, &event.Event{
+		Type: event.TraceLoss, Time: time.Now().UTC(),
+		Loss: &event.Loss{Records: records, Reason: reason, From: from, To: to},
 	})
 }
 
 // since returns what now has more than before.
-func since(now, before map[Type]uint64) map[Type]uint64 {
-	diff := map[Type]uint64{}
+func since(now, before map[event.Type]uint64) map[event.Type]uint64 {
+	diff := map[event.Type]uint64{}
 	for typ, n := range now {
 		if n > before[typ] {
 			diff[typ] = n - before[typ]
@@ -102,7 +93,7 @@ func (t *Tracer) countProbeMisses() {
 	}
 	t.loaded.counted = true
 	if t.told.probes == nil {
-		t.told.probes = map[Type]uint64{}
+		t.told.probes = map[event.Type]uint64{}
 	}
 	asked := map[string]bool{}
 	for _, c := range t.loaded.picks {
@@ -131,12 +122,12 @@ func (t *Tracer) countProbeMisses() {
 
 // Totals gives the run's books so far. They balance, Seen = Written + Filtered +
 // Lost, once the ring has been drained.
-func (t *Tracer) Totals() (Totals, error) {
+func (t *Tracer) Totals() (event.Totals, error) {
 	c, err := t.counters()
 	if err != nil {
-		return Totals{}, err
+		return event.Totals{}, err
 	}
-	sum := Totals{
+	sum := event.Totals{
 		Seen: t.scanned, Written: t.matched, Folded: t.folded, Filtered: t.filtered,
 		DurationMS: time.Since(t.started).Milliseconds(),
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // netnsNames knows the names that network namespaces have in the folders where they are
@@ -105,7 +107,7 @@ func (d *netnsDir) refresh() {
 
 // nsID is a namespace as /proc shows it, net:[4026531840].
 type nsID struct {
-	typ    NSType
+	typ    event.NSType
 	id     uint32
 	kernel uint64 // its 64-bit id, 0 if not known
 	path   string // where it is mounted
@@ -122,7 +124,7 @@ func parseNSLink(s string) (nsID, bool) {
 	if err != nil {
 		return nsID{}, false
 	}
-	return nsID{typ: NSType(strings.TrimSuffix(typ, "_for_children")), id: uint32(id)}, true
+	return nsID{typ: event.NSType(strings.TrimSuffix(typ, "_for_children")), id: uint32(id)}, true
 }
 
 // pinned returns the namespaces that are bind mounted in the caller's mount

@@ -9,7 +9,9 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // Backend is a way to attach to the kernel.
@@ -58,8 +60,8 @@ type way struct {
 // An observation is one thing that nstrace watches.
 type observation struct {
 	name string
-	feed []Type // the events that it gives
-	ways []way  // in order of preference
+	feed []event.Type // the events that it gives
+	ways []way        // in order of preference
 	// The kernel function without which there is nothing to see, "" for none.
 	since string
 }
@@ -70,7 +72,7 @@ const restartNote = "result of the write, value after it, what else changed with
 // adds a row.
 var observations = []observation{
 	{
-		name: "clone", feed: []Type{NamespaceCreate},
+		name: "clone", feed: []event.Type{event.NamespaceCreate},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFexitClone}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeClone, bpf.NstraceProgKretprobeClone}}},
@@ -81,7 +83,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "unshare", feed: []Type{NamespaceCreate},
+		name: "unshare", feed: []event.Type{event.NamespaceCreate},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUnshare, bpf.NstraceProgFexitUnshare}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUnshare, bpf.NstraceProgKretprobeUnshare}}},
@@ -89,7 +91,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "setns", feed: []Type{NamespaceEnter},
+		name: "setns", feed: []event.Type{event.NamespaceEnter},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentrySetns, bpf.NstraceProgFexitSetns}}, optional: setns32Fentry},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeSetns, bpf.NstraceProgKretprobeSetns}}, optional: setns32Kprobe},
@@ -97,7 +99,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "destroy", feed: []Type{NamespaceDestroy},
+		name: "destroy", feed: []event.Type{event.NamespaceDestroy},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryNsFree}, {bpf.NstraceProgFentryFreeInum}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeNsFree}, {bpf.NstraceProgKprobeFreeInum}}},
@@ -107,7 +109,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "pin", feed: []Type{NamespacePin},
+		name: "pin", feed: []event.Type{event.NamespacePin},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
 				bpf.NstraceProgFentryMount, bpf.NstraceProgFexitMount, bpf.NstraceProgFexitKernPath,
@@ -121,7 +123,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "unpin", feed: []Type{NamespaceUnpin},
+		name: "unpin", feed: []event.Type{event.NamespaceUnpin},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUmount, bpf.NstraceProgFexitUmount, bpf.NstraceProgFentryMountFreed}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUmount, kretprobeUmount, bpf.NstraceProgKprobeMountFreed}}},
@@ -129,7 +131,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "sysctl", feed: []Type{SysctlWrite},
+		name: "sysctl", feed: []event.Type{event.SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryWrite, bpf.NstraceProgFexitWrite, bpf.NstraceProgCgroupSysctl}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeWrite, bpf.NstraceProgKretprobeWrite, bpf.NstraceProgCgroupSysctl}}},
@@ -137,7 +139,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "netconf", feed: []Type{SysctlWrite},
+		name: "netconf", feed: []event.Type{event.SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
 				bpf.NstraceProgFentryLink4, bpf.NstraceProgFexitLink4, bpf.NstraceProgFentryLink6, bpf.NstraceProgFexitLink6,
@@ -150,7 +152,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "open", feed: []Type{SysctlWrite},
+		name: "open", feed: []event.Type{event.SysctlWrite},
 		ways: []way{
 			{backend: Fentry, forced: true, programs: [][]string{
 				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite, bpf.NstraceProgFexitMayOpen},
@@ -167,7 +169,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "hostname", feed: []Type{SysctlWrite},
+		name: "hostname", feed: []event.Type{event.SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
 				bpf.NstraceProgFentryHostname, bpf.NstraceProgFexitHostname, bpf.NstraceProgFentryDomainname, fexitDomainname,
@@ -181,7 +183,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "mount", feed: []Type{NamespaceCreate}, since: "open_namespace_file", // 7.0
+		name: "mount", feed: []event.Type{event.NamespaceCreate}, since: "open_namespace_file", // 7.0
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
 				bpf.NstraceProgFentryOpenTree, bpf.NstraceProgFexitOpenTree, bpf.NstraceProgFentryFsmount, bpf.NstraceProgFexitFsmount,
@@ -195,7 +197,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "exec", feed: []Type{NamespaceEnter}, since: "exec_task_namespaces", // 6.3
+		name: "exec", feed: []event.Type{event.NamespaceEnter}, since: "exec_task_namespaces", // 6.3
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryExec, bpf.NstraceProgTpExecDone}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeExec, bpf.NstraceProgTpExecDone}}},
@@ -203,7 +205,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "tamper", feed: []Type{TraceTamper},
+		name: "tamper", feed: []event.Type{event.TraceTamper},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgTpSignal, bpf.NstraceProgFentryBpf}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgTpSignal, bpf.NstraceProgKprobeBpf}}},
@@ -211,7 +213,7 @@ var observations = []observation{
 		},
 	},
 	{
-		name: "netdev", feed: []Type{NetdevMove},
+		name: "netdev", feed: []event.Type{event.NetdevMove},
 		ways: []way{
 			{backend: Fentry, programs: linkSets(
 				[]string{bpf.NstraceProgFentryLink, bpf.NstraceProgFexitLink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
@@ -374,26 +376,26 @@ func (o *Options) besides() []string {
 
 // gives says whether any event of the observation is in types; nil is all. What is done to
 // nstrace itself always is.
-func (o *observation) gives(types map[Type]bool) bool {
-	return types == nil || slices.ContainsFunc(o.feed, func(t Type) bool { return types[t] || t == TraceTamper })
+func (o *observation) gives(types map[event.Type]bool) bool {
+	return types == nil || slices.ContainsFunc(o.feed, func(t event.Type) bool { return types[t] || t == event.TraceTamper })
 }
 
 // observed adds to the types of events that are wanted those that have to be observed for
 // their sake; nil is all. What ends has to be known from its beginning. A device that a
 // namespace leaves behind is the doing of that one's maker, where that matters.
-func (o *Options) observed() map[Type]bool {
+func (o *Options) observed() map[event.Type]bool {
 	if o.Filter.Types == nil {
 		return nil
 	}
 	types := maps.Clone(o.Filter.Types)
-	if types[NetdevMove] && (o.Follow || o.Filter.byProcess()) {
-		types[NamespaceDestroy] = true
+	if types[event.NetdevMove] && (o.Follow || o.Filter.ByProcess()) {
+		types[event.NamespaceDestroy] = true
 	}
-	if types[NamespaceDestroy] {
-		types[NamespaceCreate] = true
+	if types[event.NamespaceDestroy] {
+		types[event.NamespaceCreate] = true
 	}
-	if types[NamespaceUnpin] {
-		types[NamespacePin] = true
+	if types[event.NamespaceUnpin] {
+		types[event.NamespacePin] = true
 	}
 	return types
 }

@@ -5,8 +5,9 @@ package tracer
 import (
 	"slices"
 
-	"github.com/nstrace/nstrace/attribution"
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 )
 
 // epoch is EPOCH_NS of bpf/record.h: what a record refers to was described in the
@@ -48,7 +49,7 @@ var unnamed = &param{name: "?", path: "/proc/sys/?"}
 type caller struct {
 	pid, tid uint32
 	ns       [len(nsTypes)]uint32 // those of p.NS
-	p        *Process             // given to handlers: never changed
+	p        *event.Process       // given to handlers: never changed
 	place    *place
 }
 
@@ -57,11 +58,11 @@ func (t *Tracer) caller(r *bpf.NstraceCaller) *caller {
 	c := t.people.find(r.Who)
 	if c == nil || c.pid != r.Pid || c.tid != r.Tid {
 		// As with unnamed.
-		c = &caller{pid: r.Pid, tid: r.Tid, p: &Process{PID: r.Pid, TID: r.Tid}, place: nowhere}
+		c = &caller{pid: r.Pid, tid: r.Tid, p: &event.Process{PID: r.Pid, TID: r.Tid}, place: nowhere}
 	}
 	if c.ns != r.Ns || c.p.NS == nil {
 		p := *c.p
-		p.NS = make(map[NSType]uint32, len(nsTypes))
+		p.NS = make(map[event.NSType]uint32, len(nsTypes))
 		for kind, id := range r.Ns {
 			if id != 0 {
 				p.NS[nsTypes[kind]] = id
@@ -76,7 +77,7 @@ func (t *Tracer) caller(r *bpf.NstraceCaller) *caller {
 // describe makes the process of a record that describes one.
 func (t *Tracer) describe(r *record) {
 	w := &r.who
-	p := &Process{
+	p := &event.Process{
 		PID: w.Pid, TID: w.Tid, PPID: w.Ppid, UID: w.Uid, GID: w.Gid,
 		StartTime: t.clock.start(w.StartTime),
 		Comm:      cString(w.Comm[:]),
@@ -101,7 +102,7 @@ func (t *Tracer) describe(r *record) {
 	}
 	for i := range r.ancestors {
 		a := &r.ancestors[i]
-		p.Ancestors = append(p.Ancestors, Actor{PID: a.Pid, UID: a.Uid, Comm: cString(a.Comm[:])})
+		p.Ancestors = append(p.Ancestors, event.Actor{PID: a.Pid, UID: a.Uid, Comm: cString(a.Comm[:])})
 	}
 	if uid, ok := sudoUID(p); ok {
 		p.SudoUID, p.SudoUser = &uid, t.users.Name(uid)
@@ -115,7 +116,7 @@ var sudos = []string{"sudo", "su", "doas", "pkexec", "runuser"}
 
 // sudoUID returns who called the nearest of p's ancestors that is one of sudos: the user
 // of that one's parent.
-func sudoUID(p *Process) (uint32, bool) {
+func sudoUID(p *event.Process) (uint32, bool) {
 	for i, a := range p.Ancestors {
 		if !slices.Contains(sudos, a.Comm) {
 			continue
@@ -131,7 +132,7 @@ func sudoUID(p *Process) (uint32, bool) {
 	return 0, false
 }
 
-func comms(actors []Actor) []string {
+func comms(actors []event.Actor) []string {
 	var all []string
 	for _, a := range actors {
 		all = append(all, a.Comm)

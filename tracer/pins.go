@@ -11,15 +11,17 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // A pin is a bind mount of a namespace's file, which keeps the namespace alive.
 type pin struct {
 	ns    *liveNS
 	path  string
-	maker *Actor // nil: from before the tracer started, or found by looking
+	maker *event.Actor // nil: from before the tracer started, or found by looking
 }
 
 // A pinPlace is where which namespace is mounted.
@@ -58,7 +60,7 @@ func (t *Tracer) takePins(boot uint64) error {
 }
 
 // handlePin reports that a namespace was pinned or unpinned, or that somebody tried.
-func (t *Tracer) handlePin(h Handler, r *record, typ Type) error {
+func (t *Tracer) handlePin(h Handler, r *record, typ event.Type) error {
 	who := t.caller(&r.pin.Caller)
 	ns, err := t.see(h, &r.pin.Ns, r.head.Time)
 	if err != nil {
@@ -76,7 +78,7 @@ func (t *Tracer) handlePin(h Handler, r *record, typ Type) error {
 	} else {
 		path = absPath(r.path, r.has(bpf.NstraceRecordFlagF_EXE_CUT))
 	}
-	if typ == NamespacePin && !r.failed() && who.p.NS["mnt"] == t.reg.host["mnt"] {
+	if typ == event.NamespacePin && !r.failed() && who.p.NS["mnt"] == t.reg.host["mnt"] {
 		t.names.mounted(ns, path)
 	}
 	e := t.begin(r, typ, who)
@@ -84,8 +86,8 @@ func (t *Tracer) handlePin(h Handler, r *record, typ Type) error {
 	e.Namespace.Path = path
 	if id := r.pin.MntId; id != 0 && !r.failed() {
 		delete(t.pins, id)
-		if typ == NamespacePin {
-			t.pins[id] = &pin{ns: ns, path: e.Namespace.Path, maker: &Actor{PID: who.p.PID, UID: who.p.UID, Comm: who.p.Comm}}
+		if typ == event.NamespacePin {
+			t.pins[id] = &pin{ns: ns, path: e.Namespace.Path, maker: &event.Actor{PID: who.p.PID, UID: who.p.UID, Comm: who.p.Comm}}
 		}
 	}
 	return t.give(h, e, nil)
@@ -110,14 +112,14 @@ func (t *Tracer) handlePinEnd(h Handler, r *record) error {
 			return nil
 		}
 	}
-	return t.givePin(h, NamespaceUnpin, p, r.head.Time, "")
+	return t.givePin(h, event.NamespaceUnpin, p, r.head.Time, "")
 }
 
 // givePin emits the beginning or the end of a pin, which no process is known to have
 // caused.
-func (t *Tracer) givePin(h Handler, typ Type, p *pin, boot uint64, detected string) error {
+func (t *Tracer) givePin(h Handler, typ event.Type, p *pin, boot uint64, detected string) error {
 	e := &t.ev
-	*e = Event{Type: typ, Time: t.clock.wall(boot), Namespace: t.show(p.ns)}
+	*e = event.Event{Type: typ, Time: t.clock.wall(boot), Namespace: t.show(p.ns)}
 	e.Namespace.Path, e.Namespace.Detected = p.path, detected
 	return t.give(h, e, p.maker)
 }
@@ -147,7 +149,7 @@ func (t *Tracer) comparePins(h Handler) error {
 	}
 	slices.SortFunc(gone, pinPlace.compare)
 	for _, at := range gone {
-		if err := t.foundPin(h, NamespaceUnpin, t.watch.remove(at), boot); err != nil {
+		if err := t.foundPin(h, event.NamespaceUnpin, t.watch.remove(at), boot); err != nil {
 			return err
 		}
 	}
@@ -167,7 +169,7 @@ func (t *Tracer) comparePins(h Handler) error {
 		if err != nil {
 			return err
 		}
-		if err := t.foundPin(h, NamespacePin, t.watch.add(at, ns), boot); err != nil {
+		if err := t.foundPin(h, event.NamespacePin, t.watch.add(at, ns), boot); err != nil {
 			return err
 		}
 	}
@@ -182,7 +184,7 @@ func (t *Tracer) endPins(h Handler, ns *liveNS, boot uint64) error {
 	}
 	t.watch.look.Store(true) // there may be another one in its place
 	for len(ns.places) > 0 {
-		if err := t.foundPin(h, NamespaceUnpin, t.watch.remove(ns.places[0]), boot); err != nil {
+		if err := t.foundPin(h, event.NamespaceUnpin, t.watch.remove(ns.places[0]), boot); err != nil {
 			return err
 		}
 	}
@@ -190,7 +192,7 @@ func (t *Tracer) endPins(h Handler, ns *liveNS, boot uint64) error {
 }
 
 // foundPin reports what was found by looking, if it is wanted.
-func (t *Tracer) foundPin(h Handler, typ Type, p *pin, boot uint64) error {
+func (t *Tracer) foundPin(h Handler, typ event.Type, p *pin, boot uint64) error {
 	t.scanned++
 	if t.opts.Follow && !p.ns.follow {
 		t.filtered++

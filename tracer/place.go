@@ -11,16 +11,18 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf/btf"
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 )
 
 // A place is whose the processes of one cgroup are. Events share it, and it is
 // never changed.
 type place struct {
-	container *attribution.Container
-	pod       *attribution.Pod
+	container *event.Container
+	pod       *event.Pod
 	unit      string
 }
 
@@ -46,21 +48,21 @@ func (p places) at(path string) *place {
 	c := attribution.ParseCgroup(path)
 	pl := &place{unit: c.Unit}
 	if c.ContainerID != "" {
-		pl.container = &attribution.Container{ID: c.ContainerID, Runtime: c.Runtime, Source: attribution.FromCgroup, UserID: c.UserID}
+		pl.container = &event.Container{ID: c.ContainerID, Runtime: c.Runtime, Source: event.FromCgroup, UserID: c.UserID}
 	}
 	if c.PodUID != "" {
-		pl.pod = &attribution.Pod{UID: c.PodUID, Source: attribution.FromCgroup}
+		pl.pod = &event.Pod{UID: c.PodUID, Source: event.FromCgroup}
 	}
 	p[path] = pl
 	return pl
 }
 
 // owner makes those who live there the owners of a namespace; nil for nobody.
-func (p *place) owner() *attribution.Owner {
+func (p *place) owner() *event.Owner {
 	if p.container == nil && p.pod == nil && p.unit == "" {
 		return nil
 	}
-	return &attribution.Owner{Container: p.container, Pod: p.pod, Unit: p.unit, Source: attribution.FromNamespace}
+	return &event.Owner{Container: p.container, Pod: p.pod, Unit: p.unit, Source: event.FromNamespace}
 }
 
 // contained says whether those who live there are in a container or pod.
@@ -98,7 +100,7 @@ var startInside = map[string]string{
 
 // madeBy says whose a namespace is that p, which lives in w, has made: for itself, or for
 // a child that it put elsewhere.
-func (ns *liveNS) madeBy(p *Process, w *place, elsewhere bool) {
+func (ns *liveNS) madeBy(p *event.Process, w *place, elsewhere bool) {
 	ns.orphan, ns.runtime = false, ""
 	switch {
 	case elsewhere:
@@ -134,7 +136,7 @@ func (r *registry) inhabit(c *caller) {
 }
 
 // enteredBy says whose a namespace is that p, which lives in w, has entered.
-func (ns *liveNS) enteredBy(p *Process, w *place) {
+func (ns *liveNS) enteredBy(p *event.Process, w *place) {
 	if ns.adoptable && w.contained() && p.Role == attribution.RoleRuntime {
 		ns.owner, ns.adoptable = w.owner(), false
 	}
@@ -199,7 +201,7 @@ func (s *settlement) done(now uint64) {
 // agreed returns whose a namespace is in which these live: the one container's, whoever
 // else came in; the pod's that several are of; the unit's, if nobody is in a
 // container.
-func agreed(homes []*place) *attribution.Owner {
+func agreed(homes []*place) *event.Owner {
 	var in []*place
 	for _, p := range homes {
 		if p.contained() {
@@ -227,7 +229,7 @@ func agreed(homes []*place) *attribution.Owner {
 	return all.owner()
 }
 
-func id(c *attribution.Container) string {
+func id(c *event.Container) string {
 	if c == nil {
 		return ""
 	}

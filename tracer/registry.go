@@ -6,12 +6,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nstrace/nstrace/attribution"
+	"github.com/nstrace/nstrace/event"
 )
 
 // liveNS is a namespace that is known to be alive.
 type liveNS struct {
-	typ     NSType
+	typ     event.NSType
 	id      uint32
 	uid     string
 	kernel  uint64 // the kernel's own id, 0 while not known
@@ -19,13 +19,13 @@ type liveNS struct {
 	name    string    // last known of ip netns
 	created time.Time // zero: before the tracer started
 	bootNS  uint64    // created, CLOCK_BOOTTIME
-	creator *Actor
+	creator *event.Actor
 	ended   uint64 // when it was found gone, CLOCK_BOOTTIME
 	follow  bool   // made by a traced process
 
 	places []pinPlace // where it is mounted, if that is found by looking
 
-	owner     *attribution.Owner
+	owner     *event.Owner
 	orphan    bool   // whose it is is to be found by who lives in it
 	runtime   string // only a container of this runtime can have it; empty for any
 	tries     int    // how often nobody was found
@@ -35,7 +35,7 @@ type liveNS struct {
 
 // is says whether the namespace that now has the number of ns can be ns: it is of
 // the same type and its id in the kernel, where both are known, the same.
-func (ns *liveNS) is(typ NSType, kernelUID uint64) bool {
+func (ns *liveNS) is(typ event.NSType, kernelUID uint64) bool {
 	return ns.typ == typ && (kernelUID == 0 || ns.kernel == 0 || ns.kernel == kernelUID)
 }
 
@@ -46,26 +46,23 @@ type registry struct {
 	// gone are those that were found to have ended while records of before may still
 	// come, by inode number.
 	gone map[uint32]*liveNS
-	host map[NSType]uint32
+	host map[event.NSType]uint32
 	// perType is set where the kernel's ids are not one series for all types:
 	// before 6.18 there are the cookies of net and the sequence of mnt.
 	perType bool
 }
 
 func newRegistry() *registry {
-	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[NSType]uint32{}}
+	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[event.NSType]uint32{}}
 }
-
-// seenMark is in those of uidText that are not the kernel's.
-const seenMark = "."
 
 // uidText gives a namespace's never reused id: the kernel's own, or, where it
 // has none, the inode number with the time when the tracer first saw it, so that
 // a number used again has another one.
-func (r *registry) uidText(typ NSType, kernel uint64, id uint32, seenBoot uint64) string {
+func (r *registry) uidText(typ event.NSType, kernel uint64, id uint32, seenBoot uint64) string {
 	switch {
 	case kernel == 0:
-		return strconv.FormatUint(uint64(id), 10) + seenMark + strconv.FormatUint(seenBoot, 10)
+		return strconv.FormatUint(uint64(id), 10) + event.ObservedUIDMark + strconv.FormatUint(seenBoot, 10)
 	case r.perType:
 		return string(typ) + ":" + strconv.FormatUint(kernel, 10)
 	}
@@ -75,7 +72,7 @@ func (r *registry) uidText(typ NSType, kernel uint64, id uint32, seenBoot uint64
 // see returns the entry of a namespace that exists now, made if it is new, and
 // the one that had its number before and whose end was not seen, if any.
 // kernelUID is 0 where the kernel has none or it is not known here.
-func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, boot uint64) (ns, ended *liveNS) {
+func (r *registry) see(typ event.NSType, id uint32, kernelUID uint64, userNS uint32, boot uint64) (ns, ended *liveNS) {
 	if id == 0 {
 		return nil, nil
 	}
@@ -104,8 +101,8 @@ func (r *registry) see(typ NSType, id uint32, kernelUID uint64, userNS uint32, b
 }
 
 // show fills into with the namespace as an event shows it.
-func (r *registry) show(ns *liveNS, into *Namespace) *Namespace {
-	*into = Namespace{
+func (r *registry) show(ns *liveNS, into *event.Namespace) *event.Namespace {
+	*into = event.Namespace{
 		Type: ns.typ, ID: ns.id, UID: ns.uid, Name: ns.name, UserNS: ns.userNS,
 		Host: r.host[ns.typ] == ns.id, Owner: ns.owner,
 	}

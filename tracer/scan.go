@@ -7,8 +7,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // A scanner finds the namespaces that ended by looking, for kernels where
@@ -183,7 +185,7 @@ func handleUID(path string) uint64 {
 }
 
 // cloneFlag is the type as nsfs handles have it.
-var cloneFlag = map[NSType]uint32{
+var cloneFlag = map[event.NSType]uint32{
 	"mnt": unix.CLONE_NEWNS, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "user": unix.CLONE_NEWUSER,
 	"pid": unix.CLONE_NEWPID, "net": unix.CLONE_NEWNET, "cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
 }

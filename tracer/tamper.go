@@ -6,8 +6,10 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
-	"github.com/nstrace/nstrace/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 )
 
 // tamperActions names the commands of bpf(2) that take something from a tracer (enum
@@ -68,7 +70,7 @@ type stopSignal struct {
 }
 
 // into puts it into a trace.stop.
-func (s *stopSignal) into(e *Event) {
+func (s *stopSignal) into(e *event.Event) {
 	e.Trace.Signal = s.signal
 	if c := s.caller; c != nil {
 		e.Via = "kill"
@@ -90,7 +92,7 @@ func (t *Tracer) handleTamper(h Handler, r *record) error {
 		return nil
 	case 0:
 		e := t.beginTamper(r, who, "bpf")
-		e.Tamper = &Tamper{
+		e.Tamper = &event.Tamper{
 			Action: tamperActions[r.tamper.Cmd],
 			Object: t.objects[bpf.NstraceOwnKey{Object: r.tamper.Object, Id: r.tamper.Id}],
 		}
@@ -98,16 +100,16 @@ func (t *Tracer) handleTamper(h Handler, r *record) error {
 		return t.emit(h, e)
 	default:
 		e := t.beginTamper(r, who, "kill")
-		e.Tamper = &Tamper{Action: "signal", Signal: signalName(sig)}
+		e.Tamper = &event.Tamper{Action: "signal", Signal: signalName(sig)}
 		t.matched++
 		return t.emit(h, e)
 	}
 }
 
-func (t *Tracer) beginTamper(r *record, who *caller, via string) *Event {
-	e := &Event{Type: TraceTamper, Time: t.clock.wall(r.head.Time)}
+func (t *Tracer) beginTamper(r *record, who *caller, via string) *event.Event {
+	e := &event.Event{Type: event.TraceTamper, Time: t.clock.wall(r.head.Time)}
 	if who != nil {
-		e = t.begin(r, TraceTamper, who)
+		e = t.begin(r, event.TraceTamper, who)
 	}
 	e.Via = via
 	return e

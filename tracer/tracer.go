@@ -30,8 +30,10 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/nstrace/nstrace/attribution"
+
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 )
 
 // A Handler takes a Tracer's events. An error from it ends Run, which returns it.
@@ -39,8 +41,7 @@ type Handler interface {
 	// Event is called for each event. e and what it refers to last until it
 	// returns, but for e.Process, which is never changed and the same for all
 	// events of a process that nothing has changed about. Clone keeps the rest.
-	// A handler that leaves events out can give the others new numbers in place.
-	Event(e *Event) error
+	Event(e *event.Event) error
 	// Idle is called when everything that has happened so far was given to
 	// Event: the time to flush.
 	Idle() error
@@ -83,9 +84,9 @@ type Tracer struct {
 
 	settled uint64 // when the owners of namespaces were looked for last, CLOCK_BOOTTIME
 
-	seq      uint64
+	ref      uint64 // of the last event
 	started  time.Time
-	picked   []Observation
+	picked   []event.Observation
 	matched  uint64 // events given to the handler, trace.* not counted
 	filtered uint64 // dropped here
 	scanned  uint64 // events that no record stands for
@@ -96,13 +97,13 @@ type Tracer struct {
 
 	// The record in hand and the event that is made of it, reused.
 	rec    record
-	ev     Event
-	evNS   Namespace
-	evSys  Sysctl
-	cause  Cause
-	evDev  Netdev
-	devNS  [2]Namespace // evDev.From and To
-	text   [3]string    // evSys.Old, New and After
+	ev     event.Event
+	evNS   event.Namespace
+	evSys  event.Sysctl
+	cause  event.Cause
+	evDev  event.Netdev
+	devNS  [2]event.Namespace // evDev.From and To
+	text   [3]string          // evSys.Old, New and After
 	values valueReader
 }
 
@@ -182,10 +183,10 @@ func (t *Tracer) use(l *loaded) {
 }
 
 // Observations says how each thing that is watched is attached.
-func (t *Tracer) Observations() []Observation { return t.picked }
+func (t *Tracer) Observations() []event.Observation { return t.picked }
 
 // HostNS returns the ids of the host's own namespaces.
-func (t *Tracer) HostNS() map[NSType]uint32 { return maps.Clone(t.reg.host) }
+func (t *Tracer) HostNS() map[event.NSType]uint32 { return maps.Clone(t.reg.host) }
 
 // Track makes the process pid, and all that will descend from it, one whose
 // events are wanted. It is for Options.Follow.
@@ -318,7 +319,7 @@ func (t *Tracer) Wake() { t.ring.Flush() }
 // Run gives everything that happens to h until ctx ends, then what had happened
 // by then, then a trace.stop. It returns nil after that.
 func (t *Tracer) Run(ctx context.Context, h Handler) error {
-	if err := t.emit(h, &Event{Type: TraceStart, Time: t.started.UTC(), Trace: &Trace{
+	if err := t.emit(h, &event.Event{Type: event.TraceStart, Time: t.started.UTC(), Trace: &event.Trace{
 		Version: t.opts.Version, Kernel: t.host.kernel, Arch: runtime.GOARCH, Observations: t.picked, Notes: t.notes.take(),
 	}}); err != nil {
 		return err
@@ -530,11 +531,7 @@ func (t *Tracer) finish(h Handler) error {
 		}
 		t.notes.kept = noted
 	}
-	totals, err := t.Totals()
-	if err != nil {
-		return err
-	}
-	stop := &Event{Type: TraceStop, Time: time.Now().UTC(), Trace: &Trace{Totals: &totals, Notes: t.notes.take()}}
+	stop := &event.Event{Type: event.TraceStop, Time: time.Now().UTC(), Trace: &event.Trace{}}
 	t.stopped.into(stop)
 	if err := t.emit(h, stop); err != nil {
 		return err
@@ -564,17 +561,17 @@ func (t *Tracer) drain(h Handler) error {
 	}
 }
 
-// emit numbers an event and hands it on.
-func (t *Tracer) emit(h Handler, e *Event) error {
-	t.seq++
-	e.V, e.Seq, e.Host, e.BootID = SchemaVersion, t.seq, t.host.host, t.host.bootID
+// emit says where an event is from and hands it on.
+func (t *Tracer) emit(h Handler, e *event.Event) error {
+	t.ref++
+	e.Ref, e.Host, e.BootID = t.ref, t.host.host, t.host.bootID
 	return h.Event(e)
 }
 
 // give emits an event that passes the filter. by has made what an event is about that
 // no process caused.
-func (t *Tracer) give(h Handler, e *Event, by *Actor) error {
-	if !t.opts.Filter.match(e, by) {
+func (t *Tracer) give(h Handler, e *event.Event, by *event.Actor) error {
+	if !t.opts.Filter.MatchLive(e, by) {
 		t.filtered++
 		return nil
 	}
@@ -609,9 +606,9 @@ func (t *Tracer) handle(h Handler, b []byte) error {
 	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
 		return t.handleMove(h, r)
 	case bpf.NstraceRecordKindREC_NS_PIN:
-		return t.handlePin(h, r, NamespacePin)
+		return t.handlePin(h, r, event.NamespacePin)
 	case bpf.NstraceRecordKindREC_NS_UNPIN:
-		return t.handlePin(h, r, NamespaceUnpin)
+		return t.handlePin(h, r, event.NamespaceUnpin)
 	case bpf.NstraceRecordKindREC_PIN_END:
 		return t.handlePinEnd(h, r)
 	case bpf.NstraceRecordKindREC_TASK_EXIT:
@@ -628,9 +625,9 @@ func (t *Tracer) look() {
 }
 
 // begin starts the event that a record stands for.
-func (t *Tracer) begin(r *record, typ Type, c *caller) *Event {
+func (t *Tracer) begin(r *record, typ event.Type, c *caller) *event.Event {
 	e := &t.ev
-	*e = Event{
+	*e = event.Event{
 		Type: typ, Time: t.clock.wall(r.head.Time), Via: viaNames[min(int(r.head.Via), len(viaNames)-1)],
 		Process: c.p, Container: c.place.container, Pod: c.place.pod, Unit: c.place.unit,
 	}
@@ -639,11 +636,11 @@ func (t *Tracer) begin(r *record, typ Type, c *caller) *Event {
 }
 
 // show gives a namespace as the event in hand shows it.
-func (t *Tracer) show(ns *liveNS) *Namespace { return t.reg.show(ns, &t.evNS) }
+func (t *Tracer) show(ns *liveNS) *event.Namespace { return t.reg.show(ns, &t.evNS) }
 
 // unknown is a namespace of which the event in hand says no more than its type.
-func (t *Tracer) unknown(kind uint8) *Namespace {
-	t.evNS = Namespace{Type: nsType(kind)}
+func (t *Tracer) unknown(kind uint8) *event.Namespace {
+	t.evNS = event.Namespace{Type: nsType(kind)}
 	return &t.evNS
 }
 
@@ -689,14 +686,14 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 				return fmt.Errorf("%w: a namespace was made that has no inode number", ErrRecord)
 			}
 			ns.created = t.clock.wall(r.head.Time)
-			ns.creator = &Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
+			ns.creator = &event.Actor{PID: p.PID, UID: p.UID, Comm: p.Comm}
 			ns.follow = true
 			if t.scan != nil && holderless(r.head.Via) {
 				t.scan.keep()
 			}
 			ns.madeBy(p, who.place, r.has(bpf.NstraceRecordFlagF_ELSEWHERE))
 		}
-		e := t.begin(r, NamespaceCreate, who)
+		e := t.begin(r, event.NamespaceCreate, who)
 		e.ChildPID = r.ns.Child
 		if ns != nil {
 			e.Namespace = t.show(ns)
@@ -736,7 +733,7 @@ func (t *Tracer) handleEnter(h Handler, r *record) error {
 			t.filtered++
 			continue
 		}
-		e := t.begin(r, NamespaceEnter, who)
+		e := t.begin(r, event.NamespaceEnter, who)
 		if ns != nil {
 			e.Namespace = t.show(ns)
 		} else {
@@ -775,7 +772,7 @@ func (t *Tracer) giveEnd(h Handler, ns *liveNS, boot uint64, detected string) er
 		return nil
 	}
 	e := &t.ev
-	*e = Event{Type: NamespaceDestroy, Time: t.clock.wall(boot), Namespace: t.show(ns)}
+	*e = event.Event{Type: event.NamespaceDestroy, Time: t.clock.wall(boot), Namespace: t.show(ns)}
 	e.Namespace.Detected = detected
 	if !ns.created.IsZero() {
 		ms := int64(boot-ns.bootNS) / int64(time.Millisecond)
@@ -797,16 +794,16 @@ func (t *Tracer) handleWrite(h Handler, r *record, b []byte) error {
 	if err != nil || id == 0 {
 		return err
 	}
-	cause := Cause{Name: name}
+	cause := event.Cause{Name: name}
 	if given {
-		cause.Seq = t.seq
+		cause.Ref = t.ref
 	}
 	return t.giveHeld(h, id, cause, at)
 }
 
 // giveWrite gives the event of a write's record, or of what changed for a cause. It
 // returns whether it passed the filter, and the parameter's name.
-func (t *Tracer) giveWrite(h Handler, r *record, cause *Cause) (given bool, name string, err error) {
+func (t *Tracer) giveWrite(h Handler, r *record, cause *event.Cause) (given bool, name string, err error) {
 	who := t.caller(&r.sysctl.Caller)
 	ns, err := t.see(h, &r.sysctl.Ns, r.head.Time)
 	if err != nil {
@@ -817,9 +814,9 @@ func (t *Tracer) giveWrite(h Handler, r *record, cause *Cause) (given bool, name
 			return false, "", err
 		}
 	}
-	e := t.begin(r, SysctlWrite, who)
+	e := t.begin(r, event.SysctlWrite, who)
 	s := &t.evSys
-	*s = Sysctl{}
+	*s = event.Sysctl{}
 	e.Sysctl = s
 	p := t.params.find(r.sysctl.Param)
 	if p == nil {
@@ -854,7 +851,7 @@ func (t *Tracer) giveWrite(h Handler, r *record, cause *Cause) (given bool, name
 	if ns != nil {
 		s.Namespace = t.show(ns)
 	}
-	wanted := t.opts.Filter.match(e, nil)
+	wanted := t.opts.Filter.MatchLive(e, nil)
 	if r.sysctl.FoldSlot != 0 {
 		t.folds.own(r.sysctl.FoldSlot-1, r.sysctl.FoldKey, e, wanted)
 	}
@@ -879,10 +876,10 @@ func (t *Tracer) handleMove(h Handler, r *record) error {
 	if err != nil {
 		return err
 	}
-	e := t.begin(r, NetdevMove, who)
+	e := t.begin(r, event.NetdevMove, who)
 	d := &t.evDev
 	e.Netdev = d
-	*d = Netdev{
+	*d = event.Netdev{
 		Name: cString(r.netdev.Name[:]), Ifindex: r.netdev.Ifindex,
 		Created: r.has(bpf.NstraceRecordFlagF_CREATED),
 	}
@@ -894,8 +891,8 @@ func (t *Tracer) handleMove(h Handler, r *record) error {
 	}
 	for _, end := range [...]struct {
 		ns    *liveNS
-		buf   *Namespace
-		shown **Namespace
+		buf   *event.Namespace
+		shown **event.Namespace
 	}{{from, &t.devNS[0], &d.From}, {to, &t.devNS[1], &d.To}} {
 		if end.ns == nil {
 			continue
@@ -910,7 +907,7 @@ func (t *Tracer) handleMove(h Handler, r *record) error {
 		t.filtered++
 		return nil
 	}
-	var by *Actor
+	var by *event.Actor
 	if from != nil {
 		by = from.creator
 	}

@@ -8,6 +8,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // A layout is how a parameter's memory holds its numbers: 1<<shift bytes each, in
@@ -152,12 +154,12 @@ type valueReader struct {
 // settle it; and where a write that was done left the memory as it was, though
 // another value was written: then the value lives elsewhere. The text lasts
 // until the next call.
-func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []byte, written *string, outcome Outcome) (text []byte, ok bool) {
+func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []byte, written *string, outcome event.Outcome) (text []byte, ok bool) {
 	v.want, v.text, v.candidates = v.want[:0], v.text[:0], v.candidates[:0]
 	if written != nil {
 		v.want = appendFields(v.want, *written)
 	}
-	if outcome == Success && string(v.want) != old && maxlen <= rawKept && bytes.Equal(rawAfter, rawOld) {
+	if outcome == event.Success && string(v.want) != old && maxlen <= rawKept && bytes.Equal(rawAfter, rawOld) {
 		return nil, false
 	}
 	whole := len(rawOld) >= maxlen // else it is known only in part

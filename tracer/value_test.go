@@ -5,6 +5,8 @@ package tracer
 import (
 	"encoding/binary"
 	"testing"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 func ints(size int, vs ...int64) []byte {
@@ -34,29 +36,29 @@ func TestReadAfter(t *testing.T) {
 		old      string
 		rawAfter []byte
 		written  string
-		outcome  Outcome
+		outcome  event.Outcome
 		want     string
 	}{
-		{"int", ints(4, 60), "60", ints(4, 10), "10", Success, "10"},
-		{"negative int", ints(4, -1), "-1", ints(4, -2), "-2", Success, "-2"},
-		{"three ints", ints(4, 4096, 131072, 6291456), "4096\t131072\t6291456", ints(4, 1, 2, 3), "1 2 3", Success, "1\t2\t3"},
-		{"unsigned long", ints(8, 1<<40), "1099511627776", ints(8, 5), "5", Success, "5"},
-		{"byte", ints(1, 3), "3", ints(1, 2), "2", Success, "2"},
-		{"packed ports", ints(2, 32768, 60999), "32768\t60999", ints(2, 1024, 2048), "1024 2048", Success, "1024\t2048"},
-		{"seconds kept in jiffies", ints(4, 7200*250), "7200", ints(4, 600*250), "600", Success, "600"},
-		{"milliseconds kept in jiffies", ints(4, 250), "1000", ints(4, 500), "2000", Success, "2000"},
-		{"string", []byte("core\x00\x00\x00\x00"), "core", []byte("|/bin/x\x00"), "|/bin/x", Success, "|/bin/x"},
-		{"first string", make([]byte, 8), "", []byte("web\x00\x00\x00\x00\x00"), "web", Success, "web"},
-		{"clamped", ints(4, 600), "600", ints(4, 32767), "100000", Success, "32767"},
-		{"refused", ints(4, 60), "60", ints(4, 60), "1000", Failure, "60"},
+		{"int", ints(4, 60), "60", ints(4, 10), "10", event.Success, "10"},
+		{"negative int", ints(4, -1), "-1", ints(4, -2), "-2", event.Success, "-2"},
+		{"three ints", ints(4, 4096, 131072, 6291456), "4096\t131072\t6291456", ints(4, 1, 2, 3), "1 2 3", event.Success, "1\t2\t3"},
+		{"unsigned long", ints(8, 1<<40), "1099511627776", ints(8, 5), "5", event.Success, "5"},
+		{"byte", ints(1, 3), "3", ints(1, 2), "2", event.Success, "2"},
+		{"packed ports", ints(2, 32768, 60999), "32768\t60999", ints(2, 1024, 2048), "1024 2048", event.Success, "1024\t2048"},
+		{"seconds kept in jiffies", ints(4, 7200*250), "7200", ints(4, 600*250), "600", event.Success, "600"},
+		{"milliseconds kept in jiffies", ints(4, 250), "1000", ints(4, 500), "2000", event.Success, "2000"},
+		{"string", []byte("core\x00\x00\x00\x00"), "core", []byte("|/bin/x\x00"), "|/bin/x", event.Success, "|/bin/x"},
+		{"first string", make([]byte, 8), "", []byte("web\x00\x00\x00\x00\x00"), "web", event.Success, "web"},
+		{"clamped", ints(4, 600), "600", ints(4, 32767), "100000", event.Success, "32767"},
+		{"refused", ints(4, 60), "60", ints(4, 60), "1000", event.Failure, "60"},
 
-		{"pointer to a bitmap", ints(8, 0x7fff00), "", ints(8, 0x7fff00), "8080", Success, unknown},
-		{"value lives elsewhere", ints(4, 0), "0", ints(4, 0), "1", Success, unknown},
-		{"zero of unknown unit, other than written", ints(4, 0), "0", ints(4, 5000), "7", Success, unknown},
-		{"zero of unknown unit, as written", ints(4, 0), "0", ints(4, 5000), "20", Success, "20"},
-		{"leading zero is no number", []byte("007\x00"), "007", []byte("008\x00"), "008", Success, "008"},
-		{"largest unsigned long", ints(8, -1), "18446744073709551615", ints(8, 0), "0", Success, "0"},
-		{"no layout fits", ints(8, 77), "cubic", ints(8, 78), "reno", Success, unknown},
+		{"pointer to a bitmap", ints(8, 0x7fff00), "", ints(8, 0x7fff00), "8080", event.Success, unknown},
+		{"value lives elsewhere", ints(4, 0), "0", ints(4, 0), "1", event.Success, unknown},
+		{"zero of unknown unit, other than written", ints(4, 0), "0", ints(4, 5000), "7", event.Success, unknown},
+		{"zero of unknown unit, as written", ints(4, 0), "0", ints(4, 5000), "20", event.Success, "20"},
+		{"leading zero is no number", []byte("007\x00"), "007", []byte("008\x00"), "008", event.Success, "008"},
+		{"largest unsigned long", ints(8, -1), "18446744073709551615", ints(8, 0), "0", event.Success, "0"},
+		{"no layout fits", ints(8, 77), "cubic", ints(8, 78), "reno", event.Success, unknown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := unknown
@@ -81,7 +83,7 @@ func TestSysctlName(t *testing.T) {
 		"net.ipv4.conf.*.forwarding": true, "net.*": true, "net.ipv4.conf.eth0/100.forwarding": true,
 		"net.ipv6.*": false, "*forwarding": true, "forwarding": false,
 	} {
-		if got := MatchSysctl(glob, name); got != want {
+		if got := event.MatchSysctl(glob, name); got != want {
 			t.Errorf("%s: %v", glob, got)
 		}
 	}

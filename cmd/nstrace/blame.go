@@ -14,13 +14,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/internal/params"
-	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/output"
 )
 
 type blameFlags struct {
@@ -81,7 +82,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	}
 	for i, g := range globs {
 		globs[i] = sysctlArg(g)
-		if err := (&tracer.Filter{Sysctl: globs[i : i+1]}).Validate(); err != nil {
+		if err := (&event.Filter{Sysctl: globs[i : i+1]}).Validate(); err != nil {
 			return usagef("blame: %w", err)
 		}
 	}
@@ -117,9 +118,9 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		}
 	}
 	match := func(name string) bool {
-		return len(globs) == 0 || slices.ContainsFunc(globs, func(g string) bool { return tracer.MatchSysctl(g, name) })
+		return len(globs) == 0 || slices.ContainsFunc(globs, func(g string) bool { return event.MatchSysctl(g, name) })
 	}
-	wanted := func(ns *tracer.Namespace) bool {
+	wanted := func(ns *event.Namespace) bool {
 		switch {
 		case f.netns != "":
 			return ns != nil && ns.Type == "net" && ((only.id != 0 && ns.ID == only.id) || (only.id == 0 && ns.Name == only.name))
@@ -165,7 +166,7 @@ func (f *blameFlags) nothing(globs []string) string {
 }
 
 // rows finds the last writes and the values that there are now.
-func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*tracer.Namespace) bool, only netSelector) ([]*output.Blame, error) {
+func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*event.Namespace) bool, only netSelector) ([]*output.Blame, error) {
 	boot := history.BootID()
 	type key struct {
 		name string
@@ -201,7 +202,7 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 		for _, row := range rows {
 			changed[row.Parameter] = true
 		}
-		each := func(dir string, ns *tracer.Namespace) {
+		each := func(dir string, ns *event.Namespace) {
 			r.each(dir, ns, func(name string) bool { return match(name) && !changed[name] }, func(name string, value *params.Value) {
 				row := &output.Blame{Parameter: name, Namespace: ns, State: output.Unchanged}
 				if setValue(row, value); value == nil {
@@ -213,7 +214,7 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 		if f.netns == "" {
 			each(params.Dir, nil)
 		} else if only.id != 0 {
-			each(params.Dir+"/net", &tracer.Namespace{Type: "net", ID: only.id, Name: only.name})
+			each(params.Dir+"/net", &event.Namespace{Type: "net", ID: only.id, Name: only.name})
 		}
 		slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
 	}
@@ -222,7 +223,7 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 
 // each calls do for each parameter below dir that is wanted and that there is in a namespace,
 // nil for those that this process is in. The value is nil where it can't be read.
-func (r *valueReader) each(dir string, ns *tracer.Namespace, wanted func(name string) bool, do func(name string, value *params.Value)) {
+func (r *valueReader) each(dir string, ns *event.Namespace, wanted func(name string) bool, do func(name string, value *params.Value)) {
 	walk := func(root *params.Root) {
 		// What is gone, or not to be listed, is left out.
 		_ = root.Walk(dir, func(file string) {
@@ -253,16 +254,16 @@ func setValue(b *output.Blame, v *params.Value) {
 
 // A valueReader reads what parameters hold now, also in other namespaces.
 type valueReader struct {
-	host    map[tracer.NSType]uint32
-	own     map[tracer.NSType]uint32 // this process's
-	pids    map[uint32]int           // of network and other namespaces, someone who is in it
+	host    map[event.NSType]uint32
+	own     map[event.NSType]uint32 // this process's
+	pids    map[uint32]int          // of network and other namespaces, someone who is in it
 	scanned bool
 	root    *params.Root // of this process's namespaces, nil until it is asked for
 }
 
-func newReader(host map[tracer.NSType]uint32) *valueReader {
-	r := &valueReader{host: host, own: map[tracer.NSType]uint32{}, pids: map[uint32]int{}}
-	for _, t := range tracer.NSTypes() {
+func newReader(host map[event.NSType]uint32) *valueReader {
+	r := &valueReader{host: host, own: map[event.NSType]uint32{}, pids: map[uint32]int{}}
+	for _, t := range event.NSTypes() {
 		if id, ok := nsOf("self", t); ok {
 			r.own[t] = id
 		}
@@ -271,7 +272,7 @@ func newReader(host map[tracer.NSType]uint32) *valueReader {
 }
 
 // nsOf returns the namespace of a process.
-func nsOf(pid string, t tracer.NSType) (uint32, bool) {
+func nsOf(pid string, t event.NSType) (uint32, bool) {
 	link, err := os.Readlink("/proc/" + pid + "/ns/" + string(t))
 	if err != nil {
 		return 0, false
@@ -281,7 +282,7 @@ func nsOf(pid string, t tracer.NSType) (uint32, bool) {
 	return uint32(n), err == nil
 }
 
-func (r *valueReader) isHost(ns *tracer.Namespace) bool {
+func (r *valueReader) isHost(ns *event.Namespace) bool {
 	return ns.Host || (ns.ID != 0 && r.host[ns.Type] == ns.ID)
 }
 
@@ -319,7 +320,7 @@ func (r *valueReader) row(w *history.LastWrite, boot string) *output.Blame {
 }
 
 // gone says whether a namespace that can't be entered is gone: root can enter any other.
-func (r *valueReader) gone(ns *tracer.Namespace) bool {
+func (r *valueReader) gone(ns *event.Namespace) bool {
 	return ns != nil && !r.isHost(ns) && entered[ns.Type] != 0 && os.Geteuid() == 0
 }
 
@@ -329,11 +330,11 @@ func (r *valueReader) settle(ctx context.Context, db *history.DB, b *output.Blam
 	if b.State != output.AsRecorded || b.Recorded != nil || b.Last.Sysctl.New == nil {
 		return nil
 	}
-	host := func(ns *tracer.Namespace) bool { return ns == nil || r.isHost(ns) }
+	host := func(ns *event.Namespace) bool { return ns == nil || r.isHost(ns) }
 	set, ns := b.Last.Sysctl.New, b.Namespace
 	for _, err := range db.Events(ctx, history.Query{
-		Parameter: b.Parameter, After: b.ID, Types: map[tracer.Type]bool{tracer.SysctlDrift: true}, Limit: 1,
-		Match: func(e *tracer.Event) bool {
+		Parameter: b.Parameter, After: b.ID, Types: map[event.Type]bool{event.SysctlDrift: true}, Limit: 1,
+		Match: func(e *event.Event) bool {
 			of := e.Sysctl.Namespace
 			return e.Sysctl.Old != nil && output.SameValue(*e.Sysctl.Old, *set) && (host(ns) && host(of) || ns != nil && of != nil && ns.UID == of.UID)
 		},
@@ -365,7 +366,7 @@ var errNotEntered = errors.New("its namespace can't be entered")
 // read returns what the parameter with a name and a path holds in a namespace, nil if that
 // can't be found out. Both are as the history has them: the path is opened only if it is the
 // parameter's.
-func (r *valueReader) read(name, path string, ns *tracer.Namespace) (value *params.Value, err error) {
+func (r *valueReader) read(name, path string, ns *event.Namespace) (value *params.Value, err error) {
 	if is, err := params.Name(path); err != nil {
 		return nil, err
 	} else if is != name {
@@ -407,11 +408,11 @@ func (r *valueReader) here(do func(*params.Root)) {
 
 // entered are the types of the namespaces that have parameters and that a thread can enter,
 // with the flag for that.
-var entered = map[tracer.NSType]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC}
+var entered = map[event.NSType]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC}
 
 // inside does something with the parameters of a namespace that this process is not in, if it
 // can be entered. What is below /proc/sys is that of the namespaces of whoever opens it.
-func (r *valueReader) inside(ns *tracer.Namespace, do func(*params.Root)) {
+func (r *valueReader) inside(ns *event.Namespace, do func(*params.Root)) {
 	flag, ok := entered[ns.Type]
 	if !ok {
 		return
@@ -445,7 +446,7 @@ func (r *valueReader) inside(ns *tracer.Namespace, do func(*params.Root)) {
 
 // open opens a namespace, of a type that can be entered, by its name or by a process that is
 // in it.
-func (r *valueReader) open(ns *tracer.Namespace) (int, error) {
+func (r *valueReader) open(ns *event.Namespace) (int, error) {
 	var paths []string
 	if ns.Type == "net" {
 		for _, dir := range []string{"/run/netns", "/run/docker/netns", "/var/run/netns"} {

@@ -9,11 +9,12 @@ import (
 	"os"
 	"strings"
 
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/renderer"
 	"github.com/olekukonko/tablewriter/tw"
 	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/tracer"
 )
 
 func newCheck() *cobra.Command {

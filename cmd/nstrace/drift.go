@@ -10,8 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nstrace/nstrace/drift"
-	"github.com/nstrace/nstrace/history"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/drift"
+	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -28,8 +29,8 @@ const (
 type keeper struct {
 	t      *tracer.Tracer
 	r      *history.Recorder
-	db     string        // its database
-	filter tracer.Filter // what the kernel has looked at for all other events
+	db     string       // its database
+	filter event.Filter // what the kernel has looked at for all other events
 
 	before, after *drift.Snapshot // nil once they were compared, and where there is none
 	idles         int
@@ -39,16 +40,16 @@ type keeper struct {
 	// Where the database could not be opened at the start.
 	late    bool
 	started time.Time
-	idle    chan chan struct{}   // asks Run to close what is sent when it is idle
-	found   chan []*tracer.Event // what is different, once
+	idle    chan chan struct{}  // asks Run to close what is sent when it is idle
+	found   chan []*event.Event // what is different, once
 }
 
 // newKeeper looks at what there is, which is now watched. That it can't, or that the
 // snapshot before can't be used, costs what could be told of the time between, and is said.
-func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter tracer.Filter) *keeper {
+func newKeeper(t *tracer.Tracer, r *history.Recorder, db string, filter event.Filter) *keeper {
 	k := &keeper{
 		t: t, r: r, db: db, filter: filter, told: make(chan struct{}),
-		started: time.Now(), idle: make(chan chan struct{}, 1), found: make(chan []*tracer.Event, 1),
+		started: time.Now(), idle: make(chan chan struct{}, 1), found: make(chan []*event.Event, 1),
 	}
 	select {
 	case <-r.Opened():
@@ -116,7 +117,7 @@ func (k *keeper) catchUp(before, after *drift.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	q := history.Query{Since: before.Time, Types: map[tracer.Type]bool{}}
+	q := history.Query{Since: before.Time, Types: map[event.Type]bool{}}
 	for _, family := range families {
 		for _, t := range family {
 			q.Types[t] = true
@@ -142,7 +143,7 @@ func (k *keeper) catchUp(before, after *drift.Snapshot) error {
 // compareLate compares once the database could be opened, with what was watched meanwhile
 // in it. A parameter that was changed while nobody watched and set again since is not told
 // of, other than by what the event says that it was.
-func (k *keeper) compareLate(ctx context.Context) ([]*tracer.Event, error) {
+func (k *keeper) compareLate(ctx context.Context) ([]*event.Event, error) {
 	before, err := k.stored()
 	if err != nil || before == nil {
 		return nil, err
@@ -179,9 +180,9 @@ func (k *keeper) compareLate(ctx context.Context) ([]*tracer.Event, error) {
 
 // see has what was watched at the very start be no drift: what happened between attaching
 // and looking is in the ring still.
-func (k *keeper) see(e *tracer.Event) {
+func (k *keeper) see(e *event.Event) {
 	switch e.Type {
-	case tracer.TraceStart, tracer.TraceStop:
+	case event.TraceStart, event.TraceStop:
 		return
 	}
 	k.changed.Store(true)
@@ -201,8 +202,8 @@ func (k *keeper) see(e *tracer.Event) {
 // for the first time after the start, which is the second time that Run is idle, or at the
 // run's end. The next snapshot is taken only after that: what it shows to be known is in
 // the history, or will be before the snapshot is.
-func (k *keeper) find(end bool, tell func(*tracer.Event) error) error {
-	var events []*tracer.Event
+func (k *keeper) find(end bool, tell func(*event.Event) error) error {
+	var events []*event.Event
 	switch {
 	case k.late:
 		select {

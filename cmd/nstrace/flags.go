@@ -13,14 +13,16 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
-	"github.com/nstrace/nstrace/alert"
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/filter"
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/alert"
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // streamFlags are the flags that every command that streams events takes.
@@ -116,10 +118,10 @@ var formats = []string{"table", "wide", "json"}
 var groups = []string{"closed", "open", "off"}
 
 // families gives the events behind each name of --event.
-var families = map[string][]tracer.Type{
-	"namespace": {tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin, tracer.NamespaceAppeared, tracer.NamespaceGone},
-	"sysctl":    {tracer.SysctlWrite, tracer.SysctlDrift},
-	"netdev":    {tracer.NetdevMove},
+var families = map[string][]event.Type{
+	"namespace": {event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.NamespaceAppeared, event.NamespaceGone},
+	"sysctl":    {event.SysctlWrite, event.SysctlDrift},
+	"netdev":    {event.NetdevMove},
 }
 
 func eventNames() []string {
@@ -136,7 +138,7 @@ func eventNames() []string {
 
 func nsTypeNames() []string {
 	var names []string
-	for _, t := range tracer.NSTypes() {
+	for _, t := range event.NSTypes() {
 		names = append(names, string(t))
 	}
 	return names
@@ -216,27 +218,27 @@ func foldPast(cmd *cobra.Command, format string, group *string) {
 }
 
 // filters reads the flags of registerFilters.
-func (f *streamFlags) filters() (tracer.Filter, error) {
-	var o tracer.Filter
+func (f *streamFlags) filters() (event.Filter, error) {
+	var o event.Filter
 	if err := checkFormat(f.format, f.group, "event"); err != nil {
 		return o, err
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {
-		o.Types = map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}
+		o.Types = map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true}
 	}
 	for _, name := range f.events {
 		if err := oneOf("--event", name, eventNames()); err != nil {
 			return o, err
 		}
 		if o.Types == nil {
-			o.Types = map[tracer.Type]bool{}
+			o.Types = map[event.Type]bool{}
 		}
 		if types, ok := families[name]; ok {
 			for _, t := range types {
 				o.Types[t] = true
 			}
 		} else {
-			o.Types[tracer.Type(name)] = true
+			o.Types[event.Type(name)] = true
 		}
 	}
 	for _, name := range f.nsTypes {
@@ -244,9 +246,9 @@ func (f *streamFlags) filters() (tracer.Filter, error) {
 			return o, err
 		}
 		if o.NSTypes == nil {
-			o.NSTypes = map[tracer.NSType]bool{}
+			o.NSTypes = map[event.NSType]bool{}
 		}
-		o.NSTypes[tracer.NSType(name)] = true
+		o.NSTypes[event.NSType(name)] = true
 	}
 	for _, s := range f.pids {
 		pid, err := strconv.ParseUint(s, 10, 22) // PID_MAX_LIMIT is 2^22

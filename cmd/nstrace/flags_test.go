@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // parse gives the options that a command line asks for.
@@ -87,7 +89,7 @@ func TestOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := o.Filter
-	if !f.Types[tracer.SysctlWrite] || !f.Types[tracer.NamespaceEnter] || f.Types[tracer.NamespaceCreate] {
+	if !f.Types[event.SysctlWrite] || !f.Types[event.NamespaceEnter] || f.Types[event.NamespaceCreate] {
 		t.Errorf("events %v", f.Types)
 	}
 	if len(f.NSTypes) != 3 || !f.NSTypes["net"] || !f.NSTypes["mnt"] || !f.NSTypes["uts"] {
@@ -100,7 +102,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	// A glob for parameters asks for what is written to them, or has drifted, only, unless events are named.
-	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 2 || !o.Filter.Types[tracer.SysctlWrite] || !o.Filter.Types[tracer.SysctlDrift] {
+	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 2 || !o.Filter.Types[event.SysctlWrite] || !o.Filter.Types[event.SysctlDrift] {
 		t.Errorf("--sysctl alone: %v, %v", o.Filter.Types, err)
 	}
 	if o, _, err = parse(); err != nil || o.Filter.Types != nil || o.Filter.NSTypes != nil {

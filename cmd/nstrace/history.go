@@ -16,10 +16,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/output"
 )
 
 type historyFlags struct {
@@ -94,7 +95,7 @@ func newHistorySysctl() *cobra.Command {
 				return usagef("history sysctl takes a parameter's name, such as net.ipv4.ip_forward")
 			}
 			name := sysctlArg(args[0])
-			q := history.Query{Parameter: name, Types: map[tracer.Type]bool{tracer.SysctlWrite: true, tracer.SysctlDrift: true}}
+			q := history.Query{Parameter: name, Types: map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true}}
 			if strings.ContainsAny(name, "*?[") {
 				q.Parameter = ""
 				f.sysctls = append(f.sysctls, name)
@@ -257,7 +258,7 @@ func (f *historyFlags) query(q *history.Query) error {
 		q.Parameter = filters.Sysctl[0]
 	}
 	if q.Types == nil && filters.Types != nil {
-		q.Types = map[tracer.Type]bool{tracer.TraceLoss: true, tracer.TraceGap: true, tracer.TraceStart: true, tracer.TraceStop: true}
+		q.Types = map[event.Type]bool{event.TraceLoss: true, event.TraceGap: true, event.TraceStart: true, event.TraceStop: true}
 		for t := range filters.Types {
 			q.Types[t] = true
 		}
@@ -267,16 +268,16 @@ func (f *historyFlags) query(q *history.Query) error {
 	}
 	chosen := filters.Types != nil || filters.NSTypes != nil || len(filters.PIDs)+len(filters.Comms)+len(filters.UIDs) > 0 || filters.Failed ||
 		len(f.containers)+len(f.netns) > 0 || f.program != nil || grep != nil
-	encode := output.NewJSON(nil)
+	encode := new(event.Encoder)
 	var line []byte
-	q.Match = func(e *tracer.Event) bool {
+	q.Match = func(e *event.Event) bool {
 		switch e.Type {
-		case tracer.TraceStart, tracer.TraceStop:
+		case event.TraceStart, event.TraceStop:
 			// No row of a table, and nothing that was asked for.
 			if chosen || f.format != "json" {
 				return false
 			}
-		case tracer.TraceLoss, tracer.TraceGap:
+		case event.TraceLoss, event.TraceGap:
 		default:
 			if !filters.Match(e) || !f.selected.match(e) || (f.program != nil && !f.program.Match(e)) {
 				return false
@@ -285,7 +286,7 @@ func (f *historyFlags) query(q *history.Query) error {
 		if grep == nil {
 			return true
 		}
-		line = encode.AppendEvent(line[:0], e)
+		line = encode.Append(line[:0], e)
 		return grep.Match(line)
 	}
 	return nil
@@ -327,7 +328,7 @@ func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query
 		return n, sink.Flush()
 	}
 	q.Reverse, q.Limit = true, int(min(lines, 1<<31))
-	var newest []*tracer.Event
+	var newest []*event.Event
 	for s, err := range db.Events(ctx, q) {
 		if err != nil {
 			return n, err
@@ -414,9 +415,9 @@ func openHistory(ctx context.Context, path string) (*history.DB, error) {
 }
 
 // hostNamespaces are those of pid 1, as far as one may look.
-func hostNamespaces() map[tracer.NSType]uint32 {
-	host := map[tracer.NSType]uint32{}
-	for _, t := range tracer.NSTypes() {
+func hostNamespaces() map[event.NSType]uint32 {
+	host := map[event.NSType]uint32{}
+	for _, t := range event.NSTypes() {
 		link, err := os.Readlink("/proc/1/ns/" + string(t))
 		if err != nil {
 			continue

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
 )
 
 // A mistake is one line that says what is taken, and exit status 2; what is wrong with the
@@ -93,15 +93,15 @@ func TestUnkeptIsTold(t *testing.T) {
 	out := &numbered{}
 	h := &sinkHandler{sink: out, history: r}
 	seq := uint64(0)
-	give := func(typ tracer.Type) {
+	give := func(typ event.Type) {
 		seq++
-		if err := h.Event(&tracer.Event{V: 1, Seq: seq, Type: typ, Time: time.Unix(int64(seq), 0), Host: "here", Trace: &tracer.Trace{Totals: &tracer.Totals{}}}); err != nil {
+		if err := h.Event(&event.Event{V: 1, Seq: seq, Type: typ, Time: time.Unix(int64(seq), 0), Host: "here", Trace: &event.Trace{Totals: &event.Totals{}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	give(tracer.TraceStart) // and the gap: the buffer is full
+	give(event.TraceStart) // and the gap: the buffer is full
 	for range 3 {
-		give(tracer.SysctlWrite)
+		give(event.SysctlWrite)
 	}
 	if err := r.Sync(); err != nil {
 		t.Fatal(err)
@@ -109,11 +109,11 @@ func TestUnkeptIsTold(t *testing.T) {
 	if err := h.Idle(); err != nil {
 		t.Fatal(err)
 	}
-	give(tracer.TraceStop)
+	give(event.TraceStop)
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want := []tracer.Type{tracer.TraceStart, tracer.TraceGap, tracer.SysctlWrite, tracer.SysctlWrite, tracer.SysctlWrite, tracer.TraceLoss, tracer.TraceStop}
+	want := []event.Type{event.TraceStart, event.TraceGap, event.SysctlWrite, event.SysctlWrite, event.SysctlWrite, event.TraceLoss, event.TraceStop}
 	if len(out.types) != len(want) {
 		t.Fatalf("%v", out.types)
 	}
@@ -129,15 +129,15 @@ func TestUnkeptIsTold(t *testing.T) {
 
 // numbered is a sink that keeps types and numbers.
 type numbered struct {
-	types []tracer.Type
+	types []event.Type
 	seqs  []uint64
 	lost  uint64
 }
 
-func (n *numbered) Write(e *tracer.Event) error {
+func (n *numbered) Write(e *event.Event) error {
 	n.types, n.seqs = append(n.types, e.Type), append(n.seqs, e.Seq)
 	if e.Loss != nil {
-		n.lost += e.Loss.Records[tracer.SysctlWrite]
+		n.lost += e.Loss.Records[event.SysctlWrite]
 	}
 	return nil
 }

@@ -14,10 +14,11 @@ import (
 	"syscall"
 	"unicode"
 
-	"github.com/nstrace/nstrace/filter"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // Exit statuses.

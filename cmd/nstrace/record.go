@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
 )
 
 // defaultDB is where record keeps the history, and where the others look for it.
@@ -88,20 +89,20 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 
 // gap is what is told at the start, or later where the database could not be opened, about the
 // time from the run before to when this one started to watch; nil if there is none.
-func gap(r *history.Recorder, started time.Time) *tracer.Event {
+func gap(r *history.Recorder, started time.Time) *event.Event {
 	before := r.Previous()
 	if before == nil {
 		return nil
 	}
 	same := before.BootID == history.BootID()
-	t := &tracer.Trace{From: before.Stopped, To: started, SameBoot: &same, Ended: tracer.GapStopped}
+	t := &event.Trace{From: before.Stopped, To: started, SameBoot: &same, Ended: event.GapStopped}
 	if before.Stopped.IsZero() {
-		t.From, t.Ended = before.Last, tracer.GapCrashed
+		t.From, t.Ended = before.Last, event.GapCrashed
 	}
 	if r.StoodBy() && same && t.From.After(started) {
 		return nil
 	}
-	return &tracer.Event{Type: tracer.TraceGap, Trace: t}
+	return &event.Event{Type: event.TraceGap, Trace: t}
 }
 
 // parseAge reads a time that can be days or weeks.

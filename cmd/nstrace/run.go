@@ -14,8 +14,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // linger is how long `nstrace run` waits, after its command has ended, for the

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // A selection is what --container and --netns ask for. Both are about what is known of an
@@ -90,13 +90,13 @@ func netAt(path string) (uint32, error) {
 }
 
 // match says whether an event is about all of what is asked for, of each kind any.
-func (s *selection) match(e *tracer.Event) bool {
-	about := [2]*tracer.Namespace{e.Namespace}
+func (s *selection) match(e *event.Event) bool {
+	about := [2]*event.Namespace{e.Namespace}
 	switch {
 	case e.Sysctl != nil:
 		about[0] = e.Sysctl.Namespace
 	case e.Netdev != nil:
-		about = [2]*tracer.Namespace{e.Netdev.From, e.Netdev.To}
+		about = [2]*event.Namespace{e.Netdev.From, e.Netdev.To}
 	}
 	if len(s.containers) > 0 && !s.inContainer(e.Container, e.Pod) && !slices.ContainsFunc(about[:], s.owned) {
 		return false
@@ -105,12 +105,12 @@ func (s *selection) match(e *tracer.Event) bool {
 }
 
 // owned says whether ns is of a container that is asked for.
-func (s *selection) owned(ns *tracer.Namespace) bool {
+func (s *selection) owned(ns *event.Namespace) bool {
 	return ns != nil && ns.Owner != nil && s.inContainer(ns.Owner.Container, ns.Owner.Pod)
 }
 
 // isNet says whether ns is a network namespace that is asked for.
-func (s *selection) isNet(ns *tracer.Namespace) bool {
+func (s *selection) isNet(ns *event.Namespace) bool {
 	return ns != nil && ns.Type == "net" && slices.ContainsFunc(s.nets, func(n netSelector) bool {
 		if n.id != 0 {
 			return ns.ID == n.id
@@ -119,14 +119,14 @@ func (s *selection) isNet(ns *tracer.Namespace) bool {
 	})
 }
 
-func (s *selection) inContainer(c *attribution.Container, p *attribution.Pod) bool {
+func (s *selection) inContainer(c *event.Container, p *event.Pod) bool {
 	return slices.ContainsFunc(s.containers, func(asked string) bool {
 		return isContainer(c, asked) || (p != nil && p.Name != "" && asked == p.Namespace+"/"+p.Name)
 	})
 }
 
 // isContainer says whether asked is c's name, or enough of its id to be meant.
-func isContainer(c *attribution.Container, asked string) bool {
+func isContainer(c *event.Container, asked string) bool {
 	const enough = 4
 	return c != nil && (c.Name == asked || c.ID == asked || (len(asked) >= enough && len(c.ID) == 64 && strings.HasPrefix(c.ID, asked)))
 }

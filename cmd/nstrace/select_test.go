@@ -6,20 +6,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // TestSelectNetdev holds that a device's move is about where it was and where it is,
 // and about whose these are.
 func TestSelectNetdev(t *testing.T) {
 	const id = 0xf0000042
-	web := &attribution.Container{ID: strings.Repeat("c", 64), Name: "web-1"}
-	host := &tracer.Namespace{Type: "net", ID: id - 1, Host: true}
-	inside := &tracer.Namespace{Type: "net", ID: id, Name: "blue", Owner: &attribution.Owner{Container: web}}
-	to := &tracer.Event{Type: tracer.NetdevMove, Netdev: &tracer.Netdev{Name: "eth0", From: host, To: inside}}
-	back := &tracer.Event{Type: tracer.NetdevMove, Netdev: &tracer.Netdev{Name: "eth0", From: inside, To: host}}
-	other := &tracer.Event{Type: tracer.NetdevMove, Netdev: &tracer.Netdev{Name: "eth0", From: host}}
+	web := &event.Container{ID: strings.Repeat("c", 64), Name: "web-1"}
+	host := &event.Namespace{Type: "net", ID: id - 1, Host: true}
+	inside := &event.Namespace{Type: "net", ID: id, Name: "blue", Owner: &event.Owner{Container: web}}
+	to := &event.Event{Type: event.NetdevMove, Netdev: &event.Netdev{Name: "eth0", From: host, To: inside}}
+	back := &event.Event{Type: event.NetdevMove, Netdev: &event.Netdev{Name: "eth0", From: inside, To: host}}
+	other := &event.Event{Type: event.NetdevMove, Netdev: &event.Netdev{Name: "eth0", From: host}}
 	for _, row := range []struct {
 		containers, netns []string
 		other             bool

@@ -16,14 +16,16 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/nstrace/nstrace/alert"
-	"github.com/nstrace/nstrace/filter"
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/runtimes"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/alert"
+	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/runtimes"
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // A sinkHandler hands a tracer's events to a sink: those that match, up to a limit.
@@ -40,14 +42,14 @@ type sinkHandler struct {
 	limit    uint64 // 0: none
 	done     func() // called when limit is reached
 	n        uint64
-	stop     *tracer.Totals
+	stop     *event.Totals
 
 	history *history.Recorder // nil without
 	started time.Time         // of trace.start, zero before it
 	gapTold bool              // or there was none
 	keeper  *keeper           // nil without a history
 	drifted uint64            // events that nobody watched, which the tracer has not counted
-	last    tracer.Event      // of what was written, the number and where it came from
+	last    event.Event       // of what was written, the number and where it came from
 	added   uint64            // lines that are not the tracer's
 
 	dropped uint64 // lines that were left out
@@ -61,12 +63,12 @@ type sinkHandler struct {
 	raised uint64            // their sum
 }
 
-func (h *sinkHandler) Event(e *tracer.Event) error {
+func (h *sinkHandler) Event(e *event.Event) error {
 	if h.keeper != nil {
 		h.keeper.see(e)
 	}
 	switch e.Type {
-	case tracer.TraceStop:
+	case event.TraceStop:
 		if err := errors.Join(h.tellGap(time.Now()), h.tellDrift(true), h.tellUnkept()); err != nil {
 			return err
 		}
@@ -75,8 +77,8 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 		h.stop.Written += h.drifted - h.stood
 		h.stop.Filtered += h.stood
 		h.stop.Alerts = h.raised
-	case tracer.TraceStart:
-	case tracer.TraceLoss, tracer.TraceTamper:
+	case event.TraceStart:
+	case event.TraceLoss, event.TraceTamper:
 		if h.rules != nil {
 			h.rules.Mark(e)
 		}
@@ -104,7 +106,7 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 	}
 	e.Seq += h.added - h.dropped
 	err := h.write(e)
-	if e.Type == tracer.TraceStart && err == nil {
+	if e.Type == event.TraceStart && err == nil {
 		h.started = e.Time
 		err = h.tellGap(e.Time)
 	}
@@ -115,7 +117,7 @@ func (h *sinkHandler) Event(e *tracer.Event) error {
 }
 
 // wants says whether e is to be written. --filter can ask for the rules that it met.
-func (h *sinkHandler) wants(e *tracer.Event) bool {
+func (h *sinkHandler) wants(e *event.Event) bool {
 	if !h.selected.match(e) {
 		return false
 	}
@@ -126,12 +128,12 @@ func (h *sinkHandler) wants(e *tracer.Event) bool {
 }
 
 // write gives an event to the sink, and to the history where one is kept.
-func (h *sinkHandler) write(e *tracer.Event) error {
+func (h *sinkHandler) write(e *event.Event) error {
 	for i := range e.Alert {
 		h.alerts[e.Alert[i].Name]++
 		h.raised++
 	}
-	h.last = tracer.Event{V: e.V, Seq: e.Seq, Host: e.Host, BootID: e.BootID}
+	h.last = event.Event{V: e.V, Seq: e.Seq, Host: e.Host, BootID: e.BootID}
 	if h.history != nil {
 		if err := h.history.Append(e); err != nil {
 			return err
@@ -141,7 +143,7 @@ func (h *sinkHandler) write(e *tracer.Event) error {
 }
 
 // add writes an event that is not the tracer's.
-func (h *sinkHandler) add(e *tracer.Event) error {
+func (h *sinkHandler) add(e *event.Event) error {
 	e.V, e.Seq, e.Host, e.BootID = h.last.V, h.last.Seq+1, h.last.Host, h.last.BootID
 	h.added++
 	return h.write(e)
@@ -173,7 +175,7 @@ func (h *sinkHandler) tellDrift(end bool) error {
 	if h.keeper == nil {
 		return nil
 	}
-	return h.keeper.find(end, func(e *tracer.Event) error {
+	return h.keeper.find(end, func(e *event.Event) error {
 		if (h.limit > 0 && h.n >= h.limit) || !h.keeper.filter.Match(e) || !h.wants(e) {
 			return nil
 		}
@@ -192,7 +194,7 @@ func (h *sinkHandler) tellUnkept() error {
 	if l == nil {
 		return nil
 	}
-	return h.add(&tracer.Event{Type: tracer.TraceLoss, Time: time.Now().UTC(), Loss: l})
+	return h.add(&event.Event{Type: event.TraceLoss, Time: time.Now().UTC(), Loss: l})
 }
 
 func (h *sinkHandler) Idle() error {
@@ -216,7 +218,7 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 }
 
 // sink makes the sink that the flags ask for. hold is how long --group may hold a line back.
-func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32, hold time.Duration) output.Sink {
+func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.Duration) output.Sink {
 	if f.quiet {
 		return nowhere{}
 	}
@@ -237,9 +239,9 @@ func (f *streamFlags) sink(w io.Writer, host map[tracer.NSType]uint32, hold time
 // nowhere is the sink of a stream that nobody wants to see.
 type nowhere struct{}
 
-func (nowhere) Write(*tracer.Event) error { return nil }
-func (nowhere) Flush() error              { return nil }
-func (nowhere) Close() error              { return nil }
+func (nowhere) Write(*event.Event) error { return nil }
+func (nowhere) Flush() error             { return nil }
+func (nowhere) Close() error             { return nil }
 
 // stream traces the whole host.
 func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
@@ -349,7 +351,7 @@ does not have is "", 0, false or an empty list.
 }
 
 // describe says in a line how an observation is attached.
-func describe(o tracer.Observation) string {
+func describe(o event.Observation) string {
 	s := fmt.Sprintf("%s: %s", o.Name, o.Backend)
 	if len(o.Hooks) > 0 {
 		s += " (" + strings.Join(o.Hooks, ", ") + ")"

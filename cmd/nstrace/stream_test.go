@@ -6,18 +6,18 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/nstrace/nstrace/filter"
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/filter"
 )
 
 // written is a sink that keeps what tells its events apart.
 type written struct {
 	seqs []uint64
 	pids []uint32
-	last tracer.Event
+	last event.Event
 }
 
-func (w *written) Write(e *tracer.Event) error {
+func (w *written) Write(e *event.Event) error {
 	w.seqs, w.last = append(w.seqs, e.Seq), *e
 	if e.Process != nil {
 		w.pids = append(w.pids, e.Process.PID)
@@ -54,23 +54,23 @@ func TestSinkHandler(t *testing.T) {
 		}
 		// As the tracer does: 10 lines that stand for 37, and 5 filtered before.
 		seq := uint64(0)
-		give := func(e tracer.Event) {
+		give := func(e event.Event) {
 			seq++
 			e.Seq = seq
 			if err := h.Event(&e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		give(tracer.Event{Type: tracer.TraceStart})
+		give(event.Event{Type: event.TraceStart})
 		for pid := range uint32(10) {
-			e := tracer.Event{Type: tracer.SysctlWrite, Process: &tracer.Process{PID: pid}}
+			e := event.Event{Type: event.SysctlWrite, Process: &event.Process{PID: pid}}
 			e.Count = []uint64{0, 3, 0, 4, 0, 5, 6, 4, 7, 5}[pid]
 			give(e)
 			if pid == 4 {
-				give(tracer.Event{Type: tracer.TraceLoss})
+				give(event.Event{Type: event.TraceLoss})
 			}
 		}
-		give(tracer.Event{Type: tracer.TraceStop, Trace: &tracer.Trace{Totals: &tracer.Totals{Seen: 44, Written: 37, Filtered: 5, Lost: 2}}})
+		give(event.Event{Type: event.TraceStop, Trace: &event.Trace{Totals: &event.Totals{Seen: 44, Written: 37, Filtered: 5, Lost: 2}}})
 
 		if !slices.Equal(out.pids, row.pids) || len(out.seqs) != row.lines {
 			t.Errorf("%q -n %d: wrote %v in %d lines, want %v in %d", row.filter, row.limit, out.pids, len(out.seqs), row.pids, row.lines)
@@ -113,12 +113,12 @@ func TestCause(t *testing.T) {
 			pid   uint32
 			cause uint64
 		}{{1, 0}, {1, 2}, {1, 2}, {2, 0}, {2, 5}} {
-			ev := &tracer.Event{Seq: uint64(i) + 2, Type: tracer.SysctlWrite, Via: "write", Process: &tracer.Process{PID: e.pid}, Sysctl: &tracer.Sysctl{}}
+			ev := &event.Event{Seq: uint64(i) + 2, Type: event.SysctlWrite, Via: "write", Process: &event.Process{PID: e.pid}, Sysctl: &event.Sysctl{}}
 			if e.cause != 0 {
-				ev.Via, ev.Sysctl.Cause = "cascade", &tracer.Cause{Seq: e.cause}
+				ev.Via, ev.Sysctl.Cause = "cascade", &event.Cause{Seq: e.cause}
 			}
 			if i == 0 {
-				if err := h.Event(&tracer.Event{Seq: 1, Type: tracer.TraceStart}); err != nil {
+				if err := h.Event(&event.Event{Seq: 1, Type: event.TraceStart}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -135,7 +135,7 @@ func TestCause(t *testing.T) {
 // causes is a sink that keeps the numbers of the causes.
 type causes struct{ seqs []uint64 }
 
-func (c *causes) Write(e *tracer.Event) error {
+func (c *causes) Write(e *event.Event) error {
 	if e.Sysctl != nil && e.Sysctl.Cause != nil {
 		c.seqs = append(c.seqs, e.Sysctl.Cause.Seq)
 	}

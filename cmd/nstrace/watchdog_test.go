@@ -11,13 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
 // idler is a Handler whose Idle is as slow as a test wants.
 type idler struct{ hold chan struct{} }
 
-func (idler) Event(*tracer.Event) error { return nil }
+func (idler) Event(*event.Event) error { return nil }
 func (i idler) Idle() error {
 	i.hold <- struct{}{}
 	<-i.hold

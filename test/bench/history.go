@@ -11,9 +11,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
 )
 
 // historyResult is what a history costs, and how fast it answers.
@@ -51,17 +52,17 @@ type busyHost struct {
 	n     int
 	boot  string
 	at    time.Time
-	who   [64]*tracer.Process
+	who   [64]*event.Process
 	names [3000][2]string
 	value [2]string
-	sys   tracer.Sysctl
-	ns    tracer.Namespace
-	host  tracer.Namespace
-	e     tracer.Event
+	sys   event.Sysctl
+	ns    event.Namespace
+	host  event.Namespace
+	e     event.Event
 }
 
 func newBusyHost() *busyHost {
-	h := &busyHost{boot: history.BootID(), at: time.Now().UTC().Add(-time.Hour), host: tracer.Namespace{Type: "net", ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
+	h := &busyHost{boot: history.BootID(), at: time.Now().UTC().Add(-time.Hour), host: event.Namespace{Type: "net", ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
 	for i := range h.who {
 		h.who[i] = h.process(uint32(1000 + i))
 	}
@@ -73,31 +74,31 @@ func newBusyHost() *busyHost {
 	return h
 }
 
-func (h *busyHost) process(pid uint32) *tracer.Process {
+func (h *busyHost) process(pid uint32) *event.Process {
 	login := uint32(1000)
-	return &tracer.Process{
+	return &event.Process{
 		PID: pid, TID: pid, PPID: 900, StartTime: h.at, Comm: "sysctl", Exe: "/usr/sbin/sysctl", Args: []string{"sysctl", "-q", "-w", "--system"},
 		User: "root", LoginUID: &login, LoginUser: "admin", Cgroup: "/user.slice/user-1000.slice/session-4.scope",
-		NS: map[tracer.NSType]uint32{
+		NS: map[event.NSType]uint32{
 			"cgroup": 4026531835, "ipc": 4026531839, "mnt": 4026531841, "net": 4026531840,
 			"pid": 4026531836, "time": 4026531834, "user": 4026531837, "uts": 4026531838,
 		},
-		Ancestors: []tracer.Actor{{PID: 900, Comm: "bash"}, {PID: 890, Comm: "sshd"}, {PID: 700, Comm: "sshd"}, {PID: 1, Comm: "systemd"}},
+		Ancestors: []event.Actor{{PID: 900, Comm: "bash"}, {PID: 890, Comm: "sshd"}, {PID: 700, Comm: "sshd"}, {PID: 1, Comm: "systemd"}},
 	}
 }
 
 // next is the next event. It is the busyHost's until the one after.
-func (h *busyHost) next() *tracer.Event {
+func (h *busyHost) next() *event.Event {
 	n := h.n
 	h.n++
 	h.at = h.at.Add(10 * time.Microsecond)
-	h.e = tracer.Event{
-		V: tracer.SchemaVersion, Time: h.at, Seq: uint64(n + 1), Host: "bench", BootID: h.boot, Outcome: tracer.Success,
-		Type: tracer.SysctlWrite, Via: "write", Process: h.who[n%len(h.who)],
+	h.e = event.Event{
+		V: event.SchemaVersion, Time: h.at, Seq: uint64(n + 1), Host: "bench", BootID: h.boot, Outcome: event.Success,
+		Type: event.SysctlWrite, Via: "write", Process: h.who[n%len(h.who)],
 	}
 	if n%10 == 9 {
-		h.ns = tracer.Namespace{Type: "net", ID: 4026532000 + uint32(n%100_000), UID: fmt.Sprint("net:", n), UserNS: 4026531837}
-		h.e.Type, h.e.Via, h.e.Namespace, h.e.Process = tracer.NamespaceCreate, "unshare", &h.ns, h.process(uint32(2000+n%4_000_000))
+		h.ns = event.Namespace{Type: "net", ID: 4026532000 + uint32(n%100_000), UID: fmt.Sprint("net:", n), UserNS: 4026531837}
+		h.e.Type, h.e.Via, h.e.Namespace, h.e.Process = event.NamespaceCreate, "unshare", &h.ns, h.process(uint32(2000+n%4_000_000))
 		return &h.e
 	}
 	name := h.names[n%len(h.names)]
@@ -105,7 +106,7 @@ func (h *busyHost) next() *tracer.Event {
 		name = [2]string{asksFor, "/proc/sys/net/ipv4/ip_forward"}
 	}
 	h.value = [2]string{fmt.Sprint(n % 977), fmt.Sprint((n + 1) % 977)}
-	h.sys = tracer.Sysctl{Name: name[0], Path: name[1], Old: &h.value[0], New: &h.value[1], After: &h.value[1], Namespace: &h.host}
+	h.sys = event.Sysctl{Name: name[0], Path: name[1], Old: &h.value[0], New: &h.value[1], After: &h.value[1], Namespace: &h.host}
 	h.e.Sysctl = &h.sys
 	return &h.e
 }

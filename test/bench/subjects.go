@@ -19,8 +19,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // A subject is something that can be attached while a workload runs.

@@ -10,10 +10,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/runtimes/runtimetest"
-	"github.com/nstrace/nstrace/tracer"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
 // TestCRI has containerd run a pod as a kubelet has it do: with a cgroup below kubepods, a
@@ -48,11 +49,11 @@ func TestCRI(t *testing.T) {
 
 	for _, e := range events {
 		for _, who := range []struct {
-			container *attribution.Container
-			pod       *attribution.Pod
+			container *event.Container
+			pod       *event.Pod
 		}{{e.Container, e.Pod}, {owner(e), ownerPod(e)}} {
 			if c := who.container; c != nil {
-				if made[c.ID] == nil || (c.Source == attribution.FromRuntime) != (c.Image != "") || c.Image != "" && c.Name != made[c.ID][0] {
+				if made[c.ID] == nil || (c.Source == event.FromRuntime) != (c.Image != "") || c.Image != "" && c.Name != made[c.ID][0] {
 					t.Errorf("no such container: %s", line(e))
 				}
 				if who.pod == nil {
@@ -68,7 +69,7 @@ func TestCRI(t *testing.T) {
 		container string
 		role      string
 	}{"651": {sandbox, attribution.RoleRuntime}, "652": {id, ""}, "653": {"", ""}} {
-		wrote := pick(about(events, tracer.SysctlWrite, net), func(e *tracer.Event) bool { return *e.Sysctl.New == value })
+		wrote := pick(about(events, event.SysctlWrite, net), func(e *event.Event) bool { return *e.Sysctl.New == value })
 		if len(wrote) == 0 {
 			t.Fatalf("nobody wrote %s", value)
 		}
@@ -85,7 +86,7 @@ func TestCRI(t *testing.T) {
 			t.Errorf("the pod has no name: %s", line(e))
 		}
 	}
-	plugins := pick(about(events, tracer.NamespaceEnter, net), func(e *tracer.Event) bool { return e.Process.Role == attribution.RoleCNI })
+	plugins := pick(about(events, event.NamespaceEnter, net), func(e *event.Event) bool { return e.Process.Role == attribution.RoleCNI })
 	if len(plugins) == 0 {
 		t.Error("no plugin entered the pod's network")
 	}

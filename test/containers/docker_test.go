@@ -12,8 +12,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/nstrace/nstrace/runtimes/runtimetest"
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
 // parameter is one that each network namespace has.
@@ -123,7 +123,7 @@ func TestDocker(t *testing.T) {
 		id := e.run(t, "after-restart", "--network", "none", runtimetest.Image, "true")
 		events := s.end()
 		e.check(t, events)
-		if len(pick(events, func(ev *tracer.Event) bool { return ev.Container != nil && ev.Container.ID == id })) == 0 {
+		if len(pick(events, func(ev *event.Event) bool { return ev.Container != nil && ev.Container.ID == id })) == 0 {
 			t.Error("the container after the restart is not there")
 		}
 	})
@@ -148,7 +148,7 @@ func (e *engine) testSysctl(t *testing.T) {
 		"sh", "-c", "! echo 5 > /proc/sys/net/ipv4/tcp_keepalive_time")
 	events := s.end()
 	e.check(t, events)
-	wrote := pick(events, func(ev *tracer.Event) bool { return ev.Sysctl != nil && ev.Sysctl.Name == parameter })
+	wrote := pick(events, func(ev *event.Event) bool { return ev.Sysctl != nil && ev.Sysctl.Name == parameter })
 	if len(wrote) == 0 || len(wrote) != 1+len(pick(events, seesOpens)) {
 		t.Fatalf("%d writes", len(wrote))
 	}
@@ -165,12 +165,12 @@ func (e *engine) testSysctl(t *testing.T) {
 	if c := owner(w); c == nil || c.ID != id || (c.Name != "web-1" && !e.slow) {
 		t.Errorf("not in the container's network: %s", line(w))
 	}
-	for _, typ := range []tracer.NSType{"net", "mnt", "uts", "ipc", "pid"} {
-		made := pick(events, func(ev *tracer.Event) bool {
-			return ev.Type == tracer.NamespaceCreate && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
+	for _, typ := range []event.NSType{"net", "mnt", "uts", "ipc", "pid"} {
+		made := pick(events, func(ev *event.Event) bool {
+			return ev.Type == event.NamespaceCreate && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
 		})
-		gone := pick(events, func(ev *tracer.Event) bool {
-			return ev.Type == tracer.NamespaceDestroy && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
+		gone := pick(events, func(ev *event.Event) bool {
+			return ev.Type == event.NamespaceDestroy && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
 		})
 		// An engine makes the network itself, and nobody knows yet for whom.
 		if (len(made) == 0 && typ != "net" && !e.late) || len(gone) == 0 {
@@ -181,8 +181,8 @@ func (e *engine) testSysctl(t *testing.T) {
 
 // seesOpens says whether an event is a beginning that says that writes are seen which are
 // refused when the file is opened.
-func seesOpens(ev *tracer.Event) bool {
-	return ev.Type == tracer.TraceStart && slices.ContainsFunc(ev.Trace.Observations, func(o tracer.Observation) bool {
+func seesOpens(ev *event.Event) bool {
+	return ev.Type == event.TraceStart && slices.ContainsFunc(ev.Trace.Observations, func(o event.Observation) bool {
 		return o.Name == "open" && len(o.Hooks) > 0
 	})
 }
@@ -227,23 +227,23 @@ func (e *engine) testSides(t *testing.T) {
 	kept := e.inspect(t, old, "{{.NetworkSettings.SandboxKey}}")
 	events := s.end()
 	for flag, s := range only {
-		here := pick(s.end(), func(ev *tracer.Event) bool { return !strings.HasPrefix(string(ev.Type), "trace.") })
-		others := pick(here, func(ev *tracer.Event) bool {
+		here := pick(s.end(), func(ev *event.Event) bool { return !strings.HasPrefix(string(ev.Type), "trace.") })
+		others := pick(here, func(ev *event.Event) bool {
 			if strings.HasPrefix(flag, "--netns") {
 				return namespace(ev) == nil || namespace(ev).ID != net
 			}
 			return (ev.Container == nil || ev.Container.ID != old) && (owner(ev) == nil || owner(ev).ID != old)
 		})
-		wrote := pick(here, func(ev *tracer.Event) bool { return ev.Sysctl != nil && ev.Sysctl.Name == parameter })
+		wrote := pick(here, func(ev *event.Event) bool { return ev.Sysctl != nil && ev.Sysctl.Name == parameter })
 		if len(wrote) != 1 || len(others) > 0 {
 			t.Errorf("%s: %d writes, want 1, and %d events of others", flag, len(wrote), len(others))
 		}
 	}
 	e.check(t, events)
 
-	by := func(value string) *tracer.Event {
+	by := func(value string) *event.Event {
 		t.Helper()
-		wrote := pick(events, func(ev *tracer.Event) bool {
+		wrote := pick(events, func(ev *event.Event) bool {
 			return ev.Sysctl != nil && ev.Sysctl.Name == parameter && ev.Sysctl.New != nil && *ev.Sysctl.New == value
 		})
 		if len(wrote) != 1 {
@@ -263,8 +263,8 @@ func (e *engine) testSides(t *testing.T) {
 	} else if w := by("702"); w.Container == nil || w.Container.ID != privileged || owner(w) == nil || owner(w).ID != privileged || w.Process.Role != "" {
 		t.Errorf("not the container's program acting on itself: %s", line(w))
 	}
-	entered := pick(events, func(ev *tracer.Event) bool {
-		return ev.Type == tracer.NamespaceEnter && ev.Namespace.ID == net && ev.Container != nil && ev.Container.ID == peer
+	entered := pick(events, func(ev *event.Event) bool {
+		return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net && ev.Container != nil && ev.Container.ID == peer
 	})
 	if len(entered) == 0 {
 		t.Errorf("the peer did not enter the network")
@@ -330,8 +330,8 @@ func (e *engine) testBurst(t *testing.T) {
 	events := s.end()
 	e.check(t, events)
 	for i, id := range ids {
-		made := pick(events, func(ev *tracer.Event) bool {
-			return ev.Type == tracer.NamespaceCreate && ev.Namespace.Type == "mnt" && owner(ev) != nil && owner(ev).ID == id && ev.Outcome == tracer.Success
+		made := pick(events, func(ev *event.Event) bool {
+			return ev.Type == event.NamespaceCreate && ev.Namespace.Type == "mnt" && owner(ev) != nil && owner(ev).ID == id && ev.Outcome == event.Success
 		})
 		if len(made) == 0 {
 			t.Errorf("burst-%d, %s: no mount namespace of it", i, id)
@@ -343,7 +343,7 @@ func (e *engine) testBurst(t *testing.T) {
 func (e *engine) testNoRuntime(t *testing.T) {
 	s := trace(t, "--runtime-socket", "none")
 	id := e.run(t, "nameless", "--network", "none", runtimetest.Image, "true")
-	events := pick(s.end(), func(ev *tracer.Event) bool { return ev.Container != nil })
+	events := pick(s.end(), func(ev *event.Event) bool { return ev.Container != nil })
 	if len(events) == 0 {
 		t.Error("no event of the container")
 	}

@@ -20,10 +20,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/runtimes/runtimetest"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 	"github.com/nstrace/nstrace/schema/schematest"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 var nstraceBin string
@@ -94,7 +93,7 @@ func trace(t *testing.T, args ...string) *stream {
 
 // end ends nstrace, and returns what it saw. Whatever it says has to be valid, and it may
 // not have lost anything.
-func (s *stream) end() []*tracer.Event {
+func (s *stream) end() []*event.Event {
 	s.t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		s.t.Fatal(err)
@@ -107,16 +106,16 @@ func (s *stream) end() []*tracer.Event {
 		s.t.Fatal(err)
 	}
 	schematest.Lines(s.t, text)
-	var all []*tracer.Event
+	var all []*event.Event
 	dec := json.NewDecoder(bytes.NewReader(text))
 	for {
-		e := new(tracer.Event)
+		e := new(event.Event)
 		if err := dec.Decode(e); err == io.EOF {
 			return all
 		} else if err != nil {
 			s.t.Fatal(err)
 		}
-		if e.Type == tracer.TraceLoss {
+		if e.Type == event.TraceLoss {
 			s.t.Errorf("lost: %+v", e.Loss)
 		}
 		all = append(all, e)
@@ -124,7 +123,7 @@ func (s *stream) end() []*tracer.Event {
 }
 
 // namespace is what the event is about.
-func namespace(e *tracer.Event) *tracer.Namespace {
+func namespace(e *event.Event) *event.Namespace {
 	if e.Sysctl != nil {
 		return e.Sysctl.Namespace
 	}
@@ -132,7 +131,7 @@ func namespace(e *tracer.Event) *tracer.Namespace {
 }
 
 // owner is the container that the event's namespace is said to be of.
-func owner(e *tracer.Event) *attribution.Container {
+func owner(e *event.Event) *event.Container {
 	if ns := namespace(e); ns != nil && ns.Owner != nil {
 		return ns.Owner.Container
 	}
@@ -143,7 +142,7 @@ func owner(e *tracer.Event) *attribution.Container {
 type known map[string][]string
 
 // ownerPod is the pod of whom an event's namespace is.
-func ownerPod(e *tracer.Event) *attribution.Pod {
+func ownerPod(e *event.Event) *event.Pod {
 	if ns := namespace(e); ns != nil && ns.Owner != nil {
 		return ns.Owner.Pod
 	}
@@ -151,14 +150,14 @@ func ownerPod(e *tracer.Event) *attribution.Pod {
 }
 
 // about are the events of one type about a network namespace.
-func about(events []*tracer.Event, typ tracer.Type, id uint32) []*tracer.Event {
-	return pick(events, func(e *tracer.Event) bool {
+func about(events []*event.Event, typ event.Type, id uint32) []*event.Event {
+	return pick(events, func(e *event.Event) bool {
 		ns := namespace(e)
 		return e.Type == typ && ns != nil && ns.Type == "net" && ns.ID == id
 	})
 }
 
-func line(e *tracer.Event) string {
+func line(e *event.Event) string {
 	text, err := json.Marshal(e)
 	if err != nil {
 		return err.Error()
@@ -169,17 +168,17 @@ func line(e *tracer.Event) string {
 // check says that no event has a wrong container: none that was not made, none under
 // a name or image that it never had, and none that the process's cgroup does
 // not name. It prints how many have no name.
-func (e *engine) check(t *testing.T, events []*tracer.Event) {
+func (e *engine) check(t *testing.T, events []*event.Event) {
 	t.Helper()
 	named, nameless := 0, 0
 	for _, ev := range events {
-		for _, c := range []*attribution.Container{ev.Container, owner(ev)} {
+		for _, c := range []*event.Container{ev.Container, owner(ev)} {
 			switch {
 			case c == nil:
 				continue
 			case e.made[c.ID] == nil:
 				t.Errorf("a container that nobody made: %s", line(ev))
-			case c.Source != attribution.FromRuntime:
+			case c.Source != event.FromRuntime:
 				nameless++
 			case !slices.Contains(e.made[c.ID], c.Name) || c.Image != runtimetest.Image || c.Runtime != e.runtime:
 				t.Errorf("a container called %s, image %s, of %s, was never made: %s", c.Name, c.Image, c.Runtime, line(ev))
@@ -205,7 +204,7 @@ func (e *engine) check(t *testing.T, events []*tracer.Event) {
 }
 
 // pick returns those events for which ok holds.
-func pick(events []*tracer.Event, ok func(*tracer.Event) bool) (some []*tracer.Event) {
+func pick(events []*event.Event, ok func(*event.Event) bool) (some []*event.Event) {
 	for _, e := range events {
 		if ok(e) {
 			some = append(some, e)

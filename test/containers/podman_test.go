@@ -5,7 +5,7 @@ package containers
 import (
 	"testing"
 
-	"github.com/nstrace/nstrace/runtimes/runtimetest"
+	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
 func TestPodman(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/attribution"
-	"github.com/nstrace/nstrace/runtimes/runtimetest"
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
 // tester is a user of the guests, who may use sudo.
@@ -56,7 +56,7 @@ func parseFacts(t *testing.T, out string) (f fact) {
 }
 
 // unitOf is the unit that an event's namespace is said to be of.
-func unitOf(e *tracer.Event) string {
+func unitOf(e *event.Event) string {
 	if ns := namespace(e); ns.Owner != nil {
 		return ns.Owner.Unit
 	}
@@ -64,7 +64,7 @@ func unitOf(e *tracer.Event) string {
 }
 
 // exactlyOne fails a test that has not got one event.
-func exactlyOne(t *testing.T, what string, events []*tracer.Event) *tracer.Event {
+func exactlyOne(t *testing.T, what string, events []*event.Event) *event.Event {
 	t.Helper()
 	if len(events) != 1 {
 		for _, e := range events {
@@ -94,16 +94,16 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	events := s.end()
 
-	e := exactlyOne(t, "create", about(events, tracer.NamespaceCreate, id))
+	e := exactlyOne(t, "create", about(events, event.NamespaceCreate, id))
 	if e.Unit != first || unitOf(e) != first || e.Container != nil || e.Process.Role != attribution.RoleSystemd {
 		t.Errorf("not of %s: %s", first, line(e))
 	}
-	e = exactlyOne(t, "write", about(events, tracer.SysctlWrite, id))
+	e = exactlyOne(t, "write", about(events, event.SysctlWrite, id))
 	if e.Unit != second || unitOf(e) != first || e.Process.Cgroup != joined.cgroup || e.Sysctl.New == nil || *e.Sysctl.New != "631" {
 		t.Errorf("not a write of %s to a namespace of %s: %s", second, first, line(e))
 	}
 	// It goes back and forth while it looks whether there is one to join.
-	entered := pick(about(events, tracer.NamespaceEnter, id), func(e *tracer.Event) bool { return e.Unit == second })
+	entered := pick(about(events, event.NamespaceEnter, id), func(e *event.Event) bool { return e.Unit == second })
 	if len(entered) == 0 {
 		t.Errorf("%s has not entered it", second)
 	}
@@ -125,7 +125,7 @@ func TestSystemdThere(t *testing.T) {
 	s := trace(t)
 	runtimetest.Output(t, "nsenter", "--target", pid, "--net", "sysctl", "-w", parameter+"=632")
 	events := s.end()
-	for _, typ := range []tracer.Type{tracer.NamespaceEnter, tracer.SysctlWrite} {
+	for _, typ := range []event.Type{event.NamespaceEnter, event.SysctlWrite} {
 		if e := exactlyOne(t, string(typ), about(events, typ, id)); unitOf(e) != unit || e.Unit == unit {
 			t.Errorf("not somebody else's event about %s: %s", unit, line(e))
 		}
@@ -147,7 +147,7 @@ func TestSystemdSysctl(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("sysctl", "-q", "-w", "kernel.domainname="+before).Run() })
 	s := trace(t, "--sysctl", "kernel.domainname")
 	runtimetest.Output(t, "systemctl", "restart", "systemd-sysctl.service")
-	e := exactlyOne(t, "write", pick(s.end(), func(e *tracer.Event) bool { return e.Type == tracer.SysctlWrite }))
+	e := exactlyOne(t, "write", pick(s.end(), func(e *event.Event) bool { return e.Type == event.SysctlWrite }))
 	if e.Unit != "systemd-sysctl.service" || e.Process.Role != attribution.RoleSystemd || e.Process.Comm != "systemd-sysctl" || *e.Sysctl.New != "booted" {
 		t.Errorf("not of systemd-sysctl: %s", line(e))
 	}
@@ -183,7 +183,7 @@ func TestSystemdNspawn(t *testing.T) {
 	d.Stop(t)
 	events := s.end()
 
-	writes := about(events, tracer.SysctlWrite, id)
+	writes := about(events, event.SysctlWrite, id)
 	if len(writes) != 2 {
 		t.Fatalf("%d writes, want its own and the host's", len(writes))
 	}
@@ -199,12 +199,12 @@ func TestSystemdNspawn(t *testing.T) {
 			t.Errorf("not to a namespace of %s: %s", machine, line(e))
 		}
 	}
-	created := exactlyOne(t, "create", about(events, tracer.NamespaceCreate, id))
+	created := exactlyOne(t, "create", about(events, event.NamespaceCreate, id))
 	if created.Process.Role != attribution.RoleEngine || owner(created) != nil {
 		t.Errorf("not by systemd-nspawn: %s", line(created))
 	}
 	for _, e := range events {
-		for _, c := range []*attribution.Container{e.Container, owner(e)} {
+		for _, c := range []*event.Container{e.Container, owner(e)} {
 			if c != nil && c.ID != machine {
 				t.Errorf("a container that nobody made: %s", line(e))
 			}
@@ -259,7 +259,7 @@ func TestSystemdSudo(t *testing.T) {
 	if len(lines) != 3 || lines[0] != "1000" || lines[1] != "1000" {
 		t.Fatalf("it printed %q", out)
 	}
-	e := exactlyOne(t, "write", pick(s.end(), func(e *tracer.Event) bool { return e.Type == tracer.SysctlWrite }))
+	e := exactlyOne(t, "write", pick(s.end(), func(e *event.Event) bool { return e.Type == event.SysctlWrite }))
 	p := e.Process
 	if p.UID != 0 || p.User != "root" || p.SudoUID == nil || *p.SudoUID != testerUID || p.SudoUser != tester {
 		t.Errorf("not root's for %s by sudo: %s", tester, line(e))
@@ -307,7 +307,7 @@ func TestSystemdUsers(t *testing.T) {
 	unshare()
 	late := 0
 	for _, e := range s.end() {
-		if e.Type != tracer.NamespaceCreate {
+		if e.Type != event.NamespaceCreate {
 			continue
 		}
 		switch p := e.Process; fmt.Sprint(p.UID) {
@@ -351,17 +351,17 @@ func TestSystemdRecord(t *testing.T) {
 	life := func() (all []string) {
 		t.Helper()
 		for l := range strings.Lines(runtimetest.Output(t, nstraceBin, "history", "-o", "json", "-e", "sysctl")) {
-			var e tracer.Event
+			var e event.Event
 			if err := json.Unmarshal([]byte(l), &e); err != nil {
 				t.Fatalf("%s: %v", l, err)
 			}
 			switch {
 			case e.Sysctl != nil && e.Sysctl.Name != param:
-			case e.Type == tracer.SysctlWrite:
+			case e.Type == event.SysctlWrite:
 				all = append(all, fmt.Sprintf("%s to %s", *e.Sysctl.Old, *e.Sysctl.New))
-			case e.Type == tracer.SysctlDrift:
+			case e.Type == event.SysctlDrift:
 				all = append(all, fmt.Sprintf("drift %s to %s", *e.Sysctl.Old, *e.Sysctl.After))
-			case e.Type == tracer.TraceGap:
+			case e.Type == event.TraceGap:
 				all = append(all, "gap, "+e.Trace.Ended)
 			}
 		}

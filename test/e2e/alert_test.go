@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // TestAlert has each of the shipped rules met by a real program, and seen by every backend.
@@ -33,7 +33,7 @@ func TestAlert(t *testing.T) {
 }
 
 // alerts lists what events met: "rule severity", each with what of it.
-func alerts(events []*event) []string {
+func alerts(events []*entry) []string {
 	var all []string
 	for _, e := range events {
 		for _, a := range e.Alert {
@@ -62,14 +62,14 @@ func testEscape(t *testing.T, h *host) {
 	if got, want := strings.TrimSpace(w.stdout.String()), fmt.Sprintf("net:[%d]", h.ns["net"]); got != want {
 		t.Fatalf("it was in %s, and the host is in %s", got, want)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		var met []*event
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		var met []*entry
 		for _, e := range events {
 			if len(e.Alert) > 0 {
 				met = append(met, e)
 			}
 		}
-		if len(met) != 1 || met[0].Type != tracer.NamespaceEnter || met[0].Namespace.ID != h.ns["net"] || met[0].Container.ID != id {
+		if len(met) != 1 || met[0].Type != event.NamespaceEnter || met[0].Namespace.ID != h.ns["net"] || met[0].Container.ID != id {
 			t.Fatalf("what met a rule is\n%s", dump(met))
 		}
 		a := met[0].Alert[0]
@@ -113,7 +113,7 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 	if got := strings.TrimSuffix(w.stdout.String(), "\n"); got != value {
 		t.Fatalf("%s was %q after %q was written", name, got, value)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		severity := "warning"
 		if rule == "core-pattern" || rule == "modprobe" {
 			severity = "critical"
@@ -126,7 +126,7 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 		if got := alerts(events); !slices.Equal(got, want) {
 			t.Errorf("met were\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 		}
-		if n := len(only(written(events), tracer.SysctlWrite)); n != 3 {
+		if n := len(only(written(events), event.SysctlWrite)); n != 3 {
 			t.Errorf("it was written to %d times, not 3", n)
 		}
 		for _, e := range events {
@@ -143,13 +143,13 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 func testUserNamespace(t *testing.T, h *host) {
 	w := h.run(t, "unshare", []string{"--user", "true"}, asUser(tester))
 	root := h.run(t, "unshare", []string{"--user", "true"})
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		if got, want := alerts(events), []string{"unprivileged-userns info create user unshare: success"}; !slices.Equal(got, want) {
 			t.Errorf("met were %q, want %q", got, want)
 		}
 		w.ends(t, s, events)
 	})
-	root.each(t, func(t *testing.T, s *stream, events []*event) {
+	root.each(t, func(t *testing.T, s *stream, events []*entry) {
 		if got := alerts(events); len(got) > 0 {
 			t.Errorf("root met %q", got)
 		}
@@ -181,7 +181,7 @@ func TestAlertFilter(t *testing.T) {
 		t.Errorf("status %d, standard error %q, want %q", status, stderr, want)
 	}
 	all := readEvents(t, events)
-	if len(all) != 3 || len(all[1].Alert) != 1 || all[1].Alert[0] != (tracer.Alert{Name: "keepalive", Severity: "critical", Message: "sysctl wrote 631"}) {
+	if len(all) != 3 || len(all[1].Alert) != 1 || all[1].Alert[0] != (event.Alert{Name: "keepalive", Severity: "critical", Message: "sysctl wrote 631"}) {
 		t.Fatalf("it wrote\n%s", dump(all))
 	}
 	if sum := all[2].Trace.Totals; sum.Alerts != 1 || sum.Written != 1 || sum.Filtered < 2 {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -48,7 +49,7 @@ func testContainer(t *testing.T, h *host) {
 		"kernel.shmmax":               "87654321",
 		"kernel.domainname":           "in.a.container",
 	}
-	var types []tracer.NSType
+	var types []event.NSType
 	bundle := newBundle(t, func(config map[string]any) {
 		linux := config["linux"].(map[string]any)
 		// Its own program also writes, so that order can be seen.
@@ -57,9 +58,9 @@ func testContainer(t *testing.T, h *host) {
 		linux["sysctl"] = values
 		for _, ns := range linux["namespaces"].([]any) {
 			name := ns.(map[string]any)["type"].(string)
-			types = append(types, tracer.NSType(map[string]string{"network": "net", "mount": "mnt"}[name]))
+			types = append(types, event.NSType(map[string]string{"network": "net", "mount": "mnt"}[name]))
 			if last := len(types) - 1; types[last] == "" {
-				types[last] = tracer.NSType(name)
+				types[last] = event.NSType(name)
 			}
 		}
 	})
@@ -68,10 +69,10 @@ func testContainer(t *testing.T, h *host) {
 	}
 
 	w := h.run(t, "runc", []string{"--root", t.TempDir(), "run", "--bundle", bundle, "nstrace-e2e"})
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		made := map[tracer.NSType]*event{}
-		for _, e := range only(events, tracer.NamespaceCreate) {
-			if e.Outcome == tracer.Success {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		made := map[event.NSType]*entry{}
+		for _, e := range only(events, event.NamespaceCreate) {
+			if e.Outcome == event.Success {
 				made[e.Namespace.Type] = e
 			}
 		}
@@ -84,8 +85,8 @@ func testContainer(t *testing.T, h *host) {
 		if t.Failed() {
 			return
 		}
-		var wrote []*event
-		for _, e := range only(events, tracer.SysctlWrite) {
+		var wrote []*entry
+		for _, e := range only(events, event.SysctlWrite) {
 			// runc itself also writes to parameters that there is no copy of.
 			if _, ours := values[e.Sysctl.Name]; ours {
 				wrote = append(wrote, e)
@@ -96,11 +97,11 @@ func testContainer(t *testing.T, h *host) {
 		}
 		for _, e := range wrote {
 			v := e.Sysctl
-			typ := map[byte]tracer.NSType{'n': "net", 's': "ipc", 'd': "uts"}[strings.TrimPrefix(v.Name, "kernel.")[0]]
+			typ := map[byte]event.NSType{'n': "net", 's': "ipc", 'd': "uts"}[strings.TrimPrefix(v.Name, "kernel.")[0]]
 			if v.New == nil || *v.New != values[v.Name] || v.Namespace == nil || v.Namespace.ID != made[typ].Namespace.ID {
 				t.Errorf("%s", e.line)
 			}
-			if s.backend != tracer.Tracepoint && (e.Outcome != tracer.Success || v.After == nil || *v.After != values[v.Name]) {
+			if s.backend != tracer.Tracepoint && (e.Outcome != event.Success || v.After == nil || *v.After != values[v.Name]) {
 				t.Errorf("%s", e.line)
 			}
 			if !strings.HasPrefix(e.Process.Comm, "runc") || !slices.Contains(strings.Split(e.Process.Cgroup, "/"), "nstrace-e2e") {

@@ -16,9 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/test/e2e/coverage"
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/test/e2e/coverage"
 )
 
 // A way is one to make, enter, keep or end a namespace, to change a parameter or to move a
@@ -27,7 +28,7 @@ import (
 type way struct {
 	group, name string
 	script      string
-	about       []tracer.Type
+	about       []event.Type
 	via         string // if not empty, only events of this
 	modules     bool   // it needs a kind of device that the kernels have in modules
 }
@@ -39,10 +40,10 @@ var groupCalls = map[string][]string{
 }
 
 var (
-	creates1 = []tracer.Type{tracer.NamespaceCreate}
-	enters1  = []tracer.Type{tracer.NamespaceEnter}
-	ends1    = []tracer.Type{tracer.NamespaceDestroy}
-	sysctl1  = []tracer.Type{tracer.SysctlWrite}
+	creates1 = []event.Type{event.NamespaceCreate}
+	enters1  = []event.Type{event.NamespaceEnter}
+	ends1    = []event.Type{event.NamespaceDestroy}
+	sysctl1  = []event.Type{event.SysctlWrite}
 )
 
 // ways are the rows of docs/coverage.md. A script's $TMP is a folder of its own.
@@ -72,8 +73,8 @@ func ways() []way {
 		{group: "Enter", name: "`setns(2)` that is refused", script: h("nsset") + " fd 99 net", about: enters1},
 		{group: "Enter", name: "`execve(2)`, time namespace for children", script: "unshare --time true", about: enters1},
 
-		{group: "Keep", name: "bind mount, `mount(2)`", script: `unshare --mount sh -c 'touch $TMP/pin; mount --bind /proc/self/ns/uts $TMP/pin'`, about: []tracer.Type{"namespace.pin"}},
-		{group: "Keep", name: "`ip netns add`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: []tracer.Type{"namespace.pin", "namespace.unpin"}},
+		{group: "Keep", name: "bind mount, `mount(2)`", script: `unshare --mount sh -c 'touch $TMP/pin; mount --bind /proc/self/ns/uts $TMP/pin'`, about: []event.Type{"namespace.pin"}},
+		{group: "Keep", name: "`ip netns add`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: []event.Type{"namespace.pin", "namespace.unpin"}},
 
 		{group: "End", name: "last process", script: "unshare --net --uts true", about: ends1},
 		{group: "End", name: "last mount, `umount(2)`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: ends1},
@@ -92,8 +93,8 @@ func ways() []way {
 		{group: "Parameter", modules: true, name: "cascade of `net.ipv4.ip_forward`", script: alone + "ip link add d0 type dummy; ip link set d0 up; echo 1 >/proc/sys/net/ipv4/ip_forward'", about: sysctl1, via: "cascade"},
 		{group: "Parameter", modules: true, name: "cascade of `net.ipv6.conf.all.disable_ipv6`", script: alone + "ip link add d0 type dummy; ip link set d0 up; echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6'", about: sysctl1, via: "cascade"},
 
-		{group: "Device", modules: true, name: "`ip link set netns`", script: alone + `ip link add d0 type dummy; ip link set d0 netns 1 name cover0; ip link show >/dev/null'; ip link del cover0`, about: []tracer.Type{"netdev.move"}},
-		{group: "Device", modules: true, name: "made in another namespace", script: `unshare --net sh -e -c 'ip link add d0 type veth peer name d1 netns 1'; ! ip link del d1 2>/dev/null`, about: []tracer.Type{"netdev.move"}},
+		{group: "Device", modules: true, name: "`ip link set netns`", script: alone + `ip link add d0 type dummy; ip link set d0 netns 1 name cover0; ip link show >/dev/null'; ip link del cover0`, about: []event.Type{"netdev.move"}},
+		{group: "Device", modules: true, name: "made in another namespace", script: `unshare --net sh -e -c 'ip link add d0 type veth peer name d1 netns 1'; ! ip link del d1 2>/dev/null`, about: []event.Type{"netdev.move"}},
 	}
 }
 
@@ -121,7 +122,7 @@ func TestCoverage(t *testing.T) {
 			if update {
 				// Where the kernel can skip a program, once is not enough to say so: the most
 				// that was reported is what can be.
-				for tries := 1; tries < 3 && canMiss(tracer.SysctlWrite); tries++ {
+				for tries := 1; tries < 3 && canMiss(event.SysctlWrite); tries++ {
 					for column, said := range way.cover(t, h, audit) {
 						if len(said) > len(got[column]) {
 							got[column] = said
@@ -143,7 +144,7 @@ func TestCoverage(t *testing.T) {
 				if wrong == "" {
 					return
 				}
-				if tries == 3 || !canMiss(tracer.SysctlWrite) {
+				if tries == 3 || !canMiss(event.SysctlWrite) {
 					t.Errorf("%s: make coverage", wrong)
 					return
 				}
@@ -178,7 +179,7 @@ func (way *way) cover(t *testing.T, h *host, audit *auditLog) map[string]string 
 	for _, s := range h.streams {
 		events := w.all(s)
 		for _, e := range slices.Clone(events) {
-			if e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success {
+			if e.Type == event.NamespaceCreate && e.Outcome == event.Success {
 				if d := s.awaitDestroy(t, w.from[s], e.Namespace); d != nil {
 					events = append(events, d)
 				}
@@ -200,7 +201,7 @@ func (way *way) cover(t *testing.T, h *host, audit *auditLog) map[string]string 
 }
 
 // summary is an event without what differs from run to run.
-func summary(e *event) string {
+func summary(e *entry) string {
 	words := []string{string(e.Type)}
 	if e.Namespace != nil && e.Namespace.Type != "" {
 		words = append(words, string(e.Namespace.Type))

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
 // flagOf is the option of unshare(1) and nsenter(1) for each type.
-var flagOf = map[tracer.NSType]string{
+var flagOf = map[event.NSType]string{
 	"mnt": "--mount", "uts": "--uts", "ipc": "--ipc", "user": "--user",
 	"pid": "--pid", "net": "--net", "cgroup": "--cgroup", "time": "--time",
 }
@@ -22,7 +23,7 @@ var flagOf = map[tracer.NSType]string{
 // allFlags are the options of all types.
 func allFlags() []string {
 	var all []string
-	for _, typ := range tracer.NSTypes() {
+	for _, typ := range event.NSTypes() {
 		all = append(all, flagOf[typ])
 	}
 	return all
@@ -33,10 +34,10 @@ func allFlags() []string {
 const printNS = `for n in mnt net ipc user pid uts cgroup time; do echo $n=$(readlink /proc/self/ns/$n); done`
 
 // printedNS reads what printNS printed.
-func (w *work) printedNS(t *testing.T) map[tracer.NSType]uint32 {
+func (w *work) printedNS(t *testing.T) map[event.NSType]uint32 {
 	t.Helper()
-	m := map[tracer.NSType]uint32{}
-	for _, typ := range tracer.NSTypes() {
+	m := map[event.NSType]uint32{}
+	for _, typ := range event.NSTypes() {
 		values := w.printed(string(typ))
 		if len(values) != 1 {
 			t.Fatalf("%d lines about %s in %q", len(values), typ, w.stdout.String())
@@ -58,7 +59,7 @@ func testCreate(t *testing.T, h *host) {
 }
 
 func testUnshare(t *testing.T, h *host) {
-	for _, typ := range tracer.NSTypes() {
+	for _, typ := range event.NSTypes() {
 		// What is asked for by pid and time is what the next child gets.
 		for _, fork := range []bool{false, true} {
 			if fork && typ != "pid" && typ != "time" {
@@ -79,11 +80,11 @@ func testUnshare(t *testing.T, h *host) {
 					args = append(args, "sh", "-c", printNS)
 				}
 				w := h.run(t, "unshare", args)
-				var inside map[tracer.NSType]uint32
+				var inside map[event.NSType]uint32
 				if !unborn {
 					inside = w.printedNS(t)
 				}
-				w.each(t, func(t *testing.T, s *stream, events []*event) {
+				w.each(t, func(t *testing.T, s *stream, events []*entry) {
 					want := creates("unshare", "success", typ)
 					if typ == "time" && !fork && entersByExec() {
 						want = append(want, "enter time execve: success")
@@ -125,8 +126,8 @@ func testUnshare(t *testing.T, h *host) {
 			t.Parallel()
 			w := h.run(t, "unshare", append(append(allFlags(), tt.args...), "sh", "-c", printNS), tt.opts...)
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
-				same(t, events, creates("unshare", "success", tracer.NSTypes()...)...)
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+				same(t, events, creates("unshare", "success", event.NSTypes()...)...)
 				uids := map[string]bool{}
 				for _, e := range events {
 					ns := e.Namespace
@@ -154,7 +155,7 @@ func testUnshare(t *testing.T, h *host) {
 				}
 				// What it owns holds a user namespace.
 				all := s.since(w.from[s])
-				var user *event
+				var user *entry
 				for _, e := range events {
 					if e.Namespace.Type == "user" {
 						user = destroyOf(all, e.Namespace)
@@ -164,7 +165,7 @@ func testUnshare(t *testing.T, h *host) {
 					d := destroyOf(all, e.Namespace)
 					// An end that the kernel skipped was looked at by w.ends; it is
 					// found late, or not, by another namespace having the number.
-					skipped := func(d *event) bool { return d == nil || d.Namespace.Detected != "" }
+					skipped := func(d *entry) bool { return d == nil || d.Namespace.Detected != "" }
 					if !skipped(d) && !skipped(user) && d.Seq > user.Seq {
 						t.Errorf("%s ended after the user namespace that owns it", e.Namespace.Type)
 					}
@@ -176,7 +177,7 @@ func testUnshare(t *testing.T, h *host) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--uts", "unshare", "--uts", "sh", "-c", printNS})
 		inside := w.printedNS(t)
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			same(t, events, slices.Concat(creates("unshare", "success", "uts"), creates("unshare", "success", "uts"))...)
 			if t.Failed() {
 				return
@@ -195,7 +196,7 @@ func testRefused(t *testing.T, h *host) {
 	t.Run("EPERM", func(t *testing.T) {
 		t.Parallel()
 		w := h.try(t, "unshare", []string{"--net", "--uts", "--cgroup", "true"}, asUser(tester))
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			same(t, events, creates("unshare", "EPERM", "net", "uts", "cgroup")...)
 			noneMade(t, s, w, events)
 		})
@@ -204,14 +205,14 @@ func testRefused(t *testing.T, h *host) {
 	for _, tt := range []struct {
 		limit string
 		flags []string
-		types []tracer.NSType
+		types []event.NSType
 	}{
-		{"user", []string{"--user"}, []tracer.NSType{"user"}},
-		{"user", []string{"--user", "--net", "--ipc"}, []tracer.NSType{"user", "net", "ipc"}},
+		{"user", []string{"--user"}, []event.NSType{"user"}},
+		{"user", []string{"--user", "--net", "--ipc"}, []event.NSType{"user", "net", "ipc"}},
 		// The kernel has made those that come before it, and takes them back.
-		{"net", []string{"--net", "--uts", "--ipc", "--pid", "--mount"}, []tracer.NSType{"net", "uts", "ipc", "pid", "mnt"}},
-		{"uts", []string{"--net", "--uts", "--ipc", "--mount"}, []tracer.NSType{"net", "uts", "ipc", "mnt"}},
-		{"time", allFlags()[1:], slices.DeleteFunc(tracer.NSTypes(), func(typ tracer.NSType) bool { return typ == "mnt" })},
+		{"net", []string{"--net", "--uts", "--ipc", "--pid", "--mount"}, []event.NSType{"net", "uts", "ipc", "pid", "mnt"}},
+		{"uts", []string{"--net", "--uts", "--ipc", "--mount"}, []event.NSType{"net", "uts", "ipc", "mnt"}},
+		{"time", allFlags()[1:], slices.DeleteFunc(event.NSTypes(), func(typ event.NSType) bool { return typ == "mnt" })},
 	} {
 		t.Run(fmt.Sprintf("limit of %s for %d", tt.limit, len(tt.types)), func(t *testing.T) {
 			t.Parallel()
@@ -220,7 +221,7 @@ func testRefused(t *testing.T, h *host) {
 			dir := t.TempDir()
 			w := h.run(t, "unshare", []string{"--user", "--map-root-user", "sh", "-e", "-c", "cd " + dir + "\n" + script})
 			old := strings.TrimSpace(w.stdout.String())
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				same(t, events, slices.Concat(creates("unshare", "success", "user"),
 					[]string{write{name: "user.max_" + tt.limit + "_namespaces", old: old, new: "0"}.on(s)},
 					creates("unshare", "ENOSPC", tt.types...))...)
@@ -233,14 +234,14 @@ func testRefused(t *testing.T, h *host) {
 
 // noneMade checks that nothing ended that was not made: the kernel also frees
 // what it took for a call that then failed.
-func noneMade(t *testing.T, s *stream, w *work, events []*event) {
+func noneMade(t *testing.T, s *stream, w *work, events []*entry) {
 	t.Helper()
 	for _, e := range events {
-		if e.Outcome == tracer.Failure && (e.Namespace.ID != 0 || e.Namespace.UID != "" || e.ChildPID != 0) {
+		if e.Outcome == event.Failure && (e.Namespace.ID != 0 || e.Namespace.UID != "" || e.ChildPID != 0) {
 			t.Errorf("it made something and failed: %s", e.line)
 		}
 	}
-	for _, d := range only(s.since(w.from[s]), tracer.NamespaceDestroy) {
+	for _, d := range only(s.since(w.from[s]), event.NamespaceDestroy) {
 		if d.Namespace.Creator == nil && !w.host.before[d.Namespace.ID] && !w.host.made(d.Namespace) {
 			t.Errorf("the end of what was never there: %s", d.line)
 		}
@@ -249,26 +250,26 @@ func noneMade(t *testing.T, s *stream, w *work, events []*event) {
 
 // made says whether a stream has a namespace's creation, where another can have
 // missed it.
-func (h *host) made(ns *tracer.Namespace) bool {
-	return canMiss(tracer.NamespaceCreate) && slices.ContainsFunc(h.streams, func(s *stream) bool {
-		return slices.ContainsFunc(s.since(0), func(e *event) bool {
-			return e.Type == tracer.NamespaceCreate && e.Namespace.ID == ns.ID && e.Namespace.Type == ns.Type
+func (h *host) made(ns *event.Namespace) bool {
+	return canMiss(event.NamespaceCreate) && slices.ContainsFunc(h.streams, func(s *stream) bool {
+		return slices.ContainsFunc(s.since(0), func(e *entry) bool {
+			return e.Type == event.NamespaceCreate && e.Namespace.ID == ns.ID && e.Namespace.Type == ns.Type
 		})
 	})
 }
 
 func testClone(t *testing.T, h *host) {
 	for _, via := range []string{"clone", "clone3"} {
-		types := []tracer.NSType{"mnt", "uts", "ipc", "user", "pid", "net", "cgroup"}
+		types := []event.NSType{"mnt", "uts", "ipc", "user", "pid", "net", "cgroup"}
 		if via == "clone3" {
 			types = append(types, "time") // clone has no bit left for it
 		}
 		for _, tt := range []struct {
 			name  string
-			types []tracer.NSType
+			types []event.NSType
 		}{
-			{"net", []tracer.NSType{"net"}},
-			{"pid", []tracer.NSType{"pid"}},
+			{"net", []event.NSType{"net"}},
+			{"pid", []event.NSType{"pid"}},
 			{"all", types},
 		} {
 			t.Run(via+" "+tt.name, func(t *testing.T) {
@@ -284,7 +285,7 @@ func testClone(t *testing.T, h *host) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.each(t, func(t *testing.T, s *stream, events []*event) {
+				w.each(t, func(t *testing.T, s *stream, events []*entry) {
 					same(t, events, slices.Concat(creates(via, "success", tt.types...), creates("unshare", "success", "uts"))...)
 					for i, e := range events {
 						if last := i == len(events)-1; last != (e.Via == "unshare") {
@@ -323,13 +324,13 @@ func testClone(t *testing.T, h *host) {
 				if got := w.printed("error"); !slices.Equal(got, []string{tt.errno}) {
 					t.Fatalf("the call gave %q", w.stdout.String())
 				}
-				var types []tracer.NSType
+				var types []event.NSType
 				for typ := range strings.SplitSeq(tt.flags, ",") {
 					if typ != "fs" {
-						types = append(types, tracer.NSType(typ))
+						types = append(types, event.NSType(typ))
 					}
 				}
-				w.each(t, func(t *testing.T, s *stream, events []*event) {
+				w.each(t, func(t *testing.T, s *stream, events []*entry) {
 					same(t, events, creates(via, tt.errno, types...)...)
 					noneMade(t, s, w, events)
 				})
@@ -338,14 +339,14 @@ func testClone(t *testing.T, h *host) {
 		t.Run(via+" without", func(t *testing.T) {
 			t.Parallel()
 			w := h.run(t, helper("nsclone"), []string{via, "none"})
-			w.each(t, func(t *testing.T, s *stream, events []*event) { same(t, events) })
+			w.each(t, func(t *testing.T, s *stream, events []*entry) { same(t, events) })
 		})
 	}
 	t.Run("a signal is no flag", func(t *testing.T) {
 		t.Parallel()
 		// CLONE_NEWTIME lies within clone(2)'s number of the signal.
 		w := h.run(t, helper("nsclone"), []string{"clone", "time"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) { same(t, events) })
+		w.each(t, func(t *testing.T, s *stream, events []*entry) { same(t, events) })
 	})
 }
 
@@ -365,7 +366,7 @@ func testThreads(t *testing.T, h *host) {
 		t.Fatal(all)
 	}
 	w.stop(t)
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, slices.Repeat(creates("unshare", "success", "net", "uts"), n)...)
 		found := map[uint32]uint32{}
 		for _, e := range events {
@@ -389,7 +390,7 @@ func testTools(t *testing.T, h *host) {
 		t.Parallel()
 		w := h.run(t, "busybox", []string{"unshare", "-n", "-u", "-i", "sh", "-c", printNS})
 		inside := w.printedNS(t)
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			same(t, events, creates("unshare", "success", "net", "uts", "ipc")...)
 			for _, e := range events {
 				if e.Namespace.ID != inside[e.Namespace.Type] {
@@ -411,10 +412,10 @@ func testTools(t *testing.T, h *host) {
 			}
 			w := h.run(t, "bwrap", []string{"--unshare-all", "--dev-bind", "/", "/", "sh", "-c", printNS}, opts...)
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
-				made := map[uint32]*event{}
-				for _, e := range only(events, tracer.NamespaceCreate) {
-					if e.Outcome == tracer.Success {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+				made := map[uint32]*entry{}
+				for _, e := range only(events, event.NamespaceCreate) {
+					if e.Outcome == event.Success {
 						made[e.Namespace.ID] = e
 					}
 					if int(e.Process.UID) != uid {
@@ -445,7 +446,7 @@ func aliveNow() map[uint32]bool {
 	alive := map[uint32]bool{}
 	procs, _ := os.ReadDir("/proc")
 	for _, p := range procs {
-		for _, typ := range tracer.NSTypes() {
+		for _, typ := range event.NSTypes() {
 			for _, name := range []string{string(typ), string(typ) + "_for_children"} {
 				if id, err := nsID("/proc/" + p.Name() + "/ns/" + name); err == nil {
 					alive[id] = true

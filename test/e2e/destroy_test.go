@@ -9,8 +9,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // testDestroy has namespaces that something other than a process keeps.
@@ -64,7 +65,7 @@ func (h *host) look(t *testing.T) {
 	w := h.run(t, "unshare", []string{"--uts", "true"})
 	for _, s := range h.streams {
 		events := w.all(s)
-		if len(events) == 0 && canMiss(tracer.NamespaceCreate) {
+		if len(events) == 0 && canMiss(event.NamespaceCreate) {
 			h.look(t) // once more
 			return
 		}
@@ -76,10 +77,10 @@ func (h *host) look(t *testing.T) {
 }
 
 // alive checks that no stream has reported the end of what events have made.
-func (w *work) alive(t *testing.T, s *stream, events []*event) {
+func (w *work) alive(t *testing.T, s *stream, events []*entry) {
 	t.Helper()
 	all := s.since(w.from[s])
-	for _, e := range only(events, tracer.NamespaceCreate) {
+	for _, e := range only(events, event.NamespaceCreate) {
 		if d := destroyOf(all, e.Namespace); d != nil {
 			t.Errorf("it is alive, and the event says it ended: %s", d.line)
 		}
@@ -91,9 +92,9 @@ func (w *work) alive(t *testing.T, s *stream, events []*event) {
 func (w *work) outlives(t *testing.T, release func()) {
 	t.Helper()
 	w.host.look(t)
-	made := map[*stream][]*event{}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		made[s] = only(events, tracer.NamespaceCreate)
+	made := map[*stream][]*entry{}
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		made[s] = only(events, event.NamespaceCreate)
 		if len(made[s]) == 0 {
 			t.Error("nothing was made")
 		}
@@ -117,14 +118,14 @@ func testNetns(t *testing.T, h *host) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := map[tracer.NSType]uint32{"net": id}
-	add.each(t, func(t *testing.T, s *stream, events []*event) {
-		same(t, only(events, tracer.NamespaceCreate), creates("unshare", "success", "net")...)
-		if ids(only(events, tracer.NamespaceCreate))["net"] != id {
+	named := map[event.NSType]uint32{"net": id}
+	add.each(t, func(t *testing.T, s *stream, events []*entry) {
+		same(t, only(events, event.NamespaceCreate), creates("unshare", "success", "net")...)
+		if ids(only(events, event.NamespaceCreate))["net"] != id {
 			t.Errorf("made %v, and %s is %d", ids(events), name, id)
 		}
 	})
-	checkName := func(t *testing.T, e *event) {
+	checkName := func(t *testing.T, e *entry) {
 		t.Helper()
 		ns := e.Namespace
 		if e.Sysctl != nil {
@@ -136,15 +137,15 @@ func testNetns(t *testing.T, h *host) {
 	}
 
 	exec := h.run(t, "ip", []string{"netns", "exec", name, "sysctl", "-w", "net.ipv4.tcp_fin_timeout=61"})
-	exec.each(t, func(t *testing.T, s *stream, events []*event) {
+	exec.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, slices.Concat(enters("success", "net"), creates("unshare", "success", "mnt"),
 			[]string{write{name: "net.ipv4.tcp_fin_timeout", old: "60", new: "61"}.on(s)})...)
 		if t.Failed() {
 			return
 		}
-		checkEntered(t, only(events, tracer.NamespaceEnter), named, h.ns)
-		checkName(t, only(events, tracer.NamespaceEnter)[0])
-		checkName(t, only(events, tracer.SysctlWrite)[0])
+		checkEntered(t, only(events, event.NamespaceEnter), named, h.ns)
+		checkName(t, only(events, event.NamespaceEnter)[0])
+		checkName(t, only(events, event.SysctlWrite)[0])
 		exec.ends(t, s, events)
 	})
 
@@ -164,7 +165,7 @@ func testNetns(t *testing.T, h *host) {
 	}
 	sit.stop(t)
 	for _, s := range h.streams {
-		for _, e := range only(add.all(s), tracer.NamespaceCreate) {
+		for _, e := range only(add.all(s), event.NamespaceCreate) {
 			d := s.awaitDestroy(t, sit.from[s], e.Namespace)
 			if d == nil {
 				return

@@ -12,10 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/drift"
-	"github.com/nstrace/nstrace/history"
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/drift"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // snapshot attaches, looks at everything, and detaches, as a recorder at its start and end.
@@ -48,7 +50,7 @@ func snapshot(t *testing.T) *drift.Snapshot {
 }
 
 // driftBrief is "drift vm.swappiness 60 → 1 in 4026532281", "gone net 4026532281".
-func driftBrief(e *tracer.Event) string {
+func driftBrief(e *event.Event) string {
 	_, s, _ := strings.Cut(string(e.Type), ".")
 	if v := e.Sysctl; v != nil {
 		s += fmt.Sprintf(" %s %q → %q", v.Name, strings.Fields(*v.Old), strings.Fields(*v.After))
@@ -64,33 +66,33 @@ func driftBrief(e *tracer.Event) string {
 
 // own says whether an event is of a Tracer, of this process or in an nstrace: one that has
 // something mounted for itself has a mount namespace of its own.
-func own(e *event) bool {
+func own(e *entry) bool {
 	is := func(pid uint32, comm string) bool {
 		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin)
 	}
 	return e.Process != nil && is(e.Process.PID, e.Process.Comm) ||
-		e.Type == tracer.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)
+		e.Type == event.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)
 }
 
 // watched is what drift has to find, by what a stream that watched has of it: it is the
 // witness, for whatever else this machine does meanwhile, too.
-func watched(events []*event) (want []string) {
+func watched(events []*entry) (want []string) {
 	type parameter struct {
 		name string
 		ns   uint32
 	}
 	old, now := map[parameter]string{}, map[parameter]string{}
-	made := map[string]*tracer.Namespace{}
+	made := map[string]*event.Namespace{}
 	for _, e := range events {
 		switch ns := e.Namespace; {
 		case e.fence() > 0 || own(e):
-		case e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success:
+		case e.Type == event.NamespaceCreate && e.Outcome == event.Success:
 			made[ns.UID] = ns
-		case e.Type == tracer.NamespaceDestroy && made[ns.UID] != nil:
+		case e.Type == event.NamespaceDestroy && made[ns.UID] != nil:
 			delete(made, ns.UID)
-		case e.Type == tracer.NamespaceDestroy:
+		case e.Type == event.NamespaceDestroy:
 			want = append(want, fmt.Sprintf("gone %s %d", ns.Type, ns.ID))
-		case e.Type == tracer.SysctlWrite && e.Outcome != tracer.Failure:
+		case e.Type == event.SysctlWrite && e.Outcome != event.Failure:
 			v := e.Sysctl
 			p := parameter{name: v.Name}
 			if strings.HasPrefix(v.Name, "net.") {
@@ -110,7 +112,7 @@ func watched(events []*event) (want []string) {
 		want = append(want, fmt.Sprintf("appeared %s %d", ns.Type, ns.ID))
 	}
 	for p, before := range old {
-		isNew := slices.ContainsFunc(slices.Collect(maps.Values(made)), func(ns *tracer.Namespace) bool { return ns.ID == p.ns })
+		isNew := slices.ContainsFunc(slices.Collect(maps.Values(made)), func(ns *event.Namespace) bool { return ns.ID == p.ns })
 		if isNew || slices.Equal(strings.Fields(before), strings.Fields(now[p])) {
 			continue
 		}
@@ -180,8 +182,8 @@ func TestDrift(t *testing.T) {
 	w.endsOf(t, s, w.all(s))
 	old := h.netns(t, before, name("old"))
 	// Without ids of the kernel's own, each Tracer has its own uid for it.
-	s.awaitFrom(t, from, "the end of "+old.Name, func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == old.ID })
+	s.awaitFrom(t, from, "the end of "+old.Name, func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == old.ID })
 	})
 
 	h.fence(t)
@@ -193,7 +195,7 @@ func TestDrift(t *testing.T) {
 		if b := e.Between; !b.From.Equal(before.Time) || !b.To.Equal(after.Time) || b.Boot != "same" {
 			t.Errorf("%s: between %+v", driftBrief(e), *b)
 		}
-		if e.Type == tracer.NamespaceGone && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
+		if e.Type == event.NamespaceGone && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
 			t.Errorf("what is gone is %+v, and was %+v", *e.Namespace, *old)
 		}
 	}
@@ -254,8 +256,8 @@ func TestRecordDrift(t *testing.T) {
 		t.Helper()
 		for range 2 {
 			h.fence(t)
-			s.await(t, "the fence", func(all []*event) bool {
-				return slices.ContainsFunc(all, func(e *event) bool { return e.fence() == h.nfences })
+			s.await(t, "the fence", func(all []*entry) bool {
+				return slices.ContainsFunc(all, func(e *entry) bool { return e.fence() == h.nfences })
 			})
 		}
 		for _, e := range s.since(0) {
@@ -271,7 +273,7 @@ func TestRecordDrift(t *testing.T) {
 	check := func(s *stream, must ...string) {
 		t.Helper()
 		got := ready(s)
-		for _, e := range only(witness.since(from), tracer.NamespaceCreate) {
+		for _, e := range only(witness.since(from), event.NamespaceCreate) {
 			if e.Process.Comm == "ip" && e.Namespace.Type == "mnt" { // of ip netns exec
 				witness.awaitDestroy(t, from, e.Namespace)
 			}
@@ -342,8 +344,8 @@ func TestRecordDrift(t *testing.T) {
 		t.Fatal(err)
 	}
 	output(t, "ip", "netns", "delete", name)
-	witness.awaitFrom(t, from, "its end", func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == gone })
+	witness.awaitFrom(t, from, "its end", func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == gone })
 	})
 	s = record()
 	check(s, fmt.Sprintf("gone net %d", gone))
@@ -395,9 +397,9 @@ func TestRecordDriftLate(t *testing.T) {
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.await(t, "the drift", func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool {
-			return e.Type == tracer.SysctlDrift && driftBrief(&e.Event) == fmt.Sprintf(`drift vm.overcommit_ratio [%q] → ["71"]`, ratio)
+	s.await(t, "the drift", func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool {
+			return e.Type == event.SysctlDrift && driftBrief(&e.Event) == fmt.Sprintf(`drift vm.overcommit_ratio [%q] → ["71"]`, ratio)
 		})
 	})
 	s.interrupt(t)
@@ -496,7 +498,7 @@ func atoi(t *testing.T, s string) (n int) {
 }
 
 // netns finds what a snapshot has of a network namespace of a name.
-func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *tracer.Namespace {
+func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *event.Namespace {
 	t.Helper()
 	for _, ns := range s.Namespaces {
 		if ns.Name == name {
@@ -509,10 +511,10 @@ func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *tracer.Names
 
 // endsOf waits for the ends of what a script made and did not keep: of its mount
 // namespaces, and what else only its processes were in.
-func (w *work) endsOf(t *testing.T, s *stream, events []*event) {
+func (w *work) endsOf(t *testing.T, s *stream, events []*entry) {
 	t.Helper()
-	for _, e := range only(events, tracer.NamespaceCreate) {
-		if e.Outcome == tracer.Success && !slices.ContainsFunc(pinnedNets(t), func(id uint32) bool { return id == e.Namespace.ID }) {
+	for _, e := range only(events, event.NamespaceCreate) {
+		if e.Outcome == event.Success && !slices.ContainsFunc(pinnedNets(t), func(id uint32) bool { return id == e.Namespace.ID }) {
 			s.awaitDestroy(t, w.from[s], e.Namespace)
 		}
 	}

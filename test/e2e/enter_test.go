@@ -11,15 +11,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // A room is a process in namespaces of its own, all eight, that others enter.
 type room struct {
 	*work
 	inside int // the process's pid
-	ns     map[tracer.NSType]uint32
+	ns     map[event.NSType]uint32
 }
 
 // open starts a room. The caller stops it, or the test's end does.
@@ -52,7 +53,7 @@ func childOf(t testing.TB, pid int) int {
 	return child
 }
 
-func (r *room) path(typ tracer.NSType) string {
+func (r *room) path(typ event.NSType) string {
 	return fmt.Sprintf("/proc/%d/ns/%s", r.inside, typ)
 }
 
@@ -61,14 +62,14 @@ func testEnter(t *testing.T, h *host) {
 	t.Run("ways", func(t *testing.T) { testEnterWays(t, h, r) })
 	t.Run("refused", func(t *testing.T) { testEnterRefused(t, h, r) })
 	r.stop(t)
-	r.each(t, func(t *testing.T, s *stream, events []*event) {
-		same(t, events, creates("unshare", "success", tracer.NSTypes()...)...)
+	r.each(t, func(t *testing.T, s *stream, events []*entry) {
+		same(t, events, creates("unshare", "success", event.NSTypes()...)...)
 		r.ends(t, s, events)
 	})
 }
 
 // checkEntered checks the ids of successful entries: into to, from from.
-func checkEntered(t *testing.T, events []*event, to, from map[tracer.NSType]uint32) {
+func checkEntered(t *testing.T, events []*entry, to, from map[event.NSType]uint32) {
 	t.Helper()
 	for _, e := range events {
 		ns := e.Namespace
@@ -82,13 +83,13 @@ func checkEntered(t *testing.T, events []*event, to, from map[tracer.NSType]uint
 }
 
 func testEnterWays(t *testing.T, h *host, r *room) {
-	for _, typ := range tracer.NSTypes() {
+	for _, typ := range event.NSTypes() {
 		t.Run("nsenter "+string(typ), func(t *testing.T) {
 			t.Parallel()
 			// Programs of a mount or user namespace are the same here.
 			w := h.run(t, "nsenter", []string{flagOf[typ] + "=" + r.path(typ), "sh", "-c", printNS})
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				same(t, events, enters("success", typ)...)
 				checkEntered(t, events, r.ns, h.ns)
 				if inside[typ] != r.ns[typ] {
@@ -100,10 +101,10 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 	t.Run("nsenter all", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "nsenter", []string{"--target", strconv.Itoa(r.inside), "--all", "true"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			// It tries some in two orders, and one of them may fail.
-			well := slices.DeleteFunc(slices.Clone(events), func(e *event) bool { return e.Outcome == tracer.Failure })
-			same(t, well, enters("success", tracer.NSTypes()...)...)
+			well := slices.DeleteFunc(slices.Clone(events), func(e *entry) bool { return e.Outcome == event.Failure })
+			same(t, well, enters("success", event.NSTypes()...)...)
 			checkEntered(t, well, r.ns, h.ns)
 		})
 	})
@@ -112,14 +113,14 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 		pin := filepath.Join(scratch, "pinned-uts")
 		bindNS(t, r.path("uts"), pin)
 		w := h.run(t, "nsenter", []string{"--uts=" + pin, "true"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			same(t, events, enters("success", "uts")...)
 			checkEntered(t, events, r.ns, h.ns)
 		})
 	})
 	// A user namespace first of all, or one has no right to the rest of it.
-	several := tracer.NSTypes()
-	for _, types := range [][]tracer.NSType{{"net"}, {"net", "uts", "ipc"}, several} {
+	several := event.NSTypes()
+	for _, types := range [][]event.NSType{{"net"}, {"net", "uts", "ipc"}, several} {
 		t.Run(fmt.Sprintf("pidfd %d", len(types)), func(t *testing.T) {
 			t.Parallel()
 			w := h.run(t, helper("nsset"), []string{"pidfd", strconv.Itoa(r.inside), join(types), "sh", "-c", printNS})
@@ -128,7 +129,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 				t.Fatalf("setns: %q", w.stdout.String())
 			}
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				same(t, events, enters("success", types...)...)
 				checkEntered(t, events, r.ns, h.ns)
 				for _, e := range events {
@@ -143,14 +144,14 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 			})
 		})
 	}
-	for _, typ := range []tracer.NSType{"net", "uts", "ipc", "pid", "mnt", "cgroup"} {
+	for _, typ := range []event.NSType{"net", "uts", "ipc", "pid", "mnt", "cgroup"} {
 		t.Run("own "+string(typ), func(t *testing.T) {
 			t.Parallel()
 			w := h.run(t, helper("nsset"), []string{"file", "/proc/self/ns/" + string(typ), "none"})
 			if got := w.printed("result"); !slices.Equal(got, []string{"ok"}) {
 				t.Fatalf("setns: %q", w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				same(t, events, enters("success", typ)...)
 				checkEntered(t, events, h.ns, h.ns)
 			})
@@ -159,7 +160,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 	t.Run("there and back", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "nsenter", []string{"--net=" + r.path("net"), helper("nsset"), "file", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), "net"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			same(t, events, slices.Concat(enters("success", "net"), enters("success", "net"))...)
 			if t.Failed() {
 				return
@@ -173,7 +174,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 	})
 }
 
-func join(types []tracer.NSType) string {
+func join(types []event.NSType) string {
 	names := make([]string, len(types))
 	for i, typ := range types {
 		names[i] = string(typ)
@@ -203,22 +204,22 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 		name  string
 		args  []string // of nsset
 		errno string
-		types []tracer.NSType // none: not even what was wanted is known
-		to    map[tracer.NSType]uint32
+		types []event.NSType // none: not even what was wanted is known
+		to    map[event.NSType]uint32
 		opts  []option
 	}{
-		{name: "no descriptor", args: []string{"fd", "99", "net"}, errno: "EBADF", types: []tracer.NSType{"net"}},
+		{name: "no descriptor", args: []string{"fd", "99", "net"}, errno: "EBADF", types: []event.NSType{"net"}},
 		{name: "no descriptor of no type", args: []string{"fd", "99", "none"}, errno: "EBADF"},
-		{name: "negative", args: []string{"fd", "99", "net,uts"}, errno: "EBADF", types: []tracer.NSType{"net", "uts"}},
-		{name: "another type", args: []string{"file", r.path("net"), "uts"}, errno: "EINVAL", types: []tracer.NSType{"net"}, to: r.ns},
-		{name: "a file", args: []string{"file", "/etc/passwd", "net"}, errno: "EINVAL", types: []tracer.NSType{"net"}},
+		{name: "negative", args: []string{"fd", "99", "net,uts"}, errno: "EBADF", types: []event.NSType{"net", "uts"}},
+		{name: "another type", args: []string{"file", r.path("net"), "uts"}, errno: "EINVAL", types: []event.NSType{"net"}, to: r.ns},
+		{name: "a file", args: []string{"file", "/etc/passwd", "net"}, errno: "EINVAL", types: []event.NSType{"net"}},
 		{name: "a folder of no type", args: []string{"file", "/etc", "none"}, errno: "EINVAL"},
-		{name: "by a user", args: []string{"file", "/proc/self/ns/net", "net"}, errno: "EPERM", types: []tracer.NSType{"net"}, to: h.ns, opts: []option{asUser(tester)}},
-		{name: "own user namespace", args: []string{"file", "/proc/self/ns/user", "user"}, errno: "EINVAL", types: []tracer.NSType{"user"}, to: h.ns},
-		{name: "pidfd of another by a user", args: []string{"pidfd", theirs, "net,uts"}, errno: "EPERM", types: []tracer.NSType{"net", "uts"}, to: r.ns, opts: []option{asUser(tester)}},
+		{name: "by a user", args: []string{"file", "/proc/self/ns/net", "net"}, errno: "EPERM", types: []event.NSType{"net"}, to: h.ns, opts: []option{asUser(tester)}},
+		{name: "own user namespace", args: []string{"file", "/proc/self/ns/user", "user"}, errno: "EINVAL", types: []event.NSType{"user"}, to: h.ns},
+		{name: "pidfd of another by a user", args: []string{"pidfd", theirs, "net,uts"}, errno: "EPERM", types: []event.NSType{"net", "uts"}, to: r.ns, opts: []option{asUser(tester)}},
 		{name: "pidfd of no type", args: []string{"pidfd", theirs, "none"}, errno: "EINVAL"},
 		// All or nothing: the right to the last is missing.
-		{name: "half-way", args: []string{"pidfd", theirs, "user,net,uts,fs"}, errno: "EINVAL", types: []tracer.NSType{"user", "net", "uts"}, to: r.ns},
+		{name: "half-way", args: []string{"pidfd", theirs, "user,net,uts,fs"}, errno: "EINVAL", types: []event.NSType{"user", "net", "uts"}, to: r.ns},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -235,7 +236,7 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 			if len(want) == 0 {
 				want = []string{"enter setns: " + tt.errno}
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				same(t, events, want...)
 				if len(tt.types) > 0 {
 					checkEntered(t, events, tt.to, h.ns)

@@ -12,13 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
 // brief says in a line what an event reports, for comparisons that people can
 // read: "create net unshare: success", "enter uts setns: EPERM",
 // "write kernel.domainname a -> b = b: success", "destroy net".
-func (e *event) brief() string {
+func (e *entry) brief() string {
 	var sb strings.Builder
 	_, what, _ := strings.Cut(string(e.Type), ".")
 	sb.WriteString(what)
@@ -45,16 +46,16 @@ func (e *event) brief() string {
 			word(e.Via)
 		}
 		switch e.Outcome {
-		case tracer.Failure:
+		case event.Failure:
 			sb.WriteString(": " + e.Error)
-		case tracer.Success:
+		case event.Success:
 			sb.WriteString(": success")
 		}
 	}
 	return sb.String()
 }
 
-func briefs(events []*event) []string {
+func briefs(events []*entry) []string {
 	var all []string
 	for _, e := range events {
 		all = append(all, e.brief())
@@ -64,7 +65,7 @@ func briefs(events []*event) []string {
 
 // same checks that events are those wanted. The namespaces of one call come in
 // no particular order, hence neither here; order is checked on its own.
-func same(t *testing.T, events []*event, want ...string) {
+func same(t *testing.T, events []*entry, want ...string) {
 	t.Helper()
 	got := briefs(events)
 	slices.Sort(got)
@@ -75,7 +76,7 @@ func same(t *testing.T, events []*event, want ...string) {
 }
 
 // creates are the briefs of one call that made, or did not make, namespaces.
-func creates(via, result string, types ...tracer.NSType) []string {
+func creates(via, result string, types ...event.NSType) []string {
 	var all []string
 	for _, typ := range types {
 		all = append(all, fmt.Sprintf("create %s %s: %s", typ, via, result))
@@ -83,7 +84,7 @@ func creates(via, result string, types ...tracer.NSType) []string {
 	return all
 }
 
-func enters(result string, types ...tracer.NSType) []string {
+func enters(result string, types ...event.NSType) []string {
 	var all []string
 	for _, typ := range types {
 		all = append(all, fmt.Sprintf("enter %s setns: %s", typ, result))
@@ -116,8 +117,8 @@ func (w write) on(s *stream) string {
 }
 
 // only keeps the events of one type.
-func only(events []*event, typ tracer.Type) []*event {
-	var some []*event
+func only(events []*entry, typ event.Type) []*entry {
+	var some []*entry
 	for _, e := range events {
 		if e.Type == typ {
 			some = append(some, e)
@@ -127,8 +128,8 @@ func only(events []*event, typ tracer.Type) []*event {
 }
 
 // ids maps the type of each namespace that events are about to its id.
-func ids(events []*event) map[tracer.NSType]uint32 {
-	m := map[tracer.NSType]uint32{}
+func ids(events []*entry) map[event.NSType]uint32 {
+	m := map[event.NSType]uint32{}
 	for _, e := range events {
 		if e.Namespace != nil {
 			m[e.Namespace.Type] = e.Namespace.ID
@@ -138,7 +139,7 @@ func ids(events []*event) map[tracer.NSType]uint32 {
 }
 
 // checkEvent checks what holds for every event of a process.
-func (h *host) checkEvent(t *testing.T, e *event) {
+func (h *host) checkEvent(t *testing.T, e *entry) {
 	t.Helper()
 	wrong := func(format string, args ...any) {
 		t.Helper()
@@ -158,16 +159,16 @@ func (h *host) checkEvent(t *testing.T, e *event) {
 	if p.StartTime.IsZero() || p.StartTime.After(e.Time.Add(10*time.Millisecond)) {
 		wrong("the process began at %v, the event was at %v", p.StartTime, e.Time)
 	}
-	if len(p.NS) != len(tracer.NSTypes()) {
+	if len(p.NS) != len(event.NSTypes()) {
 		wrong("the process's namespaces are %v", p.NS)
 	}
 	if len(p.Ancestors) == 0 || p.Ancestors[0].PID != p.PPID || p.Ancestors[len(p.Ancestors)-1].PID != 1 {
 		wrong("the ancestors of a child of %d are %v", p.PPID, p.Ancestors)
 	}
-	about := []*tracer.Namespace{e.Namespace}
+	about := []*event.Namespace{e.Namespace}
 	if d := e.Netdev; d != nil {
-		about = []*tracer.Namespace{d.From, d.To}
-		if d.From == nil || d.To == nil || d.Ifindex == 0 && !(d.Created && e.Outcome == tracer.Failure) {
+		about = []*event.Namespace{d.From, d.To}
+		if d.From == nil || d.To == nil || d.Ifindex == 0 && !(d.Created && e.Outcome == event.Failure) {
 			wrong("the device is not fully described")
 		}
 	}
@@ -201,10 +202,10 @@ func sysctlPath(name string) string {
 
 // ends waits until s has reported the end of each namespace that events made, and
 // checks those reports.
-func (w *work) ends(t *testing.T, s *stream, events []*event) {
+func (w *work) ends(t *testing.T, s *stream, events []*entry) {
 	t.Helper()
 	for _, e := range events {
-		if e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success {
+		if e.Type == event.NamespaceCreate && e.Outcome == event.Success {
 			if d := s.awaitDestroy(t, w.from[s], e.Namespace); d != nil {
 				checkDestroy(t, s, e, d)
 			}
@@ -214,10 +215,10 @@ func (w *work) ends(t *testing.T, s *stream, events []*event) {
 
 // awaitDestroy waits for the end of a namespace. It is nil where the stream lacks it,
 // which the stream's end has to tell of.
-func (s *stream) awaitDestroy(t *testing.T, from int, ns *tracer.Namespace) *event {
+func (s *stream) awaitDestroy(t *testing.T, from int, ns *event.Namespace) *entry {
 	t.Helper()
-	var found *event
-	there := func(events []*event) bool {
+	var found *entry
+	there := func(events []*entry) bool {
 		found = destroyOf(events, ns)
 		return found != nil
 	}
@@ -225,7 +226,7 @@ func (s *stream) awaitDestroy(t *testing.T, from int, ns *tracer.Namespace) *eve
 	// The tracepoint way looks, and looks again.
 	if s.backend != tracer.Tracepoint && !s.comes(from, patience/3, there) && !s.over() {
 		s.mu.Lock()
-		s.missing[tracer.NamespaceDestroy]++
+		s.missing[event.NamespaceDestroy]++
 		s.mu.Unlock()
 		t.Logf("%v: no %s, which must be in its trace.loss", s, what)
 		return nil
@@ -236,9 +237,9 @@ func (s *stream) awaitDestroy(t *testing.T, from int, ns *tracer.Namespace) *eve
 
 // destroyOf finds the end of a namespace, nil if it has not ended. Numbers are used
 // again, uids are not.
-func destroyOf(events []*event, ns *tracer.Namespace) *event {
+func destroyOf(events []*entry, ns *event.Namespace) *entry {
 	for _, e := range events {
-		if e.Type == tracer.NamespaceDestroy && e.Namespace.ID == ns.ID && e.Namespace.UID == ns.UID {
+		if e.Type == event.NamespaceDestroy && e.Namespace.ID == ns.ID && e.Namespace.UID == ns.UID {
 			return e
 		}
 	}
@@ -246,7 +247,7 @@ func destroyOf(events []*event, ns *tracer.Namespace) *event {
 }
 
 // checkDestroy checks the end of the namespace that created made.
-func checkDestroy(t *testing.T, s *stream, created, d *event) {
+func checkDestroy(t *testing.T, s *stream, created, d *entry) {
 	t.Helper()
 	wrong := func(what string) {
 		t.Helper()
@@ -287,7 +288,7 @@ func checkDestroy(t *testing.T, s *stream, created, d *event) {
 // compare checks that fentry and kprobe have said the same of w, field for field.
 func (w *work) compare(t *testing.T) {
 	t.Helper()
-	by := map[*stream][]*event{}
+	by := map[*stream][]*entry{}
 	for _, s := range w.host.streams {
 		by[s] = w.all(s)
 	}
@@ -297,7 +298,7 @@ func (w *work) compare(t *testing.T) {
 // compareStreams compares what two nstraces say of the same processes. Each
 // thread's events are in order; between threads the order is that of two
 // different instants within the call.
-func compareStreams(t *testing.T, by map[*stream][]*event) {
+func compareStreams(t *testing.T, by map[*stream][]*entry) {
 	t.Helper()
 	var fentry, kprobe *stream
 	for s := range by {
@@ -338,8 +339,8 @@ func compareStreams(t *testing.T, by map[*stream][]*event) {
 }
 
 // byThread are the events that fentry and kprobe have in common.
-func byThread(events []*event) map[string][]*event {
-	m := map[string][]*event{}
+func byThread(events []*entry) map[string][]*entry {
+	m := map[string][]*entry{}
 	for _, e := range events {
 		if e.Process != nil {
 			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
@@ -353,7 +354,7 @@ func byThread(events []*event) map[string][]*event {
 // the instants at which they looked. Where the kernel has no id of
 // its own for a namespace, its uid is made of such an instant; the name of one is
 // what ip-netns(8) had called it by then.
-func comparable(t *testing.T, e *event) map[string]any {
+func comparable(t *testing.T, e *entry) map[string]any {
 	t.Helper()
 	var m map[string]any
 	if err := json.Unmarshal(e.line, &m); err != nil {
@@ -374,7 +375,7 @@ func comparable(t *testing.T, e *event) map[string]any {
 		}
 	}
 	strip(m)
-	if ns, ok := m["namespace"].(map[string]any); ok && e.Type == tracer.NamespaceCreate {
+	if ns, ok := m["namespace"].(map[string]any); ok && e.Type == event.NamespaceCreate {
 		delete(ns, "name")
 	}
 	return m

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // TestExpression runs one nstrace without a filter, and beside it one for each
@@ -20,25 +20,25 @@ func TestExpression(t *testing.T) {
 	anyKernel(t)
 	h := watch(t, backends[0])
 	all := h.streams[0]
-	net := func(e *event) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
-	write := func(e *event) bool { return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" }
+	net := func(e *entry) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
+	write := func(e *entry) bool { return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" }
 	rows := []struct {
 		expr string
-		pass func(*event) bool
+		pass func(*entry) bool
 		s    *stream
 	}{
-		{expr: `type == "namespace.create" && namespace.type == "net" && process.uid == 0`, pass: func(e *event) bool {
-			return net(e) && e.Type == tracer.NamespaceCreate && e.Process.UID == 0
+		{expr: `type == "namespace.create" && namespace.type == "net" && process.uid == 0`, pass: func(e *entry) bool {
+			return net(e) && e.Type == event.NamespaceCreate && e.Process.UID == 0
 		}},
-		{expr: `glob("net.ipv4.*", sysctl.name) and sysctl.namespace.id == process.ns.net and sysctl.new in ["621", "622"]`, pass: func(e *event) bool {
+		{expr: `glob("net.ipv4.*", sysctl.name) and sysctl.namespace.id == process.ns.net and sysctl.new in ["621", "622"]`, pass: func(e *entry) bool {
 			return write(e) && e.Sysctl.Namespace.ID == e.Process.NS["net"] && (*e.Sysctl.New == "621" || *e.Sysctl.New == "622")
 		}},
-		{expr: `outcome == "failure" or process == nil and namespace.lifetime_ms != nil`, pass: func(e *event) bool {
-			return e.Outcome == tracer.Failure || e.Process == nil && e.Namespace.LifetimeMS != nil
+		{expr: `outcome == "failure" or process == nil and namespace.lifetime_ms != nil`, pass: func(e *entry) bool {
+			return e.Outcome == event.Failure || e.Process == nil && e.Namespace.LifetimeMS != nil
 		}},
-		{expr: `any(process.ancestors, .comm == "nsexpression") and "--net" in process.args`, pass: func(e *event) bool {
+		{expr: `any(process.ancestors, .comm == "nsexpression") and "--net" in process.args`, pass: func(e *entry) bool {
 			return e.Process != nil && slices.Contains(e.Process.Args, "--net") &&
-				slices.ContainsFunc(e.Process.Ancestors, func(a tracer.Actor) bool { return a.Comm == "nsexpression" })
+				slices.ContainsFunc(e.Process.Ancestors, func(a event.Actor) bool { return a.Comm == "nsexpression" })
 		}},
 	}
 	for i := range rows {
@@ -57,14 +57,14 @@ func TestExpression(t *testing.T) {
 	made := map[uint32]bool{}
 	for _, w := range works {
 		w.ends(t, all, w.all(all))
-		for _, e := range only(w.all(all), tracer.NamespaceCreate) {
-			made[e.Namespace.ID] = e.Outcome == tracer.Success
+		for _, e := range only(w.all(all), event.NamespaceCreate) {
+			made[e.Namespace.ID] = e.Outcome == event.Success
 		}
 	}
-	mine := func(events []*event) []*event {
-		return slices.Collect(func(yield func(*event) bool) {
+	mine := func(events []*entry) []*entry {
+		return slices.Collect(func(yield func(*entry) bool) {
 			for _, e := range events {
-				ended := e.Type == tracer.NamespaceDestroy && made[e.Namespace.ID]
+				ended := e.Type == event.NamespaceDestroy && made[e.Namespace.ID]
 				if (ended || slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) })) && !yield(e) {
 					return
 				}
@@ -75,7 +75,7 @@ func TestExpression(t *testing.T) {
 	for _, r := range rows {
 		t.Run(r.expr, func(t *testing.T) {
 			r.s.interrupt(t)
-			var want []*event
+			var want []*entry
 			for _, e := range unfiltered {
 				if r.pass(e) {
 					want = append(want, e)
@@ -96,13 +96,13 @@ func TestExpression(t *testing.T) {
 			}
 			slices.SortStableFunc(want, order)
 			slices.SortStableFunc(got, order)
-			if !slices.EqualFunc(got, want, func(a, b *event) bool {
+			if !slices.EqualFunc(got, want, func(a, b *entry) bool {
 				return reflect.DeepEqual(comparable(t, a), comparable(t, b))
 			}) {
 				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(briefs(got), "\n\t"), strings.Join(briefs(want), "\n\t"))
 			}
 			for _, e := range r.s.since(0) {
-				if (e.Process != nil || e.Namespace != nil) && e.Type != tracer.TraceStop && !r.pass(e) {
+				if (e.Process != nil || e.Namespace != nil) && e.Type != event.TraceStop && !r.pass(e) {
 					t.Errorf("it passed: %s", e.line)
 				}
 			}
@@ -126,7 +126,7 @@ func TestExpressionRun(t *testing.T) {
 		t.Fatalf("%v: %s", err, text)
 	}
 	events := readEvents(t, file)
-	if len(events) != 3 || events[1].Type != tracer.NamespaceCreate || events[1].Namespace.Type != "uts" {
+	if len(events) != 3 || events[1].Type != event.NamespaceCreate || events[1].Namespace.Type != "uts" {
 		t.Errorf("it wrote\n%s", dump(events))
 	}
 	if sum := events[len(events)-1].Trace.Totals; sum.Filtered == 0 {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -24,13 +25,13 @@ func TestFilter(t *testing.T) {
 	sitter := h.start(t, "unshare", []string{"--net", "sh", "-c", `echo ready=yes; read x; echo 613 >/proc/sys/net/ipv4/tcp_keepalive_time; echo done=yes; cat`})
 	sitter.value(t, "ready")
 
-	types := func(types ...tracer.Type) func(*event) bool {
-		return func(e *event) bool { return slices.Contains(types, e.Type) }
+	types := func(types ...event.Type) func(*entry) bool {
+		return func(e *entry) bool { return slices.Contains(types, e.Type) }
 	}
 	// The end of a namespace is its creator's, whom only its making shows in full.
-	creators := map[string]*tracer.Process{}
-	by := func(ok func(*tracer.Process) bool) func(*event) bool {
-		return func(e *event) bool {
+	creators := map[string]*event.Process{}
+	by := func(ok func(*event.Process) bool) func(*entry) bool {
+		return func(e *entry) bool {
 			p := e.Process
 			if p == nil {
 				p = creators[e.Namespace.UID]
@@ -38,8 +39,8 @@ func TestFilter(t *testing.T) {
 			return p != nil && ok(p)
 		}
 	}
-	nsType := func(types ...tracer.NSType) func(*event) bool {
-		return func(e *event) bool {
+	nsType := func(types ...event.NSType) func(*entry) bool {
+		return func(e *entry) bool {
 			ns := e.Namespace
 			if e.Sysctl != nil {
 				ns = e.Sysctl.Namespace
@@ -47,8 +48,8 @@ func TestFilter(t *testing.T) {
 			return ns != nil && slices.Contains(types, ns.Type)
 		}
 	}
-	sysctl := func(glob string) func(*event) bool {
-		return func(e *event) bool {
+	sysctl := func(glob string) func(*entry) bool {
+		return func(e *entry) bool {
 			if e.Sysctl == nil {
 				return false
 			}
@@ -56,30 +57,30 @@ func TestFilter(t *testing.T) {
 			return ok && err == nil
 		}
 	}
-	both := func(a, b func(*event) bool) func(*event) bool {
-		return func(e *event) bool { return a(e) && b(e) }
+	both := func(a, b func(*entry) bool) func(*entry) bool {
+		return func(e *entry) bool { return a(e) && b(e) }
 	}
-	comm := func(names ...string) func(*event) bool {
-		return by(func(p *tracer.Process) bool { return slices.Contains(names, p.Comm) })
+	comm := func(names ...string) func(*entry) bool {
+		return by(func(p *event.Process) bool { return slices.Contains(names, p.Comm) })
 	}
-	uid := func(uid uint32) func(*event) bool {
-		return by(func(p *tracer.Process) bool { return p.UID == uid })
+	uid := func(uid uint32) func(*entry) bool {
+		return by(func(p *event.Process) bool { return p.UID == uid })
 	}
-	failed := func(e *event) bool { return e.Outcome == tracer.Failure }
+	failed := func(e *entry) bool { return e.Outcome == event.Failure }
 	type row struct {
 		args []string
-		pass func(*event) bool
+		pass func(*entry) bool
 		s    *stream
 	}
 	rows := []row{
-		{args: []string{"-e", "namespace"}, pass: types(tracer.NamespaceCreate, tracer.NamespaceEnter, tracer.NamespaceDestroy, tracer.NamespacePin, tracer.NamespaceUnpin)},
-		{args: []string{"-e", "namespace.enter,sysctl.write"}, pass: types(tracer.NamespaceEnter, tracer.SysctlWrite)},
-		{args: []string{"-e", "namespace.destroy"}, pass: types(tracer.NamespaceDestroy)},
-		{args: []string{"-e", "sysctl", "--sysctl", "net.ipv4.*time"}, pass: both(types(tracer.SysctlWrite), sysctl("net.ipv4.*time"))},
+		{args: []string{"-e", "namespace"}, pass: types(event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin)},
+		{args: []string{"-e", "namespace.enter,sysctl.write"}, pass: types(event.NamespaceEnter, event.SysctlWrite)},
+		{args: []string{"-e", "namespace.destroy"}, pass: types(event.NamespaceDestroy)},
+		{args: []string{"-e", "sysctl", "--sysctl", "net.ipv4.*time"}, pass: both(types(event.SysctlWrite), sysctl("net.ipv4.*time"))},
 		{args: []string{"--sysctl", "kernel.domain*"}, pass: sysctl("kernel.domain*")},
 		{args: []string{"-t", "net,uts"}, pass: nsType("net", "uts")},
 		{args: []string{"-t", "user"}, pass: nsType("user")},
-		{args: []string{"-p", strconv.Itoa(sitter.pid)}, pass: by(func(p *tracer.Process) bool { return int(p.PID) == sitter.pid })},
+		{args: []string{"-p", strconv.Itoa(sitter.pid)}, pass: by(func(p *event.Process) bool { return int(p.PID) == sitter.pid })},
 		{args: []string{"-c", "nsclone", "-c", "sysctl"}, pass: comm("nsclone", "sysctl")},
 		{args: []string{"-u", "1000"}, pass: uid(tester)},
 		{args: []string{"-u", "root"}, pass: uid(0)},
@@ -91,7 +92,7 @@ func TestFilter(t *testing.T) {
 	}
 	pinned := filepath.Join(scratch, "filtered")
 	if all.backend != tracer.Tracepoint { // which does not say whose pins are
-		for _, typ := range []tracer.Type{tracer.NamespacePin, tracer.NamespaceUnpin} {
+		for _, typ := range []event.Type{event.NamespacePin, event.NamespaceUnpin} {
 			rows = append(rows, row{args: []string{"-e", string(typ)}, pass: types(typ)})
 		}
 	}
@@ -138,13 +139,13 @@ func TestFilter(t *testing.T) {
 	works = append(works, sitter)
 
 	// What these did, from when all the others were attached on.
-	var mine []*event
+	var mine []*entry
 	from := works[0].from[all]
 	for _, w := range works {
 		w.ends(t, all, w.all(all))
 	}
-	for _, e := range only(all.since(from), tracer.NamespaceCreate) {
-		if e.Outcome == tracer.Success && slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) }) {
+	for _, e := range only(all.since(from), event.NamespaceCreate) {
+		if e.Outcome == event.Success && slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) }) {
 			creators[e.Namespace.UID] = e.Process
 		}
 	}
@@ -152,7 +153,7 @@ func TestFilter(t *testing.T) {
 	for _, e := range all.since(from) {
 		if slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) }) {
 			mine = append(mine, e)
-		} else if e.Type == tracer.NamespaceDestroy && creators[e.Namespace.UID] != nil {
+		} else if e.Type == event.NamespaceDestroy && creators[e.Namespace.UID] != nil {
 			mine = append(mine, e)
 		}
 	}
@@ -162,7 +163,7 @@ func TestFilter(t *testing.T) {
 	for _, r := range rows {
 		t.Run(strings.Join(r.args, " "), func(t *testing.T) {
 			r.s.interrupt(t)
-			var want []*event
+			var want []*entry
 			for _, e := range mine {
 				if r.pass(e) {
 					want = append(want, e)
@@ -171,10 +172,10 @@ func TestFilter(t *testing.T) {
 			if len(want) == 0 || len(want) == len(mine) {
 				t.Fatalf("%d of %d events are to pass: that tests nothing", len(want), len(mine))
 			}
-			var got []*event
+			var got []*entry
 			for _, e := range r.s.since(0) {
 				if slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) }) ||
-					(e.Type == tracer.NamespaceDestroy && uids[strings.SplitN(e.Namespace.UID, ".", 2)[0]]) {
+					(e.Type == event.NamespaceDestroy && uids[strings.SplitN(e.Namespace.UID, ".", 2)[0]]) {
 					got = append(got, e)
 				}
 			}
@@ -187,13 +188,13 @@ func TestFilter(t *testing.T) {
 			}
 			slices.SortStableFunc(want, order)
 			slices.SortStableFunc(got, order)
-			if !slices.EqualFunc(got, want, func(a, b *event) bool {
+			if !slices.EqualFunc(got, want, func(a, b *entry) bool {
 				return reflect.DeepEqual(comparable(t, a), comparable(t, b))
 			}) {
 				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(briefs(got), "\n\t"), strings.Join(briefs(want), "\n\t"))
 			}
 			for _, e := range r.s.since(0) {
-				if (e.Process != nil || e.Namespace != nil) && e.Type != tracer.TraceStop && !r.pass(e) && (e.Process != nil || creators[e.Namespace.UID] != nil) {
+				if (e.Process != nil || e.Namespace != nil) && e.Type != event.TraceStop && !r.pass(e) && (e.Process != nil || creators[e.Namespace.UID] != nil) {
 					t.Errorf("it passed: %s", e.line)
 				}
 			}
@@ -218,9 +219,9 @@ func TestFilter(t *testing.T) {
 }
 
 // order puts the ends of namespaces, which come when they come, behind the rest.
-func order(a, b *event) int {
-	key := func(e *event) string {
-		if e.Type == tracer.NamespaceDestroy {
+func order(a, b *entry) int {
+	key := func(e *entry) string {
+		if e.Type == event.NamespaceDestroy {
 			return fmt.Sprint("destroy ", e.Namespace.ID)
 		}
 		return ""

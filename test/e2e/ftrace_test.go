@@ -13,8 +13,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 const (
@@ -125,11 +127,11 @@ func actUnder(t *testing.T, s *stream) {
 	value := fmt.Sprint("ftrace-test-", acts)
 	from := s.len()
 	output(t, "unshare", "--uts", "sh", "-c", "echo "+value+" >/proc/sys/kernel/domainname")
-	s.awaitFrom(t, from, "a namespace and a write in it", func(all []*event) bool {
+	s.awaitFrom(t, from, "a namespace and a write in it", func(all []*entry) bool {
 		var pid uint32
 		for _, e := range all {
 			switch {
-			case e.Type == tracer.NamespaceCreate && e.Namespace.Type == "uts":
+			case e.Type == event.NamespaceCreate && e.Namespace.Type == "uts":
 				pid = e.Process.PID
 			case e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value:
 				return e.Process.PID == pid
@@ -142,11 +144,11 @@ func actUnder(t *testing.T, s *stream) {
 // awaitDeaf waits for s to tell that the kernel runs its programs no more.
 func awaitDeaf(t *testing.T, s *stream) {
 	t.Helper()
-	s.await(t, "trace.loss of an unknown number", func(all []*event) bool { return len(deafLosses(all)) > 0 })
+	s.await(t, "trace.loss of an unknown number", func(all []*entry) bool { return len(deafLosses(all)) > 0 })
 }
 
-func deafLosses(all []*event) (losses []*event) {
-	for _, e := range only(all, tracer.TraceLoss) {
+func deafLosses(all []*entry) (losses []*entry) {
+	for _, e := range only(all, event.TraceLoss) {
 		if e.Loss.Records == nil {
 			losses = append(losses, e)
 		}
@@ -187,7 +189,7 @@ func checkNotes(t *testing.T, s *stream) (notes []string) {
 	}
 	all := s.since(0)
 	last := all[len(all)-1]
-	if last.Type != tracer.TraceStop || last.Trace.Totals.Seen != last.Trace.Totals.Written+last.Trace.Totals.Filtered+last.Trace.Totals.Lost {
+	if last.Type != event.TraceStop || last.Trace.Totals.Seen != last.Trace.Totals.Written+last.Trace.Totals.Filtered+last.Trace.Totals.Lost {
 		t.Errorf("%v ends with %s", s, last.line)
 	}
 	for _, e := range all {
@@ -268,7 +270,7 @@ func testFtraceStop(t *testing.T, b tracer.Backend) {
 	notes := checkNotes(t, s)
 	one(t, notes, turnedOn)
 	one(t, notes, "are lost")
-	if losses := deafLosses(s.since(0)); len(losses) != 1 || losses[0].Loss.Reason != tracer.LossFtraceOff {
+	if losses := deafLosses(s.since(0)); len(losses) != 1 || losses[0].Loss.Reason != event.LossFtraceOff {
 		t.Errorf("the losses:\n%s", dump(losses))
 	}
 	stays(t, ftraceFile, "0")
@@ -284,12 +286,12 @@ func testFtraceDuring(t *testing.T, b tracer.Backend) {
 	stays(t, ftraceFile, "0")
 	on()
 	actUnder(t, s) // it stays on the tracepoint way, and tells everything once
-	acted := only(s.since(0), tracer.NamespaceCreate)
+	acted := only(s.since(0), event.NamespaceCreate)
 	if len(acted) != 3 {
 		t.Errorf("three namespaces were made:\n%s", dump(acted))
 	}
 	s.interrupt(t)
-	checkDeaf(t, s, tracer.LossFtraceOff, tracer.Tracepoint)
+	checkDeaf(t, s, event.LossFtraceOff, tracer.Tracepoint)
 	notes := checkNotes(t, s)
 	one(t, notes, turnedOn)
 	one(t, notes, "are lost")
@@ -308,7 +310,7 @@ func testFtraceRun(t *testing.T) {
 	if status != 0 || stdout != "" {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
-	var events []*event
+	var events []*entry
 	for line := range strings.Lines(readFile(t, file) + "\n") {
 		e, err := parseEvent([]byte(line))
 		if err != nil {
@@ -316,7 +318,7 @@ func testFtraceRun(t *testing.T) {
 		}
 		events = append(events, e)
 	}
-	if len(deafLosses(events)) != 1 || len(only(events, tracer.NamespaceCreate)) != 1 || len(only(events, tracer.NamespaceDestroy)) != 1 {
+	if len(deafLosses(events)) != 1 || len(only(events, event.NamespaceCreate)) != 1 || len(only(events, event.NamespaceDestroy)) != 1 {
 		t.Errorf("%q\n%s", stderr, dump(events))
 	}
 	stays(t, ftraceFile, "0")
@@ -331,9 +333,9 @@ func testFtraceNothingLeft(t *testing.T) {
 	if s.err == nil || exitStatus(s.cmd.ProcessState) != 3 || !strings.Contains(s.stderr.String(), "this host can't") {
 		t.Errorf("%v\n%s", s.err, s.stderr.String())
 	}
-	checkDeaf(t, s, tracer.LossFtraceOff, tracer.None)
+	checkDeaf(t, s, event.LossFtraceOff, tracer.None)
 	s.err = nil
-	if all := s.since(0); all[len(all)-1].Type != tracer.TraceStop {
+	if all := s.since(0); all[len(all)-1].Type != event.TraceStop {
 		t.Errorf("the end:\n%s", dump(all))
 	}
 	stays(t, ftraceFile, "0")
@@ -372,6 +374,6 @@ func testKprobesDuring(t *testing.T) {
 	stays(t, kprobesFile, "0")
 	on()
 	s.interrupt(t)
-	checkDeaf(t, s, tracer.LossProbesOff, tracer.Tracepoint)
+	checkDeaf(t, s, event.LossProbesOff, tracer.Tracepoint)
 	one(t, checkNotes(t, s), "are lost")
 }

@@ -12,8 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // TestRecordOnFullDisk starts nstrace record where its disk is full. The stream goes on, and
@@ -64,10 +65,10 @@ func TestRecordOnFullDisk(t *testing.T) {
 		t.Errorf("it says %q", said)
 	}
 	output(t, "unshare", "--net", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=671")
-	s.await(t, "the write", func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == "671" })
+	s.await(t, "the write", func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == "671" })
 	})
-	if all := s.since(0); slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.TraceGap || e.Between != nil }) {
+	if all := s.since(0); slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.TraceGap || e.Between != nil }) {
 		t.Errorf("told before it can be known:\n%s", dump(all))
 	}
 
@@ -75,27 +76,27 @@ func TestRecordOnFullDisk(t *testing.T) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	var gap, drift *event
-	s.await(t, "the gap and what was found", func(all []*event) bool {
+	var gap, drift *entry
+	s.await(t, "the gap and what was found", func(all []*entry) bool {
 		for _, e := range all {
-			if e.Type == tracer.TraceGap {
+			if e.Type == event.TraceGap {
 				gap = e
 			}
-			if e.Type == tracer.SysctlDrift && e.Sysctl.Name == "vm.overcommit_ratio" {
+			if e.Type == event.SysctlDrift && e.Sysctl.Name == "vm.overcommit_ratio" {
 				drift = e
 			}
 		}
 		return gap != nil && drift != nil
 	})
 	started, stopped := s.since(0)[0].Time, first.since(0)[first.len()-1].Time
-	if g := gap.Trace; g.Ended != tracer.GapStopped || !g.To.Equal(started) || g.From.Before(stopped) || gap.Time.Before(started) {
+	if g := gap.Trace; g.Ended != event.GapStopped || !g.To.Equal(started) || g.From.Before(stopped) || gap.Time.Before(started) {
 		t.Errorf("%s", gap.line)
 	}
 	if b := drift.Between; *drift.Sysctl.Old != "71" || *drift.Sysctl.After != "72" || b.From.Before(stopped) || b.To.Before(started) || b.To.After(gap.Time) {
 		t.Errorf("%s", drift.line)
 	}
 	for _, e := range s.since(0) {
-		if e.Type == tracer.SysctlDrift && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" {
+		if e.Type == event.SysctlDrift && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" {
 			t.Errorf("it was watched: %s", e.line)
 		}
 	}

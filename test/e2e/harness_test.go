@@ -29,10 +29,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/schema/schematest"
 	"github.com/nstrace/nstrace/test/e2e/helpers"
 	"github.com/nstrace/nstrace/tracer"
-	"golang.org/x/sys/unix"
 )
 
 // patience is how long anything may take that has to happen. Nothing waits that
@@ -162,9 +164,9 @@ func helper(name string) string {
 	return path
 }
 
-// An event is one line of nstrace's output.
-type event struct {
-	tracer.Event
+// An entry is one line of nstrace's output.
+type entry struct {
+	event.Event
 	line []byte
 }
 
@@ -176,12 +178,12 @@ type stream struct {
 	stderr  buffer
 
 	mu     sync.Mutex
-	events []*event
+	events []*entry
 	faults []string      // what is wrong with the lines themselves
 	more   chan struct{} // closed when there is more, or when it has ended
 	ended  bool
 
-	missing map[tracer.Type]int // see missed_test.go
+	missing map[event.Type]int // see missed_test.go
 	excused map[string]bool
 	err     error // how it ended
 }
@@ -208,7 +210,7 @@ func (b *buffer) String() string {
 // standard output, or, for nstrace run, in the file given with -O.
 func startStream(t *testing.T, args ...string) *stream {
 	t.Helper()
-	s := &stream{args: append([]string{"-o", "json"}, args...), more: make(chan struct{}), missing: map[tracer.Type]int{}, excused: map[string]bool{}}
+	s := &stream{args: append([]string{"-o", "json"}, args...), more: make(chan struct{}), missing: map[event.Type]int{}, excused: map[string]bool{}}
 	if i := slices.Index(args, "--backend"); i >= 0 {
 		s.backend = tracer.Backend(args[i+1])
 	}
@@ -225,7 +227,7 @@ func startStream(t *testing.T, args ...string) *stream {
 		if !s.over() {
 			s.cmd.Process.Signal(syscall.SIGCONT) // in case that it was stopped
 			s.cmd.Process.Kill()
-			s.await(t, "its end", func([]*event) bool { return s.ended })
+			s.await(t, "its end", func([]*entry) bool { return s.ended })
 		}
 	})
 	go s.read(stdout)
@@ -273,7 +275,7 @@ func (s *stream) add(line []byte) {
 	s.more = make(chan struct{})
 }
 
-func parseEvent(line []byte) (*event, error) {
+func parseEvent(line []byte) (*entry, error) {
 	var errs []error
 	if !bytes.HasSuffix(line, []byte("\n")) {
 		errs = append(errs, fmt.Errorf("a line that does not end: %q", line))
@@ -281,7 +283,7 @@ func parseEvent(line []byte) (*event, error) {
 	if err := schematest.Validate(line); err != nil {
 		errs = append(errs, fmt.Errorf("not as the schema has it: %w\n%s", err, line))
 	}
-	e := &event{line: line}
+	e := &entry{line: line}
 	if err := json.Unmarshal(line, &e.Event); err != nil {
 		return nil, errors.Join(append(errs, fmt.Errorf("%w\n%s", err, line))...)
 	}
@@ -295,7 +297,7 @@ func (s *stream) over() bool {
 }
 
 // since returns the events from index from on.
-func (s *stream) since(from int) []*event {
+func (s *stream) since(from int) []*entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clip(s.events[min(from, len(s.events)):])
@@ -309,7 +311,7 @@ func (s *stream) len() int {
 
 // awaitFrom waits until done says of the events from index from on that they are
 // what was waited for.
-func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*event) bool) {
+func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*entry) bool) {
 	t.Helper()
 	if s.comes(from, patience, done) {
 		return
@@ -320,7 +322,7 @@ func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*eve
 	t.Fatalf("%v: no %s after %v; since then:\n%s", s, what, patience, dump(s.since(from)))
 }
 
-func (s *stream) await(t testing.TB, what string, done func([]*event) bool) {
+func (s *stream) await(t testing.TB, what string, done func([]*entry) bool) {
 	t.Helper()
 	s.awaitFrom(t, 0, what, done)
 }
@@ -328,8 +330,8 @@ func (s *stream) await(t testing.TB, what string, done func([]*event) bool) {
 // awaitStart waits until s is attached.
 func (s *stream) awaitStart(t testing.TB) {
 	t.Helper()
-	s.await(t, "trace.start", func(all []*event) bool { return len(all) > 0 })
-	if first := s.since(0)[0]; first.Type != tracer.TraceStart {
+	s.await(t, "trace.start", func(all []*entry) bool { return len(all) > 0 })
+	if first := s.since(0)[0]; first.Type != event.TraceStart {
 		t.Fatalf("%v: the first line is %s", s, first.line)
 	} else if s.backend != "" {
 		checkStart(t, s.backend, first)
@@ -338,7 +340,7 @@ func (s *stream) awaitStart(t testing.TB) {
 
 // checkStart checks that a run says how each thing is attached, and what that way
 // does not see.
-func checkStart(t testing.TB, b tracer.Backend, start *event) {
+func checkStart(t testing.TB, b tracer.Backend, start *entry) {
 	t.Helper()
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -354,7 +356,7 @@ func checkStart(t testing.TB, b tracer.Backend, start *event) {
 }
 
 // checkObservation checks that an observation is attached by b, and what it then says.
-func checkObservation(t testing.TB, o tracer.Observation, b tracer.Backend, auto bool) {
+func checkObservation(t testing.TB, o event.Observation, b tracer.Backend, auto bool) {
 	t.Helper()
 	if (o.Name == "open" || o.Name == "netdev" || o.Name == "netconf") && !seesDevices(b) { // they have no such way
 		b = tracer.None
@@ -398,7 +400,7 @@ func (s *stream) interrupt(t testing.TB) {
 
 // checkEnd checks the books of a run that has ended as it should: the last line,
 // the identity of its totals, and that standard error says the same.
-func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
+func (s *stream) checkEnd(t testing.TB, lossless bool) *event.Totals {
 	t.Helper()
 	if s.err != nil {
 		t.Errorf("%v: %v\n%s", s, s.err, s.stderr.String())
@@ -411,19 +413,19 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 		t.Fatalf("%v wrote nothing", s)
 	}
 	var written, raised uint64
-	missed := map[tracer.Type]uint64{}
+	missed := map[event.Type]uint64{}
 	for i, e := range all {
 		switch e.Type {
-		case tracer.TraceStart:
+		case event.TraceStart:
 			if i != 0 {
 				t.Errorf("%v: trace.start is line %d", s, i+1)
 			}
-		case tracer.TraceStop:
+		case event.TraceStop:
 			if i != len(all)-1 {
 				t.Errorf("%v: trace.stop is line %d of %d", s, i+1, len(all))
 			}
-		case tracer.TraceGap: // the recorder's own
-		case tracer.TraceLoss:
+		case event.TraceGap: // the recorder's own
+		case event.TraceLoss:
 			if lossless && e.Loss.Reason != "missed" {
 				t.Errorf("%v lost: %s", s, e.line)
 			}
@@ -436,7 +438,7 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *tracer.Totals {
 		raised += uint64(len(e.Alert))
 	}
 	last := all[len(all)-1]
-	if last.Type != tracer.TraceStop || last.Trace == nil || last.Trace.Totals == nil {
+	if last.Type != event.TraceStop || last.Trace == nil || last.Trace.Totals == nil {
 		t.Fatalf("%v: the last line is no trace.stop with totals: %s", s, last.line)
 	}
 	sum := last.Trace.Totals
@@ -470,8 +472,8 @@ type host struct {
 	streams []*stream
 	fences  chan<- string // values to write
 	fenced  <-chan error
-	ns      map[tracer.NSType]uint32 // of pid 1
-	before  map[uint32]bool          // namespaces that were there already
+	ns      map[event.NSType]uint32 // of pid 1
+	before  map[uint32]bool         // namespaces that were there already
 	bootID  string
 	name    string
 	started time.Time
@@ -512,7 +514,7 @@ func watchWith(t *testing.T, args []string, backends ...tracer.Backend) *host {
 	h.startFences(t)
 	h.fence(t)
 	for _, s := range h.streams {
-		h.from[s] = slices.IndexFunc(s.since(0), func(e *event) bool { return e.fence() > 0 })
+		h.from[s] = slices.IndexFunc(s.since(0), func(e *entry) bool { return e.fence() > 0 })
 	}
 	return h
 }
@@ -553,11 +555,11 @@ func (h *host) fence(t testing.TB) {
 	}
 	first := h.writeFence(t)
 	for i, s := range h.streams {
-		there := func(new []*event) bool {
-			return slices.ContainsFunc(new, func(e *event) bool { return e.fence() >= first })
+		there := func(new []*entry) bool {
+			return slices.ContainsFunc(new, func(e *entry) bool { return e.fence() >= first })
 		}
 		// One that can be missed is put up again.
-		for canMiss(tracer.SysctlWrite) && !s.comes(from[i], patience/10, there) && !s.over() {
+		for canMiss(event.SysctlWrite) && !s.comes(from[i], patience/10, there) && !s.over() {
 			h.writeFence(t)
 		}
 		s.awaitFrom(t, from[i], fmt.Sprint(fenceMark, first), there)
@@ -578,7 +580,7 @@ func (h *host) writeFence(t testing.TB) int {
 
 // comes waits for a while until done says of the events from index from on that they
 // are what was waited for.
-func (s *stream) comes(from int, while time.Duration, done func([]*event) bool) bool {
+func (s *stream) comes(from int, while time.Duration, done func([]*entry) bool) bool {
 	limit := time.After(while)
 	for {
 		s.mu.Lock()
@@ -599,7 +601,7 @@ func (s *stream) comes(from int, while time.Duration, done func([]*event) bool) 
 var fenceMark = fmt.Sprintf("fence-of-%d-", os.Getpid())
 
 // fence returns which fence of this process the event is, 0 if none.
-func (e *event) fence() int {
+func (e *entry) fence() int {
 	if e.Sysctl == nil || e.Sysctl.New == nil {
 		return 0
 	}
@@ -821,8 +823,8 @@ func (h *host) checkLines(t *testing.T) {
 }
 
 // all returns what s says that w's process and its descendants did.
-func (w *work) all(s *stream) []*event {
-	var mine []*event
+func (w *work) all(s *stream) []*entry {
+	var mine []*entry
 	for _, e := range s.since(w.from[s])[:w.to[s]-w.from[s]] {
 		if e.of(w.pid) {
 			mine = append(mine, e)
@@ -832,13 +834,13 @@ func (w *work) all(s *stream) []*event {
 }
 
 // of says whether the process pid or a descendant of it did it.
-func (e *event) of(pid int) bool {
+func (e *entry) of(pid int) bool {
 	return e.Process != nil && (int(e.Process.PID) == pid ||
-		slices.ContainsFunc(e.Process.Ancestors, func(a tracer.Actor) bool { return int(a.PID) == pid }))
+		slices.ContainsFunc(e.Process.Ancestors, func(a event.Actor) bool { return int(a.PID) == pid }))
 }
 
 // each runs a check for each backend, as a subtest.
-func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*event)) {
+func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*entry)) {
 	t.Helper()
 	for _, s := range w.host.streams {
 		t.Run(string(s.backend), func(t *testing.T) {
@@ -846,7 +848,7 @@ func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*
 			for _, e := range events {
 				w.host.checkEvent(t, e)
 			}
-			var others [][]*event
+			var others [][]*entry
 			for _, other := range w.host.streams {
 				others = append(others, w.all(other))
 			}
@@ -864,7 +866,7 @@ func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*
 }
 
 // dump shows events to people.
-func dump(events []*event) string {
+func dump(events []*entry) string {
 	var sb strings.Builder
 	const most = 12
 	for i, e := range events {
@@ -901,9 +903,9 @@ func output(t testing.TB, program string, args ...string) string {
 }
 
 // namespacesOf reads the ids of a process's namespaces from /proc.
-func namespacesOf(pid int) (map[tracer.NSType]uint32, error) {
-	ids := map[tracer.NSType]uint32{}
-	for _, typ := range tracer.NSTypes() {
+func namespacesOf(pid int) (map[event.NSType]uint32, error) {
+	ids := map[event.NSType]uint32{}
+	for _, typ := range event.NSTypes() {
 		id, err := nsID(fmt.Sprintf("/proc/%d/ns/%s", pid, typ))
 		if err != nil {
 			return nil, err

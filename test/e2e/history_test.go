@@ -16,18 +16,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // pastEvents are those that nstrace history -o json shows with more flags. They are checked
 // against the schema.
-func pastEvents(t *testing.T, db string, args ...string) []*event {
+func pastEvents(t *testing.T, db string, args ...string) []*entry {
 	t.Helper()
 	status, stdout, stderr := nstrace(t, append([]string{"history", "--db", db, "-o", "json"}, args...))
 	if status != 0 {
 		t.Fatalf("history %q: status %d: %s", args, status, stderr)
 	}
-	var all []*event
+	var all []*entry
 	for l := range strings.Lines(stdout) {
 		e, err := parseEvent([]byte(l))
 		if err != nil {
@@ -41,12 +41,12 @@ func pastEvents(t *testing.T, db string, args ...string) []*event {
 // A blameLine is one of nstrace blame -o json.
 type blameLine struct {
 	Parameter string
-	Namespace *tracer.Namespace
+	Namespace *event.Namespace
 	Value     *string
 	State     string
 	Recorded  *string
 	Writes    uint64
-	Event     *tracer.Event
+	Event     *event.Event
 }
 
 func blame(t *testing.T, db string, args ...string) []blameLine {
@@ -68,7 +68,7 @@ func blame(t *testing.T, db string, args ...string) []blameLine {
 
 // what is what two tracers say alike of an event: not its number, and not what each finds
 // out by itself, such as the uid where the kernel has none.
-func what(e *event) string {
+func what(e *entry) string {
 	var b strings.Builder
 	fmt.Fprint(&b, e.Type, " ", e.Outcome, " ", e.Error, " ", e.Via)
 	if s := e.Sysctl; s != nil {
@@ -92,9 +92,9 @@ func what(e *event) string {
 
 // compareWhat compares the events of two nstraces, but for what each finds by a look of its
 // own.
-func compareWhat(t *testing.T, name string, got, want []*event) {
+func compareWhat(t *testing.T, name string, got, want []*entry) {
 	t.Helper()
-	of := func(events []*event) (all []string) {
+	of := func(events []*entry) (all []string) {
 		for _, e := range events {
 			if e.Namespace == nil || e.Namespace.Detected == "" {
 				all = append(all, what(e))
@@ -132,8 +132,8 @@ func TestHistory(t *testing.T) {
 	}
 	output(t, "ip", "netns", "exec", name, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
 
-	written := func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool {
+	written := func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool {
 			return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.ip_forward" && e.Sysctl.Namespace != nil && e.Sysctl.Namespace.ID == id
 		})
 	}
@@ -151,7 +151,7 @@ func TestHistory(t *testing.T) {
 	}
 
 	// One parameter's life.
-	var wrote, about []*event
+	var wrote, about []*entry
 	for _, e := range live.since(0) {
 		ns := e.Namespace
 		if e.Sysctl != nil {
@@ -174,7 +174,7 @@ func TestHistory(t *testing.T) {
 	compareWhat(t, "history ns by name", pastEvents(t, db, "ns", name), about)
 	// Filters are those of the stream.
 	compareWhat(t, "history -n", pastEvents(t, db, "--netns", fmt.Sprint(id), "-e", "sysctl", "-c", "sysctl", "-n", "1", "--since", "-1h"), wrote[1:])
-	compareWhat(t, "history --grep --reverse", pastEvents(t, db, "--sysctl", param, "--grep", `"NEW":"60[12]"`+"|"+fmt.Sprint(id), "--netns", fmt.Sprint(id), "--reverse"), []*event{wrote[1], wrote[0]})
+	compareWhat(t, "history --grep --reverse", pastEvents(t, db, "--sysctl", param, "--grep", `"NEW":"60[12]"`+"|"+fmt.Sprint(id), "--netns", fmt.Sprint(id), "--reverse"), []*entry{wrote[1], wrote[0]})
 	if past := pastEvents(t, db, "--until", "yesterday"); len(past) > 0 {
 		t.Errorf("before yesterday: %s", dump(past))
 	}
@@ -201,8 +201,8 @@ func TestHistory(t *testing.T) {
 
 	// The next run says that nobody watched, and is killed in the middle of a storm.
 	again := startStream(t, "record", "--db", db, "--runtime-socket", "none")
-	again.await(t, "trace.gap", func(all []*event) bool { return len(all) > 1 })
-	checkGap(t, again, rec, tracer.GapStopped)
+	again.await(t, "trace.gap", func(all []*entry) bool { return len(all) > 1 })
+	checkGap(t, again, rec, event.GapStopped)
 	storm := exec.Command("ip", "netns", "exec", name, "sh", "-c", "while :; do echo 604 > /proc/sys/net/ipv4/tcp_keepalive_time; echo 605 > /proc/sys/net/ipv4/tcp_keepalive_time; done")
 	if err := storm.Start(); err != nil {
 		t.Fatal(err)
@@ -238,17 +238,17 @@ func TestHistory(t *testing.T) {
 	}
 
 	third := startStream(t, "record", "--db", db, "--runtime-socket", "none")
-	third.await(t, "trace.gap", func(all []*event) bool { return len(all) > 1 })
-	checkGap(t, third, again, tracer.GapCrashed)
+	third.await(t, "trace.gap", func(all []*entry) bool { return len(all) > 1 })
+	checkGap(t, third, again, event.GapCrashed)
 	output(t, "ip", "netns", "del", name)
-	gone := func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == id })
+	gone := func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == id })
 	}
 	third.await(t, "its end", gone)
 	third.interrupt(t)
 	third.checkEnd(t, true)
 	life := pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net", "-e", "namespace.create,namespace.destroy")
-	if len(life) != 2 || life[0].Type != tracer.NamespaceCreate || life[1].Type != tracer.NamespaceDestroy {
+	if len(life) != 2 || life[0].Type != event.NamespaceCreate || life[1].Type != event.NamespaceDestroy {
 		t.Errorf("its life: %s", dump(life))
 	}
 
@@ -299,16 +299,16 @@ func TestStandby(t *testing.T) {
 			if err := sh.Start(); err != nil {
 				t.Fatal(err)
 			}
-			nth := func(n int) func([]*event) bool {
+			nth := func(n int) func([]*entry) bool {
 				value := fmt.Sprint(7000 + n)
-				return func(all []*event) bool {
-					return slices.ContainsFunc(all, func(e *event) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value })
+				return func(all []*entry) bool {
+					return slices.ContainsFunc(all, func(e *entry) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value })
 				}
 			}
-			life := func(args ...string) []*event {
+			life := func(args ...string) []*entry {
 				return pastEvents(t, db, append([]string{"sysctl", "net.ipv4.tcp_keepalive_time", "--netns", fmt.Sprint(id)}, args...)...)
 			}
-			awaitKept := func(what string, done func([]*event) bool) {
+			awaitKept := func(what string, done func([]*entry) bool) {
 				t.Helper()
 				for deadline := time.Now().Add(patience); !done(life()); {
 					if time.Now().After(deadline) {
@@ -353,7 +353,7 @@ func TestStandby(t *testing.T) {
 			}
 			for _, e := range pastEvents(t, db) {
 				switch e.Type {
-				case tracer.TraceGap, tracer.SysctlDrift, tracer.NamespaceAppeared, tracer.NamespaceGone:
+				case event.TraceGap, event.SysctlDrift, event.NamespaceAppeared, event.NamespaceGone:
 					t.Errorf("somebody watched all the time, and yet %s", e.line)
 				}
 			}
@@ -369,7 +369,7 @@ func checkGap(t *testing.T, s, before *stream, ended string) {
 	t.Helper()
 	all, past := s.since(0), before.since(0)
 	g := all[1]
-	if g.Type != tracer.TraceGap || g.Trace.Ended != ended || g.Trace.SameBoot == nil || !*g.Trace.SameBoot ||
+	if g.Type != event.TraceGap || g.Trace.Ended != ended || g.Trace.SameBoot == nil || !*g.Trace.SameBoot ||
 		!g.Trace.To.Equal(all[0].Time) || !g.Trace.From.Before(g.Trace.To) || g.Trace.From.Before(past[0].Time) {
 		t.Errorf("%s", g.line)
 	}
@@ -405,12 +405,12 @@ func TestHistoryOfContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := parseID(t, output(t, "runc", "--root", filepath.Join(dir, "root"), "run", "--bundle", bundle, fmt.Sprintf("history-%d", os.Getpid())))
-	rec.await(t, "the end of its network", func(all []*event) bool {
-		return slices.ContainsFunc(all, func(e *event) bool { return e.Type == tracer.NamespaceDestroy && e.Namespace.ID == id })
+	rec.await(t, "the end of its network", func(all []*entry) bool {
+		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == id })
 	})
 	rec.interrupt(t)
 
-	var want []*event
+	var want []*entry
 	for _, e := range rec.since(0) {
 		if e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" && e.Sysctl.Namespace != nil && e.Sysctl.Namespace.ID == id {
 			want = append(want, e)
@@ -475,9 +475,9 @@ func TestHistoryMoved(t *testing.T) {
 	s := startStream(t, "record", "--db", db, "--netns", name, "--backend", string(backends[0]))
 	s.awaitStart(t)
 	follow := startStream(t, "history", "sysctl", "net.ipv4.tcp_keepalive_time", "--db", db, "--follow")
-	had := func(value int) func([]*event) bool {
-		return func(all []*event) bool {
-			return slices.ContainsFunc(all, func(e *event) bool { return e.Sysctl != nil && *e.Sysctl.New == fmt.Sprint(value) })
+	had := func(value int) func([]*entry) bool {
+		return func(all []*entry) bool {
+			return slices.ContainsFunc(all, func(e *entry) bool { return e.Sysctl != nil && *e.Sysctl.New == fmt.Sprint(value) })
 		}
 	}
 	write(701)

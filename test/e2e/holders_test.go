@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -32,13 +33,13 @@ func holdersOf(t *testing.T, id uint32) *tracer.Holders {
 }
 
 // lsnsCount is how many processes lsns(8) sees in a namespace.
-func lsnsCount(t *testing.T, id uint32) (typ tracer.NSType, processes int) {
+func lsnsCount(t *testing.T, id uint32) (typ event.NSType, processes int) {
 	t.Helper()
 	var list struct {
 		Namespaces []struct {
-			NS     uint32        `json:"ns"`
-			Type   tracer.NSType `json:"type"`
-			NProcs int           `json:"nprocs"`
+			NS     uint32       `json:"ns"`
+			Type   event.NSType `json:"type"`
+			NProcs int          `json:"nprocs"`
 		} `json:"namespaces"`
 	}
 	text := output(t, "lsns", "--json", "--output", "NS,TYPE,NPROCS")
@@ -74,7 +75,7 @@ func parseInt(t *testing.T, s string) int {
 
 // TestHolders has namespaces that are kept alive by all that can be seen to.
 func TestHolders(t *testing.T) {
-	h := &host{ns: map[tracer.NSType]uint32{}}
+	h := &host{ns: map[event.NSType]uint32{}}
 	var err error
 	if h.ns, err = namespacesOf(os.Getpid()); err != nil {
 		t.Fatal(err)

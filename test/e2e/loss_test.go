@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -54,26 +55,26 @@ func (s *stream) pause(t *testing.T) {
 // awaitLoss waits until s told of all of so many events of a type, of some as lost. What the
 // ring still had can come before or behind that; while it is full even the signal that ends s
 // is a loss.
-func (s *stream) awaitLoss(t *testing.T, typ tracer.Type, events uint64) {
+func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 	t.Helper()
-	told := func(all []*event) (n uint64, lost bool) {
+	told := func(all []*entry) (n uint64, lost bool) {
 		for _, e := range all {
 			switch e.Type {
 			case typ:
 				n++
-			case tracer.TraceLoss:
+			case event.TraceLoss:
 				lost = true
 				n += e.Loss.Records[typ]
 			}
 		}
 		return n, lost
 	}
-	whole := func(all []*event) bool {
+	whole := func(all []*entry) bool {
 		n, lost := told(all)
 		return lost && n >= events
 	}
 	if canMiss(typ) && !s.comes(0, patience/20, whole) {
-		whole = func(all []*event) bool { // what was missed can be told at the end alone
+		whole = func(all []*entry) bool { // what was missed can be told at the end alone
 			_, lost := told(all)
 			return lost
 		}
@@ -93,7 +94,7 @@ func TestLoss(t *testing.T) {
 				t.Fatal(err)
 			}
 			// It says so by itself, and goes on.
-			s.awaitLoss(t, tracer.SysctlWrite, writes)
+			s.awaitLoss(t, event.SysctlWrite, writes)
 			storm(t, 1, stormFile, "calm")
 			from := s.len()
 			s.interrupt(t)
@@ -103,18 +104,18 @@ func TestLoss(t *testing.T) {
 			var last time.Time
 			for i, e := range s.since(0) {
 				switch e.Type {
-				case tracer.SysctlWrite:
+				case event.SysctlWrite:
 					written++
-				case tracer.TraceLoss:
+				case event.TraceLoss:
 					l := e.Loss
-					if l.Reason == "missed" && canMiss(tracer.SysctlWrite) {
-						lost += l.Records[tracer.SysctlWrite]
+					if l.Reason == "missed" && canMiss(event.SysctlWrite) {
+						lost += l.Records[event.SysctlWrite]
 						continue
 					}
 					if l.Reason != "ring_full" || len(l.Records) != 1 || l.From.IsZero() || l.To.Before(l.From) || l.From.Before(last) || i >= from {
 						t.Errorf("%s", e.line)
 					}
-					lost += l.Records[tracer.SysctlWrite]
+					lost += l.Records[event.SysctlWrite]
 					last = l.To
 				}
 			}
@@ -161,7 +162,7 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 		t.Fatal(err)
 	}
 	// It says so by itself, and goes on.
-	s.await(t, "an event with a count", func(all []*event) bool { return all[len(all)-1].Count > 0 })
+	s.await(t, "an event with a count", func(all []*entry) bool { return all[len(all)-1].Count > 0 })
 	// One that changes nothing is a write all the same.
 	storm(t, calm, stormFile, "calm")
 	s.interrupt(t)
@@ -172,7 +173,7 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 	pids := map[uint32]bool{}
 	for _, e := range s.since(0) {
 		switch e.Type {
-		case tracer.SysctlWrite:
+		case event.SysctlWrite:
 			if e.Sysctl.New == nil {
 				t.Fatalf("%s", e.line)
 			}
@@ -185,11 +186,11 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 			if e.Count > 0 && (e.Time.Before(begin) || e.LastTime.Before(e.Time) || e.LastTime.After(end)) {
 				t.Errorf("not from %v to %v: %s", begin, end, e.line)
 			}
-		case tracer.TraceLoss:
-			missed += e.Loss.Records[tracer.SysctlWrite]
+		case event.TraceLoss:
+			missed += e.Loss.Records[event.SysctlWrite]
 		}
 	}
-	if missed > 0 && !canMiss(tracer.SysctlWrite) {
+	if missed > 0 && !canMiss(event.SysctlWrite) {
 		t.Errorf("%d missed", missed)
 	}
 	if total+missed != uint64(writes+calm) {

@@ -10,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // The kernel does not run a BPF program while another task, or what an interrupt
@@ -24,8 +26,8 @@ import (
 // canMiss says whether that can happen to events of a type on this kernel. From 6.13
 // on tasks are preempted inside programs; before that only the end of
 // namespaces, which the kernel frees in softirqs as well, is at risk.
-func canMiss(typ tracer.Type) bool {
-	return typ == tracer.NamespaceDestroy || kernelFrom(6, 13)
+func canMiss(typ event.Type) bool {
+	return typ == event.NamespaceDestroy || kernelFrom(6, 13)
 }
 
 // tells says whether the kernel counts what a stream misses: up to 6.6 it does not
@@ -48,12 +50,12 @@ func kernelFrom(major, minor int) bool {
 }
 
 // key is what an event is recognized by in another stream.
-func (e *event) key() string {
+func (e *entry) key() string {
 	var what []string
 	if s := e.Sysctl; s != nil {
 		what = append(what, s.Name)
 		// What a refused sethostname(2) was to set is not always known, see testHostname.
-		if s.New != nil && (e.Via == "write" || e.Outcome == tracer.Success) {
+		if s.New != nil && (e.Via == "write" || e.Outcome == event.Success) {
 			what = append(what, *s.New)
 		}
 	}
@@ -76,24 +78,24 @@ func (e *event) key() string {
 
 // lacking returns what another stream has of the same processes and this one has
 // not: nothing on a kernel where that would be nstrace's fault.
-func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
-	var most []*event
+func (s *stream) lacking(mine []*entry, others ...[]*entry) []*entry {
+	var most []*entry
 	for _, other := range others {
 		have := map[string]int{}
 		for _, e := range mine {
 			have[e.key()]++
 		}
-		var lack []*event
+		var lack []*entry
 		for _, e := range other {
 			switch {
 			case have[e.key()] > 0:
 				have[e.key()]--
-			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == tracer.Failure:
+			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == event.Failure:
 				// It can't see all of those, and sees some of them as one.
 			case e.notByTracepoint() && s.backend == tracer.Tracepoint:
 			case e.onlyByTracepoint() && s.backend != tracer.Tracepoint:
 			case e.unwritten() && !seesDevices(s.backend):
-			case e.Type == tracer.NetdevMove && !seesDevices(s.backend):
+			case e.Type == event.NetdevMove && !seesDevices(s.backend):
 			case e.isPin() && s.backend == tracer.Tracepoint:
 				// It can't say who did it.
 			case !canMiss(e.Type):
@@ -111,12 +113,12 @@ func (s *stream) lacking(mine []*event, others ...[]*event) []*event {
 
 // onlyByTracepoint says whether e can be a clone3(2) that the kernel refuses for its arguments
 // alone (clone3_args_valid()): it never comes to copy_process(), where the others look.
-func (e *event) onlyByTracepoint() bool {
-	return e.Type == tracer.NamespaceCreate && e.Via == "clone3" && e.Error == "EINVAL"
+func (e *entry) onlyByTracepoint() bool {
+	return e.Type == event.NamespaceCreate && e.Via == "clone3" && e.Error == "EINVAL"
 }
 
 // excuse writes down that s lacks events, for the end to find them told.
-func (s *stream) excuse(t testing.TB, lack ...*event) {
+func (s *stream) excuse(t testing.TB, lack ...*entry) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +129,7 @@ func (s *stream) excuse(t testing.TB, lack ...*event) {
 		}
 		s.excused[id] = true
 		// One program that was skipped stands for a write and all that changed with it.
-		if e.Via != "cascade" || !slices.ContainsFunc(lack, func(w *event) bool { return w.Seq == e.Sysctl.Cause.Seq }) {
+		if e.Via != "cascade" || !slices.ContainsFunc(lack, func(w *entry) bool { return w.Seq == e.Sysctl.Cause.Seq }) {
 			s.missing[e.Type]++
 		}
 		t.Logf("%v lacks, which must be in its trace.loss: %s", s, e.line)
@@ -135,7 +137,7 @@ func (s *stream) excuse(t testing.TB, lack ...*event) {
 }
 
 // checkMissed checks, at the end of s, that what was missing was told.
-func (s *stream) checkMissed(t testing.TB, missed map[tracer.Type]uint64, sum *tracer.Totals) {
+func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *event.Totals) {
 	t.Helper()
 	var all uint64
 	for typ, n := range missed {
@@ -154,8 +156,8 @@ func (s *stream) checkMissed(t testing.TB, missed map[tracer.Type]uint64, sum *t
 		// One run of a program that was skipped stands for each type that the
 		// call was about: nobody knows any more how many.
 		told := missed[typ]
-		if typ == tracer.NamespaceCreate || typ == tracer.NamespaceEnter {
-			told *= uint64(len(tracer.NSTypes()))
+		if typ == event.NamespaceCreate || typ == event.NamespaceEnter {
+			told *= uint64(len(event.NSTypes()))
 		}
 		if uint64(n) > told && s.tells() {
 			t.Errorf("%v: %d %s are missing, and it tells of %d", s, n, typ, missed[typ])
@@ -174,7 +176,7 @@ func complete(t *testing.T, args []string) (status int, stdout, stderr string) {
 	const tries = 5
 	for try := 1; ; try++ {
 		status, stdout, stderr = nstrace(t, args)
-		if try == tries || !canMiss(tracer.NamespaceCreate) || !toldLost.MatchString(stderr) {
+		if try == tries || !canMiss(event.NamespaceCreate) || !toldLost.MatchString(stderr) {
 			return status, stdout, stderr
 		}
 		t.Logf("not complete: %s", stderr)

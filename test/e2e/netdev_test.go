@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -102,9 +103,9 @@ func change(before *nic, after nic, from string) string {
 }
 
 // said is what an event says, in the same words.
-func said(e *event, nets map[string]end) string {
+func said(e *entry, nets map[string]end) string {
 	d := e.Netdev
-	place := func(ns *tracer.Namespace) string {
+	place := func(ns *event.Namespace) string {
 		if ns == nil {
 			return "?"
 		}
@@ -124,11 +125,11 @@ func said(e *event, nets map[string]end) string {
 		after.Index = d.NewIfindex
 	}
 	switch {
-	case d.Created && e.Outcome == tracer.Failure:
+	case d.Created && e.Outcome == event.Failure:
 		return fmt.Sprintf("new %s %s by %s: %s", d.Name, place(d.To), place(d.From), e.Error)
 	case d.Created:
 		return change(nil, after, place(d.From))
-	case e.Outcome == tracer.Failure:
+	case e.Outcome == event.Failure:
 		return fmt.Sprintf("%s %s > %s: %s", d.Name, place(d.From), place(d.To), e.Error)
 	}
 	return change(&before, after, "")
@@ -230,9 +231,9 @@ func testNetdev(t *testing.T, h *host) {
 			if len(want) != tt.nmoved {
 				t.Fatalf("ip sees %q, that should be %d", want, tt.nmoved)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				var got []string
-				for _, e := range only(events, tracer.NetdevMove) {
+				for _, e := range only(events, event.NetdevMove) {
 					got = append(got, said(e, nets))
 					asks := tt.asks
 					if asks == "" {
@@ -329,8 +330,8 @@ func testStraceLink(t *testing.T, h *host, nets map[string]end) {
 	if pid == 0 || name != "nss1" {
 		t.Fatalf("strace has a request by %d with the name %q:\n%s", pid, name, readFile(t, log))
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		moves := only(events, tracer.NetdevMove)
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		moves := only(events, event.NetdevMove)
 		if !seesDevices(s.backend) {
 			if len(moves) > 0 {
 				t.Errorf("%s", dump(moves))
@@ -342,7 +343,7 @@ func testStraceLink(t *testing.T, h *host, nets map[string]end) {
 		}
 		e := moves[0]
 		if int(e.Process.PID) != pid || e.Netdev.Name != "nss0" || e.Netdev.NewName != "nss1" || e.Netdev.To.ID != nets["a"].id ||
-			e.Netdev.To.Name != "nstrace-e2e-a" || !e.Netdev.From.Host || e.Outcome != tracer.Success {
+			e.Netdev.To.Name != "nstrace-e2e-a" || !e.Netdev.From.Host || e.Outcome != event.Success {
 			t.Errorf("strace has it done by %d: %s", pid, e.line)
 		}
 	})
@@ -407,16 +408,16 @@ func testDeviceReturns(t *testing.T, h *host) {
 		if !seesDevices(s.backend) {
 			continue
 		}
-		var back *event
-		s.awaitFrom(t, from[s], "return of "+card, func(events []*event) bool {
-			for _, e := range only(events, tracer.NetdevMove) {
+		var back *entry
+		s.awaitFrom(t, from[s], "return of "+card, func(events []*entry) bool {
+			for _, e := range only(events, event.NetdevMove) {
 				if e.Process == nil {
 					back = e
 				}
 			}
 			return back != nil
 		})
-		if e, d := back, back.Netdev; e.Via != "exit" || e.Outcome != tracer.Success || d.Name != "card0" || d.NewName != "" || d.Created ||
+		if e, d := back, back.Netdev; e.Via != "exit" || e.Outcome != event.Success || d.Name != "card0" || d.NewName != "" || d.Created ||
 			d.From.ID != id || d.From.Name != name || !d.To.Host || d.To.ID != h.ns["net"] {
 			t.Errorf("%s", e.line)
 		}
@@ -431,7 +432,7 @@ func testDeviceReturns(t *testing.T, h *host) {
 			t.Errorf("ip saw it as %q, and then as %q", in.Name, after.Name)
 		}
 		for _, s := range h.streams {
-			for _, e := range only(s.since(from[s]), tracer.NetdevMove) {
+			for _, e := range only(s.since(from[s]), event.NetdevMove) {
 				d := e.Netdev
 				index := d.Ifindex
 				if d.NewIfindex != 0 {
@@ -480,7 +481,7 @@ func TestNetdevRun(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if e.Type != tracer.NetdevMove {
+				if e.Type != event.NetdevMove {
 					continue
 				}
 				got = append(got, fmt.Sprintf("%s %s %v", e.Via, e.Netdev.Name, e.Process != nil))
@@ -518,22 +519,22 @@ func TestNetdevLoss(t *testing.T) {
 			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			s.awaitLoss(t, tracer.NetdevMove, tries)
+			s.awaitLoss(t, event.NetdevMove, tries)
 			s.interrupt(t)
 			sum := s.checkEnd(t, false)
 			var written, lost uint64
 			for _, e := range s.since(0) {
 				switch e.Type {
-				case tracer.NetdevMove:
-					if e.Outcome != tracer.Failure || e.Error != "EINVAL" || e.Netdev.Name != "lo" {
+				case event.NetdevMove:
+					if e.Outcome != event.Failure || e.Error != "EINVAL" || e.Netdev.Name != "lo" {
 						t.Errorf("%s", e.line)
 					}
 					written++
-				case tracer.TraceLoss:
-					if e.Loss.Reason != "ring_full" && !canMiss(tracer.NetdevMove) {
+				case event.TraceLoss:
+					if e.Loss.Reason != "ring_full" && !canMiss(event.NetdevMove) {
 						t.Errorf("%s", e.line)
 					}
-					lost += e.Loss.Records[tracer.NetdevMove]
+					lost += e.Loss.Records[event.NetdevMove]
 				}
 			}
 			if written == 0 || lost == 0 || written+lost != tries || sum.Lost != lost {
@@ -557,18 +558,18 @@ func TestNetdevFilter(t *testing.T) {
 	nets := deviceNets(t, h)
 	rows := []struct {
 		args []string
-		pass func(e *event) bool
+		pass func(e *entry) bool
 		s    *stream
 	}{
-		{args: []string{"-e", "netdev"}, pass: func(*event) bool { return true }},
-		{args: []string{"-e", "sysctl,netdev.move", "-t", "net"}, pass: func(*event) bool { return true }},
-		{args: []string{"-e", "netdev", "-t", "uts,mnt"}, pass: func(*event) bool { return false }},
-		{args: []string{"-e", "netdev", "--failed"}, pass: func(e *event) bool { return e.Outcome == tracer.Failure }},
-		{args: []string{"-e", "netdev", "-c", "nslink"}, pass: func(e *event) bool { return e.Process.Comm == "nslink" }},
-		{args: []string{"-e", "netdev", "--netns", "nstrace-e2e-b"}, pass: func(e *event) bool {
+		{args: []string{"-e", "netdev"}, pass: func(*entry) bool { return true }},
+		{args: []string{"-e", "sysctl,netdev.move", "-t", "net"}, pass: func(*entry) bool { return true }},
+		{args: []string{"-e", "netdev", "-t", "uts,mnt"}, pass: func(*entry) bool { return false }},
+		{args: []string{"-e", "netdev", "--failed"}, pass: func(e *entry) bool { return e.Outcome == event.Failure }},
+		{args: []string{"-e", "netdev", "-c", "nslink"}, pass: func(e *entry) bool { return e.Process.Comm == "nslink" }},
+		{args: []string{"-e", "netdev", "--netns", "nstrace-e2e-b"}, pass: func(e *entry) bool {
 			return e.Netdev.From.ID == nets["b"].id || e.Netdev.To.ID == nets["b"].id
 		}},
-		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *event) bool { return e.Netdev.NewName == "eth7" }},
+		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *entry) bool { return e.Netdev.NewName == "eth7" }},
 	}
 	if testing.Short() { // that a filter gets to netdev.move at all; what filters do, the host tests
 		rows = rows[1:2]
@@ -588,20 +589,20 @@ func TestNetdevFilter(t *testing.T) {
 		! ip link set lo netns `+a+`
 		ip link add nsf3 type veth peer name nsf4 netns `+b)
 	defer output(t, "sh", "-c", "ip link del eth7; ip link del nsf3")
-	mine := only(w.all(all), tracer.NetdevMove)
-	if len(mine) != 7 && !canMiss(tracer.NetdevMove) {
+	mine := only(w.all(all), event.NetdevMove)
+	if len(mine) != 7 && !canMiss(event.NetdevMove) {
 		t.Fatalf("%d events:\n%s", len(mine), dump(mine))
 	}
 	for _, r := range rows {
 		t.Run(strings.Join(r.args, " "), func(t *testing.T) {
 			r.s.interrupt(t)
-			var got, want []*event
+			var got, want []*entry
 			for _, e := range mine {
 				if r.pass(e) {
 					want = append(want, e)
 				}
 			}
-			for _, e := range only(r.s.since(0), tracer.NetdevMove) {
+			for _, e := range only(r.s.since(0), event.NetdevMove) {
 				if e.of(w.pid) {
 					got = append(got, e)
 				}

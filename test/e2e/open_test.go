@@ -10,11 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
 // notByTracepoint says whether the event is one that the tracepoint way does not see.
-func (e *event) notByTracepoint() bool { return e.Via == "open" }
+func (e *entry) notByTracepoint() bool { return e.Via == "open" }
 
 // straceOpen is an open of a parameter that failed. A descriptor is of a folder that the
 // test opened, and shown with its path (-y).
@@ -85,13 +86,13 @@ func testOpen(t *testing.T, h *host) {
 			if !slices.Equal(saw, tt.want) {
 				t.Fatalf("strace saw %q, want %q", saw, tt.want)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				var got []string
 				for _, e := range events {
 					if e.Via != "open" {
 						continue
 					}
-					if sys := e.Sysctl; e.Type != tracer.SysctlWrite || sys.New != nil || sys.Old != nil || sys.After != nil || e.Outcome != tracer.Failure {
+					if sys := e.Sysctl; e.Type != event.SysctlWrite || sys.New != nil || sys.Old != nil || sys.After != nil || e.Outcome != event.Failure {
 						t.Errorf("%s", e.line)
 					}
 					if ns := e.Sysctl.Namespace; strings.HasPrefix(e.Sysctl.Name, "net.") != (ns != nil && ns.Type == "net" && ns.ID == e.Process.NS["net"]) {

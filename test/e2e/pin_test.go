@@ -11,13 +11,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // pins are the briefs of bind mounts of namespaces and of their ends on s. By the
 // tracepoint way they are seen, but not whose they are.
-func pins(s *stream, what, via, result string, types ...tracer.NSType) []string {
+func pins(s *stream, what, via, result string, types ...event.NSType) []string {
 	if s.backend == tracer.Tracepoint {
 		return nil
 	}
@@ -29,12 +31,12 @@ func pins(s *stream, what, via, result string, types ...tracer.NSType) []string 
 }
 
 // isPin says whether an event is about a mount of a namespace.
-func (e *event) isPin() bool {
-	return e.Type == tracer.NamespacePin || e.Type == tracer.NamespaceUnpin
+func (e *entry) isPin() bool {
+	return e.Type == event.NamespacePin || e.Type == event.NamespaceUnpin
 }
 
 // checkPin checks what an event says of the mount of the namespace id at path.
-func checkPin(t *testing.T, e *event, id uint32, path string) {
+func checkPin(t *testing.T, e *entry, id uint32, path string) {
 	t.Helper()
 	if e.Namespace.ID != id || e.Namespace.Path != path {
 		t.Errorf("want namespace %d at %s: %s", id, path, e.line)
@@ -43,11 +45,11 @@ func checkPin(t *testing.T, e *event, id uint32, path string) {
 
 // awaitPin waits for an event about the mount at path that has no process: one that s found
 // by looking, or an end that nobody made.
-func (s *stream) awaitPin(t *testing.T, from int, typ tracer.Type, path string) *event {
+func (s *stream) awaitPin(t *testing.T, from int, typ event.Type, path string) *entry {
 	t.Helper()
-	var found *event
-	s.awaitFrom(t, from, fmt.Sprintf("%s of %s", typ, path), func(events []*event) bool {
-		i := slices.IndexFunc(events, func(e *event) bool {
+	var found *entry
+	s.awaitFrom(t, from, fmt.Sprintf("%s of %s", typ, path), func(events []*entry) bool {
+		i := slices.IndexFunc(events, func(e *entry) bool {
 			return e.Type == typ && e.Process == nil && e.Namespace.Path == path
 		})
 		if i >= 0 {
@@ -112,15 +114,15 @@ func testPinNetns(t *testing.T, h *host) {
 	if n := straceMounts(log, "mount", `"`+path+`"`, "MS_BIND"); n != 1 {
 		t.Fatalf("strace saw %d bind mounts:\n%s", n, log)
 	}
-	add.each(t, func(t *testing.T, s *stream, events []*event) {
+	add.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, slices.Concat(creates("unshare", "success", "net"), pins(s, "pin", "mount", "success", "net"),
 			enters("success", "net"))...) // ip goes back
 		if t.Failed() {
 			return
 		}
-		pin := s.awaitPinOf(t, add, events, tracer.NamespacePin, path)
+		pin := s.awaitPinOf(t, add, events, event.NamespacePin, path)
 		checkPin(t, pin, id, path)
-		if made := only(events, tracer.NamespaceCreate)[0]; pin.Seq < made.Seq || pin.Namespace.UID != made.Namespace.UID || pin.Namespace.Name != name {
+		if made := only(events, event.NamespaceCreate)[0]; pin.Seq < made.Seq || pin.Namespace.UID != made.Namespace.UID || pin.Namespace.Name != name {
 			t.Errorf("%sis of another than\n%s", pin.line, made.line)
 		}
 	})
@@ -128,14 +130,14 @@ func testPinNetns(t *testing.T, h *host) {
 	if n := straceMounts(log, "umount2", `"`+path+`"`); n != 1 {
 		t.Fatalf("strace saw it unmounted %d times:\n%s", n, log)
 	}
-	del.each(t, func(t *testing.T, s *stream, events []*event) {
+	del.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, pins(s, "unpin", "umount", "success", "net")...)
 		if t.Failed() {
 			return
 		}
-		unpin := s.awaitPinOf(t, del, events, tracer.NamespaceUnpin, path)
+		unpin := s.awaitPinOf(t, del, events, event.NamespaceUnpin, path)
 		checkPin(t, unpin, id, path)
-		for _, e := range only(add.all(s), tracer.NamespaceCreate) {
+		for _, e := range only(add.all(s), event.NamespaceCreate) {
 			if d := s.awaitDestroy(t, add.from[s], e.Namespace); d != nil && (d.Seq < unpin.Seq || d.Time.Before(unpin.Time)) {
 				t.Errorf("it ended before what kept it:\n%s%s", d.line, unpin.line)
 			}
@@ -144,7 +146,7 @@ func testPinNetns(t *testing.T, h *host) {
 }
 
 // awaitPinOf returns the one event of w about the mount at path, whoever it says did it.
-func (s *stream) awaitPinOf(t *testing.T, w *work, events []*event, typ tracer.Type, path string) *event {
+func (s *stream) awaitPinOf(t *testing.T, w *work, events []*entry, typ event.Type, path string) *entry {
 	t.Helper()
 	if s.backend == tracer.Tracepoint {
 		return s.awaitPin(t, w.from[s], typ, path)
@@ -164,7 +166,7 @@ func testPinUnshare(t *testing.T, h *host) {
 	if _, err := fmt.Sscan(w.printed("id")[0], &id); err != nil {
 		t.Fatal(err)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, slices.Concat(creates("unshare", "success", "uts"),
 			pins(s, "pin", "mount", "success", "uts"), pins(s, "unpin", "umount", "success", "uts"))...)
 		if t.Failed() {
@@ -205,7 +207,7 @@ func testPinCalls(t *testing.T, h *host) {
 	}
 	want := []struct {
 		what, via string
-		typ       tracer.NSType
+		typ       event.NSType
 		at        string
 	}{
 		{"pin", "mount", "uts", "a"},
@@ -216,7 +218,7 @@ func testPinCalls(t *testing.T, h *host) {
 		{"unpin", "umount", "uts", "a"},
 		{"unpin", "umount", "ipc", "e"},
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		if s.backend == tracer.Tracepoint {
 			same(t, events, creates("unshare", "success", "mnt")...)
 			return
@@ -234,7 +236,7 @@ func testPinCalls(t *testing.T, h *host) {
 			t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(wanted, "\n\t"))
 		}
 		// The mount namespace has ended, and with it what was left in it.
-		s.awaitPin(t, w.from[s], tracer.NamespaceUnpin, filepath.Join(dir, "c"))
+		s.awaitPin(t, w.from[s], event.NamespaceUnpin, filepath.Join(dir, "c"))
 		w.ends(t, s, events)
 	})
 }
@@ -250,7 +252,7 @@ func testPinRefused(t *testing.T, h *host) {
 		name  string
 		args  []string
 		brief string
-		typ   tracer.NSType
+		typ   event.NSType
 		path  string
 		opts  []option
 	}{
@@ -268,7 +270,7 @@ func testPinRefused(t *testing.T, h *host) {
 			if len(w.printed("error")) != 1 {
 				t.Fatalf("nsmount: %q", w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				if s.backend == tracer.Tracepoint || tt.brief == "" {
 					same(t, events)
 					return
@@ -299,15 +301,15 @@ func testPinEnd(t *testing.T, h *host) {
 	from := map[*stream]int{}
 	for _, s := range h.streams {
 		if s.backend == tracer.Tracepoint {
-			s.awaitPin(t, w.from[s], tracer.NamespacePin, path)
+			s.awaitPin(t, w.from[s], event.NamespacePin, path)
 		}
 		from[s] = s.len()
 	}
 	output(t, "umount", "--lazy", dir)
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		unpin := s.awaitPin(t, from[s], tracer.NamespaceUnpin, path)
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		unpin := s.awaitPin(t, from[s], event.NamespaceUnpin, path)
 		checkPin(t, unpin, id, path)
-		for _, e := range only(events, tracer.NamespaceCreate) {
+		for _, e := range only(events, event.NamespaceCreate) {
 			if d := s.awaitDestroy(t, from[s], e.Namespace); d != nil && d.Seq < unpin.Seq {
 				t.Errorf("it ended before what kept it:\n%s%s", d.line, unpin.line)
 			}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -163,7 +164,7 @@ func TestUnmounted(t *testing.T) {
 		t.Fatalf("status %d, %q, %q", status, stdout, stderr)
 	}
 	events := readEvents(t, file)
-	for _, typ := range []tracer.Type{tracer.NamespaceCreate, tracer.SysctlWrite, tracer.NamespaceDestroy} {
+	for _, typ := range []event.Type{event.NamespaceCreate, event.SysctlWrite, event.NamespaceDestroy} {
 		if got := only(events, typ); len(got) != 1 {
 			t.Errorf("%d of %s", len(got), typ)
 		}

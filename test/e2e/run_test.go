@@ -13,13 +13,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // readEvents reads a file of events, each checked against the schema, with
 // numbers from 1 and books that balance.
-func readEvents(t *testing.T, file string) []*event {
+func readEvents(t *testing.T, file string) []*entry {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -28,9 +30,9 @@ func readEvents(t *testing.T, file string) []*event {
 	return parseEvents(t, string(text))
 }
 
-func parseEvents(t *testing.T, text string) []*event {
+func parseEvents(t *testing.T, text string) []*entry {
 	t.Helper()
-	var events []*event
+	var events []*entry
 	for line := range strings.Lines(text) {
 		e, err := parseEvent([]byte(line))
 		if err != nil {
@@ -40,7 +42,7 @@ func parseEvents(t *testing.T, text string) []*event {
 			t.Errorf("seq %d on line %d", e.Seq, len(events))
 		}
 	}
-	if len(events) < 2 || events[0].Type != tracer.TraceStart || events[len(events)-1].Type != tracer.TraceStop {
+	if len(events) < 2 || events[0].Type != event.TraceStart || events[len(events)-1].Type != event.TraceStop {
 		t.Fatalf("it does not begin with trace.start and end with trace.stop:\n%s", dump(events))
 	}
 	sum := events[len(events)-1].Trace.Totals
@@ -163,7 +165,7 @@ func TestRunFollow(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-done
-			if status == 0 && strings.Contains(stderr, " filtered + ") && canMiss(tracer.NamespaceCreate) {
+			if status == 0 && strings.Contains(stderr, " filtered + ") && canMiss(event.NamespaceCreate) {
 				// It says so where something was lost, and only then.
 				t.Skipf("the kernel skipped a program, and nstrace told: %s", stderr)
 			}
@@ -171,14 +173,14 @@ func TestRunFollow(t *testing.T) {
 				t.Fatalf("status %d, %q, %q", status, stdout, stderr)
 			}
 			events := readEvents(t, file)
-			own := slices.DeleteFunc(slices.Clone(events[1:len(events)-1]), func(e *event) bool { return e.Type == tracer.NamespaceDestroy })
+			own := slices.DeleteFunc(slices.Clone(events[1:len(events)-1]), func(e *entry) bool { return e.Type == event.NamespaceDestroy })
 			same(t, own,
 				"create uts unshare: success",
 				"create ipc unshare: success",
 				"create net unshare: success",
 				write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "611"}.on(&stream{backend: b}),
 				"create cgroup unshare: success")
-			for _, e := range only(events, tracer.NamespaceCreate) {
+			for _, e := range only(events, event.NamespaceCreate) {
 				if destroyOf(events, e.Namespace) == nil {
 					t.Errorf("no end of %s", e.line)
 				}

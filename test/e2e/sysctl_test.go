@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 func testSysctl(t *testing.T, h *host) {
@@ -44,7 +46,7 @@ const (
 func testNamespaced(t *testing.T, h *host) {
 	for _, tt := range []struct {
 		name, value string
-		typ         tracer.NSType // whose copy it is
+		typ         event.NSType // whose copy it is
 		flags       []string
 		after, err  string
 	}{
@@ -84,7 +86,7 @@ func testNamespaced(t *testing.T, h *host) {
 			case tt.after != "" && lines[1] != tt.after:
 				t.Fatalf("sysctl reads %q after it, want %q", lines[1], tt.after)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				events = written(events) // testNetconf has what follows of ip_forward
 				same(t, events, append(creates("unshare", "success", tt.typ), want.on(s))...)
 				if t.Failed() {
@@ -129,8 +131,8 @@ func testValues(t *testing.T, h *host) {
 			if !strings.HasSuffix(w.stdout.String(), "\n"+long[:kept]+"\n") {
 				t.Fatalf("the kernel kept %q", w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
-				wrote := only(events, tracer.SysctlWrite)
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+				wrote := only(events, event.SysctlWrite)
 				if len(wrote) != 1 {
 					t.Fatalf("%d writes", len(wrote))
 				}
@@ -156,10 +158,10 @@ func testValues(t *testing.T, h *host) {
 		if got := strings.TrimSpace(w.stdout.String()); got != "22" {
 			t.Fatalf("it reads %q", got)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			const name = "net.ipv4.ip_local_reserved_ports"
 			after := []string{"8080,9000-9100", "22"}
-			for i, e := range only(events, tracer.SysctlWrite) {
+			for i, e := range only(events, event.SysctlWrite) {
 				if e.Sysctl.Name != name {
 					t.Errorf("name %s", e.Sysctl.Name)
 				}
@@ -177,8 +179,8 @@ func testValues(t *testing.T, h *host) {
 		t.Parallel()
 		// What a terminal would obey, and what is no UTF-8.
 		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "/proc/sys/kernel/domainname", "\x1b[31mred\xff\xfe", "a\tb\x7f"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
-			wrote := only(events, tracer.SysctlWrite)
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			wrote := only(events, event.SysctlWrite)
 			if len(wrote) != 2 {
 				t.Fatalf("%d writes", len(wrote))
 			}
@@ -203,8 +205,8 @@ func testValues(t *testing.T, h *host) {
 		if got := strings.TrimSpace(w.stdout.String()); got != "1" {
 			t.Fatalf("it reads %q", got)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
-			wrote := only(events, tracer.SysctlWrite)
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			wrote := only(events, event.SysctlWrite)
 			same(t, wrote, write{name: "net.ipv4.conf.lo/100.forwarding", old: "0", new: "1"}.on(s))
 			if !t.Failed() && wrote[0].Sysctl.Path != "/proc/sys/net/ipv4/conf/lo.100/forwarding" {
 				t.Errorf("path %s", wrote[0].Sysctl.Path)
@@ -218,9 +220,9 @@ func testValues(t *testing.T, h *host) {
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `old=lo; for new in a0 a1 b0 a0 lo; do
 			ip link set $old name $new; old=$new
 			for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/$new/accept_redirects; done; done`})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			var got, want []string
-			for _, e := range only(events, tracer.SysctlWrite) {
+			for _, e := range only(events, event.SysctlWrite) {
 				got = append(got, e.Sysctl.Name)
 			}
 			for _, name := range []string{"a0", "a1", "b0", "a0", "lo"} {
@@ -237,9 +239,9 @@ func testValues(t *testing.T, h *host) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c",
 			"echo 601 >/proc/sys/net/ipv4/tcp_keepalive_time; printf 602 >/proc/sys/net/ipv4/tcp_keepalive_time; ! echo never >/proc/sys/net/ipv4/tcp_keepalive_time"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			const name = "net.ipv4.tcp_keepalive_time"
-			same(t, only(events, tracer.SysctlWrite),
+			same(t, only(events, event.SysctlWrite),
 				write{name: name, old: "7200", new: "601"}.on(s),
 				write{name: name, old: "601", new: "602"}.on(s),
 				write{name: name, old: "602", new: "never", after: "602", err: "EINVAL"}.on(s))
@@ -252,7 +254,7 @@ func testFiles(t *testing.T, h *host) {
 	t.Run("net", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--net", helper("nswrite"), "-u", "net", "/proc/sys/net/ipv4/tcp_keepalive_time", "603"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			same(t, events, append(slices.Repeat(creates("unshare", "success", "net"), 2),
 				write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "603"}.on(s))...)
 			if t.Failed() {
@@ -271,9 +273,9 @@ func testFiles(t *testing.T, h *host) {
 		t.Parallel()
 		// The kernel looks at the writer here.
 		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "-u", "uts", "/proc/sys/kernel/domainname", "elsewhere"})
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
-			wrote := only(events, tracer.SysctlWrite)
-			made := only(events, tracer.NamespaceCreate)
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			wrote := only(events, event.SysctlWrite)
+			made := only(events, event.NamespaceCreate)
 			if len(wrote) != 1 || len(made) != 2 {
 				t.Fatalf("%d writes, %d namespaces", len(wrote), len(made))
 			}
@@ -290,8 +292,8 @@ func testFiles(t *testing.T, h *host) {
 		if got := strings.TrimSpace(w.stdout.String()); got != "7200" {
 			t.Fatalf("it reads %q", got)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
-			wrote := only(events, tracer.SysctlWrite)
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			wrote := only(events, event.SysctlWrite)
 			if s.backend == tracer.Tracepoint {
 				same(t, wrote) // as nstrace check says
 				return
@@ -300,7 +302,7 @@ func testFiles(t *testing.T, h *host) {
 				t.Fatalf("%d writes", len(wrote))
 			}
 			e := wrote[0]
-			if e.Outcome != tracer.Failure || e.Error != "EPERM" || e.Process.UID != tester ||
+			if e.Outcome != event.Failure || e.Error != "EPERM" || e.Process.UID != tester ||
 				e.Sysctl.New == nil || *e.Sysctl.New != "604" || e.Sysctl.Name != "net.ipv4.tcp_keepalive_time" {
 				t.Errorf("%s", e.line)
 			}
@@ -390,9 +392,9 @@ func testSweep(t *testing.T, h *host) {
 	}
 	h.fence(t)
 	h.checkLines(t)
-	by := map[*stream][]*event{}
+	by := map[*stream][]*entry{}
 	for _, s := range h.streams {
-		for _, e := range only(s.since(from[s]), tracer.SysctlWrite) {
+		for _, e := range only(s.since(from[s]), event.SysctlWrite) {
 			if int(e.Process.TID) == tid && !e.unwritten() {
 				by[s] = append(by[s], e)
 			}
@@ -400,7 +402,7 @@ func testSweep(t *testing.T, h *host) {
 	}
 	for _, s := range h.streams {
 		t.Run(string(s.backend), func(t *testing.T) {
-			wrote := slices.DeleteFunc(slices.Clone(by[s]), (*event).notByTracepoint)
+			wrote := slices.DeleteFunc(slices.Clone(by[s]), (*entry).notByTracepoint)
 			var refused []string
 			for _, e := range by[s] {
 				if e.notByTracepoint() {
@@ -417,7 +419,7 @@ func testSweep(t *testing.T, h *host) {
 				t.Errorf("could not be opened: %q, want %q", refused, locked)
 			}
 			if s.backend == tracer.Tracepoint { // where a write of what is there is told at each try
-				wrote = slices.CompactFunc(wrote, func(a, b *event) bool {
+				wrote = slices.CompactFunc(wrote, func(a, b *entry) bool {
 					return keeps(a) && keeps(b) && a.Sysctl.Path == b.Sysctl.Path
 				})
 			}
@@ -454,7 +456,7 @@ func testSweep(t *testing.T, h *host) {
 }
 
 // keeps says whether e is a write of the value that is there.
-func keeps(e *event) bool {
+func keeps(e *entry) bool {
 	return e.Sysctl.Old != nil && e.Sysctl.New != nil && *e.Sysctl.Old == *e.Sysctl.New
 }
 
@@ -480,7 +482,7 @@ func testHostWide(t *testing.T, h *host) {
 			if got, want := w.stdout.String(), old+"\n"+tt.after+"\n"; got != want {
 				t.Fatalf("sysctl printed %q, want %q", got, want)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				same(t, events, write{name: tt.name, old: old, new: tt.value, after: tt.after}.on(s))
 				if !t.Failed() && events[0].Sysctl.Namespace != nil {
 					t.Errorf("of a namespace: %s", events[0].line)
@@ -506,19 +508,19 @@ func testSystem(t *testing.T, h *host) {
 	if len(lines) != 4 || lines[1] != "from.first" || lines[2] != "606" {
 		t.Fatalf("it printed %q", lines)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		wrote := only(events, tracer.SysctlWrite)
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		wrote := only(events, event.SysctlWrite)
 		same(t, wrote,
 			write{name: "kernel.domainname", old: lines[0], new: "from.first"}.on(s),
 			write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "605"}.on(s),
 			write{name: "net.ipv4.tcp_keepalive_time", old: "605", new: "606"}.on(s))
-		made := ids(only(events, tracer.NamespaceCreate))
+		made := ids(only(events, event.NamespaceCreate))
 		for _, e := range wrote {
 			if ns := e.Sysctl.Namespace; ns == nil || made[ns.Type] != ns.ID {
 				t.Errorf("of %+v, made were %v", ns, made)
 			}
 		}
-		w.ends(t, s, only(events, tracer.NamespaceCreate))
+		w.ends(t, s, only(events, event.NamespaceCreate))
 	})
 }
 
@@ -547,13 +549,13 @@ func testRestart(t *testing.T, h *host) {
 		if got := w.printed("ok"); !slices.Equal(got, []string{"300"}) || finished != 300 {
 			t.Fatalf("%q, and strace has %d", got, finished)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*event) {
+		w.each(t, func(t *testing.T, s *stream, events []*entry) {
 			var want []string
 			for i := range 300 {
 				values := []string{"0", "1"}
 				want = append(want, write{name: "net.ipv4.ip_forward", old: values[i%2], new: values[(i+1)%2]}.on(s))
 			}
-			wrote := only(written(events), tracer.SysctlWrite)
+			wrote := only(written(events), event.SysctlWrite)
 			if got := briefs(wrote); !slices.Equal(got, want) {
 				t.Errorf("%d writes, %d restarted: %d events", len(want), restarts, len(wrote))
 				for i := range min(len(got), len(want)) {
@@ -593,8 +595,8 @@ func testHostname(t *testing.T, h *host) {
 		t.Fatalf("strace saw %d calls", saw)
 	}
 	before := readFile(t, "/proc/sys/kernel/hostname")
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		writes := only(events, tracer.SysctlWrite)
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		writes := only(events, event.SysctlWrite)
 		call := func(name, old, new, after string) string {
 			return fmt.Sprintf("write kernel.%s %q -> %q = %q", name, old, new, after)
 		}
@@ -610,14 +612,14 @@ func testHostname(t *testing.T, h *host) {
 			// 7.1 does not always run the program at the entry, see bpf/hostname.h: then what was
 			// there before is not known, and what a refused call was to set is not either.
 			late := s.backend == tracer.Tracepoint && i < len(want) && e.Via != "write" && e.Sysctl.Old == nil
-			set := e.Outcome == tracer.Success && e.Sysctl.New != nil && *e.Sysctl.New == now[i]
+			set := e.Outcome == event.Success && e.Sysctl.New != nil && *e.Sysctl.New == now[i]
 			if late && (set || e.Error == "EPERM" && now[i] == "") {
 				t.Logf("the kernel did not run the program at the entry: %s", e.line)
 				want[i] = e.brief()
 			}
 		}
 		same(t, writes, want...)
-		made := ids(only(events, tracer.NamespaceCreate))
+		made := ids(only(events, event.NamespaceCreate))
 		for i, via := range []string{"write", "sethostname", "sethostname", "setdomainname", "sethostname"} {
 			if i < len(writes) && (writes[i].Via != via || writes[i].Sysctl.Namespace == nil || writes[i].Sysctl.Namespace.ID != made["uts"]) {
 				t.Errorf("want %s in uts %d: %s", via, made["uts"], writes[i].line)

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // TestTamper does to nstrace what somebody would who wants it not to see: it says so, and
@@ -45,18 +45,18 @@ func TestTamper(t *testing.T) {
 			do("kill", "-TERM", pid)
 			s.awaitEnd(t)
 
-			harm := func(by int, via string, what tracer.Tamper) string {
+			harm := func(by int, via string, what event.Tamper) string {
 				return fmt.Sprintf("%d %s %+v", by, via, what)
 			}
 			want := []string{
-				harm(by[0], "kill", tracer.Tamper{Action: "signal", Signal: "SIGSTOP"}),
-				harm(by[2], "bpf", tracer.Tamper{Action: "map_update", Object: "tracees"}),
-				harm(by[4], "bpf", tracer.Tamper{Action: "map_delete", Object: "tracees"}),
-				harm(by[5], "bpf", tracer.Tamper{Action: "link_detach", Object: "cgroup_sysctl"}),
+				harm(by[0], "kill", event.Tamper{Action: "signal", Signal: "SIGSTOP"}),
+				harm(by[2], "bpf", event.Tamper{Action: "map_update", Object: "tracees"}),
+				harm(by[4], "bpf", event.Tamper{Action: "map_delete", Object: "tracees"}),
+				harm(by[5], "bpf", event.Tamper{Action: "link_detach", Object: "cgroup_sysctl"}),
 			}
 			var got []string
 			for _, e := range s.since(0) {
-				if e.Type != tracer.TraceTamper {
+				if e.Type != event.TraceTamper {
 					continue
 				}
 				if e.Process == nil {
@@ -68,7 +68,7 @@ func TestTamper(t *testing.T) {
 				t.Errorf("it says\n%s\nit was\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			last := s.since(s.len() - 1)[0]
-			if last.Type != tracer.TraceStop || last.Trace.Signal != "SIGTERM" || last.Process == nil || int(last.Process.PID) != by[6] || last.Process.Comm != "kill" {
+			if last.Type != event.TraceStop || last.Trace.Signal != "SIGTERM" || last.Process == nil || int(last.Process.PID) != by[6] || last.Process.Comm != "kill" {
 				t.Errorf("ended by SIGTERM of %d, it says %s", by[6], last.line)
 			}
 			s.checkEnd(t, true)

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // TestTrace has everything that is watched by one nstrace for each backend, all at
@@ -41,10 +41,10 @@ func (h *host) close(t *testing.T) {
 	t.Helper()
 	// Everything that anyone on this machine did, the tests or not.
 	h.fence(t)
-	by := map[*stream][]*event{}
+	by := map[*stream][]*entry{}
 	for _, s := range h.streams {
 		events := s.since(h.from[s])
-		last := slices.IndexFunc(events, func(e *event) bool { return e.fence() == h.nfences })
+		last := slices.IndexFunc(events, func(e *entry) bool { return e.fence() == h.nfences })
 		by[s] = events[:last+1]
 	}
 	compareStreams(t, by)
@@ -62,12 +62,12 @@ func (s *stream) checkLives(t *testing.T, h *host) {
 	made, ended := map[string]bool{}, map[string]bool{}
 	for _, e := range s.since(0) {
 		switch {
-		case e.Type == tracer.NamespaceCreate && e.Outcome == tracer.Success:
+		case e.Type == event.NamespaceCreate && e.Outcome == event.Success:
 			if made[e.Namespace.UID] {
 				t.Errorf("%v: made again: %s%s", s, e.line, s.life(e))
 			}
 			made[e.Namespace.UID] = true
-		case e.Type == tracer.NamespaceDestroy:
+		case e.Type == event.NamespaceDestroy:
 			if ended[e.Namespace.UID] {
 				t.Errorf("%v: ended again: %s%s", s, e.line, s.life(e))
 			}
@@ -82,8 +82,8 @@ func (s *stream) checkLives(t *testing.T, h *host) {
 }
 
 // life returns what was said last of the namespaces with the number of that of e.
-func (s *stream) life(e *event) string {
-	same := slices.DeleteFunc(slices.Clone(s.since(0)), func(other *event) bool {
+func (s *stream) life(e *entry) string {
+	same := slices.DeleteFunc(slices.Clone(s.since(0)), func(other *entry) bool {
 		return other.Namespace == nil || other.Namespace.ID != e.Namespace.ID || other.Seq > e.Seq
 	})
 	return "after\n" + dump(same[max(0, len(same)-8):])
@@ -101,7 +101,7 @@ func TestAlone(t *testing.T) {
 				`+helper("nsclone")+` clone3 pid,ipc
 				`+helper("nsset")+` file /proc/self/ns/net net
 				`+helper("nsset")+` fd 99 net`)
-			w.each(t, func(t *testing.T, s *stream, events []*event) {
+			w.each(t, func(t *testing.T, s *stream, events []*entry) {
 				want := slices.Concat(
 					creates("unshare", "success", "net", "uts"),
 					[]string{write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "608"}.on(s)},

@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/tracer"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 func testWho(t *testing.T, h *host) {
@@ -68,15 +69,15 @@ func inCgroup(t *testing.T, name string) (string, option) {
 }
 
 // chain reads a process's ancestors from /proc, nearest first.
-func chain(t *testing.T, pid int) []tracer.Actor {
+func chain(t *testing.T, pid int) []event.Actor {
 	t.Helper()
-	var all []tracer.Actor
+	var all []event.Actor
 	for {
 		pid = parentOf(t, pid)
 		if pid == 0 {
 			return all
 		}
-		all = append(all, tracer.Actor{PID: uint32(pid), Comm: readFile(t, fmt.Sprintf("/proc/%d/comm", pid))})
+		all = append(all, event.Actor{PID: uint32(pid), Comm: readFile(t, fmt.Sprintf("/proc/%d/comm", pid))})
 	}
 }
 
@@ -148,8 +149,8 @@ func testWhoLong(t *testing.T, h *host) {
 	}
 	w.value(t, "done")
 	w.stop(t)
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		wrote := only(events, tracer.SysctlWrite)
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		wrote := only(events, event.SysctlWrite)
 		if len(wrote) != 1 {
 			t.Fatalf("%d writes", len(wrote))
 		}
@@ -184,7 +185,7 @@ func testWhoLong(t *testing.T, h *host) {
 		if d := p.StartTime.Sub(began).Abs(); d > 100*time.Millisecond {
 			t.Errorf("it began at %v, /proc says %v", p.StartTime, began)
 		}
-		made := only(events, tracer.NamespaceCreate)
+		made := only(events, event.NamespaceCreate)
 		if len(made) != 1 || made[0].Process.PID != p.PID || made[0].Process.Comm != "unshare" || comm != "sh" {
 			t.Errorf("before it was sh it was unshare")
 		}
@@ -195,9 +196,9 @@ func testWhoLong(t *testing.T, h *host) {
 func testWhoShort(t *testing.T, h *host) {
 	t.Parallel()
 	path, cgroup := inCgroup(t, "short")
-	ancestors := append([]tracer.Actor{{PID: uint32(os.Getpid()), Comm: readFile(t, "/proc/self/comm")}}, chain(t, os.Getpid())...)
+	ancestors := append([]event.Actor{{PID: uint32(os.Getpid()), Comm: readFile(t, "/proc/self/comm")}}, chain(t, os.Getpid())...)
 	w := h.run(t, "unshare", []string{"--net", "true"}, cgroup)
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, creates("unshare", "success", "net")...)
 		if t.Failed() {
 			return
@@ -210,7 +211,7 @@ func testWhoShort(t *testing.T, h *host) {
 		if !slices.Equal(p.Ancestors, ancestors) {
 			t.Errorf("ancestors %v, want %v", p.Ancestors, ancestors)
 		}
-		for _, typ := range tracer.NSTypes() {
+		for _, typ := range event.NSTypes() {
 			if p.NS[typ] != h.ns[typ] {
 				t.Errorf("%s %d, want %d", typ, p.NS[typ], h.ns[typ])
 			}
@@ -226,7 +227,7 @@ func testWhoTerminal(t *testing.T, h *host) {
 	if !strings.HasPrefix(tty, "pts/") {
 		t.Fatalf("tty says %q", tty)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, creates("unshare", "success", "uts")...)
 		// The kernel's own name of it has no slash.
 		if got := events[0].Process.TTY; got != strings.ReplaceAll(tty, "/", "") && got != tty {
@@ -243,7 +244,7 @@ func testWhoLogin(t *testing.T, h *host) {
 	if got := w.printed("login"); !slices.Equal(got, []string{"1000"}) {
 		t.Fatalf("%q", w.stdout.String())
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, creates("unshare", "success", "user")...)
 		p := events[0].Process
 		if p.UID != 1001 || p.GID != 1002 || p.LoginUID == nil || *p.LoginUID != 1000 {
@@ -259,7 +260,7 @@ func testWhoArgs(t *testing.T, h *host) {
 	t.Parallel()
 	long := []string{"unshare", "--uts", "true", strings.Repeat("a", 500), strings.Repeat("b", 500), strings.Repeat("c", 3000), "d"}
 	w := h.run(t, long[0], long[1:])
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, creates("unshare", "success", "uts")...)
 		kept := strings.Join(events[0].Process.Args, "\x00")
 		whole := strings.Join(long, "\x00")
@@ -284,7 +285,7 @@ func testWhoBytes(t *testing.T, h *host) {
 	output(t, "cp", helper("nsclone"), filepath.Join(dir, name))
 	args := []string{"clone", "uts", "true", "", "\x1b]0;title\a", "two\nlines\r", "\xc3\x28", "\u00fc\u2028"}
 	w := h.run(t, filepath.Join(dir, name), args)
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
 		same(t, events, creates("clone", "success", "uts")...)
 		p := events[0].Process
 		want := []string{filepath.Join(dir, shown)}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/event"
 )
 
 // testWitness asks others what happened: strace for the calls, lsns for what is
@@ -28,7 +28,7 @@ var (
 	newFlag    = regexp.MustCompile(`CLONE_NEW[A-Z]+`)
 )
 
-var typeOfFlag = map[string]tracer.NSType{
+var typeOfFlag = map[string]event.NSType{
 	"CLONE_NEWNS": "mnt", "CLONE_NEWUTS": "uts", "CLONE_NEWIPC": "ipc", "CLONE_NEWUSER": "user",
 	"CLONE_NEWPID": "pid", "CLONE_NEWNET": "net", "CLONE_NEWCGROUP": "cgroup", "CLONE_NEWTIME": "time",
 }
@@ -54,7 +54,7 @@ func straceCalls(t *testing.T, log string) map[string][]string {
 			}
 			continue
 		}
-		var types []tracer.NSType
+		var types []event.NSType
 		for _, flag := range newFlag.FindAllString(m[3], -1) {
 			types = append(types, typeOfFlag[flag])
 		}
@@ -72,17 +72,17 @@ func straceCalls(t *testing.T, log string) map[string][]string {
 }
 
 // eventCalls puts the events of each call together again.
-func eventCalls(events []*event) map[string][]string {
+func eventCalls(events []*entry) map[string][]string {
 	calls := map[string][]string{}
 	for i := 0; i < len(events); {
 		e := events[i]
-		types := []tracer.NSType{}
+		types := []event.NSType{}
 		for ; i < len(events) && events[i].Time.Equal(e.Time) && events[i].Process.TID == e.Process.TID; i++ {
 			types = append(types, events[i].Namespace.Type)
 		}
 		slices.Sort(types)
 		result := string(e.Outcome)
-		if e.Outcome == tracer.Failure {
+		if e.Outcome == event.Failure {
 			result = e.Error
 		}
 		tid := fmt.Sprint(e.Process.TID)
@@ -115,8 +115,8 @@ func testStrace(t *testing.T, h *host) {
 	if len(want) < 20 {
 		t.Fatalf("strace saw the calls of %d threads only: %v", len(want), want)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*event) {
-		events = slices.DeleteFunc(slices.Clone(events), func(e *event) bool { return e.Via == "execve" || e.Type == tracer.SysctlWrite || e.isPin() })
+	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		events = slices.DeleteFunc(slices.Clone(events), func(e *entry) bool { return e.Via == "execve" || e.Type == event.SysctlWrite || e.isPin() })
 		got := eventCalls(events)
 		for tid, calls := range want {
 			if !slices.Equal(got[tid], calls) {
@@ -145,14 +145,14 @@ func testLsns(t *testing.T, h *host) {
 		t.Fatalf("lsns: %v\n%s", err, text)
 	}
 	r.stop(t)
-	r.each(t, func(t *testing.T, s *stream, events []*event) {
-		made := ids(only(events, tracer.NamespaceCreate))
-		if len(made) != len(tracer.NSTypes()) || len(list.Namespaces) != len(made) {
+	r.each(t, func(t *testing.T, s *stream, events []*entry) {
+		made := ids(only(events, event.NamespaceCreate))
+		if len(made) != len(event.NSTypes()) || len(list.Namespaces) != len(made) {
 			t.Errorf("made were %v, lsns has %v", made, list.Namespaces)
 		}
 		for _, ns := range list.Namespaces {
-			if made[tracer.NSType(ns.Type)] != ns.NS {
-				t.Errorf("%s: made was %d, lsns has %d", ns.Type, made[tracer.NSType(ns.Type)], ns.NS)
+			if made[event.NSType(ns.Type)] != ns.NS {
+				t.Errorf("%s: made was %d, lsns has %d", ns.Type, made[event.NSType(ns.Type)], ns.NS)
 			}
 		}
 		r.ends(t, s, events)

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package alert
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/filter"
+)
+
+// A message is a text with an event's values in it: {process.comm}. Of several, {a|b|'c'},
+// the first that the event has is taken; of none, a question mark. {{ is a brace.
+type message []part
+
+// A part of a message is a text, or one of several fields.
+type part struct {
+	text   string
+	fields []*filter.Text
+	last   string // where the event has none of the fields
+}
+
+// parseMessage makes a message. at is where in the text a mistake is, in bytes.
+func parseMessage(text string) (m message, at int, err error) {
+	literal := ""
+	for i := 0; i < len(text); {
+		brace := strings.IndexByte(text[i:], '{')
+		if brace < 0 {
+			literal += text[i:]
+			break
+		}
+		literal += text[i : i+brace]
+		i += brace + 1
+		if strings.HasPrefix(text[i:], "{") {
+			literal += "{"
+			i++
+			continue
+		}
+		end := strings.IndexByte(text[i:], '}')
+		if end < 0 {
+			return nil, i - 1, fmt.Errorf("a brace that is not closed; {{ is a brace itself")
+		}
+		if literal != "" {
+			m = append(m, part{text: literal})
+			literal = ""
+		}
+		p, off, err := parseFields(text[i : i+end])
+		if err != nil {
+			return nil, i + off, err
+		}
+		m = append(m, p)
+		i += end + 1
+	}
+	if literal != "" {
+		m = append(m, part{text: literal})
+	}
+	return m, 0, nil
+}
+
+func parseFields(text string) (p part, at int, err error) {
+	p.last = "?"
+	names := strings.Split(text, "|")
+	for i, name := range names {
+		if constant, ok := quoted(strings.TrimSpace(name)); ok && i > 0 && i == len(names)-1 {
+			p.last = constant
+			break
+		}
+		field, err := filter.CompileText(name)
+		if err != nil {
+			if mistake, ok := err.(*filter.Error); ok {
+				at += mistake.Offset
+				err = whatIsWrong(mistake)
+			}
+			return p, at, err
+		}
+		p.fields = append(p.fields, field)
+		at += len(name) + 1
+	}
+	return p, 0, nil
+}
+
+// quoted returns what is between a pair of single quotes.
+func quoted(s string) (string, bool) {
+	if len(s) < 2 || s[0] != '\'' || s[len(s)-1] != '\'' {
+		return "", false
+	}
+	return s[1 : len(s)-1], true
+}
+
+// maxMessage is how long what an event makes of a message gets, in bytes: values and
+// arguments can be of kilobytes, and the event has them whole.
+const maxMessage = 1024
+
+// of is the message for e.
+func (m message) of(e *event.Event) string {
+	var b []byte
+	for _, p := range m {
+		b = append(b, p.text...)
+		if p.text == "" {
+			b = p.append(b, e)
+		}
+	}
+	if len(b) > maxMessage {
+		cut := maxMessage
+		for cut > 0 && !utf8.RuneStart(b[cut]) {
+			cut--
+		}
+		b = append(b[:cut], "…"...)
+	}
+	return string(b)
+}
+
+func (p *part) append(b []byte, e *event.Event) []byte {
+	for _, f := range p.fields {
+		if b, ok := f.Append(b, e); ok {
+			return b
+		}
+	}
+	return append(b, p.last...)
+}

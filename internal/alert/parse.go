@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package alert
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/agext/levenshtein"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nstrace/nstrace/internal/filter"
+)
+
+// A source is a file of rules while it is parsed.
+type source struct {
+	name  string
+	lines []string
+}
+
+func (r *Rules) parse(name string, text []byte) error {
+	s := &source{name: name, lines: strings.Split(string(text), "\n")}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		return &Error{File: name, Message: "there is nothing in it; it takes rules:"}
+	} else if err != nil {
+		return s.syntax(err)
+	}
+	if err := dec.Decode(&yaml.Node{}); err == nil {
+		return &Error{File: name, Message: "more than one YAML document"}
+	} else if !errors.Is(err, io.EOF) {
+		return s.syntax(err)
+	}
+	top, err := s.mapping(doc.Content[0], "the file", []string{"rules"})
+	if err != nil {
+		return err
+	}
+	list := top["rules"]
+	if list == nil || list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
+		return s.fail(doc.Content[0], "there are no rules; it takes rules: and a list below it")
+	}
+	for _, n := range list.Content {
+		parsed, err := s.rule(resolve(n))
+		if err != nil {
+			return err
+		}
+		if slices.Contains(r.Names(), parsed.name) {
+			return s.fail(n, "a second rule %q", parsed.name)
+		}
+		r.rules = append(r.rules, parsed)
+	}
+	return nil
+}
+
+// resolve is what an alias stands for.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// syntax says where the library found a mistake: "yaml: line 3: ...".
+func (s *source) syntax(err error) error {
+	e := &Error{File: s.name, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
+	if m := regexp.MustCompile(`^line (\d+): (.*)`).FindStringSubmatch(e.Message); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+		e.Message = m[2]
+	}
+	return e
+}
+
+func (s *source) fail(n *yaml.Node, format string, args ...any) error {
+	return &Error{File: s.name, Line: n.Line, Column: n.Column, Message: fmt.Sprintf(format, args...)}
+}
+
+// mapping takes a mapping apart, of which the keys have to be some of keys.
+func (s *source) mapping(n *yaml.Node, what string, keys []string) (map[string]*yaml.Node, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, s.fail(n, "%s is no mapping; it takes %s", what, strings.Join(keys, ", "))
+	}
+	m := map[string]*yaml.Node{}
+	for i := 0; i < len(n.Content); i += 2 {
+		key, value := n.Content[i], resolve(n.Content[i+1])
+		if !slices.Contains(keys, key.Value) {
+			return nil, s.fail(key, "unknown key %q%s: %s takes %s", key.Value, didYouMean(key.Value, keys), what, strings.Join(keys, ", "))
+		}
+		if m[key.Value] != nil {
+			return nil, s.fail(key, "a second %q", key.Value)
+		}
+		m[key.Value] = value
+	}
+	return m, nil
+}
+
+func didYouMean(typed string, names []string) string {
+	for _, name := range names {
+		if levenshtein.Distance(typed, name, nil) <= 2 {
+			return fmt.Sprintf(" (did you mean %q?)", name)
+		}
+	}
+	return ""
+}
+
+func (s *source) rule(n *yaml.Node) (r rule, err error) {
+	m, err := s.mapping(n, "a rule", []string{"name", "when", "severity", "message"})
+	if err != nil {
+		return r, err
+	}
+	for key, v := range m {
+		if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+			return r, s.fail(v, "%s takes a text", key)
+		}
+	}
+	for _, key := range []string{"name", "when"} {
+		if m[key] == nil {
+			return r, s.fail(n, "a rule without %s:", key)
+		}
+	}
+	r.name = m["name"].Value
+	if r.name == "" || strings.ContainsFunc(r.name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return r, s.fail(m["name"], "%q is no name", r.name)
+	}
+	if r.when, err = filter.Compile(m["when"].Value); err != nil {
+		var mistake *filter.Error
+		if errors.As(err, &mistake) {
+			return r, s.within(m["when"], mistake.Offset, "rule %q: %w", r.name, whatIsWrong(mistake))
+		}
+		return r, s.fail(m["when"], "rule %q: %v", r.name, err)
+	}
+	r.severity = Warning
+	if v := m["severity"]; v != nil {
+		if r.severity = v.Value; !slices.Contains(Severities(), r.severity) {
+			return r, s.fail(v, "rule %q: unknown severity %q%s: it takes %s", r.name, v.Value, didYouMean(v.Value, Severities()), strings.Join(Severities(), ", "))
+		}
+	}
+	if v := m["message"]; v != nil {
+		var at int
+		if r.message, at, err = parseMessage(v.Value); err != nil {
+			return r, s.within(v, at, "rule %q: %w", r.name, err)
+		}
+	}
+	return r, nil
+}
+
+// whatIsWrong is a mistake in an expression without its column, which is another one in
+// the file.
+func whatIsWrong(e *filter.Error) error {
+	if e.Hint == "" {
+		return errors.New(e.Message)
+	}
+	return fmt.Errorf("%s: %s", e.Message, e.Hint)
+}
+
+// within is a mistake at an offset of a scalar's value.
+func (s *source) within(n *yaml.Node, offset int, format string, args ...any) error {
+	e := &Error{File: s.name, Message: fmt.Errorf(format, args...).Error()}
+	e.Line, e.Column = s.locate(n, offset)
+	return e
+}
+
+// locate finds the place in the file of a byte of a scalar's value, by going along both:
+// white space is as YAML folds it, and quotes have their escapes. Where that ends in
+// disagreement, as after \u00e9, it is the scalar's beginning.
+func (s *source) locate(n *yaml.Node, offset int) (line, column int) {
+	at := cursor{lines: s.lines, line: n.Line - 1}
+	at.col = byteColumn(at.text(), n.Column)
+	switch n.Style &^ yaml.TaggedStyle {
+	case yaml.LiteralStyle, yaml.FoldedStyle:
+		at.line, at.col = at.line+1, 0 // below the | or >
+	case yaml.SingleQuotedStyle, yaml.DoubleQuotedStyle:
+		at.col++
+	}
+	for i, r := range n.Value[:min(offset, len(n.Value))] {
+		if unicode.IsSpace(r) {
+			continue
+		}
+		at.skipSpace()
+		if n.Style&yaml.SingleQuotedStyle != 0 && r == '\'' || n.Style&yaml.DoubleQuotedStyle != 0 && (r == '"' || r == '\\') {
+			at.col++ // of the pair
+		}
+		if !strings.HasPrefix(at.rest(), n.Value[i:i+utf8.RuneLen(r)]) {
+			return n.Line, n.Column
+		}
+		at.col += utf8.RuneLen(r)
+	}
+	if offset < len(n.Value) {
+		at.skipSpace()
+	}
+	return at.line + 1, utf8.RuneCountInString(at.text()[:min(at.col, len(at.text()))]) + 1
+}
+
+// A cursor is a place in a file, in bytes from 0.
+type cursor struct {
+	lines     []string
+	line, col int
+}
+
+func (c *cursor) text() string {
+	if c.line >= len(c.lines) {
+		return ""
+	}
+	return c.lines[c.line]
+}
+
+func (c *cursor) rest() string { return c.text()[min(c.col, len(c.text())):] }
+
+func (c *cursor) skipSpace() {
+	for {
+		rest := c.rest()
+		c.col += len(rest) - len(strings.TrimLeft(rest, " \t\r"))
+		if c.rest() != "" || c.line >= len(c.lines)-1 {
+			return
+		}
+		c.line, c.col = c.line+1, 0
+	}
+}
+
+// byteColumn is a column in characters from 1, in bytes from 0.
+func byteColumn(line string, column int) int {
+	for i := range line {
+		if column--; column == 0 {
+			return i
+		}
+	}
+	return len(line)
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package drift_test
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/drift"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+var start = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+
+// what is "sysctl.drift net.ipv4.ip_forward 0 → 1 in 7", or "namespace.gone net 7".
+func what(events []*event.Event) []string {
+	var all []string
+	for _, e := range events {
+		s := string(e.Type)
+		if v := e.Sysctl; v != nil {
+			s += fmt.Sprintf(" %s %s → %s", v.Name, *v.Old, *v.After)
+			if v.Namespace != nil {
+				s += fmt.Sprintf(" in %d", v.Namespace.ID)
+			}
+		}
+		if e.Namespace != nil {
+			s += fmt.Sprintf(" %s %d", e.Namespace.Type, e.Namespace.ID)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func expect(t *testing.T, events []*event.Event, want ...string) {
+	t.Helper()
+	if got := what(events); !slices.Equal(got, want) {
+		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+func namespace(typ event.NSType, id uint32, uid string, values map[string]string) *drift.Namespace {
+	return &drift.Namespace{Namespace: event.Namespace{Type: typ, ID: id, UID: uid}, Parameters: values}
+}
+
+// sample is a host with some namespaces.
+func sample() *drift.Snapshot {
+	host := namespace("net", 1, "net:1", nil)
+	host.Host = true
+	return &drift.Snapshot{
+		BootID: "a", Time: start,
+		Parameters: map[string]string{
+			"vm.swappiness": "60", "net.ipv4.ip_forward": "0", "net.ipv4.tcp_rmem": "4096\t131072\t6291456", "kernel.core_pattern": "\xffcore",
+			"net.ipv4.conf.all.forwarding": "0", "net.ipv4.conf.eth0.forwarding": "0", "vm.dirty_bytes": "0", "vm.dirty_ratio": "20",
+		},
+		Namespaces: []*drift.Namespace{
+			host,
+			namespace("net", 7, "net:7", map[string]string{"net.ipv4.ip_forward": "0"}),
+			namespace("mnt", 8, "mnt:8", nil),
+			namespace("pid", 9, "9.100", nil),
+			namespace("uts", 10, "", nil),
+		},
+	}
+}
+
+// kept is a snapshot as it is after it was kept.
+func kept(t *testing.T, s *drift.Snapshot) *drift.Snapshot {
+	t.Helper()
+	b, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := drift.Decode(drift.Version, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(s, back) {
+		t.Errorf("kept was %+v, back came %+v", s, back)
+	}
+	return back
+}
+
+func TestCompare(t *testing.T) {
+	before, after := kept(t, sample()), sample()
+	after.Time = start.Add(time.Hour)
+	expect(t, drift.Compare(before, after))
+
+	after.Parameters["vm.swappiness"] = "1"
+	after.Parameters["net.ipv4.ip_forward"] = "1"
+	after.Parameters["net.ipv4.tcp_rmem"] = "4096 131072 6291456" // the same
+	after.Parameters["kernel.new"] = "1"                          // came with a module
+	delete(after.Parameters, "net.ipv4.conf.eth0.forwarding")     // went with its device
+	after.Namespaces[1].Parameters["net.ipv4.ip_forward"] = "1"
+	after.Namespaces[2] = namespace("mnt", 8, "mnt:80", nil)   // the number is used again
+	after.Namespaces[3] = namespace("pid", 9, "9.200", nil)    // another tracer's id for the same
+	after.Namespaces[4] = namespace("user", 10, "user:5", nil) // the number is another type's
+	after.Namespaces = append(after.Namespaces, namespace("net", 11, "net:11", map[string]string{"net.ipv4.ip_forward": "1"}))
+	events := drift.Compare(before, after)
+	expect(t, events,
+		"sysctl.drift net.ipv4.ip_forward 0 → 1 in 1", "sysctl.drift vm.swappiness 60 → 1",
+		"sysctl.drift net.ipv4.ip_forward 0 → 1 in 7",
+		"namespace.gone mnt 8", "namespace.gone uts 10",
+		"namespace.appeared mnt 8", "namespace.appeared user 10", "namespace.appeared net 11")
+	for _, e := range events {
+		want := event.Between{From: start, To: start.Add(time.Hour), Boot: "same"}
+		if *e.Between != want || !e.Time.Equal(want.To) {
+			t.Errorf("at %v, between %v", e.Time, *e.Between)
+		}
+	}
+	if s := events[1].Sysctl; s.Path != "/proc/sys/vm/swappiness" {
+		t.Errorf("path %s", s.Path)
+	}
+
+	// After a boot, none of the namespaces is the same, though their numbers are.
+	after = sample()
+	after.BootID = "b"
+	after.Parameters["vm.swappiness"] = "1"
+	events = drift.Compare(before, after)
+	expect(t, events, "sysctl.drift vm.swappiness 60 → 1",
+		"namespace.gone net 7", "namespace.gone mnt 8", "namespace.gone pid 9", "namespace.gone uts 10",
+		"namespace.appeared net 7", "namespace.appeared mnt 8", "namespace.appeared pid 9", "namespace.appeared uts 10")
+	if events[0].Between.Boot != "different" {
+		t.Errorf("boot %s", events[0].Between.Boot)
+	}
+}
+
+// A value can be longer than what an event has of it.
+func TestCompareLong(t *testing.T) {
+	before, after := sample(), sample()
+	long := strings.Repeat("1,", 2000)
+	before.Parameters["net.ipv4.ip_local_reserved_ports"], after.Parameters["net.ipv4.ip_local_reserved_ports"] = long+"1", long+"2"
+	events := drift.Compare(before, after)
+	if len(events) != 1 || !events[0].Sysctl.Truncated || len(*events[0].Sysctl.Old) != 1024 || len(*events[0].Sysctl.After) != 1024 {
+		t.Errorf("%q", what(events))
+	}
+}
+
+func TestApply(t *testing.T) {
+	s := sample()
+	written := func(name string, outcome event.Outcome, written, after *string, ns *event.Namespace) {
+		s.Apply(&event.Event{Type: event.SysctlWrite, Time: start.Add(time.Second), Outcome: outcome, Sysctl: &event.Sysctl{Name: name, New: written, After: after, Namespace: ns}})
+	}
+	hostNet := &event.Namespace{Type: "net", ID: 1, Host: true}
+	written("vm.swappiness", event.Success, ptr("1000"), ptr("100"), nil)
+	written("net.ipv4.tcp_rmem", "", ptr("1 2 3"), nil, hostNet)
+	written("kernel.core_pattern", event.Failure, ptr("|/x"), nil, nil)
+	written("net.ipv4.ip_forward", event.Success, ptr("1"), ptr("1"), &event.Namespace{Type: "net", ID: 7})
+	written("kernel.left_out", event.Success, ptr("1"), ptr("1"), nil)
+	now := sample()
+	now.Parameters["vm.swappiness"] = "100"
+	now.Parameters["net.ipv4.tcp_rmem"] = "1\t2\t3"
+	now.Namespaces[1].Parameters["net.ipv4.ip_forward"] = "1"
+	if !s.Time.Equal(start.Add(time.Second)) {
+		t.Errorf("watched until %v", s.Time)
+	}
+	expect(t, drift.Compare(s, now))
+
+	// What the kernel sets along, and what it can have understood in some way, is not known.
+	written("net.ipv4.ip_forward", event.Success, ptr("1"), ptr("1"), hostNet)
+	written("vm.dirty_bytes", event.Success, ptr("4096"), ptr("4096"), nil)
+	written("vm.swappiness", "", ptr("0x10"), nil, nil)
+	for name, value := range map[string]string{
+		"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.forwarding": "1", "net.ipv4.conf.eth0.forwarding": "1",
+		"vm.dirty_bytes": "4096", "vm.dirty_ratio": "0", "vm.swappiness": "16",
+	} {
+		now.Parameters[name] = value
+	}
+	expect(t, drift.Compare(s, now))
+
+	// What had been found before.
+	s.Apply(&event.Event{Type: event.SysctlDrift, Sysctl: &event.Sysctl{Name: "kernel.core_pattern", After: ptr("|/x")}})
+	now.Parameters["kernel.core_pattern"] = "|/x"
+	s.Apply(&event.Event{Type: event.NamespaceAppeared, Namespace: &event.Namespace{Type: "net", ID: 21, UID: "net:21"}})
+	s.Apply(&event.Event{Type: event.NamespaceGone, Namespace: &event.Namespace{Type: "net", ID: 21, UID: "net:21"}})
+	expect(t, drift.Compare(s, now))
+
+	// What happened while one looked is not known.
+	both := []*drift.Snapshot{s, now}
+	for _, e := range []*event.Event{
+		{Type: event.SysctlWrite, Sysctl: &event.Sysctl{Name: "vm.swappiness"}},
+		{Type: event.NamespaceCreate, Namespace: &event.Namespace{Type: "net", ID: 22}},
+	} {
+		for _, s := range both {
+			s.Parameters["vm.swappiness"] = fmt.Sprintf("%p", s)
+			s.Namespaces = append(s.Namespaces, namespace("net", 22, fmt.Sprintf("%p", s), nil))
+		}
+		for _, s := range both {
+			s.Forget(e)
+		}
+	}
+	s.Forget(&event.Event{Type: event.SysctlWrite, Sysctl: &event.Sysctl{Name: "vm.swappiness"}})
+	s.Forget(&event.Event{Type: event.NamespaceCreate, Namespace: &event.Namespace{Type: "net", ID: 22}})
+	expect(t, drift.Compare(s, now))
+
+	// Namespaces that were made, and that ended.
+	s.Apply(&event.Event{Type: event.NamespaceCreate, Outcome: event.Success, Namespace: &event.Namespace{Type: "net", ID: 20, UID: "net:20"}})
+	s.Apply(&event.Event{Type: event.NamespaceCreate, Outcome: event.Failure, Namespace: &event.Namespace{Type: "net"}})
+	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "mnt", ID: 8}})
+	expect(t, drift.Compare(s, now), "namespace.gone net 20", "namespace.appeared mnt 8")
+}
+
+// Of a namespace that is newer than the snapshot it is known what was written there.
+func TestApplyNewer(t *testing.T) {
+	s, now := sample(), sample()
+	ns := &event.Namespace{Type: "net", ID: 20, UID: "net:20"}
+	create := &event.Event{Type: event.NamespaceCreate, Outcome: event.Success, Namespace: ns}
+	write := func(name, value string) {
+		s.Apply(&event.Event{Type: event.SysctlWrite, Outcome: event.Success, Sysctl: &event.Sysctl{Name: name, New: &value, After: &value, Namespace: ns}})
+	}
+	s.Apply(create)
+	write("net.ipv4.tcp_keepalive_time", "600")
+	write("net.ipv4.tcp_fastopen_key", "1-2-3-4") // which no snapshot has
+	now.Namespaces = append(now.Namespaces, namespace("net", 20, "net:20", map[string]string{"net.ipv4.tcp_keepalive_time": "601", "net.ipv4.ip_forward": "1"}))
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.tcp_keepalive_time 600 → 601 in 20")
+
+	// It was made while the snapshot was taken, and is in it.
+	s = sample()
+	s.Namespaces = append(s.Namespaces, namespace("net", 20, "net:20", map[string]string{"net.ipv4.ip_forward": "0"}))
+	s.Apply(create)
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
+
+	// The end of what had the number before is told late.
+	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "mnt", ID: 20, UID: "mnt:2"}})
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
+	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 20, UID: "net:19"}})
+	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
+	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: ns})
+	expect(t, drift.Compare(s, now), "namespace.appeared net 20")
+}
+
+// What is kept has whose a namespace is.
+func TestKept(t *testing.T) {
+	s := sample()
+	s.Namespaces[1].Owner = &event.Owner{Container: &event.Container{ID: "c", Name: "web"}, Source: event.FromNamespace}
+	after := kept(t, s)
+	s = kept(t, s)
+	after.Namespaces = after.Namespaces[:1]
+	if events := drift.Compare(s, after); len(events) != 4 || events[0].Namespace.Owner.Container.Name != "web" {
+		t.Errorf("%q", what(events))
+	}
+	for _, bad := range [][]byte{nil, []byte("x"), {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0}} {
+		if _, err := drift.Decode(drift.Version, bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	if _, err := drift.Decode(drift.Version+1, nil); err == nil || !strings.Contains(err.Error(), "version") {
+		t.Errorf("another version: %v", err)
+	}
+}
+
+// Take reads the parameters that there are, and they do not change by being read.
+func TestTake(t *testing.T) {
+	before, err := drift.Take(nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := drift.Take(nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(before.Parameters); n < 200 {
+		t.Errorf("only %d parameters", n)
+	}
+	text, err := os.ReadFile("/proc/sys/vm/swappiness")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := before.Parameters["vm.swappiness"], strings.TrimSpace(string(text)); got != want {
+		t.Errorf("vm.swappiness %q, want %q", got, want)
+	}
+	for _, name := range []string{"kernel.random.uuid", "kernel.ns_last_pid", "fs.file-nr", "net.ipv4.route.flush", "net.ipv4.tcp_fastopen_key", "vm.drop_caches"} {
+		if _, ok := before.Parameters[name]; ok {
+			t.Errorf("%s is in it", name)
+		}
+	}
+	expect(t, drift.Compare(before, after))
+}
+
+func BenchmarkTake(b *testing.B) {
+	for b.Loop() {
+		s, err := drift.Take(nil, time.Now())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(len(s.Parameters)), "parameters")
+	}
+}

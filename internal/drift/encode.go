@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package drift
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// Version is that of what Encode makes.
+const Version = 2
+
+// maxEncoded is how much Decode makes of what it is given: the parameters of thousands of
+// network namespaces.
+const maxEncoded = 1 << 30
+
+// What Encode makes: JSON, compressed, since one network namespace's parameters are like
+// the other's.
+type (
+	encoded struct {
+		BootID     string             `json:"boot_id"`
+		Time       time.Time          `json:"time"`
+		Parameters encodedValues      `json:"parameters"`
+		Namespaces []encodedNamespace `json:"namespaces"`
+	}
+	encodedNamespace struct {
+		Namespace  event.Namespace `json:"namespace"`
+		Parameters encodedValues   `json:"parameters"`
+	}
+	// Values that are not UTF-8 are bytes, since JSON has no such strings.
+	encodedValues struct {
+		Text  map[string]string `json:"text,omitempty"`
+		Bytes map[string][]byte `json:"bytes,omitempty"`
+	}
+)
+
+func encodeValues(values map[string]string) (e encodedValues) {
+	e.Text = values
+	for name, value := range values {
+		if utf8.ValidString(value) {
+			continue
+		}
+		if e.Bytes == nil {
+			e.Text, e.Bytes = maps.Clone(values), map[string][]byte{}
+		}
+		e.Bytes[name] = []byte(value)
+		delete(e.Text, name)
+	}
+	return e
+}
+
+func (e encodedValues) decode() map[string]string {
+	values := e.Text
+	for name, value := range e.Bytes {
+		if values == nil {
+			values = map[string]string{}
+		}
+		values[name] = string(value)
+	}
+	return values
+}
+
+// Encode makes a snapshot into bytes to be kept.
+func (s *Snapshot) Encode() ([]byte, error) {
+	e := encoded{BootID: s.BootID, Time: s.Time, Parameters: encodeValues(s.Parameters)}
+	for _, ns := range s.Namespaces {
+		e.Namespaces = append(e.Namespaces, encodedNamespace{ns.Namespace, encodeValues(ns.Parameters)})
+	}
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.NewEncoder(z).Encode(&e); err != nil {
+		return nil, fmt.Errorf("encode a snapshot: %w", err)
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// Decode makes a snapshot of what Encode made.
+func Decode(version int, b []byte) (*Snapshot, error) {
+	if version != Version {
+		return nil, fmt.Errorf("a snapshot of version %d: this is for version %d", version, Version)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("decode a snapshot: %w", err)
+	}
+	var e encoded
+	if err := json.NewDecoder(io.LimitReader(z, maxEncoded)).Decode(&e); err != nil {
+		return nil, fmt.Errorf("decode a snapshot: %w", err)
+	}
+	s := &Snapshot{BootID: e.BootID, Time: e.Time, Parameters: e.Parameters.decode()}
+	for _, ns := range e.Namespaces {
+		s.Namespaces = append(s.Namespaces, &Namespace{ns.Namespace, ns.Parameters.decode()})
+	}
+	return s, nil
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package filter
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"reflect"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/expr-lang/expr/parser/lexer"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// compare makes a comparison of two nodes.
+func (p *parser) compare(op string, a, b node) func(*scope) bool {
+	if a.isNil() || b.isNil() {
+		return p.presence(op, a, b)
+	}
+	a, b = p.timely(a, b), p.timely(b, a)
+	if a.kind == b.kind {
+		switch {
+		case a.kind == text && op == "==" && b.constant: // the most frequent of all
+			x, c := a.text, b.s
+			return func(s *scope) bool { return x(s) == c }
+		case a.kind == text:
+			return relate(op, a.text, b.text, strings.Compare)
+		case a.kind == number:
+			return relate(op, a.number, b.number, cmp.Compare[int64])
+		case a.kind == moment:
+			return relate(op, a.moment, b.moment, time.Time.Compare)
+		case a.kind == boolean && (op == "==" || op == "!="):
+			x, y, same := a.boolean, b.boolean, op == "=="
+			return func(s *scope) bool { return (x(s) == y(s)) == same }
+		}
+		p.fail(a.from, "", "%s is %s, which %s does not compare", p.name(a), a.kind.a(), op)
+	}
+	return p.mismatch(a, b)
+}
+
+// mismatch complains of two nodes, and points at the constant: the mistake is there.
+func (p *parser) mismatch(a, b node) func(*scope) bool {
+	if a.constant {
+		a, b = b, a
+	}
+	hint := ""
+	switch {
+	case a.kind == number && b.kind == text && b.constant && isNumber(b.s):
+		hint = "write " + b.s
+	case a.kind == text && b.kind == number && b.constant:
+		hint = fmt.Sprintf("write %q", p.name(b))
+	case a.kind == list && b.kind == text:
+		hint = fmt.Sprintf("write %s in %s", p.name(b), p.name(a))
+	}
+	p.fail(b.from, hint, "%s is %s and can't be compared with %s", p.name(a), a.kind.a(), b.kind.a())
+	return nil
+}
+
+func isNumber(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+}
+
+func relate[T any](op string, x, y func(*scope) T, compare func(T, T) int) func(*scope) bool {
+	switch op {
+	case "==":
+		return func(s *scope) bool { return compare(x(s), y(s)) == 0 }
+	case "!=":
+		return func(s *scope) bool { return compare(x(s), y(s)) != 0 }
+	case "<":
+		return func(s *scope) bool { return compare(x(s), y(s)) < 0 }
+	case "<=":
+		return func(s *scope) bool { return compare(x(s), y(s)) <= 0 }
+	case ">":
+		return func(s *scope) bool { return compare(x(s), y(s)) > 0 }
+	}
+	return func(s *scope) bool { return compare(x(s), y(s)) >= 0 }
+}
+
+func (n *node) isNil() bool { return n.kind == nothing && n.constant }
+
+// presence compares a field with nil.
+func (p *parser) presence(op string, a, b node) func(*scope) bool {
+	if a.isNil() {
+		a, b = b, a
+	}
+	if op != "==" && op != "!=" {
+		p.fail(b.from, "", "%s does not compare nil", op)
+	}
+	if a.there == nil {
+		p.fail(b.from, "", "%s is no field and can't be compared with nil", p.name(a))
+	}
+	there, want := a.there, op == "!="
+	return func(s *scope) bool { return there(s) == want }
+}
+
+// timely is n, as a time if it is text that is compared with one.
+func (p *parser) timely(n, with node) node {
+	if n.kind != text || !n.constant || with.kind != moment {
+		return n
+	}
+	c, err := time.Parse(time.RFC3339Nano, n.s)
+	if err != nil {
+		p.fail(n.from, `write one such as "2006-01-02T15:04:05Z"`, "%s is a time, and %s is none", p.name(with), p.name(n))
+	}
+	n.kind, n.moment = moment, func(*scope) time.Time { return c }
+	return n
+}
+
+// in makes the question whether x is in a list or a key of a map.
+func (p *parser) in(x, all node) func(*scope) bool {
+	switch {
+	case all.kind == list && all.ref == nil:
+		return p.oneOf(x, all.elements)
+	case all.kind == list && kindOf(all.typ.Elem()) == x.kind && x.kind == text:
+		get, want := all.ref, x.text
+		return func(s *scope) bool {
+			v := get(s)
+			for i := range length(v) {
+				if e := follow(v.Index(i)); e.IsValid() && e.String() == want(s) {
+					return true
+				}
+			}
+			return false
+		}
+	case all.kind == list && kindOf(all.typ.Elem()) == x.kind && x.kind == number:
+		get, want := all.ref, x.number
+		return func(s *scope) bool {
+			v := get(s)
+			for i := range length(v) {
+				if integer(follow(v.Index(i))) == want(s) {
+					return true
+				}
+			}
+			return false
+		}
+	case all.kind == table && x.kind == text:
+		get, key, typ := all.ref, x.text, all.typ.Key()
+		return func(s *scope) bool {
+			v := get(s)
+			return v.IsValid() && v.MapIndex(reflect.ValueOf(key(s)).Convert(typ)).IsValid()
+		}
+	case all.kind == list:
+		p.fail(x.from, "", "%s is a %s: %s can't be in it", p.name(all), describe(all.typ), x.kind.a())
+	}
+	p.fail(all.from, "in takes a list, such as [1, 2]", "%s is %s", p.name(all), all.kind.a())
+	return nil
+}
+
+// oneOf makes the question whether x is one of elements.
+func (p *parser) oneOf(x node, elements []node) func(*scope) bool {
+	var texts []string
+	var numbers []int64
+	var equals []func(*scope) bool
+	for _, e := range elements {
+		equals = append(equals, p.compare("==", x, e))
+		switch {
+		case e.constant && e.kind == text && x.kind == text:
+			texts = append(texts, e.s)
+		case e.constant && e.kind == number:
+			numbers = append(numbers, e.n)
+		}
+	}
+	switch {
+	case len(elements) > 0 && len(texts) == len(elements):
+		get := x.text
+		return func(s *scope) bool { return slices.Contains(texts, get(s)) }
+	case len(elements) > 0 && len(numbers) == len(elements):
+		get := x.number
+		return func(s *scope) bool { return slices.Contains(numbers, get(s)) }
+	}
+	return func(s *scope) bool {
+		return slices.ContainsFunc(equals, func(equal func(*scope) bool) bool { return equal(s) })
+	}
+}
+
+// length is that of a list that may be absent.
+func length(v reflect.Value) int {
+	if !v.IsValid() {
+		return 0
+	}
+	return v.Len()
+}
+
+// textual makes an operation of two strings.
+func (p *parser) textual(op string, a, b node) func(*scope) bool {
+	if a.kind == list && b.kind == text {
+		p.fail(a.from, fmt.Sprintf("write %s in %s", p.name(b), p.name(a)), "%s is a list, and %s takes strings", p.name(a), op)
+	}
+	for _, n := range []node{a, b} {
+		if n.kind != text {
+			p.fail(n.from, "", "%s is %s, and %s takes strings", p.name(n), n.kind.a(), op)
+		}
+	}
+	x, y := a.text, b.text
+	switch op {
+	case "contains":
+		return func(s *scope) bool { return strings.Contains(x(s), y(s)) }
+	case "startsWith":
+		return func(s *scope) bool { return strings.HasPrefix(x(s), y(s)) }
+	case "endsWith":
+		return func(s *scope) bool { return strings.HasSuffix(x(s), y(s)) }
+	}
+	re := p.regexp(b)
+	return func(s *scope) bool { return re.MatchString(x(s)) }
+}
+
+// maxRegexp is how many instructions a regular expression may have. What it costs
+// to match is, at worst, that many steps for each byte.
+const maxRegexp = 4096
+
+func (p *parser) regexp(n node) *regexp.Regexp {
+	if !n.constant {
+		p.fail(n.from, "", "matches takes a pattern in quotes and not %s", p.name(n))
+	}
+	// Patterns that are short and large, such as (x{100}){10}, are what takes
+	// memory. Parse itself refuses those that would take very much.
+	parsed, err := syntax.Parse(n.s, syntax.Perl)
+	if err != nil {
+		p.fail(n.from, "", "bad pattern: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	}
+	prog, err := syntax.Compile(parsed.Simplify())
+	if err != nil || len(prog.Inst) > maxRegexp {
+		p.fail(n.from, "", "the pattern is too large")
+	}
+	return regexp.MustCompile(n.s)
+}
+
+// functions are those that there are.
+var functions = []string{"all", "any", "glob", "len", "none"}
+
+// call makes a function's call, of which the name was taken.
+func (p *parser) call(name lexer.Token) node {
+	if !slices.Contains(functions, name.Value) {
+		p.fail(name.From, choose("functions", name.Value, slices.Clone(functions)), "unknown function %q", name.Value)
+	}
+	p.expect("(")
+	n := node{kind: boolean}
+	switch name.Value {
+	case "glob":
+		pattern := p.or()
+		p.expect(",")
+		n.boolean = p.glob(pattern, p.or())
+	case "len":
+		n.kind, n.number = number, p.len(p.or())
+	default:
+		all := p.or()
+		p.expect(",")
+		n.boolean = p.each(name, all)
+	}
+	p.accept(",")
+	n.from, n.to = name.From, p.expect(")")
+	return n
+}
+
+// glob matches as --sysctl does.
+func (p *parser) glob(pattern, x node) func(*scope) bool {
+	if pattern.kind != text || !pattern.constant {
+		p.fail(pattern.from, `write glob("net.ipv4.*", sysctl.name)`, "glob takes a pattern in quotes first and not %s", p.name(pattern))
+	}
+	if _, err := path.Match(pattern.s, ""); err != nil {
+		p.fail(pattern.from, "", "bad pattern %s", p.name(pattern))
+	}
+	if x.kind != text {
+		p.fail(x.from, "", "%s is %s, and glob takes a string", p.name(x), x.kind.a())
+	}
+	glob, get := pattern.s, x.text
+	return func(s *scope) bool { return event.MatchSysctl(glob, get(s)) }
+}
+
+func (p *parser) len(n node) func(*scope) int64 {
+	switch n.kind {
+	case text:
+		get := n.text
+		return func(s *scope) int64 { return int64(utf8.RuneCountInString(get(s))) }
+	case list, table:
+		get := n.ref
+		return func(s *scope) int64 { return int64(length(get(s))) }
+	}
+	p.fail(n.from, "", "%s is %s and has no length", p.name(n), n.kind.a())
+	return nil
+}
+
+// each makes any, all or none of a list and what stands behind it.
+func (p *parser) each(name lexer.Token, all node) func(*scope) bool {
+	if p.element != nil {
+		p.fail(name.From, "", "%s can't stand inside of any, all or none", name.Value)
+	}
+	if all.kind != list {
+		p.fail(all.from, "", "%s is %s, and %s takes a list", p.name(all), all.kind.a(), name.Value)
+	}
+	element := refer(all.typ.Elem(), func(s *scope) reflect.Value { return s.element })
+	p.element = &element
+	braces := p.accept("{")
+	holds := p.truth(p.or())
+	if braces {
+		p.expect("}")
+	}
+	p.element = nil
+	get, until, otherwise := all.ref, name.Value != "all", name.Value != "any"
+	return func(s *scope) bool {
+		v := get(s)
+		for i := range length(v) {
+			s.element = v.Index(i)
+			if holds(s) == until {
+				return !otherwise
+			}
+		}
+		return otherwise
+	}
+}

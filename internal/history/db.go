@@ -1,0 +1,742 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// A DB reads a history. It is for one goroutine at a time, and one iteration.
+type DB struct {
+	path string
+	file os.FileInfo
+	conn *sqlite.Conn
+
+	schema       int64  // SQLite's number for the tables that were checked
+	leftOut      uint64 // rows
+	firstLeftOut error
+	held         int // bytes that were read for the page
+	cached       int // and for what is remembered
+
+	texts     map[int64]string
+	processes map[int64]*event.Process
+	places    map[int64]place
+	views     map[int64]*seen
+	buffer    []readEvent // of a page
+	entries   []entry     // of a segment
+	kinds     map[int64]kindKey
+	origins   map[int64][2]string
+	params    map[int64]parameterKey
+}
+
+type (
+	place struct {
+		container *event.Container
+		pod       *event.Pod
+		unit      string
+	}
+	// seen is a view with its namespace.
+	seen struct {
+		ns     event.Namespace
+		origin int64
+	}
+)
+
+// Open opens the history at path for reading, by whoever may read the file. The error wraps
+// ErrNewer or ErrNotHistory where it is one of these.
+func Open(path string) (*DB, error) { return OpenContext(context.Background(), path) }
+
+// OpenContext does what Open does. When ctx ends, so does whatever is asked of the history,
+// however long it would take, with an error that wraps context.Canceled.
+func OpenContext(ctx context.Context, path string) (*DB, error) {
+	// Not by opening it: to close it would give up SQLite's locks, if this process records.
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	conn, err := openReader(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{path: path, file: file, conn: conn, schema: -1}
+	db.forget()
+	// A transaction begins with a look at the tables.
+	if err = db.begin(); err == nil {
+		err = db.commit()
+	}
+	if err != nil {
+		return nil, errors.Join(explain(path, err), conn.Close())
+	}
+	return db, nil
+}
+
+// openReader opens a database of which nothing may be changed. What is in its log has to be
+// seen, for which SQLite has to write to the folder; where it may not, and there is no log,
+// it reads the file alone.
+func openReader(ctx context.Context, path string) (*sqlite.Conn, error) {
+	conn, err := openConn(ctx, path, sqlite.OpenReadOnly, 5*time.Second)
+	if err == nil {
+		if _, err = pragma(conn, "user_version"); err == nil {
+			return conn, nil
+		}
+		err = errors.Join(explain(path, err), conn.Close())
+	}
+	if info, statErr := os.Stat(path + "-wal"); statErr == nil && info.Size() > 0 {
+		return nil, err
+	}
+	if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt || errors.Is(err, ErrCorrupt) || ctx.Err() != nil {
+		return nil, err
+	}
+	uri := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?immutable=1"
+	alone, aloneErr := openConn(ctx, uri, sqlite.OpenReadOnly|sqlite.OpenURI, 0)
+	if aloneErr != nil {
+		return nil, err
+	}
+	if _, aloneErr = pragma(alone, "user_version"); aloneErr != nil {
+		return nil, errors.Join(err, alone.Close())
+	}
+	return alone, nil
+}
+
+// Close closes it.
+func (db *DB) Close() error { return db.conn.Close() }
+
+func (db *DB) forget() {
+	db.texts, db.processes, db.places = map[int64]string{}, map[int64]*event.Process{}, map[int64]place{}
+	db.views, db.kinds, db.origins, db.params = map[int64]*seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
+	db.cached = 0
+}
+
+// Moved says whether the history is no more where it was opened: somebody removed or moved
+// it, or put another there. A recorder goes on in the one that is at the path.
+func (db *DB) Moved() bool { return moved(db.path, db.file) }
+
+// Last returns the id of the last event, 0 for none.
+func (db *DB) Last() (int64, error) {
+	n, err := number(db.conn, "SELECT coalesce(max(id), 0) FROM event")
+	return n, explain(db.path, err)
+}
+
+// pageEvents is how many events are read in one go. Between two, a recorder can do what
+// it can't while somebody reads.
+const pageEvents = 2000
+
+// Events gives the events that q asks for. An event and what it refers to can be kept. Each
+// is as Check wants it; a row that is not is left out, see LeftOut.
+func (db *DB) Events(ctx context.Context, q Query) iter.Seq2[Stored, error] {
+	return db.events(ctx, q, func(s *readEvent) (use bool, err error) {
+		if s.err == nil {
+			s.err = Check(s.Event)
+		}
+		if s.err != nil {
+			db.leaveOut(fmt.Errorf("event %d: %w", s.ID, s.err))
+		}
+		return s.err == nil, nil
+	})
+}
+
+// events gives the events that q asks for, of those that take says yes to. An error of take
+// ends it.
+func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, error)) iter.Seq2[Stored, error] {
+	return func(yield func(Stored, error) bool) {
+		fail := func(err error) { yield(Stored{}, explain(db.path, err)) }
+		plan, err := db.plan(&q)
+		if err != nil {
+			fail(err)
+			return
+		}
+		given := 0
+		for !plan.empty {
+			page, more, err := db.page(plan)
+			if err != nil {
+				fail(err)
+				return
+			}
+			for i := range page {
+				s := &page[i]
+				if err := ctx.Err(); err != nil {
+					yield(Stored{}, err)
+					return
+				}
+				// What is read next begins behind the last one.
+				if err := plan.pass(s.ID); err != nil {
+					fail(err)
+					return
+				}
+				use, err := take(s)
+				if err != nil {
+					fail(err)
+					return
+				}
+				if !use || !q.wants(s.Event) {
+					continue
+				}
+				if given++; !yield(s.Stored, nil) || given == q.Limit {
+					return
+				}
+			}
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+// wants says whether an event is what q asks for, as far as the tables did not.
+func (q *Query) wants(e *event.Event) bool {
+	last := e.Time
+	if e.LastTime.After(last) {
+		last = e.LastTime
+	}
+	if (!q.Since.IsZero() && last.Before(q.Since)) || (!q.Until.IsZero() && e.Time.After(q.Until)) {
+		return false
+	}
+	if q.Types != nil && !q.Types[e.Type] {
+		return false
+	}
+	if q.Namespace != nil && q.Namespace.BootID != "" && e.BootID != q.Namespace.BootID {
+		return false
+	}
+	return q.Match == nil || q.Match(e)
+}
+
+// A plan is how the events of a Query are found.
+type plan struct {
+	from, to int64  // ids, both inclusive
+	where    string // besides
+	table    listTable
+	listed   []int64 // whose lists in table have the events, in order; nil for no list
+	reverse  bool
+	limit    int
+	empty    bool
+}
+
+// pass moves the bounds of a plan past an event. Ids that are not in order would have the same
+// events read again and again.
+func (p *plan) pass(id int64) error {
+	if id < p.from || id > p.to {
+		return fmt.Errorf("%w: event %d is out of order", ErrCorrupt, id)
+	}
+	if p.reverse {
+		p.to = id - 1
+	} else {
+		p.from = id + 1
+	}
+	return nil
+}
+
+func (db *DB) plan(q *Query) (*plan, error) {
+	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: pageEvents}
+	if !q.Since.IsZero() || !q.Until.IsZero() {
+		since, until := int64(-1<<63), int64(1<<63-1)
+		if keepable(q.Since) && !q.Since.IsZero() {
+			since = q.Since.UnixNano()
+		}
+		if keepable(q.Until) && !q.Until.IsZero() {
+			until = q.Until.UnixNano()
+		}
+		var first, last int64
+		if err := db.row("SELECT coalesce(min(first_event), 0), coalesce(max(last_event), 0) FROM batch WHERE last_time >= ? AND first_time <= ?", func(stmt *sqlite.Stmt) {
+			first, last = stmt.ColumnInt64(0), stmt.ColumnInt64(1)
+		}, since, until); err != nil {
+			return nil, err
+		}
+		p.from, p.to, p.empty = max(p.from, first), last, last == 0
+	}
+	if q.To > 0 {
+		p.to = min(p.to, q.To)
+	}
+	var where []string
+	if q.Parameter != "" {
+		ids, err := db.ids("SELECT id FROM parameter WHERE name = ? ORDER BY id", q.Parameter)
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "parameter"+in(ids))
+		p.table, p.listed = byParameter, ids
+		p.empty = p.empty || len(ids) == 0
+	}
+	if n := q.Namespace; n != nil {
+		ids, err := db.ids(`SELECT namespace.id FROM namespace JOIN origin ON origin.id = namespace.origin
+			WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)
+				AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5)) ORDER BY namespace.id`,
+			string(n.Type), int64(n.ID), n.UID, n.BootID, n.Name)
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "namespace"+in(ids))
+		p.table, p.listed = byNamespace, ids
+		p.empty = p.empty || len(ids) == 0
+	}
+	if q.Types != nil {
+		names := []string{}
+		for t := range q.Types {
+			names = append(names, string(t))
+		}
+		list, err := json.Marshal(names)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := db.ids("SELECT id FROM kind WHERE type IN (SELECT value FROM json_each(?))", string(list))
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "kind"+in(ids))
+		p.empty = p.empty || len(ids) == 0
+	}
+	for _, w := range where {
+		p.where += " AND " + w
+	}
+	return p, nil
+}
+
+// in is the condition that a column is one of ids.
+func in(ids []int64) string {
+	text := strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ","), "[]")
+	return " IN (" + text + ")"
+}
+
+func (db *DB) ids(query string, args ...any) (ids []int64, err error) {
+	err = db.row(query, func(stmt *sqlite.Stmt) { ids = append(ids, stmt.ColumnInt64(0)) }, args...)
+	return ids, err
+}
+
+// row calls do for each row of a query.
+func (db *DB) row(query string, do func(*sqlite.Stmt), args ...any) error {
+	return sqlitex.ExecuteTransient(db.conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+		do(stmt)
+		return nil
+	}})
+}
+
+// eventColumns are those of the table event, in its order.
+const eventColumns = `id, time, seq, origin, kind, process, place, parameter, namespace, view, ns_from, old, new, after, truncated,
+	child_pid, count, last_time, created, lifetime_ms, creator_pid, creator_uid, creator, detected, line, hash`
+
+// A readEvent is an event, or why its row is none.
+type readEvent struct {
+	Stored
+	err error
+}
+
+// page reads some events, and says whether there can be more; they are there until the next
+// page is read. What was read of other tables is forgotten before it gets too much.
+func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
+	db.trim()
+	// In one transaction, so that what an event refers to is not dropped meanwhile.
+	if err := db.begin(); err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, db.commit()) }()
+	clear(db.buffer)
+	if page = db.buffer[:0]; p.listed != nil {
+		page, err = db.inLists(p, page)
+	} else {
+		page, err = db.rows(p, page)
+	}
+	db.buffer = page
+	return page, len(page) >= p.limit || db.full(), err
+}
+
+// trim makes room for a page.
+func (db *DB) trim() {
+	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared || db.cached > pageBytes {
+		db.forget()
+	}
+	db.held = 0
+}
+
+// full says whether enough was read for one page.
+func (db *DB) full() bool { return db.held >= pageBytes }
+
+// errFullPage ends a query whose page is full.
+var errFullPage = errors.New("the page is full")
+
+// rows adds events to a page by going through the table.
+func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
+	order := "ASC"
+	if p.reverse {
+		order = "DESC"
+	}
+	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
+		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if db.full() {
+				return errFullPage
+			}
+			s, err := db.event(stmt)
+			if err != nil && !ofRow(err) {
+				return err
+			}
+			page = append(page, readEvent{s, err})
+			return nil
+		}})
+	if errors.Is(err, errFullPage) {
+		err = nil
+	}
+	return page, err
+}
+
+// event makes an event of its row.
+func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
+	s.ID = stmt.ColumnInt64(0)
+	for _, text := range [...]int{11, 12, 13, 24} {
+		db.held += stmt.ColumnLen(text)
+	}
+	if n := stmt.ColumnLen(25); n != len(s.Hash) {
+		return s, fmt.Errorf("its hash has %d bytes", n)
+	}
+	stmt.ColumnBytes(25, s.Hash[:])
+	if !stmt.ColumnIsNull(24) {
+		s.Event, err = decodeLine(stmt, 24)
+		return s, err
+	}
+	e, ns, err := db.make(&entry{
+		id: s.ID, time: stmt.ColumnInt64(1), seq: stmt.ColumnInt64(2), origin: stmt.ColumnInt64(3), kind: stmt.ColumnInt64(4),
+		process: stmt.ColumnInt64(5), place: stmt.ColumnInt64(6), parameter: stmt.ColumnInt64(7), view: stmt.ColumnInt64(9),
+		old: textOrNil(stmt, 11), new: textOrNil(stmt, 12), after: textOrNil(stmt, 13), truncated: stmt.ColumnInt64(14) != 0,
+		count: stmt.ColumnInt64(16), last: stmt.ColumnInt64(17),
+	})
+	if err != nil {
+		return s, err
+	}
+	s.Event = e
+	e.ChildPID = uint32(stmt.ColumnInt64(15))
+	if ns != nil { // its view's, besides what only the event knows
+		own := *ns
+		own.From = uint32(stmt.ColumnInt64(10))
+		err = db.end(stmt, &own)
+		if e.Sysctl != nil {
+			e.Sysctl.Namespace = &own
+		} else {
+			e.Namespace = &own
+		}
+	}
+	return s, err
+}
+
+// decodeLine makes an event of a column that has its JSON line.
+func decodeLine(stmt *sqlite.Stmt, col int) (*event.Event, error) {
+	e := &event.Event{}
+	if err := json.Unmarshal([]byte(stmt.ColumnText(col)), e); err != nil {
+		return nil, fmt.Errorf("its line is no event: %w", err)
+	}
+	return e, nil
+}
+
+// make makes an event of what its row or its list has of it. The namespace is the view's,
+// which events share; nil if it has none.
+func (db *DB) make(r *entry) (*event.Event, *event.Namespace, error) {
+	o, err := db.origin(r.origin)
+	if err != nil {
+		return nil, nil, err
+	}
+	k, err := db.kind(r.kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := &event.Event{
+		V: event.SchemaVersion, Time: nanos(r.time), LastTime: nanosOrZero(r.last), Seq: uint64(r.seq), Host: o[0], BootID: o[1],
+		Type: k.typ, Outcome: k.outcome, Error: k.error, Via: k.via, Count: uint64(r.count),
+	}
+	if r.process != 0 {
+		if e.Process, err = db.process(r.process); err != nil {
+			return nil, nil, err
+		}
+	}
+	if r.place != 0 {
+		p, err := db.place(r.place)
+		if err != nil {
+			return nil, nil, err
+		}
+		e.Container, e.Pod, e.Unit = p.container, p.pod, p.unit
+	}
+	var ns *event.Namespace
+	if r.view != 0 {
+		v, err := db.view(r.view)
+		if err != nil {
+			return nil, nil, err
+		}
+		ns = &v.ns
+	}
+	if r.parameter == 0 {
+		e.Namespace = ns
+		return e, ns, nil
+	}
+	p, err := db.parameter(r.parameter)
+	if err != nil {
+		return nil, nil, err
+	}
+	e.Sysctl = &event.Sysctl{Name: p.name, Path: p.path, Namespace: ns, Old: r.old, New: r.new, After: r.after, Truncated: r.truncated}
+	return e, ns, nil
+}
+
+func textOrNil(stmt *sqlite.Stmt, col int) *string {
+	if stmt.ColumnIsNull(col) {
+		return nil
+	}
+	s := stmt.ColumnText(col)
+	return &s
+}
+
+// end fills in what a namespace.destroy knows.
+func (db *DB) end(stmt *sqlite.Stmt, ns *event.Namespace) (err error) {
+	if !stmt.ColumnIsNull(18) {
+		ns.Created = nanos(stmt.ColumnInt64(18))
+	}
+	if !stmt.ColumnIsNull(19) {
+		ms := stmt.ColumnInt64(19)
+		ns.LifetimeMS = &ms
+	}
+	if !stmt.ColumnIsNull(20) {
+		ns.Creator = &event.Actor{PID: uint32(stmt.ColumnInt64(20)), UID: uint32(stmt.ColumnInt64(21))}
+		if ns.Creator.Comm, err = db.text(stmt.ColumnInt64(22)); err != nil {
+			return err
+		}
+	}
+	ns.Detected, err = db.text(stmt.ColumnInt64(23))
+	return err
+}
+
+// errMissing is a row that another refers to and that is not there.
+var errMissing = errors.New("the database lacks a row that it refers to")
+
+// lookup returns what known has under id, or reads it.
+func lookup[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (V, error) {
+	if v, ok := known[id]; ok {
+		return v, nil
+	}
+	return readRow(db, known, id, query, read)
+}
+
+// readRow is a function of its own because what its closure changes is allocated at each
+// call.
+func readRow[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (v V, err error) {
+	found := false
+	err = sqlitex.Execute(db.conn, query, &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
+		found = true
+		for i := range stmt.ColumnCount() {
+			if t := stmt.ColumnType(i); t == sqlite.TypeText || t == sqlite.TypeBlob {
+				db.held += stmt.ColumnLen(i)
+				db.cached += stmt.ColumnLen(i)
+			}
+		}
+		v, err = read(stmt)
+		return err
+	}})
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s %d", errMissing, query[strings.LastIndex(query, "FROM ")+5:strings.LastIndex(query, " WHERE")], id)
+	}
+	if err == nil {
+		known[id] = v
+	}
+	return v, err
+}
+
+func (db *DB) text(id int64) (string, error) {
+	if id == 0 {
+		return "", nil
+	}
+	return lookup(db, db.texts, id, "SELECT value FROM text WHERE id = ?", func(stmt *sqlite.Stmt) (string, error) { return stmt.ColumnText(0), nil })
+}
+
+func (db *DB) origin(id int64) ([2]string, error) {
+	return lookup(db, db.origins, id, "SELECT host, boot_id FROM origin WHERE id = ?", func(stmt *sqlite.Stmt) ([2]string, error) {
+		return [2]string{stmt.ColumnText(0), stmt.ColumnText(1)}, nil
+	})
+}
+
+func (db *DB) kind(id int64) (kindKey, error) {
+	return lookup(db, db.kinds, id, "SELECT type, outcome, error, via FROM kind WHERE id = ?", func(stmt *sqlite.Stmt) (kindKey, error) {
+		return kindKey{event.Type(stmt.ColumnText(0)), event.Outcome(stmt.ColumnText(1)), stmt.ColumnText(2), stmt.ColumnText(3)}, nil
+	})
+}
+
+func (db *DB) parameter(id int64) (parameterKey, error) {
+	return lookup(db, db.params, id, "SELECT name, path FROM parameter WHERE id = ?", func(stmt *sqlite.Stmt) (parameterKey, error) {
+		return parameterKey{stmt.ColumnText(0), stmt.ColumnText(1)}, nil
+	})
+}
+
+func (db *DB) place(id int64) (place, error) {
+	return lookup(db, db.places, id, "SELECT container, pod, unit FROM place WHERE id = ?", func(stmt *sqlite.Stmt) (p place, err error) {
+		p.unit = stmt.ColumnText(2)
+		err = errors.Join(parse(stmt, 0, &p.container), parse(stmt, 1, &p.pod))
+		return p, err
+	})
+}
+
+// parse reads a column of JSON, or nothing.
+func parse[T any](stmt *sqlite.Stmt, col int, to **T) error {
+	if stmt.ColumnIsNull(col) {
+		return nil
+	}
+	return json.Unmarshal([]byte(stmt.ColumnText(col)), to)
+}
+
+func (db *DB) view(id int64) (*seen, error) {
+	const query = `SELECT namespace.origin, namespace.type, namespace.inode, namespace.uid, v.name, v.host, v.user_ns, v.owner
+		FROM namespace_view v JOIN namespace ON namespace.id = v.namespace WHERE v.id = ?`
+	return lookup(db, db.views, id, query, func(stmt *sqlite.Stmt) (*seen, error) {
+		v := &seen{origin: stmt.ColumnInt64(0)}
+		v.ns = event.Namespace{
+			Type: event.NSType(stmt.ColumnText(1)), ID: uint32(stmt.ColumnInt64(2)), UID: stmt.ColumnText(3), Name: stmt.ColumnText(4),
+			Host: stmt.ColumnInt64(5) != 0, UserNS: uint32(stmt.ColumnInt64(6)),
+		}
+		return v, parse(stmt, 7, &v.ns.Owner)
+	})
+}
+
+func (db *DB) process(id int64) (*event.Process, error) {
+	return lookup(db, db.processes, id, `SELECT pid, tid, ppid, start_time, comm, exe, args, uid, gid, person, cgroup, ns, ancestors
+		FROM process WHERE id = ?`, func(stmt *sqlite.Stmt) (*event.Process, error) {
+		p := &event.Process{
+			PID: uint32(stmt.ColumnInt64(0)), TID: uint32(stmt.ColumnInt64(1)), PPID: uint32(stmt.ColumnInt64(2)), Comm: stmt.ColumnText(4),
+			UID: uint32(stmt.ColumnInt64(7)), GID: uint32(stmt.ColumnInt64(8)),
+		}
+		if !stmt.ColumnIsNull(3) {
+			p.StartTime = nanos(stmt.ColumnInt64(3))
+		}
+		var who person
+		for _, part := range []struct {
+			col int
+			to  any
+		}{{5, &p.Exe}, {6, &p.Args}, {9, &who}, {10, &p.Cgroup}, {11, &p.NS}, {12, &p.Ancestors}} {
+			text, err := db.text(stmt.ColumnInt64(part.col))
+			if err != nil {
+				return nil, err
+			}
+			if s, ok := part.to.(*string); ok {
+				*s = text
+			} else if text != "" {
+				if err := json.Unmarshal([]byte(text), part.to); err != nil {
+					return nil, fmt.Errorf("process %d: %w", id, err)
+				}
+			}
+		}
+		p.User, p.LoginUID, p.LoginUser, p.SessionID = who.User, who.LoginUID, who.LoginUser, who.SessionID
+		p.SudoUID, p.SudoUser, p.TTY, p.Role = who.SudoUID, who.SudoUser, who.TTY, who.Role
+		return p, nil
+	})
+}
+
+// LastWrites gives the last write to each parameter that match, if not nil, holds for,
+// sorted by the parameter's name and then by the write's time, newest first. Each has an
+// Event with a Sysctl, and is as Check wants it; a row that is not is left out, see LeftOut.
+func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool) iter.Seq2[LastWrite, error] {
+	return func(yield func(LastWrite, error) bool) {
+		all, err := db.lastWrites(ctx, match)
+		if err != nil {
+			yield(LastWrite{}, explain(db.path, err))
+			return
+		}
+		for _, w := range all {
+			if !yield(w, nil) {
+				return
+			}
+		}
+	}
+}
+
+// lastWrites reads them in one transaction: thousands would take as long to begin and end
+// theirs as to be read.
+func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool) (all []LastWrite, err error) {
+	db.trim()
+	if err := db.begin(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.commit()) }()
+	read := func(stmt *sqlite.Stmt) error {
+		name := stmt.ColumnText(0)
+		if match != nil && !match(name) {
+			return nil
+		}
+		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(max(0, stmt.ColumnInt64(2)))}
+		var err error
+		if !stmt.ColumnIsNull(3) {
+			w.Event, err = decodeLine(stmt, 3)
+		} else if w.Stored, err = db.at(w.ID); err == nil && w.Event == nil {
+			return nil // removed, but not by retention: Verify tells
+		}
+		if err == nil {
+			err = Check(w.Event)
+		}
+		if err == nil && w.Event.Sysctl == nil {
+			err = fmt.Errorf("it is a %s", w.Event.Type)
+		}
+		if err != nil {
+			if !ofRow(err) {
+				return err
+			}
+			db.leaveOut(fmt.Errorf("the last write to %.100q: %w", name, err))
+			return ctx.Err()
+		}
+		w.Namespace = w.Event.Sysctl.Namespace
+		all = append(all, w)
+		return ctx.Err()
+	}
+	err = sqlitex.Execute(db.conn, `SELECT p.name, l.event, l.writes, l.line FROM last_write l
+		JOIN parameter p ON p.id = l.parameter ORDER BY p.name, l.time DESC`, &sqlitex.ExecOptions{ResultFunc: read})
+	return all, err
+}
+
+// Runs returns the runs of recorders, oldest first.
+func (db *DB) Runs() ([]Run, error) {
+	all, err := runs(db.conn, "ORDER BY run.id")
+	return all, explain(db.path, err)
+}
+
+func runs(conn *sqlite.Conn, rest string) (all []Run, err error) {
+	err = sqlitex.ExecuteTransient(conn, `SELECT run.id, version, host, boot_id, started, last, stopped
+		FROM run JOIN origin ON origin.id = run.origin `+rest, &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
+		all = append(all, Run{
+			ID: stmt.ColumnInt64(0), Version: stmt.ColumnText(1), Host: stmt.ColumnText(2), BootID: stmt.ColumnText(3),
+			Started: nanos(stmt.ColumnInt64(4)), Last: nanos(stmt.ColumnInt64(5)), Stopped: nanosOrZero(stmt.ColumnInt64(6)),
+		})
+		return nil
+	}})
+	return all, err
+}
+
+// Snapshot returns what was left under a name.
+func (db *DB) Snapshot(name string) (Snapshot, bool, error) {
+	all, err := snapshots(db.conn, "WHERE name = ?", name)
+	s, ok := all[name]
+	return s, ok, explain(db.path, err)
+}
+
+// snapshots returns what was left, as much of it as maxValue has room for.
+func snapshots(conn *sqlite.Conn, rest string, args ...any) (map[string]Snapshot, error) {
+	all := map[string]Snapshot{}
+	bytes := 0
+	err := sqlitex.ExecuteTransient(conn, "SELECT name, version, run, taken, CASE WHEN length(data) < "+strconv.Itoa(maxValue)+" THEN data END FROM snapshot "+rest,
+		&sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if bytes += stmt.ColumnLen(4); stmt.ColumnIsNull(4) || bytes > maxValue {
+				return nil
+			}
+			s := Snapshot{
+				Name: stmt.ColumnText(0), Version: stmt.ColumnInt(1), RunID: stmt.ColumnInt64(2), Taken: nanos(stmt.ColumnInt64(3)),
+				Data: make([]byte, stmt.ColumnLen(4)),
+			}
+			stmt.ColumnBytes(4, s.Data)
+			all[s.Name] = s
+			return nil
+		}})
+	return all, err
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+const (
+	// pruneStep is how many events are dropped in one go. It takes a few hundredths of a
+	// second, after which what came meanwhile is written first.
+	pruneStep = 4096
+	// tidyEvery is how often it is looked whether something is to be dropped.
+	tidyEvery = 10 * time.Second
+	// beatEvery is how often it is noted that the run goes on, also where nothing happens.
+	beatEvery = 30 * time.Second
+	// freeStep is how many pages are given back to the file system in one go.
+	freeStep = 1024
+)
+
+// tidy drops some of what is too old or too much, and returns when it wants to go on.
+func (r *Recorder) tidy(now time.Time) time.Duration {
+	if now.Sub(r.beat) >= beatEvery {
+		r.beat = now
+		if r.w.moved() && r.write(nil) != nil {
+			return tidyEvery
+		}
+		if err := r.w.alive(now); err != nil {
+			return tidyEvery
+		}
+	}
+	if r.w.full() { // there are many, of an older version
+		if err := r.w.transaction(r.w.seal); err != nil {
+			return tidyEvery
+		}
+		return 0
+	}
+	more, err := r.w.prune(now, r.o.Keep, r.o.KeepSize)
+	if err != nil {
+		// The next batch meets the same and tells.
+		return tidyEvery
+	}
+	if more {
+		return 0
+	}
+	return tidyEvery
+}
+
+// alive notes that the run goes on.
+func (w *writer) alive(now time.Time) error {
+	return execute(w.conn, "UPDATE run SET last = ? WHERE id = ?", now.UnixNano(), w.run)
+}
+
+// prune drops up to pruneStep of the oldest events, if they are older than keep or the
+// database is larger than size, and says whether there is more to do.
+func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool, err error) {
+	reason := ""
+	var last int64 // of the events that may go
+	if keep > 0 {
+		// The oldest batch that has anything to be kept ends it: ids are in the order of
+		// recording, also where the clock was set back.
+		limit := now.Add(-keep).UnixNano()
+		next, err := number(w.conn, "SELECT first_event FROM batch WHERE last_time >= ? ORDER BY first_event LIMIT 1", limit)
+		if err != nil {
+			return false, err
+		}
+		if next == 0 {
+			next = w.nextEvent
+		}
+		last, reason = next-1, "age"
+	}
+	first, err := number(w.conn, "SELECT coalesce(min(id), 0) FROM event")
+	if err != nil {
+		return false, err
+	}
+	if size > 0 && first > 0 && last < first+pruneStep-1 {
+		used, err := w.used()
+		if err != nil {
+			return false, err
+		}
+		if used > size {
+			last, reason = max(last, min(first+pruneStep-1, w.nextEvent-1)), "size"
+		}
+	}
+	if first > 0 && last >= first {
+		last = min(last, first+pruneStep-1)
+		if err := w.transaction(func() error { return w.drop(first, last, reason, now) }); err != nil {
+			return false, err
+		}
+		more = true
+	}
+	free, err := pragma(w.conn, "freelist_count")
+	if err != nil {
+		return false, err
+	}
+	// Some free pages are there to be used by what comes next.
+	if free > 2*freeStep || (free > freeStep && !more) {
+		if err := sqlitex.ExecuteTransient(w.conn, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", freeStep), nil); err != nil {
+			return more, err
+		}
+		more = more || free > 2*freeStep
+	}
+	return more, nil
+}
+
+// used is how many bytes of the database are in use.
+func (w *writer) used() (int64, error) {
+	pages, err := pragma(w.conn, "page_count")
+	if err != nil {
+		return 0, err
+	}
+	free, err := pragma(w.conn, "freelist_count")
+	if err != nil {
+		return 0, err
+	}
+	bytes, err := pragma(w.conn, "page_size")
+	return (pages - free) * bytes, err
+}
+
+// drop deletes the events from first to last, which are the oldest, and leaves an anchor
+// from which the chain of the others can be followed.
+func (w *writer) drop(first, last int64, reason string, now time.Time) error {
+	// Whoever wrote a value that still stands is not forgotten.
+	var lines []struct {
+		param, namespace int64
+		line             string
+	}
+	boot := BootID()
+	reader := &DB{path: w.path, conn: w.conn}
+	reader.forget()
+	if err := sqlitex.Execute(w.conn, `SELECT parameter, namespace, event, (SELECT ended FROM namespace WHERE id = last_write.namespace)
+		FROM last_write WHERE event BETWEEN ? AND ? AND line IS NULL`,
+		&sqlitex.ExecOptions{Args: []any{first, last}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			stored, err := reader.at(stmt.ColumnInt64(2))
+			e := stored.Event
+			if err != nil || e == nil {
+				return err
+			}
+			line := string(w.encode.Append(nil, e))
+			if s := e.Sysctl; s != nil && s.Namespace != nil && !s.Namespace.Host && (e.BootID != boot || stmt.ColumnInt64(3) != 0) {
+				line = "" // it ended, or its boot did, and the value with it
+			}
+			lines = append(lines, struct {
+				param, namespace int64
+				line             string
+			}{stmt.ColumnInt64(0), stmt.ColumnInt64(1), line})
+			return nil
+		}}); err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if l.line == "" {
+			if err := execute(w.conn, "DELETE FROM last_write WHERE parameter = ? AND namespace = ?", l.param, l.namespace); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := execute(w.conn, "UPDATE last_write SET line = ? WHERE parameter = ? AND namespace = ?", l.line, l.param, l.namespace); err != nil {
+			return err
+		}
+	}
+
+	var a Anchor
+	var before [sha256.Size]byte
+	if err := w.eachRow("SELECT seal FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) { stmt.ColumnBytes(0, before[:]) }); err != nil {
+		return err
+	}
+	if err := w.eachRow("SELECT hash, time FROM event WHERE id = ?", func(stmt *sqlite.Stmt) {
+		stmt.ColumnBytes(0, a.Hash[:])
+		a.Time = nanos(stmt.ColumnInt64(1))
+	}, last); err != nil {
+		return err
+	}
+	count, err := number(w.conn, "SELECT count(*) FROM event WHERE id <= ?", last)
+	if err != nil {
+		return err
+	}
+	a.ID, a.Events, a.Reason, a.Made = last, uint64(count), reason, now
+	seal := a.seal(before)
+	// Small steps of one purge are one anchor.
+	for _, do := range []struct {
+		query string
+		args  []any
+	}{
+		{"INSERT INTO anchor VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", []any{a.ID, a.Hash[:], a.Time.UnixNano(), int64(a.Events), a.Reason, a.Made.UnixNano(), seal[:]}},
+		{"DELETE FROM event WHERE id <= ?", []any{last}},
+		{"DELETE FROM batch WHERE last_event <= ?", []any{last}},
+	} {
+		if err := execute(w.conn, do.query, do.args...); err != nil {
+			return err
+		}
+	}
+	if err := w.dropSegments(last); err != nil {
+		return err
+	}
+	return w.dropGenerations(last)
+}
+
+// dropGenerations deletes what only dropped events refer to.
+func (w *writer) dropGenerations(last int64) error {
+	var g [4]int64
+	found := false
+	// The newest generation of which everything before it is gone.
+	if err := w.eachRow("SELECT first_process, first_text, first_place, first_view FROM generation WHERE first_event <= ? ORDER BY first_event DESC LIMIT 1", func(stmt *sqlite.Stmt) {
+		found = true
+		for i := range g {
+			g[i] = stmt.ColumnInt64(i)
+		}
+	}, last+1); err != nil || !found {
+		return err
+	}
+	for i, table := range []string{"process", "text", "place", "namespace_view"} {
+		// Some at a time, too.
+		if err := execute(w.conn, "DELETE FROM "+table+" WHERE id IN (SELECT id FROM "+table+" WHERE id < ? LIMIT ?)", g[i], pruneStep); err != nil {
+			return err
+		}
+	}
+	if err := execute(w.conn, "DELETE FROM generation WHERE first_event < (SELECT max(first_event) FROM generation WHERE first_event <= ?)", last+1); err != nil || w.conn.Changes() == 0 {
+		return err
+	}
+	// Once in a generation: namespaces that have ended, or whose boot has, and of which
+	// nothing is told any more. Every generation has its own views of those that it tells of.
+	if err := execute(w.conn, `DELETE FROM namespace WHERE (ended IS NOT NULL OR origin <> (SELECT origin FROM run WHERE id = ?))
+		AND id NOT IN (SELECT namespace FROM namespace_view)
+		AND NOT EXISTS (SELECT 1 FROM last_write WHERE last_write.namespace = namespace.id)`, w.run); err != nil {
+		return err
+	}
+	w.namespaces.clear()
+	w.epoch = epochs.Add(1)
+	return nil
+}
+
+// at returns one event, without an Event if it is not there.
+func (db *DB) at(id int64) (s Stored, err error) {
+	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id = ?", &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
+		s, err = db.event(stmt)
+		return err
+	}})
+	return s, err
+}
+
+// An Anchor says what was dropped by retention: all up to and with the event ID. The chain
+// of what is left begins with Hash.
+type Anchor struct {
+	ID     int64     // of the last event that was dropped
+	Hash   Hash      // of that event
+	Time   time.Time // of that event
+	Events uint64    // how many were dropped with it
+	Reason string    // age, size, or import
+	Made   time.Time
+}
+
+// seal is a hash of an anchor and of the one before it.
+func (a *Anchor) seal(before Hash) (seal Hash) {
+	h := sha256.New()
+	h.Write([]byte("nstrace history anchor 1\x00"))
+	h.Write(before[:])
+	h.Write(a.Hash[:])
+	for _, n := range []uint64{uint64(a.ID), uint64(a.Time.UnixNano()), a.Events, uint64(a.Made.UnixNano())} {
+		h.Write(binary.BigEndian.AppendUint64(nil, n))
+	}
+	h.Write([]byte(a.Reason))
+	h.Sum(seal[:0])
+	return seal
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// nobody takes events.
+type nobody struct{ last event.Event }
+
+func (n *nobody) Event(e *event.Event) error { n.last = *e; return nil }
+func (n *nobody) Idle() error                { return nil }
+
+// stage returns a Stage that asks nobody and knows n containers.
+func stage(tb testing.TB, next tracer.Handler, n int) *Stage {
+	tb.Helper()
+	s, err := New(next, []string{None}, DefaultWait)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	for i := range n {
+		s.book.take(&Info{
+			ID: containerID(i), Name: fmt.Sprintf("k8s_web_web-%d_shop_%s_0", i, podUID(i)), Image: "registry.example/shop/web:1.29",
+			Runtime: "docker", PodName: fmt.Sprintf("web-%d", i), PodNamespace: "shop", PodUID: podUID(i),
+		})
+	}
+	return s
+}
+
+func containerID(i int) string { return fmt.Sprintf("%064x", i) }
+func podUID(i int) string      { return fmt.Sprintf("8fbb1b12-7d3c-4fd0-a6a7-%012x", i) }
+
+// known is an event of a container that the runtime has told of, in its own network.
+func known(i int) *event.Event {
+	c := &event.Container{ID: containerID(i), Runtime: "docker", Source: event.FromCgroup}
+	pod := &event.Pod{UID: podUID(i), Source: event.FromCgroup}
+	return &event.Event{Type: event.SysctlWrite, Process: &event.Process{}, Container: c, Pod: pod, Sysctl: &event.Sysctl{
+		Namespace: &event.Namespace{Type: "net", ID: 4026532281, Owner: &event.Owner{Container: c, Pod: pod, Source: event.FromNamespace}},
+	}}
+}
+
+// TestPodDisagreement has a cgroup and a runtime that tell different pods: it is neither.
+func TestPodDisagreement(t *testing.T) {
+	var got nobody
+	s := stage(t, &got, 2)
+	for _, row := range []struct {
+		uid  string
+		want bool
+	}{{podUID(1), true}, {podUID(0), false}} {
+		e := known(1)
+		e.Pod = &event.Pod{UID: row.uid, Source: event.FromCgroup}
+		if err := s.Event(e); err != nil {
+			t.Fatal(err)
+		}
+		if (got.last.Pod != nil) != row.want || got.last.Container.Name == "" {
+			t.Errorf("the cgroup says pod %s: %+v, %+v", row.uid, got.last.Pod, got.last.Container)
+		}
+	}
+}
+
+// TestBounded knows ten thousand containers in little memory, and no more than there is
+// room for.
+func TestBounded(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	s := stage(t, &nobody{}, 10000)
+	const most = 16 << 20
+	if used := heap() - before; used > most {
+		t.Errorf("10000 containers take %d bytes, more than %d", used, most)
+	}
+	for i := range 2 * maxContainers {
+		s.book.take(&Info{ID: containerID(i), PodUID: podUID(i)})
+	}
+	if n, p := len(s.book.containers), len(s.book.pods); n > maxContainers || p > maxContainers+1 {
+		t.Errorf("%d containers and %d pods are remembered, more than %d", n, p, maxContainers)
+	}
+	if s.book.containers[containerID(2*maxContainers-1)] == nil {
+		t.Error("the latest was forgotten")
+	}
+}
+
+// BenchmarkKnown is what an event of a known container takes longer for the names.
+func BenchmarkKnown(b *testing.B) {
+	s := stage(b, &nobody{}, 1000)
+	template := known(7)
+	e, sysctl, ns := *template, *template.Sysctl, *template.Sysctl.Namespace
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Container, e.Pod = template.Container, template.Pod
+		ns.Owner, ns.Name = template.Sysctl.Namespace.Owner, ""
+		sysctl.Namespace = &ns
+		e.Sysctl = &sysctl
+		if err := s.Event(&e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pipeline has the steps between a tracer and the sinks that its events go to.
+//
+// Each step is a small type with one job. It takes events from the step before it and
+// hands them to the next one. They stand in this order:
+//
+//	runtimes.Stage  names containers
+//	Gap             adds trace.gap for the time before this run
+//	Drift           adds what changed while no nstrace was running
+//	Select          keeps the events of the wanted containers and network namespaces
+//	Alerts          marks the events that meet a rule
+//	Filter          keeps the events that an expression holds for
+//	Limit           ends the run after a number of events
+//	HistoryLoss     adds trace.loss for what the history could not take
+//	Number          assigns v, run_id, seq and the totals, once
+//	Fanout          writes to every sink
+//
+// New builds the chain from Gap to Fanout. Nothing behind Number adds, drops or changes
+// an event.
+package pipeline
+
+import (
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/alert"
+	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/history"
+)
+
+// A Handler takes events, one after another. An error ends the run.
+type Handler interface {
+	// Event takes the next event. The event and what it refers to are valid until Event
+	// returns, except its Process, which never changes. event.Event.Clone keeps the rest.
+	Event(e *event.Event) error
+	// Idle is called when there are no more events for the moment: the time to flush.
+	Idle() error
+}
+
+// Options say which steps a pipeline has. A zero field leaves its step out.
+type Options struct {
+	RunID     string            // of every event; see NewRunID
+	Selection Selection         // for Select
+	Alerts    *alert.Rules      // for Alerts
+	Filter    *filter.Program   // for Filter
+	Limit     uint64            // for Limit: events, not counting trace.*
+	LimitDone func()            // called once Limit is reached
+	History   *history.Recorder // for Gap, HistoryLoss and, as the first sink, for Fanout
+	Drift     *Drift            // for Drift; its Next is set by New
+	Sinks     []Sink            // for Fanout
+	Source    Source            // the totals of the tracer, for Number
+}
+
+// A Pipeline is a chain of steps. It is a Handler.
+type Pipeline struct {
+	Handler
+	number *Number
+}
+
+// New builds a pipeline.
+func New(o Options) *Pipeline {
+	fanout := &Fanout{}
+	if o.History != nil {
+		fanout.Sinks = append(fanout.Sinks, historySink{o.History})
+	}
+	fanout.Sinks = append(fanout.Sinks, o.Sinks...)
+
+	drops := new(Drops)
+	number := NewNumber(fanout, o.RunID, o.Source, drops)
+	p := &Pipeline{Handler: number, number: number}
+	if o.History != nil {
+		p.Handler = &HistoryLoss{Next: p.Handler, History: o.History}
+	}
+	if o.Limit > 0 {
+		p.Handler = &Limit{Next: p.Handler, Max: o.Limit, Done: o.LimitDone, Drops: drops}
+	}
+	if o.Filter != nil {
+		p.Handler = &Filter{Next: p.Handler, Program: o.Filter, Drops: drops}
+	}
+	if o.Alerts != nil {
+		p.Handler = &Alerts{Next: p.Handler, Rules: o.Alerts}
+	}
+	if !o.Selection.Empty() {
+		p.Handler = &Select{Next: p.Handler, Selection: o.Selection, Drops: drops}
+	}
+	if o.Drift != nil {
+		o.Drift.Next = p.Handler
+		p.Handler = o.Drift
+	}
+	if o.History != nil {
+		p.Handler = &Gap{Next: p.Handler, History: o.History}
+	}
+	return p
+}
+
+// Totals returns the totals of the run, nil before its trace.stop.
+func (p *Pipeline) Totals() *event.Totals { return p.number.Totals() }
+
+// Alerts returns how many written events met each rule, by the rule's name.
+func (p *Pipeline) Alerts() map[string]uint64 { return p.number.Alerts() }
+
+// aboutTrace reports whether an event is about the run itself. Such an event passes every
+// step.
+func aboutTrace(e *event.Event) bool { return e.Type.Family() == "trace" }

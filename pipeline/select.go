@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// A Selection says which containers and which network namespaces events must be about.
+// Containers and Nets each match if one of them does, and both must match.
+type Selection struct {
+	Containers []string // names, beginnings of ids, or NAMESPACE/POD
+	Nets       []NetSelector
+}
+
+// A NetSelector is a network namespace, by its inode number or by a name that it has or
+// may get later.
+type NetSelector struct {
+	ID   uint32 // 0: select by Name
+	Name string // of ip netns, or of a container
+}
+
+// Empty reports whether the selection selects every event.
+func (s *Selection) Empty() bool { return len(s.Containers) == 0 && len(s.Nets) == 0 }
+
+// Match reports whether the selection selects an event.
+func (s *Selection) Match(e *event.Event) bool {
+	if s.Empty() {
+		return true
+	}
+	about := e.Namespaces()
+	if len(s.Containers) > 0 && !s.inContainer(e.Container, e.Pod) && !slices.ContainsFunc(about[:], s.owned) {
+		return false
+	}
+	return len(s.Nets) == 0 || slices.ContainsFunc(about[:], s.isNet)
+}
+
+// owned reports whether ns belongs to a selected container.
+func (s *Selection) owned(ns *event.Namespace) bool {
+	return ns != nil && ns.Owner != nil && s.inContainer(ns.Owner.Container, ns.Owner.Pod)
+}
+
+// isNet reports whether ns is a selected network namespace.
+func (s *Selection) isNet(ns *event.Namespace) bool {
+	return ns != nil && ns.Type == "net" && slices.ContainsFunc(s.Nets, func(n NetSelector) bool {
+		if n.ID != 0 {
+			return ns.ID == n.ID
+		}
+		return ns.Name == n.Name || (ns.Owner != nil && isContainer(ns.Owner.Container, n.Name))
+	})
+}
+
+func (s *Selection) inContainer(c *event.Container, p *event.Pod) bool {
+	return slices.ContainsFunc(s.Containers, func(want string) bool {
+		return isContainer(c, want) || (p != nil && p.Name != "" && want == p.Namespace+"/"+p.Name)
+	})
+}
+
+// minIDPrefix is how many characters of a container's id select it.
+const minIDPrefix = 4
+
+// isContainer reports whether want is the name of c, its id, or a long enough beginning of
+// its id.
+func isContainer(c *event.Container, want string) bool {
+	return c != nil && (c.Name == want || c.ID == want || (len(want) >= minIDPrefix && len(c.ID) == 64 && strings.HasPrefix(c.ID, want)))
+}
+
+// Select drops the events that a Selection does not select.
+type Select struct {
+	Next      Handler
+	Selection Selection
+	Drops     *Drops
+}
+
+// Event hands on e if it is selected.
+func (s *Select) Event(e *event.Event) error {
+	if !aboutTrace(e) && !s.Selection.Match(e) {
+		s.Drops.add(e)
+		return nil
+	}
+	return s.Next.Event(e)
+}
+
+// Idle hands on the call.
+func (s *Select) Idle() error { return s.Next.Idle() }

@@ -149,6 +149,9 @@ func (d *Drift) update(before, after *drift.Snapshot) error {
 			after.Forget(e)
 		}
 	}
+	if _, first := db.LeftOut(); first != nil {
+		d.reportUnknown(first)
+	}
 	return db.Close()
 }
 

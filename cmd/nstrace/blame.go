@@ -22,6 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/pipeline"
 )
 
 type blameFlags struct {
@@ -86,15 +87,15 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return usagef("blame: %w", err)
 		}
 	}
-	var only netSelector
+	var only pipeline.NetSelector
 	if f.netns != "" {
 		if only, err = parseNet(f.netns); err != nil {
 			return usagef("--netns: %w", err)
 		}
-		if only.id == 0 {
+		if only.ID == 0 {
 			// A name of ip netns that is there now is also told by its number.
-			if id, err := netAt(filepath.Join("/run/netns", only.name)); err == nil {
-				only.id = id
+			if id, err := netAt(filepath.Join("/run/netns", only.Name)); err == nil {
+				only.ID = id
 			}
 		}
 	}
@@ -123,7 +124,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	wanted := func(ns *event.Namespace) bool {
 		switch {
 		case f.netns != "":
-			return ns != nil && ns.Type == "net" && ((only.id != 0 && ns.ID == only.id) || (only.id == 0 && ns.Name == only.name))
+			return ns != nil && ns.Type == "net" && ((only.ID != 0 && ns.ID == only.ID) || (only.ID == 0 && ns.Name == only.Name))
 		case f.allNetns:
 			return true
 		}
@@ -166,7 +167,7 @@ func (f *blameFlags) nothing(globs []string) string {
 }
 
 // rows finds the last writes and the values that there are now.
-func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*event.Namespace) bool, only netSelector) ([]*output.Blame, error) {
+func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*event.Namespace) bool, only pipeline.NetSelector) ([]*output.Blame, error) {
 	boot := history.BootID()
 	type key struct {
 		name string
@@ -213,8 +214,8 @@ func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, m
 		}
 		if f.netns == "" {
 			each(params.Dir, nil)
-		} else if only.id != 0 {
-			each(params.Dir+"/net", &event.Namespace{Type: "net", ID: only.id, Name: only.name})
+		} else if only.ID != 0 {
+			each(params.Dir+"/net", &event.Namespace{Type: "net", ID: only.ID, Name: only.Name})
 		}
 		slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
 	}

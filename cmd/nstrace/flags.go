@@ -22,6 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/pipeline"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -47,7 +48,7 @@ type streamFlags struct {
 	runtimes   []string
 	containers []string
 	netns      []string
-	selected   selection // of the two above
+	selected   pipeline.Selection // of the two above
 	count      uint64
 	duration   time.Duration
 	backend    string
@@ -117,23 +118,27 @@ var formats = []string{"table", "wide", "json"}
 // groups are the values of --group; alone it is the first.
 var groups = []string{"closed", "open", "off"}
 
-// families gives the events behind each name of --event.
-var families = map[string][]event.Type{
-	"namespace": {event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.NamespaceAppeared, event.NamespaceGone},
-	"sysctl":    {event.SysctlWrite, event.SysctlDrift},
-	"netdev":    {event.NetdevMove},
-}
-
+// eventNames are the values of --event: families and types.
 func eventNames() []string {
 	var names []string
-	for family, types := range families {
-		names = append(names, family)
-		for _, t := range types {
+	for _, family := range event.Families() {
+		names = append(names, family.Name)
+		for _, t := range family.Types {
 			names = append(names, string(t))
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// eventTypes returns the types that a value of --event stands for.
+func eventTypes(name string) []event.Type {
+	for _, family := range event.Families() {
+		if family.Name == name {
+			return family.Types
+		}
+	}
+	return []event.Type{event.Type(name)}
 }
 
 func nsTypeNames() []string {
@@ -233,12 +238,8 @@ func (f *streamFlags) filters() (event.Filter, error) {
 		if o.Types == nil {
 			o.Types = map[event.Type]bool{}
 		}
-		if types, ok := families[name]; ok {
-			for _, t := range types {
-				o.Types[t] = true
-			}
-		} else {
-			o.Types[event.Type(name)] = true
+		for _, t := range eventTypes(name) {
+			o.Types[t] = true
 		}
 	}
 	for _, name := range f.nsTypes {

@@ -107,13 +107,12 @@ func newHistorySysctl() *cobra.Command {
 	return cmd
 }
 
-// sysctlArg is a parameter's name, of its name or of its path.
+// sysctlArg returns the name of a parameter that was given by its name or its path.
 func sysctlArg(arg string) string {
-	rest, ok := strings.CutPrefix(arg, "/proc/sys/")
-	if !ok {
-		return arg
+	if name, ok := event.SysctlName(arg); ok {
+		return name
 	}
-	return strings.NewReplacer("/", ".", ".", "/").Replace(rest)
+	return arg
 }
 
 func newHistoryNS() *cobra.Command {
@@ -279,7 +278,7 @@ func (f *historyFlags) query(q *history.Query) error {
 			}
 		case event.TraceLoss, event.TraceGap:
 		default:
-			if !filters.Match(e) || !f.selected.match(e) || (f.program != nil && !f.program.Match(e)) {
+			if !filters.Match(e) || !f.selected.Match(e) || (f.program != nil && !f.program.Match(e)) {
 				return false
 			}
 		}

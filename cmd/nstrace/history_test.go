@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
 )
 
@@ -72,74 +71,3 @@ func TestAge(t *testing.T) {
 		}
 	}
 }
-
-// What the history could not take is told in the stream, with a number of its own, and the
-// numbers of the rest move.
-func TestUnkeptIsTold(t *testing.T) {
-	db := filepath.Join(t.TempDir(), "history.db")
-	var r *history.Recorder
-	for range 2 { // there was a run before
-		var err error
-		if r != nil {
-			err = r.Close()
-		}
-		if err == nil {
-			r, err = history.Create(history.Options{Path: db, Buffer: 2, Delay: time.Hour})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	out := &numbered{}
-	h := &sinkHandler{sink: out, history: r}
-	seq := uint64(0)
-	give := func(typ event.Type) {
-		seq++
-		if err := h.Event(&event.Event{V: 1, Seq: seq, Type: typ, Time: time.Unix(int64(seq), 0), Host: "here", Trace: &event.Trace{Totals: &event.Totals{}}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	give(event.TraceStart) // and the gap: the buffer is full
-	for range 3 {
-		give(event.SysctlWrite)
-	}
-	if err := r.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Idle(); err != nil {
-		t.Fatal(err)
-	}
-	give(event.TraceStop)
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	want := []event.Type{event.TraceStart, event.TraceGap, event.SysctlWrite, event.SysctlWrite, event.SysctlWrite, event.TraceLoss, event.TraceStop}
-	if len(out.types) != len(want) {
-		t.Fatalf("%v", out.types)
-	}
-	for i := range want {
-		if out.types[i] != want[i] || out.seqs[i] != uint64(i+1) {
-			t.Errorf("line %d: %s with the number %d, want %s", i+1, out.types[i], out.seqs[i], want[i])
-		}
-	}
-	if out.lost != 3 {
-		t.Errorf("%d are told as lost", out.lost)
-	}
-}
-
-// numbered is a sink that keeps types and numbers.
-type numbered struct {
-	types []event.Type
-	seqs  []uint64
-	lost  uint64
-}
-
-func (n *numbered) Write(e *event.Event) error {
-	n.types, n.seqs = append(n.types, e.Type), append(n.seqs, e.Seq)
-	if e.Loss != nil {
-		n.lost += e.Loss.Records[event.SysctlWrite]
-	}
-	return nil
-}
-func (n *numbered) Flush() error { return nil }
-func (n *numbered) Close() error { return nil }

@@ -9,10 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -90,18 +88,12 @@ func realMain(args []string) int {
 	return exitFault
 }
 
-// oneLine keeps a message that came from several places on one line. What a terminal would act
-// on is spelled out: some of it can be from a database that somebody else made.
-func oneLine(err error) string {
-	var line strings.Builder
-	for _, r := range strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ") {
-		if unicode.IsPrint(r) {
-			line.WriteRune(r)
-		} else {
-			line.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return line.String()
+// oneLine returns the message of an error on one line.
+func oneLine(err error) string { return flatten(err.Error()) }
+
+// flatten puts the lines of a message on one line.
+func flatten(message string) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(message, "\n", "; ")), " ")
 }
 
 func newRoot() *cobra.Command {

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
 )
 
@@ -85,24 +84,6 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
-}
-
-// gap is what is told at the start, or later where the database could not be opened, about the
-// time from the run before to when this one started to watch; nil if there is none.
-func gap(r *history.Recorder, started time.Time) *event.Event {
-	before := r.Previous()
-	if before == nil {
-		return nil
-	}
-	same := before.BootID == history.BootID()
-	t := &event.Trace{From: before.Stopped, To: started, SameBoot: &same, Ended: event.GapStopped}
-	if before.Stopped.IsZero() {
-		t.From, t.Ended = before.Last, event.GapCrashed
-	}
-	if r.StoodBy() && same && t.From.After(started) {
-		return nil
-	}
-	return &event.Event{Type: event.TraceGap, Trace: t}
 }
 
 // parseAge reads a time that can be days or weeks.

@@ -63,15 +63,14 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 		return cannotStart(args[0], err)
 	}
 	o.Follow, o.Linger = true, linger
-	t, h, finish, err := f.start(o, os.Stderr)
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	r, err := f.start(o, os.Stderr, cancel)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, finish()) }()
+	defer func() { err = errors.Join(err, r.finish()) }()
 
-	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
-	h.done = cancel
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()
@@ -83,7 +82,7 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 
-	child, err := startTracked(t, args)
+	child, err := startTracked(r.tracer, args)
 	if err != nil {
 		return err
 	}
@@ -99,16 +98,16 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 		waited <- child.Wait()
 		cancel()
 	}()
-	runErr := t.Run(ctx, h.first)
+	runErr := r.tracer.Run(ctx, r.stage)
 	childErr := <-waited
 	if runErr != nil && !errors.Is(runErr, syscall.EPIPE) {
 		return runErr
 	}
-	switch {
-	case f.verbose || (h.stop != nil && h.stop.Lost > 0):
-		f.summary(h)
-	case h.raised > 0:
-		f.alertSummary(h)
+	switch totals := r.steps.Totals(); {
+	case f.verbose || (totals != nil && totals.Lost > 0):
+		f.summary(r)
+	case len(r.steps.Alerts()) > 0:
+		f.alertSummary(r)
 	}
 	return statusOf(childErr)
 }

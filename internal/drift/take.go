@@ -16,7 +16,6 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/params"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // skipped are the parameters that are left out, besides those that nobody can read and
@@ -55,10 +54,18 @@ func skip(name string) bool {
 	return false
 }
 
+// Found is a namespace that was found alive.
+type Found struct {
+	Namespace event.Namespace
+	// Paths are files that it can be entered by. Each can lead elsewhere, or nowhere, by
+	// the time that it is used.
+	Paths []string
+}
+
 // Take takes a snapshot: it reads the host's parameters, and those of each network
-// namespace of seen, from within. What is watched from when seen was looked for on is to
+// namespace of found, from within. What is watched from when seen was looked for on is to
 // be given to Apply.
-func Take(seen []tracer.Sighting, at time.Time) (*Snapshot, error) {
+func Take(found []Found, at time.Time) (*Snapshot, error) {
 	s := &Snapshot{Time: at}
 	boot, err := os.ReadFile(params.Dir + "/kernel/random/boot_id")
 	if err != nil {
@@ -70,12 +77,12 @@ func Take(seen []tracer.Sighting, at time.Time) (*Snapshot, error) {
 	}
 	var nets []*Namespace
 	paths := map[*Namespace][]string{}
-	for i := range seen {
-		ns := &Namespace{Namespace: seen[i].Namespace}
+	for i := range found {
+		ns := &Namespace{Namespace: found[i].Namespace}
 		s.Namespaces = append(s.Namespaces, ns)
-		if ns.Type == "net" && !ns.Host && len(seen[i].Paths) > 0 {
+		if ns.Type == "net" && !ns.Host && len(found[i].Paths) > 0 {
 			nets = append(nets, ns)
-			paths[ns] = seen[i].Paths
+			paths[ns] = found[i].Paths
 		}
 	}
 	if len(nets) > 0 {

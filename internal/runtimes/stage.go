@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // DefaultWait is how long an event waits for the name of its container.
@@ -22,7 +21,7 @@ const maxQueue = 16384
 // time given to New, and those behind it wait with it; it then goes without, and a later
 // one has it. An event of a container that is known costs a look into a map.
 type Stage struct {
-	next tracer.Handler
+	next Handler
 	wait time.Duration
 	book *book
 	ctx  context.Context
@@ -41,15 +40,24 @@ type waiting struct {
 	until time.Time
 }
 
-// New returns a Stage in front of next that asks the runtimes behind specs (see Open),
+// A Handler takes events, one after another: what pipeline.Handler is.
+type Handler interface {
+	Event(e *event.Event) error
+	Idle() error
+}
+
+// SetNext sets what the events go to. It comes before the first event.
+func (s *Stage) SetNext(next Handler) { s.next = next }
+
+// New returns a Stage that asks the runtimes behind specs (see Open),
 // or, without any, those that it finds on the host, also later on. It waits for what they
 // have now, but not for longer than for an event.
-func New(next tracer.Handler, specs []string, wait time.Duration) (*Stage, error) {
+func New(specs []string, wait time.Duration) (*Stage, error) {
 	srcs, err := openSources(specs)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stage{next: next, wait: wait, book: newBook(srcs), woken: make(chan struct{}, 1)}
+	s := &Stage{wait: wait, book: newBook(srcs), woken: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.book.wait, s.book.learned, s.book.more, s.book.spawn = wait, s.wake, s.more, s.done.Go
 	s.timer = time.AfterFunc(time.Hour, s.wake)
@@ -184,17 +192,9 @@ func (s *Stage) name(e *event.Event, now time.Time) bool {
 	if e.Pod != nil && e.Pod.Source != event.FromRuntime && b.pods[e.Pod.UID] != nil {
 		e.Pod = b.pods[e.Pod.UID]
 	}
-	if e.Namespace != nil {
-		ready = s.nameNS(e.Namespace, now) && ready
-	}
-	if e.Sysctl != nil && e.Sysctl.Namespace != nil {
-		ready = s.nameNS(e.Sysctl.Namespace, now) && ready
-	}
-	if d := e.Netdev; d != nil {
-		for _, ns := range [...]*event.Namespace{d.From, d.To} {
-			if ns != nil {
-				ready = s.nameNS(ns, now) && ready
-			}
+	for _, ns := range e.Namespaces() {
+		if ns != nil {
+			ready = s.nameNS(ns, now) && ready
 		}
 	}
 	return ready

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/tracer"
 )
 
 // nobody takes events.
@@ -18,12 +17,13 @@ func (n *nobody) Event(e *event.Event) error { n.last = *e; return nil }
 func (n *nobody) Idle() error                { return nil }
 
 // stage returns a Stage that asks nobody and knows n containers.
-func stage(tb testing.TB, next tracer.Handler, n int) *Stage {
+func stage(tb testing.TB, next Handler, n int) *Stage {
 	tb.Helper()
-	s, err := New(next, []string{None}, DefaultWait)
+	s, err := New([]string{None}, DefaultWait)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	s.SetNext(next)
 	tb.Cleanup(func() { s.Close() })
 	for i := range n {
 		s.book.take(&Info{

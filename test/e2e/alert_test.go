@@ -33,7 +33,7 @@ func TestAlert(t *testing.T) {
 }
 
 // alerts lists what events met: "rule severity", each with what of it.
-func alerts(events []*entry) []string {
+func alerts(events []*emitted) []string {
 	var all []string
 	for _, e := range events {
 		for _, a := range e.Alert {
@@ -62,8 +62,8 @@ func testEscape(t *testing.T, h *host) {
 	if got, want := strings.TrimSpace(w.stdout.String()), fmt.Sprintf("net:[%d]", h.ns["net"]); got != want {
 		t.Fatalf("it was in %s, and the host is in %s", got, want)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
-		var met []*entry
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		var met []*emitted
 		for _, e := range events {
 			if len(e.Alert) > 0 {
 				met = append(met, e)
@@ -113,7 +113,7 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 	if got := strings.TrimSuffix(w.stdout.String(), "\n"); got != value {
 		t.Fatalf("%s was %q after %q was written", name, got, value)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		severity := "warning"
 		if rule == "core-pattern" || rule == "modprobe" {
 			severity = "critical"
@@ -143,13 +143,13 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 func testUserNamespace(t *testing.T, h *host) {
 	w := h.run(t, "unshare", []string{"--user", "true"}, asUser(tester))
 	root := h.run(t, "unshare", []string{"--user", "true"})
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if got, want := alerts(events), []string{"unprivileged-userns info create user unshare: success"}; !slices.Equal(got, want) {
 			t.Errorf("met were %q, want %q", got, want)
 		}
 		w.ends(t, s, events)
 	})
-	root.each(t, func(t *testing.T, s *stream, events []*entry) {
+	root.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if got := alerts(events); len(got) > 0 {
 			t.Errorf("root met %q", got)
 		}

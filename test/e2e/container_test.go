@@ -69,8 +69,8 @@ func testContainer(t *testing.T, h *host) {
 	}
 
 	w := h.run(t, "runc", []string{"--root", t.TempDir(), "run", "--bundle", bundle, "nstrace-e2e"})
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
-		made := map[event.NSType]*entry{}
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		made := map[event.NSType]*emitted{}
 		for _, e := range only(events, event.NamespaceCreate) {
 			if e.Outcome == event.Success {
 				made[e.Namespace.Type] = e
@@ -85,7 +85,7 @@ func testContainer(t *testing.T, h *host) {
 		if t.Failed() {
 			return
 		}
-		var wrote []*entry
+		var wrote []*emitted
 		for _, e := range only(events, event.SysctlWrite) {
 			// runc itself also writes to parameters that there is no copy of.
 			if _, ours := values[e.Sysctl.Name]; ours {

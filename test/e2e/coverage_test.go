@@ -201,7 +201,7 @@ func (way *way) cover(t *testing.T, h *host, audit *auditLog) map[string]string 
 }
 
 // summary is an event without what differs from run to run.
-func summary(e *entry) string {
+func summary(e *emitted) string {
 	words := []string{string(e.Type)}
 	if e.Namespace != nil && e.Namespace.Type != "" {
 		words = append(words, string(e.Namespace.Type))

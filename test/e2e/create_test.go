@@ -84,7 +84,7 @@ func testUnshare(t *testing.T, h *host) {
 				if !unborn {
 					inside = w.printedNS(t)
 				}
-				w.each(t, func(t *testing.T, s *stream, events []*entry) {
+				w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 					want := creates("unshare", "success", typ)
 					if typ == "time" && !fork && entersByExec() {
 						want = append(want, "enter time execve: success")
@@ -126,7 +126,7 @@ func testUnshare(t *testing.T, h *host) {
 			t.Parallel()
 			w := h.run(t, "unshare", append(append(allFlags(), tt.args...), "sh", "-c", printNS), tt.opts...)
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, creates("unshare", "success", event.NSTypes()...)...)
 				uids := map[string]bool{}
 				for _, e := range events {
@@ -155,7 +155,7 @@ func testUnshare(t *testing.T, h *host) {
 				}
 				// What it owns holds a user namespace.
 				all := s.since(w.from[s])
-				var user *entry
+				var user *emitted
 				for _, e := range events {
 					if e.Namespace.Type == "user" {
 						user = destroyOf(all, e.Namespace)
@@ -165,7 +165,7 @@ func testUnshare(t *testing.T, h *host) {
 					d := destroyOf(all, e.Namespace)
 					// An end that the kernel skipped was looked at by w.ends; it is
 					// found late, or not, by another namespace having the number.
-					skipped := func(d *entry) bool { return d == nil || d.Namespace.Detected != "" }
+					skipped := func(d *emitted) bool { return d == nil || d.Namespace.Detected != "" }
 					if !skipped(d) && !skipped(user) && d.Seq > user.Seq {
 						t.Errorf("%s ended after the user namespace that owns it", e.Namespace.Type)
 					}
@@ -177,7 +177,7 @@ func testUnshare(t *testing.T, h *host) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--uts", "unshare", "--uts", "sh", "-c", printNS})
 		inside := w.printedNS(t)
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, slices.Concat(creates("unshare", "success", "uts"), creates("unshare", "success", "uts"))...)
 			if t.Failed() {
 				return
@@ -196,7 +196,7 @@ func testRefused(t *testing.T, h *host) {
 	t.Run("EPERM", func(t *testing.T) {
 		t.Parallel()
 		w := h.try(t, "unshare", []string{"--net", "--uts", "--cgroup", "true"}, asUser(tester))
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, creates("unshare", "EPERM", "net", "uts", "cgroup")...)
 			noneMade(t, s, w, events)
 		})
@@ -221,7 +221,7 @@ func testRefused(t *testing.T, h *host) {
 			dir := t.TempDir()
 			w := h.run(t, "unshare", []string{"--user", "--map-root-user", "sh", "-e", "-c", "cd " + dir + "\n" + script})
 			old := strings.TrimSpace(w.stdout.String())
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, slices.Concat(creates("unshare", "success", "user"),
 					[]string{write{name: "user.max_" + tt.limit + "_namespaces", old: old, new: "0"}.on(s)},
 					creates("unshare", "ENOSPC", tt.types...))...)
@@ -234,7 +234,7 @@ func testRefused(t *testing.T, h *host) {
 
 // noneMade checks that nothing ended that was not made: the kernel also frees
 // what it took for a call that then failed.
-func noneMade(t *testing.T, s *stream, w *work, events []*entry) {
+func noneMade(t *testing.T, s *stream, w *work, events []*emitted) {
 	t.Helper()
 	for _, e := range events {
 		if e.Outcome == event.Failure && (e.Namespace.ID != 0 || e.Namespace.UID != "" || e.ChildPID != 0) {
@@ -252,7 +252,7 @@ func noneMade(t *testing.T, s *stream, w *work, events []*entry) {
 // missed it.
 func (h *host) made(ns *event.Namespace) bool {
 	return canMiss(event.NamespaceCreate) && slices.ContainsFunc(h.streams, func(s *stream) bool {
-		return slices.ContainsFunc(s.since(0), func(e *entry) bool {
+		return slices.ContainsFunc(s.since(0), func(e *emitted) bool {
 			return e.Type == event.NamespaceCreate && e.Namespace.ID == ns.ID && e.Namespace.Type == ns.Type
 		})
 	})
@@ -285,7 +285,7 @@ func testClone(t *testing.T, h *host) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.each(t, func(t *testing.T, s *stream, events []*entry) {
+				w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 					same(t, events, slices.Concat(creates(via, "success", tt.types...), creates("unshare", "success", "uts"))...)
 					for i, e := range events {
 						if last := i == len(events)-1; last != (e.Via == "unshare") {
@@ -330,7 +330,7 @@ func testClone(t *testing.T, h *host) {
 						types = append(types, event.NSType(typ))
 					}
 				}
-				w.each(t, func(t *testing.T, s *stream, events []*entry) {
+				w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 					same(t, events, creates(via, tt.errno, types...)...)
 					noneMade(t, s, w, events)
 				})
@@ -339,14 +339,14 @@ func testClone(t *testing.T, h *host) {
 		t.Run(via+" without", func(t *testing.T) {
 			t.Parallel()
 			w := h.run(t, helper("nsclone"), []string{via, "none"})
-			w.each(t, func(t *testing.T, s *stream, events []*entry) { same(t, events) })
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) { same(t, events) })
 		})
 	}
 	t.Run("a signal is no flag", func(t *testing.T) {
 		t.Parallel()
 		// CLONE_NEWTIME lies within clone(2)'s number of the signal.
 		w := h.run(t, helper("nsclone"), []string{"clone", "time"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) { same(t, events) })
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) { same(t, events) })
 	})
 }
 
@@ -366,7 +366,7 @@ func testThreads(t *testing.T, h *host) {
 		t.Fatal(all)
 	}
 	w.stop(t)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, slices.Repeat(creates("unshare", "success", "net", "uts"), n)...)
 		found := map[uint32]uint32{}
 		for _, e := range events {
@@ -390,7 +390,7 @@ func testTools(t *testing.T, h *host) {
 		t.Parallel()
 		w := h.run(t, "busybox", []string{"unshare", "-n", "-u", "-i", "sh", "-c", printNS})
 		inside := w.printedNS(t)
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, creates("unshare", "success", "net", "uts", "ipc")...)
 			for _, e := range events {
 				if e.Namespace.ID != inside[e.Namespace.Type] {
@@ -412,8 +412,8 @@ func testTools(t *testing.T, h *host) {
 			}
 			w := h.run(t, "bwrap", []string{"--unshare-all", "--dev-bind", "/", "/", "sh", "-c", printNS}, opts...)
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
-				made := map[uint32]*entry{}
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+				made := map[uint32]*emitted{}
 				for _, e := range only(events, event.NamespaceCreate) {
 					if e.Outcome == event.Success {
 						made[e.Namespace.ID] = e

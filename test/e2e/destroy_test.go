@@ -77,7 +77,7 @@ func (h *host) look(t *testing.T) {
 }
 
 // alive checks that no stream has reported the end of what events have made.
-func (w *work) alive(t *testing.T, s *stream, events []*entry) {
+func (w *work) alive(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	all := s.since(w.from[s])
 	for _, e := range only(events, event.NamespaceCreate) {
@@ -92,8 +92,8 @@ func (w *work) alive(t *testing.T, s *stream, events []*entry) {
 func (w *work) outlives(t *testing.T, release func()) {
 	t.Helper()
 	w.host.look(t)
-	made := map[*stream][]*entry{}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	made := map[*stream][]*emitted{}
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		made[s] = only(events, event.NamespaceCreate)
 		if len(made[s]) == 0 {
 			t.Error("nothing was made")
@@ -119,13 +119,13 @@ func testNetns(t *testing.T, h *host) {
 		t.Fatal(err)
 	}
 	named := map[event.NSType]uint32{"net": id}
-	add.each(t, func(t *testing.T, s *stream, events []*entry) {
+	add.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, only(events, event.NamespaceCreate), creates("unshare", "success", "net")...)
 		if ids(only(events, event.NamespaceCreate))["net"] != id {
 			t.Errorf("made %v, and %s is %d", ids(events), name, id)
 		}
 	})
-	checkName := func(t *testing.T, e *entry) {
+	checkName := func(t *testing.T, e *emitted) {
 		t.Helper()
 		ns := e.Namespace
 		if e.Sysctl != nil {
@@ -137,7 +137,7 @@ func testNetns(t *testing.T, h *host) {
 	}
 
 	exec := h.run(t, "ip", []string{"netns", "exec", name, "sysctl", "-w", "net.ipv4.tcp_fin_timeout=61"})
-	exec.each(t, func(t *testing.T, s *stream, events []*entry) {
+	exec.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, slices.Concat(enters("success", "net"), creates("unshare", "success", "mnt"),
 			[]string{write{name: "net.ipv4.tcp_fin_timeout", old: "60", new: "61"}.on(s)})...)
 		if t.Failed() {

@@ -45,7 +45,7 @@ func testMountDoors(t *testing.T, h *host) {
 			if there := kernelFrom(tt.major, tt.minor); there != (len(refused) == 0) {
 				t.Fatalf("there from %d.%d on; here: %q", tt.major, tt.minor, w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				switch {
 				case len(refused) == 0:
 					same(t, events, creates(tt.via, "success", "mnt")...)
@@ -69,7 +69,7 @@ func testMountDoors(t *testing.T, h *host) {
 			t.Skip("open_tree makes namespaces from 7.0 on")
 		}
 		w := h.run(t, helper("nsnew"), []string{"open_tree"}, asUser(tester))
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, creates("open_tree", "EPERM", "mnt")...)
 		})
 	})
@@ -86,7 +86,7 @@ func testExec(t *testing.T, h *host) {
 	if got := in != h.ns["time"]; got != entersByExec() {
 		t.Fatalf("the program is in a time namespace of its own: %v", got)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		want := creates("unshare", "success", "time")
 		if entersByExec() {
 			want = append(want, "enter time execve: success")
@@ -114,7 +114,7 @@ func testHandle(t *testing.T, h *host) {
 	if there := kernelFrom(6, 18); there != (w.status == 0) {
 		t.Fatalf("by handle from 6.18 on; here: %d %s", w.status, w.stderr.String())
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if w.status != 0 {
 			same(t, events)
 			return
@@ -146,7 +146,7 @@ func testIntoCgroup(t *testing.T, h *host) {
 	into, child := mkdir("b")
 	w := h.sh(t, `echo $$ >`+from+`/cgroup.procs
 		`+helper("nsclone")+` clone3:`+into+` uts unshare --ipc true`)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, slices.Concat(creates("clone3", "success", "uts"), creates("unshare", "success", "ipc"))...)
 		if t.Failed() {
 			return
@@ -183,7 +183,7 @@ func testUnused(t *testing.T, h *host) {
 	if got, want := w.stdout.String(), fmt.Sprintf("pid:[%d]\n", h.ns["pid"]); got != want {
 		t.Fatalf("it was in %s, want %s", got, want)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "pid")...)
 		w.ends(t, s, events)
 	})

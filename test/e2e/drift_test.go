@@ -34,7 +34,11 @@ func snapshot(t *testing.T) *drift.Snapshot {
 		t.Fatal(err)
 	}
 	looked := time.Since(at)
-	s, err := drift.Take(seen, at)
+	found := make([]drift.Found, len(seen))
+	for i := range seen {
+		found[i] = drift.Found{Namespace: seen[i].Namespace, Paths: seen[i].Paths}
+	}
+	s, err := drift.Take(found, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +70,7 @@ func driftBrief(e *event.Event) string {
 
 // own says whether an event is of a Tracer, of this process or in an nstrace: one that has
 // something mounted for itself has a mount namespace of its own.
-func own(e *entry) bool {
+func own(e *emitted) bool {
 	is := func(pid uint32, comm string) bool {
 		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin)
 	}
@@ -76,7 +80,7 @@ func own(e *entry) bool {
 
 // watched is what drift has to find, by what a stream that watched has of it: it is the
 // witness, for whatever else this machine does meanwhile, too.
-func watched(events []*entry) (want []string) {
+func watched(events []*emitted) (want []string) {
 	type parameter struct {
 		name string
 		ns   uint32
@@ -182,8 +186,8 @@ func TestDrift(t *testing.T) {
 	w.endsOf(t, s, w.all(s))
 	old := h.netns(t, before, name("old"))
 	// Without ids of the kernel's own, each Tracer has its own uid for it.
-	s.awaitFrom(t, from, "the end of "+old.Name, func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == old.ID })
+	s.awaitFrom(t, from, "the end of "+old.Name, func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == old.ID })
 	})
 
 	h.fence(t)
@@ -256,8 +260,8 @@ func TestRecordDrift(t *testing.T) {
 		t.Helper()
 		for range 2 {
 			h.fence(t)
-			s.await(t, "the fence", func(all []*entry) bool {
-				return slices.ContainsFunc(all, func(e *entry) bool { return e.fence() == h.nfences })
+			s.await(t, "the fence", func(all []*emitted) bool {
+				return slices.ContainsFunc(all, func(e *emitted) bool { return e.fence() == h.nfences })
 			})
 		}
 		for _, e := range s.since(0) {
@@ -344,8 +348,8 @@ func TestRecordDrift(t *testing.T) {
 		t.Fatal(err)
 	}
 	output(t, "ip", "netns", "delete", name)
-	witness.awaitFrom(t, from, "its end", func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == gone })
+	witness.awaitFrom(t, from, "its end", func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == gone })
 	})
 	s = record()
 	check(s, fmt.Sprintf("gone net %d", gone))
@@ -397,8 +401,8 @@ func TestRecordDriftLate(t *testing.T) {
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.await(t, "the drift", func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool {
+	s.await(t, "the drift", func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool {
 			return e.Type == event.SysctlDrift && driftBrief(&e.Event) == fmt.Sprintf(`drift vm.overcommit_ratio [%q] → ["71"]`, ratio)
 		})
 	})
@@ -511,7 +515,7 @@ func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *event.Namesp
 
 // endsOf waits for the ends of what a script made and did not keep: of its mount
 // namespaces, and what else only its processes were in.
-func (w *work) endsOf(t *testing.T, s *stream, events []*entry) {
+func (w *work) endsOf(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	for _, e := range only(events, event.NamespaceCreate) {
 		if e.Outcome == event.Success && !slices.ContainsFunc(pinnedNets(t), func(id uint32) bool { return id == e.Namespace.ID }) {

@@ -62,14 +62,14 @@ func testEnter(t *testing.T, h *host) {
 	t.Run("ways", func(t *testing.T) { testEnterWays(t, h, r) })
 	t.Run("refused", func(t *testing.T) { testEnterRefused(t, h, r) })
 	r.stop(t)
-	r.each(t, func(t *testing.T, s *stream, events []*entry) {
+	r.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", event.NSTypes()...)...)
 		r.ends(t, s, events)
 	})
 }
 
 // checkEntered checks the ids of successful entries: into to, from from.
-func checkEntered(t *testing.T, events []*entry, to, from map[event.NSType]uint32) {
+func checkEntered(t *testing.T, events []*emitted, to, from map[event.NSType]uint32) {
 	t.Helper()
 	for _, e := range events {
 		ns := e.Namespace
@@ -89,7 +89,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 			// Programs of a mount or user namespace are the same here.
 			w := h.run(t, "nsenter", []string{flagOf[typ] + "=" + r.path(typ), "sh", "-c", printNS})
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, enters("success", typ)...)
 				checkEntered(t, events, r.ns, h.ns)
 				if inside[typ] != r.ns[typ] {
@@ -101,9 +101,9 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 	t.Run("nsenter all", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "nsenter", []string{"--target", strconv.Itoa(r.inside), "--all", "true"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			// It tries some in two orders, and one of them may fail.
-			well := slices.DeleteFunc(slices.Clone(events), func(e *entry) bool { return e.Outcome == event.Failure })
+			well := slices.DeleteFunc(slices.Clone(events), func(e *emitted) bool { return e.Outcome == event.Failure })
 			same(t, well, enters("success", event.NSTypes()...)...)
 			checkEntered(t, well, r.ns, h.ns)
 		})
@@ -113,7 +113,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 		pin := filepath.Join(scratch, "pinned-uts")
 		bindNS(t, r.path("uts"), pin)
 		w := h.run(t, "nsenter", []string{"--uts=" + pin, "true"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, enters("success", "uts")...)
 			checkEntered(t, events, r.ns, h.ns)
 		})
@@ -129,7 +129,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 				t.Fatalf("setns: %q", w.stdout.String())
 			}
 			inside := w.printedNS(t)
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, enters("success", types...)...)
 				checkEntered(t, events, r.ns, h.ns)
 				for _, e := range events {
@@ -151,7 +151,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 			if got := w.printed("result"); !slices.Equal(got, []string{"ok"}) {
 				t.Fatalf("setns: %q", w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, enters("success", typ)...)
 				checkEntered(t, events, h.ns, h.ns)
 			})
@@ -160,7 +160,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 	t.Run("there and back", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "nsenter", []string{"--net=" + r.path("net"), helper("nsset"), "file", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), "net"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, slices.Concat(enters("success", "net"), enters("success", "net"))...)
 			if t.Failed() {
 				return
@@ -236,7 +236,7 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 			if len(want) == 0 {
 				want = []string{"enter setns: " + tt.errno}
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, want...)
 				if len(tt.types) > 0 {
 					checkEntered(t, events, tt.to, h.ns)

@@ -73,7 +73,7 @@ func testFailedExec(t *testing.T, h *exitHost) {
 				t.Fatalf("%d were to die: %q", tt.n, died)
 			}
 			h.checkFreed(t)
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				for _, e := range events {
 					if e.Type == event.NamespaceEnter {
 						t.Errorf("nothing was entered: %s", e.line)
@@ -83,7 +83,7 @@ func testFailedExec(t *testing.T, h *exitHost) {
 		})
 	}
 	w := h.run(t, "unshare", []string{"--uts", "true"})
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "uts")...)
 	})
 }
@@ -95,7 +95,7 @@ func testThreadExec(t *testing.T, h *exitHost) {
 	w := h.run(t, helper("nsexec"), []string{"run", "sh", "-c", "echo time=$(readlink /proc/self/ns/time)"})
 	pid, in := w.printed("pid")[0], parseID(t, w.printed("time")[0])
 	h.checkFreed(t)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, append(creates("unshare", "success", "time"), "enter time execve: success")...)
 		if t.Failed() {
 			return
@@ -126,8 +126,8 @@ func testKilledInCall(t *testing.T, h *exitHost) {
 	w.end(t)
 	w.settle(t)
 	h.checkFreed(t)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
-		if !slices.ContainsFunc(events, func(e *entry) bool { return e.Via == "sethostname" && e.Error == "EFAULT" }) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		if !slices.ContainsFunc(events, func(e *emitted) bool { return e.Via == "sethostname" && e.Error == "EFAULT" }) {
 			t.Errorf("no sethostname that failed")
 		}
 	})
@@ -152,7 +152,7 @@ func testLongValue(t *testing.T, h *exitHost) {
 		}
 	}
 	w.stop(t)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		var values []string
 		for _, e := range events {
 			if e.Sysctl != nil && e.Sysctl.New != nil {

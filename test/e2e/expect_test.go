@@ -19,7 +19,7 @@ import (
 // brief says in a line what an event reports, for comparisons that people can
 // read: "create net unshare: success", "enter uts setns: EPERM",
 // "write kernel.domainname a -> b = b: success", "destroy net".
-func (e *entry) brief() string {
+func (e *emitted) brief() string {
 	var sb strings.Builder
 	_, what, _ := strings.Cut(string(e.Type), ".")
 	sb.WriteString(what)
@@ -55,7 +55,7 @@ func (e *entry) brief() string {
 	return sb.String()
 }
 
-func briefs(events []*entry) []string {
+func briefs(events []*emitted) []string {
 	var all []string
 	for _, e := range events {
 		all = append(all, e.brief())
@@ -65,7 +65,7 @@ func briefs(events []*entry) []string {
 
 // same checks that events are those wanted. The namespaces of one call come in
 // no particular order, hence neither here; order is checked on its own.
-func same(t *testing.T, events []*entry, want ...string) {
+func same(t *testing.T, events []*emitted, want ...string) {
 	t.Helper()
 	got := briefs(events)
 	slices.Sort(got)
@@ -117,8 +117,8 @@ func (w write) on(s *stream) string {
 }
 
 // only keeps the events of one type.
-func only(events []*entry, typ event.Type) []*entry {
-	var some []*entry
+func only(events []*emitted, typ event.Type) []*emitted {
+	var some []*emitted
 	for _, e := range events {
 		if e.Type == typ {
 			some = append(some, e)
@@ -128,7 +128,7 @@ func only(events []*entry, typ event.Type) []*entry {
 }
 
 // ids maps the type of each namespace that events are about to its id.
-func ids(events []*entry) map[event.NSType]uint32 {
+func ids(events []*emitted) map[event.NSType]uint32 {
 	m := map[event.NSType]uint32{}
 	for _, e := range events {
 		if e.Namespace != nil {
@@ -139,7 +139,7 @@ func ids(events []*entry) map[event.NSType]uint32 {
 }
 
 // checkEvent checks what holds for every event of a process.
-func (h *host) checkEvent(t *testing.T, e *entry) {
+func (h *host) checkEvent(t *testing.T, e *emitted) {
 	t.Helper()
 	wrong := func(format string, args ...any) {
 		t.Helper()
@@ -202,7 +202,7 @@ func sysctlPath(name string) string {
 
 // ends waits until s has reported the end of each namespace that events made, and
 // checks those reports.
-func (w *work) ends(t *testing.T, s *stream, events []*entry) {
+func (w *work) ends(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	for _, e := range events {
 		if e.Type == event.NamespaceCreate && e.Outcome == event.Success {
@@ -215,10 +215,10 @@ func (w *work) ends(t *testing.T, s *stream, events []*entry) {
 
 // awaitDestroy waits for the end of a namespace. It is nil where the stream lacks it,
 // which the stream's end has to tell of.
-func (s *stream) awaitDestroy(t *testing.T, from int, ns *event.Namespace) *entry {
+func (s *stream) awaitDestroy(t *testing.T, from int, ns *event.Namespace) *emitted {
 	t.Helper()
-	var found *entry
-	there := func(events []*entry) bool {
+	var found *emitted
+	there := func(events []*emitted) bool {
 		found = destroyOf(events, ns)
 		return found != nil
 	}
@@ -237,7 +237,7 @@ func (s *stream) awaitDestroy(t *testing.T, from int, ns *event.Namespace) *entr
 
 // destroyOf finds the end of a namespace, nil if it has not ended. Numbers are used
 // again, uids are not.
-func destroyOf(events []*entry, ns *event.Namespace) *entry {
+func destroyOf(events []*emitted, ns *event.Namespace) *emitted {
 	for _, e := range events {
 		if e.Type == event.NamespaceDestroy && e.Namespace.ID == ns.ID && e.Namespace.UID == ns.UID {
 			return e
@@ -247,7 +247,7 @@ func destroyOf(events []*entry, ns *event.Namespace) *entry {
 }
 
 // checkDestroy checks the end of the namespace that created made.
-func checkDestroy(t *testing.T, s *stream, created, d *entry) {
+func checkDestroy(t *testing.T, s *stream, created, d *emitted) {
 	t.Helper()
 	wrong := func(what string) {
 		t.Helper()
@@ -288,7 +288,7 @@ func checkDestroy(t *testing.T, s *stream, created, d *entry) {
 // compare checks that fentry and kprobe have said the same of w, field for field.
 func (w *work) compare(t *testing.T) {
 	t.Helper()
-	by := map[*stream][]*entry{}
+	by := map[*stream][]*emitted{}
 	for _, s := range w.host.streams {
 		by[s] = w.all(s)
 	}
@@ -298,7 +298,7 @@ func (w *work) compare(t *testing.T) {
 // compareStreams compares what two nstraces say of the same processes. Each
 // thread's events are in order; between threads the order is that of two
 // different instants within the call.
-func compareStreams(t *testing.T, by map[*stream][]*entry) {
+func compareStreams(t *testing.T, by map[*stream][]*emitted) {
 	t.Helper()
 	var fentry, kprobe *stream
 	for s := range by {
@@ -339,8 +339,8 @@ func compareStreams(t *testing.T, by map[*stream][]*entry) {
 }
 
 // byThread are the events that fentry and kprobe have in common.
-func byThread(events []*entry) map[string][]*entry {
-	m := map[string][]*entry{}
+func byThread(events []*emitted) map[string][]*emitted {
+	m := map[string][]*emitted{}
 	for _, e := range events {
 		if e.Process != nil {
 			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
@@ -354,7 +354,7 @@ func byThread(events []*entry) map[string][]*entry {
 // the instants at which they looked. Where the kernel has no id of
 // its own for a namespace, its uid is made of such an instant; the name of one is
 // what ip-netns(8) had called it by then.
-func comparable(t *testing.T, e *entry) map[string]any {
+func comparable(t *testing.T, e *emitted) map[string]any {
 	t.Helper()
 	var m map[string]any
 	if err := json.Unmarshal(e.line, &m); err != nil {

@@ -20,23 +20,23 @@ func TestExpression(t *testing.T) {
 	anyKernel(t)
 	h := watch(t, backends[0])
 	all := h.streams[0]
-	net := func(e *entry) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
-	write := func(e *entry) bool { return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" }
+	net := func(e *emitted) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
+	write := func(e *emitted) bool { return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" }
 	rows := []struct {
 		expr string
-		pass func(*entry) bool
+		pass func(*emitted) bool
 		s    *stream
 	}{
-		{expr: `type == "namespace.create" && namespace.type == "net" && process.uid == 0`, pass: func(e *entry) bool {
+		{expr: `type == "namespace.create" && namespace.type == "net" && process.uid == 0`, pass: func(e *emitted) bool {
 			return net(e) && e.Type == event.NamespaceCreate && e.Process.UID == 0
 		}},
-		{expr: `glob("net.ipv4.*", sysctl.name) and sysctl.namespace.id == process.ns.net and sysctl.new in ["621", "622"]`, pass: func(e *entry) bool {
+		{expr: `glob("net.ipv4.*", sysctl.name) and sysctl.namespace.id == process.ns.net and sysctl.new in ["621", "622"]`, pass: func(e *emitted) bool {
 			return write(e) && e.Sysctl.Namespace.ID == e.Process.NS["net"] && (*e.Sysctl.New == "621" || *e.Sysctl.New == "622")
 		}},
-		{expr: `outcome == "failure" or process == nil and namespace.lifetime_ms != nil`, pass: func(e *entry) bool {
+		{expr: `outcome == "failure" or process == nil and namespace.lifetime_ms != nil`, pass: func(e *emitted) bool {
 			return e.Outcome == event.Failure || e.Process == nil && e.Namespace.LifetimeMS != nil
 		}},
-		{expr: `any(process.ancestors, .comm == "nsexpression") and "--net" in process.args`, pass: func(e *entry) bool {
+		{expr: `any(process.ancestors, .comm == "nsexpression") and "--net" in process.args`, pass: func(e *emitted) bool {
 			return e.Process != nil && slices.Contains(e.Process.Args, "--net") &&
 				slices.ContainsFunc(e.Process.Ancestors, func(a event.Actor) bool { return a.Comm == "nsexpression" })
 		}},
@@ -61,8 +61,8 @@ func TestExpression(t *testing.T) {
 			made[e.Namespace.ID] = e.Outcome == event.Success
 		}
 	}
-	mine := func(events []*entry) []*entry {
-		return slices.Collect(func(yield func(*entry) bool) {
+	mine := func(events []*emitted) []*emitted {
+		return slices.Collect(func(yield func(*emitted) bool) {
 			for _, e := range events {
 				ended := e.Type == event.NamespaceDestroy && made[e.Namespace.ID]
 				if (ended || slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) })) && !yield(e) {
@@ -75,7 +75,7 @@ func TestExpression(t *testing.T) {
 	for _, r := range rows {
 		t.Run(r.expr, func(t *testing.T) {
 			r.s.interrupt(t)
-			var want []*entry
+			var want []*emitted
 			for _, e := range unfiltered {
 				if r.pass(e) {
 					want = append(want, e)
@@ -96,7 +96,7 @@ func TestExpression(t *testing.T) {
 			}
 			slices.SortStableFunc(want, order)
 			slices.SortStableFunc(got, order)
-			if !slices.EqualFunc(got, want, func(a, b *entry) bool {
+			if !slices.EqualFunc(got, want, func(a, b *emitted) bool {
 				return reflect.DeepEqual(comparable(t, a), comparable(t, b))
 			}) {
 				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(briefs(got), "\n\t"), strings.Join(briefs(want), "\n\t"))

@@ -25,13 +25,13 @@ func TestFilter(t *testing.T) {
 	sitter := h.start(t, "unshare", []string{"--net", "sh", "-c", `echo ready=yes; read x; echo 613 >/proc/sys/net/ipv4/tcp_keepalive_time; echo done=yes; cat`})
 	sitter.value(t, "ready")
 
-	types := func(types ...event.Type) func(*entry) bool {
-		return func(e *entry) bool { return slices.Contains(types, e.Type) }
+	types := func(types ...event.Type) func(*emitted) bool {
+		return func(e *emitted) bool { return slices.Contains(types, e.Type) }
 	}
 	// The end of a namespace is its creator's, whom only its making shows in full.
 	creators := map[string]*event.Process{}
-	by := func(ok func(*event.Process) bool) func(*entry) bool {
-		return func(e *entry) bool {
+	by := func(ok func(*event.Process) bool) func(*emitted) bool {
+		return func(e *emitted) bool {
 			p := e.Process
 			if p == nil {
 				p = creators[e.Namespace.UID]
@@ -39,8 +39,8 @@ func TestFilter(t *testing.T) {
 			return p != nil && ok(p)
 		}
 	}
-	nsType := func(types ...event.NSType) func(*entry) bool {
-		return func(e *entry) bool {
+	nsType := func(types ...event.NSType) func(*emitted) bool {
+		return func(e *emitted) bool {
 			ns := e.Namespace
 			if e.Sysctl != nil {
 				ns = e.Sysctl.Namespace
@@ -48,8 +48,8 @@ func TestFilter(t *testing.T) {
 			return ns != nil && slices.Contains(types, ns.Type)
 		}
 	}
-	sysctl := func(glob string) func(*entry) bool {
-		return func(e *entry) bool {
+	sysctl := func(glob string) func(*emitted) bool {
+		return func(e *emitted) bool {
 			if e.Sysctl == nil {
 				return false
 			}
@@ -57,19 +57,19 @@ func TestFilter(t *testing.T) {
 			return ok && err == nil
 		}
 	}
-	both := func(a, b func(*entry) bool) func(*entry) bool {
-		return func(e *entry) bool { return a(e) && b(e) }
+	both := func(a, b func(*emitted) bool) func(*emitted) bool {
+		return func(e *emitted) bool { return a(e) && b(e) }
 	}
-	comm := func(names ...string) func(*entry) bool {
+	comm := func(names ...string) func(*emitted) bool {
 		return by(func(p *event.Process) bool { return slices.Contains(names, p.Comm) })
 	}
-	uid := func(uid uint32) func(*entry) bool {
+	uid := func(uid uint32) func(*emitted) bool {
 		return by(func(p *event.Process) bool { return p.UID == uid })
 	}
-	failed := func(e *entry) bool { return e.Outcome == event.Failure }
+	failed := func(e *emitted) bool { return e.Outcome == event.Failure }
 	type row struct {
 		args []string
-		pass func(*entry) bool
+		pass func(*emitted) bool
 		s    *stream
 	}
 	rows := []row{
@@ -139,7 +139,7 @@ func TestFilter(t *testing.T) {
 	works = append(works, sitter)
 
 	// What these did, from when all the others were attached on.
-	var mine []*entry
+	var mine []*emitted
 	from := works[0].from[all]
 	for _, w := range works {
 		w.ends(t, all, w.all(all))
@@ -163,7 +163,7 @@ func TestFilter(t *testing.T) {
 	for _, r := range rows {
 		t.Run(strings.Join(r.args, " "), func(t *testing.T) {
 			r.s.interrupt(t)
-			var want []*entry
+			var want []*emitted
 			for _, e := range mine {
 				if r.pass(e) {
 					want = append(want, e)
@@ -172,7 +172,7 @@ func TestFilter(t *testing.T) {
 			if len(want) == 0 || len(want) == len(mine) {
 				t.Fatalf("%d of %d events are to pass: that tests nothing", len(want), len(mine))
 			}
-			var got []*entry
+			var got []*emitted
 			for _, e := range r.s.since(0) {
 				if slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) }) ||
 					(e.Type == event.NamespaceDestroy && uids[strings.SplitN(e.Namespace.UID, ".", 2)[0]]) {
@@ -188,7 +188,7 @@ func TestFilter(t *testing.T) {
 			}
 			slices.SortStableFunc(want, order)
 			slices.SortStableFunc(got, order)
-			if !slices.EqualFunc(got, want, func(a, b *entry) bool {
+			if !slices.EqualFunc(got, want, func(a, b *emitted) bool {
 				return reflect.DeepEqual(comparable(t, a), comparable(t, b))
 			}) {
 				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(briefs(got), "\n\t"), strings.Join(briefs(want), "\n\t"))
@@ -219,8 +219,8 @@ func TestFilter(t *testing.T) {
 }
 
 // order puts the ends of namespaces, which come when they come, behind the rest.
-func order(a, b *entry) int {
-	key := func(e *entry) string {
+func order(a, b *emitted) int {
+	key := func(e *emitted) string {
 		if e.Type == event.NamespaceDestroy {
 			return fmt.Sprint("destroy ", e.Namespace.ID)
 		}

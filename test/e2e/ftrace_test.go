@@ -127,7 +127,7 @@ func actUnder(t *testing.T, s *stream) {
 	value := fmt.Sprint("ftrace-test-", acts)
 	from := s.len()
 	output(t, "unshare", "--uts", "sh", "-c", "echo "+value+" >/proc/sys/kernel/domainname")
-	s.awaitFrom(t, from, "a namespace and a write in it", func(all []*entry) bool {
+	s.awaitFrom(t, from, "a namespace and a write in it", func(all []*emitted) bool {
 		var pid uint32
 		for _, e := range all {
 			switch {
@@ -144,10 +144,10 @@ func actUnder(t *testing.T, s *stream) {
 // awaitDeaf waits for s to tell that the kernel runs its programs no more.
 func awaitDeaf(t *testing.T, s *stream) {
 	t.Helper()
-	s.await(t, "trace.loss of an unknown number", func(all []*entry) bool { return len(deafLosses(all)) > 0 })
+	s.await(t, "trace.loss of an unknown number", func(all []*emitted) bool { return len(deafLosses(all)) > 0 })
 }
 
-func deafLosses(all []*entry) (losses []*entry) {
+func deafLosses(all []*emitted) (losses []*emitted) {
 	for _, e := range only(all, event.TraceLoss) {
 		if e.Loss.Records == nil {
 			losses = append(losses, e)
@@ -310,7 +310,7 @@ func testFtraceRun(t *testing.T) {
 	if status != 0 || stdout != "" {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
-	var events []*entry
+	var events []*emitted
 	for line := range strings.Lines(readFile(t, file) + "\n") {
 		e, err := parseEvent([]byte(line))
 		if err != nil {

@@ -65,10 +65,10 @@ func TestRecordOnFullDisk(t *testing.T) {
 		t.Errorf("it says %q", said)
 	}
 	output(t, "unshare", "--net", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=671")
-	s.await(t, "the write", func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == "671" })
+	s.await(t, "the write", func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == "671" })
 	})
-	if all := s.since(0); slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.TraceGap || e.Between != nil }) {
+	if all := s.since(0); slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.TraceGap || e.Between != nil }) {
 		t.Errorf("told before it can be known:\n%s", dump(all))
 	}
 
@@ -76,8 +76,8 @@ func TestRecordOnFullDisk(t *testing.T) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	var gap, drift *entry
-	s.await(t, "the gap and what was found", func(all []*entry) bool {
+	var gap, drift *emitted
+	s.await(t, "the gap and what was found", func(all []*emitted) bool {
 		for _, e := range all {
 			if e.Type == event.TraceGap {
 				gap = e

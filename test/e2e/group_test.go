@@ -106,8 +106,8 @@ func TestGroupBlame(t *testing.T) {
 	output(t, "ip", "netns", "add", name)
 	t.Cleanup(func() { output(t, "ip", "netns", "delete", name) })
 	output(t, "ip", "netns", "exec", name, "sysctl", "-q", "-p", conf)
-	rec.await(t, "the last write", func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool {
+	rec.await(t, "the last write", func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool {
 			return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.conf.default.arp_announce" && e.Process.Comm == "sysctl"
 		})
 	})

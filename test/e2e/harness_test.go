@@ -164,8 +164,8 @@ func helper(name string) string {
 	return path
 }
 
-// An entry is one line of nstrace's output.
-type entry struct {
+// An emitted event is one line of nstrace's output.
+type emitted struct {
 	event.Event
 	line []byte
 }
@@ -178,7 +178,7 @@ type stream struct {
 	stderr  buffer
 
 	mu     sync.Mutex
-	events []*entry
+	events []*emitted
 	faults []string      // what is wrong with the lines themselves
 	more   chan struct{} // closed when there is more, or when it has ended
 	ended  bool
@@ -227,7 +227,7 @@ func startStream(t *testing.T, args ...string) *stream {
 		if !s.over() {
 			s.cmd.Process.Signal(syscall.SIGCONT) // in case that it was stopped
 			s.cmd.Process.Kill()
-			s.await(t, "its end", func([]*entry) bool { return s.ended })
+			s.await(t, "its end", func([]*emitted) bool { return s.ended })
 		}
 	})
 	go s.read(stdout)
@@ -275,7 +275,7 @@ func (s *stream) add(line []byte) {
 	s.more = make(chan struct{})
 }
 
-func parseEvent(line []byte) (*entry, error) {
+func parseEvent(line []byte) (*emitted, error) {
 	var errs []error
 	if !bytes.HasSuffix(line, []byte("\n")) {
 		errs = append(errs, fmt.Errorf("a line that does not end: %q", line))
@@ -283,7 +283,7 @@ func parseEvent(line []byte) (*entry, error) {
 	if err := schematest.Validate(line); err != nil {
 		errs = append(errs, fmt.Errorf("not as the schema has it: %w\n%s", err, line))
 	}
-	e := &entry{line: line}
+	e := &emitted{line: line}
 	if err := json.Unmarshal(line, &e.Event); err != nil {
 		return nil, errors.Join(append(errs, fmt.Errorf("%w\n%s", err, line))...)
 	}
@@ -297,7 +297,7 @@ func (s *stream) over() bool {
 }
 
 // since returns the events from index from on.
-func (s *stream) since(from int) []*entry {
+func (s *stream) since(from int) []*emitted {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clip(s.events[min(from, len(s.events)):])
@@ -311,7 +311,7 @@ func (s *stream) len() int {
 
 // awaitFrom waits until done says of the events from index from on that they are
 // what was waited for.
-func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*entry) bool) {
+func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*emitted) bool) {
 	t.Helper()
 	if s.comes(from, patience, done) {
 		return
@@ -322,7 +322,7 @@ func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*ent
 	t.Fatalf("%v: no %s after %v; since then:\n%s", s, what, patience, dump(s.since(from)))
 }
 
-func (s *stream) await(t testing.TB, what string, done func([]*entry) bool) {
+func (s *stream) await(t testing.TB, what string, done func([]*emitted) bool) {
 	t.Helper()
 	s.awaitFrom(t, 0, what, done)
 }
@@ -330,7 +330,7 @@ func (s *stream) await(t testing.TB, what string, done func([]*entry) bool) {
 // awaitStart waits until s is attached.
 func (s *stream) awaitStart(t testing.TB) {
 	t.Helper()
-	s.await(t, "trace.start", func(all []*entry) bool { return len(all) > 0 })
+	s.await(t, "trace.start", func(all []*emitted) bool { return len(all) > 0 })
 	if first := s.since(0)[0]; first.Type != event.TraceStart {
 		t.Fatalf("%v: the first line is %s", s, first.line)
 	} else if s.backend != "" {
@@ -340,7 +340,7 @@ func (s *stream) awaitStart(t testing.TB) {
 
 // checkStart checks that a run says how each thing is attached, and what that way
 // does not see.
-func checkStart(t testing.TB, b tracer.Backend, start *entry) {
+func checkStart(t testing.TB, b tracer.Backend, start *emitted) {
 	t.Helper()
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -514,7 +514,7 @@ func watchWith(t *testing.T, args []string, backends ...tracer.Backend) *host {
 	h.startFences(t)
 	h.fence(t)
 	for _, s := range h.streams {
-		h.from[s] = slices.IndexFunc(s.since(0), func(e *entry) bool { return e.fence() > 0 })
+		h.from[s] = slices.IndexFunc(s.since(0), func(e *emitted) bool { return e.fence() > 0 })
 	}
 	return h
 }
@@ -555,8 +555,8 @@ func (h *host) fence(t testing.TB) {
 	}
 	first := h.writeFence(t)
 	for i, s := range h.streams {
-		there := func(new []*entry) bool {
-			return slices.ContainsFunc(new, func(e *entry) bool { return e.fence() >= first })
+		there := func(new []*emitted) bool {
+			return slices.ContainsFunc(new, func(e *emitted) bool { return e.fence() >= first })
 		}
 		// One that can be missed is put up again.
 		for canMiss(event.SysctlWrite) && !s.comes(from[i], patience/10, there) && !s.over() {
@@ -580,7 +580,7 @@ func (h *host) writeFence(t testing.TB) int {
 
 // comes waits for a while until done says of the events from index from on that they
 // are what was waited for.
-func (s *stream) comes(from int, while time.Duration, done func([]*entry) bool) bool {
+func (s *stream) comes(from int, while time.Duration, done func([]*emitted) bool) bool {
 	limit := time.After(while)
 	for {
 		s.mu.Lock()
@@ -601,7 +601,7 @@ func (s *stream) comes(from int, while time.Duration, done func([]*entry) bool) 
 var fenceMark = fmt.Sprintf("fence-of-%d-", os.Getpid())
 
 // fence returns which fence of this process the event is, 0 if none.
-func (e *entry) fence() int {
+func (e *emitted) fence() int {
 	if e.Sysctl == nil || e.Sysctl.New == nil {
 		return 0
 	}
@@ -823,8 +823,8 @@ func (h *host) checkLines(t *testing.T) {
 }
 
 // all returns what s says that w's process and its descendants did.
-func (w *work) all(s *stream) []*entry {
-	var mine []*entry
+func (w *work) all(s *stream) []*emitted {
+	var mine []*emitted
 	for _, e := range s.since(w.from[s])[:w.to[s]-w.from[s]] {
 		if e.of(w.pid) {
 			mine = append(mine, e)
@@ -834,13 +834,13 @@ func (w *work) all(s *stream) []*entry {
 }
 
 // of says whether the process pid or a descendant of it did it.
-func (e *entry) of(pid int) bool {
+func (e *emitted) of(pid int) bool {
 	return e.Process != nil && (int(e.Process.PID) == pid ||
 		slices.ContainsFunc(e.Process.Ancestors, func(a event.Actor) bool { return int(a.PID) == pid }))
 }
 
 // each runs a check for each backend, as a subtest.
-func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*entry)) {
+func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*emitted)) {
 	t.Helper()
 	for _, s := range w.host.streams {
 		t.Run(string(s.backend), func(t *testing.T) {
@@ -848,7 +848,7 @@ func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*
 			for _, e := range events {
 				w.host.checkEvent(t, e)
 			}
-			var others [][]*entry
+			var others [][]*emitted
 			for _, other := range w.host.streams {
 				others = append(others, w.all(other))
 			}
@@ -866,7 +866,7 @@ func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*
 }
 
 // dump shows events to people.
-func dump(events []*entry) string {
+func dump(events []*emitted) string {
 	var sb strings.Builder
 	const most = 12
 	for i, e := range events {

@@ -21,13 +21,13 @@ import (
 
 // pastEvents are those that nstrace history -o json shows with more flags. They are checked
 // against the schema.
-func pastEvents(t *testing.T, db string, args ...string) []*entry {
+func pastEvents(t *testing.T, db string, args ...string) []*emitted {
 	t.Helper()
 	status, stdout, stderr := nstrace(t, append([]string{"history", "--db", db, "-o", "json"}, args...))
 	if status != 0 {
 		t.Fatalf("history %q: status %d: %s", args, status, stderr)
 	}
-	var all []*entry
+	var all []*emitted
 	for l := range strings.Lines(stdout) {
 		e, err := parseEvent([]byte(l))
 		if err != nil {
@@ -68,7 +68,7 @@ func blame(t *testing.T, db string, args ...string) []blameLine {
 
 // what is what two tracers say alike of an event: not its number, and not what each finds
 // out by itself, such as the uid where the kernel has none.
-func what(e *entry) string {
+func what(e *emitted) string {
 	var b strings.Builder
 	fmt.Fprint(&b, e.Type, " ", e.Outcome, " ", e.Error, " ", e.Via)
 	if s := e.Sysctl; s != nil {
@@ -92,9 +92,9 @@ func what(e *entry) string {
 
 // compareWhat compares the events of two nstraces, but for what each finds by a look of its
 // own.
-func compareWhat(t *testing.T, name string, got, want []*entry) {
+func compareWhat(t *testing.T, name string, got, want []*emitted) {
 	t.Helper()
-	of := func(events []*entry) (all []string) {
+	of := func(events []*emitted) (all []string) {
 		for _, e := range events {
 			if e.Namespace == nil || e.Namespace.Detected == "" {
 				all = append(all, what(e))
@@ -132,8 +132,8 @@ func TestHistory(t *testing.T) {
 	}
 	output(t, "ip", "netns", "exec", name, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
 
-	written := func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool {
+	written := func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool {
 			return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.ip_forward" && e.Sysctl.Namespace != nil && e.Sysctl.Namespace.ID == id
 		})
 	}
@@ -151,7 +151,7 @@ func TestHistory(t *testing.T) {
 	}
 
 	// One parameter's life.
-	var wrote, about []*entry
+	var wrote, about []*emitted
 	for _, e := range live.since(0) {
 		ns := e.Namespace
 		if e.Sysctl != nil {
@@ -174,7 +174,7 @@ func TestHistory(t *testing.T) {
 	compareWhat(t, "history ns by name", pastEvents(t, db, "ns", name), about)
 	// Filters are those of the stream.
 	compareWhat(t, "history -n", pastEvents(t, db, "--netns", fmt.Sprint(id), "-e", "sysctl", "-c", "sysctl", "-n", "1", "--since", "-1h"), wrote[1:])
-	compareWhat(t, "history --grep --reverse", pastEvents(t, db, "--sysctl", param, "--grep", `"NEW":"60[12]"`+"|"+fmt.Sprint(id), "--netns", fmt.Sprint(id), "--reverse"), []*entry{wrote[1], wrote[0]})
+	compareWhat(t, "history --grep --reverse", pastEvents(t, db, "--sysctl", param, "--grep", `"NEW":"60[12]"`+"|"+fmt.Sprint(id), "--netns", fmt.Sprint(id), "--reverse"), []*emitted{wrote[1], wrote[0]})
 	if past := pastEvents(t, db, "--until", "yesterday"); len(past) > 0 {
 		t.Errorf("before yesterday: %s", dump(past))
 	}
@@ -201,7 +201,7 @@ func TestHistory(t *testing.T) {
 
 	// The next run says that nobody watched, and is killed in the middle of a storm.
 	again := startStream(t, "record", "--db", db, "--runtime-socket", "none")
-	again.await(t, "trace.gap", func(all []*entry) bool { return len(all) > 1 })
+	again.await(t, "trace.gap", func(all []*emitted) bool { return len(all) > 1 })
 	checkGap(t, again, rec, event.GapStopped)
 	storm := exec.Command("ip", "netns", "exec", name, "sh", "-c", "while :; do echo 604 > /proc/sys/net/ipv4/tcp_keepalive_time; echo 605 > /proc/sys/net/ipv4/tcp_keepalive_time; done")
 	if err := storm.Start(); err != nil {
@@ -238,11 +238,11 @@ func TestHistory(t *testing.T) {
 	}
 
 	third := startStream(t, "record", "--db", db, "--runtime-socket", "none")
-	third.await(t, "trace.gap", func(all []*entry) bool { return len(all) > 1 })
+	third.await(t, "trace.gap", func(all []*emitted) bool { return len(all) > 1 })
 	checkGap(t, third, again, event.GapCrashed)
 	output(t, "ip", "netns", "del", name)
-	gone := func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == id })
+	gone := func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == id })
 	}
 	third.await(t, "its end", gone)
 	third.interrupt(t)
@@ -299,16 +299,16 @@ func TestStandby(t *testing.T) {
 			if err := sh.Start(); err != nil {
 				t.Fatal(err)
 			}
-			nth := func(n int) func([]*entry) bool {
+			nth := func(n int) func([]*emitted) bool {
 				value := fmt.Sprint(7000 + n)
-				return func(all []*entry) bool {
-					return slices.ContainsFunc(all, func(e *entry) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value })
+				return func(all []*emitted) bool {
+					return slices.ContainsFunc(all, func(e *emitted) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value })
 				}
 			}
-			life := func(args ...string) []*entry {
+			life := func(args ...string) []*emitted {
 				return pastEvents(t, db, append([]string{"sysctl", "net.ipv4.tcp_keepalive_time", "--netns", fmt.Sprint(id)}, args...)...)
 			}
-			awaitKept := func(what string, done func([]*entry) bool) {
+			awaitKept := func(what string, done func([]*emitted) bool) {
 				t.Helper()
 				for deadline := time.Now().Add(patience); !done(life()); {
 					if time.Now().After(deadline) {
@@ -405,12 +405,12 @@ func TestHistoryOfContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := parseID(t, output(t, "runc", "--root", filepath.Join(dir, "root"), "run", "--bundle", bundle, fmt.Sprintf("history-%d", os.Getpid())))
-	rec.await(t, "the end of its network", func(all []*entry) bool {
-		return slices.ContainsFunc(all, func(e *entry) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == id })
+	rec.await(t, "the end of its network", func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == id })
 	})
 	rec.interrupt(t)
 
-	var want []*entry
+	var want []*emitted
 	for _, e := range rec.since(0) {
 		if e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" && e.Sysctl.Namespace != nil && e.Sysctl.Namespace.ID == id {
 			want = append(want, e)
@@ -475,9 +475,9 @@ func TestHistoryMoved(t *testing.T) {
 	s := startStream(t, "record", "--db", db, "--netns", name, "--backend", string(backends[0]))
 	s.awaitStart(t)
 	follow := startStream(t, "history", "sysctl", "net.ipv4.tcp_keepalive_time", "--db", db, "--follow")
-	had := func(value int) func([]*entry) bool {
-		return func(all []*entry) bool {
-			return slices.ContainsFunc(all, func(e *entry) bool { return e.Sysctl != nil && *e.Sysctl.New == fmt.Sprint(value) })
+	had := func(value int) func([]*emitted) bool {
+		return func(all []*emitted) bool {
+			return slices.ContainsFunc(all, func(e *emitted) bool { return e.Sysctl != nil && *e.Sysctl.New == fmt.Sprint(value) })
 		}
 	}
 	write(701)

@@ -57,7 +57,7 @@ func (s *stream) pause(t *testing.T) {
 // is a loss.
 func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 	t.Helper()
-	told := func(all []*entry) (n uint64, lost bool) {
+	told := func(all []*emitted) (n uint64, lost bool) {
 		for _, e := range all {
 			switch e.Type {
 			case typ:
@@ -69,12 +69,12 @@ func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 		}
 		return n, lost
 	}
-	whole := func(all []*entry) bool {
+	whole := func(all []*emitted) bool {
 		n, lost := told(all)
 		return lost && n >= events
 	}
 	if canMiss(typ) && !s.comes(0, patience/20, whole) {
-		whole = func(all []*entry) bool { // what was missed can be told at the end alone
+		whole = func(all []*emitted) bool { // what was missed can be told at the end alone
 			_, lost := told(all)
 			return lost
 		}
@@ -162,7 +162,7 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 		t.Fatal(err)
 	}
 	// It says so by itself, and goes on.
-	s.await(t, "an event with a count", func(all []*entry) bool { return all[len(all)-1].Count > 0 })
+	s.await(t, "an event with a count", func(all []*emitted) bool { return all[len(all)-1].Count > 0 })
 	// One that changes nothing is a write all the same.
 	storm(t, calm, stormFile, "calm")
 	s.interrupt(t)

@@ -50,7 +50,7 @@ func kernelFrom(major, minor int) bool {
 }
 
 // key is what an event is recognized by in another stream.
-func (e *entry) key() string {
+func (e *emitted) key() string {
 	var what []string
 	if s := e.Sysctl; s != nil {
 		what = append(what, s.Name)
@@ -78,14 +78,14 @@ func (e *entry) key() string {
 
 // lacking returns what another stream has of the same processes and this one has
 // not: nothing on a kernel where that would be nstrace's fault.
-func (s *stream) lacking(mine []*entry, others ...[]*entry) []*entry {
-	var most []*entry
+func (s *stream) lacking(mine []*emitted, others ...[]*emitted) []*emitted {
+	var most []*emitted
 	for _, other := range others {
 		have := map[string]int{}
 		for _, e := range mine {
 			have[e.key()]++
 		}
-		var lack []*entry
+		var lack []*emitted
 		for _, e := range other {
 			switch {
 			case have[e.key()] > 0:
@@ -113,12 +113,12 @@ func (s *stream) lacking(mine []*entry, others ...[]*entry) []*entry {
 
 // onlyByTracepoint says whether e can be a clone3(2) that the kernel refuses for its arguments
 // alone (clone3_args_valid()): it never comes to copy_process(), where the others look.
-func (e *entry) onlyByTracepoint() bool {
+func (e *emitted) onlyByTracepoint() bool {
 	return e.Type == event.NamespaceCreate && e.Via == "clone3" && e.Error == "EINVAL"
 }
 
 // excuse writes down that s lacks events, for the end to find them told.
-func (s *stream) excuse(t testing.TB, lack ...*entry) {
+func (s *stream) excuse(t testing.TB, lack ...*emitted) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,7 +129,7 @@ func (s *stream) excuse(t testing.TB, lack ...*entry) {
 		}
 		s.excused[id] = true
 		// One program that was skipped stands for a write and all that changed with it.
-		if e.Via != "cascade" || !slices.ContainsFunc(lack, func(w *entry) bool { return w.Seq == e.Sysctl.Cause.Seq }) {
+		if e.Via != "cascade" || !slices.ContainsFunc(lack, func(w *emitted) bool { return w.Seq == e.Sysctl.Cause.Seq }) {
 			s.missing[e.Type]++
 		}
 		t.Logf("%v lacks, which must be in its trace.loss: %s", s, e.line)

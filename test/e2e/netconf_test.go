@@ -16,13 +16,13 @@ import (
 )
 
 // unwritten says whether the event is of a parameter that nobody wrote to.
-func (e *entry) unwritten() bool {
+func (e *emitted) unwritten() bool {
 	return e.Type == event.SysctlWrite && slices.Contains([]string{"cascade", "netlink", "device"}, e.Via)
 }
 
 // written leaves out what changed without a write to it.
-func written(events []*entry) []*entry {
-	return slices.DeleteFunc(slices.Clone(events), (*entry).unwritten)
+func written(events []*emitted) []*emitted {
+	return slices.DeleteFunc(slices.Clone(events), (*emitted).unwritten)
 }
 
 // confs reads all settings of network devices in a namespace of ip-netns(8), by the name of the
@@ -150,7 +150,7 @@ func testNetconf(t *testing.T, h *host) {
 				}
 				awaitConf(t, &heard, n, forwards)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				events = only(events, event.SysctlWrite)
 				if !seesDevices(s.backend) { // as nstrace check says
 					for _, e := range events {
@@ -190,11 +190,11 @@ func awaitConf(t *testing.T, heard *buffer, from int, want []string) {
 }
 
 // checkChanges checks that events are of what differs in /proc/sys, and of nothing else.
-func checkChanges(t *testing.T, s *stream, events []*entry, want []string, via string, netns uint32) {
+func checkChanges(t *testing.T, s *stream, events []*emitted, want []string, via string, netns uint32) {
 	t.Helper()
 	// Two writes to a parameter's kin come one upon the other; a value is what it was first and is last.
 	first, last := map[string]string{}, map[string]string{}
-	var wrote *entry
+	var wrote *emitted
 	for i, e := range events {
 		v := e.Sysctl
 		if v.Namespace == nil || v.Namespace.ID != netns {
@@ -244,7 +244,7 @@ func checkChanges(t *testing.T, s *stream, events []*entry, want []string, via s
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n\t%s\nwant, as /proc/sys shows\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
-	if via == "" && slices.ContainsFunc(events, (*entry).unwritten) {
+	if via == "" && slices.ContainsFunc(events, (*emitted).unwritten) {
 		t.Error("what changed was written to")
 	}
 }

@@ -103,7 +103,7 @@ func change(before *nic, after nic, from string) string {
 }
 
 // said is what an event says, in the same words.
-func said(e *entry, nets map[string]end) string {
+func said(e *emitted, nets map[string]end) string {
 	d := e.Netdev
 	place := func(ns *event.Namespace) string {
 		if ns == nil {
@@ -231,7 +231,7 @@ func testNetdev(t *testing.T, h *host) {
 			if len(want) != tt.nmoved {
 				t.Fatalf("ip sees %q, that should be %d", want, tt.nmoved)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				var got []string
 				for _, e := range only(events, event.NetdevMove) {
 					got = append(got, said(e, nets))
@@ -330,7 +330,7 @@ func testStraceLink(t *testing.T, h *host, nets map[string]end) {
 	if pid == 0 || name != "nss1" {
 		t.Fatalf("strace has a request by %d with the name %q:\n%s", pid, name, readFile(t, log))
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		moves := only(events, event.NetdevMove)
 		if !seesDevices(s.backend) {
 			if len(moves) > 0 {
@@ -408,8 +408,8 @@ func testDeviceReturns(t *testing.T, h *host) {
 		if !seesDevices(s.backend) {
 			continue
 		}
-		var back *entry
-		s.awaitFrom(t, from[s], "return of "+card, func(events []*entry) bool {
+		var back *emitted
+		s.awaitFrom(t, from[s], "return of "+card, func(events []*emitted) bool {
 			for _, e := range only(events, event.NetdevMove) {
 				if e.Process == nil {
 					back = e
@@ -558,18 +558,18 @@ func TestNetdevFilter(t *testing.T) {
 	nets := deviceNets(t, h)
 	rows := []struct {
 		args []string
-		pass func(e *entry) bool
+		pass func(e *emitted) bool
 		s    *stream
 	}{
-		{args: []string{"-e", "netdev"}, pass: func(*entry) bool { return true }},
-		{args: []string{"-e", "sysctl,netdev.move", "-t", "net"}, pass: func(*entry) bool { return true }},
-		{args: []string{"-e", "netdev", "-t", "uts,mnt"}, pass: func(*entry) bool { return false }},
-		{args: []string{"-e", "netdev", "--failed"}, pass: func(e *entry) bool { return e.Outcome == event.Failure }},
-		{args: []string{"-e", "netdev", "-c", "nslink"}, pass: func(e *entry) bool { return e.Process.Comm == "nslink" }},
-		{args: []string{"-e", "netdev", "--netns", "nstrace-e2e-b"}, pass: func(e *entry) bool {
+		{args: []string{"-e", "netdev"}, pass: func(*emitted) bool { return true }},
+		{args: []string{"-e", "sysctl,netdev.move", "-t", "net"}, pass: func(*emitted) bool { return true }},
+		{args: []string{"-e", "netdev", "-t", "uts,mnt"}, pass: func(*emitted) bool { return false }},
+		{args: []string{"-e", "netdev", "--failed"}, pass: func(e *emitted) bool { return e.Outcome == event.Failure }},
+		{args: []string{"-e", "netdev", "-c", "nslink"}, pass: func(e *emitted) bool { return e.Process.Comm == "nslink" }},
+		{args: []string{"-e", "netdev", "--netns", "nstrace-e2e-b"}, pass: func(e *emitted) bool {
 			return e.Netdev.From.ID == nets["b"].id || e.Netdev.To.ID == nets["b"].id
 		}},
-		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *entry) bool { return e.Netdev.NewName == "eth7" }},
+		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *emitted) bool { return e.Netdev.NewName == "eth7" }},
 	}
 	if testing.Short() { // that a filter gets to netdev.move at all; what filters do, the host tests
 		rows = rows[1:2]
@@ -596,7 +596,7 @@ func TestNetdevFilter(t *testing.T) {
 	for _, r := range rows {
 		t.Run(strings.Join(r.args, " "), func(t *testing.T) {
 			r.s.interrupt(t)
-			var got, want []*entry
+			var got, want []*emitted
 			for _, e := range mine {
 				if r.pass(e) {
 					want = append(want, e)

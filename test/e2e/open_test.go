@@ -15,7 +15,7 @@ import (
 )
 
 // notByTracepoint says whether the event is one that the tracepoint way does not see.
-func (e *entry) notByTracepoint() bool { return e.Via == "open" }
+func (e *emitted) notByTracepoint() bool { return e.Via == "open" }
 
 // straceOpen is an open of a parameter that failed. A descriptor is of a folder that the
 // test opened, and shown with its path (-y).
@@ -86,7 +86,7 @@ func testOpen(t *testing.T, h *host) {
 			if !slices.Equal(saw, tt.want) {
 				t.Fatalf("strace saw %q, want %q", saw, tt.want)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				var got []string
 				for _, e := range events {
 					if e.Via != "open" {

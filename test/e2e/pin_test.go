@@ -31,12 +31,12 @@ func pins(s *stream, what, via, result string, types ...event.NSType) []string {
 }
 
 // isPin says whether an event is about a mount of a namespace.
-func (e *entry) isPin() bool {
+func (e *emitted) isPin() bool {
 	return e.Type == event.NamespacePin || e.Type == event.NamespaceUnpin
 }
 
 // checkPin checks what an event says of the mount of the namespace id at path.
-func checkPin(t *testing.T, e *entry, id uint32, path string) {
+func checkPin(t *testing.T, e *emitted, id uint32, path string) {
 	t.Helper()
 	if e.Namespace.ID != id || e.Namespace.Path != path {
 		t.Errorf("want namespace %d at %s: %s", id, path, e.line)
@@ -45,11 +45,11 @@ func checkPin(t *testing.T, e *entry, id uint32, path string) {
 
 // awaitPin waits for an event about the mount at path that has no process: one that s found
 // by looking, or an end that nobody made.
-func (s *stream) awaitPin(t *testing.T, from int, typ event.Type, path string) *entry {
+func (s *stream) awaitPin(t *testing.T, from int, typ event.Type, path string) *emitted {
 	t.Helper()
-	var found *entry
-	s.awaitFrom(t, from, fmt.Sprintf("%s of %s", typ, path), func(events []*entry) bool {
-		i := slices.IndexFunc(events, func(e *entry) bool {
+	var found *emitted
+	s.awaitFrom(t, from, fmt.Sprintf("%s of %s", typ, path), func(events []*emitted) bool {
+		i := slices.IndexFunc(events, func(e *emitted) bool {
 			return e.Type == typ && e.Process == nil && e.Namespace.Path == path
 		})
 		if i >= 0 {
@@ -114,7 +114,7 @@ func testPinNetns(t *testing.T, h *host) {
 	if n := straceMounts(log, "mount", `"`+path+`"`, "MS_BIND"); n != 1 {
 		t.Fatalf("strace saw %d bind mounts:\n%s", n, log)
 	}
-	add.each(t, func(t *testing.T, s *stream, events []*entry) {
+	add.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, slices.Concat(creates("unshare", "success", "net"), pins(s, "pin", "mount", "success", "net"),
 			enters("success", "net"))...) // ip goes back
 		if t.Failed() {
@@ -130,7 +130,7 @@ func testPinNetns(t *testing.T, h *host) {
 	if n := straceMounts(log, "umount2", `"`+path+`"`); n != 1 {
 		t.Fatalf("strace saw it unmounted %d times:\n%s", n, log)
 	}
-	del.each(t, func(t *testing.T, s *stream, events []*entry) {
+	del.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, pins(s, "unpin", "umount", "success", "net")...)
 		if t.Failed() {
 			return
@@ -146,7 +146,7 @@ func testPinNetns(t *testing.T, h *host) {
 }
 
 // awaitPinOf returns the one event of w about the mount at path, whoever it says did it.
-func (s *stream) awaitPinOf(t *testing.T, w *work, events []*entry, typ event.Type, path string) *entry {
+func (s *stream) awaitPinOf(t *testing.T, w *work, events []*emitted, typ event.Type, path string) *emitted {
 	t.Helper()
 	if s.backend == tracer.Tracepoint {
 		return s.awaitPin(t, w.from[s], typ, path)
@@ -166,7 +166,7 @@ func testPinUnshare(t *testing.T, h *host) {
 	if _, err := fmt.Sscan(w.printed("id")[0], &id); err != nil {
 		t.Fatal(err)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, slices.Concat(creates("unshare", "success", "uts"),
 			pins(s, "pin", "mount", "success", "uts"), pins(s, "unpin", "umount", "success", "uts"))...)
 		if t.Failed() {
@@ -218,7 +218,7 @@ func testPinCalls(t *testing.T, h *host) {
 		{"unpin", "umount", "uts", "a"},
 		{"unpin", "umount", "ipc", "e"},
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if s.backend == tracer.Tracepoint {
 			same(t, events, creates("unshare", "success", "mnt")...)
 			return
@@ -270,7 +270,7 @@ func testPinRefused(t *testing.T, h *host) {
 			if len(w.printed("error")) != 1 {
 				t.Fatalf("nsmount: %q", w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				if s.backend == tracer.Tracepoint || tt.brief == "" {
 					same(t, events)
 					return
@@ -306,7 +306,7 @@ func testPinEnd(t *testing.T, h *host) {
 		from[s] = s.len()
 	}
 	output(t, "umount", "--lazy", dir)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		unpin := s.awaitPin(t, from[s], event.NamespaceUnpin, path)
 		checkPin(t, unpin, id, path)
 		for _, e := range only(events, event.NamespaceCreate) {

@@ -21,7 +21,7 @@ import (
 
 // readEvents reads a file of events, each checked against the schema, with
 // numbers from 1 and books that balance.
-func readEvents(t *testing.T, file string) []*entry {
+func readEvents(t *testing.T, file string) []*emitted {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -30,9 +30,9 @@ func readEvents(t *testing.T, file string) []*entry {
 	return parseEvents(t, string(text))
 }
 
-func parseEvents(t *testing.T, text string) []*entry {
+func parseEvents(t *testing.T, text string) []*emitted {
 	t.Helper()
-	var events []*entry
+	var events []*emitted
 	for line := range strings.Lines(text) {
 		e, err := parseEvent([]byte(line))
 		if err != nil {
@@ -173,7 +173,7 @@ func TestRunFollow(t *testing.T) {
 				t.Fatalf("status %d, %q, %q", status, stdout, stderr)
 			}
 			events := readEvents(t, file)
-			own := slices.DeleteFunc(slices.Clone(events[1:len(events)-1]), func(e *entry) bool { return e.Type == event.NamespaceDestroy })
+			own := slices.DeleteFunc(slices.Clone(events[1:len(events)-1]), func(e *emitted) bool { return e.Type == event.NamespaceDestroy })
 			same(t, own,
 				"create uts unshare: success",
 				"create ipc unshare: success",

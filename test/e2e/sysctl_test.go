@@ -86,7 +86,7 @@ func testNamespaced(t *testing.T, h *host) {
 			case tt.after != "" && lines[1] != tt.after:
 				t.Fatalf("sysctl reads %q after it, want %q", lines[1], tt.after)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				events = written(events) // testNetconf has what follows of ip_forward
 				same(t, events, append(creates("unshare", "success", tt.typ), want.on(s))...)
 				if t.Failed() {
@@ -131,7 +131,7 @@ func testValues(t *testing.T, h *host) {
 			if !strings.HasSuffix(w.stdout.String(), "\n"+long[:kept]+"\n") {
 				t.Fatalf("the kernel kept %q", w.stdout.String())
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				wrote := only(events, event.SysctlWrite)
 				if len(wrote) != 1 {
 					t.Fatalf("%d writes", len(wrote))
@@ -158,7 +158,7 @@ func testValues(t *testing.T, h *host) {
 		if got := strings.TrimSpace(w.stdout.String()); got != "22" {
 			t.Fatalf("it reads %q", got)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			const name = "net.ipv4.ip_local_reserved_ports"
 			after := []string{"8080,9000-9100", "22"}
 			for i, e := range only(events, event.SysctlWrite) {
@@ -179,7 +179,7 @@ func testValues(t *testing.T, h *host) {
 		t.Parallel()
 		// What a terminal would obey, and what is no UTF-8.
 		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "/proc/sys/kernel/domainname", "\x1b[31mred\xff\xfe", "a\tb\x7f"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
 			if len(wrote) != 2 {
 				t.Fatalf("%d writes", len(wrote))
@@ -205,7 +205,7 @@ func testValues(t *testing.T, h *host) {
 		if got := strings.TrimSpace(w.stdout.String()); got != "1" {
 			t.Fatalf("it reads %q", got)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
 			same(t, wrote, write{name: "net.ipv4.conf.lo/100.forwarding", old: "0", new: "1"}.on(s))
 			if !t.Failed() && wrote[0].Sysctl.Path != "/proc/sys/net/ipv4/conf/lo.100/forwarding" {
@@ -220,7 +220,7 @@ func testValues(t *testing.T, h *host) {
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `old=lo; for new in a0 a1 b0 a0 lo; do
 			ip link set $old name $new; old=$new
 			for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/$new/accept_redirects; done; done`})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			var got, want []string
 			for _, e := range only(events, event.SysctlWrite) {
 				got = append(got, e.Sysctl.Name)
@@ -239,7 +239,7 @@ func testValues(t *testing.T, h *host) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c",
 			"echo 601 >/proc/sys/net/ipv4/tcp_keepalive_time; printf 602 >/proc/sys/net/ipv4/tcp_keepalive_time; ! echo never >/proc/sys/net/ipv4/tcp_keepalive_time"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			const name = "net.ipv4.tcp_keepalive_time"
 			same(t, only(events, event.SysctlWrite),
 				write{name: name, old: "7200", new: "601"}.on(s),
@@ -254,7 +254,7 @@ func testFiles(t *testing.T, h *host) {
 	t.Run("net", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "unshare", []string{"--net", helper("nswrite"), "-u", "net", "/proc/sys/net/ipv4/tcp_keepalive_time", "603"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			same(t, events, append(slices.Repeat(creates("unshare", "success", "net"), 2),
 				write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "603"}.on(s))...)
 			if t.Failed() {
@@ -273,7 +273,7 @@ func testFiles(t *testing.T, h *host) {
 		t.Parallel()
 		// The kernel looks at the writer here.
 		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "-u", "uts", "/proc/sys/kernel/domainname", "elsewhere"})
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
 			made := only(events, event.NamespaceCreate)
 			if len(wrote) != 1 || len(made) != 2 {
@@ -292,7 +292,7 @@ func testFiles(t *testing.T, h *host) {
 		if got := strings.TrimSpace(w.stdout.String()); got != "7200" {
 			t.Fatalf("it reads %q", got)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
 			if s.backend == tracer.Tracepoint {
 				same(t, wrote) // as nstrace check says
@@ -392,7 +392,7 @@ func testSweep(t *testing.T, h *host) {
 	}
 	h.fence(t)
 	h.checkLines(t)
-	by := map[*stream][]*entry{}
+	by := map[*stream][]*emitted{}
 	for _, s := range h.streams {
 		for _, e := range only(s.since(from[s]), event.SysctlWrite) {
 			if int(e.Process.TID) == tid && !e.unwritten() {
@@ -402,7 +402,7 @@ func testSweep(t *testing.T, h *host) {
 	}
 	for _, s := range h.streams {
 		t.Run(string(s.backend), func(t *testing.T) {
-			wrote := slices.DeleteFunc(slices.Clone(by[s]), (*entry).notByTracepoint)
+			wrote := slices.DeleteFunc(slices.Clone(by[s]), (*emitted).notByTracepoint)
 			var refused []string
 			for _, e := range by[s] {
 				if e.notByTracepoint() {
@@ -419,7 +419,7 @@ func testSweep(t *testing.T, h *host) {
 				t.Errorf("could not be opened: %q, want %q", refused, locked)
 			}
 			if s.backend == tracer.Tracepoint { // where a write of what is there is told at each try
-				wrote = slices.CompactFunc(wrote, func(a, b *entry) bool {
+				wrote = slices.CompactFunc(wrote, func(a, b *emitted) bool {
 					return keeps(a) && keeps(b) && a.Sysctl.Path == b.Sysctl.Path
 				})
 			}
@@ -456,7 +456,7 @@ func testSweep(t *testing.T, h *host) {
 }
 
 // keeps says whether e is a write of the value that is there.
-func keeps(e *entry) bool {
+func keeps(e *emitted) bool {
 	return e.Sysctl.Old != nil && e.Sysctl.New != nil && *e.Sysctl.Old == *e.Sysctl.New
 }
 
@@ -482,7 +482,7 @@ func testHostWide(t *testing.T, h *host) {
 			if got, want := w.stdout.String(), old+"\n"+tt.after+"\n"; got != want {
 				t.Fatalf("sysctl printed %q, want %q", got, want)
 			}
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, write{name: tt.name, old: old, new: tt.value, after: tt.after}.on(s))
 				if !t.Failed() && events[0].Sysctl.Namespace != nil {
 					t.Errorf("of a namespace: %s", events[0].line)
@@ -508,7 +508,7 @@ func testSystem(t *testing.T, h *host) {
 	if len(lines) != 4 || lines[1] != "from.first" || lines[2] != "606" {
 		t.Fatalf("it printed %q", lines)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		wrote := only(events, event.SysctlWrite)
 		same(t, wrote,
 			write{name: "kernel.domainname", old: lines[0], new: "from.first"}.on(s),
@@ -549,7 +549,7 @@ func testRestart(t *testing.T, h *host) {
 		if got := w.printed("ok"); !slices.Equal(got, []string{"300"}) || finished != 300 {
 			t.Fatalf("%q, and strace has %d", got, finished)
 		}
-		w.each(t, func(t *testing.T, s *stream, events []*entry) {
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			var want []string
 			for i := range 300 {
 				values := []string{"0", "1"}
@@ -595,7 +595,7 @@ func testHostname(t *testing.T, h *host) {
 		t.Fatalf("strace saw %d calls", saw)
 	}
 	before := readFile(t, "/proc/sys/kernel/hostname")
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		writes := only(events, event.SysctlWrite)
 		call := func(name, old, new, after string) string {
 			return fmt.Sprintf("write kernel.%s %q -> %q = %q", name, old, new, after)

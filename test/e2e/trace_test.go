@@ -41,10 +41,10 @@ func (h *host) close(t *testing.T) {
 	t.Helper()
 	// Everything that anyone on this machine did, the tests or not.
 	h.fence(t)
-	by := map[*stream][]*entry{}
+	by := map[*stream][]*emitted{}
 	for _, s := range h.streams {
 		events := s.since(h.from[s])
-		last := slices.IndexFunc(events, func(e *entry) bool { return e.fence() == h.nfences })
+		last := slices.IndexFunc(events, func(e *emitted) bool { return e.fence() == h.nfences })
 		by[s] = events[:last+1]
 	}
 	compareStreams(t, by)
@@ -82,8 +82,8 @@ func (s *stream) checkLives(t *testing.T, h *host) {
 }
 
 // life returns what was said last of the namespaces with the number of that of e.
-func (s *stream) life(e *entry) string {
-	same := slices.DeleteFunc(slices.Clone(s.since(0)), func(other *entry) bool {
+func (s *stream) life(e *emitted) string {
+	same := slices.DeleteFunc(slices.Clone(s.since(0)), func(other *emitted) bool {
 		return other.Namespace == nil || other.Namespace.ID != e.Namespace.ID || other.Seq > e.Seq
 	})
 	return "after\n" + dump(same[max(0, len(same)-8):])
@@ -101,7 +101,7 @@ func TestAlone(t *testing.T) {
 				`+helper("nsclone")+` clone3 pid,ipc
 				`+helper("nsset")+` file /proc/self/ns/net net
 				`+helper("nsset")+` fd 99 net`)
-			w.each(t, func(t *testing.T, s *stream, events []*entry) {
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				want := slices.Concat(
 					creates("unshare", "success", "net", "uts"),
 					[]string{write{name: "net.ipv4.tcp_keepalive_time", old: "7200", new: "608"}.on(s)},

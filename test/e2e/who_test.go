@@ -149,7 +149,7 @@ func testWhoLong(t *testing.T, h *host) {
 	}
 	w.value(t, "done")
 	w.stop(t)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		wrote := only(events, event.SysctlWrite)
 		if len(wrote) != 1 {
 			t.Fatalf("%d writes", len(wrote))
@@ -198,7 +198,7 @@ func testWhoShort(t *testing.T, h *host) {
 	path, cgroup := inCgroup(t, "short")
 	ancestors := append([]event.Actor{{PID: uint32(os.Getpid()), Comm: readFile(t, "/proc/self/comm")}}, chain(t, os.Getpid())...)
 	w := h.run(t, "unshare", []string{"--net", "true"}, cgroup)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "net")...)
 		if t.Failed() {
 			return
@@ -227,7 +227,7 @@ func testWhoTerminal(t *testing.T, h *host) {
 	if !strings.HasPrefix(tty, "pts/") {
 		t.Fatalf("tty says %q", tty)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "uts")...)
 		// The kernel's own name of it has no slash.
 		if got := events[0].Process.TTY; got != strings.ReplaceAll(tty, "/", "") && got != tty {
@@ -244,7 +244,7 @@ func testWhoLogin(t *testing.T, h *host) {
 	if got := w.printed("login"); !slices.Equal(got, []string{"1000"}) {
 		t.Fatalf("%q", w.stdout.String())
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "user")...)
 		p := events[0].Process
 		if p.UID != 1001 || p.GID != 1002 || p.LoginUID == nil || *p.LoginUID != 1000 {
@@ -260,7 +260,7 @@ func testWhoArgs(t *testing.T, h *host) {
 	t.Parallel()
 	long := []string{"unshare", "--uts", "true", strings.Repeat("a", 500), strings.Repeat("b", 500), strings.Repeat("c", 3000), "d"}
 	w := h.run(t, long[0], long[1:])
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "uts")...)
 		kept := strings.Join(events[0].Process.Args, "\x00")
 		whole := strings.Join(long, "\x00")
@@ -285,7 +285,7 @@ func testWhoBytes(t *testing.T, h *host) {
 	output(t, "cp", helper("nsclone"), filepath.Join(dir, name))
 	args := []string{"clone", "uts", "true", "", "\x1b]0;title\a", "two\nlines\r", "\xc3\x28", "\u00fc\u2028"}
 	w := h.run(t, filepath.Join(dir, name), args)
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("clone", "success", "uts")...)
 		p := events[0].Process
 		want := []string{filepath.Join(dir, shown)}

@@ -72,7 +72,7 @@ func straceCalls(t *testing.T, log string) map[string][]string {
 }
 
 // eventCalls puts the events of each call together again.
-func eventCalls(events []*entry) map[string][]string {
+func eventCalls(events []*emitted) map[string][]string {
 	calls := map[string][]string{}
 	for i := 0; i < len(events); {
 		e := events[i]
@@ -115,8 +115,8 @@ func testStrace(t *testing.T, h *host) {
 	if len(want) < 20 {
 		t.Fatalf("strace saw the calls of %d threads only: %v", len(want), want)
 	}
-	w.each(t, func(t *testing.T, s *stream, events []*entry) {
-		events = slices.DeleteFunc(slices.Clone(events), func(e *entry) bool { return e.Via == "execve" || e.Type == event.SysctlWrite || e.isPin() })
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		events = slices.DeleteFunc(slices.Clone(events), func(e *emitted) bool { return e.Via == "execve" || e.Type == event.SysctlWrite || e.isPin() })
 		got := eventCalls(events)
 		for tid, calls := range want {
 			if !slices.Equal(got[tid], calls) {
@@ -145,7 +145,7 @@ func testLsns(t *testing.T, h *host) {
 		t.Fatalf("lsns: %v\n%s", err, text)
 	}
 	r.stop(t)
-	r.each(t, func(t *testing.T, s *stream, events []*entry) {
+	r.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		made := ids(only(events, event.NamespaceCreate))
 		if len(made) != len(event.NSTypes()) || len(list.Namespaces) != len(made) {
 			t.Errorf("made were %v, lsns has %v", made, list.Namespaces)

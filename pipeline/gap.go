@@ -8,6 +8,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // Gap adds a trace.gap for the time between the previous run and this one. The event
@@ -64,7 +65,7 @@ func gapBefore(r *history.Recorder, started time.Time) *event.Event {
 	if before == nil {
 		return nil
 	}
-	same := before.BootID == history.BootID()
+	same := before.BootID == procfs.BootID()
 	t := &event.Trace{From: before.Stopped, To: started, SameBoot: &same, Ended: event.GapStopped}
 	if before.Stopped.IsZero() {
 		t.From, t.Ended = before.Last, event.GapCrashed

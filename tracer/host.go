@@ -3,11 +3,12 @@
 package tracer
 
 import (
-	"bytes"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // hostInfo says where the events come from.
@@ -18,9 +19,7 @@ type hostInfo struct {
 func readHost() hostInfo {
 	var h hostInfo
 	h.host, _ = os.Hostname()
-	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		h.bootID = string(bytes.TrimSpace(b))
-	}
+	h.bootID = procfs.BootID()
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		h.kernel = unix.ByteSliceToString(u.Release[:])

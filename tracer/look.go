@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A Sighting is a namespace that was found alive.
@@ -93,54 +94,22 @@ func (l *look) add(ns event.Namespace, kernel uint64, path string, task bool) {
 
 // holders adds the namespaces that a mount or a descriptor of any process but self holds.
 func (l *look) holders(self uint32) {
-	scan := holderScan{ids: true}
-	if scan.run(self) != nil {
+	scan := procfs.HolderScan{IDs: true}
+	if scan.Run(self) != nil {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(scan.held)) {
-		h := scan.held[id]
+	for _, id := range slices.Sorted(maps.Keys(scan.Held)) {
+		h := scan.Held[id]
 		ns := event.Namespace{Type: h.Type, ID: h.ID}
 		for _, m := range h.Mounts {
-			l.add(ns, h.kernel, fmt.Sprintf("/proc/%d/root%s", m.PID, m.Path), false)
+			l.add(ns, h.KernelID, fmt.Sprintf("/proc/%d/root%s", m.PID, m.Path), false)
 		}
 		for _, d := range h.Descriptors {
 			if d.PID != self {
-				l.add(ns, h.kernel, fmt.Sprintf("/proc/%d/fd/%d", d.PID, d.FD), false)
+				l.add(ns, h.KernelID, fmt.Sprintf("/proc/%d/fd/%d", d.PID, d.FD), false)
 			}
 		}
 	}
-}
-
-// onDevice says whether what is at path is on the same file system. It does not ask a
-// server for that, which could take for ever. The name of a descriptor would not do: it is
-// that of a mount, if it was opened there.
-func onDevice(path string, as unix.Stat_t) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
-	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == as.Dev
-}
-
-// namespaceAt asks the kernel which namespace a file is.
-func namespaceAt(path string) (event.NSType, uint32, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", 0, err
-	}
-	defer unix.Close(fd)
-	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
-	if err != nil {
-		return "", 0, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return "", 0, err
-	}
-	for typ, f := range cloneFlag {
-		if int(f) == flag {
-			return typ, uint32(st.Ino), nil
-		}
-	}
-	return "", 0, unix.EINVAL
 }
 
 // open opens a namespace, if one of its paths still leads there: a process's number can be

@@ -3,16 +3,14 @@
 package tracer
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // mounts finds tracefs and cgroup2. Where one is not mounted it is, for one
@@ -91,40 +89,12 @@ func (m *mounts) cgroup2() (string, error) {
 // findCgroup2 returns where the root of the v2 hierarchy is mounted, "" for
 // nowhere. A mount of only a part of it (a container's) does not count.
 func findCgroup2() (path string) {
-	eachMount("/proc/thread-self/mountinfo", "cgroup2", func(m mountLine) {
-		if m.root == "/" && path == "" {
-			path = m.point
+	procfs.EachMount("/proc/thread-self/mountinfo", "cgroup2", func(m procfs.Mountpoint) {
+		if m.Root == "/" && path == "" {
+			path = m.Point
 		}
 	})
 	return path
-}
-
-// mountPath undoes what mangle_path() in fs/seq_file.c does to a mount point.
-var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
-// A mountLine is a line of a mountinfo file, as far as it is of use here.
-type mountLine struct {
-	id    uint32
-	root  string // what of the file system is mounted
-	point string // where
-}
-
-// eachMount calls f for each mount of a file system type in a mountinfo file. A file
-// that can't be read has none.
-func eachMount(mountinfo, fstype string, f func(mountLine)) {
-	file, err := os.Open(mountinfo)
-	if err != nil {
-		return
-	}
-	defer file.Close()
-	for sc := bufio.NewScanner(file); sc.Scan(); {
-		before, after, ok := strings.Cut(sc.Text(), " - ")
-		fields := strings.Fields(before)
-		if ok && len(fields) >= 5 && strings.HasPrefix(after, fstype+" ") {
-			id, _ := strconv.ParseUint(fields[0], 10, 32)
-			f(mountLine{id: uint32(id), root: fields[3], point: mountPath.Replace(fields[4])})
-		}
-	}
 }
 
 // mount mounts a pseudo file system where only this thread sees it.

@@ -5,13 +5,9 @@ package tracer
 import (
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nstrace/nstrace/event"
 )
 
 // netnsNames knows the names that network namespaces have in the folders where they are
@@ -103,47 +99,4 @@ func (d *netnsDir) refresh() {
 		}
 		d.byID[uint32(st.Ino)] = e.Name()
 	}
-}
-
-// nsID is a namespace as /proc shows it, net:[4026531840].
-type nsID struct {
-	typ    event.NSType
-	id     uint32
-	kernel uint64 // its 64-bit id, 0 if not known
-	path   string // where it is mounted
-	mount  uint32 // the number of that mount
-}
-
-func parseNSLink(s string) (nsID, bool) {
-	typ, rest, ok := strings.Cut(s, ":[")
-	num, closed := strings.CutSuffix(rest, "]")
-	if !ok || !closed {
-		return nsID{}, false
-	}
-	id, err := strconv.ParseUint(num, 10, 32)
-	if err != nil {
-		return nsID{}, false
-	}
-	return nsID{typ: event.NSType(strings.TrimSuffix(typ, "_for_children")), id: uint32(id)}, true
-}
-
-// pinned returns the namespaces that are bind mounted in the caller's mount
-// namespace.
-func pinned() []nsID {
-	all := pinnedIn(ownMountinfo)
-	for i := range all {
-		all[i].kernel = handleUID(all[i].path)
-	}
-	return all
-}
-
-// pinnedIn does the same for a process's mountinfo, but for the kernel's ids.
-func pinnedIn(mountinfo string) (all []nsID) {
-	eachMount(mountinfo, "nsfs", func(m mountLine) {
-		if ns, ok := parseNSLink(m.root); ok {
-			ns.path, ns.mount = m.point, m.id
-			all = append(all, ns)
-		}
-	})
-	return all
 }

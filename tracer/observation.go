@@ -12,6 +12,7 @@ import (
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // Backend is a way to attach to the kernel.
@@ -254,7 +255,7 @@ var pinKprobes = []string{
 // lookForPins is the way to see pins without a hook: no tracepoint says what a mount is
 // of.
 var lookForPins = way{
-	backend: Tracepoint, programs: [][]string{{}}, looks: []string{ownMountinfo}, missing: []string{
+	backend: Tracepoint, programs: [][]string{{}}, looks: []string{procfs.OwnMountinfo}, missing: []string{
 		"who did it, what failed, what lasted a moment, and what is outside nstrace's own mount namespace: it is found by looking",
 	},
 }

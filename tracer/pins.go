@@ -15,6 +15,7 @@ import (
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A pin is a bind mount of a namespace's file, which keeps the namespace alive.
@@ -38,11 +39,11 @@ func (p pinPlace) compare(q pinPlace) int {
 // of the end of those that it has the numbers of.
 func (t *Tracer) takePins(boot uint64) error {
 	known := t.loaded.coll.Maps[bpf.NstraceMapPinned]
-	for _, p := range pinned() {
-		ns, _ := t.reg.see(p.typ, p.id, p.kernel, 0, boot)
+	for _, p := range procfs.Pinned() {
+		ns, _ := t.reg.see(p.Type, p.ID, p.KernelID, 0, boot)
 		t.names.learn(ns, boot)
 		if t.watch != nil {
-			if at := (pinPlace{p.path, p.id}); t.watch.pins[at] == nil { // see comparePins
+			if at := (pinPlace{p.Path, p.ID}); t.watch.pins[at] == nil { // see comparePins
 				t.watch.add(at, ns)
 			}
 			continue
@@ -50,9 +51,9 @@ func (t *Tracer) takePins(boot uint64) error {
 		if t.opts.Follow {
 			continue // nobody followed has made it
 		}
-		t.pins[p.mount] = &pin{ns: ns, path: p.path}
+		t.pins[p.MountID] = &pin{ns: ns, path: p.Path}
 		// More than the map has room for end without a word, as they were made.
-		if err := known.Put(p.mount, uint8(1)); err != nil && !errors.Is(err, unix.E2BIG) {
+		if err := known.Put(p.MountID, uint8(1)); err != nil && !errors.Is(err, unix.E2BIG) {
 			return fmt.Errorf("note a namespace's mount: %w", err)
 		}
 	}
@@ -129,12 +130,12 @@ func (t *Tracer) givePin(h Handler, typ event.Type, p *pin, boot uint64, detecte
 // number of one that ended would be taken for that.
 func (t *Tracer) comparePins(h Handler) error {
 	boot := bootNow()
-	there := map[pinPlace]nsID{}
+	there := map[pinPlace]procfs.Namespace{}
 	found, looked := t.watch.take()
 	for _, id := range found {
 		// Several on one place are one to those who look: ip netns add makes two, since
 		// /run/netns is mounted on itself.
-		there[pinPlace{id.path, id.id}] = id
+		there[pinPlace{id.Path, id.ID}] = id
 	}
 	var gone, came []pinPlace
 	for at := range t.watch.pins {
@@ -156,16 +157,16 @@ func (t *Tracer) comparePins(h Handler) error {
 	slices.SortFunc(came, pinPlace.compare)
 	for _, at := range came {
 		id := there[at]
-		ns := t.reg.live[id.id]
+		ns := t.reg.live[id.ID]
 		if ns != nil && ns.bootNS > looked {
 			continue // what was mounted ended since, and this has its number
 		}
 		// The kernel's id can only be had through the mount, which is then busy for whoever
 		// unmounts it just now.
-		if ns == nil || ns.typ != id.typ {
-			id.kernel = handleUID(id.path)
+		if ns == nil || ns.typ != id.Type {
+			id.KernelID = procfs.HandleID(id.Path)
 		}
-		ns, err := t.see(h, &bpf.NstraceNsChange{Kind: uint8(slices.Index(nsTypes[:], id.typ)), Inum: id.id, Uid: id.kernel}, boot)
+		ns, err := t.see(h, &bpf.NstraceNsChange{Kind: uint8(slices.Index(nsTypes[:], id.Type)), Inum: id.ID, Uid: id.KernelID}, boot)
 		if err != nil {
 			return err
 		}
@@ -201,17 +202,13 @@ func (t *Tracer) foundPin(h Handler, typ event.Type, p *pin, boot uint64) error 
 	return t.givePin(h, typ, p, boot, "scan")
 }
 
-// ownMountinfo is nstrace's own view. Not /proc/self: that is its first thread's, which can
-// be the one with the private mounts (see mounts).
-const ownMountinfo = "/proc/thread-self/mountinfo"
-
 // A mountWatch is told by the kernel when anything in nstrace's mount namespace is mounted
 // or unmounted, not what. A nil one is never told.
 type mountWatch struct {
 	pins   map[pinPlace]*pin
 	look   atomic.Bool // something changed
 	looked uint64      // CLOCK_BOOTTIME; 0 once found is compared
-	found  []nsID
+	found  []procfs.Namespace
 	file   *os.File // of ownMountinfo, polled
 	end    int      // an eventfd that ends the watch
 	done   sync.WaitGroup
@@ -230,7 +227,7 @@ func (w *mountWatch) start(wake func()) {
 		return
 	}
 	var err error
-	if w.file, err = os.Open(ownMountinfo); err != nil {
+	if w.file, err = os.Open(procfs.OwnMountinfo); err != nil {
 		return
 	}
 	if w.end, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
@@ -260,11 +257,11 @@ func (w *mountWatch) due() bool { return w != nil && (w.looked != 0 || w.look.Lo
 // see looks at the mounts, for comparePins.
 func (w *mountWatch) see() {
 	w.look.Store(false)
-	w.looked, w.found = bootNow(), pinnedIn(ownMountinfo)
+	w.looked, w.found = bootNow(), procfs.PinnedIn(procfs.OwnMountinfo)
 }
 
 // take returns what was found, once, and when it was looked.
-func (w *mountWatch) take() (found []nsID, looked uint64) {
+func (w *mountWatch) take() (found []procfs.Namespace, looked uint64) {
 	found, looked = w.found, w.looked
 	w.found, w.looked = nil, 0
 	return found, looked

@@ -3,14 +3,13 @@
 package tracer
 
 import (
-	"encoding/binary"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/bpf"
-	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A scanner finds the namespaces that ended by looking, for kernels where
@@ -35,7 +34,7 @@ const (
 )
 
 func newScanner(t *Tracer) *scanner {
-	return &scanner{t: t, looked: time.Now(), held: true, handles: nsAlive(nsID{}) != unix.ENOSYS}
+	return &scanner{t: t, looked: time.Now(), held: true, handles: procfs.Alive(procfs.Namespace{}) != unix.ENOSYS}
 }
 
 // soon has it look after a moment.
@@ -142,10 +141,10 @@ func (s *scanner) gone(unused []*liveNS) []*liveNS {
 	}
 	if s.handles {
 		return slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool {
-			return nsAlive(nsID{typ: ns.typ, id: ns.id, kernel: ns.kernel}) != unix.ESTALE
+			return procfs.Alive(procfs.Namespace{Type: ns.typ, ID: ns.id, KernelID: ns.kernel}) != unix.ESTALE
 		})
 	}
-	held := heldByFiles()
+	held := procfs.HeldByFiles()
 	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] != nil })
 	return withoutOwners(free, s.t.reg)
 }
@@ -166,45 +165,4 @@ func withoutOwners(gone []*liveNS, reg *registry) []*liveNS {
 		}
 	}
 	return slices.DeleteFunc(gone, func(ns *liveNS) bool { return !dead[ns.id] })
-}
-
-// nsfsRoot is FD_NSFS_ROOT, and fileIDNSFS is FILEID_NSFS, of 6.18.
-const (
-	nsfsRoot   = -10003
-	fileIDNSFS = 0xf1
-)
-
-// handleUID asks the kernel for the 64-bit id of the namespace mounted at path
-// (6.18), 0 where it does not tell.
-func handleUID(path string) uint64 {
-	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
-	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
-		return 0
-	}
-	return binary.NativeEndian.Uint64(h.Bytes())
-}
-
-// cloneFlag is the type as nsfs handles have it.
-var cloneFlag = map[event.NSType]uint32{
-	"mnt": unix.CLONE_NEWNS, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "user": unix.CLONE_NEWUSER,
-	"pid": unix.CLONE_NEWPID, "net": unix.CLONE_NEWNET, "cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
-}
-
-// nsAlive asks the kernel for a namespace by its handle (6.18): nil if it is
-// alive, ESTALE if not, ENOSYS where the kernel has no such handles.
-func nsAlive(ns nsID) error {
-	// struct nsfs_file_handle: ns_id, ns_type, ns_inum
-	b := make([]byte, 0, 16)
-	b = binary.NativeEndian.AppendUint64(b, ns.kernel)
-	b = binary.NativeEndian.AppendUint32(b, cloneFlag[ns.typ])
-	b = binary.NativeEndian.AppendUint32(b, ns.id)
-	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(fileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
-	switch err {
-	case nil:
-		unix.Close(fd)
-		return nil
-	case unix.EBADF, unix.EOPNOTSUPP:
-		return unix.ENOSYS
-	}
-	return err
 }

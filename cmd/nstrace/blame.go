@@ -21,6 +21,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
 )
@@ -106,7 +107,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		return ignoreCancel(err)
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
-	host := hostNamespaces()
+	host := procfs.NamespacesOf("1")
 	var sink blameSink
 	if f.format == "json" {
 		sink = output.NewBlameJSON(os.Stdout)
@@ -168,7 +169,7 @@ func (f *blameFlags) nothing(globs []string) string {
 
 // rows finds the last writes and the values that there are now.
 func (f *blameFlags) rows(ctx context.Context, db *history.DB, r *valueReader, match func(string) bool, wanted func(*event.Namespace) bool, only pipeline.NetSelector) ([]*output.Blame, error) {
-	boot := history.BootID()
+	boot := procfs.BootID()
 	type key struct {
 		name string
 		ns   string
@@ -263,24 +264,7 @@ type valueReader struct {
 }
 
 func newReader(host map[event.NSType]uint32) *valueReader {
-	r := &valueReader{host: host, own: map[event.NSType]uint32{}, pids: map[uint32]int{}}
-	for _, t := range event.NSTypes() {
-		if id, ok := nsOf("self", t); ok {
-			r.own[t] = id
-		}
-	}
-	return r
-}
-
-// nsOf returns the namespace of a process.
-func nsOf(pid string, t event.NSType) (uint32, bool) {
-	link, err := os.Readlink("/proc/" + pid + "/ns/" + string(t))
-	if err != nil {
-		return 0, false
-	}
-	_, id, _ := strings.Cut(strings.TrimSuffix(link, "]"), ":[")
-	n, err := strconv.ParseUint(id, 10, 32)
-	return uint32(n), err == nil
+	return &valueReader{host: host, own: procfs.NamespacesOf("self"), pids: map[uint32]int{}}
 }
 
 func (r *valueReader) isHost(ns *event.Namespace) bool {
@@ -494,7 +478,7 @@ func (r *valueReader) scan() {
 			continue
 		}
 		for _, t := range slices.Collect(maps.Keys(entered)) {
-			if id, ok := nsOf(e.Name(), t); ok && id != r.own[t] {
+			if id, err := procfs.NamespaceOf(e.Name(), t); err == nil && id != r.own[t] {
 				if _, known := r.pids[id]; !known {
 					r.pids[id] = pid
 				}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/output"
 )
 
@@ -168,7 +169,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		hold = output.DefaultHold
 	}
-	sink := f.sink(os.Stdout, hostNamespaces(), hold)
+	sink := f.sink(os.Stdout, procfs.NamespacesOf("1"), hold)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 
 	last, err := db.Last()
@@ -411,23 +412,6 @@ func openHistory(ctx context.Context, path string) (*history.DB, error) {
 		return nil, fmt.Errorf("--db: %w", err)
 	}
 	return db, nil
-}
-
-// hostNamespaces are those of pid 1, as far as one may look.
-func hostNamespaces() map[event.NSType]uint32 {
-	host := map[event.NSType]uint32{}
-	for _, t := range event.NSTypes() {
-		link, err := os.Readlink("/proc/1/ns/" + string(t))
-		if err != nil {
-			continue
-		}
-		if _, id, ok := strings.Cut(strings.TrimSuffix(link, "]"), ":["); ok {
-			if n, err := strconv.ParseUint(id, 10, 32); err == nil {
-				host[t] = uint32(n)
-			}
-		}
-	}
-	return host
 }
 
 func newHistoryVerify() *cobra.Command {

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/internal/params"
 )
 
 // A Snapshot is what a host's parameters and namespaces were at a time.
@@ -63,7 +62,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 			if !ok || same(old[name], value) {
 				continue
 			}
-			s := &event.Sysctl{Name: name, Path: params.Path(name)}
+			s := &event.Sysctl{Name: name, Path: event.SysctlPath(name)}
 			s.Old, s.After = shown(old[name], s), shown(value, s)
 			if strings.HasPrefix(name, "net.") {
 				s.Namespace = ns

@@ -3,10 +3,8 @@
 package drift
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // skipped are the parameters that are left out, besides those that nobody can read and
@@ -63,15 +62,15 @@ type Found struct {
 }
 
 // Take takes a snapshot: it reads the host's parameters, and those of each network
-// namespace of found, from within. What is watched from when seen was looked for on is to
+// namespace of found, from within. What is watched from the scan for found on is to
 // be given to Apply.
 func Take(found []Found, at time.Time) (*Snapshot, error) {
 	s := &Snapshot{Time: at}
-	boot, err := os.ReadFile(params.Dir + "/kernel/random/boot_id")
-	if err != nil {
-		return nil, err
+	s.BootID = procfs.BootID()
+	if s.BootID == "" {
+		return nil, errors.New("cannot read the id of this boot")
 	}
-	s.BootID = string(bytes.TrimSpace(boot))
+	var err error
 	if s.Parameters, err = values(params.Dir); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // patience is how long anything may take.
@@ -564,7 +565,7 @@ func TestTwoRecorders(t *testing.T) {
 			if m := <-said; !strings.Contains(m, "recording, from where the other nstrace ended") {
 				t.Errorf("the second one says %q", m)
 			}
-			if p := second.Previous(); p == nil || p.Stopped.IsZero() || p.BootID != history.BootID() {
+			if p := second.Previous(); p == nil || p.Stopped.IsZero() || p.BootID != procfs.BootID() {
 				t.Errorf("%+v", p)
 			}
 			if err := second.Close(); err != nil {

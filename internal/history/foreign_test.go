@@ -35,6 +35,23 @@ func change(t *testing.T, path, script string) {
 	}
 }
 
+// number is what a query finds in a database.
+func number(t *testing.T, path, query string) (n int64) {
+	t.Helper()
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := sqlitex.ExecuteTransient(conn, query, &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
+		n = stmt.ColumnInt64(0)
+		return nil
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // within fails a test if something does not end in a time that is enough for anything that
 // ends.
 func within(t *testing.T, what string, do func()) {
@@ -509,6 +526,9 @@ func TestLongList(t *testing.T) {
 		t.Fatalf("%d segments: %v", n, err)
 	}
 	checkLists(t, path)
+	if longest := number(t, path, "SELECT max(length(events)) FROM parameter_list"); longest > 500+3*segment {
+		t.Errorf("a list has %d bytes", longest)
+	}
 	// And what is not in the table is still missed.
 	change(t, path, "DELETE FROM event WHERE id = 150")
 	if v := verify(t, path); len(v.Problems) == 0 {

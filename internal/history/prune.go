@@ -10,6 +10,8 @@ import (
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 const (
@@ -131,7 +133,7 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 		param, namespace int64
 		line             string
 	}
-	boot := BootID()
+	boot := procfs.BootID()
 	reader := &DB{path: w.path, conn: w.conn}
 	reader.forget()
 	if err := sqlitex.Execute(w.conn, `SELECT parameter, namespace, event, (SELECT ended FROM namespace WHERE id = last_write.namespace)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // Defaults of Options.
@@ -119,7 +119,7 @@ func Create(o Options) (*Recorder, error) {
 		o.Host, _ = os.Hostname()
 	}
 	if o.BootID == "" {
-		o.BootID = BootID()
+		o.BootID = procfs.BootID()
 	}
 	if o.Report == nil {
 		o.Report = func(string) {}
@@ -151,15 +151,6 @@ func (r *Recorder) unlock() error {
 		return nil
 	}
 	return r.lock.Close()
-}
-
-// BootID returns the kernel's id for this boot, "" where it does not tell.
-func BootID() string {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
 }
 
 // fileMode keeps what processes did between root and itself. That of a database that is

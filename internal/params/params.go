@@ -16,10 +16,12 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // Dir is the folder of the parameters.
-const Dir = "/proc/sys"
+const Dir = event.SysctlDir
 
 // MaxValue is how many bytes of a value are read. The longest values that a kernel has are
 // bitmaps of ports, of some kilobytes.
@@ -74,17 +76,12 @@ func onProc(fd int, name string) error {
 // Name returns the name of the parameter at a path, as sysctl(8) writes it: dots stand for
 // slashes, and slashes for dots. The path has to be in its shortest form.
 func Name(file string) (string, error) {
-	below, err := below(file)
-	if err != nil {
+	if _, err := below(file); err != nil {
 		return "", err
 	}
-	return swap.Replace(below), nil
+	name, _ := event.SysctlName(file)
+	return name, nil
 }
-
-// Path returns the path of the parameter with a name. It does not look whether there is one.
-func Path(name string) string { return Dir + "/" + swap.Replace(name) }
-
-var swap = strings.NewReplacer(".", "/", "/", ".")
 
 // below is the part of a parameter's path that is behind Dir.
 func below(file string) (string, error) {

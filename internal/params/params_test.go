@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 func openRoot(t *testing.T) *Root {
@@ -253,8 +255,8 @@ func TestName(t *testing.T) {
 		"net.ipv4.ip_forward": "/proc/sys/net/ipv4/ip_forward", "net.ipv4.conf.eth0/100.forwarding": "/proc/sys/net/ipv4/conf/eth0.100/forwarding",
 	} {
 		got, err := Name(file)
-		if err != nil || got != name || Path(name) != file {
-			t.Errorf("%s: %q %v, %s", file, got, err, Path(name))
+		if err != nil || got != name || event.SysctlPath(name) != file {
+			t.Errorf("%s: %q %v, %s", file, got, err, event.SysctlPath(name))
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // historyResult is what a history costs, and how fast it answers.
@@ -62,7 +63,7 @@ type busyHost struct {
 }
 
 func newBusyHost() *busyHost {
-	h := &busyHost{boot: history.BootID(), at: time.Now().UTC().Add(-time.Hour), host: event.Namespace{Type: "net", ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
+	h := &busyHost{boot: procfs.BootID(), at: time.Now().UTC().Add(-time.Hour), host: event.Namespace{Type: "net", ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
 	for i := range h.who {
 		h.who[i] = h.process(uint32(1000 + i))
 	}

@@ -130,8 +130,8 @@ func TestRecordMistakes(t *testing.T) {
 		{dir, "is a directory"},
 		{filepath.Join(text, "history.db"), "not a directory"},
 		{"/proc/history.db", "no such file or directory"},
-		{other, "not a history of nstrace"},
-		{text, "not a history of nstrace"},
+		{other, "not a database that nstrace wrote"},
+		{text, "not a database that nstrace wrote"},
 	} {
 		status, stdout, stderr := nstrace(t, []string{"record", "--db", tt.db})
 		if status != 1 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, tt.want) {

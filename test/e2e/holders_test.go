@@ -12,13 +12,13 @@ import (
 	"testing"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/tracer"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // holdersOf returns what keeps a namespace alive.
-func holdersOf(t *testing.T, id uint32) *tracer.Holders {
+func holdersOf(t *testing.T, id uint32) *procfs.Holders {
 	t.Helper()
-	all, err := tracer.AllHolders()
+	all, err := procfs.AllHolders()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,13 +96,13 @@ func TestHolders(t *testing.T) {
 		if got.Type != typ || len(got.Tasks) != n || n < 1 {
 			t.Errorf("lsns has %d in a %s namespace: %+v", n, typ, got)
 		}
-		if !slices.Contains(got.Tasks, tracer.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}) {
+		if !slices.Contains(got.Tasks, procfs.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}) {
 			t.Errorf("it lacks %d: %+v", w.pid, got)
 		}
 		if len(got.Mounts)+len(got.Descriptors)+len(got.ForChildren) != 0 || got.UserNS != h.ns["user"] {
 			t.Errorf("more than processes, or another owner than %d: %+v", h.ns["user"], got)
 		}
-		if owner := holdersOf(t, h.ns["user"]); !slices.Contains(owner.Owned, tracer.NSRef{Type: "uts", ID: id}) {
+		if owner := holdersOf(t, h.ns["user"]); !slices.Contains(owner.Owned, procfs.NSRef{Type: "uts", ID: id}) {
 			t.Errorf("its owner has not %d: %+v", id, owner.Owned)
 		}
 		quit(w)
@@ -113,7 +113,7 @@ func TestHolders(t *testing.T) {
 		output(t, "ip", "netns", "add", name)
 		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
 		got := holdersOf(t, mustID(t, path))
-		i := slices.IndexFunc(got.Mounts, func(m tracer.Mount) bool { return m.MountNS == h.ns["mnt"] })
+		i := slices.IndexFunc(got.Mounts, func(m procfs.Mount) bool { return m.MountNS == h.ns["mnt"] })
 		if got.Type != "net" || len(got.Tasks) != 0 || i < 0 || got.Mounts[i].Path != path {
 			t.Errorf("%+v", got)
 		}
@@ -131,8 +131,8 @@ func TestHolders(t *testing.T) {
 		keeper.value(t, "ready")
 		quit(w)
 		got := holdersOf(t, id)
-		want := tracer.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
-		if got.Type != "ipc" || len(got.Tasks) != 0 || !slices.Equal(got.Descriptors, []tracer.Descriptor{want}) {
+		want := procfs.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got.Type != "ipc" || len(got.Tasks) != 0 || !slices.Equal(got.Descriptors, []procfs.Descriptor{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(keeper)
@@ -146,8 +146,8 @@ func TestHolders(t *testing.T) {
 		id := mustID(t, "/run/netns/"+name)
 		keeper := h.start(t, "sh", []string{"-c", "exec 3</run/netns/" + name + "; " + wait})
 		keeper.value(t, "ready")
-		want := tracer.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
-		if got := holdersOf(t, id); !slices.Equal(got.Descriptors, []tracer.Descriptor{want}) {
+		want := procfs.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got := holdersOf(t, id); !slices.Equal(got.Descriptors, []procfs.Descriptor{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(keeper)
@@ -163,10 +163,10 @@ func TestHolders(t *testing.T) {
 		if outer.Type != "user" || len(outer.Tasks) != 0 || outer.Parent != h.ns["user"] {
 			t.Errorf("the outer one: %+v", outer)
 		}
-		if !slices.Equal(outer.Children, []tracer.NSRef{{Type: "user", ID: inner}}) {
+		if !slices.Equal(outer.Children, []procfs.NSRef{{Type: "user", ID: inner}}) {
 			t.Errorf("the outer one has not %d: %+v", inner, outer)
 		}
-		if !slices.Equal(got.Owned, []tracer.NSRef{{Type: "net", ID: net}}) || got.UserNS != got.Parent {
+		if !slices.Equal(got.Owned, []procfs.NSRef{{Type: "net", ID: net}}) || got.UserNS != got.Parent {
 			t.Errorf("the inner one owns not %d: %+v", net, got)
 		}
 		quit(w)
@@ -178,8 +178,8 @@ func TestHolders(t *testing.T) {
 		w.value(t, "ready")
 		id := mustID(t, fmt.Sprintf("/proc/%d/ns/pid_for_children", w.pid))
 		got := holdersOf(t, id)
-		want := tracer.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}
-		if got.Type != "pid" || len(got.Tasks) != 1 || !slices.Equal(got.ForChildren, []tracer.Task{want}) || got.Parent != h.ns["pid"] {
+		want := procfs.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}
+		if got.Type != "pid" || len(got.Tasks) != 1 || !slices.Equal(got.ForChildren, []procfs.Task{want}) || got.Parent != h.ns["pid"] {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(w)
@@ -191,13 +191,13 @@ func TestHolders(t *testing.T) {
 		if now := mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid)); now != h.ns["net"] {
 			t.Fatalf("it is in %d", now)
 		}
-		all, err := tracer.AllHolders()
+		all, err := procfs.AllHolders()
 		if err != nil {
 			t.Fatal(err)
 		}
 		found := 0
 		for _, got := range all {
-			if !slices.Contains(got.Sockets, tracer.Descriptor{PID: uint32(w.pid), Comm: "nssock", FD: uint32(fd)}) {
+			if !slices.Contains(got.Sockets, procfs.Descriptor{PID: uint32(w.pid), Comm: "nssock", FD: uint32(fd)}) {
 				continue
 			}
 			found++
@@ -217,7 +217,7 @@ func TestHolders(t *testing.T) {
 		tid := parseInt(t, text)
 		w.value(t, "made")
 		got := holdersOf(t, mustID(t, fmt.Sprintf("/proc/%d/task/%d/ns/uts", w.pid, tid)))
-		if want := (tracer.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread"}); !slices.Equal(got.Tasks, []tracer.Task{want}) {
+		if want := (procfs.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread"}); !slices.Equal(got.Tasks, []procfs.Task{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(w)

@@ -56,7 +56,7 @@ var guestPrograms = map[string][]string{
 
 // guestModules are loaded in every guest before its program starts, so that
 // no modprobe shows up in a trace at a time that depends on what ran before.
-var guestModules = []string{"bridge", "dummy", "overlay", "veth", "virtio_net", "virtio_pci"}
+var guestModules = []string{"bridge", "dummy", "fuse", "overlay", "veth", "virtio_net", "virtio_pci"}
 
 // moreModules are there for modprobe and for the kernel to ask for.
 var moreModules = []string{

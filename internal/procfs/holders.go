@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package tracer
+package procfs
 
 import (
 	"bytes"
@@ -36,7 +36,7 @@ type Holders struct {
 	Parent uint32 // of a PID or user namespace; 0 for the topmost that can be seen
 	UserNS uint32 // the user namespace that owns it; of a user namespace its parent
 
-	kernel uint64 // its id in the kernel, 0 if not known; set where holderScan.ids asks for it
+	KernelID uint64 // its id in the kernel, 0 if not known; set where holderScan.ids asks for it
 }
 
 // NSRef names a namespace.
@@ -70,32 +70,32 @@ type Descriptor struct {
 // once through all processes, their descriptors and their mounts; what ends meanwhile,
 // and what nstrace may not look at, is left out.
 func AllHolders() (map[uint32]*Holders, error) {
-	s := holderScan{relatives: true}
-	if err := s.run(uint32(os.Getpid())); err != nil {
+	s := HolderScan{relatives: true}
+	if err := s.Run(uint32(os.Getpid())); err != nil {
 		return nil, err
 	}
-	return s.held, nil
+	return s.Held, nil
 }
 
 // heldByFiles returns the numbers of the namespaces that a mount or a descriptor of any
 // process keeps alive. It follows no path through another process's mounts: a file system
 // there can take any time to answer.
-func heldByFiles() map[uint32]*Holders {
-	s := holderScan{}
-	_ = s.run(uint32(os.Getpid())) // without /proc nothing is held
-	for id, h := range s.held {
+func HeldByFiles() map[uint32]*Holders {
+	s := HolderScan{}
+	_ = s.Run(uint32(os.Getpid())) // without /proc nothing is held
+	for id, h := range s.Held {
 		if len(h.Mounts)+len(h.Descriptors) == 0 {
-			delete(s.held, id)
+			delete(s.Held, id)
 		}
 	}
-	return s.held
+	return s.Held
 }
 
 // A holderScan is one walk through /proc.
-type holderScan struct {
-	held      map[uint32]*Holders
+type HolderScan struct {
+	Held      map[uint32]*Holders
 	relatives bool // find tasks, parents, owners and sockets too
-	ids       bool // find the kernel's ids
+	IDs       bool // find the kernel's ids
 	nsfs      unix.Stat_t
 	mountNS   map[uint32]bool
 	related   map[uint32]bool
@@ -103,8 +103,8 @@ type holderScan struct {
 
 // run goes through all processes, self first: a path through another one leads nowhere once
 // that has ended.
-func (s *holderScan) run(self uint32) error {
-	s.held = map[uint32]*Holders{}
+func (s *HolderScan) Run(self uint32) error {
+	s.Held = map[uint32]*Holders{}
 	s.mountNS, s.related = map[uint32]bool{}, map[uint32]bool{}
 	if err := unix.Stat("/proc/self/ns/user", &s.nsfs); err != nil {
 		return fmt.Errorf("look at a namespace: %w", err)
@@ -119,7 +119,7 @@ func (s *holderScan) run(self uint32) error {
 			s.process(uint32(pid))
 		}
 	}
-	for _, h := range s.held {
+	for _, h := range s.Held {
 		slices.SortFunc(h.Children, compareRefs)
 		slices.SortFunc(h.Owned, compareRefs)
 	}
@@ -134,17 +134,17 @@ func compareRefs(a, b NSRef) int {
 }
 
 // of returns the entry of a namespace, made if it is new.
-func (s *holderScan) of(typ event.NSType, id uint32) *Holders {
-	h := s.held[id]
+func (s *HolderScan) of(typ event.NSType, id uint32) *Holders {
+	h := s.Held[id]
 	if h == nil {
 		h = &Holders{Type: typ, ID: id}
-		s.held[id] = h
+		s.Held[id] = h
 	}
 	return h
 }
 
 // process looks at one with all that it holds.
-func (s *holderScan) process(pid uint32) {
+func (s *HolderScan) process(pid uint32) {
 	dir := fmt.Sprintf("/proc/%d", pid)
 	comm, err := os.ReadFile(dir + "/comm")
 	if err != nil {
@@ -169,7 +169,7 @@ var nsLinks = []string{"mnt", "net", "ipc", "user", "pid", "uts", "cgroup", "tim
 
 // task looks at the namespaces of one task, as far as they are not those of first. It
 // returns them by nsLinks.
-func (s *holderScan) task(dir string, t Task, first map[string]uint32) map[string]uint32 {
+func (s *HolderScan) task(dir string, t Task, first map[string]uint32) map[string]uint32 {
 	own := map[string]uint32{}
 	for _, name := range nsLinks {
 		if !s.relatives && name != "mnt" {
@@ -180,27 +180,27 @@ func (s *holderScan) task(dir string, t Task, first map[string]uint32) map[strin
 		if err != nil {
 			continue
 		}
-		ns, ok := parseNSLink(target)
+		ns, ok := ParseNSLink(target)
 		if !ok {
 			continue
 		}
-		own[name] = ns.id
-		if first != nil && first[name] == ns.id {
+		own[name] = ns.ID
+		if first != nil && first[name] == ns.ID {
 			continue
 		}
-		if name == "mnt" && !s.mountNS[ns.id] {
-			s.mountNS[ns.id] = true
-			s.mounts(dir, t.PID, ns.id)
+		if name == "mnt" && !s.mountNS[ns.ID] {
+			s.mountNS[ns.ID] = true
+			s.mounts(dir, t.PID, ns.ID)
 		}
 		if !s.relatives {
 			continue
 		}
-		h := s.of(ns.typ, ns.id)
+		h := s.of(ns.Type, ns.ID)
 		base, forChildren := strings.CutSuffix(name, "_for_children")
 		switch {
 		case !forChildren:
 			h.Tasks = append(h.Tasks, t)
-		case own[base] != ns.id:
+		case own[base] != ns.ID:
 			h.ForChildren = append(h.ForChildren, t)
 		}
 		s.relate(file, ns)
@@ -209,22 +209,22 @@ func (s *holderScan) task(dir string, t Task, first map[string]uint32) map[strin
 }
 
 // mounts looks at the mounts of the mount namespace id, which the process pid is in.
-func (s *holderScan) mounts(dir string, pid, id uint32) {
-	for _, ns := range pinnedIn(dir + "/mountinfo") {
-		h := s.of(ns.typ, ns.id)
-		m := Mount{Path: ns.path, MountNS: id, PID: pid}
+func (s *HolderScan) mounts(dir string, pid, id uint32) {
+	for _, ns := range PinnedIn(dir + "/mountinfo") {
+		h := s.of(ns.Type, ns.ID)
+		m := Mount{Path: ns.Path, MountNS: id, PID: pid}
 		// Mounted twice on one place, as where what it is on was mounted on itself.
 		if slices.Contains(h.Mounts, m) {
 			continue
 		}
 		h.Mounts = append(h.Mounts, m)
-		s.identify(h, dir+"/root"+ns.path)
+		s.identify(h, dir+"/root"+ns.Path)
 	}
 }
 
 // descriptors looks at the open files of the process at dir, whose first thread is in the
 // namespaces first.
-func (s *holderScan) descriptors(dir string, t Task, first map[string]uint32) {
+func (s *HolderScan) descriptors(dir string, t Task, first map[string]uint32) {
 	fds, err := os.ReadDir(dir + "/fd")
 	if err != nil {
 		return
@@ -243,7 +243,7 @@ func (s *holderScan) descriptors(dir string, t Task, first map[string]uint32) {
 		file := dir + "/fd/" + entry.Name()
 		d := Descriptor{PID: t.PID, Comm: t.Comm, FD: uint32(fd)}
 		if onDevice(file, s.nsfs) {
-			typ, id, err := namespaceAt(file)
+			typ, id, err := NamespaceAt(file)
 			if err != nil {
 				continue
 			}
@@ -268,7 +268,7 @@ func (s *holderScan) descriptors(dir string, t Task, first map[string]uint32) {
 
 // socket looks at a process's socket, which may be of another network namespace than
 // the process is in: own.
-func (s *holderScan) socket(pidfd int, d Descriptor, own uint32) {
+func (s *HolderScan) socket(pidfd int, d Descriptor, own uint32) {
 	fd, err := unix.PidfdGetfd(pidfd, int(d.FD), 0)
 	if err != nil {
 		return
@@ -287,12 +287,12 @@ func (s *holderScan) socket(pidfd int, d Descriptor, own uint32) {
 }
 
 // identify finds out about a namespace by a file that it can be entered by.
-func (s *holderScan) identify(h *Holders, path string) {
+func (s *HolderScan) identify(h *Holders, path string) {
 	switch {
 	case s.relatives:
-		s.relate(path, nsID{typ: h.Type, id: h.ID})
-	case s.ids && h.kernel == 0:
-		h.kernel = handleUID(path)
+		s.relate(path, Namespace{Type: h.Type, ID: h.ID})
+	case s.IDs && h.KernelID == 0:
+		h.KernelID = HandleID(path)
 	}
 }
 
@@ -306,8 +306,8 @@ func inode(fd int) uint32 {
 }
 
 // relate finds the parent and the owner of the namespace at a path.
-func (s *holderScan) relate(path string, ns nsID) {
-	if s.related[ns.id] {
+func (s *HolderScan) relate(path string, ns Namespace) {
+	if s.related[ns.ID] {
 		return
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -315,13 +315,13 @@ func (s *holderScan) relate(path string, ns nsID) {
 		return // another way to it may do
 	}
 	defer unix.Close(fd)
-	if inode(fd) == ns.id { // and not what has taken its place
-		s.relateFD(fd, NSRef{ns.typ, ns.id})
+	if inode(fd) == ns.ID { // and not what has taken its place
+		s.relateFD(fd, NSRef{ns.Type, ns.ID})
 	}
 }
 
 // relateFD does the same for an open one, and for all above it.
-func (s *holderScan) relateFD(fd int, ref NSRef) {
+func (s *HolderScan) relateFD(fd int, ref NSRef) {
 	if s.related[ref.ID] {
 		return
 	}
@@ -340,7 +340,7 @@ func (s *holderScan) relateFD(fd int, ref NSRef) {
 // above asks for the namespace that is the parent or the owner of fd's, has it noted there,
 // and goes on from it. It returns its number: 0 where there is none, or where it is
 // above nstrace's own.
-func (s *holderScan) above(fd int, request uint, typ event.NSType, note func(*Holders)) uint32 {
+func (s *HolderScan) above(fd int, request uint, typ event.NSType, note func(*Holders)) uint32 {
 	up, err := unix.IoctlRetInt(fd, request)
 	if err != nil {
 		return 0
@@ -353,4 +353,36 @@ func (s *holderScan) above(fd int, request uint, typ event.NSType, note func(*Ho
 	note(s.of(typ, id))
 	s.relateFD(up, NSRef{typ, id})
 	return id
+}
+
+// onDevice says whether what is at path is on the same file system. It does not ask a
+// server for that, which could take for ever. The name of a descriptor would not do: it is
+// that of a mount, if it was opened there.
+func onDevice(path string, as unix.Stat_t) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == as.Dev
+}
+
+// namespaceAt asks the kernel which namespace a file is.
+func NamespaceAt(path string) (event.NSType, uint32, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", 0, err
+	}
+	defer unix.Close(fd)
+	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return "", 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", 0, err
+	}
+	for typ, f := range CloneFlags {
+		if int(f) == flag {
+			return typ, uint32(st.Ino), nil
+		}
+	}
+	return "", 0, unix.EINVAL
 }

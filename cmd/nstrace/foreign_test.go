@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/drift"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/pipeline"
+)
+
+// capturedEvents are events of real runs.
+func capturedEvents(t testing.TB) (events []*event.Event) {
+	t.Helper()
+	files, err := filepath.Glob("../../tracer/testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no captured events: %v", err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(text) {
+			e := &event.Event{}
+			if err := json.Unmarshal(line, e); err != nil {
+				t.Fatal(err)
+			}
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// A reader does with an event what the commands do with one of a history. It panics where one
+// of them would.
+type reader struct {
+	flags  historyFlags
+	query  history.Query
+	values *valueReader
+}
+
+func newEventReader(t testing.TB) *reader {
+	t.Helper()
+	r := &reader{values: newReader(procfs.NamespacesOf("1"))}
+	r.flags.format, r.flags.group, r.flags.grep = "json", "off", "x"
+	r.flags.sysctls, r.flags.containers, r.flags.netns, r.flags.nsTypes = []string{"net.*", "kernel.*"}, []string{"web"}, []string{"web", "4026532281"}, []string{"net"}
+	r.flags.events = []string{"namespace", "sysctl", "netdev"}
+	r.flags.filter = `process.comm != "x" or namespace.id != 1 or sysctl.name == "x" or any(process.ancestors, .comm == "x")`
+	if err := r.flags.query(&r.query); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *reader) read(t testing.TB, events ...*event.Event) {
+	t.Helper()
+	host := procfs.NamespacesOf("1")
+	var sinks []output.Sink
+	for _, o := range []output.TableOptions{{HostNS: host}, {HostNS: host, Wide: true, Color: true}} {
+		sinks = append(sinks, output.NewTable(io.Discard, o))
+		for _, open := range []bool{false, true} {
+			sinks = append(sinks, output.NewGroup(output.NewTable(io.Discard, o), output.GroupOptions{Open: open}))
+		}
+	}
+	sinks = append(sinks, output.NewJSON(io.Discard))
+	for _, s := range sinks {
+		for _, e := range events {
+			if err := s.Write(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blames := []blameSink{output.NewBlameJSON(io.Discard)}
+	for _, wide := range []bool{false, true} {
+		o := output.TableOptions{HostNS: host, Wide: wide}
+		blames = append(blames, output.NewBlameTable(io.Discard, o), output.NewBlameGroup(output.NewBlameTable(io.Discard, o), true))
+	}
+	for _, e := range events {
+		s := &drift.Snapshot{}
+		s.Apply(e)
+		s.Forget(e)
+		_ = r.query.Match(e)
+		if e.Sysctl == nil {
+			continue
+		}
+		w := &history.LastWrite{Parameter: e.Sysctl.Name, Namespace: e.Sysctl.Namespace, Stored: history.Stored{Event: e}}
+		row := r.values.row(w, e.BootID)
+		for _, b := range blames {
+			if err := b.Add(row); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, b := range blames {
+		if err := b.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// pointers calls do with everything in v that can be nil.
+func pointers(v reflect.Value, do func(reflect.Value)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		do(v)
+		if !v.IsNil() {
+			pointers(v.Elem(), do)
+		}
+	case reflect.Slice, reflect.Map:
+		do(v)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() && v.Type() != reflect.TypeFor[time.Time]() {
+				pointers(v.Field(i), do)
+			}
+		}
+	}
+}
+
+// types are those of the events that there are.
+var types = []event.Type{
+	event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.SysctlWrite,
+	event.NetdevMove, event.TraceStart, event.TraceLoss, event.TraceTamper, event.TraceGap, event.TraceStop,
+	event.SysctlDrift, event.NamespaceAppeared, event.NamespaceGone,
+}
+
+// Whatever an event lacks, and whatever it has besides what its type has: either it is left
+// out, or each command can take it.
+func TestAnyShape(t *testing.T) {
+	r := newEventReader(t)
+	seen := map[string]bool{}
+	kept, left := 0, 0
+	try := func(line []byte) {
+		t.Helper()
+		e := &event.Event{}
+		if err := json.Unmarshal(line, e); err != nil {
+			t.Fatal(err)
+		}
+		if history.Check(e) != nil {
+			left++
+			return
+		}
+		kept++
+		r.read(t, e, e, e, e)
+	}
+	for _, e := range capturedEvents(t) {
+		// One of each shape.
+		shape := string(e.Type) + string(e.Outcome)
+		pointers(reflect.ValueOf(e).Elem(), func(v reflect.Value) { shape += fmt.Sprint(v.IsNil()) })
+		if seen[shape] {
+			continue
+		}
+		seen[shape] = true
+		line := new(event.Encoder).Append(nil, e)
+		try(line)
+		for _, typ := range types {
+			other := *e
+			other.Type = typ
+			try(new(event.Encoder).Append(nil, &other))
+			try([]byte(fmt.Sprintf(`{"type":%q}`, typ)))
+			for _, part := range []string{"namespace", "sysctl", "netdev", "process", "trace", "loss", "tamper", "between"} {
+				try([]byte(fmt.Sprintf(`{"type":%q,%q:{}}`, typ, part)))
+			}
+		}
+		n := 0
+		pointers(reflect.ValueOf(e).Elem(), func(reflect.Value) { n++ })
+		for i := range n {
+			less := &event.Event{}
+			if err := json.Unmarshal(line, less); err != nil {
+				t.Fatal(err)
+			}
+			at := 0
+			pointers(reflect.ValueOf(less).Elem(), func(v reflect.Value) {
+				if at == i && !v.IsNil() {
+					v.SetZero()
+				}
+				at++
+			})
+			try(new(event.Encoder).Append(nil, less))
+		}
+	}
+	if kept < 100 || left < 100 {
+		t.Errorf("%d could be taken, %d were left out", kept, left)
+	}
+}
+
+// FuzzShape does so with any line.
+func FuzzShape(f *testing.F) {
+	for i, e := range capturedEvents(f) {
+		if i%20 == 0 {
+			f.Add(string(new(event.Encoder).Append(nil, e)))
+		}
+	}
+	for _, typ := range types {
+		f.Add(fmt.Sprintf(`{"type":%q,"namespace":{},"sysctl":{"new":"","after":"1"},"netdev":{},"trace":{},"loss":{},"tamper":{},"between":{},"process":{"ancestors":[{}]}}`, typ))
+	}
+	r := newEventReader(f)
+	f.Fuzz(func(t *testing.T, line string) {
+		e := &event.Event{}
+		if json.Unmarshal([]byte(line), e) == nil && history.Check(e) == nil {
+			r.read(t, e, e, e)
+		}
+	})
+}
+
+// historyOf makes a history with a last write to a parameter, whose line is what line makes of
+// the write.
+func historyOf(t *testing.T, name string, line func(e *event.Event)) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "history.db")
+	r, err := history.Create(history.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := "1"
+	e := &event.Event{
+		V: 1, Time: time.Now(), Seq: 1, BootID: procfs.BootID(), Type: event.SysctlWrite, Outcome: event.Success, Via: "write",
+		Sysctl:  &event.Sysctl{Name: name, Path: "/proc/sys/" + strings.ReplaceAll(name, ".", "/"), New: &value, After: &value},
+		Process: &event.Process{PID: 1, Comm: "x"},
+	}
+	if err := errors.Join(r.Append(e), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	line(e)
+	text := string(new(event.Encoder).Append(nil, e))
+	if err := sqlitex.Execute(conn, "UPDATE last_write SET line = ?", &sqlitex.ExecOptions{Args: []any{text}}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// row is what blame finds about the one parameter of a history.
+func row(t *testing.T, path string) *output.Blame {
+	t.Helper()
+	done := make(chan *output.Blame, 1)
+	go func() {
+		defer close(done)
+		db, err := history.Open(path)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer db.Close()
+		f := &blameFlags{}
+		all := func(string) bool { return true }
+		rows, err := f.rows(context.Background(), db, newReader(procfs.NamespacesOf("1")), all, func(*event.Namespace) bool { return true }, pipeline.NetSelector{})
+		if err != nil || len(rows) != 1 {
+			t.Errorf("%d rows: %v", len(rows), err)
+			return
+		}
+		done <- rows[0]
+	}()
+	select {
+	case b := <-done:
+		return b
+	case <-time.After(time.Minute):
+		t.Fatal("blame does not end")
+		return nil
+	}
+}
+
+// Blame opens no path but the parameter's own, whatever the history says.
+func TestBlamePaths(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const name = "kernel.ostype"
+	for _, path := range []string{
+		fifo, secret, "/dev/zero", "", "/", "/proc/sys/kernel/../../.." + fifo, "/proc/sys/../../dev/zero", "/proc/self/root/dev/zero",
+		"/proc/sys/kernel/ostype/", "/proc/sys/kernel/./ostype", "/proc/sys/kernel/ostype\x00", "/proc/sys/kernel/osrelease",
+		"/proc/sys/" + strings.Repeat("a/", 1<<16) + "a",
+	} {
+		b := row(t, historyOf(t, name, func(e *event.Event) { e.Sysctl.Path = path }))
+		if b == nil || b.Value != nil || b.State != output.Unreadable {
+			t.Errorf("%.80q: %+v", path, b)
+		}
+	}
+	b := row(t, historyOf(t, name, func(*event.Event) {}))
+	if b == nil || b.Value == nil || *b.Value != "Linux" || b.State != output.Drifted {
+		t.Errorf("its own: %+v", b)
+	}
+	b = row(t, historyOf(t, "kernel.no_such_parameter", func(*event.Event) {}))
+	if b == nil || b.Value != nil || b.State != output.Gone {
+		t.Errorf("one that is not there: %+v", b)
+	}
+	// A type of namespace is no path either.
+	id, err := procfs.NamespaceOf("self", "net")
+	if err != nil {
+		t.Fatal("no network namespace")
+	}
+	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "mnt", "", "x"} {
+		r := newReader(procfs.NamespacesOf("1"))
+		r.scanned, r.pids = true, map[uint32]int{id: os.Getpid()}
+		r.own = map[event.NSType]uint32{}
+		v, err := r.read(name, "/proc/sys/kernel/ostype", &event.Namespace{Type: typ, ID: id})
+		if v != nil || !errors.Is(err, errNotEntered) {
+			t.Errorf("a namespace of type %q: %+v %v", typ, v, err)
+		}
+	}
+}
+
+// The line on stderr that says what a history lacks has nothing that a terminal acts on.
+func TestOneLine(t *testing.T) {
+	if got, want := oneLine(errors.New("a\nb \x1b[2J\u009b\xff ü")), `a; b \x1b[2J\u009b� ü`; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// What is read of a pipe ends with the context.
+func TestInterruptibleReader(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	defer in.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	r := interruptibleReader(ctx, in)
+	if _, err := out.WriteString("x"); err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil || b[0] != 'x' {
+		t.Fatalf("%q %v", b, err)
+	}
+	cancel()
+	if _, err := r.Read(b[:]); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	r = interruptibleReader(context.Background(), strings.NewReader("all"))
+	if text, err := io.ReadAll(r); err != nil || string(text) != "all" {
+		t.Errorf("%q %v", text, err)
+	}
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// foreign makes a history of one write, which somebody then changes.
+func foreign(t *testing.T, script ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "history.db")
+	r, err := history.Create(history.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := "x"
+	if err := errors.Join(r.Append(&event.Event{
+		V: 1, Time: time.Now().UTC(), Seq: 1, BootID: procfs.BootID(), Type: event.SysctlWrite, Outcome: event.Success, Via: "write",
+		Sysctl:  &event.Sysctl{Name: "kernel.ostype", Path: "/proc/sys/kernel/ostype", New: &value, After: &value},
+		Process: &event.Process{PID: 1, Comm: "x"},
+	}), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, statement := range script {
+		if err := sqlitex.ExecuteTransient(conn, statement, nil); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	return path
+}
+
+// TestForeignHistory has each command refuse a database whose tables somebody else made, at
+// once and with one line.
+func TestForeignHistory(t *testing.T) {
+	anyKernel(t)
+	for _, tt := range []struct {
+		want   string
+		script []string
+	}{
+		{"table event is a view", []string{
+			"DROP VIEW events", "ALTER TABLE event RENAME TO event_",
+			"CREATE VIEW event AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT event_.* FROM event_, c WHERE x < 0",
+		}},
+		{"table text is a view", []string{
+			"DROP VIEW events", "ALTER TABLE text RENAME TO text_", "CREATE VIEW text AS SELECT id, hex(zeroblob(450000000)) AS value FROM text_",
+		}},
+	} {
+		db := foreign(t, tt.script...)
+		for _, args := range []string{
+			"blame", "blame --all", "history", "history -n 1", "history --follow", "history sysctl kernel.ostype", "history ns 4026531840",
+			"history verify", "history export", "history import /dev/null", "record",
+		} {
+			status, stdout, stderr := nstrace(t, append(strings.Fields(args), "--db", db))
+			where := "--db: "
+			if strings.Contains(args, "import") {
+				where = ""
+			}
+			want := fmt.Sprintf("nstrace: %s%s: %s: this is not a database that nstrace wrote\n", where, db, tt.want)
+			if status != 1 || stdout != "" || stderr != want {
+				t.Errorf("%s: status %d, %q %q, want %q", args, status, stdout, stderr, want)
+			}
+		}
+	}
+}
+
+// TestForeignRows has blame look at no path but that of a parameter, and leave out what is no
+// write.
+func TestForeignRows(t *testing.T) {
+	anyKernel(t)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := blame(t, foreign(t)); len(got) != 1 || got[0].State != "drifted" || got[0].Value == nil || *got[0].Value != "Linux" {
+		t.Errorf("as it was recorded: %+v", got)
+	}
+	for _, path := range []string{fifo, "/dev/zero", "/proc/sys/kernel/osrelease", "/proc/sys/.." + fifo} {
+		got := blame(t, foreign(t, "UPDATE parameter SET path = '"+path+"'"))
+		if len(got) != 1 || got[0].State != "unreadable" || got[0].Value != nil {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+	db := foreign(t, `UPDATE last_write SET line = '{"v":1,"type":"sysctl.write"}'`, `UPDATE event SET line = '{"v":1,"type":"netdev.move"}'`)
+	for args, want := range map[string]string{
+		"blame":   `left out 1 row, since no nstrace writes such: the last write to "kernel.ostype": it is a sysctl.write and has no sysctl`,
+		"history": "left out 1 row, since no nstrace writes such: event 1: it is a netdev.move and has no netdev",
+	} {
+		status, _, stderr := nstrace(t, append(strings.Fields(args), "--db", db, "-o", "json"))
+		if status != 0 || !strings.Contains(stderr, "nstrace: "+db+": "+want+"\n") || strings.Contains(stderr, "panic") {
+			t.Errorf("%s: status %d, %q, want %q", args, status, stderr, want)
+		}
+	}
+}
+
+// TestImportInterrupted interrupts an import that waits for what is to be imported: it leaves
+// nothing. What it makes meanwhile is for its owner alone.
+func TestImportInterrupted(t *testing.T) {
+	anyKernel(t)
+	dir := t.TempDir()
+	before := unix.Umask(0)
+	t.Cleanup(func() { unix.Umask(before) })
+	status, export, stderr := nstrace(t, []string{"history", "export", "--db", foreign(t)})
+	if status != 0 {
+		t.Fatal(stderr)
+	}
+	db := filepath.Join(dir, "history.db")
+	cmd := exec.Command(nstraceBin, "history", "import", "-", "--db", db)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = &buffer{}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for deadline := time.Now().Add(patience); ; {
+		if info, err := os.Stat(db + "-wal"); err == nil {
+			if m := info.Mode().Perm(); m != 0o600 {
+				t.Errorf("its log has the mode %o", m)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it has not begun")
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	ended := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	err = cmd.Wait()
+	in.Close()
+	if !ended.Stop() || exitStatus(cmd.ProcessState) != 1 || fmt.Sprint(cmd.Stderr) != "nstrace: interrupted\n" {
+		t.Errorf("%v: %s", err, cmd.Stderr)
+	}
+	if _, err := os.Stat(db); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it leaves a database: %v", err)
+	}
+	if status, _, stderr := nstrace(t, []string{"history", "import", "-", "--db", db}, func(cmd *exec.Cmd) { cmd.Stdin = strings.NewReader(export) }); status != 0 {
+		t.Error(stderr)
+	}
+	for _, suffix := range []string{"", "-lock"} {
+		if info, err := os.Stat(db + suffix); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s%s: %v %v", db, suffix, info.Mode(), err)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// somebody is an ordinary user.
+const somebody = 1000
+
+// TestArgs has command lines that are a trap for who reads them.
+func TestArgs(t *testing.T) {
+	h := watch(t, backends...)
+	t.Run("huge", func(t *testing.T) { testHugeArgs(t, h) })
+	t.Run("held", func(t *testing.T) { testHeldArgs(t, h) }) // the last: it ends the streams
+}
+
+// testHugeArgs has users whose command lines are gigabytes long. nstrace keeps the beginning
+// and does not grow.
+func testHugeArgs(t *testing.T, h *host) {
+	const (
+		kept  = 1024     // bytes
+		grows = 16 << 10 // kB, of a stream
+	)
+	before := map[*stream]int{}
+	for _, s := range h.streams {
+		// From here on VmHWM is the most that it uses.
+		if err := os.WriteFile("/proc/"+strconv.Itoa(s.cmd.Process.Pid)+"/clear_refs", []byte("5"), 0o200); err != nil {
+			t.Fatal(err)
+		}
+		before[s] = peak(t, s)
+	}
+	var all []*work
+	for range 4 {
+		w := h.start(t, helper("nsargs"), []string{"4096"}, asUser(somebody))
+		w.value(t, "made")
+		w.settle(t)
+		all = append(all, w)
+	}
+	for _, s := range h.streams {
+		if now := peak(t, s); now > before[s]+grows {
+			t.Errorf("%v: it grew from %d to %d kB", s, before[s], now)
+		}
+	}
+	for _, w := range all {
+		w.stop(t)
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+			made := only(events, event.NamespaceCreate)
+			if len(made) != 1 || made[0].Namespace.Type != "user" {
+				t.Fatalf("%d namespaces, want a user namespace", len(made))
+			}
+			// The kernel gives zeros for what was never written: each ends an argument.
+			args := made[0].Process.Args
+			if len(args) != kept || slices.ContainsFunc(args, func(a string) bool { return a != "" }) {
+				t.Errorf("%d arguments, want %d empty ones", len(args), kept)
+			}
+			w.ends(t, s, events)
+		})
+	}
+}
+
+// peak is the most memory that a stream has used, in kB.
+func peak(t *testing.T, s *stream) int {
+	t.Helper()
+	kb, err := strconv.Atoi(statusField(t, s.cmd.Process.Pid, "VmHWM"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb
+}
+
+// testHeldArgs has a user's processes that let nobody read their memory: who tries waits.
+// nstrace goes on meanwhile, without their command lines, and ends when it is told to.
+func testHeldArgs(t *testing.T, h *host) {
+	device := fuseDevice(t)
+	var all []*work
+	for _, way := range []string{"fixed", "unmap"} {
+		w := h.start(t, helper("nsfuse"), []string{device, way}, asUser(somebody))
+		w.value(t, "ready")
+		if w.value(t, "held") != "1" {
+			t.Logf("%s: the lock can not be held in this way here", way)
+			continue
+		}
+		w.value(t, "made")
+		awaitWitness(t, h)
+		all = append(all, w)
+	}
+	if len(all) == 0 {
+		t.Fatal("the lock can be held in neither way: the test has nothing to show")
+	}
+	for _, w := range all {
+		w.settle(t)
+	}
+	for _, s := range h.streams {
+		s.interrupt(t)
+		s.checkEnd(t, true)
+	}
+	for _, w := range all {
+		// All of that happened while the lock was held.
+		w.stdin.Close()
+		if w.value(t, "held") != "1" {
+			t.Errorf("%q: the lock was not held until the end", w.cmd.Args)
+		}
+		if _, err := io.Copy(io.Discard, w.out); err != nil { // Wait wants everything to be read
+			t.Error(err)
+		}
+		w.end(t)
+		for _, s := range h.streams {
+			events := w.all(s)
+			made := slices.DeleteFunc(only(events, event.NamespaceCreate), func(e *emitted) bool { return e.Namespace.Type != "uts" })
+			switch {
+			case len(made) == 0 && canMiss(event.NamespaceCreate): // checkEnd wanted to be told
+			case len(made) != 1 || made[0].Outcome != event.Success:
+				t.Errorf("%v: %d UTS namespaces, want one:\n%s", s, len(made), dump(events))
+			case made[0].Process.PID != uint32(w.pid) || made[0].Process.Args != nil:
+				t.Errorf("%v: not of process %d without arguments:\n%s", s, w.pid, dump(made))
+			}
+		}
+	}
+}
+
+// awaitWitness does something and waits until it comes out, which is to be soon.
+func awaitWitness(t *testing.T, h *host) {
+	t.Helper()
+	const soon = 2 * time.Second // a test without processor time has several
+	from := make([]int, len(h.streams))
+	for i, s := range h.streams {
+		from[i] = s.len()
+	}
+	number := h.writeFence(t)
+	written := time.Now()
+	for i, s := range h.streams {
+		there := func(new []*emitted) bool {
+			return slices.ContainsFunc(new, func(e *emitted) bool { return e.fence() >= number })
+		}
+		for !s.comes(from[i], soon, there) {
+			if s.over() || time.Since(written) > 5*soon {
+				t.Fatalf("%v: an event of another process did not come within %v", s, time.Since(written))
+			}
+			h.writeFence(t) // the one before can have been missed
+		}
+		t.Logf("%v: the witness came after %v", s, time.Since(written))
+	}
+}
+
+// fuseDevice makes a /dev/fuse for everybody, as udev does, and returns its path.
+func fuseDevice(t *testing.T) string {
+	t.Helper()
+	const path = "/dev/nstrace-e2e-fuse"
+	var st unix.Stat_t
+	err := unix.Stat("/dev/fuse", &st)
+	if err == nil {
+		t.Cleanup(func() { os.Remove(path) })
+		err = unix.Mknod(path, unix.S_IFCHR, int(st.Rdev))
+	}
+	if err == nil {
+		err = os.Chmod(path, 0o666)
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(path, os.O_RDWR, 0)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+		t.Skipf("no FUSE device can be opened here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	return path
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * nsfuse DEVICE fixed|unmap
+ *
+ * Has a thread that waits for a FUSE file system while it holds the lock of this process's
+ * memory, mmap_lock. Whoever reads the memory from outside, such as by /proc/PID/cmdline,
+ * waits with it. Then makes a UTS namespace, its command line in memory without a page.
+ *
+ * The file system is served by a child that does not answer to writes. DEVICE is a
+ * /dev/fuse that this user may open. How the lock is held:
+ *
+ * fixed  mmap(MAP_FIXED) over a mapping with a dirty page. It writes the page back and waits
+ *        for that (6.16 and later).
+ * unmap  a write to a page under writeback waits for its end, and munmap() of the mapping
+ *        waits for that write.
+ *
+ * Prints held=0 and ends where that does not work, otherwise held=1, made=uts, and, at the end
+ * of standard input, whether the lock was held all the time.
+ */
+#include "args.h"
+
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+enum { PAGE = 4096 };
+
+static char *map; /* the page of the file */
+static int told;  /* a pipe: the server got a write */
+static volatile int writer, holder;
+static volatile bool written, released;
+
+static void fail(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static void reply(int fd, uint64_t unique, int err, const void *data, size_t n)
+{
+	struct fuse_out_header head = {.len = sizeof(head) + n, .error = -err, .unique = unique};
+	char out[sizeof(head) + PAGE];
+
+	memcpy(out, &head, sizeof(head));
+	if (n)
+		memcpy(out + sizeof(head), data, n);
+	if (write(fd, out, head.len) < 0)
+		exit(1);
+}
+
+/* A root folder in which every name is the same file of a page. */
+static struct fuse_attr attributes(uint64_t node)
+{
+	if (node == FUSE_ROOT_ID)
+		return (struct fuse_attr){.ino = node, .mode = S_IFDIR | 0777, .nlink = 1};
+	return (struct fuse_attr){.ino = node, .mode = S_IFREG | 0666, .nlink = 1, .size = PAGE};
+}
+
+static void serve(int fd, int tell)
+{
+	static char request[1 << 18];
+	static const char page[PAGE];
+
+	for (;;) {
+		struct fuse_in_header *in = (void *)request;
+		ssize_t n = read(fd, request, sizeof(request));
+
+		if (n < 0 && (errno == EINTR || errno == ENOENT))
+			continue;
+		if (n <= 0)
+			exit(0); /* not mounted any more */
+		switch (in->opcode) {
+		case FUSE_INIT: {
+			struct fuse_init_out out = {
+				.major = 7,
+				.minor = 31,
+				.max_write = PAGE,
+				.flags = FUSE_WRITEBACK_CACHE,
+			};
+			reply(fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_LOOKUP: {
+			struct fuse_entry_out out = {
+				.nodeid = 2,
+				.entry_valid = 1000,
+				.attr_valid = 1000,
+				.attr = attributes(2),
+			};
+			reply(fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_GETATTR: {
+			struct fuse_attr_out out = {
+				.attr_valid = 1000,
+				.attr = attributes(in->nodeid),
+			};
+			reply(fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_OPEN: {
+			struct fuse_open_out out = {};
+			reply(fd, in->unique, 0, &out, sizeof(out));
+			break;
+		}
+		case FUSE_READ:
+			reply(fd, in->unique, 0, page, sizeof(page));
+			break;
+		case FUSE_WRITE: /* never answered */
+			if (write(tell, "w", 1) < 0)
+				exit(1);
+			break;
+		case FUSE_FORGET:
+			break;
+		default:
+			reply(fd, in->unique, ENOSYS, NULL, 0);
+		}
+	}
+}
+
+static void put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		fail(path);
+	close(fd);
+}
+
+/* What follows runs while the lock is held: nothing in it may touch a page for the first time,
+ * which takes the lock.
+ */
+
+static char text[512];
+
+static void say_now(const char *line)
+{
+	if (write(1, line, strlen(line)) < 0)
+		_exit(1);
+}
+
+/* Whether a thread of this process waits and can not be interrupted. */
+static bool waits(int tid)
+{
+	char *end;
+	ssize_t n;
+	int fd;
+
+	snprintf(text, sizeof(text), "/proc/self/task/%d/stat", tid);
+	fd = open(text, O_RDONLY);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	end = strrchr(text, ')');
+	return end && end[1] && end[2] == 'D';
+}
+
+/* Waits until a thread is stuck so, or done. On its way it may wait for a moment. */
+static bool blocks(volatile int *tid, volatile bool *done)
+{
+	for (int seen = 0; seen < 20; usleep(10000)) {
+		if (*done)
+			return false;
+		seen = *tid && waits(*tid) ? seen + 1 : 0;
+	}
+	return true;
+}
+
+/* page_mkwrite() waits for the end of the writeback. */
+static void *write_page(void *arg)
+{
+	writer = gettid();
+	map[1] = 2;
+	written = true;
+	return arg;
+}
+
+static void *hold_fixed(void *arg)
+{
+	holder = gettid();
+	mmap(map, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	released = true;
+	return arg;
+}
+
+static void *hold_unmap(void *arg)
+{
+	holder = gettid();
+	munmap(map, PAGE);
+	released = true;
+	return arg;
+}
+
+int main(int argc, char **argv)
+{
+	bool fixed = argc == 3 && !strcmp(argv[2], "fixed");
+	char options[128], c, *args;
+	int fd, file, pipes[2];
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	pthread_t thread;
+	pid_t server;
+
+	if (argc != 3)
+		return 2;
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
+		fail("unshare");
+	put("/proc/self/setgroups", "deny");
+	snprintf(text, sizeof(text), "0 %d 1", uid);
+	put("/proc/self/uid_map", text);
+	snprintf(text, sizeof(text), "0 %d 1", gid);
+	put("/proc/self/gid_map", text);
+
+	fd = open(argv[1], O_RDWR);
+	if (fd < 0)
+		fail(argv[1]);
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	if (mount("nsfuse", "/mnt", "fuse", MS_NOSUID | MS_NODEV, options))
+		fail("mount");
+	if (pipe(pipes))
+		fail("pipe");
+	server = fork();
+	if (server < 0)
+		fail("fork");
+	if (!server) {
+		/* Its end, with this process's at the latest, frees all that wait. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(pipes[0]);
+		serve(fd, pipes[1]);
+	}
+	close(fd);
+	close(pipes[1]);
+	told = pipes[0];
+
+	file = open("/mnt/file", O_RDWR);
+	if (file < 0)
+		fail("/mnt/file");
+	map = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	if (map == MAP_FAILED)
+		fail("mmap");
+	map[0] = 1; /* dirty */
+	args = map_memory(PAGE);
+	set_args(args, PAGE);
+	waits(getpid()); /* has all code and memory of that in place, and of the calls below */
+	unshare(0);
+	usleep(0);
+	say_now("ready=1\n");
+
+	if (!fixed) {
+		/* Starts the writeback. */
+		if (sync_file_range(file, 0, PAGE, SYNC_FILE_RANGE_WRITE) || read(told, &c, 1) != 1)
+			fail("sync_file_range");
+		if (pthread_create(&thread, NULL, write_page, NULL))
+			return 1;
+		blocks(&writer, &written);
+	}
+	if (pthread_create(&thread, NULL, fixed ? hold_fixed : hold_unmap, NULL))
+		return 1;
+	if (!blocks(&holder, &released)) {
+		say_now("held=0\n");
+		kill(server, SIGKILL);
+		_exit(0);
+	}
+	say_now("held=1\n");
+	if (unshare(CLONE_NEWUTS)) {
+		say_now("made=none\n");
+		_exit(1);
+	}
+	say_now("made=uts\n");
+	while (read(0, &c, 1) > 0)
+		;
+	say_now(released ? "held=0\n" : "held=1\n");
+	kill(server, SIGKILL);
+	_exit(0);
+}

@@ -47,6 +47,7 @@ type Number struct {
 	alerts       map[string]uint64
 	raised       uint64 // sum of alerts
 	totals       *event.Totals
+	uncounted    bool // a trace.loss said that an unknown number was lost
 
 	// The last write, which a change that the kernel made along with it refers to.
 	writeRef, writeSeq uint64
@@ -86,6 +87,8 @@ func (n *Number) Event(e *event.Event) error {
 		if err := n.total(e); err != nil {
 			return err
 		}
+	case e.Type == event.TraceLoss:
+		n.uncounted = n.uncounted || e.Loss != nil && len(e.Loss.Records) == 0
 	case !aboutTrace(e) || e.Type == event.TraceTamper:
 		n.written += weight(e)
 		if e.Ref == 0 {
@@ -118,6 +121,9 @@ func (n *Number) Idle() error { return n.next.Idle() }
 
 // Totals returns the totals of the run, nil before its trace.stop.
 func (n *Number) Totals() *event.Totals { return n.totals }
+
+// Uncounted reports whether an unknown number of events was lost, which no total has.
+func (n *Number) Uncounted() bool { return n.uncounted }
 
 // Alerts returns how many written events met each rule, by the rule's name.
 func (n *Number) Alerts() map[string]uint64 { return maps.Clone(n.alerts) }

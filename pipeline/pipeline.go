@@ -95,6 +95,9 @@ func New(o Options) *Pipeline {
 // Totals returns the totals of the run, nil before its trace.stop.
 func (p *Pipeline) Totals() *event.Totals { return p.number.Totals() }
 
+// Uncounted reports whether an unknown number of events was lost, which no total has.
+func (p *Pipeline) Uncounted() bool { return p.number.Uncounted() }
+
 // Alerts returns how many written events met each rule, by the rule's name.
 func (p *Pipeline) Alerts() map[string]uint64 { return p.number.Alerts() }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -366,6 +367,7 @@ type loaded struct {
 	seed     uint64              // for the hashes that the programs make
 	ftrace   *ftrace             // by which it is attached
 	canaries map[Backend]*canary // of the backends in use
+	proven   time.Time           // when the kernel was last known to run it
 	counted  bool                // see countProbeMisses
 }
 

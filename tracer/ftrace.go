@@ -309,6 +309,7 @@ func (k *kernel) hears(c *canary) error {
 
 // prove makes sure, once all is attached, that the kernel runs it.
 func (k *kernel) prove(l *loaded) error {
+	l.proven = time.Now()
 	for b, c := range k.canaries {
 		if !l.uses(b) {
 			continue
@@ -414,15 +415,16 @@ func (t *Tracer) proofDue() time.Time {
 	if len(t.loaded.canaries) == 0 {
 		return time.Time{}
 	}
-	return t.proven.Add(proveEvery)
+	return t.loaded.proven.Add(proveEvery)
 }
 
 // prove makes sure that the kernel runs what is attached, and falls back to tracepoints if
 // it does not.
 func (t *Tracer) prove(h Handler) error {
+	now := time.Now()
 	reason := t.loaded.deaf()
 	if reason == "" {
-		t.proven = time.Now()
+		t.loaded.proven = now
 		return nil
 	}
 	return t.fallBack(h, reason)
@@ -458,11 +460,9 @@ func (t *Tracer) fallBack(h Handler, reason string) error {
 	t.mounts.do(func() { err = t.attachInstead(reason) })
 	to := time.Now()
 	if err != nil {
-		t.tellDeaf(reason, to, "nothing sees them instead")
-		return errors.Join(t.emitDeaf(h, reason, to, nil), t.finish(h), err)
+		return errors.Join(t.tellDeaf(h, reason, old.proven, to, nil), t.finish(h), err)
 	}
-	t.tellDeaf(reason, to, "until it is started again nstrace uses tracepoints")
-	if err := t.emitDeaf(h, reason, to, t.picked); err != nil {
+	if err := t.tellDeaf(h, reason, old.proven, to, t.picked); err != nil {
 		return err
 	}
 	// As at the start, but what has ended meanwhile is told.
@@ -510,21 +510,20 @@ func (t *Tracer) attachInstead(reason string) error {
 	return t.watchOwn()
 }
 
-// tellDeaf says in words what emitDeaf says.
-func (t *Tracer) tellDeaf(reason string, to time.Time, now string) {
-	what := "the kernel does not run nstrace's programs any more"
+// tellDeaf tells that an unknown number of events is lost between two times. instead is how
+// things are attached from then on, nil if they are not.
+func (t *Tracer) tellDeaf(h Handler, reason string, from, to time.Time, instead []event.Observation) error {
+	what, then := "the kernel does not run nstrace's programs any more", "nstrace ends"
 	if reason == event.LossFtraceOff {
 		what = "ftrace was turned off (kernel.ftrace_enabled=0)"
 	}
-	t.notes.say("%s: events of up to %v are lost; %s", what, roughly(to.Sub(t.proven)), now)
-}
-
-// emitDeaf tells that an unknown number of events is lost. instead is how things are
-// attached from then on.
-func (t *Tracer) emitDeaf(h Handler, reason string, to time.Time, instead []event.Observation) error {
+	if instead != nil {
+		then = "nstrace uses tracepoints until it is started again"
+	}
+	t.notes.say("%s: the events of up to %v are lost, and %s", what, roughly(to.Sub(from)), then)
 	return t.emit(h, &event.Event{
 		Type: event.TraceLoss, Time: time.Now().UTC(),
-		Loss:  &event.Loss{Reason: reason, From: t.proven.UTC(), To: to.UTC()},
+		Loss:  &event.Loss{Reason: reason, From: from.UTC(), To: to.UTC()},
 		Trace: &event.Trace{Observations: instead, Notes: t.notes.take()},
 	})
 }

@@ -57,7 +57,6 @@ type Tracer struct {
 	loaded  *loaded
 	walk    *ebpf.Program // iter_tasks; it and tracees outlast a fallBack
 	tracees *ebpf.Map
-	proven  time.Time // when the kernel was last known to run what is attached
 	ring    *ringbuf.Reader
 	counts  *ebpf.Memory
 	host    hostInfo
@@ -142,7 +141,6 @@ func (t *Tracer) attach() error {
 	if err != nil {
 		return err
 	}
-	t.proven = time.Now()
 	k.explain(l, &t.opts)
 	t.reg.perType = !k.hasNSID()
 	t.use(l)
@@ -525,8 +523,7 @@ func (t *Tracer) finish(h Handler) error {
 	}
 	if deaf != "" {
 		noted := t.notes.take() // of the detaching, which trace.stop tells
-		t.tellDeaf(deaf, until, "the run ends")
-		if err := t.emitDeaf(h, deaf, until, nil); err != nil {
+		if err := t.tellDeaf(h, deaf, t.loaded.proven, until, nil); err != nil {
 			return err
 		}
 		t.notes.kept = noted

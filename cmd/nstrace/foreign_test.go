@@ -322,7 +322,7 @@ func TestBlamePaths(t *testing.T) {
 	if err != nil {
 		t.Fatal("no network namespace")
 	}
-	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "mnt", "", "x"} {
+	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "./net", "mnt", "", "x"} {
 		r := newReader(procfs.NamespacesOf("1"))
 		r.scanned, r.pids = true, map[uint32]int{id: os.Getpid()}
 		r.own = map[event.NSType]uint32{}

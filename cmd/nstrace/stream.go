@@ -249,8 +249,12 @@ func (f *streamFlags) summary(r *run) {
 	if s == nil {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost\n",
-		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost)
+	more := ""
+	if r.steps.Uncounted() {
+		more = ", and an unknown number lost besides"
+	}
+	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost%s\n",
+		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost, more)
 	f.alertSummary(r)
 	if n, err := r.tracer.Untracked(); err == nil && n > 0 {
 		fmt.Fprintf(os.Stderr, "nstrace: %s could not be followed: too many lived at once\n", plural(n, "process"))

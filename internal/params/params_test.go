@@ -88,7 +88,10 @@ func TestOtherPaths(t *testing.T) {
 			t.Errorf("%.80q is %q", file, name)
 		}
 	}
-	for _, file := range []string{"/proc/sys/kernel", "/proc/sys/kernel/ostype/x", "/proc/sys/" + strings.Repeat("x", 300)} {
+	if v, err := r.Read("/proc/sys/kernel"); !errors.Is(err, ErrFile) {
+		t.Errorf("a folder: %+v %v", v, err)
+	}
+	for _, file := range []string{"/proc/sys/kernel/ostype/x", "/proc/sys/" + strings.Repeat("x", 300)} {
 		if v, err := r.Read(file); err == nil {
 			t.Errorf("%.80q: %+v", file, v)
 		}
@@ -145,8 +148,10 @@ func TestMountedOver(t *testing.T) {
 	if err := os.Mkdir(links, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/dev/zero", filepath.Join(links, "zero")); err != nil {
-		t.Fatal(err)
+	for name, to := range map[string]string{"zero": "/dev/zero", "dir": "/proc/sys/net"} {
+		if err := os.Symlink(to, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	inMounts(t, func() {
 		for _, m := range []struct{ from, over, read string }{
@@ -170,12 +175,16 @@ func TestMountedOver(t *testing.T) {
 			}
 			r.Close()
 		}
+		// Not even where the link leads to another parameter.
 		r, err := Open()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer r.Close()
+		if v, err := r.Read("/proc/sys/kernel/random/dir/ipv4/ip_forward"); !errors.Is(err, unix.ELOOP) {
+			t.Errorf("by a link: %+v %v", v, err)
+		}
 		if err := r.Walk("/proc/sys/kernel/random", func(file string) { t.Errorf("%s is listed", file) }); !errors.Is(err, ErrFile) {
 			t.Errorf("a listing of another file system: %v", err)
 		}

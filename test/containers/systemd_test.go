@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -397,4 +398,73 @@ func TestSystemdRecord(t *testing.T) {
 	}
 	set("34")
 	want(before+" to 31", "gap, stopped", "drift 31 to 32", "32 to 33", "gap, crashed", "33 to 34")
+}
+
+// TestSystemdWatchdog has a watchdog of seconds for the unit. nstrace feeds it while nothing
+// happens and while more happens than it can read at once, and not while it does not run.
+func TestSystemdWatchdog(t *testing.T) {
+	onSystemd(t)
+	runtimetest.Need(t, "systemctl", "unshare")
+	const (
+		unit     = "nstrace.service"
+		file     = "/run/systemd/system/" + unit + ".d/watchdog.conf"
+		interval = 3 * time.Second
+	)
+	if got := runtimetest.Output(t, "systemctl", "show", "--property=WatchdogUSec", "--value", unit); got != "30s" {
+		t.Errorf("the unit's watchdog waits %s, want 30s", got)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("[Service]\nWatchdogSec="+interval.String()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = exec.Command("systemctl", "stop", unit).Run()
+		os.Remove(file)
+		_ = exec.Command("systemctl", "daemon-reload").Run()
+		_ = exec.Command("systemctl", "reset-failed", unit).Run()
+	})
+	show := func(property string) string {
+		t.Helper()
+		return runtimetest.Output(t, "systemctl", "show", "--property="+property, "--value", unit)
+	}
+	journal := func() string { return runtimetest.Output(t, "journalctl", "--unit", unit) }
+	runtimetest.Output(t, "systemctl", "daemon-reload")
+	runtimetest.Output(t, "systemctl", "restart", unit)
+
+	// systemd notes when it was fed last, in microseconds since boot.
+	fed := func() (at time.Duration) {
+		t.Helper()
+		usec, err := strconv.ParseInt(show("WatchdogTimestampMonotonic"), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(usec) * time.Microsecond
+	}
+	// lives checks that it is fed for longer than the interval while f runs again and again.
+	lives := func(when string, f func()) {
+		t.Helper()
+		from := fed()
+		for end := time.Now().Add(runtimetest.Patience); fed() < from+2*interval; f() {
+			if show("ActiveState") != "active" || show("NRestarts") != "0" || time.Now().After(end) {
+				t.Fatalf("%s: its watchdog is not fed:\n%s", when, journal())
+			}
+		}
+	}
+	lives("while nothing happens", func() { time.Sleep(100 * time.Millisecond) })
+	lives("in a storm", func() {
+		runtimetest.Output(t, "unshare", "--uts", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo $i >/proc/sys/kernel/domainname; i=$((i+1)); done")
+	})
+
+	pid := show("MainPID")
+	runtimetest.Output(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", unit)
+	for end := time.Now().Add(runtimetest.Patience); show("NRestarts") != "1" || show("ActiveState") != "active"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it is not started again:\n%s", journal())
+		}
+	}
+	if now := show("MainPID"); now == pid || !strings.Contains(journal(), "Watchdog timeout") {
+		t.Errorf("process %s, then %s, and no word of the watchdog:\n%s", pid, now, journal())
+	}
 }

@@ -202,7 +202,11 @@ func checkNotes(t *testing.T, s *stream) (notes []string) {
 		printed = append(printed, strings.TrimSuffix(strings.TrimPrefix(line, "nstrace: "), "\n"))
 	}
 	if s.err == nil {
-		printed = printed[:max(0, len(printed)-1)] // the summary
+		summary := printed[len(printed)-1]
+		printed = printed[:len(printed)-1]
+		if uncounted := len(deafLosses(all)) > 0; strings.Contains(summary, "an unknown number lost") != uncounted {
+			t.Errorf("%v sums up: %q", s, summary)
+		}
 	}
 	for _, n := range notes {
 		if !slices.Contains(printed, n) {

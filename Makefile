@@ -13,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # HTML templates can call: four megabytes. What the tests build has it so too.
 export GOFLAGS := $(GOFLAGS) -tags=grpcnotrace
 
-GO_DIRS := bpf cmd event internal output pipeline schema test tracer
+GO_DIRS := bpf cmd docs event internal output pipeline schema test tracer
 C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h)
 GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 
@@ -42,7 +42,7 @@ generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)
 
 .PHONY: format
 format: ## format Go and C
-	gofmt -w alert attribution bpf cmd drift filter history internal output runtimes schema test tracer
+	gofmt -w $(GO_DIRS)
 	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 
 .PHONY: deps
@@ -51,11 +51,15 @@ deps: ## install what the tests need (Debian, root); elsewhere say what it is
 
 .PHONY: lint
 lint: ## what needs no kernel: formats, vet, staticcheck, generated code
-	@unformatted=$$(gofmt -l alert attribution bpf cmd drift filter history internal output runtimes schema test tracer); \
+	@unformatted=$$(gofmt -l $(GO_DIRS)); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) tool go-errorlint ./...
+	@$(GO) tool misspell -error $$(git ls-files '*.c' '*.go' '*.h' '*.md' '*.sh' '*.yaml' Makefile)
+	$(GO) mod tidy -diff
+	$(GO) test ./test/docs
 	GOARCH=arm64 $(GO) vet ./bpf ./cmd/... ./event ./internal/... ./output ./pipeline ./tracer
 	$(MAKE) --no-print-directory check-generated
 
@@ -80,12 +84,22 @@ test: deps lint ## all tests, native and in virtual machines of the main kernels
 	$(GO) test -timeout 10m ./internal/history
 	$(TESTSUM) -p 1 -count 1 -timeout 80m ./test/...
 
+# What `make test` leaves out, in parts that take less than an hour each on two CPUs. Each
+# part of a kernel runs the whole end-to-end suite on it.
+ALL_KERNELS := 5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3
+
 .PHONY: test-all
-test-all: export NSTRACE_TEST_ALL = 1
-test-all: deps lint ## test, and more kernels
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
-	$(GO) test -timeout 10m ./internal/history
-	$(TESTSUM) -p 1 -count 1 -timeout 180m ./test/...
+test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) ## test, and its long form on each kernel
+
+.PHONY: test-more
+test-more: export NSTRACE_TEST_ALL = 1
+test-more: deps ## the long form of what needs no kernel of its own: containers, power cut, benchmark
+	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers
+	$(TESTSUM) -count 1 -timeout 60m ./test/vm -skip 'TestKernel$$'
+
+.PHONY: $(addprefix test-kernel-,$(ALL_KERNELS))
+$(addprefix test-kernel-,$(ALL_KERNELS)): test-kernel-%: deps
+	NSTRACE_TEST_ALL=1 $(TESTSUM) -count 1 -timeout 60m ./test/vm -run 'TestKernel/$*'
 
 .PHONY: coverage
 coverage: deps ## make docs/coverage.md anew from what the tests find on each kernel

@@ -116,7 +116,7 @@ func workersRest(ctx context.Context) error {
 		last, at = now, time.Now()
 		select {
 		case <-ctx.Done():
-			if context.Cause(ctx) == errBusy {
+			if errors.Is(context.Cause(ctx), errBusy) {
 				return nil
 			}
 			return ctx.Err()

@@ -213,7 +213,7 @@ func summary(e *emitted) string {
 		words = append(words, e.Error)
 	}
 	if e.Namespace != nil && e.Namespace.Detected != "" {
-		words = append(words, "(found by a look)")
+		words = append(words, "(found by a scan)")
 	}
 	return strings.Join(words, " ")
 }

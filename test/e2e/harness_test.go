@@ -267,6 +267,9 @@ func (s *stream) add(line []byte) {
 	if e == nil {
 		return
 	}
+	if len(s.events) > 0 && e.RunID != s.events[0].RunID || len(e.RunID) != 32 {
+		s.faults = append(s.faults, fmt.Sprintf("run_id %q on line %d", e.RunID, len(s.events)+1))
+	}
 	if e.Seq != uint64(len(s.events))+1 {
 		s.faults = append(s.faults, fmt.Sprintf("seq %d on line %d", e.Seq, len(s.events)+1))
 	}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,7 +54,7 @@ func inCgroup(t *testing.T, name string) (string, option) {
 		f.Close()
 		// A cgroup is busy until the last process is reaped, by init perhaps.
 		for range 100 {
-			if err = unix.Rmdir(dir); err != unix.EBUSY {
+			if err = unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
 				break
 			}
 			time.Sleep(10 * time.Millisecond)

@@ -334,7 +334,7 @@ type session struct {
 func (s *session) read(r io.Reader, started func()) error {
 	for {
 		kind, payload, err := wire.Read(r)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -91,16 +91,17 @@ func (a *All) Markdown() string {
 	var sb strings.Builder
 	fmt.Fprintf(&sb, `<!-- Made by "make coverage" from what the tests found. -->
 
-# What is seen of which way
+# Coverage
 
-Each row is a way to make, enter, keep or end a namespace, to change a parameter or to move a device,
-gone by a real program in the end-to-end tests (`+"`TestCoverage`"+`), and what nstrace reported of it with each
-way to attach, and the kernel's audit in the same run, with rules for the calls and for writes below
-`+"`/proc/sys`"+`. Kernels: %s. Where these differ it says which; a dash is nothing. Where the archive
-has no modules for a kernel (%s) nothing is said of devices on it.
+Each row is a way to make, enter, keep or end a namespace, to change a parameter or to move a device.
+A real program does it in the end-to-end tests (`+"`TestCoverage`"+`). The columns show what nstrace reported with each
+backend, and what the kernel's audit reported in the same run. Audit had rules for the calls and for writes below
+`+"`/proc/sys`"+`. Kernels: %s. Where they differ, the cell says on which kernel. A dash means nothing. The Debian archive
+has no modules for some kernels (%s). On those, no row about devices was tried.
 
-That audit says `+"`openat`"+` means that a file was opened to be written; it has no names of parameters, no values, no
-results of writes, and no namespaces. `+"`clone3`"+` cannot be asked for, since its flags are behind a pointer.
+`+"`openat`"+` in the audit column means that audit reported a file opened for writing. Audit reports no names of
+parameters, no values, no results of writes and no namespaces. It has no rule for `+"`clone3`"+`, whose flags are behind a
+pointer.
 `, strings.Join(kernels, ", "), strings.Join(a.partial(kernels), ", "))
 	if len(kernels) == 0 {
 		return sb.String()

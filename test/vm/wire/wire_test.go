@@ -25,7 +25,7 @@ func TestFrames(t *testing.T) {
 			t.Errorf("got %c % x %v, want % x", kind, got, err, want)
 		}
 	}
-	if _, _, err := Read(&buf); err != io.EOF {
+	if _, _, err := Read(&buf); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last: %v", err)
 	}
 

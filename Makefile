@@ -14,7 +14,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 export GOFLAGS := $(GOFLAGS) -tags=grpcnotrace
 
 GO_DIRS := bpf cmd docs event internal output pipeline schema test tracer
-C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h)
+C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h)
 GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 
 .DEFAULT_GOAL := build
@@ -61,14 +61,18 @@ lint: ## what needs no kernel: formats, vet, staticcheck, generated code
 	$(GO) mod tidy -diff
 	$(GO) test ./test/docs
 	GOARCH=arm64 $(GO) vet ./bpf ./cmd/... ./event ./internal/... ./output ./pipeline ./tracer
-	$(MAKE) --no-print-directory check-generated
+	$(MAKE) --no-print-directory check-headers check-generated
+
+.PHONY: check-headers
+check-headers: ## fail if a header of bpf/ cannot be read on its own
+	@CLANG=$(CLANG) ./bpf/check-headers
 
 .PHONY: check-generated
 check-generated: ## fail if the committed BPF objects are not those of their sources
 	@sha256sum --check --quiet bpf/sources.sum || { echo 'bpf: sources changed since the objects were made: make generate'; exit 1; }
 	@if command -v $(CLANG) >/dev/null; then \
 		tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && mkdir "$$tmp/bpf" && \
-		cp go.mod go.sum vmlinux.h "$$tmp" && cp bpf/*.c bpf/*.h bpf/gen.go "$$tmp/bpf" && \
+		cp go.mod go.sum vmlinux.h "$$tmp" && cp -r bpf/*.c bpf/*.h bpf/lib bpf/gen.go "$$tmp/bpf" && \
 		(cd "$$tmp" && BPF2GO_CC=$(CLANG) $(GO) generate ./bpf) && \
 		for f in bpf/*_bpfel.*; do cmp "$$f" "$$tmp/$$f" || { echo "$$f is stale: make generate"; exit 1; }; done; \
 	else echo "bpf: no $(CLANG) here, compared the objects' sources only"; fi

@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The kernel types that bpf/ reads, and of each only the members that it
- * reads.
+ * The kernel types that bpf/ reads, each with only the members that it reads.
  *
- * Every struct below carries preserve_access_index, so clang records each
- * access by name and the loader relocates it to the running kernel's layout
- * (CO-RE): offsets, order and missing members do not matter here, names and
- * kinds of types do. That is why this file can be short and is written by hand
- * instead of being the 100,000 lines of
+ * Every struct below has preserve_access_index. So clang records each access by name, and the
+ * loader adapts it to the layout of the running kernel (CO-RE). The names and the kinds of types
+ * matter here. Offsets, order and missing members do not. That is why this file is short and
+ * written by hand. The alternative is the 100,000 lines of
  *
  *	bpftool btf dump file /sys/kernel/btf/vmlinux format c
  *
- * To extend it, run that command on the oldest and on the newest supported
- * kernel, copy the member by name, and put what differs between the two into a
- * type with a triple-underscore suffix (struct ns_common___618), which CO-RE
- * ignores when it matches names. Read such members only behind
- * bpf_core_field_exists().
+ * To extend this file:
  *
- * What is not relocated, because it is ABI: integers, the map types, the
- * registers of amd64 and arm64, system call tracepoint records, bpf_sysctl.
+ * - Run that command on the oldest and on the newest supported kernel.
+ * - Copy the member by name.
+ * - Put what differs between the two into a type with a triple-underscore suffix (struct
+ *   ns_common___618). CO-RE ignores the suffix when it matches names. Read such a member only
+ *   behind bpf_core_field_exists().
+ *
+ * The loader does not adapt what is ABI: integers, the map types, the registers of amd64 and arm64,
+ * the records of system call tracepoints, and bpf_sysctl.
  */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -57,12 +57,12 @@ enum { BPF_F_MMAPABLE = 1 << 10 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
-/* Looked up by name in the running kernel, to learn whether it has the helper. */
+/* Programs look the name up in the running kernel, to learn whether it has the helper. */
 enum bpf_func_id {
 	BPF_FUNC_task_pt_regs = 175, /* 5.15 */
 };
 
-/* Registers at the entry of a system call or a probed function: ABI. */
+/* The registers at the entry of a system call or a probed function: ABI. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx;
@@ -96,8 +96,8 @@ struct bpf_sysctl {
 	__u32 file_pos;
 };
 
-/* include/trace/events/syscalls.h: events/syscalls/sys_{enter,exit}_<name>,
- * the same layout for every system call.
+/* include/trace/events/syscalls.h: events/syscalls/sys_{enter,exit}_<name>. The layout is the same
+ * for all system calls.
  */
 struct trace_event_raw_sys_enter {
 	__u64 ent; /* struct trace_entry */
@@ -106,7 +106,7 @@ struct trace_event_raw_sys_enter {
 };
 struct syscall_trace_exit {
 	__u64 ent;
-	int nr; /* and four bytes that mean nothing */
+	int nr; /* followed by four bytes without meaning */
 	long ret;
 };
 
@@ -165,7 +165,7 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
-	struct list_head mnt_mounts; /* its children, by mnt_child */
+	struct list_head mnt_mounts; /* the children, by mnt_child */
 	struct list_head mnt_child;
 	int mnt_id;
 };
@@ -173,9 +173,9 @@ struct path {
 	struct vfsmount *mnt;
 	struct dentry *dentry;
 };
-/* fs/namei.c: a walk along a path that is under way. */
+/* fs/namei.c: a walk along a path. */
 struct nameidata {
-	struct path path; /* how far it got */
+	struct path path; /* how far the walk is */
 };
 struct file {
 	struct path f_path;
@@ -196,8 +196,11 @@ struct iovec {
 	void *iov_base;
 	size_t iov_len;
 };
-/* The kind of iterator is iter_type from 5.14 on, `type` with the direction in
- * bit 0 before; __iov was iov before 6.4, ubuf came with 6.0.
+/* These members differ between kernels:
+ *
+ *	iter_type   from 5.14 on; before it `type`, with the direction in bit 0
+ *	__iov       from 6.4 on; before it iov
+ *	ubuf        from 6.0 on
  */
 struct iov_iter {
 	size_t iov_offset;
@@ -217,9 +220,13 @@ enum iter_type {
 
 /* --- namespaces --- */
 
-/* inum in every kernel; ns_id from 6.18 (6.19: inside an unnamed struct
- * ns_tree), ns_type from 6.18. How often it is held is __ns_ref from 6.18, count
- * from 5.11, and before that a member of each type of its own.
+/* These members differ between kernels:
+ *
+ *	inum       all kernels
+ *	ns_id      from 6.18 on; from 6.19 on in an unnamed struct ns_tree
+ *	ns_type    from 6.18 on; before it ops->type
+ *	__ns_ref   the reference count from 6.18 on; from 5.11 on it is count, and before that a
+ *	           member of each type
  */
 struct ns_common {
 	unsigned int inum;
@@ -256,7 +263,7 @@ struct ctl_table_set;
 struct ctl_table_root;
 struct ctl_table_header {
 	struct ctl_table *ctl_table;
-	int ctl_table_size; /* 6.6; before it the table ends with an entry without a name */
+	int ctl_table_size; /* from 6.6 on; before it the table ends with an entry without a name */
 	struct ctl_table_root *root;
 	struct ctl_table_set *set;
 	struct ctl_dir *parent;
@@ -271,8 +278,12 @@ struct ctl_table_root {
 	struct ctl_table_set default_set;
 };
 
-/* The sets that hold one namespace's parameters: user.* (all kernels), net.*
- * (all), ipc's kernel.* and fs.mqueue.* (6.0), kernel.pid_max (6.14).
+/* The set of the parameters of one namespace:
+ *
+ *	user.*                         all kernels
+ *	net.*                          all kernels
+ *	kernel.* of IPC, fs.mqueue.*   from 6.0 on
+ *	kernel.pid_max                 from 6.14 on
  */
 struct user_namespace___set {
 	struct ctl_table_set set;
@@ -294,7 +305,7 @@ struct ipc_namespace___set {
 	struct ctl_table_set mq_set;
 	struct ctl_table_set ipc_set;
 };
-/* seq: 6.17 and before; ns_id took its place. */
+/* seq: up to 6.17. ns_id took its place. */
 struct mnt_namespace {
 	struct ns_common ns;
 	struct user_namespace *user_ns;
@@ -313,8 +324,8 @@ struct pid_namespace___set {
 /* --- settings of network devices --- */
 
 struct ipv4_devconf {
-	void *sysctl; /* begins with the ctl_table_header's address */
-	int data[1];  /* one for each of IPV4_DEVCONF_* */
+	void *sysctl; /* the first word there is the address of the ctl_table_header */
+	int data[1];  /* one for each IPV4_DEVCONF_* */
 };
 struct ipv6_devconf {
 	s32 mtu6;
@@ -345,7 +356,9 @@ struct netns_ipv6 {
 	struct ipv6_devconf *devconf_dflt;
 };
 
-/* net_cookie is an atomic64_t, filled lazily, in 5.10 and a u64 from 5.12. */
+/* net_cookie is a u64 from 5.12 on. Before that it is an atomic64_t, which the kernel sets when
+ * somebody asks for it.
+ */
 struct net {
 	struct user_namespace *user_ns;
 	struct ns_common ns;
@@ -378,7 +391,7 @@ struct nsproxy {
 	struct cgroup_namespace *cgroup_ns;
 };
 
-/* --- network devices and who asks for them --- */
+/* --- network devices, and requests for them --- */
 
 typedef struct {
 	struct net *net;
@@ -434,7 +447,7 @@ struct signal_struct {
 	struct tty_struct *tty;
 	atomic_t live;
 };
-/* kernfs_node.parent became __parent in 6.16. */
+/* From 6.16 on parent is named __parent. */
 struct kernfs_node {
 	struct kernfs_node *__parent;
 	const char *name;
@@ -460,14 +473,14 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
-	u64 self_exec_id; /* how often the process has executed a program */
+	u64 self_exec_id; /* how many programs the process has executed */
 	struct cred *cred;
 	char comm[16];
 	struct nsproxy *nsproxy;
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4];
 	struct mm_struct *mm;
-	struct nameidata *nameidata; /* NULL where no path is walked along */
+	struct nameidata *nameidata; /* NULL: the task walks along no path */
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
@@ -484,7 +497,7 @@ struct kernel_siginfo {
 	int si_code;
 };
 
-/* What bpf(2) gives descriptors of. */
+/* What the descriptors of bpf(2) refer to. */
 struct bpf_prog_aux {
 	u32 id;
 };
@@ -498,7 +511,7 @@ struct bpf_link {
 	u32 id;
 };
 
-/* kernel/bpf/cgroup.c: what a cgroup/sysctl program's context really is. */
+/* kernel/bpf/cgroup.c: the real context of a cgroup/sysctl program. */
 struct bpf_sysctl_kern {
 	struct ctl_table_header *head;
 	struct ctl_table *table;

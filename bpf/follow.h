@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* nstrace run: the traced command and everything that descends from it. */
+/* nstrace run: follows the traced command and all its descendants. */
 #ifndef __NSTRACE_FOLLOW_H__
 #define __NSTRACE_FOLLOW_H__
 
-__u64 untracked; /* processes that did not fit into tracees */
+#include "lib/filter.h"
 
-/* kernel_clone(), before the child is woken: it is followed from its first
- * instruction.
- */
+__u64 untracked; /* processes that found no room in tracees */
+
+/* kernel_clone(), before it wakes the child: the child is followed from its first instruction. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(follow_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -21,8 +21,8 @@ int BPF_PROG(follow_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-/* do_exit(): the process ends with its last thread, and its pid can then come
- * again. Up to 6.15 the tracepoint has one argument, later two.
+/* do_exit(): the process ends with its last thread, and its pid can then be used again. The
+ * tracepoint has one argument up to 6.15 and two later.
  */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(follow_exit, struct task_struct *task)

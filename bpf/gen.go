@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bpf holds nstrace's kernel side: the C programs, the record that they
-// send (record.h), and the Go that bpf2go makes of both.
+// Package bpf has the kernel side of nstrace: the C programs, the records that they send
+// (lib/record.h), and the Go that bpf2go makes of both.
 //
-// The generated files are committed so that building nstrace takes Go alone;
-// `make generate` remakes them and `make check-generated` tells whether they are
-// stale.
+// The generated files are committed, so that Go alone suffices to build nstrace. `make generate`
+// makes them again, and `make check-generated` fails if they are not up to date.
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -tags linux -target amd64,arm64 -type record_kind -type ns_kind -type call_via -type record_flag -type ns_record -type sysctl_record -type destroy_record -type netdev_record -type pin_record -type pin_end_record -type tamper_record -type own_key -type own_object -type inventory -type actor -type head -type who_record -type param_record -type caller -type fold -type ns_change -type counters -no-global-types Nstrace nstrace.c -- -I.. -Wall -Werror

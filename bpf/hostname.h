@@ -1,23 +1,18 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * kernel.hostname and kernel.domainname, set by the calls that are older than
- * /proc/sys: sethostname(2) and setdomainname(2) change the same memory, and the
- * parameter's handler knows nothing of it.
+ * sethostname(2) and setdomainname(2), which are older than /proc/sys. They change the memory of
+ * kernel.hostname and kernel.domainname without the handler of the parameter.
  */
 #ifndef __NSTRACE_HOSTNAME_H__
 #define __NSTRACE_HOSTNAME_H__
 
+#include "send_write.h"
+#include "lib/syscall.h"
+
 #define UTS_LEN 65 /* __NEW_UTS_LEN + 1, include/uapi/linux/utsname.h */
 
-/* arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h */
-#if defined(__TARGET_ARCH_x86)
-#define NR_setdomainname 171
-#else
-#define NR_setdomainname 162
-#endif
-
-/* Where the name is that such a call of the current task sets. */
-static __always_inline void find_name(struct write *w, bool domain)
+/* Fills w with the memory that such a call of the current task sets. */
+static __always_inline void set_uts_name(struct write *w, bool domain)
 {
 	w->kind = NS_UTS;
 	w->via = domain ? VIA_SETDOMAINNAME : VIA_SETHOSTNAME;
@@ -35,7 +30,7 @@ static __noinline int hostname_enter(const char *name, int len, bool domain)
 
 	if (stopping)
 		return 0;
-	find_name(&w, domain);
+	set_uts_name(&w, domain);
 	w.buf = (void *)name;
 	w.buf_len = len < 0 ? 0 : len;
 	n = bpf_probe_read_kernel_str(w.old, sizeof(w.old), w.data);
@@ -54,10 +49,10 @@ static __noinline int hostname_enter(const char *name, int len, bool domain)
 	return 0;
 }
 
-/* A call whose entry was not seen, at its end: what there was before is not known, and
- * what was set is there now.
+/* The end of a call whose entry no program saw. The old value is unknown, and the new one is in
+ * memory.
  */
-static __noinline int hostname_late(bool domain, long ret)
+static __noinline int hostname_exit_only(bool domain, long ret)
 {
 	__u32 tid = current_tid();
 	struct write w = {};
@@ -65,7 +60,7 @@ static __noinline int hostname_late(bool domain, long ret)
 
 	if (stopping)
 		return 0;
-	find_name(&w, domain);
+	set_uts_name(&w, domain);
 	n = bpf_probe_read_kernel_str(w.new, sizeof(w.new), w.data);
 	if (n > 0 && ret == 0) {
 		w.new_len = n - 1;
@@ -78,7 +73,7 @@ static __noinline int hostname_late(bool domain, long ret)
 	return 0;
 }
 
-/* Of either call. */
+/* The end of either call. */
 static __always_inline int hostname_exit(long ret)
 {
 	struct write *w = write_get();
@@ -132,15 +127,15 @@ int tp_hostname_enter(struct trace_event_raw_sys_enter *ctx)
 	return hostname_enter((const char *)ctx->args[0], ctx->args[1], false);
 }
 
-/* Newer kernels have the text of these calls with their tracepoints, and where
- * perf_syscall_enter() cannot get it from user space the program is not run: seen on 7.1,
- * more often than not.
+/* Newer kernels include the text of these calls in their tracepoints. If perf_syscall_enter()
+ * cannot read it from user space, the kernel does not run the program at the entry. On 7.1 that
+ * happened more often than not.
  */
 SEC("tracepoint/syscalls/sys_exit_sethostname")
 int tp_hostname_exit(struct syscall_trace_exit *ctx)
 {
 	if (!write_get())
-		hostname_late(ctx->nr == NR_setdomainname, ctx->ret);
+		hostname_exit_only(ctx->nr == NR_setdomainname, ctx->ret);
 	return hostname_exit(ctx->ret);
 }
 

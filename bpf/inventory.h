@@ -1,28 +1,43 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The namespaces that tasks are in: at the start, and, where no hook tells that
- * one ended, whenever user space looks.
+/*
+ * The namespaces that tasks are in. User space asks for them at its start and, if no hook tells
+ * that a namespace ended, each time that it looks for those that are gone.
  */
 #ifndef __NSTRACE_INVENTORY_H__
 #define __NSTRACE_INVENTORY_H__
 
+#include "lib/namespace.h"
+
+/* What the task iterator gives for each task that is in namespaces of its own. */
+struct inventory {
+	struct ns_change ns[NS_KINDS];
+	struct ns_change for_children[2]; /* pid, time; inum 0: the same as in ns */
+	__u64 cgroup;			  /* the kernfs id of task_cgroup() */
+	__u32 pid;
+	__u32 exiting; /* it is about to leave them */
+};
+
+EXPORT_TYPE(struct, inventory);
+
 #define PF_EXITING 0x00000004 /* include/linux/sched.h */
 
-#define TO_INIT 64 /* parents between nstrace and pid 1 */
+#define MAX_PARENTS 64 /* between nstrace and pid 1 */
 
+/* Sets self_tgid, and the namespaces of the host from pid 1, which is an ancestor of nstrace. */
 static __always_inline void find_host(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct nsproxy *p;
 
-	self = BPF_CORE_READ(task, tgid);
-	for (int i = 0; i < TO_INIT; i++) {
+	self_tgid = BPF_CORE_READ(task, tgid);
+	for (int i = 0; i < MAX_PARENTS; i++) {
 		if (BPF_CORE_READ(task, tgid) == 1)
 			break;
 		task = BPF_CORE_READ(task, real_parent, group_leader);
 	}
 	if (BPF_CORE_READ(task, tgid) != 1)
 		return;
-	task_ns_ids(task, host_ns);
+	task_ns_inums(task, host_ns);
 	p = BPF_CORE_READ(task, nsproxy);
 	host_nsproxy = (__u64)p;
 	host_user = (__u64)BPF_CORE_READ(task, cred, user_ns);
@@ -30,16 +45,15 @@ static __always_inline void find_host(void)
 	host_ipc = (__u64)BPF_CORE_READ(p, ipc_ns);
 }
 
-/* Where a task's entry is made: what lies on the stack the verifier tells apart by whether
- * it is still zero, and would follow the rest once for each namespace that can be
- * absent.
+/* The iterator builds its entry in this map. On the stack the verifier would tell values that are
+ * still zero from others, and check the rest once for each namespace that can be absent.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct inventory);
-} entry SEC(".maps");
+} inventory_buf SEC(".maps");
 
 SEC("iter/task")
 int iter_tasks(struct bpf_iter__task *ctx)
@@ -54,16 +68,16 @@ int iter_tasks(struct bpf_iter__task *ctx)
 		find_host();
 	if (!task)
 		return 0;
-	/* Most threads share everything with their first. */
+	/* Most threads share everything with their leader. */
 	leader = BPF_CORE_READ(task, group_leader);
 	p = BPF_CORE_READ(task, nsproxy);
 	if (leader != task && p == BPF_CORE_READ(leader, nsproxy) &&
 	    BPF_CORE_READ(task, cred, user_ns) == BPF_CORE_READ(leader, cred, user_ns))
 		return 0;
-	if (!p) /* exiting, exit_task_namespaces() */
+	if (!p) /* the task exits, see exit_task_namespaces() */
 		return 0;
 
-	inv = bpf_map_lookup_elem(&entry, &zero);
+	inv = bpf_map_lookup_elem(&inventory_buf, &zero);
 	if (!inv)
 		return 0;
 	inv->pid = BPF_CORE_READ(task, tgid);
@@ -76,10 +90,10 @@ int iter_tasks(struct bpf_iter__task *ctx)
 		else if (i == NS_TIME)
 			describe_ns(&inv->ns[i], i, BPF_CORE_READ(p, time_ns));
 		else
-			describe_ns(&inv->ns[i], i, task_ns(task, i));
+			describe_ns(&inv->ns[i], i, task_ns_for_children(task, i));
 	}
-	describe_ns(&inv->for_children[0], NS_PID, task_ns(task, NS_PID));
-	describe_ns(&inv->for_children[1], NS_TIME, task_ns(task, NS_TIME));
+	describe_ns(&inv->for_children[0], NS_PID, task_ns_for_children(task, NS_PID));
+	describe_ns(&inv->for_children[1], NS_TIME, task_ns_for_children(task, NS_TIME));
 	if (inv->for_children[0].inum == inv->ns[NS_PID].inum)
 		inv->for_children[0].inum = 0;
 	if (inv->for_children[1].inum == inv->ns[NS_TIME].inum)

@@ -1,100 +1,121 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Network devices that go from one network namespace to another, or are made in
- * another than that of whoever asks for them.
+ * Network devices that move to another network namespace, or that a task creates in another
+ * namespace than its own.
  *
- * All moves go through __dev_change_net_namespace() (5.13; dev_change_net_namespace()
- * before that): those that rtnetlink is asked for, those of a whole radio, and those of
- * the devices that a namespace leaves behind (default_device_exit_batch()). It gets
- * where to, and has the result at its end, when where from is gone.
+ * __dev_change_net_namespace() moves all devices (from 5.13 on; dev_change_net_namespace() before):
  *
- * Most are asked for by RTM_NEWLINK or RTM_SETLINK, and a new name is given only after
- * the move. So what happens during such a request waits for its end.
+ * - those that a request to rtnetlink moves,
+ * - those of a whole radio (nl80211),
+ * - those that a namespace leaves behind (default_device_exit_batch()).
+ *
+ * It gets the namespace to move to, and has the result at its end. At that time the namespace that
+ * the device left is known only from the entry.
+ *
+ * RTM_NEWLINK and RTM_SETLINK ask for most moves, and the kernel renames a device only after its
+ * move. So a move in such a request stays in rtnl_call.pending until the end of the request.
  */
 #ifndef __NSTRACE_NETDEV_H__
 #define __NSTRACE_NETDEV_H__
 
-#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+#include "lib/filter.h"
+#include "lib/who.h"
 
-/* A device that moved or was made. */
-struct move {
-	__u64 time;
-	struct net_device *dev; /* valid as long as the RTNL lock is held */
+#define NETDEV_LEN 16 /* IFNAMSIZ */
+
+/* REC_NETDEV_MOVE. new_ifindex and new_name are set if the call succeeded, even if they are the
+ * same as before.
+ */
+struct netdev_record {
+	struct head head;
+	struct caller caller; /* who 0: a worker of the kernel */
 	struct ns_change from;
 	struct ns_change to;
-	__s32 ret;
-	__u32 via;
-	__u16 flags; /* enum record_flag */
-	bool stays;  /* it is where it shall go */
 	__u32 ifindex;
 	__u32 new_ifindex;
 	char name[NETDEV_LEN];
 	char new_name[NETDEV_LEN];
 };
 
-#define WAITING 2 /* a pair, such as of veth, is made by one request */
+EXPORT_TYPE(struct, netdev_record);
 
-/* What a task does with devices: a request to rtnetlink, a move, or the latter inside
- * the former.
- */
-struct link_call {
-	struct net *net;	 /* the request's; NULL: there is none */
-	struct net_device *made; /* what is being registered */
-	__u32 moving;
-	__u32 nwait;
-	struct move move;
-	struct move wait[WAITING]; /* for the request's end */
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+
+/* A device that moved or was created. */
+struct netdev_move {
+	__u64 time;
+	struct net_device *dev; /* valid as long as the RTNL lock is held */
+	struct ns_change from;
+	struct ns_change to;
+	__s32 ret;
+	__u32 via;
+	__u16 flags;   /* enum record_flag */
+	bool same_net; /* it already is in the namespace to move to */
+	__u32 ifindex;
+	__u32 new_ifindex;
+	char name[NETDEV_LEN];
+	char new_name[NETDEV_LEN];
 };
 
-/* Requests and moves that are under way at one time: but for those that wait for
- * the lock it is one.
- */
+#define MAX_PENDING 2 /* one request makes a pair of devices for veth */
+
+/* What a task does with devices: a request to rtnetlink, a move, or a move within a request. */
+struct rtnl_call {
+	struct net *request_net;	/* of the request; NULL: there is no request */
+	struct net_device *registering; /* the device that register_netdevice() is at */
+	__u32 moving;
+	__u32 npending;
+	struct netdev_move move;
+	struct netdev_move pending[MAX_PENDING]; /* until the end of the request */
+};
+
+/* Requests and moves under way. All but one of them wait for the RTNL lock. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 512);
 	__type(key, __u32); /* tid */
-	__type(value, struct link_call);
-} links SEC(".maps");
+	__type(value, struct rtnl_call);
+} rtnl_calls SEC(".maps");
 
-static const struct link_call no_link_call;
+static const struct rtnl_call no_rtnl_call;
 
-static __always_inline struct link_call *link_get(void)
+static __always_inline struct rtnl_call *rtnl_call_get(void)
 {
 	__u32 tid = current_tid();
 
-	return bpf_map_lookup_elem(&links, &tid);
+	return bpf_map_lookup_elem(&rtnl_calls, &tid);
 }
 
-static __always_inline struct link_call *link_begin(void)
+static __always_inline struct rtnl_call *rtnl_call_begin(void)
 {
 	__u32 tid = current_tid();
-	struct link_call *call = bpf_map_lookup_elem(&links, &tid);
+	struct rtnl_call *call = bpf_map_lookup_elem(&rtnl_calls, &tid);
 
 	if (call) {
-		/* The end of the last one was missed. */
-		if (call->moving + call->nwait)
-			count_missed(REC_NETDEV_MOVE, call->moving + call->nwait);
-		call->net = NULL;
-		call->made = NULL;
-		call->moving = call->nwait = 0;
+		/* Nobody saw the end of the last one. */
+		if (call->moving + call->npending)
+			count_missed(REC_NETDEV_MOVE, call->moving + call->npending);
+		call->request_net = NULL;
+		call->registering = NULL;
+		call->moving = call->npending = 0;
 		return call;
 	}
-	if (bpf_map_update_elem(&links, &tid, &no_link_call, BPF_NOEXIST)) {
+	if (bpf_map_update_elem(&rtnl_calls, &tid, &no_rtnl_call, BPF_NOEXIST)) {
 		count_missed(REC_NETDEV_MOVE, 1);
 		return NULL;
 	}
-	return bpf_map_lookup_elem(&links, &tid);
+	return bpf_map_lookup_elem(&rtnl_calls, &tid);
 }
 
-static __always_inline void link_end(void)
+static __always_inline void rtnl_call_end(void)
 {
 	__u32 tid = current_tid();
 
-	bpf_map_delete_elem(&links, &tid);
+	bpf_map_delete_elem(&rtnl_calls, &tid);
 }
 
-/* Whether nothing holds the namespace any more: it is about to be freed. */
-static __always_inline bool is_dying(struct net *net)
+/* Reports whether nothing holds the namespace any more, so that the kernel is about to free it. */
+static __always_inline bool net_is_dying(struct net *net)
 {
 	struct net___510 *net510 = (void *)net;
 	struct ns_common *common = (void *)net + bpf_core_field_offset(struct net, ns);
@@ -108,36 +129,34 @@ static __always_inline bool is_dying(struct net *net)
 	return BPF_CORE_READ(net510, count.refs.counter) == 0;
 }
 
-/* Sends what waits in a slot of the current task's. Global, so that the verifier goes
- * through it once for a program and not at each call.
- */
+/* Sends one of the pending moves of the current task. Global, see nstrace.c. */
 __noinline long send_move(__u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 	__u64 owner = (__u64)task, now;
 	struct caller caller = {};
 	struct netdev_record *r;
 	struct scratch *s;
-	struct move *m;
+	struct netdev_move *m;
 	bool failed, worker;
 
 	if (!call)
 		return 0;
-	m = &call->wait[slot % WAITING];
+	m = &call->pending[slot % MAX_PENDING];
 	failed = m->ret < 0;
 	worker = BPF_CORE_READ(task, flags) & PF_KTHREAD;
-	/* A worker does it because a namespace ended: whoever made that one is known
-	 * to user space.
+	/* A kernel worker moves devices because a namespace ended. User space knows who created
+	 * that one.
 	 */
 	if (!(ns_mask & (1 << NS_NET)) ||
-	    (worker ? filter_failed && !failed : !wanted(task, failed))) {
+	    (worker ? filter_failed && !failed : !matches_filter(task, failed))) {
 		count_filtered(REC_NETDEV_MOVE, 1);
 		return 0;
 	}
 	now = bpf_ktime_get_boot_ns();
 	if (!worker) {
-		current_ns_ids(caller.ns);
+		current_ns_inums(caller.ns);
 		if (put_caller(&caller, now)) {
 			count_lost(REC_NETDEV_MOVE, 1);
 			return 0;
@@ -149,14 +168,8 @@ __noinline long send_move(__u32 slot)
 		return 0;
 	}
 	r = (struct netdev_record *)s->buf;
-	r->head.time = m->time;
-	r->head.kind = REC_NETDEV_MOVE;
-	r->head.flags = m->flags | F_RET_KNOWN;
-	r->head.ret = failed ? m->ret : 0;
-	r->head.via = m->via;
-	r->head.nchanges = 0;
-	r->head.nancestors = 0;
-	r->head.pad = 0;
+	set_head(&r->head, m->time, REC_NETDEV_MOVE, m->flags | F_RET_KNOWN, failed ? m->ret : 0,
+		 m->via);
 	r->caller = caller;
 	r->from = m->from;
 	r->to = m->to;
@@ -170,90 +183,90 @@ __noinline long send_move(__u32 slot)
 	return 0;
 }
 
-/* Sends what waits. */
-static __always_inline void send_waiting(struct link_call *call)
+/* Sends all pending moves. */
+static __always_inline void send_pending(struct rtnl_call *call)
 {
-	if (call->nwait > 0)
+	if (call->npending > 0)
 		send_move(0);
-	if (call->nwait > 1)
+	if (call->npending > 1)
 		send_move(1);
-	call->nwait = 0;
+	call->npending = 0;
 }
 
 /* --- requests --- */
 
-/* rtnl_newlink(), rtnl_setlink(): a request's network namespace is that of the socket
- * that it came to, and need not be the task's any more.
+/* rtnl_newlink() and rtnl_setlink(). The network namespace of a request is that of the socket it
+ * came to. The task may be in another one by now.
  */
-static __always_inline int request_enter(struct sk_buff *skb)
+static __always_inline int rtnl_request_enter(struct sk_buff *skb)
 {
-	struct link_call *call;
+	struct rtnl_call *call;
 
 	if (stopping)
 		return 0;
-	call = link_begin();
+	call = rtnl_call_begin();
 	if (call)
-		call->net = READ(skb, sk, __sk_common.skc_net.net);
+		call->request_net = READ(skb, sk, __sk_common.skc_net.net);
 	return 0;
 }
 
-static __always_inline int request_exit(int ret)
+static __always_inline int rtnl_request_exit(int ret)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 
-	if (!call || !call->net)
+	if (!call || !call->request_net)
 		return 0;
-	/* What a request that fails has made is gone; what it has moved stays there. */
+	/* A device that a failed request created is gone. One that it moved stays where it is. */
 	if (ret < 0) {
-		for (int i = 0; i < WAITING; i++) {
-			struct move *m = &call->wait[i];
+		for (int i = 0; i < MAX_PENDING; i++) {
+			struct netdev_move *m = &call->pending[i];
 
 			if (m->flags & F_CREATED && m->ret == 0)
 				m->ret = ret;
 		}
 	}
-	send_waiting(call);
-	link_end();
+	send_pending(call);
+	rtnl_call_end();
 	return 0;
 }
 
-/* Both are in a table of handlers alone, hence never inlined. */
+/* Only a table of handlers refers to these functions, so no compiler inlines them. */
 SEC("fentry/rtnl_newlink")
-int BPF_PROG(fentry_link, struct sk_buff *skb)
+int BPF_PROG(fentry_newlink, struct sk_buff *skb)
 {
-	return request_enter(skb);
+	return rtnl_request_enter(skb);
 }
 
 SEC("fexit/rtnl_newlink")
-int BPF_PROG(fexit_link, struct sk_buff *skb, void *nlh, void *extack, int ret)
+int BPF_PROG(fexit_newlink, struct sk_buff *skb, void *nlh, void *extack, int ret)
 {
-	return request_exit(ret);
+	return rtnl_request_exit(ret);
 }
 
 SEC("kprobe/rtnl_newlink")
-int BPF_KPROBE(kprobe_link, struct sk_buff *skb)
+int BPF_KPROBE(kprobe_newlink, struct sk_buff *skb)
 {
-	return request_enter(skb);
+	return rtnl_request_enter(skb);
 }
 
 SEC("kretprobe/rtnl_newlink")
-int BPF_KRETPROBE(kretprobe_link, int ret)
+int BPF_KRETPROBE(kretprobe_newlink, int ret)
 {
-	return request_exit(ret);
+	return rtnl_request_exit(ret);
 }
 
 /* --- moves --- */
 
 static __noinline int dev_move_enter(struct net_device *dev, struct net *to)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 	struct net *from = READ(dev, nd_net.net);
-	struct move *m;
+	struct netdev_move *m;
 
-	if (!call || !call->net) {
+	if (!call || !call->request_net) {
 		if (stopping)
 			return 0;
-		call = link_begin();
+		call = rtnl_call_begin();
 		if (!call)
 			return 0;
 	} else if (call->moving) {
@@ -263,10 +276,10 @@ static __noinline int dev_move_enter(struct net_device *dev, struct net *to)
 	m = &call->move;
 	m->dev = dev;
 	m->flags = 0;
-	m->stays = from == to;
+	m->same_net = from == to;
 	m->via = VIA_NETLINK;
 	if (BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), flags) & PF_KTHREAD)
-		m->via = is_dying(from) ? VIA_EXIT : VIA_NONE;
+		m->via = net_is_dying(from) ? VIA_EXIT : VIA_NONE;
 	m->ifindex = READ(dev, ifindex);
 	BPF_CORE_READ_INTO(&m->name, dev, name);
 	describe_ns(&m->from, NS_NET, from);
@@ -276,9 +289,9 @@ static __noinline int dev_move_enter(struct net_device *dev, struct net *to)
 
 static __noinline int dev_move_exit(int ret)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 	struct net_device *dev;
-	struct move *m;
+	struct netdev_move *m;
 
 	if (!call || !call->moving)
 		return 0;
@@ -289,22 +302,22 @@ static __noinline int dev_move_exit(int ret)
 	dev = m->dev;
 	m->new_ifindex = BPF_CORE_READ(dev, ifindex);
 	BPF_CORE_READ_INTO(&m->new_name, dev, name);
-	if (ret < 0 || !m->stays) {
-		/* A request for a group of devices moves them one after the other, and
-		 * names none of them.
+	if (ret < 0 || !m->same_net) {
+		/* A request for a group of devices moves them one after the other, and renames
+		 * none.
 		 */
-		send_waiting(call);
-		call->wait[0] = *m;
-		call->nwait = 1;
+		send_pending(call);
+		call->pending[0] = *m;
+		call->npending = 1;
 	}
-	if (!call->net) {
-		send_waiting(call);
-		link_end();
+	if (!call->request_net) {
+		send_pending(call);
+		rtnl_call_end();
 	}
 	return 0;
 }
 
-/* From 6.16 on dev_change_net_namespace() is one of several that call it. */
+/* Not dev_change_net_namespace(): from 6.16 on it is only one of several callers. */
 SEC("fentry/__dev_change_net_namespace")
 int BPF_PROG(fentry_move, struct net_device *dev, struct net *net)
 {
@@ -318,7 +331,7 @@ int BPF_PROG(fexit_move, struct net_device *dev, struct net *net, void *pat, int
 	return dev_move_exit(ret);
 }
 
-/* Without extack: 5.13 to some 6.12. */
+/* Without extack: from 5.13 up to some 6.12. */
 SEC("fexit/__dev_change_net_namespace")
 int BPF_PROG(fexit_move_513, struct net_device *dev, struct net *net, void *pat, int ifindex,
 	     int ret)
@@ -345,18 +358,18 @@ int BPF_KRETPROBE(kretprobe_move, int ret)
 	return dev_move_exit(ret);
 }
 
-/* do_setlink() renames a device that it has just moved, by dev_change_name(), from
- * 6.15 on by netif_change_name(). Its caller holds the lock: the device that moved is
- * still there, whichever this one is.
+/* The end of dev_change_name() (netif_change_name() from 6.15 on), by which do_setlink() renames a
+ * device that it has just moved. The caller holds the RTNL lock, so the device that moved still
+ * exists, whichever device this is.
  */
-static __always_inline int renamed(void)
+static __always_inline int rename_exit(void)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 	struct net_device *dev;
 
-	if (call && call->nwait == 1 && !(call->wait[0].flags & F_CREATED)) {
-		dev = call->wait[0].dev;
-		BPF_CORE_READ_INTO(&call->wait[0].new_name, dev, name);
+	if (call && call->npending == 1 && !(call->pending[0].flags & F_CREATED)) {
+		dev = call->pending[0].dev;
+		BPF_CORE_READ_INTO(&call->pending[0].new_name, dev, name);
 	}
 	return 0;
 }
@@ -364,33 +377,32 @@ static __always_inline int renamed(void)
 SEC("fexit/dev_change_name")
 int BPF_PROG(fexit_rename)
 {
-	return renamed();
+	return rename_exit();
 }
 
 SEC("kretprobe/dev_change_name")
 int BPF_KRETPROBE(kretprobe_rename)
 {
-	return renamed();
+	return rename_exit();
 }
 
 /* --- devices made elsewhere --- */
 
-/* register_netdevice(), in a request: of all that makes devices (a new namespace its
- * loopback, a module one for each namespace) only this has somebody who asked for it
- * from somewhere else.
+/* The end of register_netdevice() in a request. Elsewhere nobody asks for a device from another
+ * namespace: a new namespace registers its loopback, and a module registers one for each namespace.
  */
-static __noinline int made(struct net_device *dev, int ret)
+static __noinline int register_exit(struct net_device *dev, int ret)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 	struct net *net = READ(dev, nd_net.net);
-	struct move *m;
+	struct netdev_move *m;
 
-	if (!call || !call->net || call->net == net)
+	if (!call || !call->request_net || call->request_net == net)
 		return 0;
-	if (call->nwait >= WAITING)
-		send_waiting(call);
-	m = call->nwait ? &call->wait[1] : &call->wait[0];
-	call->nwait++;
+	if (call->npending >= MAX_PENDING)
+		send_pending(call);
+	m = call->npending ? &call->pending[1] : &call->pending[0];
+	call->npending++;
 	m->time = bpf_ktime_get_boot_ns();
 	m->dev = dev;
 	m->ret = ret;
@@ -399,7 +411,7 @@ static __noinline int made(struct net_device *dev, int ret)
 	m->ifindex = m->new_ifindex = READ(dev, ifindex);
 	BPF_CORE_READ_INTO(&m->name, dev, name);
 	BPF_CORE_READ_INTO(&m->new_name, dev, name);
-	describe_ns(&m->from, NS_NET, call->net);
+	describe_ns(&m->from, NS_NET, call->request_net);
 	describe_ns(&m->to, NS_NET, net);
 	return 0;
 }
@@ -407,30 +419,43 @@ static __noinline int made(struct net_device *dev, int ret)
 SEC("fexit/register_netdevice")
 int BPF_PROG(fexit_register, struct net_device *dev, int ret)
 {
-	return made(dev, ret);
+	return register_exit(dev, ret);
 }
 
 SEC("kprobe/register_netdevice")
 int BPF_KPROBE(kprobe_register, struct net_device *dev)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 
 	if (call)
-		call->made = dev;
+		call->registering = dev;
 	return 0;
 }
 
 SEC("kretprobe/register_netdevice")
 int BPF_KRETPROBE(kretprobe_register, int ret)
 {
-	struct link_call *call = link_get();
+	struct rtnl_call *call = rtnl_call_get();
 	struct net_device *dev;
 
-	if (!call || !call->made)
+	if (!call || !call->registering)
 		return 0;
-	dev = call->made;
-	call->made = NULL;
-	return made(dev, ret);
+	dev = call->registering;
+	call->registering = NULL;
+	return register_exit(dev, ret);
+}
+
+static __always_inline void free_rtnl_call(const __u32 *tid)
+{
+	struct rtnl_call *call = bpf_map_lookup_elem(&rtnl_calls, tid);
+	__u32 n;
+
+	if (!call)
+		return;
+	n = READ_ONCE(call->moving) + READ_ONCE(call->npending);
+	if (n)
+		count_unended(REC_NETDEV_MOVE, n);
+	bpf_map_delete_elem(&rtnl_calls, tid);
 }
 
 #endif

@@ -66,19 +66,19 @@ type NstraceCounters struct {
 type NstraceDestroyRecord struct {
 	_      structs.HostLayout
 	Head   NstraceHead
-	Uid    uint64
+	NsId   uint64
 	Inum   uint32
 	NsKind uint8
 	Pad    [3]uint8
 }
 
 type NstraceFold struct {
-	_     structs.HostLayout
-	Key   uint64
-	Count uint64
-	Taken uint64
-	First uint64
-	Last  uint64
+	_        structs.HostLayout
+	Key      uint64
+	Count    uint64
+	Reported uint64
+	First    uint64
+	Last     uint64
 }
 
 type NstraceHead struct {
@@ -117,7 +117,7 @@ type NstraceNetdevRecord struct {
 
 type NstraceNsChange struct {
 	_      structs.HostLayout
-	Uid    uint64
+	NsId   uint64
 	Inum   uint32
 	From   uint32
 	UserNs uint32
@@ -190,7 +190,7 @@ type NstraceRecordFlag uint32
 const (
 	NstraceRecordFlagF_RET_KNOWN     NstraceRecordFlag = 1
 	NstraceRecordFlagF_ARGS_CUT      NstraceRecordFlag = 2
-	NstraceRecordFlagF_EXE_CUT       NstraceRecordFlag = 4
+	NstraceRecordFlagF_PATH_CUT      NstraceRecordFlag = 4
 	NstraceRecordFlagF_CGROUP_CUT    NstraceRecordFlag = 8
 	NstraceRecordFlagF_LOGINUID      NstraceRecordFlag = 16
 	NstraceRecordFlagF_ARGS_MISSING  NstraceRecordFlag = 32
@@ -201,9 +201,9 @@ const (
 	NstraceRecordFlagF_AFTER_KNOWN   NstraceRecordFlag = 1024
 	NstraceRecordFlagF_AFTER_CUT     NstraceRecordFlag = 2048
 	NstraceRecordFlagF_ANCESTORS_CUT NstraceRecordFlag = 4096
-	NstraceRecordFlagF_ELSEWHERE     NstraceRecordFlag = 16384
+	NstraceRecordFlagF_CHILD_CGROUP  NstraceRecordFlag = 16384
 	NstraceRecordFlagF_CREATED       NstraceRecordFlag = 8192
-	NstraceRecordFlagF_PATH_NAMED    NstraceRecordFlag = 32768
+	NstraceRecordFlagF_PATH_AS_GIVEN NstraceRecordFlag = 32768
 )
 
 type NstraceRecordKind uint32
@@ -273,29 +273,29 @@ type NstraceWhoRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NstraceMapAsked                = "asked"
-	NstraceMapCalls                = "calls"
+	NstraceMapAttempts             = "attempts"
 	NstraceMapCascades             = "cascades"
-	NstraceMapChanges              = "changes"
 	NstraceMapComms                = "comms"
-	NstraceMapConfs                = "confs"
 	NstraceMapCounts               = "counts"
-	NstraceMapEntry                = "entry"
+	NstraceMapDevconfChanges       = "devconf_changes"
+	NstraceMapDevconfCopies        = "devconf_copies"
 	NstraceMapExecs                = "execs"
 	NstraceMapFolds                = "folds"
-	NstraceMapLinks                = "links"
+	NstraceMapInventoryBuf         = "inventory_buf"
 	NstraceMapLongValues           = "long_values"
-	NstraceMapMembers              = "members"
-	NstraceMapOwn                  = "own"
+	NstraceMapNsCalls              = "ns_calls"
+	NstraceMapOldMembers           = "old_members"
+	NstraceMapOpenChecks           = "open_checks"
+	NstraceMapOwnObjects           = "own_objects"
 	NstraceMapPids                 = "pids"
 	NstraceMapPinCalls             = "pin_calls"
 	NstraceMapPinned               = "pinned"
 	NstraceMapRing                 = "ring"
-	NstraceMapSaid                 = "said"
-	NstraceMapSaidParams           = "said_params"
+	NstraceMapRtnlCalls            = "rtnl_calls"
 	NstraceMapScratch              = "scratch"
+	NstraceMapSentParams           = "sent_params"
+	NstraceMapSentWho              = "sent_who"
 	NstraceMapTracees              = "tracees"
-	NstraceMapTries                = "tries"
 	NstraceMapUids                 = "uids"
 	NstraceMapWriteSlots           = "write_slots"
 	NstraceMapWrites               = "writes"
@@ -307,14 +307,14 @@ const (
 	NstraceProgFentryFreeInum      = "fentry_free_inum"
 	NstraceProgFentryFsmount       = "fentry_fsmount"
 	NstraceProgFentryHostname      = "fentry_hostname"
-	NstraceProgFentryLink          = "fentry_link"
-	NstraceProgFentryLink4         = "fentry_link4"
-	NstraceProgFentryLink6         = "fentry_link6"
+	NstraceProgFentryLinkAf4       = "fentry_link_af4"
+	NstraceProgFentryLinkAf6       = "fentry_link_af6"
 	NstraceProgFentryMount         = "fentry_mount"
 	NstraceProgFentryMountFreed    = "fentry_mount_freed"
 	NstraceProgFentryMove          = "fentry_move"
 	NstraceProgFentryMoveMount     = "fentry_move_mount"
 	NstraceProgFentryMoveResolved  = "fentry_move_resolved"
+	NstraceProgFentryNewlink       = "fentry_newlink"
 	NstraceProgFentryNsFree        = "fentry_ns_free"
 	NstraceProgFentryOpenTree      = "fentry_open_tree"
 	NstraceProgFentrySetns         = "fentry_setns"
@@ -326,9 +326,8 @@ const (
 	NstraceProgFexitFsmount        = "fexit_fsmount"
 	NstraceProgFexitHostname       = "fexit_hostname"
 	NstraceProgFexitKernPath       = "fexit_kern_path"
-	NstraceProgFexitLink           = "fexit_link"
-	NstraceProgFexitLink4          = "fexit_link4"
-	NstraceProgFexitLink6          = "fexit_link6"
+	NstraceProgFexitLinkAf4        = "fexit_link_af4"
+	NstraceProgFexitLinkAf6        = "fexit_link_af6"
 	NstraceProgFexitMayOpen        = "fexit_may_open"
 	NstraceProgFexitMayOpen510     = "fexit_may_open_510"
 	NstraceProgFexitMount          = "fexit_mount"
@@ -336,6 +335,7 @@ const (
 	NstraceProgFexitMove510        = "fexit_move_510"
 	NstraceProgFexitMove513        = "fexit_move_513"
 	NstraceProgFexitMoveMount      = "fexit_move_mount"
+	NstraceProgFexitNewlink        = "fexit_newlink"
 	NstraceProgFexitOpenTree       = "fexit_open_tree"
 	NstraceProgFexitPermission     = "fexit_permission"
 	NstraceProgFexitPermission510  = "fexit_permission_510"
@@ -358,14 +358,14 @@ const (
 	NstraceProgKprobeFsmount       = "kprobe_fsmount"
 	NstraceProgKprobeHostname      = "kprobe_hostname"
 	NstraceProgKprobeKernPath      = "kprobe_kern_path"
-	NstraceProgKprobeLink          = "kprobe_link"
-	NstraceProgKprobeLink4         = "kprobe_link4"
-	NstraceProgKprobeLink6         = "kprobe_link6"
+	NstraceProgKprobeLinkAf4       = "kprobe_link_af4"
+	NstraceProgKprobeLinkAf6       = "kprobe_link_af6"
 	NstraceProgKprobeMount         = "kprobe_mount"
 	NstraceProgKprobeMountFreed    = "kprobe_mount_freed"
 	NstraceProgKprobeMove          = "kprobe_move"
 	NstraceProgKprobeMoveMount     = "kprobe_move_mount"
 	NstraceProgKprobeMoveResolved  = "kprobe_move_resolved"
+	NstraceProgKprobeNewlink       = "kprobe_newlink"
 	NstraceProgKprobeNsFree        = "kprobe_ns_free"
 	NstraceProgKprobeOpenTree      = "kprobe_open_tree"
 	NstraceProgKprobePermission    = "kprobe_permission"
@@ -381,11 +381,11 @@ const (
 	NstraceProgKretprobeFsmount    = "kretprobe_fsmount"
 	NstraceProgKretprobeHostname   = "kretprobe_hostname"
 	NstraceProgKretprobeKernPath   = "kretprobe_kern_path"
-	NstraceProgKretprobeLink       = "kretprobe_link"
-	NstraceProgKretprobeLink4      = "kretprobe_link4"
-	NstraceProgKretprobeLink6      = "kretprobe_link6"
+	NstraceProgKretprobeLinkAf4    = "kretprobe_link_af4"
+	NstraceProgKretprobeLinkAf6    = "kretprobe_link_af6"
 	NstraceProgKretprobeMayOpen    = "kretprobe_may_open"
 	NstraceProgKretprobeMove       = "kretprobe_move"
+	NstraceProgKretprobeNewlink    = "kretprobe_newlink"
 	NstraceProgKretprobeOpenTree   = "kretprobe_open_tree"
 	NstraceProgKretprobePermission = "kretprobe_permission"
 	NstraceProgKretprobePin        = "kretprobe_pin"
@@ -412,23 +412,23 @@ const (
 	NstraceProgTpSetnsEnter        = "tp_setns_enter"
 	NstraceProgTpSignal            = "tp_signal"
 	NstraceProgTpUnshareEnter      = "tp_unshare_enter"
-	NstraceVarAsleep               = "asleep"
-	NstraceVarDirect               = "direct"
 	NstraceVarFilterComm           = "filter_comm"
 	NstraceVarFilterFailed         = "filter_failed"
 	NstraceVarFilterPid            = "filter_pid"
 	NstraceVarFilterUid            = "filter_uid"
 	NstraceVarFoldAbove            = "fold_above"
 	NstraceVarFollow               = "follow"
+	NstraceVarHasTaskBtf           = "has_task_btf"
 	NstraceVarHashSeed             = "hash_seed"
 	NstraceVarHostIpc              = "host_ipc"
 	NstraceVarHostNs               = "host_ns"
 	NstraceVarHostNsproxy          = "host_nsproxy"
 	NstraceVarHostUser             = "host_user"
 	NstraceVarHostUts              = "host_uts"
-	NstraceVarNetRoot              = "net_root"
+	NstraceVarNetSysctlRoot        = "net_sysctl_root"
 	NstraceVarNsMask               = "ns_mask"
-	NstraceVarSelf                 = "self"
+	NstraceVarReaderAsleep         = "reader_asleep"
+	NstraceVarSelfTgid             = "self_tgid"
 	NstraceVarStopping             = "stopping"
 	NstraceVarTypeActor            = "type_actor"
 	NstraceVarTypeCallVia          = "type_call_via"
@@ -453,7 +453,7 @@ const (
 	NstraceVarTypeWhoRecord        = "type_who_record"
 	NstraceVarUntracked            = "untracked"
 	NstraceVarV1Subsys             = "v1_subsys"
-	NstraceVarWriteResult          = "write_result"
+	NstraceVarWriteHooked          = "write_hooked"
 )
 
 // LoadNstrace returns the embedded CollectionSpec for Nstrace.
@@ -506,14 +506,14 @@ type NstraceProgramSpecs struct {
 	FentryFreeInum      *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
 	FentryFsmount       *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
 	FentryHostname      *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
-	FentryLink          *ebpf.ProgramSpec `ebpf:"fentry_link"`
-	FentryLink4         *ebpf.ProgramSpec `ebpf:"fentry_link4"`
-	FentryLink6         *ebpf.ProgramSpec `ebpf:"fentry_link6"`
+	FentryLinkAf4       *ebpf.ProgramSpec `ebpf:"fentry_link_af4"`
+	FentryLinkAf6       *ebpf.ProgramSpec `ebpf:"fentry_link_af6"`
 	FentryMount         *ebpf.ProgramSpec `ebpf:"fentry_mount"`
 	FentryMountFreed    *ebpf.ProgramSpec `ebpf:"fentry_mount_freed"`
 	FentryMove          *ebpf.ProgramSpec `ebpf:"fentry_move"`
 	FentryMoveMount     *ebpf.ProgramSpec `ebpf:"fentry_move_mount"`
 	FentryMoveResolved  *ebpf.ProgramSpec `ebpf:"fentry_move_resolved"`
+	FentryNewlink       *ebpf.ProgramSpec `ebpf:"fentry_newlink"`
 	FentryNsFree        *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
 	FentryOpenTree      *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
 	FentrySetns         *ebpf.ProgramSpec `ebpf:"fentry_setns"`
@@ -525,9 +525,8 @@ type NstraceProgramSpecs struct {
 	FexitFsmount        *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
 	FexitKernPath       *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
-	FexitLink           *ebpf.ProgramSpec `ebpf:"fexit_link"`
-	FexitLink4          *ebpf.ProgramSpec `ebpf:"fexit_link4"`
-	FexitLink6          *ebpf.ProgramSpec `ebpf:"fexit_link6"`
+	FexitLinkAf4        *ebpf.ProgramSpec `ebpf:"fexit_link_af4"`
+	FexitLinkAf6        *ebpf.ProgramSpec `ebpf:"fexit_link_af6"`
 	FexitMayOpen        *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
 	FexitMayOpen510     *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
 	FexitMount          *ebpf.ProgramSpec `ebpf:"fexit_mount"`
@@ -535,6 +534,7 @@ type NstraceProgramSpecs struct {
 	FexitMove510        *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
 	FexitMove513        *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
 	FexitMoveMount      *ebpf.ProgramSpec `ebpf:"fexit_move_mount"`
+	FexitNewlink        *ebpf.ProgramSpec `ebpf:"fexit_newlink"`
 	FexitOpenTree       *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.ProgramSpec `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
@@ -557,14 +557,14 @@ type NstraceProgramSpecs struct {
 	KprobeFsmount       *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
 	KprobeHostname      *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
 	KprobeKernPath      *ebpf.ProgramSpec `ebpf:"kprobe_kern_path"`
-	KprobeLink          *ebpf.ProgramSpec `ebpf:"kprobe_link"`
-	KprobeLink4         *ebpf.ProgramSpec `ebpf:"kprobe_link4"`
-	KprobeLink6         *ebpf.ProgramSpec `ebpf:"kprobe_link6"`
+	KprobeLinkAf4       *ebpf.ProgramSpec `ebpf:"kprobe_link_af4"`
+	KprobeLinkAf6       *ebpf.ProgramSpec `ebpf:"kprobe_link_af6"`
 	KprobeMount         *ebpf.ProgramSpec `ebpf:"kprobe_mount"`
 	KprobeMountFreed    *ebpf.ProgramSpec `ebpf:"kprobe_mount_freed"`
 	KprobeMove          *ebpf.ProgramSpec `ebpf:"kprobe_move"`
 	KprobeMoveMount     *ebpf.ProgramSpec `ebpf:"kprobe_move_mount"`
 	KprobeMoveResolved  *ebpf.ProgramSpec `ebpf:"kprobe_move_resolved"`
+	KprobeNewlink       *ebpf.ProgramSpec `ebpf:"kprobe_newlink"`
 	KprobeNsFree        *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
 	KprobeOpenTree      *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
 	KprobePermission    *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
@@ -580,11 +580,11 @@ type NstraceProgramSpecs struct {
 	KretprobeFsmount    *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
 	KretprobeKernPath   *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
-	KretprobeLink       *ebpf.ProgramSpec `ebpf:"kretprobe_link"`
-	KretprobeLink4      *ebpf.ProgramSpec `ebpf:"kretprobe_link4"`
-	KretprobeLink6      *ebpf.ProgramSpec `ebpf:"kretprobe_link6"`
+	KretprobeLinkAf4    *ebpf.ProgramSpec `ebpf:"kretprobe_link_af4"`
+	KretprobeLinkAf6    *ebpf.ProgramSpec `ebpf:"kretprobe_link_af6"`
 	KretprobeMayOpen    *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
 	KretprobeMove       *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
+	KretprobeNewlink    *ebpf.ProgramSpec `ebpf:"kretprobe_newlink"`
 	KretprobeOpenTree   *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
 	KretprobePermission *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
 	KretprobePin        *ebpf.ProgramSpec `ebpf:"kretprobe_pin"`
@@ -617,55 +617,55 @@ type NstraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceMapSpecs struct {
-	Asked      *ebpf.MapSpec `ebpf:"asked"`
-	Calls      *ebpf.MapSpec `ebpf:"calls"`
-	Cascades   *ebpf.MapSpec `ebpf:"cascades"`
-	Changes    *ebpf.MapSpec `ebpf:"changes"`
-	Comms      *ebpf.MapSpec `ebpf:"comms"`
-	Confs      *ebpf.MapSpec `ebpf:"confs"`
-	Counts     *ebpf.MapSpec `ebpf:"counts"`
-	Entry      *ebpf.MapSpec `ebpf:"entry"`
-	Execs      *ebpf.MapSpec `ebpf:"execs"`
-	Folds      *ebpf.MapSpec `ebpf:"folds"`
-	Links      *ebpf.MapSpec `ebpf:"links"`
-	LongValues *ebpf.MapSpec `ebpf:"long_values"`
-	Members    *ebpf.MapSpec `ebpf:"members"`
-	Own        *ebpf.MapSpec `ebpf:"own"`
-	Pids       *ebpf.MapSpec `ebpf:"pids"`
-	PinCalls   *ebpf.MapSpec `ebpf:"pin_calls"`
-	Pinned     *ebpf.MapSpec `ebpf:"pinned"`
-	Ring       *ebpf.MapSpec `ebpf:"ring"`
-	Said       *ebpf.MapSpec `ebpf:"said"`
-	SaidParams *ebpf.MapSpec `ebpf:"said_params"`
-	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
-	Tracees    *ebpf.MapSpec `ebpf:"tracees"`
-	Tries      *ebpf.MapSpec `ebpf:"tries"`
-	Uids       *ebpf.MapSpec `ebpf:"uids"`
-	WriteSlots *ebpf.MapSpec `ebpf:"write_slots"`
-	Writes     *ebpf.MapSpec `ebpf:"writes"`
+	Attempts       *ebpf.MapSpec `ebpf:"attempts"`
+	Cascades       *ebpf.MapSpec `ebpf:"cascades"`
+	Comms          *ebpf.MapSpec `ebpf:"comms"`
+	Counts         *ebpf.MapSpec `ebpf:"counts"`
+	DevconfChanges *ebpf.MapSpec `ebpf:"devconf_changes"`
+	DevconfCopies  *ebpf.MapSpec `ebpf:"devconf_copies"`
+	Execs          *ebpf.MapSpec `ebpf:"execs"`
+	Folds          *ebpf.MapSpec `ebpf:"folds"`
+	InventoryBuf   *ebpf.MapSpec `ebpf:"inventory_buf"`
+	LongValues     *ebpf.MapSpec `ebpf:"long_values"`
+	NsCalls        *ebpf.MapSpec `ebpf:"ns_calls"`
+	OldMembers     *ebpf.MapSpec `ebpf:"old_members"`
+	OpenChecks     *ebpf.MapSpec `ebpf:"open_checks"`
+	OwnObjects     *ebpf.MapSpec `ebpf:"own_objects"`
+	Pids           *ebpf.MapSpec `ebpf:"pids"`
+	PinCalls       *ebpf.MapSpec `ebpf:"pin_calls"`
+	Pinned         *ebpf.MapSpec `ebpf:"pinned"`
+	Ring           *ebpf.MapSpec `ebpf:"ring"`
+	RtnlCalls      *ebpf.MapSpec `ebpf:"rtnl_calls"`
+	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
+	SentParams     *ebpf.MapSpec `ebpf:"sent_params"`
+	SentWho        *ebpf.MapSpec `ebpf:"sent_who"`
+	Tracees        *ebpf.MapSpec `ebpf:"tracees"`
+	Uids           *ebpf.MapSpec `ebpf:"uids"`
+	WriteSlots     *ebpf.MapSpec `ebpf:"write_slots"`
+	Writes         *ebpf.MapSpec `ebpf:"writes"`
 }
 
 // NstraceVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceVariableSpecs struct {
-	Asleep            *ebpf.VariableSpec `ebpf:"asleep"`
-	Direct            *ebpf.VariableSpec `ebpf:"direct"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFailed      *ebpf.VariableSpec `ebpf:"filter_failed"`
 	FilterPid         *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FoldAbove         *ebpf.VariableSpec `ebpf:"fold_above"`
 	Follow            *ebpf.VariableSpec `ebpf:"follow"`
+	HasTaskBtf        *ebpf.VariableSpec `ebpf:"has_task_btf"`
 	HashSeed          *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HostIpc           *ebpf.VariableSpec `ebpf:"host_ipc"`
 	HostNs            *ebpf.VariableSpec `ebpf:"host_ns"`
 	HostNsproxy       *ebpf.VariableSpec `ebpf:"host_nsproxy"`
 	HostUser          *ebpf.VariableSpec `ebpf:"host_user"`
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
-	NetRoot           *ebpf.VariableSpec `ebpf:"net_root"`
+	NetSysctlRoot     *ebpf.VariableSpec `ebpf:"net_sysctl_root"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
-	Self              *ebpf.VariableSpec `ebpf:"self"`
+	ReaderAsleep      *ebpf.VariableSpec `ebpf:"reader_asleep"`
+	SelfTgid          *ebpf.VariableSpec `ebpf:"self_tgid"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.VariableSpec `ebpf:"type_call_via"`
@@ -690,7 +690,7 @@ type NstraceVariableSpecs struct {
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
-	WriteResult       *ebpf.VariableSpec `ebpf:"write_result"`
+	WriteHooked       *ebpf.VariableSpec `ebpf:"write_hooked"`
 }
 
 // NstraceObjects contains all objects after they have been loaded into the kernel.
@@ -713,59 +713,59 @@ func (o *NstraceObjects) Close() error {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceMaps struct {
-	Asked      *ebpf.Map `ebpf:"asked"`
-	Calls      *ebpf.Map `ebpf:"calls"`
-	Cascades   *ebpf.Map `ebpf:"cascades"`
-	Changes    *ebpf.Map `ebpf:"changes"`
-	Comms      *ebpf.Map `ebpf:"comms"`
-	Confs      *ebpf.Map `ebpf:"confs"`
-	Counts     *ebpf.Map `ebpf:"counts"`
-	Entry      *ebpf.Map `ebpf:"entry"`
-	Execs      *ebpf.Map `ebpf:"execs"`
-	Folds      *ebpf.Map `ebpf:"folds"`
-	Links      *ebpf.Map `ebpf:"links"`
-	LongValues *ebpf.Map `ebpf:"long_values"`
-	Members    *ebpf.Map `ebpf:"members"`
-	Own        *ebpf.Map `ebpf:"own"`
-	Pids       *ebpf.Map `ebpf:"pids"`
-	PinCalls   *ebpf.Map `ebpf:"pin_calls"`
-	Pinned     *ebpf.Map `ebpf:"pinned"`
-	Ring       *ebpf.Map `ebpf:"ring"`
-	Said       *ebpf.Map `ebpf:"said"`
-	SaidParams *ebpf.Map `ebpf:"said_params"`
-	Scratch    *ebpf.Map `ebpf:"scratch"`
-	Tracees    *ebpf.Map `ebpf:"tracees"`
-	Tries      *ebpf.Map `ebpf:"tries"`
-	Uids       *ebpf.Map `ebpf:"uids"`
-	WriteSlots *ebpf.Map `ebpf:"write_slots"`
-	Writes     *ebpf.Map `ebpf:"writes"`
+	Attempts       *ebpf.Map `ebpf:"attempts"`
+	Cascades       *ebpf.Map `ebpf:"cascades"`
+	Comms          *ebpf.Map `ebpf:"comms"`
+	Counts         *ebpf.Map `ebpf:"counts"`
+	DevconfChanges *ebpf.Map `ebpf:"devconf_changes"`
+	DevconfCopies  *ebpf.Map `ebpf:"devconf_copies"`
+	Execs          *ebpf.Map `ebpf:"execs"`
+	Folds          *ebpf.Map `ebpf:"folds"`
+	InventoryBuf   *ebpf.Map `ebpf:"inventory_buf"`
+	LongValues     *ebpf.Map `ebpf:"long_values"`
+	NsCalls        *ebpf.Map `ebpf:"ns_calls"`
+	OldMembers     *ebpf.Map `ebpf:"old_members"`
+	OpenChecks     *ebpf.Map `ebpf:"open_checks"`
+	OwnObjects     *ebpf.Map `ebpf:"own_objects"`
+	Pids           *ebpf.Map `ebpf:"pids"`
+	PinCalls       *ebpf.Map `ebpf:"pin_calls"`
+	Pinned         *ebpf.Map `ebpf:"pinned"`
+	Ring           *ebpf.Map `ebpf:"ring"`
+	RtnlCalls      *ebpf.Map `ebpf:"rtnl_calls"`
+	Scratch        *ebpf.Map `ebpf:"scratch"`
+	SentParams     *ebpf.Map `ebpf:"sent_params"`
+	SentWho        *ebpf.Map `ebpf:"sent_who"`
+	Tracees        *ebpf.Map `ebpf:"tracees"`
+	Uids           *ebpf.Map `ebpf:"uids"`
+	WriteSlots     *ebpf.Map `ebpf:"write_slots"`
+	Writes         *ebpf.Map `ebpf:"writes"`
 }
 
 func (m *NstraceMaps) Close() error {
 	return _NstraceClose(
-		m.Asked,
-		m.Calls,
+		m.Attempts,
 		m.Cascades,
-		m.Changes,
 		m.Comms,
-		m.Confs,
 		m.Counts,
-		m.Entry,
+		m.DevconfChanges,
+		m.DevconfCopies,
 		m.Execs,
 		m.Folds,
-		m.Links,
+		m.InventoryBuf,
 		m.LongValues,
-		m.Members,
-		m.Own,
+		m.NsCalls,
+		m.OldMembers,
+		m.OpenChecks,
+		m.OwnObjects,
 		m.Pids,
 		m.PinCalls,
 		m.Pinned,
 		m.Ring,
-		m.Said,
-		m.SaidParams,
+		m.RtnlCalls,
 		m.Scratch,
+		m.SentParams,
+		m.SentWho,
 		m.Tracees,
-		m.Tries,
 		m.Uids,
 		m.WriteSlots,
 		m.Writes,
@@ -776,23 +776,23 @@ func (m *NstraceMaps) Close() error {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstraceVariables struct {
-	Asleep            *ebpf.Variable `ebpf:"asleep"`
-	Direct            *ebpf.Variable `ebpf:"direct"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFailed      *ebpf.Variable `ebpf:"filter_failed"`
 	FilterPid         *ebpf.Variable `ebpf:"filter_pid"`
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FoldAbove         *ebpf.Variable `ebpf:"fold_above"`
 	Follow            *ebpf.Variable `ebpf:"follow"`
+	HasTaskBtf        *ebpf.Variable `ebpf:"has_task_btf"`
 	HashSeed          *ebpf.Variable `ebpf:"hash_seed"`
 	HostIpc           *ebpf.Variable `ebpf:"host_ipc"`
 	HostNs            *ebpf.Variable `ebpf:"host_ns"`
 	HostNsproxy       *ebpf.Variable `ebpf:"host_nsproxy"`
 	HostUser          *ebpf.Variable `ebpf:"host_user"`
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
-	NetRoot           *ebpf.Variable `ebpf:"net_root"`
+	NetSysctlRoot     *ebpf.Variable `ebpf:"net_sysctl_root"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
-	Self              *ebpf.Variable `ebpf:"self"`
+	ReaderAsleep      *ebpf.Variable `ebpf:"reader_asleep"`
+	SelfTgid          *ebpf.Variable `ebpf:"self_tgid"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.Variable `ebpf:"type_call_via"`
@@ -817,7 +817,7 @@ type NstraceVariables struct {
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`
-	WriteResult       *ebpf.Variable `ebpf:"write_result"`
+	WriteHooked       *ebpf.Variable `ebpf:"write_hooked"`
 }
 
 // NstracePrograms contains all programs after they have been loaded into the kernel.
@@ -832,14 +832,14 @@ type NstracePrograms struct {
 	FentryFreeInum      *ebpf.Program `ebpf:"fentry_free_inum"`
 	FentryFsmount       *ebpf.Program `ebpf:"fentry_fsmount"`
 	FentryHostname      *ebpf.Program `ebpf:"fentry_hostname"`
-	FentryLink          *ebpf.Program `ebpf:"fentry_link"`
-	FentryLink4         *ebpf.Program `ebpf:"fentry_link4"`
-	FentryLink6         *ebpf.Program `ebpf:"fentry_link6"`
+	FentryLinkAf4       *ebpf.Program `ebpf:"fentry_link_af4"`
+	FentryLinkAf6       *ebpf.Program `ebpf:"fentry_link_af6"`
 	FentryMount         *ebpf.Program `ebpf:"fentry_mount"`
 	FentryMountFreed    *ebpf.Program `ebpf:"fentry_mount_freed"`
 	FentryMove          *ebpf.Program `ebpf:"fentry_move"`
 	FentryMoveMount     *ebpf.Program `ebpf:"fentry_move_mount"`
 	FentryMoveResolved  *ebpf.Program `ebpf:"fentry_move_resolved"`
+	FentryNewlink       *ebpf.Program `ebpf:"fentry_newlink"`
 	FentryNsFree        *ebpf.Program `ebpf:"fentry_ns_free"`
 	FentryOpenTree      *ebpf.Program `ebpf:"fentry_open_tree"`
 	FentrySetns         *ebpf.Program `ebpf:"fentry_setns"`
@@ -851,9 +851,8 @@ type NstracePrograms struct {
 	FexitFsmount        *ebpf.Program `ebpf:"fexit_fsmount"`
 	FexitHostname       *ebpf.Program `ebpf:"fexit_hostname"`
 	FexitKernPath       *ebpf.Program `ebpf:"fexit_kern_path"`
-	FexitLink           *ebpf.Program `ebpf:"fexit_link"`
-	FexitLink4          *ebpf.Program `ebpf:"fexit_link4"`
-	FexitLink6          *ebpf.Program `ebpf:"fexit_link6"`
+	FexitLinkAf4        *ebpf.Program `ebpf:"fexit_link_af4"`
+	FexitLinkAf6        *ebpf.Program `ebpf:"fexit_link_af6"`
 	FexitMayOpen        *ebpf.Program `ebpf:"fexit_may_open"`
 	FexitMayOpen510     *ebpf.Program `ebpf:"fexit_may_open_510"`
 	FexitMount          *ebpf.Program `ebpf:"fexit_mount"`
@@ -861,6 +860,7 @@ type NstracePrograms struct {
 	FexitMove510        *ebpf.Program `ebpf:"fexit_move_510"`
 	FexitMove513        *ebpf.Program `ebpf:"fexit_move_513"`
 	FexitMoveMount      *ebpf.Program `ebpf:"fexit_move_mount"`
+	FexitNewlink        *ebpf.Program `ebpf:"fexit_newlink"`
 	FexitOpenTree       *ebpf.Program `ebpf:"fexit_open_tree"`
 	FexitPermission     *ebpf.Program `ebpf:"fexit_permission"`
 	FexitPermission510  *ebpf.Program `ebpf:"fexit_permission_510"`
@@ -883,14 +883,14 @@ type NstracePrograms struct {
 	KprobeFsmount       *ebpf.Program `ebpf:"kprobe_fsmount"`
 	KprobeHostname      *ebpf.Program `ebpf:"kprobe_hostname"`
 	KprobeKernPath      *ebpf.Program `ebpf:"kprobe_kern_path"`
-	KprobeLink          *ebpf.Program `ebpf:"kprobe_link"`
-	KprobeLink4         *ebpf.Program `ebpf:"kprobe_link4"`
-	KprobeLink6         *ebpf.Program `ebpf:"kprobe_link6"`
+	KprobeLinkAf4       *ebpf.Program `ebpf:"kprobe_link_af4"`
+	KprobeLinkAf6       *ebpf.Program `ebpf:"kprobe_link_af6"`
 	KprobeMount         *ebpf.Program `ebpf:"kprobe_mount"`
 	KprobeMountFreed    *ebpf.Program `ebpf:"kprobe_mount_freed"`
 	KprobeMove          *ebpf.Program `ebpf:"kprobe_move"`
 	KprobeMoveMount     *ebpf.Program `ebpf:"kprobe_move_mount"`
 	KprobeMoveResolved  *ebpf.Program `ebpf:"kprobe_move_resolved"`
+	KprobeNewlink       *ebpf.Program `ebpf:"kprobe_newlink"`
 	KprobeNsFree        *ebpf.Program `ebpf:"kprobe_ns_free"`
 	KprobeOpenTree      *ebpf.Program `ebpf:"kprobe_open_tree"`
 	KprobePermission    *ebpf.Program `ebpf:"kprobe_permission"`
@@ -906,11 +906,11 @@ type NstracePrograms struct {
 	KretprobeFsmount    *ebpf.Program `ebpf:"kretprobe_fsmount"`
 	KretprobeHostname   *ebpf.Program `ebpf:"kretprobe_hostname"`
 	KretprobeKernPath   *ebpf.Program `ebpf:"kretprobe_kern_path"`
-	KretprobeLink       *ebpf.Program `ebpf:"kretprobe_link"`
-	KretprobeLink4      *ebpf.Program `ebpf:"kretprobe_link4"`
-	KretprobeLink6      *ebpf.Program `ebpf:"kretprobe_link6"`
+	KretprobeLinkAf4    *ebpf.Program `ebpf:"kretprobe_link_af4"`
+	KretprobeLinkAf6    *ebpf.Program `ebpf:"kretprobe_link_af6"`
 	KretprobeMayOpen    *ebpf.Program `ebpf:"kretprobe_may_open"`
 	KretprobeMove       *ebpf.Program `ebpf:"kretprobe_move"`
+	KretprobeNewlink    *ebpf.Program `ebpf:"kretprobe_newlink"`
 	KretprobeOpenTree   *ebpf.Program `ebpf:"kretprobe_open_tree"`
 	KretprobePermission *ebpf.Program `ebpf:"kretprobe_permission"`
 	KretprobePin        *ebpf.Program `ebpf:"kretprobe_pin"`
@@ -949,14 +949,14 @@ func (p *NstracePrograms) Close() error {
 		p.FentryFreeInum,
 		p.FentryFsmount,
 		p.FentryHostname,
-		p.FentryLink,
-		p.FentryLink4,
-		p.FentryLink6,
+		p.FentryLinkAf4,
+		p.FentryLinkAf6,
 		p.FentryMount,
 		p.FentryMountFreed,
 		p.FentryMove,
 		p.FentryMoveMount,
 		p.FentryMoveResolved,
+		p.FentryNewlink,
 		p.FentryNsFree,
 		p.FentryOpenTree,
 		p.FentrySetns,
@@ -968,9 +968,8 @@ func (p *NstracePrograms) Close() error {
 		p.FexitFsmount,
 		p.FexitHostname,
 		p.FexitKernPath,
-		p.FexitLink,
-		p.FexitLink4,
-		p.FexitLink6,
+		p.FexitLinkAf4,
+		p.FexitLinkAf6,
 		p.FexitMayOpen,
 		p.FexitMayOpen510,
 		p.FexitMount,
@@ -978,6 +977,7 @@ func (p *NstracePrograms) Close() error {
 		p.FexitMove510,
 		p.FexitMove513,
 		p.FexitMoveMount,
+		p.FexitNewlink,
 		p.FexitOpenTree,
 		p.FexitPermission,
 		p.FexitPermission510,
@@ -1000,14 +1000,14 @@ func (p *NstracePrograms) Close() error {
 		p.KprobeFsmount,
 		p.KprobeHostname,
 		p.KprobeKernPath,
-		p.KprobeLink,
-		p.KprobeLink4,
-		p.KprobeLink6,
+		p.KprobeLinkAf4,
+		p.KprobeLinkAf6,
 		p.KprobeMount,
 		p.KprobeMountFreed,
 		p.KprobeMove,
 		p.KprobeMoveMount,
 		p.KprobeMoveResolved,
+		p.KprobeNewlink,
 		p.KprobeNsFree,
 		p.KprobeOpenTree,
 		p.KprobePermission,
@@ -1023,11 +1023,11 @@ func (p *NstracePrograms) Close() error {
 		p.KretprobeFsmount,
 		p.KretprobeHostname,
 		p.KretprobeKernPath,
-		p.KretprobeLink,
-		p.KretprobeLink4,
-		p.KretprobeLink6,
+		p.KretprobeLinkAf4,
+		p.KretprobeLinkAf6,
 		p.KretprobeMayOpen,
 		p.KretprobeMove,
+		p.KretprobeNewlink,
 		p.KretprobeOpenTree,
 		p.KretprobePermission,
 		p.KretprobePin,

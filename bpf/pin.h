@@ -2,17 +2,44 @@
 /*
  * Bind mounts of namespace files, which keep namespaces alive without a process.
  *
- * There are three ways to one: mount(2) with MS_BIND or MS_MOVE, and move_mount(2) on
- * what open_tree(2) has cloned. What is mounted is known once the kernel has resolved
- * it, and where, in the end. Each call that can be one has its state in pin_calls from
- * its entry to its end; where it turns out to be about anything but a namespace's
- * file, that is forgotten.
+ * Three calls make one: mount(2) with MS_BIND, mount(2) with MS_MOVE, and move_mount(2) on what
+ * open_tree(2) has cloned. What a call mounts is known once the kernel has resolved it. Where it
+ * mounts it is known at the end. Each call that can make or end a pin has its state in pin_calls
+ * from its entry to its end. If the call turns out not to be about a namespace file, that state is
+ * dropped.
  *
- * Copies that the kernel makes of such mounts, for peers of the one below (propagation),
- * a new mount namespace or a recursive bind mount, are nobody's call and not told of.
+ * The kernel also copies such mounts: for mount propagation, for a new mount namespace, and in a
+ * recursive bind mount. No call asks for these copies, and nstrace does not report them.
  */
 #ifndef __NSTRACE_PIN_H__
 #define __NSTRACE_PIN_H__
+
+#include "lib/filter.h"
+#include "lib/nsfs.h"
+#include "lib/syscall.h"
+#include "lib/who.h"
+
+/* REC_NS_PIN, REC_NS_UNPIN. The tail is the path: components, leaf first, each ended by a NUL, or
+ * the text of the caller (F_PATH_AS_GIVEN).
+ */
+struct pin_record {
+	struct head head;
+	struct caller caller;
+	struct ns_change ns;
+	__u32 mnt_id; /* as in /proc/PID/mountinfo; 0: unknown */
+	__u16 path_len;
+	__u16 pad;
+};
+
+/* REC_PIN_END. It has no process. */
+struct pin_end_record {
+	struct head head;
+	__u32 mnt_id;
+	__u32 inum;
+};
+
+EXPORT_TYPE(struct, pin_record);
+EXPORT_TYPE(struct, pin_end_record);
 
 /* include/uapi/linux/mount.h */
 #define MS_REMOUNT		32
@@ -20,38 +47,39 @@
 #define MS_MOVE			8192
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 
-/* Where a mount is: on this place of this mount. */
-struct mount_place {
-	__u64 mnt; /* struct vfsmount, 0: nowhere or not known */
+/* The place of a mount, as a struct path. */
+struct mount_path {
+	__u64 mnt; /* struct vfsmount; 0: not mounted, or unknown */
 	__u64 dentry;
 };
 
-/* A call that is under way, from its entry to its end. */
+/* A call under way, from its entry to its end. */
 struct pin_call {
-	struct ns_change ns;	/* kind NS_KINDS: nothing that was mounted is a namespace, so far */
-	struct mount_place at;	/* where it is to be, or was */
-	struct mount_place old; /* where one that is moved was */
-	__u64 inode;		/* the namespace's file */
-	__u64 mnt;		/* struct mount: what is moved or unmounted, 0: is made */
-	__u64 source;		/* struct path that kern_path() fills */
-	__u64 name;		/* the path that the caller gave, in its memory; 0: not kept */
+	/* kind NS_KINDS: the call has not turned out to be about a namespace. */
+	struct ns_change ns;
+	struct mount_path target;     /* where the mount is to be, or was */
+	struct mount_path moved_from; /* where a mount that is moved was before */
+	__u64 inode;		      /* of the namespace file */
+	__u64 mnt;	 /* struct mount that is moved or unmounted; 0: the call makes one */
+	__u64 path_arg;	 /* struct path that kern_path() fills */
+	__u64 user_path; /* the path that the caller passed, in its memory; 0: not kept */
 	__s64 ret;
-	__u32 via;  /* enum call_via */
-	__u32 kind; /* enum record_kind */
-	__u32 move; /* mount(2): MS_MOVE */
+	__u32 via;     /* enum call_via */
+	__u32 kind;    /* enum record_kind */
+	__u32 is_move; /* mount(2) with MS_MOVE */
 	__u32 pad;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024); /* tasks inside such a call at one time */
+	__uint(max_entries, 1024); /* tasks in such a call at one time */
 	__type(key, __u32);	   /* tid */
 	__type(value, struct pin_call);
 } pin_calls SEC(".maps");
 
-/* The pins that were told of and are there, by the number of their mounts, which is
- * used again once the mount has been freed. Those from before are put in by user space.
- * Where there is no room for one, only an end that nobody made is not told of.
+/* The pins that were reported and still exist, by the ids of their mounts. User space adds those
+ * from before its start. The kernel uses an id again once it has freed the mount. A pin that finds
+ * no room here is still reported, except for an end without umount(2).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -67,34 +95,6 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-static __always_inline bool on_nsfs(struct dentry *dentry)
-{
-	return BPF_CORE_READ(dentry, d_inode, i_sb, s_magic) == NSFS_MAGIC;
-}
-
-#define DESCRIBE_COMMON(c, flag, type, kind)                                                       \
-	if (flag == flag_of_##kind)                                                                \
-	describe_ns(c, kind, (void *)ns - bpf_core_field_offset(struct type, ns))
-
-/* The namespace that a file of nsfs is. */
-static __noinline void describe_nsfs(struct ns_change *c, struct inode *inode)
-{
-	struct ns_common *ns = BPF_CORE_READ(inode, i_private);
-	__u32 flag;
-
-	if (!c || !ns)
-		return;
-	flag = ns_common_flag(ns);
-	DESCRIBE_COMMON(c, flag, uts_namespace, NS_UTS);
-	DESCRIBE_COMMON(c, flag, ipc_namespace, NS_IPC);
-	DESCRIBE_COMMON(c, flag, mnt_namespace, NS_MNT);
-	DESCRIBE_COMMON(c, flag, pid_namespace, NS_PID);
-	DESCRIBE_COMMON(c, flag, net, NS_NET);
-	DESCRIBE_COMMON(c, flag, time_namespace, NS_TIME);
-	DESCRIBE_COMMON(c, flag, cgroup_namespace, NS_CGROUP);
-	DESCRIBE_COMMON(c, flag, user_namespace, NS_USER);
-}
-
 static __always_inline struct pin_call *pin_get(void)
 {
 	__u32 tid = current_tid();
@@ -102,7 +102,7 @@ static __always_inline struct pin_call *pin_get(void)
 	return bpf_map_lookup_elem(&pin_calls, &tid);
 }
 
-static __always_inline void pin_forget(void)
+static __always_inline void pin_end(void)
 {
 	__u32 tid = current_tid();
 
@@ -117,7 +117,7 @@ static __always_inline struct pin_call *pin_begin(enum call_via via, enum record
 	if (stopping)
 		return NULL;
 	call = bpf_map_lookup_elem(&pin_calls, &tid);
-	if (call && call->ns.kind != NS_KINDS) /* the end of the last one was missed */
+	if (call && call->ns.kind != NS_KINDS) /* nobody saw the end of the last call */
 		count_missed(READ_ONCE(call->kind) % REC_SLOTS, 1);
 	if (bpf_map_update_elem(&pin_calls, &tid, &no_pin_call, BPF_ANY)) {
 		count_missed(kind, 1);
@@ -132,17 +132,17 @@ static __always_inline struct pin_call *pin_begin(enum call_via via, enum record
 	return call;
 }
 
-/* What is mounted, moved or unmounted is dentry, a namespace's file. */
-static __always_inline void pin_source(struct pin_call *call, struct dentry *dentry)
+/* Notes that the call is about the namespace file at dentry. */
+static __always_inline void set_pinned_ns(struct pin_call *call, struct dentry *dentry)
 {
 	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
 
 	call->inode = (__u64)inode;
-	describe_nsfs(&call->ns, inode);
+	describe_ns_file(&call->ns, inode);
 }
 
-/* Where mnt is, if it is anywhere. */
-static __always_inline void find_place(struct mount_place *p, struct mount *mnt)
+/* Sets p to the place of mnt, if it is mounted. */
+static __always_inline void read_mount_path(struct mount_path *p, struct mount *mnt)
 {
 	struct mount *on = BPF_CORE_READ(mnt, mnt_parent);
 
@@ -154,10 +154,10 @@ static __always_inline void find_place(struct mount_place *p, struct mount *mnt)
 
 #define LAST_CHILDREN 8
 
-/* The mount of inode at p. It was made a moment ago, so it is one of the last in the
- * list of the mounts on the same one, unless others made that many meanwhile.
+/* The mount of inode at p. It is new, so it is among the last children of the mount that it is on,
+ * unless others added that many in between.
  */
-static __always_inline struct mount *mounted_at(struct mount_place *p, __u64 inode)
+static __always_inline struct mount *find_mount(struct mount_path *p, __u64 inode)
 {
 	struct mount *on = mount_of((void *)p->mnt), *mnt;
 	struct list_head *first = (void *)on + bpf_core_field_offset(struct mount, mnt_mounts);
@@ -175,8 +175,8 @@ static __always_inline struct mount *mounted_at(struct mount_place *p, __u64 ino
 	return NULL;
 }
 
-/* Sends what the task's call did, of the kind that it says, at its place. Global as
- * send_call() is.
+/* Sends what the call of the current task did, as the kind call->kind and at call->target. Global,
+ * see nstrace.c.
  */
 __noinline int send_pin(void)
 {
@@ -193,7 +193,7 @@ __noinline int send_pin(void)
 	if (!call)
 		return 0;
 	kind = READ_ONCE(call->kind) % REC_SLOTS;
-	if (!wanted(task, READ_ONCE(call->ret) < 0) ||
+	if (!matches_filter(task, READ_ONCE(call->ret) < 0) ||
 	    !(ns_mask & (1 << (READ_ONCE(call->ns.kind) & 31)))) {
 		count_filtered(kind, 1);
 		return 0;
@@ -208,7 +208,7 @@ __noinline int send_pin(void)
 			bpf_map_delete_elem(&pinned, &id);
 	}
 	now = bpf_ktime_get_boot_ns();
-	current_ns_ids(caller.ns);
+	current_ns_inums(caller.ns);
 	if (put_caller(&caller, now)) {
 		count_lost(kind, 1);
 		return 0;
@@ -219,34 +219,27 @@ __noinline int send_pin(void)
 		return 0;
 	}
 	r = (struct pin_record *)s->buf;
-	r->head.time = now;
-	r->head.kind = kind;
-	r->head.flags = F_RET_KNOWN;
-	r->head.ret = call->ret < 0 ? call->ret : 0;
-	r->head.via = call->via;
-	r->head.nchanges = 0;
-	r->head.nancestors = 0;
-	r->head.pad = 0;
+	set_head(&r->head, now, kind, F_RET_KNOWN, call->ret < 0 ? call->ret : 0, call->via);
 	r->caller = caller;
 	r->ns = call->ns;
 	r->mnt_id = id;
 	r->pad = 0;
 	start = s->end;
-	if (call->at.mnt) {
-		put_path(s, (void *)call->at.dentry, (void *)call->at.mnt);
-	} else if (call->name) {
-		long n = bpf_probe_read_user_str(scratch_end(s), PATH_KEEP, (void *)call->name);
+	if (call->target.mnt) {
+		put_path(s, (void *)call->target.dentry, (void *)call->target.mnt);
+	} else if (call->user_path) {
+		long n = bpf_probe_read_user_str(scratch_end(s), PATH_LEN, (void *)call->user_path);
 
 		if (n > 0)
 			s->end += n;
-		r->head.flags |= F_PATH_NAMED;
+		r->head.flags |= F_PATH_AS_GIVEN;
 	}
 	r->path_len = s->end - start;
 	send_scratch(s, owner, kind, 1);
 	return 0;
 }
 
-/* The end of whichever call it was. */
+/* The end of any of these calls. */
 static __always_inline int pin_exit(long ret)
 {
 	struct pin_call *call = pin_get();
@@ -255,35 +248,35 @@ static __always_inline int pin_exit(long ret)
 	if (!call)
 		return 0;
 	if (call->ns.kind == NS_KINDS || will_restart(ret)) {
-		pin_forget();
+		pin_end();
 		return 0;
 	}
 	call->ret = ret;
 	if (ret >= 0 && call->kind == REC_NS_PIN) {
-		if (call->old.mnt) { /* it is not where it was any more */
-			struct mount_place to = call->at;
+		if (call->moved_from.mnt) { /* the mount has left its old place */
+			struct mount_path to = call->target;
 
-			call->at = call->old;
+			call->target = call->moved_from;
 			call->kind = REC_NS_UNPIN;
 			send_pin();
 			call->kind = REC_NS_PIN;
-			call->at = to;
+			call->target = to;
 		}
 		mnt = (void *)call->mnt;
 		if (mnt)
-			find_place(&call->at, mnt);
+			read_mount_path(&call->target, mnt);
 		else
-			call->mnt = (__u64)mounted_at(&call->at, call->inode);
+			call->mnt = (__u64)find_mount(&call->target, call->inode);
 	}
 	send_pin();
-	pin_forget();
+	pin_end();
 	return 0;
 }
 
 /* --- mount(2) --- */
 
-/* path_mount(), from 5.9 on the whole of mount(2) but for the copies from user space
- * and the way to the place. In the order in which it looks at the flags.
+/* path_mount(): from 5.9 on all of mount(2), except for copying the arguments from user space and
+ * resolving the target. The order of these tests is that of the kernel.
  */
 static __always_inline int mount_enter(struct path *path, __u64 flags)
 {
@@ -294,15 +287,14 @@ static __always_inline int mount_enter(struct path *path, __u64 flags)
 	call = pin_begin(VIA_MOUNT, REC_NS_PIN);
 	if (!call)
 		return 0;
-	call->at.mnt = (__u64)BPF_CORE_READ(path, mnt);
-	call->at.dentry = (__u64)BPF_CORE_READ(path, dentry);
-	call->move = !(flags & MS_BIND);
+	call->target.mnt = (__u64)BPF_CORE_READ(path, mnt);
+	call->target.dentry = (__u64)BPF_CORE_READ(path, dentry);
+	call->is_move = !(flags & MS_BIND);
 	return 0;
 }
 
-/* kern_path() has resolved something: in do_loopback() and do_move_mount_old() what is
- * to be mounted, before anything is decided about it. It is called elsewhere too, but
- * seldom for a namespace.
+/* The end of kern_path(). do_loopback() and do_move_mount_old() resolve the source by it before
+ * they decide anything. It has other callers, but they seldom resolve a namespace file.
  */
 static __always_inline int source_resolved(struct pin_call *call, struct path *path, long ret)
 {
@@ -312,13 +304,13 @@ static __always_inline int source_resolved(struct pin_call *call, struct path *p
 	if (!call || ret || call->via != VIA_MOUNT || call->ns.kind != NS_KINDS)
 		return 0;
 	dentry = BPF_CORE_READ(path, dentry);
-	if (!on_nsfs(dentry))
+	if (!is_ns_file(dentry))
 		return 0;
-	pin_source(call, dentry);
-	if (call->move) {
+	set_pinned_ns(call, dentry);
+	if (call->is_move) {
 		mnt = mount_of(BPF_CORE_READ(path, mnt));
 		call->mnt = (__u64)mnt;
-		find_place(&call->old, mnt);
+		read_mount_path(&call->moved_from, mnt);
 	}
 	return 0;
 }
@@ -350,7 +342,7 @@ int BPF_KPROBE(kprobe_mount, const char *dev_name, struct path *path, const char
 	return mount_enter(path, flags);
 }
 
-/* The end of the other calls too. */
+/* Also the end of the other calls. */
 SEC("kretprobe/path_mount")
 int BPF_KRETPROBE(kretprobe_pin, int ret)
 {
@@ -363,7 +355,7 @@ int BPF_KPROBE(kprobe_kern_path, const char *name, unsigned int flags, struct pa
 	struct pin_call *call = pin_get();
 
 	if (call)
-		call->source = (__u64)path;
+		call->path_arg = (__u64)path;
 	return 0;
 }
 
@@ -372,14 +364,13 @@ int BPF_KRETPROBE(kretprobe_kern_path, int ret)
 {
 	struct pin_call *call = pin_get();
 
-	return call && call->source ? source_resolved(call, (void *)call->source, ret) : 0;
+	return call && call->path_arg ? source_resolved(call, (void *)call->path_arg, ret) : 0;
 }
 
-/* Where kern_path() is the name of two functions (some builds of 5.10), which no kprobe
- * can be put on: what it is called for, as far as others have it for an argument.
- * nd_jump_link() follows /proc/PID/ns, __do_loopback() binds and do_move_mount() moves.
- * What fails between is not seen: a mount namespace's mount bound where it would make a
- * loop.
+/* Some builds of 5.10 have two functions named kern_path(), and then no kprobe can attach to it.
+ * These take its place, as far as they have the path as an argument: nd_jump_link() follows
+ * /proc/PID/ns, __do_loopback() binds and do_move_mount() moves. They do not see a call that fails
+ * in between, such as one that binds a mount namespace where it would make a loop.
  */
 SEC("kprobe/__do_loopback")
 int BPF_KPROBE(kprobe_source, struct path *path)
@@ -389,8 +380,8 @@ int BPF_KPROBE(kprobe_source, struct path *path)
 
 /* --- move_mount(2) --- */
 
-/* With a descriptor of open_tree(2) what is to be mounted is known at once. */
-static __always_inline int move_enter(int fd, const char *name, __u32 flags)
+/* With a descriptor of open_tree(2) the source is known at the entry. */
+static __always_inline int move_mount_enter(int fd, const char *name, __u32 flags)
 {
 	struct pin_call *call = pin_begin(VIA_MOVE_MOUNT, REC_NS_PIN);
 	struct file *file;
@@ -398,24 +389,25 @@ static __always_inline int move_enter(int fd, const char *name, __u32 flags)
 
 	if (!call)
 		return 0;
-	call->name = (__u64)name;
+	call->user_path = (__u64)name;
 	if (!(flags & MOVE_MOUNT_F_EMPTY_PATH))
 		return 0;
 	file = current_file(fd);
 	if (!file)
 		return 0;
 	dentry = BPF_CORE_READ(file, f_path.dentry);
-	if (!on_nsfs(dentry))
+	if (!is_ns_file(dentry))
 		return 0;
-	pin_source(call, dentry);
+	set_pinned_ns(call, dentry);
 	call->mnt = (__u64)mount_of(BPF_CORE_READ(file, f_path.mnt));
 	return 0;
 }
 
-/* security_move_mount(), before the mount is moved: source and place are resolved. What
- * does it, do_move_mount(), lacks an argument where the compiler had its way.
+/* security_move_mount(), which the kernel calls when it has resolved source and target, before it
+ * moves the mount. Not do_move_mount(), which does the move: some compilers remove an argument of
+ * it.
  */
-static __always_inline int move_resolved(const struct path *from, const struct path *to)
+static __always_inline int move_mount_resolved(const struct path *from, const struct path *to)
 {
 	struct pin_call *call = pin_get();
 	struct dentry *dentry;
@@ -424,20 +416,20 @@ static __always_inline int move_resolved(const struct path *from, const struct p
 	if (!call || call->via != VIA_MOVE_MOUNT)
 		return 0;
 	dentry = BPF_CORE_READ(from, dentry);
-	if (!on_nsfs(dentry)) {
+	if (!is_ns_file(dentry)) {
 		call->ns.kind = NS_KINDS;
 		return 0;
 	}
-	pin_source(call, dentry);
+	set_pinned_ns(call, dentry);
 	mnt = mount_of(BPF_CORE_READ(from, mnt));
 	call->mnt = (__u64)mnt;
-	find_place(&call->old, mnt);
-	call->at.mnt = (__u64)BPF_CORE_READ(to, mnt);
-	call->at.dentry = (__u64)BPF_CORE_READ(to, dentry);
+	read_mount_path(&call->moved_from, mnt);
+	call->target.mnt = (__u64)BPF_CORE_READ(to, mnt);
+	call->target.dentry = (__u64)BPF_CORE_READ(to, dentry);
 	return 0;
 }
 
-/* From the system call on: a place that is not there is found out in it. */
+/* The system call itself, since it fails if the target does not exist. */
 #if defined(__TARGET_ARCH_x86)
 #define MOVE_MOUNT	 "__x64_sys_move_mount"
 #define MOVE_FD(regs)	 ((int)BPF_PROBE_READ(regs, di))
@@ -453,7 +445,7 @@ static __always_inline int move_resolved(const struct path *from, const struct p
 SEC("fentry/" MOVE_MOUNT)
 int BPF_PROG(fentry_move_mount, struct pt_regs *regs)
 {
-	return move_enter(MOVE_FD(regs), MOVE_NAME(regs), MOVE_FLAGS(regs));
+	return move_mount_enter(MOVE_FD(regs), MOVE_NAME(regs), MOVE_FLAGS(regs));
 }
 
 SEC("fexit/" MOVE_MOUNT)
@@ -465,21 +457,22 @@ int BPF_PROG(fexit_move_mount, struct pt_regs *regs, long ret)
 SEC("kprobe/" MOVE_MOUNT)
 int BPF_KPROBE(kprobe_move_mount, struct pt_regs *regs)
 {
-	return move_enter(MOVE_FD(regs), MOVE_NAME(regs), MOVE_FLAGS(regs));
+	return move_mount_enter(MOVE_FD(regs), MOVE_NAME(regs), MOVE_FLAGS(regs));
 }
 
 #if defined(__TARGET_ARCH_x86)
-/* The same for 32-bit programs. */
-static __always_inline int move_enter32(struct pt_regs *regs)
+/* For 32-bit programs. */
+static __always_inline int move_mount_enter32(struct pt_regs *regs)
 {
-	return move_enter(BPF_PROBE_READ(regs, bx), (void *)(__u64)(__u32)BPF_PROBE_READ(regs, si),
-			  (__u32)BPF_PROBE_READ(regs, di));
+	return move_mount_enter(BPF_PROBE_READ(regs, bx),
+				(void *)(__u64)(__u32)BPF_PROBE_READ(regs, si),
+				(__u32)BPF_PROBE_READ(regs, di));
 }
 
 SEC("fentry/__ia32_sys_move_mount")
 int BPF_PROG(fentry_move_mount32, struct pt_regs *regs)
 {
-	return move_enter32(regs);
+	return move_mount_enter32(regs);
 }
 
 SEC("fexit/__ia32_sys_move_mount")
@@ -491,40 +484,40 @@ int BPF_PROG(fexit_move_mount32, struct pt_regs *regs, long ret)
 SEC("kprobe/__ia32_sys_move_mount")
 int BPF_KPROBE(kprobe_move_mount32, struct pt_regs *regs)
 {
-	return move_enter32(regs);
+	return move_mount_enter32(regs);
 }
 #endif
 
 SEC("fentry/security_move_mount")
 int BPF_PROG(fentry_move_resolved, const struct path *from, const struct path *to)
 {
-	return move_resolved(from, to);
+	return move_mount_resolved(from, to);
 }
 
 SEC("kprobe/security_move_mount")
 int BPF_KPROBE(kprobe_move_resolved, const struct path *from, const struct path *to)
 {
-	return move_resolved(from, to);
+	return move_mount_resolved(from, to);
 }
 
 /* --- umount(2) --- */
 
-/* path_umount(), from 5.9 on the whole of umount(2) but for the way to the place. */
+/* path_umount(): from 5.9 on all of umount(2), except for resolving the target. */
 static __always_inline int umount_enter(struct path *path)
 {
 	struct dentry *dentry = BPF_CORE_READ(path, dentry);
 	struct vfsmount *vfsmnt = BPF_CORE_READ(path, mnt);
 	struct pin_call *call;
 
-	/* A namespace's file that nothing is mounted by has the whole of nsfs for its mount. */
-	if (!on_nsfs(dentry) || dentry != BPF_CORE_READ(vfsmnt, mnt_root))
+	/* A namespace file that is not a bind mount belongs to the mount of all of nsfs. */
+	if (!is_ns_file(dentry) || dentry != BPF_CORE_READ(vfsmnt, mnt_root))
 		return 0;
 	call = pin_begin(VIA_UMOUNT, REC_NS_UNPIN);
 	if (!call)
 		return 0;
-	pin_source(call, dentry);
+	set_pinned_ns(call, dentry);
 	call->mnt = (__u64)mount_of(vfsmnt);
-	find_place(&call->at, mount_of(vfsmnt));
+	read_mount_path(&call->target, mount_of(vfsmnt));
 	return 0;
 }
 
@@ -548,9 +541,9 @@ int BPF_KPROBE(kprobe_umount, struct path *path)
 
 /* --- the end of a mount --- */
 
-/* cleanup_mnt(): every mount ends here, before what it holds is let go, in the task that
- * gave it up last or in a kernel worker. One that was unmounted is not in pinned any
- * more; one that is has gone with its mount namespace, or with the mount that it was on.
+/* cleanup_mnt(): every mount ends here, before it releases what it holds. The current task is the
+ * last one that held the mount, or a kernel worker. A mount that was unmounted is no longer in
+ * pinned. One that still is went away with its mount namespace, or with the mount that it was on.
  */
 static __always_inline int mount_freed(struct mount *mnt)
 {
@@ -569,7 +562,7 @@ static __always_inline int mount_freed(struct mount *mnt)
 	r.mnt_id = id;
 	ns = BPF_CORE_READ(mnt, mnt.mnt_root, d_inode, i_private);
 	r.inum = BPF_CORE_READ(ns, inum);
-	send(REC_PIN_END, 1, &r, sizeof(r));
+	send_record(REC_PIN_END, 1, &r, sizeof(r));
 	return 0;
 }
 
@@ -583,6 +576,17 @@ SEC("kprobe/cleanup_mnt")
 int BPF_KPROBE(kprobe_mount_freed, struct mount *mnt)
 {
 	return mount_freed(mnt);
+}
+
+static __always_inline void free_pin_call(const __u32 *tid)
+{
+	struct pin_call *call = bpf_map_lookup_elem(&pin_calls, tid);
+
+	if (!call)
+		return;
+	if (call->ns.kind != NS_KINDS)
+		count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
+	bpf_map_delete_elem(&pin_calls, tid);
 }
 
 #endif

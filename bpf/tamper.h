@@ -1,24 +1,57 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The observer observed: signals sent to nstrace, and calls of bpf(2) by others that
- * detach its programs or change its maps.
+ * What others do to nstrace: signals to it, and calls of bpf(2) that detach its programs or change
+ * its maps.
  */
 #ifndef __NSTRACE_TAMPER_H__
 #define __NSTRACE_TAMPER_H__
 
-/* What others could do something to; set from user space when all is attached. */
+#include "lib/task.h"
+#include "lib/who.h"
+
+/* REC_TAMPER. */
+struct tamper_record {
+	struct head head;
+	struct caller caller; /* who 0: the kernel, for an unknown process */
+	__u32 signal;	      /* 0: none */
+	__u32 cmd;	      /* enum bpf_cmd */
+	__u32 object;	      /* enum own_object */
+	__u32 id;	      /* of the object in bpf(2) */
+};
+
+/* The kinds of objects that nstrace has in the kernel. */
+enum own_object {
+	OWN_NONE,
+	OWN_LINK,
+	OWN_MAP,
+	OWN_PROGRAM,
+};
+
+struct own_key {
+	__u32 object;
+	__u32 id;
+};
+
+EXPORT_TYPE(struct, tamper_record);
+EXPORT_TYPE(struct, own_key);
+EXPORT_TYPE(enum, own_object);
+
+/* The objects of nstrace that others can change. User space sets them once it has attached all
+ * programs.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);
 	__type(key, struct own_key);
 	__type(value, __u8);
-} own SEC(".maps");
+} own_objects SEC(".maps");
 
 static __always_inline bool is_self(struct task_struct *task)
 {
-	return GET(task, tgid) == self;
+	return READ_CURRENT(task, tgid) == self_tgid;
 }
 
+/* Sends r. known tells whether the current process did it. */
 static __always_inline int send_tamper(struct tamper_record *r, bool known)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -27,17 +60,18 @@ static __always_inline int send_tamper(struct tamper_record *r, bool known)
 	r->head.kind = REC_TAMPER;
 	r->head.size = sizeof(*r);
 	if (known) {
-		current_ns_ids(r->caller.ns);
+		current_ns_inums(r->caller.ns);
 		if (put_caller(&r->caller, now)) {
 			count_lost(REC_TAMPER, 1);
 			return 0;
 		}
 	}
-	send(REC_TAMPER, 1, r, sizeof(*r));
+	send_record(REC_TAMPER, 1, r, sizeof(*r));
 	return 0;
 }
 
-/* include/uapi/asm-generic/signal.h, arch/x86/include/uapi/asm/signal.h: the same on both. */
+/* include/uapi/asm-generic/signal.h, arch/x86/include/uapi/asm/signal.h: the numbers are the same.
+ */
 #define SIGPIPE	 13
 #define SIGALRM	 14
 #define SIGCHLD	 17
@@ -46,10 +80,13 @@ static __always_inline int send_tamper(struct tamper_record *r, bool known)
 #define SIGWINCH 28
 #define SIGIO	 29
 
-/* __send_signal_locked() in kernel/signal.c. info says who sends: the current process (0,
- * SEND_SIG_NOINFO), the kernel (1, SEND_SIG_PRIV: a terminal's ^C, the OOM killer), or it is
- * one of which si_code is above 0 where the kernel made it up. Where it is the kernel
- * whoever is current did not do it.
+/* __send_signal_locked() in kernel/signal.c. info tells who sends the signal:
+ *
+ *	0 (SEND_SIG_NOINFO)   the current process
+ *	1 (SEND_SIG_PRIV)     the kernel: ^C on a terminal, the OOM killer
+ *	a pointer             the kernel if si_code is above 0, else the current process
+ *
+ * If the kernel sends it, the current task did not.
  */
 SEC("tp_btf/signal_generate")
 int BPF_PROG(tp_signal, int sig, struct kernel_siginfo *info, struct task_struct *task)
@@ -57,7 +94,7 @@ int BPF_PROG(tp_signal, int sig, struct kernel_siginfo *info, struct task_struct
 	struct tamper_record r = {};
 	bool known = !info;
 
-	if (BPF_CORE_READ(task, tgid) != self || is_self(current_task()))
+	if (BPF_CORE_READ(task, tgid) != self_tgid || is_self(current_task()))
 		return 0;
 	if (stopping || sig == SIGPIPE || sig == SIGALRM || sig == SIGCHLD || sig == SIGCONT ||
 	    sig == SIGURG || sig == SIGWINCH || sig == SIGIO)
@@ -79,17 +116,17 @@ int BPF_PROG(tp_signal, int sig, struct kernel_siginfo *info, struct task_struct
 #define BPF_LINK_UPDATE		       29
 #define BPF_LINK_DETACH		       34
 
-/* Where in union bpf_attr the descriptor is. */
-#define AT_FIRST	 0
-#define AT_ATTACH_BPF_FD 4
-#define AT_BATCH_MAP_FD	 36
+/* The offset of the descriptor in union bpf_attr. */
+#define ATTR_FD		   0
+#define ATTR_ATTACH_BPF_FD 4
+#define ATTR_BATCH_MAP_FD  36
 
-/* A call of bpf(2) with attr, which is in user memory or not. */
-static __noinline int bpf_call(int cmd, const void *attr, bool user)
+/* A call of bpf(2). user tells whether attr is in user memory. */
+static __noinline int bpf_enter(int cmd, const void *attr, bool user)
 {
 	struct tamper_record r = {};
 	struct own_key key = {};
-	__u32 at = AT_FIRST;
+	__u32 at = ATTR_FD;
 	struct file *file;
 	int fd = 0;
 	void *obj;
@@ -103,12 +140,12 @@ static __noinline int bpf_call(int cmd, const void *attr, bool user)
 		break;
 	case BPF_PROG_DETACH:
 		key.object = OWN_PROGRAM;
-		at = AT_ATTACH_BPF_FD;
+		at = ATTR_ATTACH_BPF_FD;
 		break;
 	case BPF_MAP_UPDATE_BATCH:
 	case BPF_MAP_DELETE_BATCH:
 		key.object = OWN_MAP;
-		at = AT_BATCH_MAP_FD;
+		at = ATTR_BATCH_MAP_FD;
 		break;
 	case BPF_MAP_UPDATE_ELEM:
 	case BPF_MAP_DELETE_ELEM:
@@ -133,7 +170,7 @@ static __noinline int bpf_call(int cmd, const void *attr, bool user)
 		key.id = BPF_CORE_READ((struct bpf_map *)obj, id);
 	else
 		key.id = BPF_CORE_READ((struct bpf_prog *)obj, aux, id);
-	if (!bpf_map_lookup_elem(&own, &key))
+	if (!bpf_map_lookup_elem(&own_objects, &key))
 		return 0;
 	r.cmd = cmd;
 	r.object = key.object;
@@ -141,25 +178,24 @@ static __noinline int bpf_call(int cmd, const void *attr, bool user)
 	return send_tamper(&r, true);
 }
 
-/* security_bpf(): __sys_bpf() asks it once it has copied what the caller gave, before
- * anything is done.
+/* security_bpf(): __sys_bpf() calls it when it has copied the arguments, before it does anything.
  */
 SEC("fentry/security_bpf")
 int BPF_PROG(fentry_bpf, int cmd, const void *attr)
 {
-	return bpf_call(cmd, (const void *)as_number(attr), false);
+	return bpf_enter(cmd, (const void *)ptr_to_number(attr), false);
 }
 
 SEC("kprobe/security_bpf")
 int BPF_KPROBE(kprobe_bpf, int cmd, const void *attr)
 {
-	return bpf_call(cmd, attr, false);
+	return bpf_enter(cmd, attr, false);
 }
 
 SEC("tracepoint/syscalls/sys_enter_bpf")
 int tp_bpf(struct trace_event_raw_sys_enter *ctx)
 {
-	return bpf_call(ctx->args[0], (const void *)ctx->args[1], true);
+	return bpf_enter(ctx->args[0], (const void *)ctx->args[1], true);
 }
 
 #endif

@@ -197,6 +197,15 @@ func (r *record) has(f bpf.NstraceRecordFlag) bool {
 	return r.head.Flags&uint16(f) != 0
 }
 
+// writeID returns the id that a write's record shares with the records of what changed along with
+// it, 0 if there are none. A record with a fold slot has the slot's key in the same field.
+func (r *record) writeID() uint64 {
+	if r.sysctl.FoldSlot != 0 {
+		return 0
+	}
+	return r.sysctl.FoldKey
+}
+
 // failed says whether the call is known to have failed.
 func (r *record) failed() bool {
 	return r.has(bpf.NstraceRecordFlagF_RET_KNOWN) && r.head.Ret < 0

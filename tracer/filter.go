@@ -57,7 +57,7 @@ func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direc
 		size = DefaultRingSize
 	}
 	for name, value := range map[string]any{
-		bpf.NstraceVarDirect:       direct,
+		bpf.NstraceVarHasTaskBtf:       direct,
 		bpf.NstraceVarHashSeed:     seed,
 		bpf.NstraceVarFoldAbove:    uint64(size / 4),
 		bpf.NstraceVarFollow:       o.Follow,
@@ -66,7 +66,7 @@ func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direc
 		bpf.NstraceVarFilterUid:    len(f.UIDs) > 0,
 		bpf.NstraceVarFilterFailed: f.Failed,
 		bpf.NstraceVarNsMask:       mask,
-		bpf.NstraceVarWriteResult:  writeResult,
+		bpf.NstraceVarWriteHooked:  writeResult,
 		bpf.NstraceVarV1Subsys:     v1Subsys,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {

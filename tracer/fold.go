@@ -78,7 +78,7 @@ func (t *Tracer) takeFolds(h Handler) error {
 		if k.Key != fold.key { // somebody else's, whose record is still in the ring
 			continue
 		}
-		n := k.Count - k.Taken
+		n := k.Count - k.Reported
 		if n == 0 {
 			if now > k.Last+foldKept {
 				delete(f.bySlot, slot)
@@ -87,7 +87,7 @@ func (t *Tracer) takeFolds(h Handler) error {
 		}
 		var taken [8]byte
 		binary.NativeEndian.PutUint64(taken[:], k.Count)
-		if _, err := f.mem.WriteAt(taken[:], off+int64(unsafe.Offsetof(k.Taken))); err != nil {
+		if _, err := f.mem.WriteAt(taken[:], off+int64(unsafe.Offsetof(k.Reported))); err != nil {
 			return fmt.Errorf("take the counts of repeated writes: %w", err)
 		}
 		if n > 1 {

@@ -539,8 +539,8 @@ func roughly(d time.Duration) time.Duration {
 // callMaps hold the calls under way, by thread. Those of LRU type need no care: what is left
 // in them makes room by itself.
 var callMaps = []string{
-	bpf.NstraceMapCalls, bpf.NstraceMapWrites, bpf.NstraceMapLongValues,
-	bpf.NstraceMapLinks, bpf.NstraceMapPinCalls, bpf.NstraceMapAsked,
+	bpf.NstraceMapNsCalls, bpf.NstraceMapWrites, bpf.NstraceMapLongValues,
+	bpf.NstraceMapRtnlCalls, bpf.NstraceMapPinCalls, bpf.NstraceMapOpenChecks, bpf.NstraceMapExecs,
 }
 
 // forgetCalls forgets the calls whose ends no program has seen.

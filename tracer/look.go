@@ -46,7 +46,7 @@ func (t *Tracer) Look() ([]Sighting, error) {
 		}
 		for c := range namespaces(&tasks[i]) {
 			typ := nsType(c.Kind)
-			l.add(event.Namespace{Type: typ, ID: c.Inum, UserNS: c.UserNs}, c.Uid, fmt.Sprintf("/proc/%d/ns/%s", tasks[i].Pid, typ), true)
+			l.add(event.Namespace{Type: typ, ID: c.Inum, UserNS: c.UserNs}, c.NsId, fmt.Sprintf("/proc/%d/ns/%s", tasks[i].Pid, typ), true)
 		}
 	}
 	l.holders(self)

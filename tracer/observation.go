@@ -143,11 +143,11 @@ var observations = []observation{
 		name: "netconf", feed: []event.Type{event.SysctlWrite},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
-				bpf.NstraceProgFentryLink4, bpf.NstraceProgFexitLink4, bpf.NstraceProgFentryLink6, bpf.NstraceProgFexitLink6,
+				bpf.NstraceProgFentryLinkAf4, bpf.NstraceProgFexitLinkAf4, bpf.NstraceProgFentryLinkAf6, bpf.NstraceProgFexitLinkAf6,
 				bpf.NstraceProgFentryAddrconf, bpf.NstraceProgFexitAddrconf,
 			}}},
 			{backend: Kprobe, programs: [][]string{{
-				bpf.NstraceProgKprobeLink4, bpf.NstraceProgKretprobeLink4, bpf.NstraceProgKprobeLink6, bpf.NstraceProgKretprobeLink6,
+				bpf.NstraceProgKprobeLinkAf4, bpf.NstraceProgKretprobeLinkAf4, bpf.NstraceProgKprobeLinkAf6, bpf.NstraceProgKretprobeLinkAf6,
 				bpf.NstraceProgKprobeAddrconf, bpf.NstraceProgKretprobeAddrconf,
 			}}},
 		},
@@ -217,7 +217,7 @@ var observations = []observation{
 		name: "netdev", feed: []event.Type{event.NetdevMove},
 		ways: []way{
 			{backend: Fentry, programs: linkSets(
-				[]string{bpf.NstraceProgFentryLink, bpf.NstraceProgFexitLink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
+				[]string{bpf.NstraceProgFentryNewlink, bpf.NstraceProgFexitNewlink, fentrySetlink, fexitSetlink, bpf.NstraceProgFexitRegister},
 				[][]string{
 					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove},
 					{bpf.NstraceProgFentryMove, bpf.NstraceProgFexitMove513},
@@ -225,7 +225,7 @@ var observations = []observation{
 				},
 				fexitRename615, bpf.NstraceProgFexitRename)},
 			{backend: Kprobe, programs: linkSets(
-				[]string{bpf.NstraceProgKprobeLink, bpf.NstraceProgKretprobeLink, kprobeSetlink, kretprobeSetlink, bpf.NstraceProgKprobeRegister, bpf.NstraceProgKretprobeRegister},
+				[]string{bpf.NstraceProgKprobeNewlink, bpf.NstraceProgKretprobeNewlink, kprobeSetlink, kretprobeSetlink, bpf.NstraceProgKprobeRegister, bpf.NstraceProgKretprobeRegister},
 				[][]string{
 					{bpf.NstraceProgKprobeMove, bpf.NstraceProgKretprobeMove},
 					{kprobeMove510, kretprobeMove510},
@@ -324,10 +324,10 @@ var twins = map[string]twin{
 	kretprobeDomainname: {of: bpf.NstraceProgKretprobeHostname, section: "kretprobe/" + setdomainnameFunc},
 	tpDomainnameExit:    {of: bpf.NstraceProgTpHostnameExit, section: "tracepoint/syscalls/sys_exit_setdomainname"},
 
-	fentrySetlink:        {of: bpf.NstraceProgFentryLink, section: "fentry/rtnl_setlink", alone: true},
-	fexitSetlink:         {of: bpf.NstraceProgFexitLink, section: "fexit/rtnl_setlink", alone: true},
-	kprobeSetlink:        {of: bpf.NstraceProgKprobeLink, section: "kprobe/rtnl_setlink"},
-	kretprobeSetlink:     {of: bpf.NstraceProgKretprobeLink, section: "kretprobe/rtnl_setlink"},
+	fentrySetlink:        {of: bpf.NstraceProgFentryNewlink, section: "fentry/rtnl_setlink", alone: true},
+	fexitSetlink:         {of: bpf.NstraceProgFexitNewlink, section: "fexit/rtnl_setlink", alone: true},
+	kprobeSetlink:        {of: bpf.NstraceProgKprobeNewlink, section: "kprobe/rtnl_setlink"},
+	kretprobeSetlink:     {of: bpf.NstraceProgKretprobeNewlink, section: "kretprobe/rtnl_setlink"},
 	fentryMove510:        {of: bpf.NstraceProgFentryMove, section: "fentry/dev_change_net_namespace", alone: true},
 	kprobeMove510:        {of: bpf.NstraceProgKprobeMove, section: "kprobe/dev_change_net_namespace"},
 	kretprobeMove510:     {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},

@@ -11,10 +11,10 @@ var (
 	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, kretprobeSetns32}
 )
 
-// As SETNS of bpf/namespace.h is for setns(2), MOVE_MOUNT of bpf/pin.h.
+// As MOVE_MOUNT of bpf/pin.h is for move_mount(2).
 const moveMountFunc = "__x64_sys_move_mount"
 
-// As SYS of bpf/namespace.h is for setdomainname(2).
+// As SYS of bpf/lib/syscall.h is for setdomainname(2).
 const setdomainnameFunc = "__x64_sys_setdomainname"
 
 // The same for move_mount(2).

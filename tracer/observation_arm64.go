@@ -7,7 +7,7 @@ var setns32Fentry, setns32Kprobe []string
 
 const moveMountFunc = "__arm64_sys_move_mount"
 
-// As SYS of bpf/namespace.h is for setdomainname(2).
+// As SYS of bpf/lib/syscall.h is for setdomainname(2).
 const setdomainnameFunc = "__arm64_sys_setdomainname"
 
 var moveMount32Fentry, moveMount32Kprobe []string

@@ -10,7 +10,7 @@ import (
 	"github.com/nstrace/nstrace/internal/attribution"
 )
 
-// epoch is EPOCH_NS of bpf/record.h: what a record refers to was described in the
+// epoch is EPOCH_NS of bpf/lib/record.h: what a record refers to was described in the
 // same span of time as the record itself, or anew.
 const epoch = uint64(1) << 30
 
@@ -82,7 +82,7 @@ func (t *Tracer) describe(r *record) {
 		StartTime: t.clock.start(w.StartTime),
 		Comm:      cString(w.Comm[:]),
 		TTY:       cString(w.Tty[:]),
-		Exe:       absPath(r.exe, r.has(bpf.NstraceRecordFlagF_EXE_CUT)),
+		Exe:       absPath(r.exe, r.has(bpf.NstraceRecordFlagF_PATH_CUT)),
 		Cgroup:    absPath(r.cgroup, r.has(bpf.NstraceRecordFlagF_CGROUP_CUT)),
 		User:      t.users.Name(w.Uid),
 	}

@@ -74,10 +74,10 @@ func (t *Tracer) handlePin(h Handler, r *record, typ event.Type) error {
 		return err
 	}
 	var path string
-	if r.has(bpf.NstraceRecordFlagF_PATH_NAMED) {
+	if r.has(bpf.NstraceRecordFlagF_PATH_AS_GIVEN) {
 		path = namedPath(r.path)
 	} else {
-		path = absPath(r.path, r.has(bpf.NstraceRecordFlagF_EXE_CUT))
+		path = absPath(r.path, r.has(bpf.NstraceRecordFlagF_PATH_CUT))
 	}
 	if typ == event.NamespacePin && !r.failed() && who.p.NS["mnt"] == t.reg.host["mnt"] {
 		t.names.mounted(ns, path)
@@ -166,7 +166,7 @@ func (t *Tracer) comparePins(h Handler) error {
 		if ns == nil || ns.typ != id.Type {
 			id.KernelID = procfs.HandleID(id.Path)
 		}
-		ns, err := t.see(h, &bpf.NstraceNsChange{Kind: uint8(slices.Index(nsTypes[:], id.Type)), Inum: id.ID, Uid: id.KernelID}, boot)
+		ns, err := t.see(h, &bpf.NstraceNsChange{Kind: uint8(slices.Index(nsTypes[:], id.Type)), Inum: id.ID, NsId: id.KernelID}, boot)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// argsLen is ARGS_LEN of bpf/record.h: how much of a command line is kept, whoever reads it.
+// argsLen is ARGS_LEN of bpf/lib/record.h: how much of a command line is kept, whoever reads it.
 const argsLen = 1024
 
 // statLen is more than /proc/PID/stat can hold: a command name and some 50 numbers.

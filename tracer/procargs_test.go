@@ -18,7 +18,7 @@ import (
 
 // TestArgsLen compares the limit with the one that the kernel side has.
 func TestArgsLen(t *testing.T) {
-	header, err := os.ReadFile("../bpf/record.h")
+	header, err := os.ReadFile("../bpf/lib/record.h")
 	if err != nil {
 		t.Fatal(err)
 	}

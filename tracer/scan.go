@@ -101,7 +101,7 @@ func (s *scanner) run(h Handler) error {
 	for i := range tasks {
 		leaving = leaving || tasks[i].Exiting != 0
 		for c := range namespaces(&tasks[i]) {
-			if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.Uid) {
+			if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.NsId) {
 				used[ns] = true
 			}
 		}

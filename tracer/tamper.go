@@ -22,7 +22,7 @@ var tamperActions = map[uint32]string{
 // watchOwn tells the kernel side what nstrace has in the kernel, so that it knows when
 // others lay hands on that.
 func (t *Tracer) watchOwn() error {
-	m := t.loaded.coll.Maps[bpf.NstraceMapOwn]
+	m := t.loaded.coll.Maps[bpf.NstraceMapOwnObjects]
 	if err := empty(m); err != nil {
 		return fmt.Errorf("forget what was nstrace's own: %w", err)
 	}

@@ -262,7 +262,7 @@ func (t *Tracer) takeInventory() (ended []*liveNS, err error) {
 	now := bootNow()
 	for i := range tasks {
 		for c := range namespaces(&tasks[i]) {
-			if _, old := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, now); old != nil {
+			if _, old := t.reg.see(nsType(c.Kind), c.Inum, c.NsId, c.UserNs, now); old != nil {
 				ended = append(ended, old)
 			}
 		}
@@ -372,7 +372,7 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		}
 		// Whoever sends a record from now on wakes this, but one that came
 		// before it was said has not.
-		if err := t.loaded.coll.Variables[bpf.NstraceVarAsleep].Set(uint32(1)); err != nil {
+		if err := t.loaded.coll.Variables[bpf.NstraceVarReaderAsleep].Set(uint32(1)); err != nil {
 			return fmt.Errorf("ask to be woken: %w", err)
 		}
 		awake = t.ring.AvailableBytes() > 0
@@ -644,7 +644,7 @@ func (t *Tracer) unknown(kind uint8) *event.Namespace {
 // see returns the namespace that a record tells of, nil for none, under the name
 // that it has now. If another had its number, that one's end comes first.
 func (t *Tracer) see(h Handler, c *bpf.NstraceNsChange, boot uint64) (*liveNS, error) {
-	ns, ended := t.reg.see(nsType(c.Kind), c.Inum, c.Uid, c.UserNs, boot)
+	ns, ended := t.reg.see(nsType(c.Kind), c.Inum, c.NsId, c.UserNs, boot)
 	if ns != nil {
 		t.names.learn(ns, boot)
 	}
@@ -666,10 +666,10 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 			case old == nil:
 			case old.bootNS > r.head.Time:
 				// What was done with it on another CPU was read before this.
-				if old.is(nsType(c.Kind), c.Uid) {
+				if old.is(nsType(c.Kind), c.NsId) {
 					t.reg.live[c.Inum], old.bootNS = old, r.head.Time
 				}
-			case c.Uid == 0 || old.kernel != c.Uid:
+			case c.NsId == 0 || old.kernel != c.NsId:
 				// A number that was alive and is made anew: its end was not seen.
 				if err := t.inferEnd(h, old, r.head.Time); err != nil {
 					return err
@@ -688,7 +688,7 @@ func (t *Tracer) handleCreate(h Handler, r *record) error {
 			if t.scan != nil && holderless(r.head.Via) {
 				t.scan.keep()
 			}
-			ns.madeBy(p, who.place, r.has(bpf.NstraceRecordFlagF_ELSEWHERE))
+			ns.madeBy(p, who.place, r.has(bpf.NstraceRecordFlagF_CHILD_CGROUP))
 		}
 		e := t.begin(r, event.NamespaceCreate, who)
 		e.ChildPID = r.ns.Child
@@ -745,7 +745,7 @@ func (t *Tracer) handleEnter(h Handler, r *record) error {
 }
 
 func (t *Tracer) handleDestroy(h Handler, r *record) error {
-	ns := t.reg.end(r.destroy.Inum, r.destroy.Uid)
+	ns := t.reg.end(r.destroy.Inum, r.destroy.NsId)
 	if ns == nil { // given back by a call that failed
 		t.filtered++
 		return nil
@@ -911,7 +911,7 @@ func (t *Tracer) handleMove(h Handler, r *record) error {
 	return t.give(h, e, by)
 }
 
-// maxValue is VALUE_LEN of bpf/record.h.
+// maxValue is VALUE_LEN of bpf/lib/record.h.
 const maxValue = 1024
 
 // value is a parameter's value without the newline that ends it, and without a

@@ -138,7 +138,7 @@ func parseNumbers(dst []number, text string) []number {
 	return dst
 }
 
-// rawKept is RAW_OLD_LEN of bpf/record.h.
+// rawKept is RAW_OLD_LEN of bpf/lib/record.h.
 const rawKept = 64
 
 // A valueReader reads what parameters' memory means. Its buffers are reused.

@@ -40,7 +40,7 @@ type exitHost struct {
 }
 
 // underWay names the maps whose entries are tasks inside a call, by a thread's id or a process's.
-var underWay = []string{"asked", "calls", "execs", "links", "long_values", "pin_calls", "writes"}
+var underWay = []string{"execs", "long_values", "ns_calls", "open_checks", "pin_calls", "rtnl_calls", "writes"}
 
 // mostCalls is how many entries the largest of these maps has.
 const mostCalls = 8192

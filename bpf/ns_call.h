@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * System calls that make or enter namespaces: the state of a call from its entry to its end,
+ * and the record that its end sends.
+ *
+ * Programs read a new namespace from the task that has it once the call is decided: the caller
+ * after unshare(2), the child before it first runs. That needs no hook in the copy_*_ns() of
+ * each type. It also keeps out a namespace that was allocated for a call that then failed.
+ */
+#ifndef __NSTRACE_NS_CALL_H__
+#define __NSTRACE_NS_CALL_H__
+
+#include "lib/filter.h"
+#include "lib/nsfs.h"
+#include "lib/syscall.h"
+#include "lib/who.h"
+
+/* REC_NS_CREATE, REC_NS_ENTER. The tail is ns_change[nchanges]. */
+struct ns_record {
+	struct head head;
+	struct caller caller;
+	__u32 child; /* pid of the task that a clone created */
+	__u32 pad;
+};
+
+EXPORT_TYPE(struct, ns_record);
+
+/* A call under way, from its entry to its end. */
+struct ns_call {
+	__u64 flags;	    /* CLONE_NEW*; for setns its second argument */
+	__u32 ns[NS_KINDS]; /* of the caller, before the call */
+	__u32 from_pid;	    /* what its children would have got before the call */
+	__u32 from_time;
+	__u32 target_mask; /* 1 << enum ns_kind: the members of target that are set */
+	__u32 via;	   /* enum call_via */
+	/* These four are for send_ns_call(): the result of the call, the task to read new
+	 * namespaces from (0: none), 1 << enum ns_kind of those to report, and the enum record_kind
+	 * to report them as.
+	 */
+	__s64 ret;
+	__u64 ns_task;
+	__u32 kinds;
+	__u32 kind;
+	struct ns_change target[NS_KINDS]; /* what the descriptor of a setns() refers to */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192); /* tasks in such a call at one time */
+	__type(key, __u32);	   /* tid */
+	__type(value, struct ns_call);
+} ns_calls SEC(".maps");
+
+static const struct ns_call no_ns_call;
+
+/* The kind of the record that a call sends. */
+static __always_inline enum record_kind ns_call_kind(enum call_via via)
+{
+	return via == VIA_SETNS || via == VIA_EXECVE ? REC_NS_ENTER : REC_NS_CREATE;
+}
+
+/* Creates the state of a call of the current task. */
+static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 flags)
+{
+	struct task_struct *task = current_task();
+	__u32 tid = READ_CURRENT(task, pid);
+	struct ns_call *call;
+
+	if (bpf_map_update_elem(&ns_calls, &tid, &no_ns_call, BPF_NOEXIST)) {
+		call = bpf_map_lookup_elem(&ns_calls, &tid);
+		if (!call) {
+			count_missed(ns_call_kind(via), 1);
+			return NULL;
+		}
+		/* The entry is still there: nobody saw the end of the last call. */
+		count_missed(ns_call_kind(call->via), 1);
+		call->target_mask = 0;
+	} else {
+		call = bpf_map_lookup_elem(&ns_calls, &tid);
+		if (!call)
+			return NULL;
+	}
+	call->via = via;
+	call->kind = ns_call_kind(via);
+	call->flags = flags;
+	current_ns_inums(call->ns);
+	call->from_pid = READ_CURRENT(task, nsproxy, pid_ns_for_children, ns.inum);
+	call->from_time = READ_CURRENT(task, nsproxy, time_ns_for_children, ns.inum);
+	return call;
+}
+
+/* The same, unless nstrace is about to stop. */
+static __always_inline struct ns_call *ns_call_begin(enum call_via via, __u64 flags)
+{
+	return stopping ? NULL : ns_call_make(via, flags);
+}
+
+static __always_inline void ns_call_end(void)
+{
+	__u32 tid = current_tid();
+
+	bpf_map_delete_elem(&ns_calls, &tid);
+}
+
+static __always_inline struct ns_call *ns_call_get(void)
+{
+	__u32 tid = current_tid();
+
+	return bpf_map_lookup_elem(&ns_calls, &tid);
+}
+
+/* Reports whether it is a clone. If another call ends while a clone has an entry, nobody saw the
+ * end of that clone, and the next ns_call_begin() of the thread counts it as missed.
+ */
+static __always_inline bool is_clone_call(struct ns_call *call)
+{
+	return call->via == VIA_CLONE || call->via == VIA_CLONE3;
+}
+
+/* Sends what the call of the current task did, with a change for each kind in call->kinds. Global,
+ * see nstrace.c.
+ */
+__noinline int send_ns_call(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task(), *ns_task;
+	struct ns_call *call = ns_call_get();
+	struct caller caller = {};
+	struct ns_record *r;
+	struct scratch *s;
+	__u64 owner = (__u64)task, now;
+	__u32 n, cut, mask, kind;
+	long ret, err;
+
+	if (!call)
+		return 0;
+	kind = READ_ONCE(call->kind) % REC_SLOTS;
+	ret = READ_ONCE(call->ret);
+	mask = READ_ONCE(call->kinds);
+	n = mask ? count_bits(mask) : 1;
+	if (!matches_filter(task, ret < 0)) {
+		count_filtered(kind, n);
+		return 0;
+	}
+	cut = count_bits(mask & ~ns_mask);
+	if (cut) {
+		count_filtered(kind, cut);
+		if (cut == n)
+			return 0;
+		call->kinds = mask & ns_mask;
+	}
+	now = bpf_ktime_get_boot_ns();
+	err = put_caller(&caller, now);
+	ret = READ_ONCE(call->ret);
+	mask = READ_ONCE(call->kinds);
+	n = mask ? count_bits(mask) : 1;
+	if (err) {
+		count_lost(kind, n);
+		return 0;
+	}
+	s = scratch_get(owner, sizeof(*r));
+	if (!s) {
+		count_missed(kind, n);
+		return 0;
+	}
+	r = (struct ns_record *)s->buf;
+	set_head(&r->head, now, kind, F_RET_KNOWN, ret, call->via);
+	r->head.nchanges = n;
+	ns_task = (void *)READ_ONCE(call->ns_task);
+	r->caller = caller;
+	__builtin_memcpy(r->caller.ns, call->ns, sizeof(r->caller.ns));
+	r->child = kind == REC_NS_CREATE && ns_task && ns_task != task ? BPF_CORE_READ(ns_task, pid)
+								       : 0;
+	r->pad = 0;
+	if (r->child && task_cgroup(ns_task) != task_cgroup(task))
+		r->head.flags |= F_CHILD_CGROUP;
+
+	if (!mask) {
+		/* setns() on something that is not a namespace, and without a type. */
+		describe_ns(scratch_end(s), NS_KINDS, NULL);
+		s->end += sizeof(struct ns_change);
+	}
+#pragma unroll
+	for (int i = 0; i < NS_KINDS; i++) {
+		struct ns_change *c = scratch_end(s);
+
+		if (!(mask & (1 << i)))
+			continue;
+		describe_ns(c, i, ns_task ? task_ns_for_children(ns_task, i) : NULL);
+		if (!ns_task && call->target_mask & (1 << i)) {
+			c->ns_id = call->target[i].ns_id;
+			c->inum = call->target[i].inum;
+			c->user_ns = call->target[i].user_ns;
+		}
+		if (kind == REC_NS_ENTER)
+			c->from = i == NS_PID	 ? call->from_pid
+				  : i == NS_TIME ? call->from_time
+						 : call->ns[i];
+		s->end += sizeof(*c);
+	}
+	send_scratch(s, owner, kind, n);
+	return 0;
+}
+
+/* The end of a call that returned ret. ns_task is in the namespaces that the call created or
+ * entered; NULL: the call is known by its targets.
+ */
+static __always_inline void ns_call_exit(struct ns_call *call, long ret,
+					 struct task_struct *ns_task)
+{
+	if (!will_restart(ret)) {
+		call->ret = ret;
+		/* A namespace file has one type, whatever the caller asked for. Other calls have
+		 * the types that the caller asked for.
+		 */
+		call->kinds = call->target_mask ? call->target_mask : kinds_of_flags(call->flags);
+		call->ns_task = ret < 0 ? 0 : (__u64)ns_task;
+		send_ns_call();
+	}
+	ns_call_end();
+}
+
+/* The entry of a call that creates the namespaces of flags, if there are any. */
+static __always_inline int ns_create_enter(enum call_via via, __u64 flags)
+{
+	if (flags & CLONE_NEW_ALL)
+		ns_call_begin(via, flags & CLONE_NEW_ALL);
+	return 0;
+}
+
+/* Adds a namespace that the call refers to. */
+static __always_inline void add_target(struct ns_call *call, enum ns_kind kind, void *ns)
+{
+	describe_ns(&call->target[kind], kind, ns);
+	call->target_mask |= 1 << kind;
+}
+
+static __always_inline void add_ns_file_target(struct ns_call *call, struct inode *inode)
+{
+	struct ns_common *ns = BPF_CORE_READ(inode, i_private);
+	__u32 flag = ns_common_flag(ns);
+
+	WITH_NS(ns, flag, add_target, call);
+}
+
+static __always_inline void free_ns_call(const __u32 *tid)
+{
+	struct ns_call *call = bpf_map_lookup_elem(&ns_calls, tid);
+
+	if (!call)
+		return;
+	count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
+	bpf_map_delete_elem(&ns_calls, tid);
+}
+
+#endif

@@ -14,17 +14,21 @@ import (
 // raw. Times are RFC 3339 with nine digits of fraction in UTC, so that lines sort by
 // time as text.
 //
-// An Encoder neither allocates nor uses reflection, because encoding is most of the
-// work for an event in a storm. It keeps the encoding of recent processes.
+// An Encoder neither allocates nor uses reflection, because encoding is most of the work for
+// an event in a storm. It caches the encoding of recent processes.
+//
+// json.Unmarshal decodes a line to an Event. The fields that the line does not have, such as
+// Ref, are then zero.
 type Encoder struct {
 	times     timeEncoder
 	processes processCache
 }
 
-// The functions below have a line for each field of an event's types, in the order of
-// the stream: plain fields first, then objects and times. Readers do not depend on that
-// order, but it makes the lines of two versions easy to compare. TestJSONHasEveryField
-// fails until a new field has its line here.
+// The functions below have a line for each field of an event's types, in the order of the
+// JSON line: plain fields first, then objects and times. TestEncoderHasEveryField fails
+// until a new field has its line here.
+//
+// Do not change the order: a history hashes the lines that are encoded from decoded events.
 
 // Append appends the JSON object of ev to b, without a newline, and returns the extended
 // buffer.

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Every member of an object is appended with a comma before it, and the first
-// comma then becomes the brace. So keys are given as they are written: `,"key":`.
+// Each member of an object is appended with a comma before it, and object then replaces the
+// first comma by the brace. So keys are passed as they are written: `,"key":`.
 
-// object makes an object of the members that b has from start on.
+// object completes the object whose members start at start.
 func object(b []byte, start int) []byte {
 	if len(b) == start {
 		return append(b, "{}"...)
@@ -21,7 +21,7 @@ func object(b []byte, start int) []byte {
 	return append(b, '}')
 }
 
-// appendText appends a member that is left out if it is empty.
+// appendText appends a member, unless it is empty.
 func appendText(b []byte, key, s string) []byte {
 	if s == "" {
 		return b
@@ -29,7 +29,7 @@ func appendText(b []byte, key, s string) []byte {
 	return AppendString(append(b, key...), s)
 }
 
-// appendNumber appends a member that is left out if it is zero.
+// appendNumber appends a member, unless it is zero.
 func appendNumber(b []byte, key string, n uint64) []byte {
 	if n == 0 {
 		return b
@@ -37,7 +37,7 @@ func appendNumber(b []byte, key string, n uint64) []byte {
 	return strconv.AppendUint(append(b, key...), n, 10)
 }
 
-// appendTrue appends a member that is left out if it is false.
+// appendTrue appends a member, unless it is false.
 func appendTrue(b []byte, key string, v bool) []byte {
 	if !v {
 		return b
@@ -45,7 +45,7 @@ func appendTrue(b []byte, key string, v bool) []byte {
 	return append(append(b, key...), "true"...)
 }
 
-// appendValue appends a member that is left out if it is not known.
+// appendValue appends a member, unless it is unknown.
 func appendValue(b []byte, key string, s *string) []byte {
 	if s == nil {
 		return b
@@ -53,7 +53,7 @@ func appendValue(b []byte, key string, s *string) []byte {
 	return AppendString(append(b, key...), *s)
 }
 
-// appendID appends a member that is left out if it is not known.
+// appendID appends a member, unless it is unknown.
 func appendID(b []byte, key string, id *uint32) []byte {
 	if id == nil {
 		return b
@@ -61,12 +61,12 @@ func appendID(b []byte, key string, id *uint32) []byte {
 	return strconv.AppendUint(append(b, key...), uint64(*id), 10)
 }
 
-// appendTexts appends a member that is left out if it has no elements.
+// appendTexts appends a member, unless it has no elements.
 func appendTexts(b []byte, key string, list []string) []byte {
 	return appendList(b, key, list, func(b []byte, s *string) []byte { return AppendString(b, *s) })
 }
 
-// appendList appends a member that is left out if it has no elements.
+// appendList appends a member, unless it has no elements.
 func appendList[T any](b []byte, key string, list []T, element func([]byte, *T) []byte) []byte {
 	if len(list) == 0 {
 		return b
@@ -83,8 +83,7 @@ func appendList[T any](b []byte, key string, list []T, element func([]byte, *T) 
 	return append(b, ']')
 }
 
-// appendMap appends a map as an object. It is sorted by key, so that equal maps
-// are equal text.
+// appendMap appends a map as an object. It sorts the keys, so that equal maps are equal text.
 func appendMap[K ~string, V ~uint32 | ~uint64](b []byte, m map[K]V) []byte {
 	if m == nil {
 		return append(b, "null"...)
@@ -93,7 +92,7 @@ func appendMap[K ~string, V ~uint32 | ~uint64](b []byte, m map[K]V) []byte {
 		key   K
 		value V
 	}
-	var room [16]entry // for more than there are types of namespaces or events
+	var room [16]entry // more than there are namespace types or event types
 	entries := room[:0]
 	for k, v := range m {
 		entries = append(entries, entry{k, v})
@@ -107,12 +106,11 @@ func appendMap[K ~string, V ~uint32 | ~uint64](b []byte, m map[K]V) []byte {
 	return object(b, start)
 }
 
-// timeEncoder writes times as the stream has them. time.Time by itself would
-// keep the zone it came in and drop trailing zeros, after which ".1Z" sorts
-// behind ".15Z".
+// A timeEncoder appends times in UTC with nine digits of fraction. time.Time would keep the
+// zone and drop trailing zeros, and ".1Z" sorts after ".15Z".
 type timeEncoder struct {
 	second int64
-	text   []byte // of that second, which the events of a storm share
+	text   []byte // text of that second, which the events of a storm share
 }
 
 func (e *timeEncoder) append(b []byte, t time.Time) []byte {
@@ -122,15 +120,14 @@ func (e *timeEncoder) append(b []byte, t time.Time) []byte {
 		e.text = e.text[:len(e.text)-len("Z")]
 	}
 	b = append(b, e.text...)
-	// The billion makes it nine digits in any case, and a tenth in the place of
-	// the point.
+	// The billion makes ten digits of every fraction. The point replaces the first.
 	point := len(b)
 	b = strconv.AppendUint(b, 1e9+uint64(t.Nanosecond()), 10)
 	b[point] = '.'
 	return append(b, `Z"`...)
 }
 
-// appendMember appends a member that is left out if it is the zero time.
+// appendMember appends a member, unless it is the zero time.
 func (e *timeEncoder) appendMember(b []byte, key string, t time.Time) []byte {
 	if t.IsZero() {
 		return b

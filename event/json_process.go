@@ -6,18 +6,16 @@ import (
 	"strconv"
 )
 
-// processCache has the processes of late as they were encoded. A process is most
-// of a line, and those that cause a storm are few. It is found by its address,
-// since a tracer.Process does not change and those of one description are one;
-// that it is referred to from here keeps the address from being used again. The
-// slot is that of its thread id, where threads of one process do not meet.
+// A processCache has the encoding of recent processes. A process is most of a line, and few
+// processes cause a storm. The slot is that of the thread id. The key is the address: a
+// Process never changes, and the pointer in the cache keeps the address from being reused.
 type processCache [256]struct {
 	process *Process
 	encoded []byte
 }
 
-// maxCached is the longest encoding that is kept, many times what one usually
-// takes: arguments and paths can be thousands of bytes that take six each.
+// maxCached is the longest encoding that is cached, many times the usual length. Arguments
+// and paths can have thousands of bytes that need an escape of six bytes each.
 const maxCached = 8 << 10
 
 func (enc *Encoder) appendProcess(b []byte, p *Process) []byte {

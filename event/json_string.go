@@ -12,8 +12,8 @@ import (
 // AppendString appends s as a JSON string. It escapes whatever would end the string,
 // act on a terminal or be invisible. Each byte that is not UTF-8 becomes U+FFFD.
 func AppendString(b []byte, s string) []byte {
-	// Nearly every string is ASCII with nothing to escape, and short: it is
-	// copied while it is looked at, eight bytes at a time.
+	// Nearly every string is short ASCII without anything to escape. This copies it while
+	// checking it, eight bytes at a time.
 	start := len(b)
 	b = append(slices.Grow(b, len(s)+2), '"')
 	to := b[len(b) : len(b)+len(s)]
@@ -34,22 +34,21 @@ func AppendString(b []byte, s string) []byte {
 	return append(b[:len(b)+len(s)], '"')
 }
 
-// verbatim says that a byte is a character that stands for itself in a JSON
-// string.
+// verbatim reports whether a byte is a character that a JSON string has unchanged.
 func verbatim(c byte) bool { return Plain(c) && c != '"' }
 
-// verbatimWord is verbatim for eight bytes.
+// verbatimWord reports whether all eight bytes of w are verbatim.
 func verbatimWord(w uint64) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	// Where all bytes are ASCII, one gets its top bit set by adding to DEL, and
-	// by subtracting more than it is. Others are reached by the carry or borrow
-	// only where there was such a byte.
+	// Among ASCII bytes, adding one sets the top bit of DEL only, and subtracting sets that
+	// of smaller bytes only. A carry or borrow reaches other bytes only if there is such a
+	// byte.
 	del, control := w+ones, w-' '*ones
 	quote, backslash := (w^'"'*ones)-ones, (w^'\\'*ones)-ones
 	return (w|del|control|quote|backslash)&tops == 0
 }
 
-// appendEscaped is AppendString for any string.
+// appendEscaped appends any string, as AppendString does.
 func appendEscaped(b []byte, s string) []byte {
 	b = append(b, '"')
 	done := 0
@@ -59,8 +58,8 @@ func appendEscaped(b []byte, s string) []byte {
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(s[i:])
-		// The replacement character is written as what is not UTF-8 is: so a line that
-		// is read and written again stays as it is.
+		// The replacement character becomes an escape, as bytes that are not UTF-8 do. So
+		// decoding a line and encoding it again does not change it.
 		if r >= utf8.RuneSelf && r != utf8.RuneError && !Invisible(r) {
 			i += size
 			continue
@@ -72,7 +71,7 @@ func appendEscaped(b []byte, s string) []byte {
 	return append(append(b, s[done:]...), '"')
 }
 
-// appendEscape appends a character as an escape, the short one where there is one.
+// appendEscape appends the escape of a character, the short one if there is one.
 func appendEscape(b []byte, r rune) []byte {
 	switch r {
 	case '"', '\\':

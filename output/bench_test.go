@@ -8,19 +8,17 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/event/eventtest"
 )
-
-// storms are the events that come by the hundred thousand.
-func storms() []*event.Event { return []*event.Event{sample()[1], sample()[4]} }
 
 func BenchmarkSinks(b *testing.B) {
 	for _, name := range []string{"json", "table", "wide"} {
-		for _, ev := range storms() {
+		for _, ev := range eventtest.Storm() {
 			b.Run(name+"/"+string(ev.Type), func(b *testing.B) { benchmark(b, name, ev) })
 		}
 		b.Run(name+"/hostile", func(b *testing.B) { benchmark(b, name, hostile()...) })
 	}
-	// Each by a process that was not seen before, as far as the sink can tell.
+	// The process cache never has the process: its address is another one each time.
 	first, second := sample()[1], sample()[1]
 	b.Run("json/processes", func(b *testing.B) { benchmark(b, "json", first, second) })
 }
@@ -32,7 +30,7 @@ func benchmark(b *testing.B, name string, events ...*event.Event) {
 	for i := 0; b.Loop(); i++ {
 		ev := events[i%len(events)]
 		ev.Seq = uint64(i)
-		ev.Time = sampleStart.Add(time.Duration(i) * time.Microsecond)
+		ev.Time = eventtest.Start.Add(time.Duration(i) * time.Microsecond)
 		if err := sink.Write(ev); err != nil {
 			b.Fatal(err)
 		}

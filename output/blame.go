@@ -12,46 +12,48 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Blame is a parameter, and who set it last.
+// Blame is a parameter and its last write.
 type Blame struct {
 	Parameter string           `json:"parameter"`
-	Namespace *event.Namespace `json:"namespace,omitempty"` // whose copy; nil where there is one for the host
-	// Value is what it holds now, nil where that can't be read.
+	Namespace *event.Namespace `json:"namespace,omitempty"` // nil if the parameter belongs to no namespace
+	// Value is the current value, nil if it cannot be read.
 	Value *string `json:"value,omitempty"`
-	// ValueTruncated says that it holds more, and Value is the beginning.
+	// ValueTruncated reports whether Value is only the beginning of the value.
 	ValueTruncated bool  `json:"value_truncated,omitempty"`
 	State          State `json:"state"`
-	// Recorded is what it held after the last write, as far as that is known.
+	// Recorded is the value after the last write, nil if unknown.
 	Recorded *string `json:"recorded,omitempty"`
-	// Writes is how many are recorded, the last one among them.
+	// Writes is the number of recorded writes.
 	Writes uint64 `json:"writes"`
-	ID     int64  `json:"id,omitempty"` // of the last write, in the history
+	ID     int64  `json:"id,omitempty"` // id of the last write in the history
 
-	Last *event.Event `json:"-"` // nil for none; BlameJSON writes it as its line
+	// Last is the last write, nil if none is recorded. BlameJSON writes it as the member
+	// event.
+	Last *event.Event `json:"-"`
 }
 
-// State says whether a parameter is as the last recorded write left it.
+// State compares the current value of a parameter with the recorded one.
 type State string
 
 // States of a parameter.
 const (
-	AsRecorded State = "recorded"   // it is
-	Drifted    State = "drifted"    // it was changed since, while nobody watched
-	Rebooted   State = "rebooted"   // the host was booted since
+	AsRecorded State = "recorded"   // the value is that of the last recorded write
+	Drifted    State = "drifted"    // the value changed since, while nstrace did not trace
+	Rebooted   State = "rebooted"   // the host rebooted since the last write
 	Unchanged  State = "unchanged"  // no write is recorded
-	Unreadable State = "unreadable" // it can't be read by whoever asks, or at all
-	Gone       State = "gone"       // its namespace, or it, is no more
+	Unreadable State = "unreadable" // the value cannot be read, by this user or at all
+	Gone       State = "gone"       // the parameter or its namespace is gone
 )
 
-// BlameTable writes parameters with who set them last, a row each.
+// BlameTable writes parameters and their last writes as rows of a table.
 type BlameTable struct {
 	*Table
 	row   *Blame
-	burst *blameBurst // that row is in, nil for none
-	fold  bool        // and what is written is the burst's row
+	burst *blameBurst // the burst of the row being written, nil if it is of none
+	fold  bool        // the row is that of the whole burst
 }
 
-// NewBlameTable makes a table that is written to w.
+// NewBlameTable returns a table that writes to w.
 func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 	b := &BlameTable{}
 	words := func(f func(*Blame) []word) func(*Table, *event.Event) []word {
@@ -91,7 +93,7 @@ func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 	return b
 }
 
-// Add writes a row.
+// Add writes a row to the buffer.
 func (b *BlameTable) Add(row *Blame) error {
 	b.row = row
 	ev := row.Last
@@ -105,8 +107,7 @@ func (b *BlameTable) Add(row *Blame) error {
 	return b.lines.add(b.out.Bytes())
 }
 
-// addBurst writes a row for parameters that were set at once, and, if it is to be open, one
-// for each of them.
+// addBurst writes a row for a burst and, if open, one for each of its parameters.
 func (b *BlameTable) addBurst(burst *blameBurst, open bool) error {
 	b.burst, b.fold = burst, true
 	defer func() { b.burst = nil }()
@@ -124,26 +125,24 @@ func (b *BlameTable) addBurst(burst *blameBurst, open bool) error {
 }
 
 func (b *BlameTable) parameter(row *Blame) []word {
-	words := []word{say(escapeName(row.Parameter, ""), strong)}
+	words := []word{newWord(escapeName(row.Parameter, ""), strong)}
 	ns := row.Namespace
 	switch {
 	case b.fold:
 		n := uint64(len(b.burst.rows))
-		words = []word{say(number(n), strong), add(plural(n, "parameter", "parameters"), strong)}
-		words = append(words, b.burst.part.names()...)
+		words = []word{newWord(number(n), strong), joinedWord(plural(n, "parameter", "parameters"), strong)}
+		words = append(words, b.burst.part.words()...)
 		if !b.burst.oneNS {
 			ns = nil
 		}
 	case b.burst != nil:
 		words[0].text = gap + words[0].text
-		if b.burst.oneNS { // its row says it
+		if b.burst.oneNS { // the row of the burst has it
 			ns = nil
 		}
 	}
 	if ns != nil && !b.isHost(ns) {
-		in := b.namespace(ns)
-		in[0].text = "in " + in[0].text
-		words = append(words, in...)
+		words = append(words, inWords(b.namespace(ns))...)
 	}
 	return words
 }
@@ -153,39 +152,39 @@ func (b *BlameTable) now(row *Blame) []word {
 	if row.Value != nil && !b.fold {
 		words = b.text(*row.Value, normal)
 		if row.ValueTruncated {
-			words = append(words, say("(cut short)", doubtful))
+			words = append(words, newWord("(truncated)", doubtful))
 		}
 	}
 	switch row.State {
 	case Drifted:
-		words = append(words, say("drifted:", alarm), say("recorded", doubtful))
+		words = append(words, newWord("drifted:", alarm), newWord("recorded", doubtful))
 		words = append(words, b.recorded(row)...)
 	case Rebooted:
-		if !b.fold && row.Value != nil && row.Recorded != nil && !sameValue(*row.Value, *row.Recorded) {
-			words = append(words, say("before boot", doubtful))
+		if !b.fold && row.Value != nil && row.Recorded != nil && !SameValue(*row.Value, *row.Recorded) {
+			words = append(words, newWord("before boot", doubtful))
 			words = append(words, b.recorded(row)...)
 		} else {
-			words = append(words, say("before boot", doubtful))
+			words = append(words, newWord("before boot", doubtful))
 		}
 	case Unreadable:
-		words = append(words, say(unknown, doubtful))
+		words = append(words, newWord(unknown, doubtful))
 	case Gone:
-		words = append(words, say("gone", faint))
+		words = append(words, newWord("gone", faint))
 	}
 	return words
 }
 
 func (b *BlameTable) recorded(row *Blame) []word {
 	if row.Recorded == nil {
-		return []word{say(unknown, doubtful)}
+		return []word{newWord(unknown, doubtful)}
 	}
 	return b.text(*row.Recorded, doubtful)
 }
 
-// text is the words of a value, two quotes for the empty one.
+// text returns the words of a value: two quotes if it is empty.
 func (b *BlameTable) text(v string, st style) []word {
 	if strings.TrimSpace(v) == "" {
-		return []word{say(`""`, faint)}
+		return []word{newWord(`""`, faint)}
 	}
 	return b.value(v, "", st)
 }
@@ -206,10 +205,10 @@ func (b *BlameTable) set(row *Blame) []word {
 	case b.fold:
 		at = b.burst.last
 	case b.burst != nil:
-		return []word{say(offset(at.Sub(b.burst.first)), faint)}
+		return []word{newWord(offset(at.Sub(b.burst.first)), faint)}
 	}
 	at = at.In(b.opts.Location)
-	return []word{say(at.Format(time.DateOnly), normal), add(at.Format(time.TimeOnly), faint)}
+	return []word{newWord(at.Format(time.DateOnly), normal), joinedWord(at.Format(time.TimeOnly), faint)}
 }
 
 func (b *BlameTable) writes(row *Blame) []word {
@@ -220,12 +219,12 @@ func (b *BlameTable) writes(row *Blame) []word {
 	if n == 0 {
 		return nil
 	}
-	return []word{say(number(n), normal)}
+	return []word{newWord(number(n), normal)}
 }
 
 func (b *BlameTable) who(row *Blame) []word {
 	if row.Last == nil {
-		return []word{say("no write is recorded", faint)}
+		return []word{newWord("no write is recorded", faint)}
 	}
 	return b.Table.who(row.Last)
 }
@@ -237,20 +236,20 @@ func (b *BlameTable) fitWho(t *Table, ev *event.Event, width, lines int) [][]wor
 	return t.fitWho(ev, width, lines)
 }
 
-// BlameJSON writes one JSON object a line for each parameter and its last write. The
-// member event is that write, as the stream has it.
+// BlameJSON writes each parameter and its last write as a line of JSON. The member event is
+// the write as the stream has it.
 type BlameJSON struct {
 	lines lineBuffer
 	enc   event.Encoder
 }
 
-// NewBlameJSON makes a BlameJSON that writes to w.
+// NewBlameJSON returns a BlameJSON that writes to w.
 func NewBlameJSON(w io.Writer) *BlameJSON {
 	return &BlameJSON{lines: newLineBuffer(w)}
 }
 
-// blameLine is one line of BlameJSON. Texts are raw, because event.AppendString escapes
-// more than encoding/json does.
+// A blameLine is a line of BlameJSON. Its strings are encoded already, because
+// event.AppendString escapes more than encoding/json does.
 type blameLine struct {
 	Parameter json.RawMessage `json:"parameter"`
 	Namespace json.RawMessage `json:"namespace,omitempty"`
@@ -262,7 +261,7 @@ type blameLine struct {
 	Event     json.RawMessage `json:"event,omitempty"`
 }
 
-// rawText returns a JSON string, nil for an unknown text.
+// rawText returns a JSON string, or nil for nil.
 func rawText(s *string) json.RawMessage {
 	if s == nil {
 		return nil
@@ -270,7 +269,7 @@ func rawText(s *string) json.RawMessage {
 	return event.AppendString(nil, *s)
 }
 
-// Add writes a line.
+// Add writes a line to the buffer.
 func (b *BlameJSON) Add(row *Blame) error {
 	line := blameLine{Parameter: rawText(&row.Parameter), Value: rawText(row.Value), Recorded: rawText(row.Recorded), Writes: row.Writes, ID: row.ID}
 	if row.Namespace != nil {
@@ -291,9 +290,5 @@ func (b *BlameJSON) Add(row *Blame) error {
 	return b.lines.add(text.Bytes())
 }
 
-// Flush hands everything taken so far to the operating system.
+// Flush writes the buffer to the writer.
 func (b *BlameJSON) Flush() error { return b.lines.flush() }
-
-// SameValue says whether two values are the same to the kernel, which separates the numbers
-// of a list by tabs where people write spaces.
-func SameValue(a, b string) bool { return sameValue(a, b) }

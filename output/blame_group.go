@@ -9,32 +9,32 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A BlameGroup is what Group is for events: it makes one row out of parameters that one
-// process set last, one behind the other. The row stands where the first of them would by
-// its name. One that holds something else than what was recorded has a row of its own.
+// A BlameGroup folds parameters into one row as Group does with events: those that one
+// process set last, one after the other. The row takes the position of the first of them. A
+// parameter that has drifted keeps a row of its own.
 type BlameGroup struct {
 	table *BlameTable
 	open  bool
 	rows  []*Blame
 }
 
-// NewBlameGroup makes a BlameGroup in front of a table. If it is open, each parameter is
-// below the row, with the time of its write from the first on.
+// NewBlameGroup returns a BlameGroup that writes to a table. If open, each parameter follows
+// below the row, with the time of its write since the first one.
 func NewBlameGroup(t *BlameTable, open bool) *BlameGroup {
 	return &BlameGroup{table: t, open: open}
 }
 
-// Add takes a row. Nothing is written before Flush: any other may belong to it.
+// Add adds a row. Flush writes it, because any later row can belong to the same burst.
 func (g *BlameGroup) Add(row *Blame) error {
 	g.rows = append(g.rows, row)
 	return nil
 }
 
-// Flush writes the rows taken so far.
+// Flush writes the rows that Add has added.
 func (g *BlameGroup) Flush() error {
-	of := burstsOf(g.rows)
+	bursts := burstsOf(g.rows)
 	for _, row := range g.rows {
-		b := of[row]
+		b := bursts[row]
 		switch {
 		case b == nil:
 			if err := g.table.Add(row); err != nil {
@@ -50,39 +50,37 @@ func (g *BlameGroup) Flush() error {
 	return g.table.Flush()
 }
 
-// A blameBurst is what a row says of several parameters, which are in the order in which
-// they were taken.
+// A blameBurst is several parameters that have one row, in the order in which they were
+// added.
 type blameBurst struct {
 	rows        []*Blame
 	part        burstPart // their names
-	first, last time.Time // of their last writes
+	first, last time.Time // the first and the last of their last writes
 	writes      uint64
-	ns          *event.Namespace
-	oneNS       bool // all are of ns, which may be none
+	oneNS       bool // all are of the namespace of the first
 }
 
-// blameKey is what the parameters of a burst have in common, besides that they follow one
-// another.
+// A blameKey is what the parameters of a burst have in common.
 type blameKey struct {
-	agent
+	burstKey
 	boot  string
 	state State
 }
 
-// burstsOf finds the bursts among rows, and says of each row in one in which it is.
+// burstsOf finds the bursts among rows. It returns the burst of each row that is in one.
 func burstsOf(rows []*Blame) map[*Blame]*blameBurst {
-	byAgent := map[blameKey][]*Blame{}
+	byKey := map[blameKey][]*Blame{}
 	for _, row := range rows {
 		if row.Last == nil || row.State == Drifted {
 			continue
 		}
-		if who, ok := whoseBurst(row.Last); ok {
-			k := blameKey{who, row.Last.BootID, row.State}
-			byAgent[k] = append(byAgent[k], row)
+		if key, ok := burstKeyOf(row.Last); ok {
+			k := blameKey{key, row.Last.BootID, row.State}
+			byKey[k] = append(byKey[k], row)
 		}
 	}
-	of := map[*Blame]*blameBurst{}
-	for _, all := range byAgent {
+	bursts := map[*Blame]*blameBurst{}
+	for _, all := range byKey {
 		slices.SortStableFunc(all, func(a, b *Blame) int { return a.Last.Time.Compare(b.Last.Time) })
 		for from := 0; from < len(all); {
 			to := from + 1
@@ -92,21 +90,21 @@ func burstsOf(rows []*Blame) map[*Blame]*blameBurst {
 			if to-from >= minBurst {
 				b := &blameBurst{first: all[from].Last.Time}
 				for _, row := range all[from:to] {
-					of[row] = b
+					bursts[row] = b
 				}
 			}
 			from = to
 		}
 	}
 	for _, row := range rows {
-		if b := of[row]; b != nil {
+		if b := bursts[row]; b != nil {
 			b.add(row)
 		}
 	}
-	return of
+	return bursts
 }
 
-// lastTime is when the last of the events was that a line stands for.
+// lastTime returns when the last of the events happened that a line stands for.
 func lastTime(ev *event.Event) time.Time {
 	if ev.LastTime.After(ev.Time) {
 		return ev.LastTime
@@ -116,8 +114,8 @@ func lastTime(ev *event.Event) time.Time {
 
 func (b *blameBurst) add(row *Blame) {
 	if len(b.rows) == 0 {
-		b.ns, b.oneNS = row.Namespace, true
-	} else if (row.Namespace == nil) != (b.ns == nil) || b.ns != nil && (row.Namespace.ID != b.ns.ID || row.Namespace.UID != b.ns.UID) {
+		b.oneNS = true
+	} else if !sameNamespace(row.Namespace, b.rows[0].Namespace) {
 		b.oneNS = false
 	}
 	if at := lastTime(row.Last); at.After(b.last) {
@@ -125,6 +123,5 @@ func (b *blameBurst) add(row *Blame) {
 	}
 	b.rows = append(b.rows, row)
 	b.writes += row.Writes
-	b.part.events++
-	b.part.addName(row.Parameter, 1)
+	b.part.add(row.Parameter, 1)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/nstrace/nstrace/output"
 )
 
-// blamed is what systemd-sysctl and a person have set, sorted by name as blame does.
+// blamed returns what systemd-sysctl and a user have set, sorted by name as blame does.
 func blamed() []*output.Blame {
 	systemd := asRoot(&event.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []event.Actor{{PID: 1, Comm: "systemd"}}})
 	shell := asRoot(&event.Process{PID: 90, TID: 90, StartTime: at(0), Comm: "bash", User: "root"})
@@ -37,14 +37,15 @@ func blamed() []*output.Blame {
 	set("net.ipv4.ip_forward", 11, systemd, host)
 	set("net.ipv4.tcp_ecn", 10, systemd, host)
 	set("vm.swappiness", 280, systemd, nil)
-	set("vm.overcommit_memory", 600, systemd, nil) // too late to be of it
+	set("vm.overcommit_memory", 600, systemd, nil) // too late for the burst
 	before := set("kernel.printk", 13, systemd, nil)
 	before.State = output.Rebooted
 	rows = append(rows, &output.Blame{Parameter: "vm.unset", Value: ptr("1"), State: output.Unchanged})
 	return rows
 }
 
-// What a process set at once is a row, but for what has another value now or another state.
+// TestBlameGroup checks that the parameters that a process set at once have one row, except
+// those with another state.
 func TestBlameGroup(t *testing.T) {
 	const head = `PARAMETER                   NOW          WAS          SET         N    WHO
 kernel.panic                30 drifted:  0            2026-11-23  1    systemd > systemd-sysctl[233]

@@ -5,19 +5,18 @@ package output
 import "io"
 
 const (
-	// bufferSize is how much is gathered before it is written without being
-	// asked: 64 KiB is what a pipe holds by default, so that a larger write
-	// gains nothing.
+	// bufferSize is how many bytes the buffer collects before it writes without a flush.
+	// A pipe holds 64 KiB by default, so a larger write gains nothing.
 	bufferSize = 64 << 10
-	// lineRoom is for the line with which a buffer is found to be full. Only a
-	// longer one makes it grow.
+	// lineRoom is for the line that exceeds bufferSize. Only a longer line makes the
+	// buffer grow.
 	lineRoom = 8 << 10
 )
 
-// lineBuffer gathers whole lines. bufio.Writer would do but for two things: it
-// cuts a line in two where its buffer ends, so that a rotated file could end in
-// half an event, and after one failed write it refuses all others, so that a
-// disk that was full for a minute ends the stream for good.
+// A lineBuffer collects whole lines. It differs from bufio.Writer in two points:
+//   - It never splits a line, so a rotated file ends with a whole event.
+//   - It goes on after a failed write, so a disk that is full for a minute does not end the
+//     stream.
 type lineBuffer struct {
 	w   io.Writer
 	buf []byte
@@ -27,10 +26,10 @@ func newLineBuffer(w io.Writer) lineBuffer {
 	return lineBuffer{w: w, buf: make([]byte, 0, bufferSize+lineRoom)}
 }
 
-// take makes grown, which is b.buf with one or more whole lines appended to it,
-// what is in the buffer. When that is too much, what was there before is
-// written first; if this fails the new lines are not taken.
-func (b *lineBuffer) take(grown []byte) error {
+// set replaces the buffer by grown, which is b.buf with whole lines appended. If that is too
+// long, set first writes the earlier lines. If that fails, the new lines are not in the
+// buffer.
+func (b *lineBuffer) set(grown []byte) error {
 	before := len(b.buf)
 	if before > 0 && len(grown) > bufferSize {
 		if err := b.flush(); err != nil {
@@ -42,10 +41,10 @@ func (b *lineBuffer) take(grown []byte) error {
 	return nil
 }
 
-// add takes one or more whole lines from elsewhere.
-func (b *lineBuffer) add(lines []byte) error { return b.take(append(b.buf, lines...)) }
+// add appends whole lines.
+func (b *lineBuffer) add(lines []byte) error { return b.set(append(b.buf, lines...)) }
 
-// flush writes what was gathered. What could not be written stays.
+// flush writes the buffer. What cannot be written stays in it.
 func (b *lineBuffer) flush() error {
 	if len(b.buf) == 0 {
 		return nil

@@ -3,7 +3,6 @@
 package output
 
 import (
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -11,19 +10,18 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Whatever names itself on a host (a command, an argument, a file, a value) can
-// hold any byte. What follows makes sure that all of it can be seen and that
-// none of it is acted upon: no cursor moved, no colour changed, no text turned
-// round, nothing hidden.
+// A process chooses its command name, arguments, file names and values, so they can have any
+// byte. The functions below make every byte visible, and make sure that the terminal acts
+// on none: no byte moves the cursor, changes colours, reverses text or hides anything.
 
-// maxMarks is how many combining characters may stand on one letter. Scripts in
-// use need up to four; a stack of hundreds paints over the lines around it.
+// maxMarks is how many combining characters a letter may have. Living scripts need up to
+// four. A stack of hundreds covers the lines around it.
 const maxMarks = 4
 
-// escape returns s in a form that is safe to print and can be told apart from
-// every other string: control and invisible characters, bytes that are not
-// UTF-8, characters that would reorder the line, and the backslash itself
-// appear as the escapes that Go, C and the shell's $” share.
+// escape returns s in a form that is safe to print and differs from that of every other
+// string. It writes these as the escapes that Go, C and shells share: control and
+// invisible characters, bytes that are not UTF-8, characters that would reorder the line,
+// and the backslash.
 func escape(s string) string {
 	i := 0
 	for i < len(s) && event.Plain(s[i]) {
@@ -36,8 +34,8 @@ func escape(s string) string {
 	var b strings.Builder
 	b.Grow(len(s) + 16)
 	b.WriteString(s[:i])
-	// A mark at the very start, or after an escape, would be put on text that is
-	// not its own.
+	// A mark at the start or after an escape would combine with text of another cell or
+	// with the escape.
 	marks := maxMarks
 	if i > 0 {
 		marks = 0
@@ -83,9 +81,8 @@ func writeEscape(b *strings.Builder, r rune) {
 	}
 }
 
-// printable says that a character can be shown as it is. Spaces other than the
-// ASCII one count as invisible, as do characters newer than the tables this was
-// built with, whose width nobody knows.
+// printable reports whether a character needs no escape. Spaces other than ASCII's do, and
+// so do characters that are newer than Go's tables: their width is unknown.
 func printable(r rune) bool {
 	if r < 0x80 {
 		return event.Plain(byte(r))
@@ -93,16 +90,14 @@ func printable(r rune) bool {
 	return unicode.IsPrint(r) && !unicode.Is(unicode.M, r) && !event.Invisible(r) && !rightToLeft(r)
 }
 
-// combining says that a character is drawn onto the one before it.
+// combining reports whether a character is drawn onto the one before it.
 func combining(r rune) bool {
 	return r >= 0x300 && unicode.In(r, unicode.Mn, unicode.Mc) && !event.Invisible(r) && !rightToLeft(r)
 }
 
-// rightToLeft says that a character belongs to a block that Unicode sets aside
-// for right-to-left scripts. A terminal that knows about them turns round not
-// only the word but the numbers and arrows next to it, so that "7200 → 600"
-// after such a word is shown as 600 ← 7200. In a table that is not bearable; in
-// JSON, which has no layout, these characters stay.
+// rightToLeft reports whether a character is in a block of right-to-left scripts. A terminal
+// that supports them reverses the numbers and arrows after such a word too, and shows
+// "7200 → 600" as 600 ← 7200. JSON, which has no layout, keeps these characters.
 func rightToLeft(r rune) bool {
 	return r >= 0x0590 && r <= 0x08ff || r >= 0xfb1d && r <= 0xfdff || r >= 0xfe70 && r <= 0xfeff ||
 		r >= 0x10800 && r <= 0x10fff || r >= 0x1e800 && r <= 0x1efff
@@ -113,9 +108,8 @@ func writeHex(b *strings.Builder, prefix string, r rune, digits int) {
 	b.Write(event.AppendHex(append(buf[:0], prefix...), r, digits))
 }
 
-// escapeName is escape for a name that stands among other words: it is quoted
-// where it would otherwise read as none, or where it holds one of the
-// characters that have a meaning around it.
+// escapeName escapes a name that stands among other words. It quotes a name that would not
+// read as one, or that has one of the special characters of its surroundings.
 func escapeName(s, special string) string {
 	if s == "" || s[0] == ' ' || s[len(s)-1] == ' ' || s == "?" || strings.ContainsAny(s, special) {
 		return quoted(escape(s))
@@ -123,14 +117,14 @@ func escapeName(s, special string) string {
 	return escape(s)
 }
 
-// escapeComm is escape for a command name in a chain of them. Brackets,
-// parentheses and single spaces are common ("runc:[2:INIT]", "(sd-pam)",
-// "tmux: server") and take no quoting: the last bracket is always the pid.
+// escapeComm escapes a command name in a chain of ancestors. Brackets, parentheses and
+// single spaces are common ("runc:[2:INIT]", "(sd-pam)", "tmux: server") and need no quotes:
+// the last bracket is always the pid's.
 func escapeComm(s string) string { return escapeName(s, `">…`) }
 
-// escapeValue is escape for the value of a parameter. The kernel separates the
-// numbers of a list by tabs, people type spaces: both are shown as a space. It
-// is quoted where its ends could not be seen or it reads as part of the change.
+// escapeValue escapes the value of a parameter. The kernel separates the numbers of a list
+// by tabs, and writers use spaces: both appear as a space. It quotes a value whose ends
+// would be invisible, or that would read as another part of the cell.
 func escapeValue(s string) string {
 	s = escape(strings.ReplaceAll(s, "\t", " "))
 	if s == "" || s[0] == ' ' || s[len(s)-1] == ' ' || s == "?" ||
@@ -140,13 +134,13 @@ func escapeValue(s string) string {
 	return s
 }
 
-// quoted puts an escaped string between quotation marks.
+// quoted puts quotation marks around an escaped string.
 func quoted(s string) string {
 	return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"`
 }
 
-// escapeArgs shows an argument vector as a shell would take it, more or less:
-// an argument that is empty or holds a space is quoted.
+// escapeArgs joins an argument vector roughly as a shell accepts it. It quotes an argument
+// that is empty or has a space.
 func escapeArgs(args []string) string {
 	var b strings.Builder
 	for i, a := range args {
@@ -161,5 +155,3 @@ func escapeArgs(args []string) string {
 	}
 	return b.String()
 }
-
-func number[T ~uint32 | ~uint64](n T) string { return strconv.FormatUint(uint64(n), 10) }

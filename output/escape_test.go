@@ -67,9 +67,9 @@ func TestWrap(t *testing.T) {
 		var ws []word
 		for _, f := range strings.Split(s, "|") {
 			if rest, tight := strings.CutPrefix(f, "+"); tight {
-				ws = append(ws, add(rest, normal))
+				ws = append(ws, joinedWord(rest, normal))
 			} else {
-				ws = append(ws, say(f, normal))
+				ws = append(ws, newWord(f, normal))
 			}
 		}
 		return ws

@@ -56,13 +56,34 @@ func ExampleTable() {
 	//                                                                       12:04:38.424 to 12:04:39.134
 	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
 	//                                                                       bob
-	// 12:04:40.622  netdev   eth1 to host                 from 4026532281   its namespace ended
-	//                                                     web
 	// 12:04:39.323  pin      net 4026532281 web           /run/netns/web    sshd > bash > sudo > ip[4720]
 	//                                                                       alice as root
-	// 12:04:40.523  unpin    net 4026532281 web           /run/netns/web    nobody: it went with the
-	//                                                                       mounts around it
+	// 12:04:39.423  !! SELF  nstrace                      SIGKILL           sshd > bash > sudo >
+	//                                                                       bash[4805] alice as root
+	//               !! critical tamper: bash sent SIGKILL
+	// 12:04:39.923  !! LOST  EVENTS NOT SHOWN             ftrace off        12:04:39.523 to 12:04:39.913
+	//                        (number unknown)
+	// 12:04:40.123  sysctl   net.ipv4.conf.eth0.          0 → 1 cascade of  sshd > bash > sudo >
+	//                        forwarding                   net.ipv4.         sysctl[4806] alice as root
+	//                                                     ip_forward
+	// 12:04:40.523  unpin    net 4026532281 web           /run/netns/web    no process: unmounted along
+	//                                                                       with other mounts
+	// 12:04:40.622  netdev   eth1 to host                 from 4026532281   its namespace ended
+	//                                                     web
 	// 12:04:40.623  destroy  net 4026532281 web           lived 9.0s        made by runc:[1:CHILD][90311]
-	// 12:04:40.723  gap      not watched for 1m39s                          since 2026-11-23 12:03:01
+	// 12:04:40.723  gap      not traced for 1m39s                           since 2026-11-23 12:03:01
 	//                                                                       nstrace was killed
+	// 12:04:40.724  drift    vm.swappiness                60 → 1            not traced
+	//                                                                       between 2026-11-23 12:03:01
+	//                                                                       and 12:04:40
+	// 12:04:40.725  drift    net.ipv4.ip_forward          0 → 1             not traced
+	//                        in net 4026532281 web                          between 2026-11-22 12:04:31
+	//                                                                       and 2026-11-23 12:04:40
+	//                                                                       (rebooted since)
+	// 12:04:40.726  appear   net 4026532281 web                             not traced
+	//                                                                       between 2026-11-23 12:03:01
+	//                                                                       and 12:04:40
+	// 12:04:40.727  gone     net 4026532281 web                             not traced
+	//                                                                       between 2026-11-23 12:03:01
+	//                                                                       and 12:04:40
 }

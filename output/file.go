@@ -16,46 +16,42 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 )
 
-// Rotation says when an output file is set aside for a new one, and what
-// becomes of those set aside. The zero value never rotates.
+// Rotation configures when an output file is rotated, and which rotated files are kept. The
+// zero value never rotates.
 //
-// The file that is written always has the name it was opened with. One that is
-// set aside gets the time in UTC into its name, as in
-// events-2026-11-23T12-04-31.123.json.
+// The current file always has the name that it was opened with. The name of a rotated file
+// has the time in UTC, as in events-2026-11-23T12-04-31.123.json.
 type Rotation struct {
-	// MaxSize is how many bytes a file may hold, counted in whole MiB and
-	// rounded up; 0 means any number.
+	// MaxSize is the maximum size of a file in bytes, rounded up to whole MiB. 0 means no
+	// limit.
 	MaxSize int64
-	// MaxAge is how old a file may get, counted from when it was made, by an
-	// earlier run if need be; 0 means any age. It is looked at when there is
-	// something to write, so no file set aside is empty.
+	// MaxAge is the maximum age of a file, counted from its creation, possibly by an
+	// earlier run. 0 means no limit. Write checks it, so no rotated file is empty.
 	MaxAge time.Duration
 
-	// Keep is how many files set aside are kept; 0 means all.
+	// Keep is how many rotated files are kept. 0 means all.
 	Keep int
-	// KeepFor is how long they are kept, counted in whole days and rounded
-	// up; 0 means for ever.
+	// KeepFor is how long rotated files are kept, rounded up to whole days. 0 means for
+	// ever.
 	KeepFor time.Duration
-	// Compress has them compressed with gzip.
+	// Compress compresses rotated files with gzip.
 	Compress bool
 }
 
 func (r Rotation) wanted() bool { return r.MaxSize > 0 || r.MaxAge > 0 }
 
-// fileMode keeps what processes did, with which arguments, between root and
-// itself. Whoever wants others to read it makes the file beforehand: the mode
-// of an existing file is kept, also when it is rotated.
+// fileMode lets only root read the events, which have the arguments of all users' processes.
+// An existing file keeps its mode, also when it is rotated.
 const fileMode = 0o600
 
-// OpenFile opens a file that events are appended to, made if it is not there.
-// Whatever stands in the way of writing or of rotating it is an error here and
-// not when the first event comes. What is not a regular file, such as a pipe
-// or /dev/stderr, is written to but never rotated.
+// OpenFile opens a file to append events to. It creates the file if it does not exist. It
+// fails if the file cannot be written or rotated, so that such an error does not appear with
+// the first event. A pipe, a device and the like are never rotated.
 //
-// Where somebody else, such as logrotate(8), moves or removes the file, what is written
-// next goes to the one that is at path then, made if there is none: nobody has to be told.
+// If another program, such as logrotate(8), moves or removes the file, the next Write opens
+// or creates the file at path. No signal is needed.
 //
-// One file must have one writer: rotation does not know of others.
+// A file must have one writer only: rotation does not know of others.
 func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
 	f, info, err := openAppend(path)
 	if err != nil {
@@ -85,15 +81,15 @@ func openAppend(path string) (*os.File, os.FileInfo, error) {
 	return f, info, nil
 }
 
-// A plainFile is one that only others rotate.
+// A plainFile is a file that only other programs rotate.
 type plainFile struct {
 	path string
 	file *os.File
 	info os.FileInfo
 }
 
-// Write appends p. It is looked each time whether the file is still where it was: once it is
-// moved it may be compressed and removed at any moment.
+// Write appends p. It checks first whether the file is still at its path: a file that was
+// moved can be compressed and removed at any moment.
 func (f *plainFile) Write(p []byte) (int, error) {
 	if replaced(f.path, f.info) {
 		file, info, err := openAppend(f.path)
@@ -110,13 +106,13 @@ func (f *plainFile) Write(p []byte) (int, error) {
 
 func (f *plainFile) Close() error { return f.file.Close() }
 
-// replaced says whether path has no file any more, or another one than info is of.
+// replaced reports whether the file at path is gone or is not the one of info.
 func replaced(path string, info os.FileInfo) bool {
 	now, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist) || (err == nil && !os.SameFile(info, now))
 }
 
-// openError says what is wrong with a path in one line.
+// openError returns an error of one line that names the path.
 func openError(path string, err error) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
@@ -129,25 +125,24 @@ func openError(path string, err error) error {
 	return fmt.Errorf("output file %q: %w", path, err)
 }
 
-// rotatingFile is lumberjack, which most Go programs rotate their logs with,
-// kept from the following surprises of version 2.2.1:
-//   - it opens the file at the first write, makes missing directories, and
-//     what it cannot open it renames (a directory, for one): OpenFile has
-//     opened the file before, so what could go wrong has gone wrong by then;
-//   - it renames a symbolic link instead of the file behind it;
-//   - it does not rotate by age (its MaxAge is about the files set aside);
-//   - its zero MaxSize is 100 MB.
+// A rotatingFile rotates with lumberjack, as most Go programs do, and works around what
+// version 2.2.1 does unexpectedly:
+//   - It opens the file at the first write, creates missing directories, and renames what it
+//     cannot open, such as a directory. OpenFile opens the file first, so it fails before
+//     that.
+//   - It renames a symbolic link instead of its target.
+//   - It does not rotate by age: its MaxAge is the age of rotated files.
+//   - Its zero MaxSize means 100 MB.
 //
-// It names what it sets aside by the millisecond, and a second file of the same
-// millisecond would replace the first: with a size of at least a mebibyte, that
-// takes a gigabyte of events a second.
-// It also leaves a goroutine behind when closed, which is why a program should
-// open as many of these as it has files and no more.
+// Two things remain. The names of rotated files have milliseconds, and a second file of the
+// same millisecond would replace the first: with files of a mebibyte or more, that takes a
+// gigabyte of events a second. And Close leaves a goroutine behind, so a program should open
+// each file once.
 type rotatingFile struct {
 	log    lumberjack.Logger
-	info   os.FileInfo // of the file that was there at the last write
+	info   os.FileInfo // of the file at the last write
 	maxAge time.Duration
-	made   time.Time
+	birth  time.Time
 	now    func() time.Time
 }
 
@@ -169,20 +164,20 @@ func openRotating(path string, rotation Rotation) (*rotatingFile, error) {
 			Compress:   rotation.Compress,
 		},
 		maxAge: rotation.MaxAge,
-		made:   birth(path),
+		birth:  birthTime(path),
 		now:    time.Now,
 	}
 	if rotation.MaxSize <= 0 {
 		r.log.MaxSize = math.MaxInt >> 20
 	}
-	if err := r.opened(); err != nil {
+	if err := r.open(); err != nil {
 		return nil, errors.Join(err, r.log.Close())
 	}
 	return r, nil
 }
 
-// opened has the file opened, by writing nothing to it, if it is not, and notes which it is.
-func (r *rotatingFile) opened() (err error) {
+// open makes lumberjack open the file, by an empty write, and notes which file it is.
+func (r *rotatingFile) open() (err error) {
 	if _, err = r.log.Write(nil); err == nil {
 		r.info, err = os.Stat(r.log.Filename)
 	}
@@ -192,34 +187,34 @@ func (r *rotatingFile) opened() (err error) {
 	return nil
 }
 
-// Write appends p, to a new file where the present one is due.
+// Write appends p. It rotates the file first if that is due.
 func (r *rotatingFile) Write(p []byte) (int, error) {
-	if replaced(r.log.Filename, r.info) { // by others, or by the last write
+	if replaced(r.log.Filename, r.info) { // by another program, or rotated by the last write
 		if err := r.log.Close(); err != nil {
 			return 0, openError(r.log.Filename, err)
 		}
-		if err := r.opened(); err != nil {
+		if err := r.open(); err != nil {
 			return 0, err
 		}
-		r.made = birth(r.log.Filename)
+		r.birth = birthTime(r.log.Filename)
 	}
-	if now := r.now(); r.maxAge > 0 && now.Sub(r.made) >= r.maxAge && len(p) > 0 {
+	if now := r.now(); r.maxAge > 0 && now.Sub(r.birth) >= r.maxAge && len(p) > 0 {
 		if err := r.log.Rotate(); err != nil {
 			return 0, err
 		}
-		if err := r.opened(); err != nil {
+		if err := r.open(); err != nil {
 			return 0, err
 		}
-		r.made = now
+		r.birth = now
 	}
 	return r.log.Write(p)
 }
 
 func (r *rotatingFile) Close() error { return r.log.Close() }
 
-// birth returns when a file was made, as far as the file system keeps that, or
-// else last changed. A file without content is as good as new.
-func birth(path string) time.Time {
+// birthTime returns when a file was created, or, if the file system does not keep that, when
+// it was last changed. An empty file counts as new.
+func birthTime(path string) time.Time {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME|unix.STATX_MTIME|unix.STATX_SIZE, &st)
 	switch {
@@ -231,7 +226,7 @@ func birth(path string) time.Time {
 	return time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec))
 }
 
-// roundUp returns n in units, rounded up.
+// roundUp returns n in whole units, rounded up.
 func roundUp(n, unit int64) int {
 	if n <= 0 {
 		return 0

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// files returns the content of every file in a directory by name.
+// files returns the contents of the files in a directory by name.
 func files(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -129,8 +129,8 @@ func TestOpenFileUnwritableDirectory(t *testing.T) {
 	}
 }
 
-// TestRotatedByOthers has mv, as logrotate(8) renames, and rm take the file away between two
-// lines, with and without another one made there at once.
+// TestRotatedByOthers moves the file away, as logrotate(8) does, or removes it between two
+// lines, with and without a new file in its place.
 func TestRotatedByOthers(t *testing.T) {
 	for name, rotation := range rotations {
 		dir := t.TempDir()
@@ -139,7 +139,7 @@ func TestRotatedByOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, between := range []string{"mv events.json events.json.1", "mv events.json events.json.2; echo made >events.json", "rm events.json", "true"} {
+		for i, between := range []string{"mv events.json events.json.1", "mv events.json events.json.2; echo new >events.json", "rm events.json", "true"} {
 			if _, err := fmt.Fprintf(f, "line %d\n", i); err != nil {
 				t.Fatal(err)
 			}
@@ -209,7 +209,7 @@ func TestRotateByAge(t *testing.T) {
 			t.Errorf("write %d: %d files, want %d", i, len(got), want)
 		}
 		now = now.Add(40 * time.Minute)
-		time.Sleep(2 * time.Millisecond) // see rotatingFile on names
+		time.Sleep(2 * time.Millisecond) // the names of rotated files have milliseconds
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestRotateByAge(t *testing.T) {
 	}
 }
 
-// The age of a file does not begin anew when nstrace does.
+// TestRotateByAgeAcrossRuns checks that the age of a file does not start again with a new run.
 func TestRotateByAgeAcrossRuns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events.json")
 	for range 2 {
@@ -253,7 +253,7 @@ func TestRotateBehindLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		time.Sleep(2 * time.Millisecond) // see rotatingFile on names
+		time.Sleep(2 * time.Millisecond) // the names of rotated files have milliseconds
 		if _, err := f.Write([]byte("line\n")); err != nil {
 			t.Fatal(err)
 		}

@@ -12,56 +12,54 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// GroupOptions says what a burst is and how it is shown.
+// GroupOptions configures what a burst is, and how it is shown.
 type GroupOptions struct {
-	// Open has each event of a burst below the burst's line, with its time from the
-	// first on.
+	// Open shows each event of a burst below the burst's line, with its time since the
+	// first event.
 	Open bool
-	// Gap is how long there may be nothing between two events of a burst; 0 means
-	// DefaultGap.
+	// Gap is the maximum time between two events of a burst. 0 means DefaultGap.
 	Gap time.Duration
-	// Hold is how long the first event of a burst may wait for the others. 0 means for
-	// as long as it takes, and without a look at the clock: for events of the past, which
-	// are all there.
+	// Hold is how long the first event of a burst may wait for the others. 0 means no
+	// limit and no timer, for the events of a history.
 	Hold time.Duration
 }
 
 const (
-	// DefaultGap is longer than a program takes from one write to the next, and shorter
-	// than a person from one command to the next.
+	// DefaultGap is longer than the time between two writes of a program, and shorter than
+	// the time between two commands that a person types.
 	DefaultGap = 250 * time.Millisecond
-	// DefaultHold is how long a line may be late.
+	// DefaultHold is the maximum delay of a line.
 	DefaultHold = time.Second
 )
 
 const (
-	// minBurst is how many events are a burst: two lines are not worth one of another
-	// kind.
+	// minBurst is the minimum number of events of a burst. A burst's line is harder to
+	// read than two ordinary lines.
 	minBurst = 3
-	// maxOpen is how many events an open burst has at most, since it keeps them.
+	// maxOpen is the maximum number of events of an open burst, which keeps them.
 	maxOpen = 1000
 )
 
-// A Group is a sink that makes one line of a table out of a burst: events of one process
-// that come one behind the other, with no event of another process between them. How many
-// there were and of what is said in that line. The order of lines is that of events, and
-// none is later than Hold. What met a rule (Event.Alert) or tells of losses is never part
-// of a burst.
+// A Group is a sink that folds a burst into one line of a table. A burst is a sequence of
+// events of one process without an event of another process between them. Its line says how
+// many events of which types it had. Lines stay in the order of the events, and none is
+// delayed for longer than Hold. An event with an alert, and an event about the trace itself,
+// has a line of its own.
 //
-// It writes to its table from a goroutine of its own when a burst's time is over; the
-// table is not to be used by others any more.
+// A Group writes to its table from a goroutine when the time of a burst is over, so the
+// caller must not use the table.
 type Group struct {
 	opts GroupOptions
 
-	mu    sync.Mutex
-	table *Table
-	now   *burst // under way, nil for none
-	timer *time.Timer
+	mu      sync.Mutex
+	table   *Table
+	current *burst // nil if there is none
+	timer   *time.Timer
 }
 
 var _ Sink = (*Group)(nil)
 
-// NewGroup makes a Group in front of a table.
+// NewGroup returns a Group that writes to a table.
 func NewGroup(t *Table, opts GroupOptions) *Group {
 	if opts.Gap <= 0 {
 		opts.Gap = DefaultGap
@@ -69,12 +67,12 @@ func NewGroup(t *Table, opts GroupOptions) *Group {
 	return &Group{opts: opts, table: t}
 }
 
-// Write takes one event.
+// Write adds an event to the current burst, or ends that burst.
 func (g *Group) Write(ev *event.Event) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	who, ok := whoseBurst(ev)
-	if g.now != nil && (!ok || who != g.now.who || ev.Time.Sub(g.now.last).Abs() > g.opts.Gap || g.full()) {
+	key, ok := burstKeyOf(ev)
+	if g.current != nil && (!ok || key != g.current.key || ev.Time.Sub(g.current.last).Abs() > g.opts.Gap || g.full()) {
 		if err := g.end(); err != nil {
 			return err
 		}
@@ -82,30 +80,29 @@ func (g *Group) Write(ev *event.Event) error {
 	if !ok {
 		return g.table.Write(ev)
 	}
-	if g.now == nil {
-		g.now = &burst{who: who, began: time.Now()}
+	if g.current == nil {
+		g.current = &burst{key: key, started: time.Now()}
 		if g.opts.Hold > 0 {
-			g.arm(min(g.opts.Gap, g.opts.Hold))
+			g.startTimer(min(g.opts.Gap, g.opts.Hold))
 		}
 	}
-	g.now.add(ev, g.opts.Open)
+	g.current.add(ev, g.opts.Open)
 	return nil
 }
 
-// full says whether a burst has had its time or room.
+// full reports whether the time or the room of the current burst is over.
 func (g *Group) full() bool {
-	return g.opts.Hold > 0 && time.Since(g.now.began) >= g.opts.Hold || g.opts.Open && len(g.now.kept) >= maxOpen
+	return g.opts.Hold > 0 && time.Since(g.current.started) >= g.opts.Hold || g.opts.Open && len(g.current.kept) >= maxOpen
 }
 
-// Flush hands everything taken so far to the operating system, but for a burst that may
-// go on.
+// Flush writes the buffer to the writer. It does not end the current burst.
 func (g *Group) Flush() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.table.Flush()
 }
 
-// Close ends the burst under way, and flushes. It does not close the table's writer.
+// Close ends the current burst and flushes. It does not close the table's writer.
 func (g *Group) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -115,31 +112,31 @@ func (g *Group) Close() error {
 	return g.table.Close()
 }
 
-// arm has the burst under way looked at after a time.
-func (g *Group) arm(d time.Duration) {
-	b := g.now
+// startTimer ends the current burst after some time, or later if that has more events.
+func (g *Group) startTimer(d time.Duration) {
+	b := g.current
 	g.timer = time.AfterFunc(d, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.now != b {
+		if g.current != b {
 			return
 		}
 		now := time.Now()
-		if left := min(b.began.Add(g.opts.Hold).Sub(now), b.came.Add(g.opts.Gap).Sub(now)); left > 0 {
-			g.arm(left)
+		if left := min(b.started.Add(g.opts.Hold).Sub(now), b.updated.Add(g.opts.Gap).Sub(now)); left > 0 {
+			g.startTimer(left)
 			return
 		}
-		// What cannot be written stays in the table's buffer, or here, and the next
-		// call says so.
+		// If this fails, the burst or the table's buffer keeps its lines, and the next call
+		// returns the error.
 		if g.end() == nil {
 			_ = g.table.Flush()
 		}
 	})
 }
 
-// end writes the burst under way, if there is one. When that fails it goes on.
+// end writes the current burst, if there is one. If that fails, the burst continues.
 func (g *Group) end() error {
-	b := g.now
+	b := g.current
 	if b == nil {
 		return nil
 	}
@@ -156,85 +153,82 @@ func (g *Group) end() error {
 	if g.timer != nil {
 		g.timer.Stop()
 	}
-	g.now, g.timer = nil, nil
+	g.current, g.timer = nil, nil
 	return nil
 }
 
-// An agent is who is behind a burst: a process, the one that had made namespaces that end,
-// or, for what nobody watched, the type of event alone.
-type agent struct {
+// A burstKey is what the events of a burst have in common: the process; for namespaces that
+// end, the process that had made them; or, for what happened while nstrace did not trace,
+// the type and the time span.
+type burstKey struct {
 	pid   uint32
 	start int64
-	typ   event.Type // empty for what a process does
+	typ   event.Type // empty if the key is a process
 }
 
-// whoseBurst says who is behind an event; it is not ok where that is to have a line of
-// its own.
-func whoseBurst(ev *event.Event) (agent, bool) {
+// burstKeyOf returns the key of an event. It reports false if the event has a line of its
+// own.
+func burstKeyOf(ev *event.Event) (burstKey, bool) {
 	switch {
 	case len(ev.Alert) > 0:
 	case ev.Process != nil:
-		return agent{pid: ev.Process.PID, start: ev.Process.StartTime.UnixNano()}, true
+		return burstKey{pid: ev.Process.PID, start: ev.Process.StartTime.UnixNano()}, true
 	case ev.Type == event.NamespaceDestroy && ev.Namespace != nil && ev.Namespace.Creator != nil:
-		return agent{pid: ev.Namespace.Creator.PID, typ: ev.Type}, true
+		return burstKey{pid: ev.Namespace.Creator.PID, typ: ev.Type}, true
 	case ev.Between != nil:
-		return agent{start: ev.Between.From.UnixNano(), typ: ev.Type}, true
+		return burstKey{start: ev.Between.From.UnixNano(), typ: ev.Type}, true
 	}
-	return agent{}, false
+	return burstKey{}, false
 }
 
-// A burst is what a line of a table says of several events.
+// A burst is several events that have one line.
 type burst struct {
-	who    agent
+	key    burstKey
 	events uint64
 	failed uint64
-	parts  []burstPart // by type, in order of their first events
-	ns     *event.Namespace
-	oneNS  bool // all are about ns, which may be none
+	parts  []burstPart // by type, in the order of their first events
+	oneNS  bool        // all events are about the namespaces of the first
 
-	first       *event.Event
-	kept        []*event.Event // all, or as many as are no burst yet
-	last        time.Time      // of the last event
-	began, came time.Time      // by the clock: the first and the last
+	first *event.Event
+	kept  []*event.Event // all events if the burst is open, otherwise fewer than minBurst
+	last  time.Time      // when the last event happened
+
+	started, updated time.Time // when the first and the last event arrived
 }
 
 // A burstPart is the events of one type.
 type burstPart struct {
 	typ    event.Type
 	events uint64
-	of     []burstName
+	topics []burstTopic
 }
 
-// A burstName is a type of namespace, or what the names of parameters have in common.
-type burstName struct {
-	top, name string
+// A burstTopic is what events of a part are about: a type of namespace, or what the names of
+// parameters have in common.
+type burstTopic struct {
+	top, name string // top is the name up to the first dot
 	events    uint64
 }
 
-// maxNames is how many of them a burst knows, far more than there are.
-const maxNames = 32
+// maxTopics limits the memory of a part. There are far fewer namespace types and top
+// directories of parameters.
+const maxTopics = 32
 
-func (b *burst) add(ev *event.Event, all bool) {
-	b.came, b.last = time.Now(), ev.Time
+// add adds an event. keep keeps it for a row of its own.
+func (b *burst) add(ev *event.Event, keep bool) {
+	b.updated, b.last = time.Now(), ev.Time
 	if !ev.LastTime.IsZero() {
 		b.last = ev.LastTime
 	}
 	n := max(1, ev.Count)
-	if all || len(b.kept) < minBurst-1 {
+	if keep || len(b.kept) < minBurst-1 {
 		b.kept = append(b.kept, ev.Clone())
 	}
-	ns := ev.Namespace
-	if ev.Sysctl != nil {
-		ns = ev.Sysctl.Namespace
-	}
 	if b.first == nil {
-		b.first, b.ns, b.oneNS = b.kept[0], ns, true
-		if b.ns != nil {
-			c := *b.ns
-			b.ns = &c
-		}
-	} else if (ns == nil) != (b.ns == nil) || ns != nil && (ns.ID != b.ns.ID || ns.UID != b.ns.UID) {
-		b.oneNS = false
+		b.first, b.oneNS = b.kept[0], true
+	} else if b.oneNS {
+		first, about := b.first.Namespaces(), ev.Namespaces()
+		b.oneNS = sameNamespace(first[0], about[0]) && sameNamespace(first[1], about[1])
 	}
 	b.events += n
 	if ev.Outcome == event.Failure {
@@ -245,45 +239,46 @@ func (b *burst) add(ev *event.Event, all bool) {
 		i = len(b.parts)
 		b.parts = append(b.parts, burstPart{typ: ev.Type})
 	}
-	b.parts[i].events += n
-	switch {
-	case ev.Sysctl != nil:
-		b.parts[i].addName(ev.Sysctl.Name, n)
-	case ev.Namespace != nil:
-		b.parts[i].addName(string(ev.Namespace.Type), n)
+	topic := ""
+	if k := kindOf(ev); k.topic != nil {
+		topic = k.topic(ev)
 	}
+	b.parts[i].add(topic, n)
 }
 
-func (p *burstPart) addName(name string, n uint64) {
+// add adds n events about a topic, which may be empty.
+func (p *burstPart) add(name string, n uint64) {
+	p.events += n
 	top, _, _ := strings.Cut(name, ".")
-	for i := range p.of {
-		if of := &p.of[i]; of.top == top {
-			of.name, of.events = commonName(of.name, name), of.events+n
+	for i := range p.topics {
+		if t := &p.topics[i]; t.top == top {
+			t.name, t.events = commonName(t.name, name), t.events+n
 			return
 		}
 	}
-	if len(p.of) < maxNames {
-		p.of = append(p.of, burstName{strings.Clone(top), strings.Clone(name), n})
+	if len(p.topics) < maxTopics {
+		p.topics = append(p.topics, burstTopic{strings.Clone(top), strings.Clone(name), n})
 	}
 }
 
-// names are what a part's events were about, each with how many of them.
-func (p *burstPart) names() []word {
+// words returns the topics, each with its number of events if that is not the part's.
+func (p *burstPart) words() []word {
 	var words []word
-	for _, of := range p.of {
-		if of.name == "" {
+	for _, t := range p.topics {
+		if t.name == "" {
 			continue
 		}
-		words = append(words, say(escapeName(of.name, ""), normal))
-		if of.events > 1 && len(p.of) > 1 && of.events != p.events {
-			words = append(words, add("×"+number(of.events), faint))
+		words = append(words, newWord(escapeName(t.name, ""), normal))
+		if t.events > 1 && len(p.topics) > 1 && t.events != p.events {
+			words = append(words, joinedWord("×"+number(t.events), faint))
 		}
 	}
 	return words
 }
 
-// commonName is what two parameters' names, or what others have in common and a name,
-// have in common: net.ipv4.conf.* of net.ipv4.conf.all.rp_filter and net.ipv4.conf.lo.rp_filter.
+// commonName returns what two names of parameters have in common: net.ipv4.conf.* for
+// net.ipv4.conf.all.rp_filter and net.ipv4.conf.lo.rp_filter. Each of the two may be such a
+// result.
 func commonName(a, b string) string {
 	if a == b {
 		return a
@@ -297,57 +292,42 @@ func commonName(a, b string) string {
 	return a[:end] + "*"
 }
 
-// verbs say what happened so often.
-var verbs = map[event.Type][2]string{
-	event.SysctlWrite:       {"write", "writes"},
-	event.SysctlDrift:       {"changed", "changed"},
-	event.NamespaceCreate:   {"created", "created"},
-	event.NamespaceEnter:    {"entered", "entered"},
-	event.NamespaceDestroy:  {"destroyed", "destroyed"},
-	event.NamespaceAppeared: {"appeared", "appeared"},
-	event.NamespaceGone:     {"gone", "gone"},
-}
-
-// target is how many events of what a burst has.
+// target is how many events of which types a burst has, and what they are about.
 func (b *burst) target(t *Table) []word {
 	var words []word
 	for i, p := range b.parts {
-		verb, ok := verbs[p.typ]
-		if !ok {
-			verb = [2]string{escapeName(string(p.typ), ""), escapeName(string(p.typ), "")}
+		happened := escapeName(string(p.typ), "")
+		if k := kinds[p.typ]; k != nil && k.happened[0] != "" {
+			happened = plural(p.events, k.happened[0], k.happened[1])
 		}
-		words = append(words, say(number(p.events), strong), add(plural(p.events, verb[0], verb[1]), strong))
-		words = append(words, p.names()...)
+		words = append(words, newWord(number(p.events), strong), joinedWord(happened, strong))
+		words = append(words, p.words()...)
 		if i < len(b.parts)-1 {
 			words[len(words)-1].text += ","
 		}
 	}
-	if b.oneNS && b.ns != nil && b.first.Sysctl != nil && !t.isHost(b.ns) {
-		w := t.namespace(b.ns)
-		w[0].text = "in " + w[0].text
-		words = append(words, w...)
+	if s := b.first.Sysctl; b.oneNS && s != nil && s.Namespace != nil && !t.isHost(s.Namespace) {
+		words = append(words, inWords(t.namespace(s.Namespace))...)
 	}
 	return words
 }
 
-// change is how long a burst took and how much of it failed.
+// change is how long a burst took, and how many of its events failed.
 func (b *burst) change() []word {
 	var words []word
 	if len(b.parts) > 1 {
-		words = append(words, say("×"+number(b.events), strong))
+		words = append(words, newWord("×"+number(b.events), strong))
 	}
-	if d := b.last.Sub(b.first.Time).Abs(); d >= time.Millisecond { // newest first, in a history
-		words = append(words, say("in "+duration(d), normal))
+	if d := b.last.Sub(b.first.Time).Abs(); d >= time.Millisecond { // a history has the newest event first
+		words = append(words, newWord("in "+duration(d), normal))
 	}
 	if b.failed > 0 {
-		words = append(words, say(number(b.failed), failed), add("FAILED", failed))
+		words = append(words, newWord(number(b.failed), failed), joinedWord("FAILED", failed))
 	}
 	return words
 }
 
-// offset is when an event of an open burst was, from the first on.
+// offset is the time of an event since the first event of the burst.
 func (b *burst) offset(ev *event.Event, width int) word {
-	return say(fmt.Sprintf("%*s", width, offset(ev.Time.Sub(b.first.Time))), faint)
+	return newWord(fmt.Sprintf("%*s", width, offset(ev.Time.Sub(b.first.Time))), faint)
 }
-
-func offset(d time.Duration) string { return fmt.Sprintf("%+.3fs", d.Seconds()) }

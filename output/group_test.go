@@ -18,7 +18,7 @@ import (
 	"github.com/nstrace/nstrace/output"
 )
 
-// boot is what systemd-sysctl, a runtime and the kernel do within a second or so.
+// boot returns what systemd-sysctl, a container runtime and the kernel do within a second.
 func boot() []*event.Event {
 	systemd := asRoot(&event.Process{PID: 233, TID: 233, StartTime: at(0), Comm: "systemd-sysctl", User: "root", Ancestors: []event.Actor{{PID: 1, Comm: "systemd"}}})
 	runtime := runc(90311)
@@ -53,7 +53,7 @@ func boot() []*event.Event {
 	return events
 }
 
-// lockedRecord is for who writes from a goroutine of its own.
+// A lockedRecord is a record for a sink that writes from a goroutine of its own.
 type lockedRecord struct {
 	mu  sync.Mutex
 	rec record
@@ -119,7 +119,8 @@ func TestGroup(t *testing.T) {
 	checkSafe(t, write(t, groupSink(table, output.GroupOptions{Open: true}), append(hostile(), bare()...)...))
 }
 
-// What met a rule, and what tells of losses, is not folded away, and order is kept.
+// TestGroupLeavesAlone checks that events with alerts and losses are not folded, and that
+// events stay in order.
 func TestGroupLeavesAlone(t *testing.T) {
 	events := boot()[:5]
 	events[2].Alert = []event.Alert{{Name: "filter", Severity: "info"}}
@@ -130,7 +131,8 @@ func TestGroupLeavesAlone(t *testing.T) {
 	}
 }
 
-// An event's memory is used again, and a burst that is open keeps so many only.
+// TestGroupKeeps checks that a Group copies what it keeps, and that it limits how many
+// events of an open burst it keeps.
 func TestGroupKeeps(t *testing.T) {
 	for _, opts := range []output.GroupOptions{{}, {Open: true}} {
 		var got bytes.Buffer
@@ -145,7 +147,7 @@ func TestGroupKeeps(t *testing.T) {
 			if err := sink.Write(ev); err != nil {
 				t.Fatal(err)
 			}
-			// What a Tracer uses again.
+			// A Tracer reuses this memory.
 			copy(value, "?")
 			if ev.Sysctl != nil {
 				*ev.Sysctl.New = ""
@@ -172,8 +174,8 @@ func TestGroupKeeps(t *testing.T) {
 	}
 }
 
-// A line is written when its time is over, though nothing else happens, and not before:
-// Flush, which comes after every few events, does not end a burst.
+// TestGroupTime checks that a timer writes the line of a burst, and that Flush, which comes
+// after every few events, does not end a burst.
 func TestGroupTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := &lockedRecord{}
@@ -201,7 +203,7 @@ func TestGroupTime(t *testing.T) {
 		if n := lines(); n != 1 {
 			t.Errorf("%d lines after it", n)
 		}
-		// One that goes on and on has a line once a second, and each event is in one.
+		// A burst that does not end has a line each second, and each event is in one line.
 		first := time.Now()
 		for time.Since(first) < 10*time.Second {
 			put()
@@ -221,7 +223,7 @@ func TestGroupTime(t *testing.T) {
 	})
 }
 
-// A disk that is full costs no line of a burst, but for what does not fit into memory.
+// TestGroupRecovers checks that a full disk costs no line that fits into memory.
 func TestGroupRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := &lockedRecord{rec: record{err: syscall.ENOSPC}}
@@ -231,10 +233,10 @@ func TestGroupRecovers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(time.Minute) // its time is over, and it could not be written
+		time.Sleep(time.Minute) // the timer has failed to write the burst
 		synctest.Wait()
 		if sink.Flush() == nil {
-			t.Error("nobody says that it could not be written")
+			t.Error("the failed write is not reported")
 		}
 		rec.fail(nil)
 		if err := sink.Close(); err != nil {

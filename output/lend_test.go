@@ -12,8 +12,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// lend gives an event to f that is like ev, but is taken apart after that, down
-// to the bytes of its strings. Its process is that of ev.
+// lend calls f with a copy of ev, and then overwrites the copy, including the bytes of its
+// strings. Both share their process.
 func lend(ev *event.Event, f func(*event.Event)) {
 	var takeBack []func()
 	var copied func(reflect.Value) reflect.Value
@@ -50,7 +50,7 @@ func lend(ev *event.Event, f func(*event.Event)) {
 	}
 }
 
-// An event's memory is used again as soon as it was written.
+// TestSinksKeepNothing checks that the memory of an event can be reused after Write.
 func TestSinksKeepNothing(t *testing.T) {
 	events := append(append(sample(), hostile()...), bare()...)
 	for name, newSink := range sinks {

@@ -14,16 +14,33 @@ import (
 	"github.com/olekukonko/tablewriter/pkg/twwidth"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/event/eventtest"
 	"github.com/nstrace/nstrace/output"
 )
 
+// Short names for what most tests use.
+var (
+	sample, hostile, bare = eventtest.Sample, eventtest.Hostile, eventtest.Bare
+	viaSSH, runc          = eventtest.ViaSSH, eventtest.Runc
+	at                    = eventtest.At
+	hostNS                = eventtest.HostNS()
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// asRoot makes p a process that no user has logged in for.
+func asRoot(p *event.Process) *event.Process {
+	p.LoginUID, p.LoginUser, p.SessionID, p.TTY = nil, "", nil, ""
+	return p
+}
+
 func TestMain(m *testing.M) {
-	// Whatever locale the tests run in.
+	// The tests must not depend on the locale.
 	twwidth.SetEastAsian(false)
 	os.Exit(m.Run())
 }
 
-// write sends events through a sink.
+// write returns what a sink writes for events.
 func write(t testing.TB, newSink func(io.Writer) output.Sink, events ...*event.Event) string {
 	t.Helper()
 	var buf bytes.Buffer
@@ -39,8 +56,6 @@ func write(t testing.TB, newSink func(io.Writer) output.Sink, events ...*event.E
 	return buf.String()
 }
 
-func jsonSink(w io.Writer) output.Sink { return output.NewJSON(w) }
-
 func tableSink(opts output.TableOptions) func(io.Writer) output.Sink {
 	return func(w io.Writer) output.Sink { return output.NewTable(w, opts) }
 }
@@ -51,11 +66,11 @@ var sinks = map[string]func(io.Writer) output.Sink{
 	"wide":  tableSink(output.TableOptions{Wide: true}),
 }
 
-// record keeps what each call of Write was given, and fails while it is told to.
+// A record keeps the bytes of each Write. Write fails while err is set.
 type record struct {
 	writes []string
 	err    error
-	accept int // with err: how many bytes are still taken
+	accept int // how many bytes Write accepts while err is set
 }
 
 func (r *record) Write(p []byte) (int, error) {
@@ -91,8 +106,8 @@ func TestNothingIsWrittenBeforeFlush(t *testing.T) {
 	}
 }
 
-// What goes out in one write is whole lines, so that a file that is rotated
-// between two writes ends with a whole event.
+// TestWritesAreWholeLines checks that each write is whole lines, so that a file that is
+// rotated between two writes ends with a whole event.
 func TestWritesAreWholeLines(t *testing.T) {
 	for name, newSink := range sinks {
 		rec := &record{}
@@ -108,7 +123,7 @@ func TestWritesAreWholeLines(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(rec.writes) < 2 {
-			t.Errorf("%s: %d writes: not enough to see anything", name, len(rec.writes))
+			t.Errorf("%s: %d writes: not enough for this test", name, len(rec.writes))
 		}
 		for i, w := range rec.writes {
 			if !strings.HasSuffix(w, "\n") {
@@ -118,8 +133,8 @@ func TestWritesAreWholeLines(t *testing.T) {
 	}
 }
 
-// A disk that was full for a while costs the events that did not fit into the
-// buffer meanwhile, and of those the caller is told.
+// TestWriterRecovers checks that a disk that is full for a while costs only the events that
+// do not fit into the buffer, and that the caller gets an error for each.
 func TestWriterRecovers(t *testing.T) {
 	for name, newSink := range sinks {
 		rec := &record{err: syscall.ENOSPC, accept: 777}

@@ -1,30 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package output turns events into what people and programs read: a table for
-// the terminal, JSON lines for everything else, and the files they go to.
+// Package output writes events: as a table for the terminal, as JSON lines for programs, and
+// to files that rotate.
 //
-// A sink buffers. Whoever drives it calls Flush whenever there is nothing more
-// to read for the moment, so that a quiet host shows every event at once and a
-// busy one pays for one write(2) per many events. Sinks never change the events
-// they are given and keep nothing of them but their processes, which do not
-// change. They are not safe for concurrent use.
+// Sinks buffer. The caller calls Flush when it has no more events for the moment: then a
+// quiet host shows each event at once, and a busy one makes one write(2) for many events.
+// Sinks never change an event, and keep nothing of it except its process, which never
+// changes. They are not safe for concurrent use.
 package output
 
 import "github.com/nstrace/nstrace/event"
 
-// Sink is somewhere events go.
+// A Sink is a destination of events.
 //
-// An error from Write says that this event was not taken; earlier ones stay in
-// the buffer and are tried again by the next call. The cause can be had with
-// errors.Is: a reader that went away, as in "nstrace | head", is syscall.EPIPE.
+// An error from Write means that this event is lost. Earlier events stay in the buffer, and
+// the next call tries to write them again. If the reader is gone, as in "nstrace | head",
+// errors.Is finds syscall.EPIPE.
 type Sink interface {
-	// Write takes one event. It and what it refers to, other than its process,
-	// can be used for something else afterwards.
+	// Write writes one event to the buffer. Afterwards the caller may reuse the event and
+	// what it points to, except its process.
 	Write(*event.Event) error
-	// Flush hands everything taken so far to the operating system.
+	// Flush writes the buffer to the writer.
 	Flush() error
-	// Close flushes and ends the stream. It does not close the writer that the
-	// sink was made with.
+	// Close flushes and ends the stream. It does not close the writer.
 	Close() error
 }
 

@@ -19,38 +19,35 @@ import (
 )
 
 const (
-	// DefaultWidth is how wide a table is where nobody says.
+	// DefaultWidth is the default width of a table.
 	DefaultWidth = 100
-	// MinWidth is the narrowest table there is; a narrower terminal folds it.
+	// MinWidth is the minimum width of a table. A narrower terminal folds the lines.
 	MinWidth = 80
 )
 
-// TableOptions says how a table looks.
+// TableOptions configures how a table looks.
 type TableOptions struct {
 	// Color allows colours; see ColorWanted.
 	Color bool
-	// Width is how many columns a line may take; 0 means DefaultWidth, less
-	// than MinWidth means MinWidth. It does not matter to a wide table.
+	// Width is the maximum width of a line in columns. 0 means DefaultWidth, and less than
+	// MinWidth means MinWidth. It has no effect on a wide table.
 	Width int
-	// Wide adds columns, keeps every event on one line and leaves nothing out,
-	// however long the line gets.
+	// Wide adds columns, and puts each event on one line without leaving anything out.
 	Wide bool
-	// Location is the time zone that times are shown in, the local one if nil.
+	// Location is the time zone of the times. nil means the local one.
 	Location *time.Location
-	// HostNS holds the ids of the host's own namespaces, as far as they are
-	// known: "from host" says more than "from 4026531840".
+	// HostNS has the ids of the host's own namespaces, as far as they are known: "from
+	// host" says more than "from 4026531840".
 	HostNS map[event.NSType]uint32
 }
 
-// Table writes events for people to read: one row an event, as it comes, in
-// columns that stay where they are. What does not fit into its column goes on
-// below it; only the middle of a chain of ancestors, and values of more than a
-// few lines, are shortened, with an ellipsis in their place.
+// Table is a sink that writes each event as a row of a table.
 //
-// An alert has a line of its own below the event that it is about.
+// Columns never move. A cell that does not fit into its column goes on in the next line. The
+// table shortens only the middle of a long chain of ancestors and values of more than a few
+// lines, and marks that with an ellipsis.
 //
-// Events about the trace itself are not rows, but for lost records, which are
-// a row that nobody overlooks.
+// An alert has a line of its own below its event. trace.start and trace.stop have no row.
 type Table struct {
 	opts    TableOptions
 	columns []column
@@ -60,17 +57,17 @@ type Table struct {
 	render  *lineRenderer
 	day     string // of the last row
 
-	burst  *burst // that the row being written is for
-	member bool   // and the row is one of its events
+	burst  *burst // the burst of the row being written, nil if it is of none
+	member bool   // the row is that of one event of the burst
 }
 
-// NewTable makes a sink that writes a table to w. The header is in the buffer
-// from the start.
+// NewTable returns a sink that writes a table to w. The header is in the buffer from the
+// start.
 func NewTable(w io.Writer, opts TableOptions) *Table {
 	return newTable(w, opts, columnsFor, wideColumns)
 }
 
-// newTable makes a table of some columns: those for a width, or wide ones.
+// newTable returns a table with the columns for its width, or with the wide ones.
 func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []column, wideColumns []column) *Table {
 	if opts.Width <= 0 {
 		opts.Width = DefaultWidth
@@ -90,10 +87,9 @@ func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []colum
 	titles := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		widths.Set(i, c.width)
-		titles[i] = t.paint([]word{say(c.title, strong)})
+		titles[i] = t.paint([]word{newWord(c.title, strong)})
 	}
-	// Cells arrive laid out and must come out as they went in: no trimming, no
-	// title case for the header, no wrapping.
+	// The cells are laid out already: tablewriter must not trim, wrap or capitalise them.
 	cells := tw.CellConfig{
 		Formatting: tw.CellFormatting{AutoFormat: tw.Off},
 		Padding:    tw.CellPadding{Global: tw.PaddingNone},
@@ -108,19 +104,18 @@ func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []colum
 			Behavior: tw.Behavior{TrimSpace: tw.Off, TrimTab: tw.Off},
 			Stream:   tw.StreamConfig{Enable: true, StrictColumns: true},
 		})).Configure(func(cfg *tablewriter.Config) {
-		// WithConfig takes WrapNone, which is zero, for not set.
+		// WithConfig ignores WrapNone, because it is zero.
 		cfg.Header.Formatting.AutoWrap = tw.WrapNone
 		cfg.Row.Formatting.AutoWrap = tw.WrapNone
 	})
-	// Neither can fail: the renderer can stream, and its writer is memory.
+	// Neither can fail: the renderer streams, and its writer is memory.
 	_ = t.table.Start()
 	t.table.Header(titles)
 	_ = t.lines.add(t.out.Bytes())
 	return t
 }
 
-// writeBurst writes a row for a burst, and, if it is to be open, one for each of its
-// events.
+// writeBurst writes a row for a burst and, if open, one for each of its events.
 func (t *Table) writeBurst(b *burst, open bool) error {
 	t.burst = b
 	defer func() { t.burst, t.member = nil, false }()
@@ -136,9 +131,10 @@ func (t *Table) writeBurst(b *burst, open bool) error {
 	return nil
 }
 
-// Write takes one event.
+// Write writes the row of an event, and its alerts, to the buffer.
 func (t *Table) Write(ev *event.Event) error {
-	if ev.Type == event.TraceStart || ev.Type == event.TraceStop {
+	k := kindOf(ev)
+	if k.hidden {
 		return nil
 	}
 	t.out.Reset()
@@ -148,7 +144,7 @@ func (t *Table) Write(ev *event.Event) error {
 			return err
 		}
 	}
-	if t.opts.Color && (ev.Type == event.TraceLoss || ev.Type == event.TraceTamper || t.opts.Wide && critical(ev)) {
+	if t.opts.Color && (k.alarm || t.opts.Wide && isCritical(ev)) {
 		t.render.style = alarm
 	}
 	err := t.table.Append(t.cells(ev))
@@ -166,17 +162,17 @@ func (t *Table) Write(ev *event.Event) error {
 	return nil
 }
 
-// Flush hands everything taken so far to the operating system.
+// Flush writes the buffer to the writer.
 func (t *Table) Flush() error { return t.lines.flush() }
 
 // Close flushes. It does not close the writer.
 func (t *Table) Close() error { return t.lines.flush() }
 
-// writeDay writes the date on a row of its own when it is not that of the row
-// before: rows show the time of day only.
+// writeDay writes a row with the date if that differs from the date of the previous row,
+// because rows show the time of day only.
 func (t *Table) writeDay(ev *event.Event) error {
 	day := ev.Time.In(t.opts.Location).Format(time.DateOnly)
-	// Events of two processors can come a little out of order at midnight.
+	// Around midnight, events of two CPUs can arrive out of order.
 	if day <= t.day {
 		return nil
 	}
@@ -186,11 +182,11 @@ func (t *Table) writeDay(ev *event.Event) error {
 		return nil
 	}
 	row := make([]string, len(t.columns))
-	row[0] = t.paint([]word{say(day, strong)})
+	row[0] = t.paint([]word{newWord(day, strong)})
 	return t.table.Append(row)
 }
 
-// writeAlerts writes the alerts of an event, from the second column on.
+// writeAlerts writes the alerts of an event, indented to the second column.
 func (t *Table) writeAlerts(ev *event.Event) {
 	indent := t.columns[0].width + len(gap)
 	for i := range ev.Alert {
@@ -205,7 +201,7 @@ func (t *Table) writeAlerts(ev *event.Event) {
 	}
 }
 
-// paintAll is paint for words of one style, blanks and all.
+// paintAll paints words of one style together with the blanks between them.
 func (t *Table) paintAll(words []word) string {
 	st := words[0].style
 	plain := slices.Clone(words)
@@ -219,7 +215,7 @@ func (t *Table) paintAll(words []word) string {
 	return styles[st] + text + resetStyle
 }
 
-// cells lays an event out: a string for each column, of one or more lines.
+// cells lays out an event: for each column a string of one or more lines.
 func (t *Table) cells(ev *event.Event) []string {
 	row := make([]string, len(t.columns))
 	height := 1
@@ -228,7 +224,7 @@ func (t *Table) cells(ev *event.Event) []string {
 		case t.opts.Wide:
 			words := c.words(t, ev)
 			if len(words) == 0 {
-				words = []word{say("-", faint)}
+				words = []word{newWord("-", faint)}
 			}
 			row[i] = t.paint(words)
 		case c.fit == nil:
@@ -237,7 +233,7 @@ func (t *Table) cells(ev *event.Event) []string {
 			row[i] = t.paintLines(lines)
 		}
 	}
-	// The lines that a long name or value takes are there to be used.
+	// Cells that can be shortened use all lines of the tallest other cell.
 	for i, c := range t.columns {
 		if !t.opts.Wide && c.fit != nil {
 			row[i] = t.paintLines(c.fit(t, ev, c.width, height))
@@ -254,8 +250,8 @@ func (t *Table) paintLines(lines [][]word) string {
 	return strings.Join(painted, "\n")
 }
 
-// paint puts words on one line, with colours if they are wanted. The line is
-// never a string of the event: tablewriter keeps a row until the next one.
+// paint joins words to one line, in colours if they are wanted. It never returns a string of
+// the event itself, because tablewriter keeps a row until the next one.
 func (t *Table) paint(words []word) string {
 	if len(words) == 1 && (!t.opts.Color || words[0].style == normal) {
 		return strings.Clone(words[0].text)
@@ -265,7 +261,7 @@ func (t *Table) paint(words []word) string {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		// A row painted as a whole would end at the first word's reset.
+		// The reset after a word would end the colour of a row that is painted as a whole.
 		if !t.opts.Color || w.style == normal || w.style == alarm {
 			b.WriteString(w.text)
 			continue
@@ -277,16 +273,15 @@ func (t *Table) paint(words []word) string {
 	return b.String()
 }
 
-// gap stands between columns.
+// gap separates columns.
 const gap = "  "
 
-// lineRenderer is what tablewriter hands each laid-out line to. Its own
-// renderer without borders would do for the narrow table, but pads the last
-// column, cuts what does not fit without a sign, which a wide table must not,
+// A lineRenderer writes the lines that tablewriter has laid out. tablewriter's own renderer
+// pads the last column, silently cuts cells that do not fit, which a wide table must not,
 // and drops the errors of its writer.
 type lineRenderer struct {
 	w     io.Writer
-	style style // of whole lines
+	style style // of the whole line
 	line  bytes.Buffer
 }
 
@@ -301,7 +296,7 @@ func (r *lineRenderer) Header(_ [][]string, ctx tw.Formatting) { r.write(ctx) }
 
 func (r *lineRenderer) Row(_ []string, ctx tw.Formatting) { r.write(ctx) }
 
-// Footer does nothing: a stream has none.
+// Footer does nothing: a stream has no footer.
 func (r *lineRenderer) Footer([][]string, tw.Formatting) {}
 
 // Line does nothing: there are no borders.
@@ -320,11 +315,11 @@ func (r *lineRenderer) Close() error { return nil }
 
 func (r *lineRenderer) Logger(*ll.Logger) {}
 
-// write writes one line: each cell padded to the width of its column, and what
-// is wider, in a wide table, pushes the rest of the line on.
+// write writes one line, each cell padded to the width of its column. In a wide table, a
+// wider cell moves the rest of the line.
 func (r *lineRenderer) write(ctx tw.Formatting) {
 	r.line.Reset()
-	pending := 0 // blanks owed, so that no line ends in them
+	pending := 0 // blanks before the next cell: no line ends in blanks
 	for i := range ctx.Row.Widths.Len() {
 		if i > 0 {
 			pending += len(gap)

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/term"
 )
 
-// ColorWanted says whether what is written to f should be coloured: f is a
-// terminal that can, and NO_COLOR (https://no-color.org) is not set.
+// ColorWanted reports whether output to f should have colours: f is a terminal that has
+// them, and NO_COLOR (https://no-color.org) is not set.
 func ColorWanted(f *os.File) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// TerminalWidth returns how many columns the terminal f has, or 0 where f is
-// not a terminal, which TableOptions.Width takes to mean the default.
+// TerminalWidth returns how many columns the terminal f has. It returns 0, the default of
+// TableOptions.Width, if f is not a terminal.
 func TerminalWidth(f *os.File) int {
 	width, _, err := term.GetSize(int(f.Fd()))
 	if err != nil {
@@ -24,8 +24,8 @@ func TerminalWidth(f *os.File) int {
 	return width
 }
 
-// style is how a word looks on a terminal with colours. Nothing may depend on
-// it: every style only repeats what the words say.
+// A style is how a word looks on a terminal with colours. It only repeats what the words
+// say, so that nothing is lost without colours.
 type style uint8
 
 const (
@@ -42,7 +42,7 @@ const (
 	alarm
 )
 
-// Only the sixteen basic colours, which every theme keeps readable.
+// The styles use the sixteen basic colours only: every theme keeps them readable.
 var styles = [...]string{
 	normal:    "",
 	faint:     "\x1b[2m",

@@ -8,11 +8,10 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/schema/schematest"
 )
 
-// TestUnwritten has parameters that changed without a write to them: what shows an event
-// says how.
+// TestUnwritten checks that the table shows how a parameter changed that no process wrote
+// to.
 func TestUnwritten(t *testing.T) {
 	made := func(via string, cause *event.Cause) *event.Event {
 		return &event.Event{V: 1, Seq: 4, Host: "box", BootID: "e0cbd28c-5d3a-4460-851c-2b9526ef9219", Type: event.SysctlWrite, Time: at(211),
@@ -21,20 +20,15 @@ func TestUnwritten(t *testing.T) {
 			}}
 	}
 	for _, row := range []struct {
-		event             *event.Event
-		json, table, wide string
+		event       *event.Event
+		table, wide string
 	}{
-		{made("cascade", &event.Cause{Seq: 3, Name: "net.ipv4.ip_forward"}), `"cause":{"seq":3,"name":"net.ipv4.ip_forward"}`, "0 → 1 cascade of net.ipv4.ip_forward", "0 → 1 cascade of net.ipv4.ip_forward"},
-		{made("cascade", &event.Cause{Name: "net.ipv4.ip_forward"}), `"cause":{"name":"net.ipv4.ip_forward"}`, "0 → 1 cascade of net.ipv4.ip_forward", "0 → 1 cascade of net.ipv4.ip_forward"},
-		{made("cascade", &event.Cause{}), `"cause":{}`, "0 → 1 cascade of ?", "0 → 1 cascade of ?"},
-		{made("netlink", nil), `"via":"netlink"`, "0 → 1 via netlink", "netlink"},
-		{made("device", nil), `"via":"device"`, "0 → 1 via device", "device"},
+		{made("cascade", &event.Cause{Seq: 3, Name: "net.ipv4.ip_forward"}), "0 → 1 cascade of net.ipv4.ip_forward", "0 → 1 cascade of net.ipv4.ip_forward"},
+		{made("cascade", &event.Cause{Name: "net.ipv4.ip_forward"}), "0 → 1 cascade of net.ipv4.ip_forward", "0 → 1 cascade of net.ipv4.ip_forward"},
+		{made("cascade", &event.Cause{}), "0 → 1 cascade of ?", "0 → 1 cascade of ?"},
+		{made("netlink", nil), "0 → 1 via netlink", "netlink"},
+		{made("device", nil), "0 → 1 via device", "device"},
 	} {
-		line := write(t, jsonSink, row.event)
-		if err := schematest.Validate([]byte(line)); err != nil || !strings.Contains(line, row.json) {
-			t.Errorf("want %s, %v: %s", row.json, err, line)
-		}
-		checkReference(t, row.event)
 		for _, o := range []struct {
 			options output.TableOptions
 			want    string

@@ -9,23 +9,22 @@ import (
 	"github.com/olekukonko/tablewriter/pkg/twwidth"
 )
 
-// word is a piece of a cell that is kept on one line where it fits on one.
+// A word is a piece of a cell. It stays on one line if it fits.
 type word struct {
 	text  string
 	style style
-	// tight joins it to the word before: the two part only where they would
-	// not fit on one line anyway.
-	tight bool
+	// joined keeps the word on the line of the word before it, if both fit.
+	joined bool
 }
 
-// say makes a word that may start a line.
-func say(text string, st style) word { return word{text: text, style: st} }
+// newWord returns a word that may start a line.
+func newWord(text string, st style) word { return word{text: text, style: st} }
 
-// add makes a word that belongs to the one before.
-func add(text string, st style) word { return word{text: text, style: st, tight: true} }
+// joinedWord returns a word that belongs to the one before it.
+func joinedWord(text string, st style) word { return word{text: text, style: st, joined: true} }
 
-// textWidth returns how many columns a string takes, counted as tablewriter
-// counts (East Asian wide characters are two).
+// textWidth returns how many columns a string takes. It counts as tablewriter does: East
+// Asian wide characters take two.
 func textWidth(s string) int {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf || s[i] < 0x20 {
@@ -35,9 +34,8 @@ func textWidth(s string) int {
 	return len(s)
 }
 
-// wrap lays words out over as many lines as it takes, none wider than width.
-// Words that belong together stay so where there is room for them on a line,
-// and what is wider than a line is cut.
+// wrap lays words out over lines of at most width columns. Joined words stay on one line if
+// they fit, and a word that is wider than a line is cut.
 func wrap(words []word, width int) [][]word {
 	var lines [][]word
 	var line []word
@@ -50,7 +48,7 @@ func wrap(words []word, width int) [][]word {
 	}
 	for len(words) > 0 {
 		group := 1
-		for group < len(words) && words[group].tight {
+		for group < len(words) && words[group].joined {
 			group++
 		}
 		if used > 0 && used+1+lineWidth(words[:group]) > width {
@@ -64,7 +62,7 @@ func wrap(words []word, width int) [][]word {
 			for n > width {
 				var head string
 				head, w.text = cut(w.text, width)
-				lines = append(lines, []word{say(head, w.style)})
+				lines = append(lines, []word{newWord(head, w.style)})
 				n = textWidth(w.text)
 			}
 			if used > 0 {
@@ -79,10 +77,9 @@ func wrap(words []word, width int) [][]word {
 	return lines
 }
 
-// cut splits s so that its head is at most width columns wide: at best where
-// a name has its parts, else where a part has its words, else where it is full.
-// There is always progress: a character wider than width makes a head of its
-// own.
+// cut splits s so that head is at most width columns wide. It prefers to cut between the
+// parts of a name, then between the words of a part. head has at least one character, even
+// if that is wider than width.
 func cut(s string, width int) (head, tail string) {
 	full, weak, strong, used := 0, 0, 0, 0
 	for i, r := range s {
@@ -90,11 +87,11 @@ func cut(s string, width int) (head, tail string) {
 		if r >= utf8.RuneSelf {
 			n = twwidth.WidthNoCache(string(r))
 		}
-		// The pid that ends a process.
+		// The pid after a command name.
 		if r == '[' && used >= width/5 && i > 0 {
 			strong = i
 		}
-		// A character without width belongs to the one before it.
+		// A character of no width belongs to the one before it.
 		if used+n > width && n > 0 && i > 0 {
 			break
 		}
@@ -118,7 +115,7 @@ func cut(s string, width int) (head, tail string) {
 	return strings.TrimRight(s[:at], " "), strings.TrimLeft(s[at:], " ")
 }
 
-// shorten cuts s to width columns, the last of which is then an ellipsis.
+// shorten cuts s to width columns. The last one is then an ellipsis.
 func shorten(s string, width int) string {
 	if textWidth(s) <= width {
 		return s
@@ -134,7 +131,7 @@ func shorten(s string, width int) string {
 	return s
 }
 
-// lineWidth returns how many columns words take on one line.
+// lineWidth returns how many columns the words take on one line.
 func lineWidth(words []word) int {
 	n := max(len(words)-1, 0)
 	for _, w := range words {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package schema holds the JSON Schema of nstrace's events, which is their
-// documentation and what every line that a test produces is checked against.
+// Package schema contains the JSON Schema of nstrace's events. It documents them, and tests
+// check every line of output against it.
 package schema
 
 import _ "embed"

@@ -57,7 +57,7 @@ func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direc
 		size = DefaultRingSize
 	}
 	for name, value := range map[string]any{
-		bpf.NstraceVarHasTaskBtf:       direct,
+		bpf.NstraceVarHasTaskBtf:   direct,
 		bpf.NstraceVarHashSeed:     seed,
 		bpf.NstraceVarFoldAbove:    uint64(size / 4),
 		bpf.NstraceVarFollow:       o.Follow,

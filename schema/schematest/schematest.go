@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package schematest checks lines of output against the schema. It is for
-// tests: it is kept apart from package schema so that no program has to carry
-// a validator along.
+// Package schematest checks lines of output against the schema. It is for tests, and apart
+// from package schema so that no program contains the validator.
 package schematest
 
 import (
@@ -18,7 +17,8 @@ import (
 	"github.com/nstrace/nstrace/schema"
 )
 
-// compiled is the schema with formats asserted, compiled once: it is not cheap.
+// compiled returns the schema, which also checks formats. Compiling is slow, so it happens
+// once.
 var compiled = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	const url = "event.v1.json"
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema.EventV1))
@@ -33,8 +33,8 @@ var compiled = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	return c.Compile(url)
 })
 
-// Validate checks one line of output, with or without its newline: it is valid
-// UTF-8, one line, one JSON object, and that is an event of version 1.
+// Validate checks one line of output, with or without its newline. It must be valid UTF-8 and
+// one JSON object that is an event of version 1.
 func Validate(line []byte) error {
 	sch, err := compiled()
 	if err != nil {
@@ -47,7 +47,7 @@ func Validate(line []byte) error {
 	if bytes.ContainsAny(line, "\r\n") {
 		return errors.New("more than one line")
 	}
-	// Rejects what follows the first value as well.
+	// This also rejects anything after the first value.
 	event, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
 	if err != nil {
 		return err
@@ -55,15 +55,15 @@ func Validate(line []byte) error {
 	return sch.Validate(event)
 }
 
-// Lines fails the test for each line of output that is not a valid event, and
-// returns how many lines there were.
+// Lines reports each line that is not a valid event as an error of the test. It returns the
+// number of lines.
 func Lines(tb testing.TB, out []byte) int {
 	tb.Helper()
 	n := 0
 	for line := range bytes.Lines(out) {
 		n++
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			tb.Errorf("line %d does not end: %q", n, line)
+			tb.Errorf("line %d has no newline: %q", n, line)
 		}
 		if err := Validate(line); err != nil {
 			tb.Errorf("line %d: %v\n%s", n, err, line)

@@ -13,7 +13,7 @@ import (
 
 type object = map[string]any
 
-// events are one valid event of each type, as small as it may be.
+// events returns a minimal valid event of each type.
 func events() map[string]object {
 	process := func() object {
 		return object{"pid": 4712, "tid": 4712, "comm": "sysctl", "ppid": 1, "uid": 0, "gid": 0}
@@ -43,7 +43,7 @@ func events() map[string]object {
 	return all
 }
 
-// set returns a change of the value at a path; nil removes it.
+// set returns a change of the value at a path. nil removes the value.
 func set(path string, value any) func(object) {
 	return func(ev object) {
 		keys := strings.Split(path, "/")
@@ -80,6 +80,9 @@ func TestSchema(t *testing.T) {
 		{"as it is", "", func(object) {}, true},
 		{"host and boot", "", both(set("host", "web1"), set("boot_id", "6f3c1a52-8a0e-4a55-9a43-0d2f6b1c7e21")), true},
 		{"whole second", "", set("time", "2026-11-23T12:04:31Z"), true},
+		{"run", "", set("run_id", "5b1d0c6e9f2a47d8b3c4e5f60718293a"), true},
+		{"short run", "", set("run_id", "5b1d"), false},
+		{"run in capitals", "", set("run_id", "5B1D0C6E9F2A47D8B3C4E5F60718293A"), false},
 		{"largest seq", "", set("seq", json.Number("18446744073709551615")), true},
 
 		{"no version", "", set("v", nil), false},
@@ -139,7 +142,7 @@ func TestSchema(t *testing.T) {
 		{"no process", "namespace.enter", set("process", nil), false},
 		{"child", "namespace.enter", set("child_pid", 7), false},
 
-		{"seen", "namespace.destroy", both(set("outcome", "success"), set("namespace/detected", "scan"), set("namespace/created", "2026-11-23T12:04:31Z")), true},
+		{"found by scan", "namespace.destroy", both(set("outcome", "success"), set("namespace/detected", "scan"), set("namespace/created", "2026-11-23T12:04:31Z")), true},
 		{"process", "namespace.destroy", both(set("process", object{"pid": 1, "tid": 1, "comm": "x", "ppid": 0, "uid": 0, "gid": 0}), set("via", "exit")), false},
 		{"failed", "namespace.destroy", fails, false},
 		{"from", "namespace.destroy", set("namespace/from", 1), false},
@@ -148,12 +151,12 @@ func TestSchema(t *testing.T) {
 
 		{"failed", "namespace.pin", fails, true},
 		{"failed nowhere", "namespace.pin", both(fails, set("namespace/path", nil)), true},
-		{"by looking", "namespace.pin", both(set("process", nil), set("outcome", nil), set("via", nil), set("namespace/detected", "scan")), true},
-		{"by nobody", "namespace.pin", both(set("process", nil), set("outcome", nil), set("via", nil)), false},
+		{"by scan", "namespace.pin", both(set("process", nil), set("outcome", nil), set("via", nil), set("namespace/detected", "scan")), true},
+		{"without a process", "namespace.pin", both(set("process", nil), set("outcome", nil), set("via", nil)), false},
 		{"no id", "namespace.pin", set("namespace/id", nil), false},
 		{"lifetime", "namespace.unpin", set("namespace/lifetime_ms", 1), false},
-		{"by looking", "namespace.unpin", set("namespace/detected", "scan"), true},
-		{"failed and nobody tried", "namespace.unpin", fails, false},
+		{"by scan", "namespace.unpin", set("namespace/detected", "scan"), true},
+		{"failed without a process", "namespace.unpin", fails, false},
 		{"path", "namespace.destroy", set("namespace/path", "/x"), false},
 
 		{"failed", "sysctl.write", fails, true},
@@ -186,7 +189,7 @@ func TestSchema(t *testing.T) {
 		{"outcome", "namespace.appeared", set("outcome", "success"), false},
 		{"lifetime", "namespace.gone", set("namespace/lifetime_ms", 1), false},
 		{"no id", "namespace.gone", set("namespace/id", nil), false},
-		{"not watched", "namespace.create", set("between", object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}), false},
+		{"not traced", "namespace.create", set("between", object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}), false},
 
 		{"alert", "sysctl.write", set("alert", []any{object{"name": "a", "severity": "critical", "message": "b"}, object{"name": "c", "severity": "info"}}), true},
 		{"alert", "trace.loss", set("alert", []any{object{"name": "a", "severity": "warning"}}), true},
@@ -202,13 +205,13 @@ func TestSchema(t *testing.T) {
 		{"of no type", "trace.loss", set("loss/records", object{"sysctl": 1}), false},
 		{"when", "trace.loss", both(set("loss/from", "2026-11-23T12:04:31Z"), set("loss/to", "2026-11-23T12:04:32Z")), true},
 		{"no number", "trace.loss", set("loss/records", nil), false},
-		{"no number known", "trace.loss", deaf("ftrace_off"), true},
-		{"no number known", "trace.loss", deaf("probes_off"), true},
-		{"a number that nobody knows", "trace.loss", both(deaf("ftrace_off"), set("loss/records", object{"sysctl.write": 1})), false},
-		{"not when", "trace.loss", both(deaf("ftrace_off"), set("loss/to", nil)), false},
-		{"without notes", "trace.loss", both(deaf("ftrace_off"), set("trace/notes", nil)), false},
-		{"ways of a loss", "trace.loss", both(deaf("ftrace_off"), set("trace/observations", []any{object{"name": "x", "backend": "tracepoint"}})), true},
-		{"totals of a loss", "trace.loss", both(deaf("ftrace_off"), set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0})), false},
+		{"no number known", "trace.loss", unknownLoss("ftrace_off"), true},
+		{"no number known", "trace.loss", unknownLoss("probes_off"), true},
+		{"a number that is unknown", "trace.loss", both(unknownLoss("ftrace_off"), set("loss/records", object{"sysctl.write": 1})), false},
+		{"no end", "trace.loss", both(unknownLoss("ftrace_off"), set("loss/to", nil)), false},
+		{"without notes", "trace.loss", both(unknownLoss("ftrace_off"), set("trace/notes", nil)), false},
+		{"observations of a loss", "trace.loss", both(unknownLoss("ftrace_off"), set("trace/observations", []any{object{"name": "x", "backend": "tracepoint"}})), true},
+		{"totals of a loss", "trace.loss", both(unknownLoss("ftrace_off"), set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0})), false},
 		{"notes of a loss of known number", "trace.loss", set("trace/notes", []any{"x"}), false},
 		{"notes", "trace.start", set("trace/notes", []any{"x"}), true},
 		{"notes", "trace.stop", set("trace/notes", []any{"x"}), true},
@@ -262,7 +265,8 @@ func TestValidateLine(t *testing.T) {
 	}
 }
 
-// The schema is what users read to know what a field means.
+// TestEveryFieldIsDescribed checks the descriptions, because the schema is the reference of
+// the fields.
 func TestEveryFieldIsDescribed(t *testing.T) {
 	var doc any
 	if err := json.Unmarshal(schema.EventV1, &doc); err != nil {
@@ -284,7 +288,7 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 			if text, _ := field["description"].(string); !strings.HasSuffix(text, ".") {
 				t.Errorf("%s has no description", at)
 			}
-			// What stands beside a reference only narrows it.
+			// The properties beside a reference only restrict it.
 			if _, ref := field["$ref"]; !ref {
 				walk(at, field)
 				walk(at, field["items"])
@@ -297,8 +301,8 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 	}
 }
 
-// deaf makes a trace.loss one of which nobody knows how many are missing.
-func deaf(reason string) func(object) {
+// unknownLoss returns a change of a trace.loss to one of an unknown number of events.
+func unknownLoss(reason string) func(object) {
 	return func(ev object) {
 		ev["loss"] = object{"reason": reason, "from": "2026-11-23T12:04:31Z", "to": "2026-11-23T12:04:33Z"}
 		ev["trace"] = object{"notes": []any{"x"}}

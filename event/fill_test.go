@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package output_test
+package event_test
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// fill sets every field of a value, whatever is added to it later, to something
-// that is not zero. Times have a zone and end in zeros.
+// fill sets every field of a value to something other than zero, including the fields
+// that are added later. Times have a zone, and their fraction ends in zeros.
 func fill(t *testing.T, v reflect.Value) {
 	n := 0
 	walk(t, v, func(v reflect.Value) int {
@@ -34,12 +34,23 @@ func fill(t *testing.T, v reflect.Value) {
 	})
 }
 
-// randomEvent has in each field nothing, something common or something awkward.
-func randomEvent(t *testing.T, rng *rand.Rand) *event.Event {
-	pieces := []string{
+// The pieces of the strings of random events.
+var (
+	validPieces = []string{
 		"", "a", "net", "1024", "sysctl", "-w", "/proc/sys/", "namespace", `"`, `\`, "<&>", " ", "\t", "\n", "\x00", "\x1b[", "\x7f",
-		"\x80", "\xff", "\xc3", "\xed\xa0\x80", "é", "日本", "\u009b", "\u00ad", "\u2028", "\u202e", "\u2800", "\ufeff", "\ufffd", "😀", "\U000e0041",
+		"é", "日本", "\u009b", "\u00ad", "\u2028", "\u202e", "\u2800", "\ufeff", "\ufffd", "😀", "\U000e0041",
 	}
+	anyPieces = append([]string{"\x80", "\xff", "\xc3", "\xed\xa0\x80"}, validPieces...)
+)
+
+// The first and the last second that RFC 3339 can write.
+var (
+	firstSecond = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	lastSecond  = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
+)
+
+// randomEvent returns an event of which each field is empty, common or awkward.
+func randomEvent(t *testing.T, rng *rand.Rand, pieces []string) *event.Event {
 	ev := &event.Event{}
 	walk(t, reflect.ValueOf(ev).Elem(), func(v reflect.Value) int {
 		if v.Kind() != reflect.Struct && rng.IntN(4) == 0 {
@@ -47,7 +58,7 @@ func randomEvent(t *testing.T, rng *rand.Rand) *event.Event {
 		}
 		switch {
 		case v.Type() == reflect.TypeFor[time.Time]():
-			v.Set(reflect.ValueOf(time.Unix(rng.Int64N(1<<38)-1<<37, rng.Int64N(1e9)>>rng.IntN(30))))
+			v.Set(reflect.ValueOf(time.Unix(firstSecond+rng.Int64N(lastSecond-firstSecond+1), rng.Int64N(1e9)>>rng.IntN(30))))
 		case v.Kind() == reflect.String:
 			s := ""
 			for range rng.IntN(12) {
@@ -66,9 +77,8 @@ func randomEvent(t *testing.T, rng *rand.Rand) *event.Event {
 	return ev
 }
 
-// walk has every value inside of v set, including those that are behind a
-// pointer. set returns how many elements a list or map gets, and whether there
-// is something behind a pointer at all.
+// walk calls set for every value inside v. set returns how many elements a list or a map
+// gets; walk follows a pointer if that is more than 0.
 func walk(t *testing.T, v reflect.Value, set func(reflect.Value) int) {
 	t.Helper()
 	n := set(v)

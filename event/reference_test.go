@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package output_test
+package event_test
 
 import (
 	"bytes"
@@ -12,19 +12,18 @@ import (
 	"unicode/utf16"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/output"
 )
 
-// checkReference says that the JSON sink writes events the way encoding/json
-// would, byte for byte.
+// checkReference checks that an Encoder writes events as encoding/json would, byte for
+// byte.
 func checkReference(t *testing.T, events ...*event.Event) {
 	t.Helper()
 	lines := func(s string) []string {
-		// A byte that is not UTF-8 is an escape to one version of encoding/json
-		// and a character to the next; TestJSONStrings says what it is here.
+		// For a byte that is not UTF-8, one version of encoding/json writes an escape and
+		// the next a character. TestEncoderStrings checks what Encoder writes.
 		return strings.SplitAfter(strings.ReplaceAll(s, `\ufffd`, "\ufffd"), "\n")
 	}
-	got, want := lines(write(t, jsonSink, events...)), lines(reference(t, events...))
+	got, want := lines(encode(events...)), lines(reference(t, events...))
 	if len(got) != len(want) {
 		t.Fatalf("%d lines, want %d", len(got)-1, len(want)-1)
 	}
@@ -35,24 +34,23 @@ func checkReference(t *testing.T, events ...*event.Event) {
 	}
 }
 
-// reference writes events with encoding/json: far slower, but a field that the
-// tracer's types gain is there without a change.
+// reference writes events with encoding/json. That is far slower, but needs no change for
+// a new field.
 func reference(t *testing.T, events ...*event.Event) string {
 	t.Helper()
 	var lines bytes.Buffer
 	enc := json.NewEncoder(&lines)
-	// Arguments and values are full of <, > and &; they are not going into HTML.
+	// Arguments and values have many <, > and &.
 	enc.SetEscapeHTML(false)
 	for _, ev := range events {
 		if err := enc.Encode(newReferenceEvent(ev)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// What is left of what a terminal would not show as it is: encoding/json
-	// escapes C0 controls and U+2028/U+2029 only.
+	// encoding/json escapes only C0 controls, U+2028 and U+2029.
 	var b strings.Builder
 	for _, r := range lines.String() {
-		if r < 0x7f || !output.Invisible(r) {
+		if r < 0x7f || !event.Invisible(r) {
 			b.WriteRune(r)
 			continue
 		}
@@ -63,7 +61,7 @@ func reference(t *testing.T, events ...*event.Event) string {
 	return b.String()
 }
 
-// stamp is a time as the stream writes it.
+// A stamp is a time that is written with nine digits of fraction, in UTC.
 type stamp time.Time
 
 func (s stamp) IsZero() bool { return time.Time(s).IsZero() }
@@ -72,9 +70,9 @@ func (s stamp) MarshalJSON() ([]byte, error) {
 	return []byte(time.Time(s).UTC().Format(`"2006-01-02T15:04:05.000000000Z"`)), nil
 }
 
-// referenceEvent and its parts are the tracer's types with every time.Time
-// hidden behind a stamp of the same name, which lies less deep and so wins. All
-// other fields are those of the embedded type.
+// referenceEvent and its parts are event's types with a stamp in place of each time.Time:
+// the outer field of a name hides the embedded one. All other fields are those of the
+// embedded type.
 type referenceEvent struct {
 	V        int   `json:"v"`
 	Time     stamp `json:"time"`
@@ -85,7 +83,7 @@ type referenceEvent struct {
 	Sysctl    *referenceSysctl    `json:"sysctl,omitempty"`
 	Netdev    *referenceNetdev    `json:"netdev,omitempty"`
 	Process   *referenceProcess   `json:"process,omitempty"`
-	// Who acted stands together.
+	// The encoder writes these after the process.
 	Container *event.Container `json:"container,omitempty"`
 	Pod       *event.Pod       `json:"pod,omitempty"`
 	Unit      string           `json:"unit,omitempty"`

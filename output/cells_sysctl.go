@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+var (
+	sysctlWrite = kind{
+		name: "sysctl", style: written, wantsOutcome: true, happened: [2]string{"write", "writes"},
+		target: (*Table).parameter, change: (*Table).values, topic: parameterName,
+	}
+	sysctlDrift = kind{
+		name: "drift", style: doubtful, happened: [2]string{"changed", "changed"},
+		target: (*Table).parameter, change: (*Table).values, who: (*Table).untraced, topic: parameterName,
+	}
+)
+
+// maxValueLines is how many lines of its column a value may fill. The value of
+// kernel.core_pattern that systemd sets fits; a value of a kilobyte would push everything
+// else off the screen.
+const maxValueLines = 8
+
+// parameterName is what the line of a burst lists.
+func parameterName(ev *event.Event) string {
+	if ev.Sysctl == nil {
+		return ""
+	}
+	return ev.Sysctl.Name
+}
+
+// parameter is "net.ipv4.ip_forward in net 4026532281 web".
+func (t *Table) parameter(ev *event.Event) []word {
+	s := ev.Sysctl
+	if s == nil {
+		return nil
+	}
+	words := []word{newWord(escapeName(s.Name, ""), strong)}
+	switch {
+	case s.Namespace == nil && strings.HasPrefix(s.Name, "net."):
+		// Every net.* parameter belongs to a network namespace.
+		words = append(words, newWord("in net "+unknown, doubtful))
+	case s.Namespace != nil && !t.isHost(s.Namespace):
+		words = append(words, inWords(t.namespace(s.Namespace))...)
+	}
+	return words
+}
+
+// values is "7200 → 600". If the parameter then has another value than the written one,
+// "(now 32767)" follows.
+func (t *Table) values(ev *event.Event) []word {
+	s := ev.Sysctl
+	if s == nil {
+		return nil
+	}
+	words := t.oldAndNew(ev, s)
+	if s.Truncated {
+		words = append(words, newWord("(truncated)", doubtful))
+	}
+	return append(words, t.indirect(ev, s)...)
+}
+
+func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {
+	to := s.New
+	if to == nil {
+		to = s.After
+	}
+	if s.Old == nil && to == nil {
+		if ev.Outcome == event.Failure {
+			return nil
+		}
+		return []word{newWord(arrow+" "+unknown, doubtful)}
+	}
+
+	st := normal
+	if s.Old != nil && to != nil && SameValue(*s.Old, *to) {
+		st = faint // a write that changes nothing
+	}
+	var words []word
+	switch {
+	case s.Old != nil:
+		words = append(words, t.value(*s.Old, "", st)...)
+	case ev.Outcome != event.Failure:
+		words = append(words, newWord(unknown, doubtful))
+	}
+	if to == nil {
+		words = append(words, newWord(arrow+" "+unknown, doubtful))
+	} else {
+		words = append(words, t.value(*to, arrow+" ", st)...)
+	}
+
+	if s.After != nil && !SameValue(*s.After, *to) {
+		switch {
+		case s.Old == nil || !SameValue(*s.After, *s.Old):
+			words = append(words, t.value(*s.After, "(now ", doubtful)...)
+			words[len(words)-1].text += ")"
+		case ev.Outcome != event.Failure:
+			words = append(words, t.value(*s.After, "(still ", doubtful)...)
+			words[len(words)-1].text += ")"
+		}
+	}
+	return words
+}
+
+// indirect says how a parameter changed that no process wrote to.
+func (t *Table) indirect(ev *event.Event, s *event.Sysctl) []word {
+	switch ev.Via {
+	case "cascade":
+		name := unknown
+		if s.Cause != nil && s.Cause.Name != "" {
+			name = escapeName(s.Cause.Name, "")
+		}
+		return []word{newWord("cascade of", normal), newWord(name, normal)}
+	case "netlink", "device":
+		if !t.opts.Wide { // the wide table has a column for it
+			return []word{newWord("via "+ev.Via, normal)}
+		}
+	}
+	return nil
+}
+
+// value returns the words of a value, with a prefix before the first one.
+func (t *Table) value(v, prefix string, st style) []word {
+	v = escapeValue(v)
+	if !t.opts.Wide {
+		v = shorten(v, maxValueLines*t.columns[changeColumn].width)
+	}
+	var words []word
+	for i, text := range strings.Fields(v) {
+		if i == 0 {
+			words = append(words, newWord(prefix+text, st))
+		} else {
+			words = append(words, joinedWord(text, st))
+		}
+	}
+	return words
+}
+
+// SameValue reports whether two values of a parameter are equal to the kernel. The kernel
+// separates the numbers of a list by tabs, and accepts spaces.
+func SameValue(a, b string) bool {
+	return a == b || slices.Equal(strings.Fields(a), strings.Fields(b))
+}

@@ -19,13 +19,14 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// A storm is a mix of events as a busy host has them: writes, most of them by a few
-// processes to a few parameters, and short-lived processes that make a namespace.
+// A storm makes the events of a busy host: writes, most of them by a few processes to a few
+// parameters, and short-lived processes that create a namespace.
 type storm struct {
 	n      int
-	writes []*event.Event // templates of real runs
+	writes []*event.Event // templates from real runs
 	users  []*event.Process
 	at     time.Time
+	run    string
 	value  [3]string
 	sys    event.Sysctl
 	ns     event.Namespace
@@ -41,7 +42,7 @@ func newStorm(tb testing.TB) *storm {
 }
 
 func stormOf(dir string) (*storm, error) {
-	s := &storm{at: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
+	s := &storm{run: "5a17c0de5a17c0de5a17c0de5a17c0de", at: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
 	events, err := capturedIn(dir)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func (s *storm) next() *event.Event {
 	s.at = s.at.Add(9973 * time.Nanosecond)
 	t := s.writes[n%len(s.writes)]
 	e := *t
-	e.Seq, e.Time = uint64(n+1), s.at
+	e.RunID, e.Seq, e.Time = s.run, uint64(n+1), s.at
 	if n%10 == 9 {
 		p := *t.Process
 		p.PID = uint32(n%4_000_000) + 300
@@ -87,7 +88,7 @@ func (s *storm) next() *event.Event {
 	return &e
 }
 
-// BenchmarkRecord is a storm that goes on for as long as there are events.
+// BenchmarkRecord measures a storm of b.N events, until they are on the disk.
 func BenchmarkRecord(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "history.db")
 	r := create(b, history.Options{Path: path})
@@ -117,8 +118,8 @@ func BenchmarkRecord(b *testing.B) {
 	b.ReportMetric(float64(size)/float64(b.N), "bytes/event")
 }
 
-// cpuTime is what this process has had of processors. It is what tells of one core on a
-// machine that others use too.
+// cpuTime returns the CPU time of this process. Unlike the elapsed time, it does not depend on what
+// else the machine does.
 func cpuTime() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
@@ -127,7 +128,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkAppend is what an event costs whoever gives it, while the database takes none.
+// BenchmarkAppend measures Append alone, without writes to the database.
 func BenchmarkAppend(b *testing.B) {
 	r := create(b, history.Options{Batch: 1 << 30, Delay: time.Hour, Buffer: b.N + 1})
 	s := newStorm(b)
@@ -143,7 +144,7 @@ func BenchmarkAppend(b *testing.B) {
 
 var stored = flag.Int("stored", 1_000_000, "how many events the history has that BenchmarkBlame and BenchmarkParameter ask")
 
-// asked is the database of these two, made once, and removed by TestMain.
+// asked makes the database of the next two benchmarks, once. TestMain removes it.
 var asked = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "nstrace-history-bench-")
 	if err != nil {
@@ -159,7 +160,7 @@ var asked = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The parameter that is asked for was written now and then, all along.
+	// The parameter to look up was written at regular intervals.
 	for n := range *stored {
 		e := s.next()
 		if n%(*stored/1000+1) == 0 && e.Sysctl != nil {
@@ -184,7 +185,7 @@ func openAsked(b *testing.B) *history.DB {
 	return open(b, path)
 }
 
-// BenchmarkBlame is the last write to each parameter, as nstrace blame asks.
+// BenchmarkBlame reads the last write to each parameter, as nstrace blame does.
 func BenchmarkBlame(b *testing.B) {
 	db := openAsked(b)
 	n := 0
@@ -199,7 +200,7 @@ func BenchmarkBlame(b *testing.B) {
 	b.ReportMetric(float64(n)/float64(b.N), "parameters")
 }
 
-// BenchmarkParameter is one parameter's life, as nstrace history sysctl asks.
+// BenchmarkParameter reads all writes to one parameter, as nstrace history sysctl does.
 func BenchmarkParameter(b *testing.B) {
 	db := openAsked(b)
 	n := 0
@@ -214,8 +215,7 @@ func BenchmarkParameter(b *testing.B) {
 	b.ReportMetric(float64(n)/float64(b.N), "events")
 }
 
-// BenchmarkBurst is a million events at once: what they take in memory until they are
-// written.
+// BenchmarkBurst measures the memory of a million events that wait.
 func BenchmarkBurst(b *testing.B) {
 	for range b.N {
 		var before, after runtime.MemStats

@@ -20,50 +20,45 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A DB reads a history. It is for one goroutine at a time, and one iteration.
+// A DB reads a history. Only one goroutine may use it at a time, and only one iteration may run.
 type DB struct {
 	path string
 	file os.FileInfo
 	conn *sqlite.Conn
 
-	schema       int64  // SQLite's number for the tables that were checked
+	schema       int64  // schema_version of the tables that were checked
 	leftOut      uint64 // rows
 	firstLeftOut error
 	held         int // bytes that were read for the page
-	cached       int // and for what is remembered
+	cached       int // bytes that were read for the caches
 
 	texts     map[int64]string
 	processes map[int64]*event.Process
-	places    map[int64]place
-	views     map[int64]*seen
-	buffer    []readEvent // of a page
-	entries   []entry     // of a segment
+	workloads map[int64]workload
+	views     map[int64]*event.Namespace
+	buffer    []readEvent // of the page
+	entries   []entry     // of the segment
 	kinds     map[int64]kindKey
-	origins   map[int64][2]string
+	origins   map[int64]originKey
 	params    map[int64]parameterKey
 }
 
-type (
-	place struct {
-		container *event.Container
-		pod       *event.Pod
-		unit      string
-	}
-	// seen is a view with its namespace.
-	seen struct {
-		ns     event.Namespace
-		origin int64
-	}
-)
+// A workload is the container, pod and unit of a process.
+type workload struct {
+	container *event.Container
+	pod       *event.Pod
+	unit      string
+}
 
-// Open opens the history at path for reading, by whoever may read the file. The error wraps
-// ErrNewer or ErrNotHistory where it is one of these.
+// Open opens the history at path for reading. The caller needs permission to read the file only.
+// The error wraps ErrNewer, ErrNotHistory or ErrCorrupt if one of them applies.
 func Open(path string) (*DB, error) { return OpenContext(context.Background(), path) }
 
-// OpenContext does what Open does. When ctx ends, so does whatever is asked of the history,
-// however long it would take, with an error that wraps context.Canceled.
+// OpenContext is Open with a context. When ctx ends, every running and later query ends with an
+// error that wraps context.Canceled.
 func OpenContext(ctx context.Context, path string) (*DB, error) {
-	// Not by opening it: to close it would give up SQLite's locks, if this process records.
+	// Do not open the file to check this: closing it would release SQLite's locks if this process
+	// records.
 	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -76,8 +71,8 @@ func OpenContext(ctx context.Context, path string) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{path: path, file: file, conn: conn, schema: -1}
-	db.forget()
-	// A transaction begins with a look at the tables.
+	db.clearCaches()
+	// begin checks the tables.
 	if err = db.begin(); err == nil {
 		err = db.commit()
 	}
@@ -87,9 +82,8 @@ func OpenContext(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
-// openReader opens a database of which nothing may be changed. What is in its log has to be
-// seen, for which SQLite has to write to the folder; where it may not, and there is no log,
-// it reads the file alone.
+// openReader opens a database that nobody changes through it. To see the content of the log, SQLite
+// must write to the folder. If it must not, and there is no log, it reads the file alone.
 func openReader(ctx context.Context, path string) (*sqlite.Conn, error) {
 	conn, err := openConn(ctx, path, sqlite.OpenReadOnly, 5*time.Second)
 	if err == nil {
@@ -115,31 +109,32 @@ func openReader(ctx context.Context, path string) (*sqlite.Conn, error) {
 	return alone, nil
 }
 
-// Close closes it.
+// Close closes the database.
 func (db *DB) Close() error { return db.conn.Close() }
 
-func (db *DB) forget() {
-	db.texts, db.processes, db.places = map[int64]string{}, map[int64]*event.Process{}, map[int64]place{}
-	db.views, db.kinds, db.origins, db.params = map[int64]*seen{}, map[int64]kindKey{}, map[int64][2]string{}, map[int64]parameterKey{}
+func (db *DB) clearCaches() {
+	db.texts, db.processes, db.workloads = map[int64]string{}, map[int64]*event.Process{}, map[int64]workload{}
+	db.views, db.kinds, db.origins, db.params = map[int64]*event.Namespace{}, map[int64]kindKey{}, map[int64]originKey{}, map[int64]parameterKey{}
 	db.cached = 0
 }
 
-// Moved says whether the history is no more where it was opened: somebody removed or moved
-// it, or put another there. A recorder goes on in the one that is at the path.
+// Moved reports whether the history is no longer at its path: somebody removed, moved or replaced
+// it. A recorder goes on in the database that is at the path.
 func (db *DB) Moved() bool { return moved(db.path, db.file) }
 
-// Last returns the id of the last event, 0 for none.
+// Last returns the ID of the last event, 0 if there is none.
 func (db *DB) Last() (int64, error) {
 	n, err := number(db.conn, "SELECT coalesce(max(id), 0) FROM event")
 	return n, explain(db.path, err)
 }
 
-// pageEvents is how many events are read in one go. Between two, a recorder can do what
-// it can't while somebody reads.
+// pageEvents is the number of events that one transaction reads. Between two pages, a recorder can
+// do what it cannot do while somebody reads, such as truncating the log.
 const pageEvents = 2000
 
-// Events gives the events that q asks for. An event and what it refers to can be kept. Each
-// is as Check wants it; a row that is not is left out, see LeftOut.
+// Events returns the events that q selects. The caller may keep an event, but must not change it.
+// Every event has passed Check. Events skips rows that do not; see LeftOut. It ends with the first
+// error, which can wrap ErrCorrupt, ErrNotHistory or ctx's error.
 func (db *DB) Events(ctx context.Context, q Query) iter.Seq2[Stored, error] {
 	return db.events(ctx, q, func(s *readEvent) (use bool, err error) {
 		if s.err == nil {
@@ -152,8 +147,8 @@ func (db *DB) Events(ctx context.Context, q Query) iter.Seq2[Stored, error] {
 	})
 }
 
-// events gives the events that q asks for, of those that take says yes to. An error of take
-// ends it.
+// events returns the events that q selects and for which take returns true. An error of take ends
+// it.
 func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, error)) iter.Seq2[Stored, error] {
 	return func(yield func(Stored, error) bool) {
 		fail := func(err error) { yield(Stored{}, explain(db.path, err)) }
@@ -175,8 +170,8 @@ func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, 
 					yield(Stored{}, err)
 					return
 				}
-				// What is read next begins behind the last one.
-				if err := plan.pass(s.ID); err != nil {
+				// The next page begins after this event.
+				if err := plan.advance(s.ID); err != nil {
 					fail(err)
 					return
 				}
@@ -199,7 +194,7 @@ func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, 
 	}
 }
 
-// wants says whether an event is what q asks for, as far as the tables did not.
+// wants reports whether q selects e, as far as the SQL query did not decide it.
 func (q *Query) wants(e *event.Event) bool {
 	last := e.Time
 	if e.LastTime.After(last) {
@@ -217,20 +212,20 @@ func (q *Query) wants(e *event.Event) bool {
 	return q.Match == nil || q.Match(e)
 }
 
-// A plan is how the events of a Query are found.
+// A plan says how to find the events of a Query.
 type plan struct {
 	from, to int64  // ids, both inclusive
-	where    string // besides
+	where    string // further conditions
 	table    listTable
-	listed   []int64 // whose lists in table have the events, in order; nil for no list
+	listed   []int64 // ids of parameters or namespaces whose lists contain the events, sorted; nil to scan the table
 	reverse  bool
 	limit    int
 	empty    bool
 }
 
-// pass moves the bounds of a plan past an event. Ids that are not in order would have the same
-// events read again and again.
-func (p *plan) pass(id int64) error {
+// advance moves the bounds of a plan past an event. Ids out of order would make the loop read the
+// same events forever.
+func (p *plan) advance(id int64) error {
 	if id < p.from || id > p.to {
 		return fmt.Errorf("%w: event %d is out of order", ErrCorrupt, id)
 	}
@@ -246,14 +241,14 @@ func (db *DB) plan(q *Query) (*plan, error) {
 	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: pageEvents}
 	if !q.Since.IsZero() || !q.Until.IsZero() {
 		since, until := int64(-1<<63), int64(1<<63-1)
-		if keepable(q.Since) && !q.Since.IsZero() {
+		if fitsNanos(q.Since) && !q.Since.IsZero() {
 			since = q.Since.UnixNano()
 		}
-		if keepable(q.Until) && !q.Until.IsZero() {
+		if fitsNanos(q.Until) && !q.Until.IsZero() {
 			until = q.Until.UnixNano()
 		}
 		var first, last int64
-		if err := db.row("SELECT coalesce(min(first_event), 0), coalesce(max(last_event), 0) FROM batch WHERE last_time >= ? AND first_time <= ?", func(stmt *sqlite.Stmt) {
+		if err := db.eachRow("SELECT coalesce(min(first_event), 0), coalesce(max(last_event), 0) FROM batch WHERE last_time >= ? AND first_time <= ?", func(stmt *sqlite.Stmt) {
 			first, last = stmt.ColumnInt64(0), stmt.ColumnInt64(1)
 		}, since, until); err != nil {
 			return nil, err
@@ -307,40 +302,40 @@ func (db *DB) plan(q *Query) (*plan, error) {
 	return p, nil
 }
 
-// in is the condition that a column is one of ids.
+// in returns the condition that a column is one of ids.
 func in(ids []int64) string {
 	text := strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ","), "[]")
 	return " IN (" + text + ")"
 }
 
 func (db *DB) ids(query string, args ...any) (ids []int64, err error) {
-	err = db.row(query, func(stmt *sqlite.Stmt) { ids = append(ids, stmt.ColumnInt64(0)) }, args...)
+	err = db.eachRow(query, func(stmt *sqlite.Stmt) { ids = append(ids, stmt.ColumnInt64(0)) }, args...)
 	return ids, err
 }
 
-// row calls do for each row of a query.
-func (db *DB) row(query string, do func(*sqlite.Stmt), args ...any) error {
+// eachRow calls do for each row of a query.
+func (db *DB) eachRow(query string, do func(*sqlite.Stmt), args ...any) error {
 	return sqlitex.ExecuteTransient(db.conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
 		do(stmt)
 		return nil
 	}})
 }
 
-// eventColumns are those of the table event, in its order.
+// eventColumns are the columns of the table event, in their order.
 const eventColumns = `id, time, seq, origin, kind, process, place, parameter, namespace, view, ns_from, old, new, after, truncated,
 	child_pid, count, last_time, created, lifetime_ms, creator_pid, creator_uid, creator, detected, line, hash`
 
-// A readEvent is an event, or why its row is none.
+// A readEvent is an event, or the error in its row.
 type readEvent struct {
 	Stored
 	err error
 }
 
-// page reads some events, and says whether there can be more; they are there until the next
-// page is read. What was read of other tables is forgotten before it gets too much.
+// page reads the next events and reports whether there can be more. They are valid until the next
+// page.
 func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
 	db.trim()
-	// In one transaction, so that what an event refers to is not dropped meanwhile.
+	// One transaction, so that retention does not drop rows that the events refer to.
 	if err := db.begin(); err != nil {
 		return nil, false, err
 	}
@@ -352,24 +347,24 @@ func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
 		page, err = db.rows(p, page)
 	}
 	db.buffer = page
-	return page, len(page) >= p.limit || db.full(), err
+	return page, len(page) >= p.limit || db.pageFull(), err
 }
 
-// trim makes room for a page.
+// trim bounds the memory before the next page.
 func (db *DB) trim() {
 	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared || db.cached > pageBytes {
-		db.forget()
+		db.clearCaches()
 	}
 	db.held = 0
 }
 
-// full says whether enough was read for one page.
-func (db *DB) full() bool { return db.held >= pageBytes }
+// pageFull reports whether the page has reached its size in bytes.
+func (db *DB) pageFull() bool { return db.held >= pageBytes }
 
-// errFullPage ends a query whose page is full.
+// errFullPage ends the query of a full page.
 var errFullPage = errors.New("the page is full")
 
-// rows adds events to a page by going through the table.
+// rows scans the table and appends events to a page.
 func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	order := "ASC"
 	if p.reverse {
@@ -377,11 +372,11 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	}
 	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
 		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
-			if db.full() {
+			if db.pageFull() {
 				return errFullPage
 			}
 			s, err := db.event(stmt)
-			if err != nil && !ofRow(err) {
+			if err != nil && !isRowError(err) {
 				return err
 			}
 			page = append(page, readEvent{s, err})
@@ -393,7 +388,7 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	return page, err
 }
 
-// event makes an event of its row.
+// event makes an event from its row.
 func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 	s.ID = stmt.ColumnInt64(0)
 	for _, text := range [...]int{11, 12, 13, 24} {
@@ -407,9 +402,9 @@ func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 		s.Event, err = decodeLine(stmt, 24)
 		return s, err
 	}
-	e, ns, err := db.make(&entry{
+	e, ns, err := db.assemble(&entry{
 		id: s.ID, time: stmt.ColumnInt64(1), seq: stmt.ColumnInt64(2), origin: stmt.ColumnInt64(3), kind: stmt.ColumnInt64(4),
-		process: stmt.ColumnInt64(5), place: stmt.ColumnInt64(6), parameter: stmt.ColumnInt64(7), view: stmt.ColumnInt64(9),
+		process: stmt.ColumnInt64(5), workload: stmt.ColumnInt64(6), parameter: stmt.ColumnInt64(7), view: stmt.ColumnInt64(9),
 		old: textOrNil(stmt, 11), new: textOrNil(stmt, 12), after: textOrNil(stmt, 13), truncated: stmt.ColumnInt64(14) != 0,
 		count: stmt.ColumnInt64(16), last: stmt.ColumnInt64(17),
 	})
@@ -418,10 +413,10 @@ func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 	}
 	s.Event = e
 	e.ChildPID = uint32(stmt.ColumnInt64(15))
-	if ns != nil { // its view's, besides what only the event knows
+	if ns != nil { // a copy, with the fields that only this event has
 		own := *ns
 		own.From = uint32(stmt.ColumnInt64(10))
-		err = db.end(stmt, &own)
+		err = db.readDestroyDetails(stmt, &own)
 		if e.Sysctl != nil {
 			e.Sysctl.Namespace = &own
 		} else {
@@ -431,18 +426,18 @@ func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 	return s, err
 }
 
-// decodeLine makes an event of a column that has its JSON line.
+// decodeLine decodes a column that contains an event's JSON line.
 func decodeLine(stmt *sqlite.Stmt, col int) (*event.Event, error) {
 	e := &event.Event{}
 	if err := json.Unmarshal([]byte(stmt.ColumnText(col)), e); err != nil {
-		return nil, fmt.Errorf("its line is no event: %w", err)
+		return nil, fmt.Errorf("its JSON line is not an event: %w", err)
 	}
 	return e, nil
 }
 
-// make makes an event of what its row or its list has of it. The namespace is the view's,
-// which events share; nil if it has none.
-func (db *DB) make(r *entry) (*event.Event, *event.Namespace, error) {
+// assemble makes an event from its row or its list entry. The namespace is the view's, which events
+// share; nil if there is none.
+func (db *DB) assemble(r *entry) (*event.Event, *event.Namespace, error) {
 	o, err := db.origin(r.origin)
 	if err != nil {
 		return nil, nil, err
@@ -452,7 +447,8 @@ func (db *DB) make(r *entry) (*event.Event, *event.Namespace, error) {
 		return nil, nil, err
 	}
 	e := &event.Event{
-		V: event.SchemaVersion, Time: nanos(r.time), LastTime: nanosOrZero(r.last), Seq: uint64(r.seq), Host: o[0], BootID: o[1],
+		V: event.SchemaVersion, Time: nanos(r.time), LastTime: nanosOrZero(r.last),
+		RunID: o.runID, Seq: uint64(r.seq), Host: o.host, BootID: o.bootID,
 		Type: k.typ, Outcome: k.outcome, Error: k.error, Via: k.via, Count: uint64(r.count),
 	}
 	if r.process != 0 {
@@ -460,8 +456,8 @@ func (db *DB) make(r *entry) (*event.Event, *event.Namespace, error) {
 			return nil, nil, err
 		}
 	}
-	if r.place != 0 {
-		p, err := db.place(r.place)
+	if r.workload != 0 {
+		p, err := db.workload(r.workload)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -469,11 +465,9 @@ func (db *DB) make(r *entry) (*event.Event, *event.Namespace, error) {
 	}
 	var ns *event.Namespace
 	if r.view != 0 {
-		v, err := db.view(r.view)
-		if err != nil {
+		if ns, err = db.view(r.view); err != nil {
 			return nil, nil, err
 		}
-		ns = &v.ns
 	}
 	if r.parameter == 0 {
 		e.Namespace = ns
@@ -495,8 +489,8 @@ func textOrNil(stmt *sqlite.Stmt, col int) *string {
 	return &s
 }
 
-// end fills in what a namespace.destroy knows.
-func (db *DB) end(stmt *sqlite.Stmt, ns *event.Namespace) (err error) {
+// readDestroyDetails sets the fields of a namespace that only namespace.destroy has.
+func (db *DB) readDestroyDetails(stmt *sqlite.Stmt, ns *event.Namespace) (err error) {
 	if !stmt.ColumnIsNull(18) {
 		ns.Created = nanos(stmt.ColumnInt64(18))
 	}
@@ -514,10 +508,10 @@ func (db *DB) end(stmt *sqlite.Stmt, ns *event.Namespace) (err error) {
 	return err
 }
 
-// errMissing is a row that another refers to and that is not there.
+// errMissing reports a reference to a row that does not exist.
 var errMissing = errors.New("the database lacks a row that it refers to")
 
-// lookup returns what known has under id, or reads it.
+// lookup returns the value of id from the cache, or reads it.
 func lookup[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (V, error) {
 	if v, ok := known[id]; ok {
 		return v, nil
@@ -525,8 +519,8 @@ func lookup[V any](db *DB, known map[int64]V, id int64, query string, read func(
 	return readRow(db, known, id, query, read)
 }
 
-// readRow is a function of its own because what its closure changes is allocated at each
-// call.
+// readRow is a separate function because the variables that its closure changes are allocated on
+// each call.
 func readRow[V any](db *DB, known map[int64]V, id int64, query string, read func(*sqlite.Stmt) (V, error)) (v V, err error) {
 	found := false
 	err = sqlitex.Execute(db.conn, query, &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
@@ -556,9 +550,9 @@ func (db *DB) text(id int64) (string, error) {
 	return lookup(db, db.texts, id, "SELECT value FROM text WHERE id = ?", func(stmt *sqlite.Stmt) (string, error) { return stmt.ColumnText(0), nil })
 }
 
-func (db *DB) origin(id int64) ([2]string, error) {
-	return lookup(db, db.origins, id, "SELECT host, boot_id FROM origin WHERE id = ?", func(stmt *sqlite.Stmt) ([2]string, error) {
-		return [2]string{stmt.ColumnText(0), stmt.ColumnText(1)}, nil
+func (db *DB) origin(id int64) (originKey, error) {
+	return lookup(db, db.origins, id, "SELECT host, boot_id, run_id FROM origin WHERE id = ?", func(stmt *sqlite.Stmt) (originKey, error) {
+		return originKey{stmt.ColumnText(0), stmt.ColumnText(1), stmt.ColumnText(2)}, nil
 	})
 }
 
@@ -574,15 +568,15 @@ func (db *DB) parameter(id int64) (parameterKey, error) {
 	})
 }
 
-func (db *DB) place(id int64) (place, error) {
-	return lookup(db, db.places, id, "SELECT container, pod, unit FROM place WHERE id = ?", func(stmt *sqlite.Stmt) (p place, err error) {
+func (db *DB) workload(id int64) (workload, error) {
+	return lookup(db, db.workloads, id, "SELECT container, pod, unit FROM place WHERE id = ?", func(stmt *sqlite.Stmt) (p workload, err error) {
 		p.unit = stmt.ColumnText(2)
 		err = errors.Join(parse(stmt, 0, &p.container), parse(stmt, 1, &p.pod))
 		return p, err
 	})
 }
 
-// parse reads a column of JSON, or nothing.
+// parse decodes a column that contains JSON, or leaves to as it is if the column is NULL.
 func parse[T any](stmt *sqlite.Stmt, col int, to **T) error {
 	if stmt.ColumnIsNull(col) {
 		return nil
@@ -590,16 +584,15 @@ func parse[T any](stmt *sqlite.Stmt, col int, to **T) error {
 	return json.Unmarshal([]byte(stmt.ColumnText(col)), to)
 }
 
-func (db *DB) view(id int64) (*seen, error) {
-	const query = `SELECT namespace.origin, namespace.type, namespace.inode, namespace.uid, v.name, v.host, v.user_ns, v.owner
+func (db *DB) view(id int64) (*event.Namespace, error) {
+	const query = `SELECT namespace.type, namespace.inode, namespace.uid, v.name, v.host, v.user_ns, v.owner
 		FROM namespace_view v JOIN namespace ON namespace.id = v.namespace WHERE v.id = ?`
-	return lookup(db, db.views, id, query, func(stmt *sqlite.Stmt) (*seen, error) {
-		v := &seen{origin: stmt.ColumnInt64(0)}
-		v.ns = event.Namespace{
-			Type: event.NSType(stmt.ColumnText(1)), ID: uint32(stmt.ColumnInt64(2)), UID: stmt.ColumnText(3), Name: stmt.ColumnText(4),
-			Host: stmt.ColumnInt64(5) != 0, UserNS: uint32(stmt.ColumnInt64(6)),
+	return lookup(db, db.views, id, query, func(stmt *sqlite.Stmt) (*event.Namespace, error) {
+		ns := &event.Namespace{
+			Type: event.NSType(stmt.ColumnText(0)), ID: uint32(stmt.ColumnInt64(1)), UID: stmt.ColumnText(2), Name: stmt.ColumnText(3),
+			Host: stmt.ColumnInt64(4) != 0, UserNS: uint32(stmt.ColumnInt64(5)),
 		}
-		return v, parse(stmt, 7, &v.ns.Owner)
+		return ns, parse(stmt, 6, &ns.Owner)
 	})
 }
 
@@ -613,7 +606,7 @@ func (db *DB) process(id int64) (*event.Process, error) {
 		if !stmt.ColumnIsNull(3) {
 			p.StartTime = nanos(stmt.ColumnInt64(3))
 		}
-		var who person
+		var who identity
 		for _, part := range []struct {
 			col int
 			to  any
@@ -636,9 +629,9 @@ func (db *DB) process(id int64) (*event.Process, error) {
 	})
 }
 
-// LastWrites gives the last write to each parameter that match, if not nil, holds for,
-// sorted by the parameter's name and then by the write's time, newest first. Each has an
-// Event with a Sysctl, and is as Check wants it; a row that is not is left out, see LeftOut.
+// LastWrites returns the last write to each parameter for which match is nil or returns true. They
+// are sorted by name, then by time, newest first. Each has an Event with a Sysctl, which has passed
+// Check. LastWrites skips rows that do not; see LeftOut.
 func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool) iter.Seq2[LastWrite, error] {
 	return func(yield func(LastWrite, error) bool) {
 		all, err := db.lastWrites(ctx, match)
@@ -654,8 +647,8 @@ func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool)
 	}
 }
 
-// lastWrites reads them in one transaction: thousands would take as long to begin and end
-// theirs as to be read.
+// lastWrites reads all of them in one transaction. One transaction for each would take as long as
+// the reads.
 func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool) (all []LastWrite, err error) {
 	db.trim()
 	if err := db.begin(); err != nil {
@@ -672,16 +665,16 @@ func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool)
 		if !stmt.ColumnIsNull(3) {
 			w.Event, err = decodeLine(stmt, 3)
 		} else if w.Stored, err = db.at(w.ID); err == nil && w.Event == nil {
-			return nil // removed, but not by retention: Verify tells
+			return nil // removed, but not by retention: Verify reports it
 		}
 		if err == nil {
 			err = Check(w.Event)
 		}
 		if err == nil && w.Event.Sysctl == nil {
-			err = fmt.Errorf("it is a %s", w.Event.Type)
+			err = fmt.Errorf("a %s is not a write", w.Event.Type)
 		}
 		if err != nil {
-			if !ofRow(err) {
+			if !isRowError(err) {
 				return err
 			}
 			db.leaveOut(fmt.Errorf("the last write to %.100q: %w", name, err))
@@ -714,14 +707,14 @@ func runs(conn *sqlite.Conn, rest string) (all []Run, err error) {
 	return all, err
 }
 
-// Snapshot returns what was left under a name.
+// Snapshot returns the snapshot with a name, and whether there is one.
 func (db *DB) Snapshot(name string) (Snapshot, bool, error) {
 	all, err := snapshots(db.conn, "WHERE name = ?", name)
 	s, ok := all[name]
 	return s, ok, explain(db.path, err)
 }
 
-// snapshots returns what was left, as much of it as maxValue has room for.
+// snapshots returns snapshots, as many as fit into maxValue bytes.
 func snapshots(conn *sqlite.Conn, rest string, args ...any) (map[string]Snapshot, error) {
 	all := map[string]Snapshot{}
 	bytes := 0
@@ -731,7 +724,7 @@ func snapshots(conn *sqlite.Conn, rest string, args ...any) (map[string]Snapshot
 				return nil
 			}
 			s := Snapshot{
-				Name: stmt.ColumnText(0), Version: stmt.ColumnInt(1), RunID: stmt.ColumnInt64(2), Taken: nanos(stmt.ColumnInt64(3)),
+				Name: stmt.ColumnText(0), Version: stmt.ColumnInt(1), Run: stmt.ColumnInt64(2), Taken: nanos(stmt.ColumnInt64(3)),
 				Data: make([]byte, stmt.ColumnLen(4)),
 			}
 			stmt.ColumnBytes(4, s.Data)

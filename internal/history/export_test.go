@@ -10,38 +10,37 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// SetCache sets how many KiB of a database a recorder keeps in memory, and returns how many
-// they were.
+// SetCache sets the size of a recorder's page cache in KiB, and returns the size before.
 func SetCache(kib int) int {
 	before := cacheKiB
 	cacheKiB = kib
 	return before
 }
 
-// Waiting is how many events r has in memory.
+// Waiting returns the number of events that wait.
 func (r *Recorder) Waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.waiting
 }
 
-// SetSegment sets how many events a segment has, and returns how many they were.
+// SetSegment sets the number of events in a segment, and returns the number before.
 func SetSegment(events int64) int64 {
 	before := segmentEvents
 	segmentEvents = events
 	return before
 }
 
-// ReadList takes a list of a segment apart, and says what it has in words.
+// ReadList decodes a list and returns its entries as texts.
 func ReadList(bytes []byte) (entries []string, err error) {
 	err = eachEntry(bytes, func(e *entry) error {
-		entries = append(entries, fmt.Sprintf("%d %v", e.id, e.elsewhere))
+		entries = append(entries, fmt.Sprintf("%d %v", e.id, e.inRow))
 		return nil
 	})
 	return entries, err
 }
 
-// Segments returns how many segments a history has, and how many events are behind them.
+// Segments returns the number of segments, and the number of events after the last one.
 func (db *DB) Segments() (n int, behind int64, err error) {
 	all, _, err := segments(db.conn)
 	if err != nil {
@@ -53,39 +52,39 @@ func (db *DB) Segments() (n int, behind int64, err error) {
 	return len(all), behind, err
 }
 
-// Unchecked gives the events that q asks for, also such as no tracer makes.
+// Unchecked is Events without Check.
 func (db *DB) Unchecked(q Query) iter.Seq2[Stored, error] {
 	return db.events(context.Background(), q, func(s *readEvent) (bool, error) { return true, s.err })
 }
 
-// SetMaxList sets how long a list of a segment gets, and returns how long it got.
+// SetMaxList sets the maximum length of a list, and returns the maximum before.
 func SetMaxList(n int) int {
 	before := maxList
 	maxList = n
 	return before
 }
 
-// SetMaxValue sets how long a value in a database may be, and returns how long it might.
+// SetMaxValue sets the maximum length of a value, and returns the maximum before.
 func SetMaxValue(n int) int {
 	before := maxValue
 	maxValue = n
 	return before
 }
 
-// SetPageBytes sets how much is in memory for a page, and returns how much that was.
+// SetPageBytes sets the maximum size of a page, and returns the maximum before.
 func SetPageBytes(n int) int {
 	before := pageBytes
 	pageBytes = n
 	return before
 }
 
-// Held is how many bytes were read for the page that there is.
+// Held returns the number of bytes that were read for the current page.
 func (db *DB) Held() int { return db.held }
 
-// Endless asks for what has no end, and calls begun once the answer begins.
+// Endless runs a query without end, and calls begun after its first rows.
 func (db *DB) Endless(begun func()) error {
 	n := 0
-	return explain(db.path, db.row("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c WHERE x < 3 OR x < 0", func(*sqlite.Stmt) {
+	return explain(db.path, db.eachRow("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c WHERE x < 3 OR x < 0", func(*sqlite.Stmt) {
 		if n++; n == 2 {
 			begun()
 		}

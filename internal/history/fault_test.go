@@ -26,10 +26,10 @@ import (
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// patience is how long anything may take.
+// patience is how long a test waits for anything.
 const patience = time.Minute
 
-// reports collects what a recorder says.
+// reports collects the lines that a recorder reports.
 type reports struct {
 	mu    sync.Mutex
 	lines []string
@@ -41,7 +41,7 @@ func (r *reports) add(m string) {
 	r.lines = append(r.lines, m)
 }
 
-// await waits until a line has text in it.
+// await waits for a line that contains text.
 func (r *reports) await(t *testing.T, text string) string {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -54,7 +54,7 @@ func (r *reports) await(t *testing.T, text string) string {
 		}
 		r.mu.Unlock()
 	}
-	t.Fatalf("nothing was said of %q: %q", text, r.lines)
+	t.Fatalf("no report contains %q: %q", text, r.lines)
 	return ""
 }
 
@@ -85,46 +85,45 @@ func checkWhole(t *testing.T, path string, events int64) {
 	}
 }
 
-// A file system that is full, and then is not any more.
+// The file system becomes full while recording, and later has room again.
 func TestDiskFull(t *testing.T) {
 	dir, grow := smallDisk(t)
-	var said reports
+	var reported reports
 	path := filepath.Join(dir, "history.db")
-	r := create(t, history.Options{Path: path, Report: said.add})
+	r := create(t, history.Options{Path: path, Report: reported.add})
 	s := newStorm(t)
-	// Until it is full, and some more.
-	for said.count("disk is full") == 0 && s.n < 100_000 {
+	// Fill the file system.
+	for reported.count("disk is full") == 0 && s.n < 100_000 {
 		appendAll(t, r, s, 1000)
 		_ = r.Sync()
 	}
-	t.Log(said.await(t, "the disk is full"))
+	t.Log(reported.await(t, "the disk is full"))
 	appendAll(t, r, s, 5000)
 	if err := r.Sync(); err == nil {
-		t.Error("it says that it wrote to a full disk")
+		t.Error("Sync succeeds on a full disk")
 	}
 	grow()
-	t.Log(said.await(t, "recording again"))
+	t.Log(reported.await(t, "recording again"))
 	if err := r.Sync(); err != nil {
 		t.Error(err)
 	}
 	if l := r.TakeLoss(); l != nil {
-		t.Errorf("lost: %v", l.Records)
+		t.Errorf("%v events were lost", l.Records)
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
 	checkWhole(t, path, int64(s.n))
-	if n := said.count("disk is full"); n != 1 {
-		t.Errorf("said %d times: %q", n, said.lines)
+	if n := reported.count("disk is full"); n != 1 {
+		t.Errorf("%d reports: %q", n, reported.lines)
 	}
 }
 
-// smallDisk is a file system that takes a megabyte, until the function it returns makes it
-// larger.
+// smallDisk mounts a file system of one megabyte. The function that it returns makes it larger.
 func smallDisk(t *testing.T) (dir string, grow func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("mounting takes root")
+		t.Skip("mounting needs root")
 	}
 	dir = t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
@@ -142,8 +141,7 @@ func smallDisk(t *testing.T) (dir string, grow func()) {
 	}
 }
 
-// A file system that is full at the start, with a database on it or without: recording
-// begins in memory.
+// The file system is full at the start, with or without a database: recording begins in memory.
 func TestDiskFullAtStart(t *testing.T) {
 	for _, old := range []bool{false, true} {
 		dir, grow := smallDisk(t)
@@ -168,18 +166,18 @@ func TestDiskFullAtStart(t *testing.T) {
 		if !errors.Is(err, unix.ENOSPC) {
 			t.Fatal(err)
 		}
-		var said reports
-		r := create(t, history.Options{Path: path, Report: said.add})
-		t.Log(said.await(t, "recording goes on in memory"))
+		var reported reports
+		r := create(t, history.Options{Path: path, Report: reported.add})
+		t.Log(reported.await(t, "in memory until it is writable"))
 		checkNotOpened(t, r)
 		appendAll(t, r, newStorm(t), 5000)
 		if err := r.Sync(); err == nil {
-			t.Error("it says that it wrote to a full disk")
+			t.Error("Sync succeeds on a full disk")
 		}
 		grow()
-		checkRecovers(t, r, &said, path, old, had+5000)
-		if n := said.count("the disk is full"); n != 1 {
-			t.Errorf("said %d times: %q", n, said.lines)
+		checkRecovers(t, r, &reported, path, old, had+5000)
+		if n := reported.count("the disk is full"); n != 1 {
+			t.Errorf("%d reports: %q", n, reported.lines)
 		}
 	}
 }
@@ -188,20 +186,20 @@ func checkNotOpened(t *testing.T, r *history.Recorder) {
 	t.Helper()
 	select {
 	case <-r.Opened():
-		t.Error("it says that it opened the database")
+		t.Error("Opened is closed")
 	default:
 	}
 }
 
-// checkRecovers checks that a recorder whose database could not be opened at its start has
-// all once it can be.
-func checkRecovers(t *testing.T, r *history.Recorder, said *reports, path string, before bool, events int) {
+// checkRecovers checks that a recorder that could not open the database at its start writes all
+// events once it can.
+func checkRecovers(t *testing.T, r *history.Recorder, reported *reports, path string, before bool, events int) {
 	t.Helper()
-	said.await(t, "recording again")
+	reported.await(t, "recording again")
 	select {
 	case <-r.Opened():
 	case <-time.After(patience):
-		t.Fatal("it does not say that it opened the database")
+		t.Fatal("Opened is not closed")
 	}
 	if (r.Previous() != nil) != before {
 		t.Errorf("the run before: %+v", r.Previous())
@@ -216,16 +214,16 @@ func checkRecovers(t *testing.T, r *history.Recorder, said *reports, path string
 func TestLockedAtStart(t *testing.T) {
 	path := recorded(t, 100, history.Options{})
 	unlock := lockDatabase(t, path)
-	var said reports
-	r := create(t, history.Options{Path: path, Report: said.add})
-	t.Log(said.await(t, "another program has the database locked"))
+	var reported reports
+	r := create(t, history.Options{Path: path, Report: reported.add})
+	t.Log(reported.await(t, "another program has the database locked"))
 	checkNotOpened(t, r)
 	appendAll(t, r, newStorm(t), 5000)
 	unlock()
-	checkRecovers(t, r, &said, path, true, 5100)
+	checkRecovers(t, r, &reported, path, true, 5100)
 }
 
-// What was asked for wrongly is an error at once.
+// Create returns mistakes of the caller as errors at once.
 func TestCreateMistakes(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -236,7 +234,7 @@ func TestCreateMistakes(t *testing.T) {
 		filepath.Join(file, "history.db"), dir, "/proc/nstrace/history.db", "/proc/history.db",
 	} {
 		if r, err := history.Create(history.Options{Path: path}); err == nil {
-			t.Errorf("%s was taken", path)
+			t.Errorf("%s was accepted", path)
 			r.Close()
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", path, err)
@@ -244,7 +242,8 @@ func TestCreateMistakes(t *testing.T) {
 	}
 }
 
-// lockDatabase has the sqlite3 shell hold the lock of writers until the function it returns is called.
+// lockDatabase makes a sqlite3 shell hold the write lock until the function that it returns is
+// called.
 func lockDatabase(t *testing.T, path string) func() {
 	t.Helper()
 	cmd := exec.Command("sqlite3", path)
@@ -273,12 +272,12 @@ func lockDatabase(t *testing.T, path string) func() {
 	}
 }
 
-// Another program writes to the database, for a long time. What does not fit into the
-// buffer meanwhile is counted.
+// Another program holds the lock for a long time. The recorder counts events that do not fit into
+// the buffer.
 func TestLocked(t *testing.T) {
-	var said reports
+	var reported reports
 	path := filepath.Join(t.TempDir(), "history.db")
-	r := create(t, history.Options{Path: path, Report: said.add, Buffer: 5000})
+	r := create(t, history.Options{Path: path, Report: reported.add, Buffer: 5000})
 	s := newStorm(t)
 	appendAll(t, r, s, 100)
 	if err := r.Sync(); err != nil {
@@ -286,13 +285,13 @@ func TestLocked(t *testing.T) {
 	}
 	unlock := lockDatabase(t, path)
 	appendAll(t, r, s, 5000)
-	t.Log(said.await(t, "another program has the database locked"))
+	t.Log(reported.await(t, "another program has the database locked"))
 	appendAll(t, r, s, 321)
 	if l := r.TakeLoss(); l != nil {
-		t.Errorf("told before there is room for it: %v", l)
+		t.Errorf("returned before the buffer has room: %v", l)
 	}
 	unlock()
-	t.Log(said.await(t, "recording again"))
+	t.Log(reported.await(t, "recording again"))
 	if err := r.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +312,7 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// spoil writes over the middle of a file.
+// spoil overwrites a part of a file.
 func spoil(t *testing.T, path string, at int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -330,13 +329,13 @@ func spoil(t *testing.T, path string, at int64) {
 	}
 }
 
-// A database that can't be read is set aside, and recording begins anew.
+// Create renames a corrupt database and starts a new one.
 func TestCorruptAtStart(t *testing.T) {
 	path := recorded(t, 3000, history.Options{})
 	spoil(t, path, 0)
-	var said reports
-	r := create(t, history.Options{Path: path, Report: said.add})
-	t.Log(said.await(t, "the database is corrupt"))
+	var reported reports
+	r := create(t, history.Options{Path: path, Report: reported.add})
+	t.Log(reported.await(t, "the database is corrupt"))
 	if r.Previous() != nil {
 		t.Errorf("%+v", r.Previous())
 	}
@@ -348,26 +347,26 @@ func TestCorruptAtStart(t *testing.T) {
 	checkWhole(t, path, 50)
 	aside, err := filepath.Glob(path + ".corrupt-*")
 	if err != nil || len(aside) == 0 {
-		t.Errorf("what was there is gone: %v %v", aside, err)
+		t.Errorf("the corrupt database is gone: %v %v", aside, err)
 	}
 	if _, err := history.Open(aside[0]); !errors.Is(err, history.ErrCorrupt) {
 		t.Errorf("opened: %v", err)
 	}
 }
 
-// The same while it is being written.
+// The database becomes corrupt while recording.
 func TestCorruptWhileRecording(t *testing.T) {
 	defer history.SetCache(history.SetCache(64))
-	var said reports
+	var reported reports
 	path := filepath.Join(t.TempDir(), "history.db")
-	r := create(t, history.Options{Path: path, Report: said.add})
+	r := create(t, history.Options{Path: path, Report: reported.add})
 	s := newStorm(t)
 	appendAll(t, r, s, 3000)
 	if err := r.Sync(); err != nil {
 		t.Fatal(err)
 	}
 	before := s.n
-	// All pages, those that are in memory and those that are not, also in the log.
+	// Overwrite all pages, in the database and in the log.
 	for _, file := range []string{path, path + "-wal"} {
 		info, err := os.Stat(file)
 		if err != nil {
@@ -377,15 +376,15 @@ func TestCorruptWhileRecording(t *testing.T) {
 			spoil(t, file, at)
 		}
 	}
-	for deadline := time.Now().Add(patience); said.count("the database is corrupt") == 0; {
-		// It is found out once pages of before are read again, which are in memory at first.
+	for deadline := time.Now().Add(patience); reported.count("the database is corrupt") == 0; {
+		// The recorder notices once it reads old pages again, which its cache holds at first.
 		appendAll(t, r, s, 2000)
 		_ = r.Sync()
 		if time.Now().After(deadline) {
-			t.Fatalf("nothing was said: %q", said.lines)
+			t.Fatalf("no report: %q", reported.lines)
 		}
 	}
-	t.Log(said.await(t, "the database is corrupt"))
+	t.Log(reported.await(t, "the database is corrupt"))
 	at := s.n
 	appendAll(t, r, s, 1000)
 	if err := r.Sync(); err != nil {
@@ -400,8 +399,8 @@ func TestCorruptWhileRecording(t *testing.T) {
 	}
 }
 
-// Somebody removes the database while it is written, or puts another in its place: what comes
-// then is in what is there.
+// Somebody moves, removes or replaces the database while recording: later events are in the
+// database that is at the path.
 func TestMoved(t *testing.T) {
 	remove := func(suffixes ...string) func(*testing.T, string) int64 {
 		return func(t *testing.T, path string) int64 {
@@ -440,9 +439,9 @@ func TestMoved(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var said reports
+			var reported reports
 			path := filepath.Join(t.TempDir(), "folder", "history.db")
-			r := create(t, history.Options{Path: path, Report: said.add})
+			r := create(t, history.Options{Path: path, Report: reported.add})
 			s := newStorm(t)
 			appendAll(t, r, s, 3000)
 			if err := r.Sync(); err != nil {
@@ -454,13 +453,13 @@ func TestMoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkWhole(t, path, there+2000)
-			// It has the lock that is there now.
-			var otherSaid reports
-			if err := create(t, history.Options{Path: path, Report: otherSaid.add}).Close(); err != nil {
+			// The recorder holds the lock that is there now.
+			var otherReported reports
+			if err := create(t, history.Options{Path: path, Report: otherReported.add}).Close(); err != nil {
 				t.Error(err)
 			}
-			if otherSaid.count("another nstrace records to it") != 1 {
-				t.Errorf("another one says %q", otherSaid.lines)
+			if otherReported.count("another nstrace records to it") != 1 {
+				t.Errorf("the other recorder reports %q", otherReported.lines)
 			}
 			appendAll(t, r, s, 100)
 			if err := r.Close(); err != nil {
@@ -470,14 +469,14 @@ func TestMoved(t *testing.T) {
 			if kept := filepath.Join(filepath.Dir(path), "kept.db"); tt.name == "moved" {
 				checkWhole(t, kept, 3000)
 			}
-			if n := said.count("removed or replaced"); n != 1 || len(said.lines) != 1 {
-				t.Errorf("%q", said.lines)
+			if n := reported.count("removed or replaced"); n != 1 || len(reported.lines) != 1 {
+				t.Errorf("%q", reported.lines)
 			}
 		})
 	}
 }
 
-// A clock that is set back neither breaks ids nor hides anything.
+// After the clock was set back, ids are still in order and queries by time find all events.
 func TestClockSetBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	r := create(t, history.Options{Path: path, Batch: 10})
@@ -507,9 +506,9 @@ func TestClockSetBack(t *testing.T) {
 	checkWhole(t, path, 1000)
 	db := open(t, path)
 	for _, tt := range []struct{ since, until, want int }{
-		{0, 99, 100},    // before it was set back
-		{500, 599, 100}, // after it, which is earlier
-		{999, 0, 2},     // from the last of all to the first of all
+		{0, 99, 100},    // before the clock was set back
+		{500, 599, 100}, // after it was set back
+		{999, 0, 2},     // from the latest time to the earliest
 	} {
 		got := find(t, db, history.Query{Since: at(tt.since), Until: at(tt.until)})
 		if len(got) != tt.want {
@@ -523,24 +522,24 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// A second recorder stands by, and takes over where the first one ended: each event is there
-// once, though the two do not agree on the time to the microsecond.
+// A second recorder stands by and takes over when the first one ends. Each event is there once,
+// although the two give it different times.
 func TestTwoRecorders(t *testing.T) {
 	for _, apart := range []time.Duration{-30 * time.Microsecond, 30 * time.Microsecond} {
 		t.Run(apart.String(), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "history.db")
 			first := create(t, history.Options{Path: path})
-			said := make(chan string, 10)
-			second, err := history.Create(history.Options{Path: path, Report: func(m string) { said <- m }})
+			reported := make(chan string, 10)
+			second, err := history.Create(history.Options{Path: path, Report: func(m string) { reported <- m }})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer second.Close()
-			if m := <-said; !strings.Contains(m, "another nstrace records to it: the stream goes on") {
-				t.Errorf("the second one says %q", m)
+			if m := <-reported; !strings.Contains(m, "another nstrace records to it: streaming, and standing by") {
+				t.Errorf("the second recorder reports %q", m)
 			}
 			if err := second.Sync(); err == nil {
-				t.Error("the second one says that all is on the disk")
+				t.Error("Sync of the second recorder succeeds")
 			}
 			const until, all = 5500, 6500
 			s := newStorm(t)
@@ -555,15 +554,15 @@ func TestTwoRecorders(t *testing.T) {
 				if err := second.Append(e); err != nil {
 					t.Fatal(err)
 				}
-				if n == until+until/10 { // both watch when one ends
+				if n == until+until/10 { // both trace when the first one ends
 					if err := first.Close(); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
 			<-second.Opened()
-			if m := <-said; !strings.Contains(m, "recording, from where the other nstrace ended") {
-				t.Errorf("the second one says %q", m)
+			if m := <-reported; !strings.Contains(m, "recording continues where the other nstrace ended") {
+				t.Errorf("the second recorder reports %q", m)
 			}
 			if p := second.Previous(); p == nil || p.Stopped.IsZero() || p.BootID != procfs.BootID() {
 				t.Errorf("%+v", p)
@@ -581,7 +580,7 @@ func TestTwoRecorders(t *testing.T) {
 	}
 }
 
-// One that ends while it stands by has nothing to write.
+// A recorder that ends while it stands by writes nothing.
 func TestStandbyEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	first := create(t, history.Options{Path: path})
@@ -599,16 +598,16 @@ func TestStandbyEnds(t *testing.T) {
 	checkWhole(t, path, 100)
 }
 
-// What stands by remembers the last seconds, not all that it ever saw.
+// A recorder on standby remembers only the last seconds.
 func TestStandbyForgets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	create(t, history.Options{Path: path})
 	second := create(t, history.Options{Path: path})
 	s := newStorm(t)
 	begin := s.at
-	// It forgets when it takes an event, and then not what is just tried to be written: hence on
-	// until it has come to that.
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	// It drops old events in Append, but not those that it tries to write at that time. So append
+	// until it has dropped them.
+	for deadline := time.Now().Add(2 * patience); ; {
 		e := s.next()
 		e.Time = begin.Add(time.Duration(e.Seq) * time.Millisecond)
 		if err := second.Append(e); err != nil {
@@ -616,26 +615,26 @@ func TestStandbyForgets(t *testing.T) {
 		}
 		n := second.Waiting()
 		if e.Seq >= 10_000 && n < 10_000 {
-			t.Fatalf("%d events are remembered of 10 seconds with 1,000 in each", n)
+			t.Fatalf("%d events wait of 10 seconds with 1,000 in each", n)
 		}
 		if e.Seq >= 100_000 && n <= 13_000 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %d events %d are remembered, of 10 seconds with 1,000 in each", e.Seq, n)
+			t.Fatalf("after %d events, %d wait of 10 seconds with 1,000 in each", e.Seq, n)
 		}
 	}
 }
 
-// killed is set in the process that TestKilled kills.
+// killed is an environment variable of the process that TestKilled kills.
 const killed = "NSTRACE_HISTORY_TEST_KILLED"
 
-// TestMain is also the program that is killed in the middle of a storm: it says how many
-// events it was told are on the disk.
+// TestMain also runs the process that TestKilled kills in the middle of a storm. It prints how many
+// events are on the disk.
 func TestMain(m *testing.M) {
 	path := os.Getenv(killed)
 	if !slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.bench=") }) {
-		history.SetSegment(128) // so that every test has some
+		history.SetSegment(128) // so that every test has segments
 	}
 	if path == "" {
 		status := m.Run()
@@ -686,8 +685,8 @@ func recordForEver(path string) error {
 	}
 }
 
-// kill -9 in the middle of a storm, again and again: what was on the disk is there, and
-// the chain of it is whole.
+// After each of several kill -9 in the middle of a storm, the events that were on the disk are
+// there and their chain is complete.
 func TestKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	for round := range 3 {
@@ -702,27 +701,27 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		var told int64
+		var synced int64
 		for range 3 + round {
 			if !lines.Scan() {
-				t.Fatal("it ended by itself: ", lines.Err())
+				t.Fatal("the process ended by itself: ", lines.Err())
 			}
-			if told, err = strconv.ParseInt(lines.Text(), 10, 64); err != nil {
+			if synced, err = strconv.ParseInt(lines.Text(), 10, 64); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		for lines.Scan() { // what it had said until then
+		for lines.Scan() { // lines from before the kill
 			if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
-				told = n
+				synced = n
 			}
 		}
 		_ = cmd.Wait()
 		v := verify(t, path)
-		if len(v.Problems) > 0 || v.Last < told {
-			t.Fatalf("%d events were on the disk: %+v", told, v)
+		if len(v.Problems) > 0 || v.Last < synced {
+			t.Fatalf("%d events were on the disk: %+v", synced, v)
 		}
 		runs, err := open(t, path).Runs()
 		if err != nil || len(runs) != round+1 || !runs[round].Stopped.IsZero() {
@@ -735,7 +734,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// A database of a later version is refused, in one line.
+// A database of a later version is an error of one line.
 func TestNewerIsRefused(t *testing.T) {
 	path := recorded(t, 10, history.Options{})
 	shell(t, path, "PRAGMA user_version = 1000")
@@ -750,7 +749,7 @@ func TestNewerIsRefused(t *testing.T) {
 	t.Log(err)
 }
 
-// What is another program's database is left alone.
+// Create and Open do not touch another program's database.
 func TestOtherDatabaseIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "other.db")
 	shell(t, path, "CREATE TABLE t (a); INSERT INTO t VALUES (1);")
@@ -765,10 +764,10 @@ func TestOtherDatabaseIsRefused(t *testing.T) {
 	}
 }
 
-// Whoever may only read the file reads it, also while it is written.
+// Permission to read the file is enough to read it, also while a recorder writes it.
 func TestReadOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("to become somebody else takes root")
+		t.Skip("changing the UID needs root")
 	}
 	dir, err := os.MkdirTemp("/tmp", "nstrace-history-")
 	if err != nil {
@@ -789,7 +788,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		// The thread is this user's until it ends with the goroutine.
+		// The thread keeps this UID and ends with the goroutine.
 		lockThread()
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
 			done <- errno

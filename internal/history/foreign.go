@@ -18,19 +18,20 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A database can come from somebody else, who wants the reader to hang, to fill its memory or
-// to crash. What defends against that is here: SQLite gets limits, the tables have to be those
-// that migrations make, and each event has to have what its type needs.
+// A database can come from an attacker who wants to hang, crash or fill the memory of the reader.
+// The defenses are here: limits for SQLite, exactly the tables that migrations make, and a check of
+// each event.
 
-// maxValue is how long a value in a database may be. The longest that a recorder writes are the
-// lists of a segment (maxList) and the snapshot of thousands of network namespaces.
+// maxValue is the maximum length of a value in a database, in bytes. The longest that a recorder
+// writes are the lists of a segment (maxList) and the snapshot of a host with thousands of network
+// namespaces.
 var maxValue = 64 << 20
 
-// pageBytes is about how much of a database is in memory for one page of events.
+// pageBytes is about the maximum memory for one page of events, in bytes.
 var pageBytes = 32 << 20
 
-// openConn opens a database file. What is no database, or a broken one, is found here. Its
-// statements end when ctx does.
+// openConn opens a database file. It fails if the file is not a database or is corrupt. Statements
+// end when ctx does.
 func openConn(ctx context.Context, path string, flags sqlite.OpenFlags, busy time.Duration) (*sqlite.Conn, error) {
 	conn, err := sqlite.OpenConn(path, flags)
 	if err != nil {
@@ -46,7 +47,7 @@ func openConn(ctx context.Context, path string, flags sqlite.OpenFlags, busy tim
 	return conn, nil
 }
 
-// restrict has SQLite trust a database no more than it needs to.
+// restrict takes away all trust in the database that SQLite can do without.
 func restrict(conn *sqlite.Conn) error {
 	conn.Limit(sqlite.LimitLength, int32(maxValue))
 	conn.Limit(sqlite.LimitAttached, 0)
@@ -61,17 +62,16 @@ func restrict(conn *sqlite.Conn) error {
 	return nil
 }
 
-// An object is a table, an index, a view or a trigger.
+// An object is a table, index, view or trigger.
 type object struct{ kind, table, sql string }
 
-// statistics are the tables that ANALYZE makes, which somebody may have run. They change how
-// fast a query is and not what it finds.
+// statistics are the tables that ANALYZE makes. They only change the speed of queries.
 var statistics = map[string]object{
 	"sqlite_stat1": {"table", "sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"},
 	"sqlite_stat4": {"table", "sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"},
 }
 
-// schemas returns, by version, the objects that a database has, by their names.
+// schemas returns the objects of each version's database by name.
 var schemas = sync.OnceValues(func() (all []map[string]object, err error) {
 	conn, err := sqlite.OpenConn(":memory:", sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenMemory)
 	if err != nil {
@@ -94,19 +94,19 @@ var schemas = sync.OnceValues(func() (all []map[string]object, err error) {
 	return all, nil
 })
 
-// eachObject calls do for each object of a database. It asks for sqlite_master, which is the
-// name that no other table can have.
+// eachObject calls do for each object of a database. No other table can have the name
+// sqlite_master.
 func eachObject(conn *sqlite.Conn, do func(name string, o object) error) error {
 	return sqlitex.ExecuteTransient(conn, "SELECT name, type, tbl_name, sql FROM main.sqlite_master", &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
 		return do(stmt.ColumnText(0), object{stmt.ColumnText(1), stmt.ColumnText(2), stmt.ColumnText(3)})
 	}})
 }
 
-// errOther ends a look at the objects of a database that has far more than it should.
-var errOther = errors.New("too many objects")
+// errTooManyObjects ends the check of a database that has far too many objects.
+var errTooManyObjects = errors.New("too many objects")
 
-// checkSchema returns an error, which wraps ErrNotHistory, if a database of a version has not
-// exactly the objects that migrations make for that version.
+// checkSchema returns an error that wraps ErrNotHistory unless a database has exactly the objects
+// that migrations make for its version.
 func checkSchema(conn *sqlite.Conn, version int) error {
 	all, err := schemas()
 	if err != nil {
@@ -114,7 +114,7 @@ func checkSchema(conn *sqlite.Conn, version int) error {
 	}
 	want := all[version]
 	seen := map[string]bool{}
-	var wrong [4]string // the first of each kind of mistake, what says most before the others
+	var wrong [4]string // the first mistake of each kind, the most telling kind first
 	note := func(kind int, what string) {
 		if wrong[kind] == "" {
 			wrong[kind] = what
@@ -128,25 +128,25 @@ func checkSchema(conn *sqlite.Conn, version int) error {
 		}
 		switch {
 		case !ok || seen[name]:
-			note(3, "it has the "+o.describe(name))
+			note(3, "unexpected "+o.describe(name))
 		case o.kind != w.kind:
 			note(0, w.describe(name)+" is a "+o.kindWord())
 		case o != w:
-			note(1, w.describe(name)+" is not as nstrace makes it")
+			note(1, w.describe(name)+" differs from the one that nstrace makes")
 		}
 		if ok {
 			seen[name] = true
 		}
 		if rows++; rows > 2*(len(want)+len(statistics)) {
-			return errOther
+			return errTooManyObjects
 		}
 		return nil
-	}); err != nil && !errors.Is(err, errOther) {
+	}); err != nil && !errors.Is(err, errTooManyObjects) {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if !seen[name] {
-			note(2, "it has no "+want[name].describe(name))
+			note(2, want[name].describe(name)+" is missing")
 		}
 	}
 	for _, what := range wrong {
@@ -157,16 +157,16 @@ func checkSchema(conn *sqlite.Conn, version int) error {
 	return nil
 }
 
-// kindWord is what an object is, in a word.
+// kindWord returns the kind of an object as a word.
 func (o object) kindWord() string {
 	switch o.kind {
 	case "table", "index", "view", "trigger":
 		return o.kind
 	}
-	return "thing that SQLite does not know"
+	return "object of unknown kind"
 }
 
-// describe names an object, whose name can hold anything.
+// describe names an object. Its name can contain anything, so it is escaped and cut.
 func (o object) describe(name string) string {
 	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" || len(name) > 40 {
 		name = fmt.Sprintf("%.40q", name)
@@ -174,7 +174,7 @@ func (o object) describe(name string) string {
 	return o.kindWord() + " " + name
 }
 
-// checkVersion returns an error if a database is none that this version reads.
+// checkVersion returns an error unless this package can read the database.
 func checkVersion(conn *sqlite.Conn) error {
 	have, err := version(conn)
 	switch {
@@ -183,19 +183,18 @@ func checkVersion(conn *sqlite.Conn) error {
 	case have == 0:
 		return fmt.Errorf("it is empty: %w", ErrNotHistory)
 	case have > SchemaVersion:
-		return fmt.Errorf("its tables are of version %d, this nstrace knows up to %d: %w", have, SchemaVersion, ErrNewer)
+		return fmt.Errorf("its tables have version %d, this nstrace supports up to version %d: %w", have, SchemaVersion, ErrNewer)
 	}
 	if err := checkSchema(conn, have); err != nil {
 		return err
 	}
 	if have < SchemaVersion {
-		return fmt.Errorf("its tables are of version %d: nstrace record brings them to version %d", have, SchemaVersion)
+		return fmt.Errorf("its tables have version %d: nstrace record migrates them to version %d", have, SchemaVersion)
 	}
 	return nil
 }
 
-// begin begins a transaction. Whoever else has the file may have changed the tables since they
-// were checked.
+// begin begins a transaction. It checks the tables again if another process has changed them.
 func (db *DB) begin() error {
 	if err := execute(db.conn, "BEGIN"); err != nil {
 		return err
@@ -212,34 +211,33 @@ func (db *DB) begin() error {
 	return nil
 }
 
-// commit ends a transaction, in which nothing was written.
+// commit ends a read transaction.
 func (db *DB) commit() error {
-	if db.conn.AutocommitEnabled() { // an interrupt has ended it
+	if db.conn.AutocommitEnabled() { // an interrupt ended it
 		return nil
 	}
 	return execute(db.conn, "COMMIT")
 }
 
-// ofRow says whether what is wrong is one row, and not the database.
-func ofRow(err error) bool { return err != nil && sqlite.ErrCode(err) == sqlite.ResultError }
+// isRowError reports whether an error is about one row and not about the database.
+func isRowError(err error) bool { return err != nil && sqlite.ErrCode(err) == sqlite.ResultError }
 
-// leaveOut notes that a row was left out because of an error.
+// leaveOut counts a row that was skipped because of an error.
 func (db *DB) leaveOut(err error) {
 	if db.leftOut++; db.firstLeftOut == nil {
 		db.firstLeftOut = err
 	}
 }
 
-// LeftOut returns how many rows Events and LastWrites have left out so far, because no nstrace
-// writes such, and what was wrong with the first of them.
+// LeftOut returns the number of rows that Events and LastWrites have skipped so far because no
+// nstrace writes such rows, and the error of the first one.
 func (db *DB) LeftOut() (rows uint64, first error) { return db.leftOut, db.firstLeftOut }
 
-// maxAncestors is how many ancestors an event may have. A tracer gives 24.
+// maxAncestors is the maximum number of ancestors of a process. A tracer gives 24.
 const maxAncestors = 1024
 
-// Check returns an error if e is no event that this version writes: its type is not known, or
-// it lacks what events of its type have. Whoever gets an event that was checked can rely on
-// that.
+// Check returns an error if the type of e is unknown or if e lacks a field that its type requires.
+// Code that reads events that passed Check can rely on these fields.
 func Check(e *event.Event) error {
 	need := ""
 	lacks := func(what string, is bool) {
@@ -251,7 +249,7 @@ func Check(e *event.Event) error {
 	case event.NamespaceCreate, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin:
 		lacks("namespace", e.Namespace == nil)
 	case event.NamespaceEnter:
-		// What somebody failed to enter need not be known.
+		// A failed setns can name anything.
 		lacks("namespace", e.Namespace == nil && e.Outcome != event.Failure)
 	case event.NamespaceAppeared, event.NamespaceGone:
 		lacks("namespace", e.Namespace == nil)
@@ -270,13 +268,13 @@ func Check(e *event.Event) error {
 	case event.TraceTamper:
 		lacks("tamper", e.Tamper == nil)
 	default:
-		return fmt.Errorf("its type %.40q is not known", string(e.Type))
+		return fmt.Errorf("unknown type %.40q", string(e.Type))
 	}
 	if need != "" {
-		return fmt.Errorf("it is a %s and has no %s", e.Type, need)
+		return fmt.Errorf("a %s without %s", e.Type, need)
 	}
 	if e.Process != nil && len(e.Process.Ancestors) > maxAncestors {
-		return fmt.Errorf("its process has %d ancestors", len(e.Process.Ancestors))
+		return fmt.Errorf("its process has %d ancestors, the limit is %d", len(e.Process.Ancestors), maxAncestors)
 	}
 	return nil
 }

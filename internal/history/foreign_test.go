@@ -20,7 +20,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// change runs a script on a database, as whoever else has the file might.
+// change runs a script on a database, like another program that has the file.
 func change(t *testing.T, path, script string) {
 	t.Helper()
 	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
@@ -35,7 +35,7 @@ func change(t *testing.T, path, script string) {
 	}
 }
 
-// number is what a query finds in a database.
+// number returns the result of a query.
 func number(t *testing.T, path, query string) (n int64) {
 	t.Helper()
 	conn, err := sqlite.OpenConn(path, sqlite.OpenReadOnly)
@@ -52,8 +52,7 @@ func number(t *testing.T, path, query string) (n int64) {
 	return n
 }
 
-// within fails a test if something does not end in a time that is enough for anything that
-// ends.
+// within fails the test if do does not return in a minute.
 func within(t *testing.T, what string, do func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -65,7 +64,7 @@ func within(t *testing.T, what string, do func()) {
 	}
 }
 
-// copied is a copy of a database of a version in testdata.
+// copied returns a copy of a database in testdata.
 func copied(t *testing.T, version int) string {
 	t.Helper()
 	file, err := os.ReadFile(filepath.Join("testdata", fmt.Sprintf("v%d.db", version)))
@@ -79,21 +78,21 @@ func copied(t *testing.T, version int) string {
 	return path
 }
 
-// A database whose tables are not those that nstrace makes is refused, whoever opens it, with
-// one line, at once, and unchanged.
+// Every function that opens a database rejects one that has other tables than nstrace makes: with
+// one line, at once, and without changing it.
 func TestOtherTablesAreRefused(t *testing.T) {
 	const endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
 	for _, tt := range []struct{ name, script, want string }{
 		{"an endless view", `DROP VIEW events;; ALTER TABLE event RENAME TO event_;; CREATE VIEW event AS ` + endless + ` SELECT event_.* FROM event_, c WHERE x < 0`, "table event is a view"},
 		{"a huge view", `DROP VIEW events;; ALTER TABLE text RENAME TO text_;; CREATE VIEW text AS SELECT id, hex(zeroblob(450000000)) AS value FROM text_`, "table text is a view"},
-		{"another view", `DROP VIEW events;; CREATE VIEW events AS ` + endless + ` SELECT x AS id FROM c`, "view events is not as nstrace makes it"},
-		{"a trigger", `CREATE TRIGGER t AFTER INSERT ON run BEGIN DELETE FROM event; END`, "it has the trigger t"},
-		{"an index", `CREATE INDEX "a` + "\x1b" + `[2J" ON event (parameter, time)`, `it has the index "a\x1b[2J"`},
-		{"a virtual table", `CREATE VIRTUAL TABLE extra USING fts5(x)`, "it has the table extra"},
-		{"a column", `ALTER TABLE last_write ADD COLUMN more TEXT`, "table last_write is not as nstrace makes it"},
-		{"a computed column", `ALTER TABLE snapshot ADD COLUMN more AS (hex(zeroblob(450000000)))`, "table snapshot is not as nstrace makes it"},
-		{"no table", `DROP TABLE last_write`, "it has no table last_write"},
-		{"no tables", `DROP VIEW events;; DROP TABLE last_write;; DROP TABLE batch`, "it has no "},
+		{"another view", `DROP VIEW events;; CREATE VIEW events AS ` + endless + ` SELECT x AS id FROM c`, "view events differs from the one that nstrace makes"},
+		{"a trigger", `CREATE TRIGGER t AFTER INSERT ON run BEGIN DELETE FROM event; END`, "unexpected trigger t"},
+		{"an index", `CREATE INDEX "a` + "\x1b" + `[2J" ON event (parameter, time)`, `unexpected index "a\x1b[2J"`},
+		{"a virtual table", `CREATE VIRTUAL TABLE extra USING fts5(x)`, "unexpected table extra"},
+		{"a column", `ALTER TABLE last_write ADD COLUMN more TEXT`, "table last_write differs from the one that nstrace makes"},
+		{"a computed column", `ALTER TABLE snapshot ADD COLUMN more AS (hex(zeroblob(450000000)))`, "table snapshot differs from the one that nstrace makes"},
+		{"no table", `DROP TABLE last_write`, "table last_write is missing"},
+		{"no tables", `DROP VIEW events;; DROP TABLE last_write;; DROP TABLE batch`, " is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for version := 1; version <= history.SchemaVersion; version++ {
@@ -141,7 +140,7 @@ func TestOtherTablesAreRefused(t *testing.T) {
 	}
 }
 
-// What ANALYZE makes does no harm.
+// The tables that ANALYZE makes are allowed.
 func TestAnalyzed(t *testing.T) {
 	path := recorded(t, 300, history.Options{})
 	change(t, path, "ANALYZE")
@@ -153,12 +152,12 @@ func TestAnalyzed(t *testing.T) {
 	}
 }
 
-// The tables are looked at again where somebody changed them since.
+// An open DB checks the tables again after another program has changed them.
 func TestTablesChangeMeanwhile(t *testing.T) {
 	path := recorded(t, 300, history.Options{})
 	db := open(t, path)
 	find(t, db, history.Query{})
-	change(t, path, "VACUUM") // the same tables
+	change(t, path, "VACUUM") // does not change the tables
 	find(t, db, history.Query{})
 	change(t, path, `DROP VIEW events;; ALTER TABLE text RENAME TO text_;; CREATE VIEW text AS SELECT id, value FROM text_`)
 	for _, err := range db.Events(context.Background(), history.Query{}) {
@@ -177,7 +176,7 @@ func TestTablesChangeMeanwhile(t *testing.T) {
 	}
 }
 
-// A value that is longer than any that nstrace writes is not read.
+// A value that is longer than nstrace writes is not read.
 func TestLongValue(t *testing.T) {
 	const limit = 1 << 18
 	defer history.SetMaxValue(history.SetMaxValue(limit))
@@ -201,20 +200,20 @@ func TestLongValue(t *testing.T) {
 				for _, err = range db.LastWrites(context.Background(), nil) {
 				}
 			}
-			if err == nil || !strings.Contains(err.Error(), "it has a value of more than 262144 bytes") {
+			if err == nil || !strings.Contains(err.Error(), "a value has more than 262144 bytes") {
 				t.Errorf("%v", err)
 			}
 		})
 	}
-	// A snapshot is only left out, or nobody could record any more.
+	// Such a snapshot is skipped, so that recording still works.
 	path := recorded(t, 10, history.Options{})
 	change(t, path, fmt.Sprintf("INSERT INTO snapshot VALUES ('drift', 2, 1, 1, zeroblob(%d))", limit+1))
 	r := create(t, history.Options{Path: path})
 	if _, ok := r.Snapshot("drift"); ok {
-		t.Error("a snapshot came back that is longer than any")
+		t.Error("a snapshot that is too long came back")
 	}
 	if err := r.PutSnapshot("drift", 2, make([]byte, limit)); err == nil || !strings.Contains(err.Error(), "too long") {
-		t.Errorf("a snapshot that does not come back was taken: %v", err)
+		t.Errorf("a snapshot that is too long was accepted: %v", err)
 	}
 	if err := r.PutSnapshot("drift", 2, make([]byte, limit/2)); err != nil {
 		t.Error(err)
@@ -224,7 +223,7 @@ func TestLongValue(t *testing.T) {
 	}
 }
 
-// Of values that are long, and of texts that are, a page has a few.
+// A page of long values or texts has fewer events.
 func TestLongPages(t *testing.T) {
 	const each = 1 << 14
 	defer history.SetPageBytes(history.SetPageBytes(16 * each))
@@ -256,7 +255,7 @@ func TestLongPages(t *testing.T) {
 	}
 }
 
-// A query that does not end does so when its context ends, and is told from others.
+// A query without end stops when its context does, with an error of its own.
 func TestInterrupted(t *testing.T) {
 	path := recorded(t, 10, history.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -297,8 +296,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// Rows that no nstrace writes are left out, and counted; those around them are there. An
-// export has all or nothing, and Verify tells of each.
+// Rows that no nstrace writes are skipped and counted, and the rows around them are returned.
+// Export fails, and Verify reports each row.
 func TestRowsAreLeftOut(t *testing.T) {
 	for _, tt := range []struct{ name, set string }{
 		{"no sysctl", `line = '{"v":1,"type":"sysctl.write"}'`},
@@ -312,6 +311,7 @@ func TestRowsAreLeftOut(t *testing.T) {
 		{"a type that is not known", `line = '{"type":"x"}'`},
 		{"a short hash", `hash = x'00'`},
 		{"a long hash", `hash = zeroblob(33)`},
+		{"a lost origin", `origin = 1000000`},
 		{"a lost process", `process = 1000000`},
 		{"a lost parameter", `parameter = 1000000`},
 		{"no parameter", `parameter = NULL`},
@@ -348,7 +348,7 @@ func TestRowsAreLeftOut(t *testing.T) {
 	}
 }
 
-// So it is with the lines of last writes, which blame has.
+// The lines in last_write are checked as well.
 func TestLastWritesAreLeftOut(t *testing.T) {
 	for _, line := range []string{
 		`{"v":1,"type":"sysctl.write"}`, `{"type":"namespace.create","namespace":{}}`, `{"type":"trace.gap","trace":{}}`, `{`, `null`, ``, `[]`, `"x"`, `{"type":"sysctl.drift","sysctl":{}}`,
@@ -369,14 +369,14 @@ func TestLastWritesAreLeftOut(t *testing.T) {
 	}
 }
 
-// An import has no event that could not be read back.
+// Import rejects events that could not be read back.
 func TestImportOfNoEvents(t *testing.T) {
 	hash := strings.Repeat("0", 64)
 	for _, line := range []string{`{"v":1,"type":"sysctl.write"`, `{"type":"x"`, `{"v":1,"type":"netdev.move"`} {
 		text := line + `,"history":{"id":1,"prev":"` + hash + `","hash":"` + hash + `"}}` + "\n"
 		_, err := history.Import(context.Background(), filepath.Join(t.TempDir(), "to.db"), strings.NewReader(text))
 		var bad *history.ImportError
-		if !errors.As(err, &bad) || bad.Line != 1 || !strings.Contains(err.Error(), "it is no event: its type") && !strings.Contains(err.Error(), "it is no event: it is a") {
+		if !errors.As(err, &bad) || bad.Line != 1 || !strings.Contains(err.Error(), "not an event: unknown type") && !strings.Contains(err.Error(), "not an event: a ") {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
@@ -387,7 +387,7 @@ func TestImportOfNoEvents(t *testing.T) {
 	}
 }
 
-// An endlessLine has no newline.
+// An endlessLine is a line without an end.
 type endlessLine struct{}
 
 func (endlessLine) Read(b []byte) (int, error) {
@@ -397,7 +397,7 @@ func (endlessLine) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// mode is the permissions of a file.
+// mode returns the permissions of a file.
 func mode(t *testing.T, path string) os.FileMode {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -407,7 +407,8 @@ func mode(t *testing.T, path string) os.FileMode {
 	return info.Mode().Perm()
 }
 
-// What a history has is for its owner alone, however it is made and whatever the umask is.
+// Only the owner can read the files of a history, whichever function made them and whatever the
+// umask.
 func TestModes(t *testing.T) {
 	dir := t.TempDir()
 	text := export(t, recorded(t, 10, history.Options{}))
@@ -457,7 +458,7 @@ func TestModes(t *testing.T) {
 			}
 			check(path)
 			if !in.looked {
-				t.Error("nobody looked")
+				t.Error("look was not called")
 			}
 		}
 		r := create(t, history.Options{Path: corrupt})
@@ -470,7 +471,7 @@ func TestModes(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
-		// A new one where somebody moved the old one away.
+		// The new database after somebody moved the old one.
 		r = create(t, history.Options{Path: moved})
 		if err := os.Rename(moved, moved+".old"); err != nil {
 			t.Fatal(err)
@@ -489,7 +490,7 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// looking looks at something while it is read.
+// looking calls look when it is read for the first time.
 type looking struct {
 	in     *bytes.Reader
 	look   func()
@@ -504,7 +505,7 @@ func (l *looking) Read(b []byte) (int, error) {
 	return l.in.Read(b)
 }
 
-// A list that would get too long has the rest of its events in the table alone.
+// The entries after the maximum length of a list only refer to rows.
 func TestLongList(t *testing.T) {
 	const segment = 200
 	defer history.SetSegment(history.SetSegment(segment))
@@ -529,14 +530,14 @@ func TestLongList(t *testing.T) {
 	if longest := number(t, path, "SELECT max(length(events)) FROM parameter_list"); longest > 500+3*segment {
 		t.Errorf("a list has %d bytes", longest)
 	}
-	// And what is not in the table is still missed.
+	// Verify still notices a missing row.
 	change(t, path, "DELETE FROM event WHERE id = 150")
 	if v := verify(t, path); len(v.Problems) == 0 {
-		t.Error("a row that is gone is not missed")
+		t.Error("a missing row is not reported")
 	}
 }
 
-// Events whose ids are not in order would be read for ever.
+// A list with ids out of order is damaged.
 func TestEventTwiceInList(t *testing.T) {
 	if _, err := history.ReadList([]byte{3, 1, 3}); err == nil {
 		t.Error("an event is there twice")
@@ -546,7 +547,7 @@ func TestEventTwiceInList(t *testing.T) {
 	}
 }
 
-// FuzzLine reads a line that somebody put into a database.
+// FuzzLine reads events whose line is any text.
 func FuzzLine(f *testing.F) {
 	events, err := capturedIn("../../tracer/testdata")
 	if err != nil {

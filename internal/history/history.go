@@ -9,70 +9,69 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Hash is a link of the chain: SHA-256 over the hash of the event before and the event's
-// own JSON line, without a newline. Before the first is the zero Hash.
+// A Hash is a link of the chain: SHA-256 over the previous event's hash and the event's own JSON
+// line, without the newline. The first event's previous hash is the zero Hash.
 type Hash [sha256.Size]byte
 
-// Stored is an event as a history has it.
+// Stored is an event as the history holds it.
 type Stored struct {
-	ID    int64 // from 1, in the order of recording, also where the clock was set back
+	ID    int64 // from 1, without gaps, in the order of recording, even if the clock was set back
 	Event *event.Event
 	Hash  Hash
 }
 
-// Query says which events are wanted; the zero value wants all, oldest first.
+// A Query selects events. The zero value selects all, oldest first.
 type Query struct {
-	Since, Until time.Time // both inclusive; zero for no bound
-	After        int64     // only with a greater ID
-	To           int64     // only with no greater ID; 0 for no bound
+	Since, Until time.Time // both inclusive; zero: no bound
+	After        int64     // only events with a greater ID
+	To           int64     // only events up to this ID; 0: no bound
 	Types        map[event.Type]bool
-	Parameter    string          // only writes to this parameter, most of which come without their Hash
-	Namespace    *NamespaceQuery // only what is about one that matches
-	// Match, if not nil, has the last word. The event is Match's until it returns.
+	Parameter    string          // only writes to this parameter. Most of them come without Hash, which their list does not contain
+	Namespace    *NamespaceQuery // only events about a namespace that matches
+	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
-	Limit   int  // at most so many; 0 for any number
+	Limit   int  // the maximum number of events; 0: no limit
 	Reverse bool // newest first
 }
 
-// NamespaceQuery names namespaces. What is zero matches any. The same ID can be of
-// several, one after the other; UID is of one in one boot.
+// A NamespaceQuery selects namespaces. A zero field matches any value. Namespaces that follow each
+// other can have the same ID. Within a boot, a UID belongs to one namespace.
 type NamespaceQuery struct {
 	Type   event.NSType
 	ID     uint32
 	UID    string
 	BootID string
-	Name   string // that it had at some time
+	Name   string // a name that it had at some time
 }
 
-// LastWrite is the last write to a parameter in one network namespace, or on the host
-// where the parameter is of no namespace, that was not known to fail.
+// LastWrite is the last write to a parameter that is not known to have failed. A parameter
+// that belongs to namespaces has one in each of them, any other parameter has one.
 type LastWrite struct {
 	Parameter string
-	// Namespace is nil for a parameter of no namespace.
+	// Namespace is nil if the parameter belongs to no namespace.
 	Namespace *event.Namespace
-	Writes    uint64 // how many there were, with this one, as far back as the history ever went
-	// Stored is the write. Its ID can be that of an event that was dropped since, which
-	// then has no Hash.
+	Writes    uint64 // number of writes that were ever recorded, including this one
+	// Stored is the write. If retention has dropped the event, Hash is zero.
 	Stored
 }
 
-// Run is one run of a recorder.
+// A Run is one run of a Recorder.
 type Run struct {
 	ID      int64
-	Version string // of nstrace
+	Version string // nstrace's
 	Host    string
 	BootID  string
 	Started time.Time
-	Last    time.Time // the last batch; between it and the next Run's start nothing was recorded
-	Stopped time.Time // zero if it crashed, or still runs
+	Last    time.Time // when the run was last known to be alive; nothing was recorded between it and the next run's start
+	Stopped time.Time // zero if the run crashed or still goes on
 }
 
-// Snapshot is what somebody else left here at a time, such as the parameters and
-// namespaces that there were.
+// A Snapshot is data that one run leaves for the next, such as the parameters and namespaces that
+// it saw.
 type Snapshot struct {
 	Name    string
 	Version int
-	RunID   int64 // of the Run that took it
+	Run     int64 // ID of the Run that took it
 	Taken   time.Time
 	Data    []byte
 }

@@ -12,11 +12,10 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A pending event waits to be written. A million of them have to have room in memory,
-// so it takes a third of what an Event and its Clone do: what is the same in many is
-// referred to.
+// A pending is a packed event that waits to be written. A million of them must fit in memory, so it
+// takes a third of the size of an Event and its Clone: it refers to what many events share.
 type pending struct {
-	time, lastTime int64 // nanoseconds since 1970; 0 in lastTime for none
+	time, lastTime int64 // nanoseconds since 1970; lastTime is 0 if there is none
 	seq, count     uint64
 	origin         *origin
 	kind           *kind
@@ -26,27 +25,29 @@ type pending struct {
 	unit           string
 	param          *parameter
 	view           *view
-	end            *end
-	values         string // old, new and after, one behind the other
+	details        *destroyDetails
+	values         string // old, new and after, concatenated
 	length         [3]int32
 	from, child    uint32
 	truncated      bool
-	line           string // the event's own line, where the rest can't say all
+	line           string // the event's JSON line, if the other fields cannot hold everything
 }
 
 // absent is the length of a value that is not known.
 const absent = -1
 
-// What pending events refer to. id is the row's, in the recorder's epoch; only the
-// goroutine that writes touches these two.
+// The values that pending events share. row.id is a row's id in the writer's epoch. Only the
+// goroutine that writes uses row.
 type (
 	row struct {
 		epoch uint64
 		id    int64
 	}
-	origin struct {
+	originKey struct{ host, bootID, runID string }
+	origin    struct {
 		row
-		host, bootID string
+		originKey
+		boot *origin // the origin of the same boot without a run id; itself if it has none
 	}
 	kindKey struct {
 		typ        event.Type
@@ -62,13 +63,13 @@ type (
 		row
 		parameterKey
 	}
-	// namespaceKey is what makes a namespace that one, within one boot.
+	// A namespaceKey identifies a namespace within one boot.
 	namespaceKey struct {
 		typ   event.NSType
 		inode uint32
 		uid   string
 	}
-	// A view is what an event knew of a namespace.
+	// A view is what an event knew about a namespace.
 	view struct {
 		row
 		namespaceID int64
@@ -78,8 +79,8 @@ type (
 		userNS uint32
 		owner  *event.Owner
 	}
-	// An end is what else a namespace.destroy knows.
-	end struct {
+	// destroyDetails are the fields of a namespace that only namespace.destroy has.
+	destroyDetails struct {
 		created  time.Time
 		lifetime *int64
 		creator  *event.Actor
@@ -87,12 +88,12 @@ type (
 	}
 )
 
-// maxShared is how many of each are known: a few that are used all the time, and those of
-// processes and namespaces that are never seen again.
+// maxShared limits each cache. A few values are in use all the time. Most processes and namespaces
+// are never seen again.
 const maxShared = 1 << 13
 
-// A cache knows the values that were asked for or put there last, half of maxShared at
-// least and maxShared at most.
+// A cache holds the values that were read or written last: between maxShared/2 and maxShared of
+// them.
 type cache[K comparable, V any] struct{ latest, before map[K]V }
 
 func (c *cache[K, V]) get(key K) (V, bool) {
@@ -119,7 +120,7 @@ func (c *cache[K, V]) remove(key K) {
 
 func (c *cache[K, V]) clear() { *c = cache[K, V]{} }
 
-// A packer makes pending events of events, and knows what they share.
+// A packer packs events and caches what they share.
 type packer struct {
 	origin *origin
 	kinds  cache[kindKey, *kind]
@@ -133,7 +134,7 @@ func newPacker() *packer {
 	return &packer{encode: new(event.Encoder)}
 }
 
-// pack returns e to keep.
+// pack returns a packed copy of e.
 func (p *packer) pack(e *event.Event) pending {
 	q := pending{
 		time: e.Time.UnixNano(), seq: e.Seq, count: e.Count, process: e.Process,
@@ -142,11 +143,7 @@ func (p *packer) pack(e *event.Event) pending {
 	if !e.LastTime.IsZero() {
 		q.lastTime = e.LastTime.UnixNano()
 	}
-	if p.origin == nil || p.origin.host != e.Host || p.origin.bootID != e.BootID {
-		p.origin = &origin{host: e.Host, bootID: e.BootID}
-		p.views.clear() // the same number and uid are another namespace in another boot
-	}
-	q.origin = p.origin
+	q.origin = p.originOf(e)
 	q.kind = share(&p.kinds, kindKey{e.Type, e.Outcome, e.Error, e.Via}, func(k kindKey) *kind { return &kind{kindKey: k} })
 	ns := e.Namespace
 	if s := e.Sysctl; s != nil {
@@ -160,9 +157,9 @@ func (p *packer) pack(e *event.Event) pending {
 		}
 	}
 	if ns != nil {
-		q.view, q.from = p.see(ns), ns.From
+		q.view, q.from = p.viewOf(ns), ns.From
 		if !ns.Created.IsZero() || ns.LifetimeMS != nil || ns.Creator != nil || ns.Detected != "" {
-			q.end = &end{ns.Created, ns.LifetimeMS, ns.Creator, ns.Detected}
+			q.details = &destroyDetails{ns.Created, ns.LifetimeMS, ns.Creator, ns.Detected}
 		}
 	}
 	if !fits(e) {
@@ -170,6 +167,33 @@ func (p *packer) pack(e *event.Event) pending {
 		q.line = string(p.line)
 	}
 	return q
+}
+
+// originOf returns the event's origin. Consecutive events of a run share it.
+func (p *packer) originOf(e *event.Event) *origin {
+	key := originKey{e.Host, e.BootID, e.RunID}
+	if p.origin != nil && p.origin.originKey == key {
+		return p.origin
+	}
+	var boot *origin
+	if p.origin != nil && p.origin.host == e.Host && p.origin.bootID == e.BootID {
+		boot = p.origin.boot
+	} else {
+		boot = newOrigin(originKey{host: e.Host, bootID: e.BootID})
+		p.views.clear() // in another boot, the same inode and UID are another namespace
+	}
+	p.origin = boot
+	if e.RunID != "" {
+		p.origin = &origin{originKey: key, boot: boot}
+	}
+	return p.origin
+}
+
+// newOrigin returns an origin without a run id.
+func newOrigin(key originKey) *origin {
+	o := &origin{originKey: key}
+	o.boot = o
+	return o
 }
 
 func (q *pending) setValues(values ...*string) {
@@ -193,8 +217,8 @@ func share[K comparable, V any](known *cache[K, *V], key K, make func(K) *V) *V 
 	return v
 }
 
-// see returns what is known of a namespace.
-func (p *packer) see(ns *event.Namespace) *view {
+// viewOf returns the view of a namespace. Events share it while it does not change.
+func (p *packer) viewOf(ns *event.Namespace) *view {
 	key := namespaceKey{ns.Type, ns.ID, ns.UID}
 	v, ok := p.views.get(key)
 	if ok && v.name == ns.Name && v.host == ns.Host && v.userNS == ns.UserNS && sameOwner(v.owner, ns.Owner) {
@@ -209,34 +233,35 @@ func sameOwner(a, b *event.Owner) bool {
 	if a == b {
 		return true
 	}
-	return a != nil && b != nil && a.Unit == b.Unit && a.Source == b.Source && same(a.Container, b.Container) && same(a.Pod, b.Pod)
+	return a != nil && b != nil && a.Unit == b.Unit && a.Source == b.Source && equalValues(a.Container, b.Container) && equalValues(a.Pod, b.Pod)
 }
 
-func same[T comparable](a, b *T) bool { return a == b || (a != nil && b != nil && *a == *b) }
+func equalValues[T comparable](a, b *T) bool { return a == b || (a != nil && b != nil && *a == *b) }
 
-// The fields that have columns. An event in which any other is set, such as one that a
-// later version adds, is kept as its line besides.
+// The fields that have columns. If an event has any other field, such as one that a later version
+// adds, the row also contains the event's line.
 var (
-	otherOfEvent = others[event.Event]("V", "Time", "LastTime", "Seq", "Host", "BootID", "Type", "Outcome", "Error", "Via",
+	otherOfEvent = otherFields[event.Event]("V", "Time", "LastTime", "RunID", "Seq", "Host", "BootID", "Type", "Outcome", "Error", "Via",
 		"Namespace", "Sysctl", "Process", "Container", "Pod", "Unit", "ChildPID", "Count")
-	otherOfNamespace = others[event.Namespace]("Type", "ID", "UID", "Name", "Host", "From", "UserNS", "Owner", "Created", "LifetimeMS", "Creator", "Detected")
-	otherOfSysctl    = others[event.Sysctl]("Name", "Path", "Old", "New", "After", "Namespace", "Truncated")
-	otherOfProcess   = others[event.Process]("PID", "TID", "StartTime", "Comm", "Exe", "Args", "PPID", "UID", "GID", "User", "LoginUID", "LoginUser",
+	otherOfNamespace = otherFields[event.Namespace]("Type", "ID", "UID", "Name", "Host", "From", "UserNS", "Owner", "Created", "LifetimeMS", "Creator", "Detected")
+	otherOfSysctl    = otherFields[event.Sysctl]("Name", "Path", "Old", "New", "After", "Namespace", "Truncated")
+	otherOfProcess   = otherFields[event.Process]("PID", "TID", "StartTime", "Comm", "Exe", "Args", "PPID", "UID", "GID", "User", "LoginUID", "LoginUser",
 		"SessionID", "SudoUID", "SudoUser", "TTY", "Role", "Cgroup", "NS", "Ancestors")
 )
 
-// others returns the fields of T that are not among names.
-func others[T any](names ...string) (other []int) {
+// otherFields returns the indexes of T's fields that the JSON contains and that are not among
+// names.
+func otherFields[T any](names ...string) (other []int) {
 	t := reflect.TypeFor[T]()
 	for i := range t.NumField() {
-		if !slices.Contains(names, t.Field(i).Name) {
+		if f := t.Field(i); f.Tag.Get("json") != "-" && !slices.Contains(names, f.Name) {
 			other = append(other, i)
 		}
 	}
 	return other
 }
 
-// anySet says whether v has any of the fields.
+// anySet reports whether any of the fields of v is set.
 func anySet[T any](v *T, fields []int) bool {
 	if v == nil || len(fields) == 0 {
 		return false
@@ -245,9 +270,9 @@ func anySet[T any](v *T, fields []int) bool {
 	return slices.ContainsFunc(fields, func(i int) bool { return !s.Field(i).IsZero() })
 }
 
-// fits says whether columns can hold all of e.
+// fits reports whether the columns can hold all of e.
 func fits(e *event.Event) bool {
-	if e.V != event.SchemaVersion || !keepable(e.Time) || (!e.LastTime.IsZero() && (!keepable(e.LastTime) || e.LastTime.UnixNano() == 0)) {
+	if e.V != event.SchemaVersion || !fitsNanos(e.Time) || (!e.LastTime.IsZero() && (!fitsNanos(e.LastTime) || e.LastTime.UnixNano() == 0)) {
 		return false
 	}
 	if anySet(e, otherOfEvent) || (e.Namespace != nil && e.Sysctl != nil) {
@@ -257,21 +282,21 @@ func fits(e *event.Event) bool {
 	if e.Sysctl != nil {
 		ns = e.Sysctl.Namespace
 	}
-	if ns != nil && !ns.Created.IsZero() && !keepable(ns.Created) {
+	if ns != nil && !ns.Created.IsZero() && !fitsNanos(ns.Created) {
 		return false
 	}
-	if p := e.Process; p != nil && !p.StartTime.IsZero() && !keepable(p.StartTime) {
+	if p := e.Process; p != nil && !p.StartTime.IsZero() && !fitsNanos(p.StartTime) {
 		return false
 	}
 	return !anySet(ns, otherOfNamespace) && !anySet(e.Sysctl, otherOfSysctl) && !anySet(e.Process, otherOfProcess) &&
 		e.Seq <= math.MaxInt64 && e.Count <= math.MaxInt64
 }
 
-// keepable says whether a time's nanoseconds since 1970 are an int64.
-func keepable(t time.Time) bool { return t.Year() > 1678 && t.Year() < 2262 }
+// fitsNanos reports whether an int64 can hold t as nanoseconds since 1970.
+func fitsNanos(t time.Time) bool { return t.Year() > 1678 && t.Year() < 2262 }
 
-// unpacked is where an event is made again of what was packed. One that is kept as a
-// line is not made so.
+// unpacked is the memory for one event that fill makes from a pending one. It is not used for an
+// event that is kept as its line.
 type unpacked struct {
 	event event.Event
 	ns    event.Namespace
@@ -282,7 +307,8 @@ type unpacked struct {
 func (u *unpacked) fill(q *pending) *event.Event {
 	e := &u.event
 	*e = event.Event{
-		V: event.SchemaVersion, Time: nanos(q.time), LastTime: nanosOrZero(q.lastTime), Seq: q.seq, Host: q.origin.host, BootID: q.origin.bootID,
+		V: event.SchemaVersion, Time: nanos(q.time), LastTime: nanosOrZero(q.lastTime),
+		RunID: q.origin.runID, Seq: q.seq, Host: q.origin.host, BootID: q.origin.bootID,
 		Type: q.kind.typ, Outcome: q.kind.outcome, Error: q.kind.error, Via: q.kind.via,
 		Process: q.process, Container: q.container, Pod: q.pod, Unit: q.unit, ChildPID: q.child, Count: q.count,
 	}
@@ -290,8 +316,8 @@ func (u *unpacked) fill(q *pending) *event.Event {
 	if v := q.view; v != nil {
 		ns = &u.ns
 		*ns = event.Namespace{Type: v.typ, ID: v.inode, UID: v.uid, Name: v.name, Host: v.host, From: q.from, UserNS: v.userNS, Owner: v.owner}
-		if q.end != nil {
-			ns.Created, ns.LifetimeMS, ns.Creator, ns.Detected = q.end.created, q.end.lifetime, q.end.creator, q.end.detected
+		if q.details != nil {
+			ns.Created, ns.LifetimeMS, ns.Creator, ns.Detected = q.details.created, q.details.lifetime, q.details.creator, q.details.detected
 		}
 	}
 	if q.param == nil {

@@ -15,37 +15,39 @@ import (
 )
 
 const (
-	// pruneStep is how many events are dropped in one go. It takes a few hundredths of a
-	// second, after which what came meanwhile is written first.
+	// pruneStep is the number of events that one transaction drops. That takes a few hundredths of
+	// a second. Events that came in the meantime are written before the next step.
 	pruneStep = 4096
-	// tidyEvery is how often it is looked whether something is to be dropped.
+	// tidyEvery is the time between checks for events to drop.
 	tidyEvery = 10 * time.Second
-	// beatEvery is how often it is noted that the run goes on, also where nothing happens.
+	// beatEvery is the time between heartbeats, which record that the run is alive even without
+	// events.
 	beatEvery = 30 * time.Second
-	// freeStep is how many pages are given back to the file system in one go.
+	// freeStep is the number of pages that are returned to the file system at once.
 	freeStep = 1024
 )
 
-// tidy drops some of what is too old or too much, and returns when it wants to go on.
+// tidy does one step of maintenance: heartbeat, segments, retention. It returns when to call it
+// again.
 func (r *Recorder) tidy(now time.Time) time.Duration {
-	if now.Sub(r.beat) >= beatEvery {
-		r.beat = now
+	if now.Sub(r.lastBeat) >= beatEvery {
+		r.lastBeat = now
 		if r.w.moved() && r.write(nil) != nil {
 			return tidyEvery
 		}
-		if err := r.w.alive(now); err != nil {
+		if err := r.w.heartbeat(now); err != nil {
 			return tidyEvery
 		}
 	}
-	if r.w.full() { // there are many, of an older version
-		if err := r.w.transaction(r.w.seal); err != nil {
+	if r.w.segmentFull() { // the database has an older version's events
+		if err := r.w.transaction(r.w.addSegment); err != nil {
 			return tidyEvery
 		}
 		return 0
 	}
-	more, err := r.w.prune(now, r.o.Keep, r.o.KeepSize)
+	more, err := r.w.prune(now, r.options.Keep, r.options.KeepSize)
 	if err != nil {
-		// The next batch meets the same and tells.
+		// The next batch fails with the same error and reports it.
 		return tidyEvery
 	}
 	if more {
@@ -54,19 +56,19 @@ func (r *Recorder) tidy(now time.Time) time.Duration {
 	return tidyEvery
 }
 
-// alive notes that the run goes on.
-func (w *writer) alive(now time.Time) error {
+// heartbeat records that the run is alive.
+func (w *writer) heartbeat(now time.Time) error {
 	return execute(w.conn, "UPDATE run SET last = ? WHERE id = ?", now.UnixNano(), w.run)
 }
 
-// prune drops up to pruneStep of the oldest events, if they are older than keep or the
-// database is larger than size, and says whether there is more to do.
+// prune drops up to pruneStep of the oldest events if they are older than keep or if the database
+// uses more than size bytes. It reports whether there is more to drop.
 func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool, err error) {
 	reason := ""
-	var last int64 // of the events that may go
+	var last int64 // last event that may be dropped
 	if keep > 0 {
-		// The oldest batch that has anything to be kept ends it: ids are in the order of
-		// recording, also where the clock was set back.
+		// The first batch with an event to keep is the limit: ids follow the order of recording
+		// even if the clock was set back.
 		limit := now.Add(-keep).UnixNano()
 		next, err := number(w.conn, "SELECT first_event FROM batch WHERE last_time >= ? ORDER BY first_event LIMIT 1", limit)
 		if err != nil {
@@ -101,7 +103,7 @@ func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool
 	if err != nil {
 		return false, err
 	}
-	// Some free pages are there to be used by what comes next.
+	// Keep some free pages for new events.
 	if free > 2*freeStep || (free > freeStep && !more) {
 		if err := sqlitex.ExecuteTransient(w.conn, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", freeStep), nil); err != nil {
 			return more, err
@@ -111,7 +113,7 @@ func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool
 	return more, nil
 }
 
-// used is how many bytes of the database are in use.
+// used returns how many bytes of the database are in use.
 func (w *writer) used() (int64, error) {
 	pages, err := pragma(w.conn, "page_count")
 	if err != nil {
@@ -125,17 +127,17 @@ func (w *writer) used() (int64, error) {
 	return (pages - free) * bytes, err
 }
 
-// drop deletes the events from first to last, which are the oldest, and leaves an anchor
-// from which the chain of the others can be followed.
+// drop deletes the oldest events, first to last. It adds an anchor, from which the chain of the
+// other events goes on.
 func (w *writer) drop(first, last int64, reason string, now time.Time) error {
-	// Whoever wrote a value that still stands is not forgotten.
+	// Keep the last write of each value that is still in effect.
 	var lines []struct {
 		param, namespace int64
 		line             string
 	}
 	boot := procfs.BootID()
 	reader := &DB{path: w.path, conn: w.conn}
-	reader.forget()
+	reader.clearCaches()
 	if err := sqlitex.Execute(w.conn, `SELECT parameter, namespace, event, (SELECT ended FROM namespace WHERE id = last_write.namespace)
 		FROM last_write WHERE event BETWEEN ? AND ? AND line IS NULL`,
 		&sqlitex.ExecOptions{Args: []any{first, last}, ResultFunc: func(stmt *sqlite.Stmt) error {
@@ -146,7 +148,7 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 			}
 			line := string(w.encode.Append(nil, e))
 			if s := e.Sysctl; s != nil && s.Namespace != nil && !s.Namespace.Host && (e.BootID != boot || stmt.ColumnInt64(3) != 0) {
-				line = "" // it ended, or its boot did, and the value with it
+				line = "" // its namespace or its boot has ended, and the value with it
 			}
 			lines = append(lines, struct {
 				param, namespace int64
@@ -185,7 +187,7 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 	}
 	a.ID, a.Events, a.Reason, a.Made = last, uint64(count), reason, now
 	seal := a.seal(before)
-	// Small steps of one purge are one anchor.
+	// Each step adds its own anchor.
 	for _, do := range []struct {
 		query string
 		args  []any
@@ -204,11 +206,11 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 	return w.dropGenerations(last)
 }
 
-// dropGenerations deletes what only dropped events refer to.
+// dropGenerations deletes the rows that only dropped events refer to.
 func (w *writer) dropGenerations(last int64) error {
 	var g [4]int64
 	found := false
-	// The newest generation of which everything before it is gone.
+	// The newest generation before which all events are dropped.
 	if err := w.eachRow("SELECT first_process, first_text, first_place, first_view FROM generation WHERE first_event <= ? ORDER BY first_event DESC LIMIT 1", func(stmt *sqlite.Stmt) {
 		found = true
 		for i := range g {
@@ -218,7 +220,7 @@ func (w *writer) dropGenerations(last int64) error {
 		return err
 	}
 	for i, table := range []string{"process", "text", "place", "namespace_view"} {
-		// Some at a time, too.
+		// A limited number at a time.
 		if err := execute(w.conn, "DELETE FROM "+table+" WHERE id IN (SELECT id FROM "+table+" WHERE id < ? LIMIT ?)", g[i], pruneStep); err != nil {
 			return err
 		}
@@ -226,8 +228,8 @@ func (w *writer) dropGenerations(last int64) error {
 	if err := execute(w.conn, "DELETE FROM generation WHERE first_event < (SELECT max(first_event) FROM generation WHERE first_event <= ?)", last+1); err != nil || w.conn.Changes() == 0 {
 		return err
 	}
-	// Once in a generation: namespaces that have ended, or whose boot has, and of which
-	// nothing is told any more. Every generation has its own views of those that it tells of.
+	// Once in a generation, delete the namespaces that ended, or whose boot did, and that no event
+	// refers to. Each generation has its own views of its namespaces.
 	if err := execute(w.conn, `DELETE FROM namespace WHERE (ended IS NOT NULL OR origin <> (SELECT origin FROM run WHERE id = ?))
 		AND id NOT IN (SELECT namespace FROM namespace_view)
 		AND NOT EXISTS (SELECT 1 FROM last_write WHERE last_write.namespace = namespace.id)`, w.run); err != nil {
@@ -238,7 +240,7 @@ func (w *writer) dropGenerations(last int64) error {
 	return nil
 }
 
-// at returns one event, without an Event if it is not there.
+// at returns an event. Event is nil if there is none.
 func (db *DB) at(id int64) (s Stored, err error) {
 	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id = ?", &sqlitex.ExecOptions{Args: []any{id}, ResultFunc: func(stmt *sqlite.Stmt) error {
 		s, err = db.event(stmt)
@@ -247,18 +249,18 @@ func (db *DB) at(id int64) (s Stored, err error) {
 	return s, err
 }
 
-// An Anchor says what was dropped by retention: all up to and with the event ID. The chain
-// of what is left begins with Hash.
+// An Anchor is a record of dropped events: all events up to ID. The chain of the other events
+// begins with Hash.
 type Anchor struct {
-	ID     int64     // of the last event that was dropped
+	ID     int64     // of the last dropped event
 	Hash   Hash      // of that event
 	Time   time.Time // of that event
-	Events uint64    // how many were dropped with it
-	Reason string    // age, size, or import
+	Events uint64    // number of events that this step dropped
+	Reason string    // age, size or import
 	Made   time.Time
 }
 
-// seal is a hash of an anchor and of the one before it.
+// seal returns a hash over an anchor and the previous anchor's seal.
 func (a *Anchor) seal(before Hash) (seal Hash) {
 	h := sha256.New()
 	h.Write([]byte("nstrace history anchor 1\x00"))

@@ -28,61 +28,60 @@ const (
 
 // Options configure a Recorder.
 type Options struct {
-	Path     string        // of the database; its folder is made if it is missing
-	Keep     time.Duration // how long events are kept; 0 for ever
-	KeepSize int64         // how large the database may get, in bytes; 0 for any size
+	Path     string        // of the database; Create makes missing folders
+	Keep     time.Duration // how long to keep events; 0: forever
+	KeepSize int64         // how much of the file may be in use, in bytes; 0: no limit
 
-	Batch int           // events are written when there are so many; 0 is DefaultBatch
-	Delay time.Duration // or when the first of them is so old; 0 is DefaultDelay
-	// Buffer is how many events wait at most while the database can't take them; 0 is
+	Batch int           // write when this many events wait; 0: DefaultBatch
+	Delay time.Duration // or when the oldest of them has waited this long; 0: DefaultDelay
+	// Buffer is the maximum number of events that wait while the database cannot be written; 0:
 	// DefaultBuffer.
 	Buffer int
 
-	Version string // of nstrace, for Run
-	Host    string // for Run; "" is this host's
-	BootID  string // for Run; "" is this boot's
+	Version string // nstrace's, for Run
+	Host    string // for Run; "": this host's name
+	BootID  string // for Run; "": this boot's id
 
-	// Report, if not nil, is told in one line what is wrong with the database and what
-	// was done about it, once when it begins and once when it is over. It is called from
-	// another goroutine.
+	// Report, if not nil, receives one line when a problem with the database begins and one when it
+	// ends. Another goroutine calls it.
 	Report func(message string)
 }
 
-// errRecorded is that another recorder writes to a database.
+// errRecorded reports that another recorder writes to the database.
 var errRecorded = errors.New("another nstrace records to it")
 
-// chunkSize is how many events are gathered in one piece.
+// chunkSize is the number of events for which memory is allocated at once.
 const chunkSize = 1024
 
-// maxTransaction is how many chunks are written at once.
+// maxTransaction is the maximum number of chunks in a transaction.
 const maxTransaction = 32
 
-// A Recorder writes events to a database. Its methods can be called from several
-// goroutines. What Append has taken is on the disk once Sync has returned nil.
+// A Recorder writes events to a database. Its methods are safe for concurrent use. An event that
+// Append took is on the disk once a later Sync returns nil.
 type Recorder struct {
-	o        Options
-	lock     *os.File // nil until it could be had
-	first    bool     // nobody had it before: no recorder knows the database
-	previous *Run
-	before   map[string]Snapshot
-	stoodBy  bool
-	opened   chan struct{} // closed once the three above are known
+	options   Options
+	lock      *os.File // nil until it was taken
+	newLock   bool     // the lock file is new: no recorder has used this path
+	previous  *Run
+	snapshots map[string]Snapshot
+	stoodBy   bool
+	opened    chan struct{} // closed once previous, snapshots and stoodBy are known
 
-	beat time.Time // when the run was last noted to go on; only of run
+	lastBeat time.Time // the last heartbeat; used only by run
 
-	w     *writer // nil while the database can't be opened; only of run
-	runID int64
-	heir  bool // another recorder had the database, and may have written what waits; only of run
+	w         *writer // nil while the database is not open; used only by run
+	runID     int64
+	successor bool // another recorder may have written the waiting events; used only by run
 
 	mu      sync.Mutex
 	pack    *packer
 	chunks  [][]pending
-	waiting int       // events in chunks, and those that are being written
-	oldest  time.Time // when the first of chunks came
+	waiting int       // events in chunks and in the current transaction
+	oldest  time.Time // when the first event of chunks came
 	loss    map[event.Type]uint64
-	from    time.Time // of the first in loss
+	from    time.Time // time of the first event in loss
 	to      time.Time
-	fault   error // why the database takes nothing now
+	fault   error // why the database cannot be written; nil if it can
 	written uint64
 	taken   uint64
 	synced  *sync.Cond
@@ -93,18 +92,23 @@ type Recorder struct {
 	done chan struct{}
 }
 
-// A job is something that the goroutine that writes does between batches.
+// A job is a function that the writing goroutine runs between batches.
 type job struct {
-	do   func(*writer) error
+	run  func(*writer) error
 	done chan error
 }
 
-// Create opens the database at o.Path, or makes it, and notes that a run begins. A database
-// that is corrupt is set aside, under another name, and a new one begun. Where it can't be
-// opened for a reason that can pass (the disk is full, another program has it locked), that
-// is reported, and tried again until it is: events wait meanwhile, and Opened tells. So it is
-// where another recorder writes to it: this one then writes what that one did not, once it
-// ended. The error wraps ErrNewer or ErrNotHistory where it is one of these.
+// Create opens the database at o.Path, or creates it, and begins a run.
+// Its reaction to a problem with the database depends on the problem:
+//
+//   - Another recorder writes to it: Create stands by. When that recorder ends, this one writes
+//     the events that are missing and goes on.
+//   - The disk is full, the database is locked, or I/O fails: Create buffers events and tries again.
+//   - The database is corrupt: Create renames it and starts a new one.
+//   - Any other problem: Create returns the error. It wraps ErrNewer or ErrNotHistory if one of
+//     them applies.
+//
+// Report receives the first three problems. In the first two, Opened is closed later.
 func Create(o Options) (*Recorder, error) {
 	if o.Batch <= 0 {
 		o.Batch = DefaultBatch
@@ -124,11 +128,11 @@ func Create(o Options) (*Recorder, error) {
 	if o.Report == nil {
 		o.Report = func(string) {}
 	}
-	r := &Recorder{o: o, pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &Recorder{options: o, pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.synced = sync.NewCond(&r.mu)
 	if err := r.open(); err != nil {
-		if !passing(err) {
-			if r.first {
+		if !isTemporary(err) {
+			if r.newLock {
 				err = errors.Join(err, os.Remove(r.lock.Name()))
 			}
 			return nil, errors.Join(err, r.unlock())
@@ -139,10 +143,10 @@ func Create(o Options) (*Recorder, error) {
 	return r, nil
 }
 
-// passing says whether what keeps a database from being opened can go away by itself, and
-// is no mistake in what was asked for.
-func passing(err error) bool {
-	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) || standsBy(err) ||
+// isTemporary reports whether an error of opening the database can pass, so that it is no mistake
+// of the caller.
+func isTemporary(err error) bool {
+	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) || isRecorded(err) ||
 		errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
 }
 
@@ -153,17 +157,16 @@ func (r *Recorder) unlock() error {
 	return r.lock.Close()
 }
 
-// fileMode keeps what processes did between root and itself. That of a database that is
-// there is left as it is.
+// fileMode lets only the owner see what processes did. An existing database keeps its mode.
 const fileMode = 0o600
 
-// lockFile takes the lock that says that path is being recorded to. It is a file of its
-// own: to close the database's, other than by SQLite, would give up SQLite's locks.
+// lockFile takes the lock of the recorder of path. The lock is a file of its own: closing the
+// database file outside SQLite would release SQLite's locks.
 func lockFile(path string) (f *os.File, first bool, err error) {
 	name := path + "-lock"
 	f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if first = err == nil; first {
-		err = f.Chmod(fileMode) // whatever the umask is
+		err = f.Chmod(fileMode) // whatever the umask
 	} else if errors.Is(err, os.ErrExist) {
 		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
 	}
@@ -180,7 +183,7 @@ func lockFile(path string) (f *os.File, first bool, err error) {
 	return f, first, nil
 }
 
-// isSQLite says whether a file begins as a database does.
+// isSQLite reports whether a file begins like a database.
 func isSQLite(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
@@ -196,44 +199,44 @@ func isSQLite(path string) bool {
 // open opens the database and begins a run in it.
 func (r *Recorder) open() (err error) {
 	if r.lock == nil {
-		if err := os.MkdirAll(filepath.Dir(r.o.Path), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(r.options.Path), 0o755); err != nil {
 			return err
 		}
-		if r.lock, r.first, err = lockFile(r.o.Path); err != nil {
-			if standsBy(err) && r.runID == 0 {
-				r.heir, r.stoodBy = true, true
+		if r.lock, r.newLock, err = lockFile(r.options.Path); err != nil {
+			if isRecorded(err) && r.runID == 0 {
+				r.successor, r.stoodBy = true, true
 			}
 			return err
 		}
 	}
-	w, err := openWriter(context.Background(), r.o.Path)
+	w, err := openWriter(context.Background(), r.options.Path)
 	if errors.Is(err, ErrCorrupt) {
-		if r.first && !isSQLite(r.o.Path) {
-			return fmt.Errorf("%s: %w", r.o.Path, ErrNotHistory) // somebody's file
+		if r.newLock && !isSQLite(r.options.Path) {
+			return fmt.Errorf("%s: %w", r.options.Path, ErrNotHistory) // not ours to rename
 		}
 		var aside string
-		if aside, err = setAside(r.o.Path, time.Now()); err != nil {
+		if aside, err = setAside(r.options.Path, time.Now()); err != nil {
 			return err
 		}
-		r.o.Report(fmt.Sprintf("history: %s: the database is corrupt: it is now %s, and a new one begins", r.o.Path, aside))
-		w, err = openWriter(context.Background(), r.o.Path)
+		r.options.Report(fmt.Sprintf("history: %s: the database is corrupt: renamed to %s, starting a new one", r.options.Path, aside))
+		w, err = openWriter(context.Background(), r.options.Path)
 	}
 	if err != nil {
 		return err
 	}
 	r.w = w
-	if r.runID != 0 { // again, in this run
+	if r.runID != 0 { // this run began in it
 		w.run = r.runID
 		if n, err := number(w.conn, "SELECT count(*) FROM run WHERE id = ?", w.run); err != nil || n > 0 {
 			return err
 		}
-	} else if r.previous, r.before, err = w.previous(); err != nil {
+	} else if r.previous, r.snapshots, err = w.previous(); err != nil {
 		r.w = nil
-		return errors.Join(explain(r.o.Path, err), w.close())
+		return errors.Join(explain(r.options.Path, err), w.close())
 	}
-	if err := w.begin(&r.o); err != nil {
+	if err := w.beginRun(&r.options); err != nil {
 		r.w = nil
-		return errors.Join(explain(r.o.Path, err), w.close())
+		return errors.Join(explain(r.options.Path, err), w.close())
 	}
 	r.runID = w.run
 	select {
@@ -244,7 +247,7 @@ func (r *Recorder) open() (err error) {
 	return nil
 }
 
-// setAside gives a database another name.
+// setAside renames a database and its log.
 func setAside(path string, now time.Time) (string, error) {
 	aside := path + ".corrupt-" + now.UTC().Format("20060102T150405Z")
 	if err := os.Rename(path, aside); err != nil {
@@ -258,50 +261,49 @@ func setAside(path string, now time.Time) (string, error) {
 	return aside, nil
 }
 
-// Opened is closed once the database was opened, which is before Create returns if nothing
-// is wrong with it.
+// Opened returns a channel that is closed once the database is open. If there is no problem, that
+// is before Create returns.
 func (r *Recorder) Opened() <-chan struct{} { return r.opened }
 
-// Previous returns the last run before this one, nil if there was none. It is known once
-// Opened is closed, as what Snapshot returns.
+// Previous returns the run before this one, nil if there is none. It is valid once Opened is
+// closed.
 func (r *Recorder) Previous() *Run { return r.previous }
 
-// StoodBy says whether another recorder wrote to the database when this one began. Then
-// Previous is that one's run, and if it ended after this one's tracer began, one of them
-// watched at any time. It is known once Opened is closed.
+// StoodBy reports whether another recorder wrote to the database when this one began. Then Previous
+// is the other one's run. If that run ended after this one's tracer began, there was no time in
+// which neither traced. StoodBy is valid once Opened is closed.
 func (r *Recorder) StoodBy() bool { return r.stoodBy }
 
-// Snapshot returns what the last run before this one, or an earlier one, left under a name
-// with PutSnapshot.
+// Snapshot returns the snapshot with a name that the newest earlier run left, and whether there is
+// one. It is valid once Opened is closed.
 func (r *Recorder) Snapshot(name string) (Snapshot, bool) {
-	s, ok := r.before[name]
+	s, ok := r.snapshots[name]
 	return s, ok
 }
 
-// PutSnapshot leaves something under a name for the next run, in place of what is there
-// under it. It returns once it is on the disk.
+// PutSnapshot replaces the snapshot with a name. It returns once the snapshot is on the disk.
 func (r *Recorder) PutSnapshot(name string, version int, data []byte) error {
 	if len(data) >= maxValue {
 		return fmt.Errorf("history: a snapshot of %d bytes is too long", len(data))
 	}
-	return r.ask(func(w *writer) error {
+	return r.runJob(func(w *writer) error {
 		return execute(w.conn, "INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?, ?)", name, version, w.run, time.Now().UnixNano(), data)
 	})
 }
 
-// Append takes an event to write, and never waits for the disk. It keeps nothing of e but
-// what is never changed. Where the buffer is full the event is lost, and counted: see
-// TakeLoss. It has an error only after Close.
+// Append takes an event. It never waits for the disk. It copies what it keeps of e, except for
+// values that never change, such as Process. If the buffer is full, it drops the event and counts
+// it for TakeLoss. After Close, it returns os.ErrClosed; there is no other error.
 func (r *Recorder) Append(e *event.Event) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing {
 		return os.ErrClosed
 	}
-	if standsBy(r.fault) {
-		r.forgetOld(e.Time)
+	if isRecorded(r.fault) {
+		r.dropOld(e.Time)
 	}
-	if r.waiting >= r.o.Buffer {
+	if r.waiting >= r.options.Buffer {
 		if r.loss == nil {
 			r.loss, r.from = map[event.Type]uint64{}, e.Time
 		}
@@ -316,31 +318,31 @@ func (r *Recorder) Append(e *event.Event) error {
 	}
 	if last == 0 && len(r.chunks[0]) == 0 {
 		r.oldest = time.Now()
-		r.poke()
+		r.wakeWriter()
 	}
 	r.chunks[last] = append(r.chunks[last], r.pack.pack(e))
 	r.waiting++
 	r.taken++
-	if r.waiting == r.o.Batch {
-		r.poke()
+	if r.waiting == r.options.Batch {
+		r.wakeWriter()
 	}
 	return nil
 }
 
-func (r *Recorder) poke() {
+func (r *Recorder) wakeWriter() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
 }
 
-// TakeLoss returns what was lost because the buffer was full, since it was asked for last,
-// once there is room in the buffer again; nil for nothing. Whoever asks sees to it that it is told, as
-// a tracer.TraceLoss in the stream and here.
+// TakeLoss returns the events that were dropped because the buffer was full, since the last call,
+// and nil if there are none or the buffer is still full. The caller appends the loss as a
+// trace.loss.
 func (r *Recorder) TakeLoss() *event.Loss {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.loss == nil || (r.waiting >= r.o.Buffer && !r.closing) {
+	if r.loss == nil || (r.waiting >= r.options.Buffer && !r.closing) {
 		return nil
 	}
 	l := &event.Loss{Records: r.loss, Reason: "history", From: r.from, To: r.to}
@@ -348,14 +350,14 @@ func (r *Recorder) TakeLoss() *event.Loss {
 	return l
 }
 
-// Sync returns once everything taken so far is on the disk. It returns an error instead if
-// the database takes nothing now.
+// Sync returns nil once all events taken so far are on the disk, and an error if the database
+// cannot be written.
 func (r *Recorder) Sync() error {
-	return r.ask(func(*writer) error { return nil })
+	return r.runJob(func(*writer) error { return nil })
 }
 
-// ask has the goroutine that writes do something, after all that was taken so far.
-func (r *Recorder) ask(do func(*writer) error) error {
+// runJob runs do in the writing goroutine, after all events taken so far.
+func (r *Recorder) runJob(do func(*writer) error) error {
 	j := job{do, make(chan error, 1)}
 	r.mu.Lock()
 	if r.closing {
@@ -363,13 +365,13 @@ func (r *Recorder) ask(do func(*writer) error) error {
 		return os.ErrClosed
 	}
 	r.jobs = append(r.jobs, j)
-	r.poke()
+	r.wakeWriter()
 	r.mu.Unlock()
 	return <-j.done
 }
 
-// Close writes what was taken, notes that the run ended in good order, and closes the
-// database. What could not be written is in the error.
+// Close writes the waiting events, marks the run as stopped in order, and closes the database. It
+// returns an error if it could not write all events.
 func (r *Recorder) Close() error {
 	r.mu.Lock()
 	if r.closing {
@@ -377,30 +379,30 @@ func (r *Recorder) Close() error {
 		return nil
 	}
 	r.closing = true
-	r.poke()
+	r.wakeWriter()
 	r.mu.Unlock()
 	<-r.done
 
 	var errs []error
-	if r.waiting > 0 && !standsBy(r.fault) { // whoever has the database writes them
+	if r.waiting > 0 && !isRecorded(r.fault) { // the other recorder writes them
 		errs = append(errs, fmt.Errorf("history: %d events were not written: %w", r.waiting, r.fault))
 	}
 	if r.w != nil {
 		if r.waiting == 0 {
-			errs = append(errs, explain(r.o.Path, r.w.end()))
+			errs = append(errs, explain(r.options.Path, r.w.endRun()))
 		}
 		errs = append(errs, r.w.close())
 	}
 	return errors.Join(append(errs, r.unlock())...)
 }
 
-// How long is waited after a fault before the next try.
+// Pauses between tries after an error.
 const (
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 2 * time.Second
 )
 
-// run writes until Close.
+// run is the writing goroutine. It ends after Close.
 func (r *Recorder) run() {
 	defer close(r.done)
 	timer := time.NewTimer(time.Hour)
@@ -416,7 +418,7 @@ func (r *Recorder) run() {
 			if now := time.Now(); r.w != nil && !now.Before(tidy) {
 				tidy = now.Add(r.tidy(now))
 			}
-			timer.Reset(r.due(tidy))
+			timer.Reset(r.untilNext(tidy))
 			select {
 			case <-r.wake:
 			case <-timer.C:
@@ -428,12 +430,13 @@ func (r *Recorder) run() {
 			if err != nil {
 				j.done <- err
 			} else {
-				j.done <- explain(r.o.Path, r.w.transaction(func() error { return j.do(r.w) }))
+				j.done <- explain(r.options.Path, r.w.transaction(func() error { return j.run(r.w) }))
 			}
 		}
 		if err == nil {
 			pause = retryFirst
-			// As much as came, and some more: else it grows in a storm that does not end.
+			// Drop a few more events than were written, or the database grows in a storm that does
+			// not end.
 			for n := 0; n <= len(chunks)*chunkSize; n += pruneStep {
 				now := time.Now()
 				if now.Before(tidy) {
@@ -446,13 +449,13 @@ func (r *Recorder) run() {
 		if closing {
 			return
 		}
-		// Not r.wake: more events do not make the database better. A job or Close does not wait.
+		// More events do not hurry the next try. A job or Close does.
 		for wait := time.After(pause); wait != nil; {
 			select {
 			case <-wait:
 				wait = nil
 			case <-r.wake:
-				if r.hurried() {
+				if r.isUrgent() {
 					wait = nil
 				}
 			}
@@ -461,18 +464,18 @@ func (r *Recorder) run() {
 	}
 }
 
-func (r *Recorder) hurried() bool {
+func (r *Recorder) isUrgent() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.closing || len(r.jobs) > 0
 }
 
-// next returns what is to be done now: events to write, and then jobs.
+// next takes what to do now: events to write, then jobs.
 func (r *Recorder) next() (chunks [][]pending, jobs []job, closing bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := len(r.chunks)
-	if n > 0 && (r.closing || len(r.jobs) > 0 || r.waiting >= r.o.Batch || time.Since(r.oldest) >= r.o.Delay) {
+	if n > 0 && (r.closing || len(r.jobs) > 0 || r.waiting >= r.options.Batch || time.Since(r.oldest) >= r.options.Delay) {
 		n = min(n, maxTransaction)
 		chunks = r.chunks[:n:n]
 		if r.chunks = r.chunks[n:]; len(r.chunks) == 0 {
@@ -485,21 +488,21 @@ func (r *Recorder) next() (chunks [][]pending, jobs []job, closing bool) {
 	return chunks, jobs, r.closing
 }
 
-// due is how long there is nothing to do if nobody wakes the goroutine.
-func (r *Recorder) due(tidy time.Time) time.Duration {
+// untilNext returns how long the goroutine can sleep unless somebody wakes it.
+func (r *Recorder) untilNext(tidy time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	first := time.Until(tidy)
 	if len(r.chunks) > 0 {
-		first = min(first, r.o.Delay-time.Since(r.oldest))
+		first = min(first, r.options.Delay-time.Since(r.oldest))
 	}
 	return max(first, 0)
 }
 
-// write writes events. What could not be written is the next to be written again.
+// write writes events. If it fails, they wait again, before all others.
 func (r *Recorder) write(chunks [][]pending) error {
-	err := r.try(chunks)
-	n := 0 // now, since try may have found some to be written
+	err := r.writeOnce(chunks)
+	n := 0 // count after writeOnce, which drops events that another recorder wrote
 	for _, c := range chunks {
 		n += len(c)
 	}
@@ -509,10 +512,10 @@ func (r *Recorder) write(chunks [][]pending) error {
 		r.waiting -= n
 		r.written += uint64(n)
 		switch {
-		case standsBy(r.fault):
-			r.o.Report(fmt.Sprintf("history: %s: recording, from where the other nstrace ended", r.o.Path))
+		case isRecorded(r.fault):
+			r.options.Report(fmt.Sprintf("history: %s: recording continues where the other nstrace ended", r.options.Path))
 		case r.fault != nil:
-			r.o.Report(fmt.Sprintf("history: %s: recording again, with what was buffered", r.o.Path))
+			r.options.Report(fmt.Sprintf("history: %s: recording again, including the buffered events", r.options.Path))
 		}
 		r.fault = nil
 		return nil
@@ -524,22 +527,22 @@ func (r *Recorder) write(chunks [][]pending) error {
 	return err
 }
 
-// fail notes that the database takes nothing now, and says so the first time.
+// fail notes that the database cannot be written. It reports this the first time.
 func (r *Recorder) fail(err error) {
 	switch {
-	case standsBy(err):
+	case isRecorded(err):
 		if r.fault == nil {
-			r.o.Report(fmt.Sprintf("history: %v: the stream goes on, and is recorded there from where that one ends", err))
+			r.options.Report(fmt.Sprintf("history: %v: streaming, and standing by to record when it ends", err))
 		}
-	case r.fault == nil || standsBy(r.fault):
-		r.o.Report(fmt.Sprintf("history: %v: recording goes on in memory, for up to %d events, until it is writable again", err, r.o.Buffer))
+	case r.fault == nil || isRecorded(r.fault):
+		r.options.Report(fmt.Sprintf("history: %v: buffering up to %d events in memory until it is writable again", err, r.options.Buffer))
 	}
 	r.fault = err
 }
 
-func (r *Recorder) try(chunks [][]pending) error {
+func (r *Recorder) writeOnce(chunks [][]pending) error {
 	if r.w != nil && r.w.moved() {
-		if err := r.leave(); err != nil {
+		if err := r.leaveMoved(); err != nil {
 			return err
 		}
 	}
@@ -554,11 +557,11 @@ func (r *Recorder) try(chunks [][]pending) error {
 	if chunks == nil {
 		return nil
 	}
-	err := explain(r.o.Path, r.w.batch(chunks))
+	err := explain(r.options.Path, r.w.batch(chunks))
 	if err == nil {
 		return nil
 	}
-	// Begin with nothing that is left of it.
+	// Reopen the database before the next try.
 	err = errors.Join(err, r.w.close())
 	r.w = nil
 	if errors.Is(err, ErrCorrupt) {
@@ -567,32 +570,32 @@ func (r *Recorder) try(chunks [][]pending) error {
 	return err
 }
 
-// leave gives up a database that somebody moved, removed or replaced, and its lock, which may
-// be gone as well.
-func (r *Recorder) leave() error {
-	r.o.Report(fmt.Sprintf("history: %s: somebody moved, removed or replaced the database: recording goes on in a new one, or in what is there now", r.o.Path))
-	err := errors.Join(explain(r.o.Path, r.w.leave()), r.unlock())
-	r.w, r.lock, r.runID = nil, nil, elsewhere
+// leaveMoved gives up a database that somebody moved, removed or replaced. It also gives up the
+// lock, whose file may be gone as well.
+func (r *Recorder) leaveMoved() error {
+	r.options.Report(fmt.Sprintf("history: %s: somebody moved, removed or replaced the database: recording continues in the one that is there now, or in a new one", r.options.Path))
+	err := errors.Join(explain(r.options.Path, r.w.closeMoved()), r.unlock())
+	r.w, r.lock, r.runID = nil, nil, unknownRun
 	return err
 }
 
-// elsewhere is the runID of a run that the database at the path does not know.
-const elsewhere = -1
+// unknownRun is the runID while the database at the path does not contain this run.
+const unknownRun = -1
 
-// replace sets a database aside that turned out to be corrupt, and writes to a new one.
+// replace renames a corrupt database and writes to a new one.
 func (r *Recorder) replace(chunks [][]pending) error {
-	aside, err := setAside(r.o.Path, time.Now())
+	aside, err := setAside(r.options.Path, time.Now())
 	if err != nil {
 		return err
 	}
-	r.o.Report(fmt.Sprintf("history: %s: the database is corrupt: it is now %s, and a new one begins", r.o.Path, aside))
+	r.options.Report(fmt.Sprintf("history: %s: the database is corrupt: renamed to %s, starting a new one", r.options.Path, aside))
 	if err := r.open(); err != nil {
 		return err
 	}
-	return explain(r.o.Path, r.w.batch(chunks))
+	return explain(r.options.Path, r.w.batch(chunks))
 }
 
-// previous finds the last run, and what was left for the next.
+// previous returns the last run and all snapshots.
 func (w *writer) previous() (*Run, map[string]Snapshot, error) {
 	runs, err := runs(w.conn, "ORDER BY run.id DESC LIMIT 1")
 	if err != nil {
@@ -605,10 +608,10 @@ func (w *writer) previous() (*Run, map[string]Snapshot, error) {
 	return &runs[0], before, nil
 }
 
-// begin notes that a run begins.
-func (w *writer) begin(o *Options) error {
+// beginRun adds a row for this run.
+func (w *writer) beginRun(o *Options) error {
 	return w.transaction(func() error {
-		id, err := w.originID(&origin{host: o.Host, bootID: o.BootID})
+		id, err := w.originID(newOrigin(originKey{host: o.Host, bootID: o.BootID}))
 		if err != nil {
 			return err
 		}
@@ -621,8 +624,8 @@ func (w *writer) begin(o *Options) error {
 	})
 }
 
-// end notes that the run ends in good order.
-func (w *writer) end() error {
+// endRun marks the run as stopped in order.
+func (w *writer) endRun() error {
 	now := time.Now().UnixNano()
 	return execute(w.conn, "UPDATE run SET last = ?1, stopped = ?1 WHERE id = ?2", now, w.run)
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// captured are events of real runs.
+// captured returns events of real runs.
 func captured(t testing.TB) (events []*event.Event) {
 	t.Helper()
 	events, err := capturedIn("../../tracer/testdata")
@@ -53,15 +53,15 @@ func capturedIn(dir string) (events []*event.Event, err error) {
 
 func lockThread() { runtime.LockOSThread() }
 
-// line is an event as the stream has it.
+// line returns an event's line in the stream.
 func line(e *event.Event) string { return string(new(event.Encoder).Append(nil, e)) }
 
-// oneGoroutine leaves a test out under the race detector, which has nothing to see in it and
-// takes ten times as long.
+// oneGoroutine skips a test under the race detector: it uses one goroutine and would take ten times
+// as long.
 func oneGoroutine(t *testing.T) {
 	t.Helper()
 	if raced {
-		t.Skip("it runs without the race detector: go test ./history")
+		t.Skip("runs only without the race detector")
 	}
 }
 
@@ -102,7 +102,7 @@ func find(t testing.TB, db *history.DB, q history.Query) (all []history.Stored) 
 	return all
 }
 
-// unchecked is find, also for events that no tracer makes.
+// unchecked is find without Check.
 func unchecked(t testing.TB, db *history.DB, q history.Query) (all []history.Stored) {
 	t.Helper()
 	for s, err := range db.Unchecked(q) {
@@ -114,7 +114,7 @@ func unchecked(t testing.TB, db *history.DB, q history.Query) (all []history.Sto
 	return all
 }
 
-// checkStored records events and compares what comes back, line by line.
+// checkStored records events and compares the lines of the stored events with theirs.
 func checkStored(t *testing.T, events []*event.Event) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "history.db")
@@ -132,7 +132,7 @@ func checkStored(t *testing.T, events []*event.Event) {
 	db := open(t, path)
 	got := unchecked(t, db, history.Query{})
 	if len(got) != len(want) {
-		t.Fatalf("%d events came back of %d", len(got), len(want))
+		t.Fatalf("%d events came back, want %d", len(got), len(want))
 	}
 	for i, s := range got {
 		if s.ID != int64(i+1) {
@@ -145,20 +145,20 @@ func checkStored(t *testing.T, events []*event.Event) {
 	back := unchecked(t, db, history.Query{Reverse: true})
 	slices.Reverse(back)
 	if !reflect.DeepEqual(got, back) {
-		t.Error("backwards there are others")
+		t.Error("the reverse order has other events")
 	}
 }
 
 func TestCapturedEventsComeBack(t *testing.T) { checkStored(t, captured(t)) }
 
-// Every field of the event, also one that is added to it later, and whatever is in it.
+// Every field of the event comes back, with any content. A field that is added later is included.
 func TestEveryFieldComesBack(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var events []*event.Event
 	for n := range 400 {
 		e := &event.Event{}
 		fill(reflect.ValueOf(e).Elem(), rng, n > 0)
-		if n%2 == 1 { // as the tracer's are, so that columns have it all
+		if n%2 == 1 { // like a tracer's events, which fit into columns
 			e.V, e.Trace, e.Loss = event.SchemaVersion, nil, nil
 			if e.Sysctl != nil {
 				e.Namespace = nil
@@ -169,7 +169,7 @@ func TestEveryFieldComesBack(t *testing.T) {
 	checkStored(t, events)
 }
 
-// fill sets what is in v: everything, or, if some, about half of it.
+// fill sets fields of v to any content: all fields or, if some is true, about two thirds of them.
 func fill(v reflect.Value, rng *rand.Rand, some bool) {
 	if some && v.Kind() != reflect.Struct && rng.IntN(3) == 0 {
 		return

@@ -15,30 +15,30 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// SchemaVersion is the version of the tables that this package writes. It stands in
-// the database's user_version.
-const SchemaVersion = 2
+// SchemaVersion is the version of the tables that this package writes. The database's user_version
+// contains it.
+const SchemaVersion = 3
 
-// applicationID is SQLite's application_id of a history: "nstr".
+// applicationID is the application_id of a history: "nstr".
 const applicationID = 0x6e737472
 
-// ErrNewer is wrapped by the error for a database that a newer nstrace has made.
+// ErrNewer is wrapped by the error for a database that a newer nstrace made.
 var ErrNewer = errors.New("made by a newer nstrace")
 
-// ErrNotHistory is wrapped by the error for a file that is something else.
+// ErrNotHistory is wrapped by the error for a file that is not a history.
 var ErrNotHistory = errors.New("this is not a database that nstrace wrote")
 
-// ErrCorrupt is wrapped by the error for a database that SQLite can't read.
+// ErrCorrupt is wrapped by the error for a database that SQLite cannot read.
 var ErrCorrupt = errors.New("the database is corrupt")
 
-// What is wrong with a database for a time.
+// Errors that can pass.
 var (
 	errFull   = errors.New("the disk is full")
 	errLocked = errors.New("another program has the database locked")
 )
 
-// migrations has what makes version i+1 of version i. One that was released is never
-// changed: docs/history.md documents the result of all.
+// migrations[i] makes version i+1 from version i. Never change a released one. docs/history.md
+// documents the result of all of them.
 var migrations = []string{
 	`
 CREATE TABLE origin (
@@ -217,9 +217,14 @@ CREATE TABLE namespace_list (
 DROP INDEX event_parameter;
 DROP INDEX event_namespace;
 `,
+	// The row of an event refers to the origin with its run id. The rows of run and namespace refer
+	// to the origin without one, so that a namespace has one row in each boot.
+	`
+ALTER TABLE origin ADD COLUMN run_id TEXT NOT NULL DEFAULT '';
+`,
 }
 
-// version returns a database's version, 0 for an empty one.
+// version returns a database's version, 0 for an empty database.
 func version(conn *sqlite.Conn) (int, error) {
 	app, err := pragma(conn, "application_id")
 	if err != nil {
@@ -241,18 +246,18 @@ func version(conn *sqlite.Conn) (int, error) {
 	return int(v), nil
 }
 
-// migrate brings a database to the version to.
+// migrate migrates a database to version to.
 func migrate(conn *sqlite.Conn, to int) (err error) {
 	have, err := version(conn)
 	if err != nil {
 		return err
 	}
 	if have > SchemaVersion {
-		return fmt.Errorf("its tables are of version %d, this nstrace knows up to %d: %w", have, SchemaVersion, ErrNewer)
+		return fmt.Errorf("its tables have version %d, this nstrace supports up to version %d: %w", have, SchemaVersion, ErrNewer)
 	}
 	for v := have; v < to; v++ {
 		if v == 0 {
-			// Takes effect only while there is no table.
+			// This has an effect only while there is no table.
 			if err := sqlitex.ExecuteTransient(conn, "PRAGMA auto_vacuum = INCREMENTAL", nil); err != nil {
 				return err
 			}
@@ -267,7 +272,7 @@ func migrate(conn *sqlite.Conn, to int) (err error) {
 
 func pragma(conn *sqlite.Conn, name string) (int64, error) { return number(conn, "PRAGMA "+name) }
 
-// number returns the first column of the first row of a query, 0 without one.
+// number returns the first column of a query's first row, 0 if there is no row.
 func number(conn *sqlite.Conn, query string, args ...any) (n int64, err error) {
 	err = sqlitex.Execute(conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
 		n = stmt.ColumnInt64(0)
@@ -280,7 +285,7 @@ func execute(conn *sqlite.Conn, query string, args ...any) error {
 	return sqlitex.Execute(conn, query, &sqlitex.ExecOptions{Args: args})
 }
 
-// explain says what SQLite's error means for the database at path, in one line.
+// explain turns an error of SQLite into one line that says what it means for the database at path.
 func explain(path string, err error) error {
 	if err == nil {
 		return nil
@@ -289,11 +294,11 @@ func explain(path string, err error) error {
 	case sqlite.ResultInterrupt:
 		return fmt.Errorf("%s: %w", path, context.Canceled)
 	case sqlite.ResultTooBig:
-		return fmt.Errorf("%s: it has a value of more than %d bytes, which nstrace neither writes nor reads", path, maxValue)
+		return fmt.Errorf("%s: a value has more than %d bytes, which nstrace neither writes nor reads", path, maxValue)
 	case sqlite.ResultFull:
 		return fmt.Errorf("%s: %w", path, errFull)
 	case sqlite.ResultIOErr:
-		// Not all that takes room says that there is none, such as the index of the log.
+		// SQLite does not report ENOSPC for every allocation, such as for the log's index.
 		var fs unix.Statfs_t
 		if unix.Statfs(filepath.Dir(path), &fs) == nil && fs.Bavail == 0 {
 			return fmt.Errorf("%s: %w", path, errFull)

@@ -15,36 +15,37 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// The writes to a parameter, and what happened to a namespace, are found by segments. A
-// segment is so many events in a row, and once they are there, the tables parameter_list and
-// namespace_list get a list of those about each parameter and each namespace. An index on the table event would have
-// an entry put in another place for each event, which in a storm over thousands of
-// parameters is a page to be written for each; and to read a parameter's writes would be a
-// page to be read for each, however fast they were found. So a parameter's list has what the
-// rows have, all but the hash, some 15 bytes a write.
+// Queries by parameter or namespace use segments. A segment is segmentEvents consecutive events.
+// When it is complete, the tables parameter_list and namespace_list get a list of its events for
+// each of its parameters and namespaces.
 //
-// The events behind the last segment are few enough to be looked through.
+// An index on the table event costs more. In a storm over thousands of parameters, each event would
+// write another page of the index, and each write of a parameter would take a read of another page
+// of events. So a parameter's list contains everything but the hash, in about 15 bytes for each
+// write.
+//
+// Queries scan the few events after the last segment.
 
-// segmentEvents is how many events a segment has. Twice as many are half the reads for a
-// parameter's life, and twice the events to be looked through.
+// segmentEvents is the number of events in a segment. Twice the number halves the reads for one
+// parameter and doubles the events to scan.
 var segmentEvents = int64(maxSegment)
 
-// maxSegment is how many events a segment has at most.
+// maxSegment is the maximum number of events in a segment.
 const maxSegment = 1 << 17
 
-// maxList is about how long a list gets. Beyond it, entries leave what the rows have to the
-// rows. Only somebody who writes long values to one parameter all the time gets there.
+// maxList is about the maximum length of a list in bytes. The entries after it only refer to rows.
+// A list gets so long only if somebody keeps writing long values to one parameter.
 var maxList = 32 << 20
 
-// An entry is an event in a list: its id, and, unless the rest is elsewhere, what its row
-// has. 0 is a NULL.
+// An entry is an event in a list: its id and, unless inRow is set, the columns of its row. 0 stands
+// for NULL.
 type entry struct {
 	id                    int64
-	elsewhere             bool // the rest is in the row
+	inRow                 bool // the list has only the id
 	time, seq             int64
 	origin, kind, process int64
-	place, view           int64
-	parameter             int64 // not in the list, which is the parameter's
+	workload, view        int64
+	parameter             int64 // not in the list, whose key it is
 	old, new, after       *string
 	truncated             bool
 	count, last           int64
@@ -60,30 +61,30 @@ const (
 
 var listTables = [...]string{byParameter: "parameter_list", byNamespace: "namespace_list"}
 
-// A listKey is what a list is about.
+// A listKey says what a list is about.
 type listKey struct {
 	table listTable
-	id    int64 // of the parameter or the namespace
+	id    int64 // of the parameter or namespace
 }
 
-// listID is the id of a list: those of a segment are next to each other. A table with such
-// an id has no key to be read besides.
+// listID is the id of a list. The lists of a segment are adjacent. As the rowid, it needs no second
+// index.
 func listID(segment, id int64) int64 { return segment<<32 | id }
 
-// What an entry begins with says which of its values follow.
+// An entry begins with flags that say which values follow.
 const (
-	oldThere   = 1 << iota
-	oldAsAfter // the one that the entry before has after
-	newThere
-	afterThere
-	afterAsNew
-	otherContext // origin, kind, place or view
-	otherShift   // between id and seq
+	hasOld         = 1 << iota
+	oldIsLastAfter // old is the last entry's after
+	hasNew
+	hasAfter
+	afterIsNew
+	hasContext // origin, kind, workload or view differ from the last entry's
+	hasShift   // seq-id differs from the last entry's
 	isTruncated
 	isCounted
 )
 
-// A list is entries, each as its difference from the one before.
+// A list is a sequence of entries. Each is encoded as its difference from the last one.
 type list struct {
 	bytes  []byte
 	before entry
@@ -98,7 +99,7 @@ func (l *list) add(e *entry) {
 			long += len(*v)
 		}
 	}
-	if e.elsewhere || long > maxList {
+	if e.inRow || long > maxList {
 		l.bytes, p.id = binary.AppendUvarint(b, step|1), e.id
 		return
 	}
@@ -110,18 +111,18 @@ func (l *list) add(e *entry) {
 		}
 		return is
 	}
-	oldSpelt := set(oldThere, e.old != nil) && !set(oldAsAfter, p.after != nil && *p.after == *e.old)
-	newSpelt := set(newThere, e.new != nil)
-	afterSpelt := set(afterThere, e.after != nil) && !set(afterAsNew, e.new != nil && *e.new == *e.after)
-	context := set(otherContext, e.origin != p.origin || e.kind != p.kind || e.place != p.place || e.view != p.view)
-	shift := set(otherShift, e.seq-e.id != p.seq)
+	oldSpelt := set(hasOld, e.old != nil) && !set(oldIsLastAfter, p.after != nil && *p.after == *e.old)
+	newSpelt := set(hasNew, e.new != nil)
+	afterSpelt := set(hasAfter, e.after != nil) && !set(afterIsNew, e.new != nil && *e.new == *e.after)
+	context := set(hasContext, e.origin != p.origin || e.kind != p.kind || e.workload != p.workload || e.view != p.view)
+	shift := set(hasShift, e.seq-e.id != p.seq)
 	set(isTruncated, e.truncated)
 	counted := set(isCounted, e.count != 0 || e.last != 0)
 	b = binary.AppendUvarint(b, flags)
 	b = binary.AppendVarint(b, e.time-p.time)
 	b = binary.AppendVarint(b, e.process-p.process)
 	if context {
-		for _, n := range [...]int64{e.origin, e.kind, e.place, e.view} {
+		for _, n := range [...]int64{e.origin, e.kind, e.workload, e.view} {
 			b = binary.AppendVarint(b, n)
 		}
 	}
@@ -142,13 +143,13 @@ func (l *list) add(e *entry) {
 	}
 	l.bytes = b
 	*p = *e
-	p.seq -= p.id // of the entry before, what is of use is how far they are apart
+	p.seq -= p.id // seq-id of the last entry
 }
 
-// errList is a list that can't be made out.
+// errList reports a list that cannot be decoded.
 var errList = errors.New("their list is damaged")
 
-// A listReader takes a list apart.
+// A listReader decodes a list.
 type listReader struct {
 	rest []byte
 	bad  bool
@@ -185,23 +186,23 @@ func (r *listReader) text() *string {
 	return &s
 }
 
-// eachEntry calls do for each entry of a list, until it returns an error. The entry is do's
-// until it returns.
+// eachEntry calls do for each entry of a list until do returns an error. The entry is valid until
+// do returns.
 func eachEntry(bytes []byte, do func(*entry) error) error {
 	r := listReader{rest: bytes}
 	var e entry
 	shift := int64(0)
 	for len(r.rest) > 0 {
 		step := r.unsigned()
-		if step>>1 == 0 { // each event is there once
+		if step>>1 == 0 { // an event is in a list once
 			return errList
 		}
 		e.id += int64(step >> 1)
-		if e.elsewhere = step&1 != 0; e.elsewhere {
+		if e.inRow = step&1 != 0; e.inRow {
 			if r.bad {
 				return errList
 			}
-			other := entry{id: e.id, elsewhere: true}
+			other := entry{id: e.id, inRow: true}
 			if err := do(&other); err != nil {
 				return err
 			}
@@ -210,10 +211,10 @@ func eachEntry(bytes []byte, do func(*entry) error) error {
 		flags := r.unsigned()
 		e.time += r.number()
 		e.process += r.number()
-		if flags&otherContext != 0 {
-			e.origin, e.kind, e.place, e.view = r.number(), r.number(), r.number(), r.number()
+		if flags&hasContext != 0 {
+			e.origin, e.kind, e.workload, e.view = r.number(), r.number(), r.number(), r.number()
 		}
-		if flags&otherShift != 0 {
+		if flags&hasShift != 0 {
 			shift = r.number()
 		}
 		e.seq = e.id + shift
@@ -225,18 +226,18 @@ func eachEntry(bytes []byte, do func(*entry) error) error {
 		before := e.after
 		e.old, e.new, e.after = nil, nil, nil
 		switch {
-		case flags&oldAsAfter != 0:
+		case flags&oldIsLastAfter != 0:
 			e.old = before
-		case flags&oldThere != 0:
+		case flags&hasOld != 0:
 			e.old = r.text()
 		}
-		if flags&newThere != 0 {
+		if flags&hasNew != 0 {
 			e.new = r.text()
 		}
 		switch {
-		case flags&afterAsNew != 0:
+		case flags&afterIsNew != 0:
 			e.after = e.new
-		case flags&afterThere != 0:
+		case flags&hasAfter != 0:
 			e.after = r.text()
 		}
 		if r.bad {
@@ -249,8 +250,8 @@ func eachEntry(bytes []byte, do func(*entry) error) error {
 	return nil
 }
 
-// eachListed calls do for each entry of the lists that the events from first to last
-// make, in the order of their ids. It is do's until it returns.
+// eachListed calls do for each list entry that the events from first to last make, in order. The
+// entry is valid until do returns.
 func eachListed(conn *sqlite.Conn, first, last int64, do func(listKey, *entry)) error {
 	var e entry
 	return sqlitex.Execute(conn, `SELECT id, parameter, namespace, time, seq, origin, kind, process, place, view, old, new, after, truncated, count, last_time,
@@ -258,19 +259,19 @@ func eachListed(conn *sqlite.Conn, first, last int64, do func(listKey, *entry)) 
 		FROM event WHERE id BETWEEN ? AND ?`, &sqlitex.ExecOptions{Args: []any{first, last}, ResultFunc: func(stmt *sqlite.Stmt) error {
 		id, parameter, namespace := stmt.ColumnInt64(0), stmt.ColumnInt64(1), stmt.ColumnInt64(2)
 		if namespace != 0 {
-			e = entry{id: id, elsewhere: true}
+			e = entry{id: id, inRow: true}
 			do(listKey{byNamespace, namespace}, &e)
 		}
 		if parameter == 0 {
 			return nil
 		}
-		if e = (entry{id: id, elsewhere: true}); stmt.ColumnInt64(16) != 0 {
+		if e = (entry{id: id, inRow: true}); stmt.ColumnInt64(16) != 0 {
 			do(listKey{byParameter, parameter}, &e)
 			return nil
 		}
 		e = entry{
 			id: id, time: stmt.ColumnInt64(3), seq: stmt.ColumnInt64(4), origin: stmt.ColumnInt64(5), kind: stmt.ColumnInt64(6),
-			process: stmt.ColumnInt64(7), place: stmt.ColumnInt64(8), view: stmt.ColumnInt64(9),
+			process: stmt.ColumnInt64(7), workload: stmt.ColumnInt64(8), view: stmt.ColumnInt64(9),
 			old: textOrNil(stmt, 10), new: textOrNil(stmt, 11), after: textOrNil(stmt, 12), truncated: stmt.ColumnInt64(13) != 0,
 			count: stmt.ColumnInt64(14), last: stmt.ColumnInt64(15),
 		}
@@ -279,23 +280,23 @@ func eachListed(conn *sqlite.Conn, first, last int64, do func(listKey, *entry)) 
 	}})
 }
 
-// full says whether there are enough events for another segment.
-func (w *writer) full() bool { return w.nextEvent-1-w.sealed >= segmentEvents }
+// segmentFull reports whether there are enough events for the next segment.
+func (w *writer) segmentFull() bool { return w.nextEvent-1-w.segmentEnd >= segmentEvents }
 
-// sealSome makes the segments that the last events are enough for, and one more, so that it
-// takes no longer than to write these took where there are many of an older version.
-func (w *writer) sealSome(events int64) error {
-	for done := int64(0); w.full() && done <= events; done += segmentEvents {
-		if err := w.seal(); err != nil {
+// addSegments adds the segments that the last batch completed, and one more. So a database of an
+// older version, which has no segments, gets them without a long pause.
+func (w *writer) addSegments(events int64) error {
+	for done := int64(0); w.segmentFull() && done <= events; done += segmentEvents {
+		if err := w.addSegment(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// seal makes the next segment.
-func (w *writer) seal() error {
-	first, last := w.sealed+1, w.sealed+segmentEvents
+// addSegment adds the next segment.
+func (w *writer) addSegment() error {
+	first, last := w.segmentEnd+1, w.segmentEnd+segmentEvents
 	lists := map[listKey]*list{}
 	if err := eachListed(w.conn, first, last, func(k listKey, e *entry) {
 		l := lists[k]
@@ -311,12 +312,12 @@ func (w *writer) seal() error {
 		return err
 	}
 	segment := w.conn.LastInsertRowID()
-	// In the order of the tables, which are then only appended to.
+	// In the order of the tables, so that SQLite only appends.
 	for _, k := range slices.SortedFunc(maps.Keys(lists), func(a, b listKey) int {
 		return cmp.Or(cmp.Compare(a.table, b.table), cmp.Compare(a.id, b.id))
 	}) {
 		s := w.insertList[k.table]
-		if err := anew(s); err != nil {
+		if err := resetStatement(s); err != nil {
 			return err
 		}
 		s.BindInt64(1, listID(segment, k.id))
@@ -325,18 +326,18 @@ func (w *writer) seal() error {
 			return err
 		}
 	}
-	w.sealed = last
+	w.segmentEnd = last
 	return nil
 }
 
-// loadSealed finds how far the segments go.
-func (w *writer) loadSealed() (err error) {
-	// What is not there any more, or never was, is in none.
-	w.sealed, err = number(w.conn, "SELECT max((SELECT coalesce(max(last_event), 0) FROM segment), coalesce((SELECT min(id) FROM event), ?) - 1)", w.nextEvent)
+// loadSegmentEnd sets the end of the last segment.
+func (w *writer) loadSegmentEnd() (err error) {
+	// Events that do not exist are in no segment.
+	w.segmentEnd, err = number(w.conn, "SELECT max((SELECT coalesce(max(last_event), 0) FROM segment), coalesce((SELECT min(id) FROM event), ?) - 1)", w.nextEvent)
 	return err
 }
 
-// dropSegments deletes those of which no event is left.
+// dropSegments deletes the segments that have no event left.
 func (w *writer) dropSegments(last int64) error {
 	dropped, err := number(w.conn, "SELECT coalesce(max(id), 0) FROM segment WHERE last_event <= ?", last)
 	if err != nil || dropped == 0 {
@@ -352,8 +353,8 @@ func (w *writer) dropSegments(last int64) error {
 
 type segment struct{ id, first, last int64 }
 
-// segments returns the segments, and the first event that there is: what retention has
-// dropped stays in the lists of a segment that has not gone as a whole.
+// segments returns the segments and the first event. Retention leaves the lists of a segment until
+// all of its events are gone.
 func segments(conn *sqlite.Conn) (all []segment, first int64, err error) {
 	if first, err = number(conn, "SELECT coalesce(min(id), 0) FROM event"); err != nil {
 		return nil, 0, err
@@ -365,8 +366,8 @@ func segments(conn *sqlite.Conn) (all []segment, first int64, err error) {
 	return all, first, err
 }
 
-// inLists adds events to a page as rows does, but finds them by the lists, and goes only
-// through those events that are in no segment yet.
+// inLists appends events to a page as rows does. It reads the lists, and scans only the events
+// after the last segment.
 func (db *DB) inLists(p *plan, page []readEvent) ([]readEvent, error) {
 	all, first, err := segments(db.conn)
 	if err != nil {
@@ -378,7 +379,7 @@ func (db *DB) inLists(p *plan, page []readEvent) ([]readEvent, error) {
 	}
 	if p.reverse {
 		slices.Reverse(all)
-		if page, err = db.rows(&rest, page); err != nil || len(page) >= p.limit || db.full() {
+		if page, err = db.rows(&rest, page); err != nil || len(page) >= p.limit || db.pageFull() {
 			return page, err
 		}
 	}
@@ -387,7 +388,7 @@ func (db *DB) inLists(p *plan, page []readEvent) ([]readEvent, error) {
 		if s.first > s.last {
 			continue
 		}
-		if page, err = db.inSegment(p, s, page); err != nil || len(page) >= p.limit || db.full() {
+		if page, err = db.inSegment(p, s, page); err != nil || len(page) >= p.limit || db.pageFull() {
 			return page, err
 		}
 	}
@@ -398,12 +399,12 @@ func (db *DB) inLists(p *plan, page []readEvent) ([]readEvent, error) {
 	return db.rows(&rest, page)
 }
 
-// inSegment adds events of a segment to a page, until it is full.
+// inSegment appends a segment's events to a page until it is full.
 func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, error) {
 	entries, lists, size := db.entries[:0], 0, 0
 	err := db.eachList(p, s.id, func(id int64, bytes []byte) error {
 		lists++
-		// An event is about one parameter and one namespace, and so in one of them.
+		// An event has one parameter and one namespace, so it is in at most one of the lists.
 		if size += len(bytes); size > maxValue {
 			return errList
 		}
@@ -430,17 +431,17 @@ func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, erro
 		slices.Reverse(entries)
 	}
 	for i := range entries {
-		if len(page) >= p.limit || db.full() {
+		if len(page) >= p.limit || db.pageFull() {
 			break
 		}
 		e := &entries[i]
-		if e.elsewhere {
+		if e.inRow {
 			one := *p
 			one.from, one.to, one.limit = e.id, e.id, 1
 			page, err = db.rows(&one, page)
 		} else {
 			s := readEvent{Stored: Stored{ID: e.id}}
-			if s.Event, _, err = db.make(e); ofRow(err) {
+			if s.Event, _, err = db.assemble(e); isRowError(err) {
 				s.err, err = err, nil
 			}
 			for _, v := range [...]*string{e.old, e.new, e.after} {
@@ -457,13 +458,13 @@ func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, erro
 	return page, nil
 }
 
-// maxSought is how many lists are sought in a segment one by one. It is faster then to look
-// through all of them.
+// maxSought is the maximum number of lists that are read one by one. Beyond it, reading all lists
+// of the segment is faster.
 const maxSought = 1000
 
-// eachList calls do for each list of a segment that is about what is asked for.
+// eachList calls do for each list of a segment that the plan needs.
 func (db *DB) eachList(p *plan, segment int64, do func(id int64, bytes []byte) error) error {
-	if len(p.listed) > maxSought { // a namespace's number that was given out again and again
+	if len(p.listed) > maxSought { // an inode that many namespaces had
 		return db.readLists(p.table, listID(segment, 0), listID(segment+1, 0)-1, func(id int64, bytes []byte) error {
 			if _, ok := slices.BinarySearch(p.listed, id); !ok {
 				return nil
@@ -479,7 +480,7 @@ func (db *DB) eachList(p *plan, segment int64, do func(id int64, bytes []byte) e
 	return nil
 }
 
-// readLists reads the lists whose ids are from first to last.
+// readLists reads the lists with the ids from first to last.
 func (db *DB) readLists(table listTable, first, last int64, do func(id int64, bytes []byte) error) error {
 	return sqlitex.Execute(db.conn, "SELECT id, events FROM "+listTables[table]+" WHERE id BETWEEN ? AND ?", &sqlitex.ExecOptions{
 		Args: []any{first, last}, ResultFunc: func(stmt *sqlite.Stmt) error {
@@ -489,7 +490,7 @@ func (db *DB) readLists(table listTable, first, last int64, do func(id int64, by
 		}})
 }
 
-// verifyLists compares the lists with the events that they are of.
+// verifyLists compares all lists with the rows of their events.
 func (db *DB) verifyLists(ctx context.Context, report func(Problem) bool) error {
 	all, _, err := segments(db.conn)
 	if err != nil {
@@ -510,14 +511,13 @@ func (db *DB) verifyLists(ctx context.Context, report func(Problem) bool) error 
 	return nil
 }
 
-// verifySegment returns the first event of which a segment's lists say something else than
-// its row, 0 for none.
+// verifySegment returns the first event whose list entry differs from its row, 0 if there is none.
 func (db *DB) verifySegment(s segment) (id int64, err error) {
 	if err := db.begin(); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.commit()) }()
-	// Retention may have gone on meanwhile.
+	// Retention may have dropped events since.
 	_, first, err := segments(db.conn)
 	if err != nil || first > s.last || first == 0 {
 		return 0, err
@@ -543,8 +543,8 @@ func (db *DB) verifySegment(s segment) (id int64, err error) {
 					wrong(e.id)
 					return nil
 				}
-				// What is in the row alone can't be different in the list.
-				if w[0].id != e.id || !e.elsewhere && !w[0].equal(e) {
+				// An entry with only an id has nothing else to differ.
+				if w[0].id != e.id || !e.inRow && !w[0].equal(e) {
 					wrong(w[0].id)
 				}
 				want[k] = w[1:]
@@ -568,5 +568,5 @@ func (db *DB) verifySegment(s segment) (id int64, err error) {
 func (e *entry) equal(f *entry) bool {
 	a, b := *e, *f
 	a.old, a.new, a.after, b.old, b.new, b.after = nil, nil, nil, nil, nil, nil
-	return a == b && same(e.old, f.old) && same(e.new, f.new) && same(e.after, f.after)
+	return a == b && equalValues(e.old, f.old) && equalValues(e.new, f.new) && equalValues(e.after, f.after)
 }

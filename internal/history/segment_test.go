@@ -19,15 +19,14 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// eventOf is an event without its hash, as the lists have it.
+// eventOf returns an event's id and line, which is what its list contains.
 func eventOf(s history.Stored) string { return fmt.Sprint(s.ID, " ", line(s.Event)) }
 
 func plain(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsRune(text, utf8.RuneError)
 }
 
-// checkLists asks for each parameter and each namespace that there is something about, and
-// compares with what going through everything finds.
+// checkLists queries each parameter and each namespace, and compares the results with a scan.
 func checkLists(t *testing.T, path string) {
 	t.Helper()
 	db := open(t, path)
@@ -43,7 +42,7 @@ func checkLists(t *testing.T, path string) {
 				ns = p.Namespace
 			}
 		}
-		// What is no UTF-8 is something else in JSON, as which some events are kept.
+		// JSON replaces invalid UTF-8, so events that are kept as lines do not match such a value.
 		if ns != nil && ns.ID != 0 && ns.UID != "" && plain(string(ns.Type)+ns.UID+s.Event.BootID) {
 			q := history.NamespaceQuery{Type: ns.Type, ID: ns.ID, UID: ns.UID, BootID: s.Event.BootID}
 			namespaces[q] = append(namespaces[q], eventOf(s))
@@ -80,7 +79,7 @@ func checkLists(t *testing.T, path string) {
 	}
 }
 
-// chosen are those of all that a query wants.
+// chosen returns the events that q selects.
 func chosen(all []string, q history.Query) (some []string) {
 	for _, e := range all {
 		id := int64(0)
@@ -100,7 +99,7 @@ func chosen(all []string, q history.Query) (some []string) {
 	return some
 }
 
-// varied are events in which everything differs now and then, or is missing.
+// varied returns events in which any field can differ from the last event's, or be missing.
 func varied(t *testing.T, n int) (events []*event.Event) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -108,14 +107,14 @@ func varied(t *testing.T, n int) (events []*event.Event) {
 	for i := range n {
 		e := *real[i%len(real)]
 		switch i % 3 {
-		case 0: // any values at all
+		case 0: // any values
 			fill(reflect.ValueOf(&e).Elem(), rng, true)
 			e.V, e.Trace, e.Loss = event.SchemaVersion, nil, nil
 			if e.Sysctl != nil {
 				e.Namespace, e.ChildPID = nil, uint32(i%2)
 				e.Sysctl.Name = fmt.Sprint("test.", rng.IntN(20))
 			}
-		case 1: // one after the other
+		case 1: // a series of writes
 			if e.Sysctl != nil {
 				s := *e.Sysctl
 				e.Sysctl = &s
@@ -138,8 +137,8 @@ func varied(t *testing.T, n int) (events []*event.Event) {
 	return events
 }
 
-// What the lists find is what there is: in whole segments and behind them, and when a
-// segment's first events are dropped.
+// Queries by list find the same events as a scan: in complete segments, after the last one, and
+// after retention has dropped the first events of a segment.
 func TestLists(t *testing.T) {
 	oneGoroutine(t)
 	if _, err := exec.LookPath("sqlite3"); err != nil {
@@ -164,7 +163,7 @@ func TestLists(t *testing.T) {
 	if v := verify(t, path); len(v.Problems) > 0 {
 		t.Error(v.Problems)
 	}
-	// As retention would, in the middle of the second segment.
+	// Drop events up to the middle of the second segment.
 	shell(t, path, "DELETE FROM event WHERE id <= 150")
 	checkLists(t, path)
 	if v := verify(t, path); len(v.Problems) != 1 || v.Problems[0].To != 150 {
@@ -172,7 +171,7 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// Both at once is what is about both.
+// A query by parameter and namespace finds the events that have both.
 func TestParameterInNamespace(t *testing.T) {
 	oneGoroutine(t)
 	db := open(t, recorded(t, 1000, history.Options{}))
@@ -199,12 +198,11 @@ func TestParameterInNamespace(t *testing.T) {
 		found += len(want)
 	}
 	if found == 0 {
-		t.Error("there was none")
+		t.Error("no event matches")
 	}
 }
 
-// A number that thousands of namespaces had, one after the other, is found by going through
-// the lists.
+// A query by an inode that thousands of namespaces had reads all lists of a segment.
 func TestNumberUsedAgain(t *testing.T) {
 	oneGoroutine(t)
 	path := filepath.Join(t.TempDir(), "history.db")
@@ -236,7 +234,7 @@ func TestNumberUsedAgain(t *testing.T) {
 	}
 }
 
-// A list that is damaged is told, and nothing is made up.
+// A damaged list is an error that names the segment's events.
 func TestDamagedList(t *testing.T) {
 	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Skip("no sqlite3 shell")
@@ -254,7 +252,7 @@ func TestDamagedList(t *testing.T) {
 	}
 }
 
-// Retention takes segments with their events.
+// Retention drops segments with their events.
 func TestSegmentsAreDropped(t *testing.T) {
 	oneGoroutine(t)
 	path := filepath.Join(t.TempDir(), "history.db")
@@ -277,7 +275,7 @@ func TestSegmentsAreDropped(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r = create(t, history.Options{Path: path, Keep: time.Hour}) // looks at once
+	r = create(t, history.Options{Path: path, Keep: time.Hour}) // retention runs at once
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if v := verify(t, path); len(v.Problems) > 0 {
 			t.Fatal(v.Problems)
@@ -292,14 +290,15 @@ func TestSegmentsAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkLists(t, path)
-	// 385 to 512 is one of which something is left.
+	// Some events of the segment 385 to 512 are left.
 	if left := strings.Fields(shell(t, path, `SELECT min(id) || ' ' || min(first_event) || ' ' || (SELECT min(id) >> 32 FROM parameter_list)
 		|| ' ' || (SELECT min(id) >> 32 FROM namespace_list) FROM segment`)); !slices.Equal(left, []string{"4", "385", "4", "4"}) {
 		t.Error(left)
 	}
 }
 
-// What is used all the time has one row, however many others are seen once in between.
+// A value that is used again and again has one row, however many other values occur once in
+// between.
 func TestOneRowOfWhatIsUsedAllTheTime(t *testing.T) {
 	oneGoroutine(t)
 	if _, err := exec.LookPath("sqlite3"); err != nil {
@@ -333,7 +332,7 @@ func TestOneRowOfWhatIsUsedAllTheTime(t *testing.T) {
 	got := strings.TrimSpace(shell(t, path, `SELECT (SELECT count(*) FROM process WHERE comm = 'always') || ' ' || (SELECT count(*) FROM process WHERE comm = 'once')
 		|| ' ' || (SELECT count(*) FROM namespace_view JOIN namespace n ON n.id = namespace WHERE n.uid = 'always')`))
 	if want := fmt.Sprint(1, " ", once, " ", 1); got != want {
-		t.Errorf("rows of the process, of the others and of the namespace: %s instead of %s", got, want)
+		t.Errorf("rows of the process, of the others and of the namespace: %s, want %s", got, want)
 	}
 }
 

@@ -13,24 +13,24 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A recorder on a database that another one records to stands by: it keeps the newest of
-// what it sees, and when the other one ends, however it does, it writes what that one did
-// not.
+// A recorder stands by while another recorder writes to its database. It remembers the newest
+// events. When the other recorder ends, in whatever way, it writes the events that the other one
+// did not write.
 
-// standbyKeep is how far back a recorder on standby remembers: much longer than the other
-// one takes to write what it sees, and this one to notice that it ended.
+// standbyKeep is how long a recorder on standby remembers events. It is much longer than the other
+// recorder takes to write an event plus the time to notice its end.
 const standbyKeep = 10 * time.Second
 
-// clockSpread is by how much the times differ that two processes give one event: each
-// measures for itself how far the wall clock is from the kernel's.
+// clockSpread is the maximum difference between the times that two processes give the same event.
+// Each process measures the offset between the wall clock and the kernel's clock.
 const clockSpread = 50 * time.Millisecond
 
-// forgetOld drops what the other recorder surely has by now, whole chunks of it. r.mu is
-// held.
-func (r *Recorder) forgetOld(now time.Time) {
+// dropOld drops whole chunks that the other recorder must have written by now. The caller holds
+// r.mu.
+func (r *Recorder) dropOld(now time.Time) {
 	for len(r.chunks) > 1 {
 		first := r.chunks[0]
-		if r.waiting < r.o.Buffer && first[len(first)-1].time > now.Add(-standbyKeep).UnixNano() {
+		if r.waiting < r.options.Buffer && first[len(first)-1].time > now.Add(-standbyKeep).UnixNano() {
 			return
 		}
 		r.waiting -= len(first)
@@ -38,17 +38,17 @@ func (r *Recorder) forgetOld(now time.Time) {
 	}
 }
 
-// takeOver drops from chunks, and from what waits behind them, all that the recorder before
-// this one has written. It does so once.
+// takeOver drops all events that the other recorder has written, from chunks and from the waiting
+// events. It does so once.
 func (r *Recorder) takeOver(chunks [][]pending) error {
-	if !r.heir {
+	if !r.successor {
 		return nil
 	}
 	done, err := r.writtenByOther()
 	if err != nil {
-		return explain(r.o.Path, err)
+		return explain(r.options.Path, err)
 	}
-	r.heir = false
+	r.successor = false
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, all := range [...][][]pending{chunks, r.chunks} {
@@ -60,24 +60,23 @@ func (r *Recorder) takeOver(chunks [][]pending) error {
 	return nil
 }
 
-// writtenByOther returns what says of an event whether the run before has it. It is to be
-// asked of each event once, in their order.
+// writtenByOther returns a function that reports whether the previous run has written an event.
+// Call it once for each event, in order.
 func (r *Recorder) writtenByOther() (func(pending) bool, error) {
 	none := func(pending) bool { return false }
-	if r.previous == nil || r.previous.BootID != r.o.BootID {
+	if r.previous == nil || r.previous.BootID != r.options.BootID {
 		return none, nil
 	}
 	last, err := number(r.w.conn, "SELECT coalesce(max(last_time), 0) FROM batch WHERE run = ?", r.previous.ID)
 	if err != nil || last == 0 {
 		return none, err
 	}
-	db, err := Open(r.o.Path)
+	db, err := Open(r.options.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer db.Close()
-	// What it said of itself does not count: it watched nothing any more when it said that it
-	// ended.
+	// trace.* events do not count: a recorder writes trace.stop after it stopped tracing.
 	seen := func(e *event.Event) bool { return !strings.HasPrefix(string(e.Type), "trace.") }
 	end := nanos(last).Add(-standbyKeep)
 	for s, err := range db.Events(context.Background(), Query{Since: end, Match: seen, Reverse: true, Limit: 1}) {
@@ -86,13 +85,13 @@ func (r *Recorder) writtenByOther() (func(pending) bool, error) {
 		}
 		end = s.Event.Time
 	}
-	// Around the end times do not tell, since they are not the same here and there.
+	// Around the end, times do not decide, because they differ between the two processes.
 	around := map[string]int{}
 	for s, err := range db.Events(context.Background(), Query{Since: end.Add(-2 * clockSpread), Match: seen}) {
 		if err != nil {
 			return nil, err
 		}
-		around[what(s.Event)]++
+		around[fingerprint(s.Event)]++
 	}
 	before, after := end.Add(-clockSpread).UnixNano(), end.Add(clockSpread).UnixNano()
 	var u unpacked
@@ -100,16 +99,16 @@ func (r *Recorder) writtenByOther() (func(pending) bool, error) {
 		if q.time < before || q.time > after {
 			return q.time < before
 		}
-		key := what(u.fill(&q))
+		key := fingerprint(u.fill(&q))
 		around[key]--
 		return around[key] >= 0
 	}, nil
 }
 
-// what tells one event from others at about the same time, by what each process that sees it
-// says alike: not how often it folded it, nor the uid that it gives to a namespace where the
-// kernel has none.
-func what(e *event.Event) string {
+// fingerprint returns a text that identifies an event among those of about the same time. Both
+// processes see the same one. So it excludes the count, which depends on the folding, and the UID,
+// which nstrace makes up where the kernel has none.
+func fingerprint(e *event.Event) string {
 	text := fmt.Sprint(e.Type, e.Outcome, e.Error, e.Via, e.ChildPID)
 	if p := e.Process; p != nil {
 		text += fmt.Sprint(" by ", p.PID, p.TID)
@@ -132,5 +131,5 @@ func what(e *event.Event) string {
 	return text
 }
 
-// standsBy says whether err is that another recorder has the database.
-func standsBy(err error) bool { return errors.Is(err, errRecorded) }
+// isRecorded reports whether err says that another recorder has the database.
+func isRecorded(err error) bool { return errors.Is(err, errRecorded) }

@@ -22,26 +22,26 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A Verification is what Verify found.
+// A Verification is the result of Verify.
 type Verification struct {
-	Events      uint64 // that are there
-	First, Last int64  // their ids
-	Head        Hash   // of the last
-	// Dropped is how many events retention dropped before the first, and DroppedTo the time
-	// of the last of them.
+	Events      uint64 // in the history
+	First, Last int64  // their IDs
+	Head        Hash   // of the last event
+	// Dropped is the number of events that retention dropped before the first one. DroppedTo is the
+	// time of the last of them.
 	Dropped   uint64
 	DroppedTo time.Time
-	Problems  []Problem // the first of them, up to MaxProblems
+	Problems  []Problem // at most MaxProblems
 }
 
-// MaxProblems is how many problems Verify looks for.
+// MaxProblems is the number of problems after which Verify stops.
 const MaxProblems = 100
 
-// A Problem is where the chain is broken.
+// A Problem is a break in the chain.
 type Problem struct {
-	ID   int64     // of the event, or of the first that is missing
-	To   int64     // of the last that is missing, 0 where none is
-	Time time.Time // of the event, or of the one before those that are missing
+	ID   int64     // of the event, or of the first missing event
+	To   int64     // of the last missing event; 0 if none is missing
+	Time time.Time // of the event, or of the last event before the missing ones; zero if not known
 	What string
 }
 
@@ -60,8 +60,8 @@ func (p Problem) String() string {
 	return s + ": " + p.What
 }
 
-// link is the hash of an event behind another.
-func link(before Hash, line []byte) (h Hash) {
+// chainHash returns the hash of an event from the previous hash and the event's line.
+func chainHash(before Hash, line []byte) (h Hash) {
 	sum := sha256.New()
 	sum.Write(before[:])
 	sum.Write(line)
@@ -69,9 +69,10 @@ func link(before Hash, line []byte) (h Hash) {
 	return h
 }
 
-// Verify follows the chain of hashes and says where events were removed or changed. That
-// the newest were removed is seen by what else refers to them; whoever can write the file
-// can make a chain anew, which only a hash that was kept elsewhere (Head) shows.
+// Verify follows the chain of hashes and returns the events that were removed or changed.
+// References from other tables reveal that the newest events were removed. Somebody who can write
+// the file can compute all hashes again. Verify cannot detect that; compare Head with a copy that
+// was kept elsewhere.
 func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 	v := &Verification{}
 	before, err := db.anchors(v)
@@ -95,12 +96,12 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 		if err != nil {
 			return nil, explain(db.path, err)
 		}
-		if anchor.ID >= next { // retention has gone on meanwhile
+		if anchor.ID >= next { // retention has dropped events since
 			next, hash, at = anchor.ID+1, anchor.Hash, anchor.Time
 		}
 		for i := range page {
 			s := &page[i]
-			if err := p.pass(s.ID); err != nil {
+			if err := p.advance(s.ID); err != nil {
 				return nil, explain(db.path, err)
 			}
 			if v.Events == 0 {
@@ -117,7 +118,7 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 				}
 			case s.ID < next:
 				broken = true
-				if !report(Problem{s.ID, 0, s.at, "added behind what retention dropped"}) {
+				if !report(Problem{s.ID, 0, s.at, "added where retention dropped events"}) {
 					return v, nil
 				}
 			}
@@ -131,8 +132,8 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 			}
 			line = encode.Append(line[:0], s.Event)
 			at = s.Event.Time
-			if h := link(hash, line); h != s.Hash && !broken {
-				if !report(Problem{s.ID, 0, at, "changed, or the hash of it"}) {
+			if h := chainHash(hash, line); h != s.Hash && !broken {
+				if !report(Problem{s.ID, 0, at, "the event or its hash was changed"}) {
 					return v, nil
 				}
 			}
@@ -155,19 +156,19 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 	return v, explain(db.path, err)
 }
 
-// anchors checks what retention left, and returns where the chain begins.
+// anchors verifies the anchors and returns the last one, where the chain begins.
 func (db *DB) anchors(v *Verification) (last Anchor, err error) {
 	var seal Hash
-	err = db.row("SELECT event, hash, time, events, reason, made, seal FROM anchor ORDER BY id", func(stmt *sqlite.Stmt) {
+	err = db.eachRow("SELECT event, hash, time, events, reason, made, seal FROM anchor ORDER BY id", func(stmt *sqlite.Stmt) {
 		a := Anchor{ID: stmt.ColumnInt64(0), Time: nanos(stmt.ColumnInt64(2)), Events: uint64(stmt.ColumnInt64(3)), Reason: stmt.ColumnText(4), Made: nanos(stmt.ColumnInt64(5))}
 		stmt.ColumnBytes(1, a.Hash[:])
 		var sealed Hash
 		stmt.ColumnBytes(6, sealed[:])
 		if want := a.seal(seal); want != sealed {
-			v.Problems = append(v.Problems, Problem{ID: a.ID, Time: a.Time, What: "what retention noted here was changed"})
+			v.Problems = append(v.Problems, Problem{ID: a.ID, Time: a.Time, What: "the anchor that retention left here was changed"})
 		}
 		if a.ID != last.ID+int64(a.Events) {
-			v.Problems = append(v.Problems, Problem{ID: last.ID + 1, To: a.ID, Time: last.Time, What: "dropped, but not by retention"})
+			v.Problems = append(v.Problems, Problem{ID: last.ID + 1, To: a.ID, Time: last.Time, What: "removed, but not by retention"})
 		}
 		seal, last = sealed, a
 		v.Dropped += a.Events
@@ -176,21 +177,20 @@ func (db *DB) anchors(v *Verification) (last Anchor, err error) {
 	return last, err
 }
 
-// A rawEvent is an event, or why it can't be read.
+// A rawEvent is an event, or the error in its row, and the time in its row.
 type rawEvent struct {
 	readEvent
 	at time.Time
 }
 
-// rawPage reads some events, also such as can't be made out, and what had been dropped
-// before.
+// rawPage reads the next rows, including those with errors, and the last anchor.
 func (db *DB) rawPage(p *plan) (page []rawEvent, anchor Anchor, more bool, err error) {
 	db.trim()
 	if err := db.begin(); err != nil {
 		return nil, anchor, false, err
 	}
 	defer func() { err = errors.Join(err, db.commit()) }()
-	if err := db.row("SELECT event, hash, time FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) {
+	if err := db.eachRow("SELECT event, hash, time FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) {
 		anchor.ID, anchor.Time = stmt.ColumnInt64(0), nanos(stmt.ColumnInt64(2))
 		stmt.ColumnBytes(1, anchor.Hash[:])
 	}); err != nil {
@@ -198,11 +198,11 @@ func (db *DB) rawPage(p *plan) (page []rawEvent, anchor Anchor, more bool, err e
 	}
 	err = sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
 		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
-			if db.full() {
+			if db.pageFull() {
 				return errFullPage
 			}
 			s, err := db.event(stmt)
-			if err != nil && !ofRow(err) {
+			if err != nil && !isRowError(err) {
 				return err
 			}
 			page = append(page, rawEvent{readEvent{s, err}, nanos(stmt.ColumnInt64(1))})
@@ -211,26 +211,26 @@ func (db *DB) rawPage(p *plan) (page []rawEvent, anchor Anchor, more bool, err e
 	if errors.Is(err, errFullPage) {
 		err = nil
 	}
-	return page, anchor, len(page) >= p.limit || db.full(), err
+	return page, anchor, len(page) >= p.limit || db.pageFull(), err
 }
 
-// A mark is what an exported line has beside the event.
-type mark struct {
+// An exportMark is the member history of an exported line.
+type exportMark struct {
 	ID   int64  `json:"id"`
 	Prev string `json:"prev,omitempty"`
 	Hash string `json:"hash"`
 }
 
-// Export writes the whole history as JSON lines: each event as the stream had it, with
-// one more member, history, that has its id and hash; the first one's also has the hash before
-// it. It returns how many there were.
+// Export writes the whole history as JSON lines. Each line is the event's line of the stream with
+// one more member, history: an object with the id, the hash and, in the first line, prev, the
+// previous hash. Export returns the number of events. It ends with an error if a row is damaged.
 func (db *DB) Export(ctx context.Context, w io.Writer) (n uint64, err error) {
 	out := bufio.NewWriterSize(w, 1<<16)
 	encode := new(event.Encoder)
 	var line []byte
 	var last int64
 	var before Hash
-	// Nothing is left out: what comes back has to be the same chain.
+	// Skip no row: the import must result in the same chain.
 	all := func(s *readEvent) (bool, error) {
 		if s.err != nil {
 			return false, fmt.Errorf("event %d: %w", s.ID, s.err)
@@ -242,11 +242,11 @@ func (db *DB) Export(ctx context.Context, w io.Writer) (n uint64, err error) {
 			return n, err
 		}
 		if n == 0 {
-			if err := db.row("SELECT hash FROM anchor WHERE event = ?", func(stmt *sqlite.Stmt) { stmt.ColumnBytes(0, before[:]) }, s.ID-1); err != nil {
+			if err := db.eachRow("SELECT hash FROM anchor WHERE event = ?", func(stmt *sqlite.Stmt) { stmt.ColumnBytes(0, before[:]) }, s.ID-1); err != nil {
 				return n, explain(db.path, err)
 			}
 		} else if s.ID != last+1 {
-			return n, fmt.Errorf("%s: events %d to %d went while it was exported: retention dropped them, or history verify says what did", db.path, last+1, s.ID-1)
+			return n, fmt.Errorf("%s: events %d to %d disappeared during the export: retention dropped them, or somebody removed them (see nstrace history verify)", db.path, last+1, s.ID-1)
 		}
 		last = s.ID
 		line = encode.Append(line[:0], s.Event)
@@ -264,7 +264,7 @@ func (db *DB) Export(ctx context.Context, w io.Writer) (n uint64, err error) {
 	return n, out.Flush()
 }
 
-// An ImportError says where an export can't be taken back.
+// An ImportError says which line of an export Import rejects, and why.
 type ImportError struct {
 	Line int   // of the export, from 1
 	ID   int64 // of the event, 0 if not known
@@ -283,14 +283,13 @@ func (e *ImportError) Error() string {
 	return s + ": " + e.What
 }
 
-// ErrNotEmpty is wrapped by the error for a history that does not end where an
-// export begins.
+// ErrNotEmpty is wrapped by the error for a history that does not end where the export begins.
 var ErrNotEmpty = errors.New("the history does not end where the export begins")
 
-// Import reads what Export wrote into the history at path, which has to be new, or to end
-// with the event before the first of the export. It is all or nothing: with the first line that does not follow
-// from the one before, or that is no event, it stops with an *ImportError and has changed
-// nothing.
+// Import reads the output of Export into the history at path. The history must be new, or end with
+// the event before the first one of the export. Import adds all events or none: at the first line
+// that is not an event, or does not follow from the previous one, it returns an *ImportError. It
+// returns the number of events.
 func Import(ctx context.Context, path string, in io.Reader) (n uint64, err error) {
 	lock, _, err := lockFile(path)
 	if err != nil {
@@ -321,7 +320,7 @@ func Import(ctx context.Context, path string, in io.Reader) (n uint64, err error
 	return n, nil
 }
 
-// importError leaves what is wrong with the export as it is.
+// importError returns an *ImportError as it is, and explains any other error.
 func importError(path string, err error) error {
 	var bad *ImportError
 	if errors.As(err, &bad) {
@@ -330,7 +329,7 @@ func importError(path string, err error) error {
 	return explain(path, err)
 }
 
-// importBatch is how many events are noted as one batch.
+// importBatch is the number of events in a row of the table batch.
 const importBatch = 1000
 
 func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err error) {
@@ -349,25 +348,25 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 			return n, readErr
 		}
 		if text = bytes.TrimSpace(text); len(text) > 0 {
-			bad := func(m mark, at time.Time, format string, args ...any) error {
+			bad := func(m exportMark, at time.Time, format string, args ...any) error {
 				return &ImportError{number, m.ID, at, fmt.Sprintf(format, args...)}
 			}
 			var with struct {
 				event.Event
-				History *mark `json:"history"`
+				History *exportMark `json:"history"`
 			}
-			// What this nstrace does not know it could not keep.
+			// The database could not keep a field that this version does not know.
 			decode := json.NewDecoder(bytes.NewReader(text))
 			decode.DisallowUnknownFields()
 			if err := decode.Decode(&with); err != nil {
-				return n, bad(mark{}, time.Time{}, "it is no event: %v", err)
+				return n, bad(exportMark{}, time.Time{}, "not an event: %v", err)
 			}
 			e := &with.Event
 			if err := Check(e); err != nil {
-				return n, bad(mark{}, e.Time, "it is no event: %v", err)
+				return n, bad(exportMark{}, e.Time, "not an event: %v", err)
 			}
 			if with.History == nil {
-				return n, bad(mark{}, e.Time, "it is of no export: it has no member history")
+				return n, bad(exportMark{}, e.Time, "not a line of an export: it has no member history")
 			}
 			m := *with.History
 			hash, err := parseHash(m.Hash)
@@ -381,21 +380,21 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 				clear(w.writes)
 			}
 			if m.ID != w.nextEvent {
-				return n, bad(m, e.Time, "event %d should come here", w.nextEvent)
+				return n, bad(m, e.Time, "expected event %d", w.nextEvent)
 			}
 			if n%importBatch == 0 {
 				w.firstTime, w.lastTime = 1<<63-1, -1<<63
 			}
 			room[0] = pack.pack(e)
-			if err := w.add(&room[0]); err != nil {
+			if err := w.insert(&room[0]); err != nil {
 				return n, err
 			}
 			if w.head != hash {
-				return n, bad(m, e.Time, "it does not follow from the one before: it, or its hash, was changed")
+				return n, bad(m, e.Time, "does not follow from the previous event: the event or its hash was changed")
 			}
 			n++
 			if n%importBatch == 0 {
-				if err := w.noteImport(importBatch); err != nil {
+				if err := w.storeImportBatch(importBatch); err != nil {
 					return n, err
 				}
 			}
@@ -405,17 +404,17 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 		}
 	}
 	if rest := int64(n % importBatch); rest > 0 {
-		if err := w.noteImport(rest); err != nil {
+		if err := w.storeImportBatch(rest); err != nil {
 			return n, err
 		}
 	}
-	return n, w.noteWrites()
+	return n, w.storeLastWrites()
 }
 
-// errLongLine is a line of an export that is too long.
-var errLongLine = errors.New("it is longer than any that nstrace writes")
+// errLongLine reports a line of an export that is too long.
+var errLongLine = errors.New("longer than any line that nstrace writes")
 
-// readLine reads a line, which can end with the input.
+// readLine reads a line. The end of the input also ends a line.
 func readLine(r *bufio.Reader) (line []byte, err error) {
 	for {
 		part, err := r.ReadSlice('\n')
@@ -429,29 +428,29 @@ func readLine(r *bufio.Reader) (line []byte, err error) {
 	}
 }
 
-// noteImport notes the last events as a batch.
-func (w *writer) noteImport(events int64) error {
-	if err := w.sealSome(events); err != nil {
+// storeImportBatch records the last events as a batch.
+func (w *writer) storeImportBatch(events int64) error {
+	if err := w.addSegments(events); err != nil {
 		return err
 	}
 	return execute(w.conn, `INSERT INTO batch VALUES (?, ?, ?, ?, 0, ?)`, w.nextEvent-events, w.nextEvent-1, w.firstTime, w.lastTime, time.Now().UnixNano())
 }
 
-// startAt has the chain go on with an exported event.
-func (w *writer) startAt(m mark) error {
+// startAt begins the import with the first exported event.
+func (w *writer) startAt(m exportMark) error {
 	before, err := parseHash(m.Prev)
 	if err != nil {
-		return fmt.Errorf("the hash before the first event: %w", err)
+		return fmt.Errorf("the hash of the previous event: %w", err)
 	}
 	if w.nextEvent == 1 && m.ID > 1 {
-		// What was before was dropped where it comes from.
+		// Retention dropped the earlier events where the export comes from.
 		a := Anchor{ID: m.ID - 1, Hash: before, Events: uint64(m.ID - 1), Reason: "import", Made: time.Now()}
 		a.Time = time.Unix(0, 0)
 		seal := a.seal(Hash{})
 		if err := execute(w.conn, "INSERT INTO anchor VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", a.ID, a.Hash[:], a.Time.UnixNano(), int64(a.Events), a.Reason, a.Made.UnixNano(), seal[:]); err != nil {
 			return err
 		}
-		w.nextEvent, w.head, w.generationEnd, w.sealed = m.ID, before, 0, m.ID-1
+		w.nextEvent, w.head, w.generationEnd, w.segmentEnd = m.ID, before, 0, m.ID-1
 		return nil
 	}
 	if m.ID != w.nextEvent || before != w.head {
@@ -463,7 +462,7 @@ func (w *writer) startAt(m mark) error {
 func parseHash(text string) (h Hash, err error) {
 	b, err := hex.DecodeString(text)
 	if err != nil || len(b) != len(h) {
-		return h, fmt.Errorf("%q is no SHA-256", text)
+		return h, fmt.Errorf("%q is not a SHA-256 hash", text)
 	}
 	return Hash(b), nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// recorded makes a history of n events of a storm.
+// recorded records n events of a storm.
 func recorded(t *testing.T, n int, o history.Options) string {
 	t.Helper()
 	if o.Path == "" {
@@ -34,7 +34,7 @@ func recorded(t *testing.T, n int, o history.Options) string {
 	return o.Path
 }
 
-// shell does something with the sqlite3 shell, as whoever else has the file might.
+// shell runs a script in the sqlite3 shell, like another program that has the file.
 func shell(t *testing.T, path, script string) string {
 	t.Helper()
 	cmd := exec.Command("sqlite3", path)
@@ -74,7 +74,7 @@ func TestVerify(t *testing.T) {
 		{"the first removed", `DELETE FROM event WHERE id < 10`, 1, 9},
 		{"the last removed", `DELETE FROM event WHERE id > 290`, 291, 300},
 		{"two swapped", `UPDATE event SET id = 100000 WHERE id = 5; UPDATE event SET id = 5 WHERE id = 6; UPDATE event SET id = 6 WHERE id = 100000`, 5, 0},
-		// The 7th event is the only one of the first segment about the 7th parameter.
+		// In the first segment, the 7th event is the only one about the 7th parameter.
 		{"a value in a list", `UPDATE parameter_list SET events = CAST(substr(events, 1, length(events) - 1) || '9' AS BLOB) WHERE id = (1 << 32) + 7`, 7, 0},
 		{"a list removed", `DELETE FROM parameter_list WHERE id = (1 << 32) + 7`, 7, 0},
 		{"another's list", `UPDATE parameter_list SET events = (SELECT events FROM parameter_list WHERE id = (1 << 32) + 5) WHERE id = (1 << 32) + 7`, 5, 0},
@@ -122,9 +122,9 @@ func TestExportComesBackWhole(t *testing.T) {
 		t.Errorf("got %+v, want %+v", w, v)
 	}
 	if !bytes.Equal(export(t, to), text) {
-		t.Error("it is exported as something else")
+		t.Error("the export differs")
 	}
-	// And is gone on with.
+	// Recording goes on after it.
 	r := create(t, history.Options{Path: to})
 	if err := r.Append(captured(t)[0]); err != nil {
 		t.Fatal(err)
@@ -135,9 +135,9 @@ func TestExportComesBackWhole(t *testing.T) {
 	if w := verify(t, to); len(w.Problems) > 0 || w.Last != 2501 {
 		t.Errorf("%+v", w)
 	}
-	// What is there already is not taken twice.
+	// The same export cannot be imported twice.
 	if _, err := history.Import(context.Background(), to, bytes.NewReader(text)); err == nil || !strings.Contains(err.Error(), "does not end where") {
-		t.Error("taken twice: ", err)
+		t.Error("imported twice: ", err)
 	}
 }
 
@@ -181,14 +181,14 @@ func TestBrokenExportIsRefused(t *testing.T) {
 			}
 			t.Log(err)
 			if _, err := history.Open(to); err == nil {
-				t.Error("something was taken")
+				t.Error("a database was created")
 			}
 		})
 	}
 }
 
-// Retention drops the oldest, in steps, and the chain of the rest is whole; who set what
-// still stands is not forgotten, and the file does not grow.
+// Retention drops the oldest events in steps. The chain of the others is complete, blame still
+// knows the last write to each value in effect, and the file stops growing.
 func TestRetention(t *testing.T) {
 	oneGoroutine(t)
 	o := history.Options{Path: filepath.Join(t.TempDir(), "history.db"), KeepSize: 1 << 20}
@@ -196,7 +196,7 @@ func TestRetention(t *testing.T) {
 	s := newStorm(t)
 	first := s.next()
 	name := first.Sysctl.Name + ".once"
-	first.Sysctl.Name, first.Sysctl.Namespace = name, nil // of the host, and so it still stands
+	first.Sysctl.Name, first.Sysctl.Namespace = name, nil // belongs to the host, so it is in effect
 	want := line(first)
 	if err := r.Append(first); err != nil {
 		t.Fatal(err)
@@ -238,9 +238,9 @@ func TestRetention(t *testing.T) {
 		}
 	}
 	if !found {
-		t.Error("who wrote it is forgotten")
+		t.Error("the last write is gone")
 	}
-	// Its export begins in the middle, and comes back.
+	// Its export begins in the middle and can be imported.
 	to := filepath.Join(t.TempDir(), "again.db")
 	if _, err := history.Import(context.Background(), to, bytes.NewReader(export(t, o.Path))); err != nil {
 		t.Fatal(err)

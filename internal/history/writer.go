@@ -23,36 +23,39 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A writer puts events into a database's tables. Rows that events refer to are known by
-// their values, so that each is there once, or once in a generation; after that, all but
-// parameters, kinds, origins and namespaces begin anew, and when the events of a
-// generation have been dropped the rest of it can go as well.
+// A writer writes events to a database's tables. It finds the rows that events refer to by their
+// values:
+//
+//   - parameters, kinds, origins and namespaces have one row each.
+//   - processes, texts, workloads and views have one row in each generation that uses them.
+//
+// Once retention has dropped the events of a generation, it can drop the generation's rows as well.
 type writer struct {
 	path string
 	conn *sqlite.Conn
 
-	epoch uint64 // of the ids in what pending events refer to
-	// The next ids, and where the chain is.
-	nextEvent, nextProcess, nextText, nextPlace, nextView int64
-	head                                                  Hash
-	generationEnd                                         int64 // the event with which the next one begins
-	sealed                                                int64 // the last event of the last segment
+	epoch uint64 // the row ids in pending events are valid in this epoch
+	// The next ids, and the end of the chain.
+	nextEvent, nextProcess, nextText, nextWorkload, nextView int64
+	head                                                     Hash
+	generationEnd                                            int64 // first event of the next generation
+	segmentEnd                                               int64 // last event of the last segment
 
-	origins    cache[[2]string, int64]
+	origins    cache[originKey, int64]
 	kinds      cache[kindKey, int64]
 	params     cache[parameterKey, int64]
 	namespaces cache[originNamespace, int64]
 	texts      cache[string, int64]
 	processes  cache[processRow, int64]
 	byPointer  cache[*event.Process, int64]
-	places     cache[placeRow, int64]
+	workloads  cache[workloadRow, int64]
 
-	described    *event.Process // the one whose texts were found last, nil for none
-	describedRow processRow     // and their ids
+	lastProcess *event.Process // the process whose texts were looked up last; nil if none
+	lastRow     processRow     // the ids of its texts
 
-	files     map[string]os.FileInfo // what is written to, by what is behind path in the name
+	files     map[string]os.FileInfo // the open files, by their suffix after path
 	run       int64
-	writes    map[writeKey]*write // of the batch
+	writes    map[writeKey]*write // last writes of the batch
 	u         unpacked
 	encode    *event.Encoder
 	sum       hash.Hash
@@ -60,9 +63,10 @@ type writer struct {
 	firstTime int64
 	lastTime  int64
 
-	// The statements of a storm are kept: to find one by its text takes as long as to run it.
-	insertEvent, insertWhole, insertProcess, insertText, insertNamespace, insertView, endNamespace, noteWrite *sqlite.Stmt
-	insertList                                                                                                [len(listTables)]*sqlite.Stmt
+	// Prepared statements of the hot path. To find a statement by its text takes as long as to run
+	// it.
+	insertEvent, insertWhole, insertProcess, insertText, insertNamespace, insertView, endNamespace, upsertLastWrite *sqlite.Stmt
+	insertList                                                                                                      [len(listTables)]*sqlite.Stmt
 }
 
 type (
@@ -77,17 +81,17 @@ type (
 	}
 	// A processRow is a row of the table process.
 	processRow struct {
-		pid, tid, ppid, uid, gid             uint32
-		started                              bool
-		start                                int64
-		comm                                 string
-		exe, args, person, cgroup, ns, chain int64
+		pid, tid, ppid, uid, gid               uint32
+		started                                bool
+		start                                  int64
+		comm                                   string
+		exe, args, identity, cgroup, ns, chain int64
 	}
-	placeRow struct{ container, pod, unit string }
+	workloadRow struct{ container, pod, unit string }
 )
 
-// person is what a process's row has of who it is, in one text.
-type person struct {
+// identity is the JSON of a process's user, login, sudo, terminal and role: the column person.
+type identity struct {
 	User      string  `json:"user,omitempty"`
 	LoginUID  *uint32 `json:"login_uid,omitempty"`
 	LoginUser string  `json:"login_user,omitempty"`
@@ -98,25 +102,25 @@ type person struct {
 	Role      string  `json:"role,omitempty"`
 }
 
-// generationEvents is after how many events what they refer to is written anew.
+// generationEvents is the number of events in a generation.
 const generationEvents = 1 << 20
 
-// cacheKiB is how much of the database is kept in memory while it is written: more than the
-// ends of tables that a transaction writes to is of no use.
+// cacheKiB is the size of the page cache while recording. A transaction only appends to tables, so
+// that a larger cache has no use.
 var cacheKiB = 4 << 10
 
-// epochs counts those of all writers: what pending events refer to outlives one.
+// epochs counts the epochs of all writers: a pending event can outlive its writer.
 var epochs atomic.Uint64
 
-// makeFile makes an empty file that only its owner may read and write, whatever the umask is,
-// if there is none at path. SQLite gives the files next to a database the mode of it.
+// makeFile creates an empty file at path if there is none. Only its owner may read and write it,
+// whatever the umask. SQLite gives the database's mode to the files next to it.
 func makeFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
 	if errors.Is(err, os.ErrExist) {
 		if _, statErr := os.Stat(path); !errors.Is(statErr, os.ErrNotExist) {
 			return nil
 		}
-		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode) // where a link leads
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode) // the target of a dangling link
 	}
 	if err != nil {
 		return err
@@ -124,7 +128,7 @@ func makeFile(path string) error {
 	return errors.Join(f.Chmod(fileMode), f.Close())
 }
 
-// openWriter opens, makes or migrates the database at path for writing.
+// openWriter opens the database at path for writing. It creates or migrates it if necessary.
 func openWriter(ctx context.Context, path string) (*writer, error) {
 	if err := makeFile(path); err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 	}
 	w.files = map[string]os.FileInfo{}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		// The last two are not where the file system can have no log.
+		// There is no log if the file system does not support one.
 		if info, err := os.Stat(path + suffix); err == nil {
 			w.files[suffix] = info
 		}
@@ -147,8 +151,8 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 	return w, nil
 }
 
-// moved says whether the database is no more where it was opened: somebody has removed it,
-// or put another there. SQLite would go on writing to a file that nobody finds.
+// moved reports whether the database is no longer at path: somebody removed or replaced it. SQLite
+// would continue to write to a file that nobody finds.
 func (w *writer) moved() bool { return moved(w.path, w.files[""]) }
 
 func moved(path string, opened os.FileInfo) bool {
@@ -156,9 +160,9 @@ func moved(path string, opened os.FileInfo) bool {
 	return errors.Is(err, os.ErrNotExist) || (err == nil && opened != nil && !os.SameFile(opened, now))
 }
 
-// leave closes a database that has moved, with all in it. SQLite leaves its log behind then,
-// which would be taken for that of the one that is there now.
-func (w *writer) leave() error {
+// closeMoved closes a database that was moved, after it has moved the log's content into it. SQLite
+// leaves its log behind then. It must go, because the next database at path would use it.
+func (w *writer) closeMoved() error {
 	err := errors.Join(execute(w.conn, "PRAGMA wal_checkpoint(TRUNCATE)"), w.close())
 	for _, suffix := range []string{"-wal", "-shm"} {
 		if now, statErr := os.Stat(w.path + suffix); statErr == nil && w.files[suffix] != nil && os.SameFile(w.files[suffix], now) {
@@ -173,13 +177,13 @@ func (w *writer) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	if have <= SchemaVersion { // migrate says it of a newer one
+	if have <= SchemaVersion { // migrate reports a newer version
 		if err := checkSchema(w.conn, have); err != nil {
 			return err
 		}
 	}
-	// Before there are tables: these take effect only then. In larger pages there are more
-	// lists and events to be read at once.
+	// These settings have an effect only before the first table. A larger page holds more lists and
+	// events for each read.
 	for _, set := range []string{"page_size = 8192", "auto_vacuum = INCREMENTAL"} {
 		if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA "+set, nil); err != nil {
 			return err
@@ -187,7 +191,7 @@ func (w *writer) prepare() (err error) {
 	}
 	for _, set := range []string{
 		"journal_mode = WAL",
-		"synchronous = FULL", // what is committed has to outlive a power cut
+		"synchronous = FULL", // a committed transaction survives a power cut
 		fmt.Sprintf("cache_size = -%d", cacheKiB),
 		"wal_autocheckpoint = 2000",
 		"journal_size_limit = 33554432",
@@ -202,24 +206,24 @@ func (w *writer) prepare() (err error) {
 	return w.load()
 }
 
-// load reads where the database is, and forgets all that was known of its rows.
+// load reads the next ids and the end of the chain, and clears all caches.
 func (w *writer) load() (err error) {
 	w.epoch = epochs.Add(1)
 	w.origins.clear()
 	w.kinds.clear()
 	w.params.clear()
 	w.namespaces.clear()
-	w.forget()
+	w.clearCaches()
 	for _, next := range []struct {
 		to    *int64
 		table string
-	}{{&w.nextEvent, "event"}, {&w.nextProcess, "process"}, {&w.nextText, "text"}, {&w.nextPlace, "place"}, {&w.nextView, "namespace_view"}} {
+	}{{&w.nextEvent, "event"}, {&w.nextProcess, "process"}, {&w.nextText, "text"}, {&w.nextWorkload, "place"}, {&w.nextView, "namespace_view"}} {
 		if *next.to, err = number(w.conn, "SELECT coalesce(max(id), 0) + 1 FROM "+next.table); err != nil {
 			return err
 		}
 	}
 	w.head = Hash{}
-	// What was dropped last, should nothing be left behind it.
+	// The last event that was dropped, if no event is left.
 	if err := w.eachRow("SELECT event + 1, hash FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) {
 		if next := stmt.ColumnInt64(0); next >= w.nextEvent {
 			w.nextEvent = next
@@ -239,7 +243,7 @@ func (w *writer) load() (err error) {
 	if w.generationEnd > 0 {
 		w.generationEnd += generationEvents
 	}
-	if err := w.loadSealed(); err != nil {
+	if err := w.loadSegmentEnd(); err != nil {
 		return err
 	}
 	for _, prepare := range []struct {
@@ -257,7 +261,7 @@ func (w *writer) load() (err error) {
 		{&w.endNamespace, "UPDATE namespace SET ended = ? WHERE id = ?"},
 		{&w.insertList[byParameter], "INSERT INTO parameter_list VALUES (?, ?)"},
 		{&w.insertList[byNamespace], "INSERT INTO namespace_list VALUES (?, ?)"},
-		{&w.noteWrite, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
+		{&w.upsertLastWrite, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
 			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`},
 	} {
 		if *prepare.to, err = w.conn.Prepare(prepare.query); err != nil {
@@ -274,17 +278,17 @@ func (w *writer) eachRow(query string, do func(*sqlite.Stmt), args ...any) error
 	}})
 }
 
-// forget begins anew with what is written once in a generation.
-func (w *writer) forget() {
+// clearCaches clears the caches of rows that each generation writes again.
+func (w *writer) clearCaches() {
 	w.texts.clear()
 	w.processes.clear()
 	w.byPointer.clear()
-	w.places.clear()
-	w.described, w.describedRow = nil, processRow{}
+	w.workloads.clear()
+	w.lastProcess, w.lastRow = nil, processRow{}
 }
 
-// transaction does something whole or not at all. After an error nothing of it is left,
-// neither in the database nor in what the writer knows of it.
+// transaction runs do in a transaction. After an error, neither the database nor the caches contain
+// anything of it.
 func (w *writer) transaction(do func() error) (err error) {
 	if err := execute(w.conn, "BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -296,13 +300,13 @@ func (w *writer) transaction(do func() error) (err error) {
 	if err == nil {
 		return nil
 	}
-	if !w.conn.AutocommitEnabled() { // a full disk rolls back by itself
+	if !w.conn.AutocommitEnabled() { // SQLite rolls back by itself if the disk is full
 		err = errors.Join(err, execute(w.conn, "ROLLBACK"))
 	}
 	return errors.Join(err, w.load())
 }
 
-// batch writes events in one transaction, and returns when they are on the disk.
+// batch writes events in one transaction. When it returns, they are on the disk.
 func (w *writer) batch(chunks [][]pending) error {
 	return w.transaction(func() error {
 		first := w.nextEvent
@@ -310,7 +314,7 @@ func (w *writer) batch(chunks [][]pending) error {
 		w.firstTime, w.lastTime = 1<<63-1, -1<<63
 		for _, chunk := range chunks {
 			for i := range chunk {
-				if err := w.add(&chunk[i]); err != nil {
+				if err := w.insert(&chunk[i]); err != nil {
 					return err
 				}
 			}
@@ -318,10 +322,10 @@ func (w *writer) batch(chunks [][]pending) error {
 		if w.nextEvent == first {
 			return nil
 		}
-		if err := w.sealSome(w.nextEvent - first); err != nil {
+		if err := w.addSegments(w.nextEvent - first); err != nil {
 			return err
 		}
-		if err := w.noteWrites(); err != nil {
+		if err := w.storeLastWrites(); err != nil {
 			return err
 		}
 		now := time.Now().UnixNano()
@@ -332,33 +336,33 @@ func (w *writer) batch(chunks [][]pending) error {
 	})
 }
 
-// noteWrites keeps the table of last writes, with those of a batch.
-func (w *writer) noteWrites() error {
+// storeLastWrites adds the batch's last writes to the table last_write.
+func (w *writer) storeLastWrites() error {
 	for k, n := range w.writes {
-		if err := do(w.noteWrite, k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
+		if err := runStatement(w.upsertLastWrite, k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// add writes one event.
-func (w *writer) add(q *pending) error {
+// insert inserts one event.
+func (w *writer) insert(q *pending) error {
 	if w.nextEvent >= w.generationEnd {
-		w.forget()
-		w.epoch = epochs.Add(1) // for views
-		if err := execute(w.conn, "INSERT INTO generation VALUES (?, ?, ?, ?, ?)", w.nextEvent, w.nextProcess, w.nextText, w.nextPlace, w.nextView); err != nil {
+		w.clearCaches()
+		w.epoch = epochs.Add(1) // views are written again
+		if err := execute(w.conn, "INSERT INTO generation VALUES (?, ?, ?, ?, ?)", w.nextEvent, w.nextProcess, w.nextText, w.nextWorkload, w.nextView); err != nil {
 			return err
 		}
 		w.generationEnd = w.nextEvent + generationEvents
 	}
 	id := w.nextEvent
 	s, hashColumn := w.insertEvent, 15
-	whole := q.truncated || q.child != 0 || q.count != 0 || q.lastTime != 0 || q.end != nil || q.line != ""
+	whole := q.truncated || q.child != 0 || q.count != 0 || q.lastTime != 0 || q.details != nil || q.line != ""
 	if whole {
 		s, hashColumn = w.insertWhole, 26
 	}
-	if err := anew(s); err != nil {
+	if err := resetStatement(s); err != nil {
 		return err
 	}
 	s.BindInt64(1, id)
@@ -382,13 +386,13 @@ func (w *writer) add(q *pending) error {
 		s.BindInt64(6, p)
 	}
 	if q.container != nil || q.pod != nil || q.unit != "" {
-		p, err := w.placeID(q.container, q.pod, q.unit)
+		p, err := w.workloadID(q.container, q.pod, q.unit)
 		if err != nil {
 			return err
 		}
 		s.BindInt64(7, p)
 	}
-	var param, namespace int64
+	var param, namespace, boot int64
 	if q.param != nil {
 		if param, err = w.parameterID(q.param); err != nil {
 			return err
@@ -396,7 +400,10 @@ func (w *writer) add(q *pending) error {
 		s.BindInt64(8, param)
 	}
 	if q.view != nil {
-		if err := w.viewID(q.view, origin, q.kind); err != nil {
+		if boot, err = w.originID(q.origin.boot); err != nil {
+			return err
+		}
+		if err := w.viewID(q.view, boot, q.kind); err != nil {
 			return err
 		}
 		namespace = q.view.namespaceID
@@ -446,23 +453,23 @@ func (w *writer) add(q *pending) error {
 		n.writes += max(1, q.count)
 	}
 	if q.kind.typ == event.NamespaceDestroy && q.view != nil {
-		w.namespaces.remove(originNamespace{origin, q.view.namespaceKey})
-		return do(w.endNamespace, id, namespace)
+		w.namespaces.remove(originNamespace{boot, q.view.namespaceKey})
+		return runStatement(w.endNamespace, id, namespace)
 	}
 	return nil
 }
 
-// anew makes a statement ready for other values.
-func anew(s *sqlite.Stmt) error {
+// resetStatement clears a statement for new values.
+func resetStatement(s *sqlite.Stmt) error {
 	if err := s.Reset(); err != nil {
 		return err
 	}
 	return s.ClearBindings()
 }
 
-// do runs a statement that was kept, with numbers.
-func do(s *sqlite.Stmt, values ...int64) error {
-	if err := anew(s); err != nil {
+// runStatement runs a prepared statement with integers.
+func runStatement(s *sqlite.Stmt, values ...int64) error {
+	if err := resetStatement(s); err != nil {
 		return err
 	}
 	for i, v := range values {
@@ -472,7 +479,7 @@ func do(s *sqlite.Stmt, values ...int64) error {
 	return err
 }
 
-// bindRest binds what most events do not have.
+// bindRest binds the columns that few events have.
 func (w *writer) bindRest(s *sqlite.Stmt, q *pending) error {
 	if q.truncated {
 		s.BindInt64(15, 1)
@@ -483,10 +490,10 @@ func (w *writer) bindRest(s *sqlite.Stmt, q *pending) error {
 	if q.line != "" {
 		s.BindText(25, q.line)
 	}
-	if q.end == nil {
+	if q.details == nil {
 		return nil
 	}
-	return w.bindEnd(s, q.end)
+	return w.bindDestroyDetails(s, q.details)
 }
 
 func bindNonZero(s *sqlite.Stmt, i int, n int64) {
@@ -495,7 +502,7 @@ func bindNonZero(s *sqlite.Stmt, i int, n int64) {
 	}
 }
 
-func (w *writer) bindEnd(s *sqlite.Stmt, e *end) error {
+func (w *writer) bindDestroyDetails(s *sqlite.Stmt, e *destroyDetails) error {
 	if !e.created.IsZero() {
 		s.BindInt64(19, e.created.UnixNano())
 	}
@@ -523,23 +530,23 @@ func (w *writer) bindEnd(s *sqlite.Stmt, e *end) error {
 
 func (w *writer) originID(o *origin) (int64, error) {
 	return w.shared(&o.row, func() (int64, error) {
-		return remember(w, &w.origins, [2]string{o.host, o.bootID}, "origin", "host = ?1 AND boot_id = ?2", o.host, o.bootID)
+		return findOrInsert(w, &w.origins, o.originKey, "origin", "host = ?1 AND boot_id = ?2 AND run_id = ?3", o.host, o.bootID, o.runID)
 	})
 }
 
 func (w *writer) kindID(k *kind) (int64, error) {
 	return w.shared(&k.row, func() (int64, error) {
-		return remember(w, &w.kinds, k.kindKey, "kind", "type = ?1 AND outcome = ?2 AND error = ?3 AND via = ?4", string(k.typ), string(k.outcome), k.error, k.via)
+		return findOrInsert(w, &w.kinds, k.kindKey, "kind", "type = ?1 AND outcome = ?2 AND error = ?3 AND via = ?4", string(k.typ), string(k.outcome), k.error, k.via)
 	})
 }
 
 func (w *writer) parameterID(p *parameter) (int64, error) {
 	return w.shared(&p.row, func() (int64, error) {
-		return remember(w, &w.params, p.parameterKey, "parameter", "name = ?1 AND path = ?2", p.name, p.path)
+		return findOrInsert(w, &w.params, p.parameterKey, "parameter", "name = ?1 AND path = ?2", p.name, p.path)
 	})
 }
 
-// shared returns the id that was found for r in this epoch, or finds it.
+// shared returns the id in r if it is of this epoch, and calls find otherwise.
 func (w *writer) shared(r *row, find func() (int64, error)) (int64, error) {
 	if r.epoch == w.epoch {
 		return r.id, nil
@@ -552,9 +559,9 @@ func (w *writer) shared(r *row, find func() (int64, error)) (int64, error) {
 	return id, nil
 }
 
-// remember returns the id of the row of a table that has these values, which it makes if
-// there is none.
-func remember[K comparable](w *writer, known *cache[K, int64], key K, table, where string, values ...any) (int64, error) {
+// findOrInsert returns the id of the row that has these values. It inserts the row if there is
+// none.
+func findOrInsert[K comparable](w *writer, known *cache[K, int64], key K, table, where string, values ...any) (int64, error) {
 	if id, ok := known.get(key); ok {
 		return id, nil
 	}
@@ -576,7 +583,7 @@ func remember[K comparable](w *writer, known *cache[K, int64], key K, table, whe
 	return id, nil
 }
 
-// viewID finds the ids of a view and its namespace.
+// viewID sets the ids of a view and its namespace.
 func (w *writer) viewID(v *view, origin int64, k *kind) error {
 	if v.row.epoch == w.epoch {
 		return nil
@@ -585,7 +592,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 	id, ok := w.namespaces.get(key)
 	if !ok {
 		var err error
-		// One that was just made is new, whoever had its number before.
+		// A namespace that was just created is a new one, even if an older one had the same inode.
 		if k.typ != event.NamespaceCreate || k.outcome == event.Failure {
 			if id, err = number(w.conn, "SELECT max(id) FROM namespace WHERE inode = ? AND type = ? AND uid = ? AND origin = ?", int64(v.inode), string(v.typ), v.uid, origin); err != nil {
 				return err
@@ -593,7 +600,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 		}
 		if id == 0 {
 			s := w.insertNamespace
-			if err := anew(s); err != nil {
+			if err := resetStatement(s); err != nil {
 				return err
 			}
 			s.BindInt64(1, origin)
@@ -608,7 +615,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 		w.namespaces.put(key, id)
 	}
 	s := w.insertView
-	if err := anew(s); err != nil {
+	if err := resetStatement(s); err != nil {
 		return err
 	}
 	s.BindInt64(1, w.nextView)
@@ -617,7 +624,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 	s.BindBool(4, v.host)
 	s.BindInt64(5, int64(v.userNS))
 	if v.owner != nil {
-		s.BindText(6, asText(v.owner))
+		s.BindText(6, jsonText(v.owner))
 	}
 	if _, err := s.Step(); err != nil {
 		return err
@@ -627,28 +634,28 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 	return nil
 }
 
-func (w *writer) placeID(c *event.Container, p *event.Pod, unit string) (int64, error) {
-	key := placeRow{unit: unit}
+func (w *writer) workloadID(c *event.Container, p *event.Pod, unit string) (int64, error) {
+	key := workloadRow{unit: unit}
 	if c != nil {
-		key.container = asText(c)
+		key.container = jsonText(c)
 	}
 	if p != nil {
-		key.pod = asText(p)
+		key.pod = jsonText(p)
 	}
-	if id, ok := w.places.get(key); ok {
+	if id, ok := w.workloads.get(key); ok {
 		return id, nil
 	}
-	if err := execute(w.conn, "INSERT INTO place VALUES (?, nullif(?, ''), nullif(?, ''), ?)", w.nextPlace, key.container, key.pod, unit); err != nil {
+	if err := execute(w.conn, "INSERT INTO place VALUES (?, nullif(?, ''), nullif(?, ''), ?)", w.nextWorkload, key.container, key.pod, unit); err != nil {
 		return 0, err
 	}
-	id := w.nextPlace
-	w.places.put(key, id)
-	w.nextPlace++
+	id := w.nextWorkload
+	w.workloads.put(key, id)
+	w.nextWorkload++
 	return id, nil
 }
 
-// asText is v as JSON. The types that it is used for can always be.
-func asText(v any) string {
+// jsonText returns v as JSON. It panics if v has none, which no type here does.
+func jsonText(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
 		panic("history: " + strconv.Quote(fmt.Sprintf("%T", v)) + " as JSON: " + err.Error())
@@ -656,7 +663,7 @@ func asText(v any) string {
 	return string(text)
 }
 
-// textID returns the id of a text, 0 for the empty one.
+// textID returns the id of a text, 0 for the empty text.
 func (w *writer) textID(s string) (int64, error) {
 	if s == "" {
 		return 0, nil
@@ -665,7 +672,7 @@ func (w *writer) textID(s string) (int64, error) {
 		return id, nil
 	}
 	insert := w.insertText
-	if err := anew(insert); err != nil {
+	if err := resetStatement(insert); err != nil {
 		return 0, err
 	}
 	insert.BindInt64(1, w.nextText)
@@ -687,7 +694,7 @@ func (w *writer) processID(p *event.Process) (int64, error) {
 	if r.started = !p.StartTime.IsZero(); r.started {
 		r.start = p.StartTime.UnixNano()
 	}
-	if err := w.describe(p, &r); err != nil {
+	if err := w.fillTexts(p, &r); err != nil {
 		return 0, err
 	}
 	if id, ok := w.processes.get(r); ok {
@@ -695,7 +702,7 @@ func (w *writer) processID(p *event.Process) (int64, error) {
 		return id, nil
 	}
 	s := w.insertProcess
-	if err := anew(s); err != nil {
+	if err := resetStatement(s); err != nil {
 		return 0, err
 	}
 	id := w.nextProcess
@@ -711,7 +718,7 @@ func (w *writer) processID(p *event.Process) (int64, error) {
 	bindNonZero(s, 8, r.args)
 	s.BindInt64(9, int64(r.uid))
 	s.BindInt64(10, int64(r.gid))
-	bindNonZero(s, 11, r.person)
+	bindNonZero(s, 11, r.identity)
 	bindNonZero(s, 12, r.cgroup)
 	bindNonZero(s, 13, r.ns)
 	bindNonZero(s, 14, r.chain)
@@ -724,10 +731,10 @@ func (w *writer) processID(p *event.Process) (int64, error) {
 	return id, nil
 }
 
-// describe finds the texts of a process. What it has in common with the one before, its
-// parent's other child more often than not, is not made into text again.
-func (w *writer) describe(p *event.Process, r *processRow) (err error) {
-	before, known := w.described, &w.describedRow
+// fillTexts sets the ids of a process's texts. It compares them with the last process first, often
+// a sibling, because encoding them again is slow.
+func (w *writer) fillTexts(p *event.Process, r *processRow) (err error) {
+	before, known := w.lastProcess, &w.lastRow
 	if before == nil {
 		before = &event.Process{}
 	}
@@ -738,38 +745,38 @@ func (w *writer) describe(p *event.Process, r *processRow) (err error) {
 	}
 	text(&r.exe, known.exe, p.Exe == before.Exe, func() string { return p.Exe })
 	text(&r.cgroup, known.cgroup, p.Cgroup == before.Cgroup, func() string { return p.Cgroup })
-	text(&r.args, known.args, slices.Equal(p.Args, before.Args), func() string { return listText(p.Args) })
-	text(&r.chain, known.chain, slices.Equal(p.Ancestors, before.Ancestors), func() string { return listText(p.Ancestors) })
+	text(&r.args, known.args, slices.Equal(p.Args, before.Args), func() string { return jsonList(p.Args) })
+	text(&r.chain, known.chain, slices.Equal(p.Ancestors, before.Ancestors), func() string { return jsonList(p.Ancestors) })
 	text(&r.ns, known.ns, maps.Equal(p.NS, before.NS), func() string {
 		if len(p.NS) == 0 {
 			return ""
 		}
-		return asText(p.NS)
+		return jsonText(p.NS)
 	})
-	text(&r.person, known.person, samePerson(p, before), func() string {
-		who := person{p.User, p.LoginUID, p.LoginUser, p.SessionID, p.SudoUID, p.SudoUser, p.TTY, p.Role}
-		if who == (person{}) {
+	text(&r.identity, known.identity, sameIdentity(p, before), func() string {
+		who := identity{p.User, p.LoginUID, p.LoginUser, p.SessionID, p.SudoUID, p.SudoUser, p.TTY, p.Role}
+		if who == (identity{}) {
 			return ""
 		}
-		return asText(who)
+		return jsonText(who)
 	})
-	w.described, w.describedRow = p, *r
+	w.lastProcess, w.lastRow = p, *r
 	if err != nil {
-		w.described, w.describedRow = nil, processRow{}
+		w.lastProcess, w.lastRow = nil, processRow{}
 	}
 	return err
 }
 
-func listText[T any](list []T) string {
+func jsonList[T any](list []T) string {
 	if len(list) == 0 {
 		return ""
 	}
-	return asText(list)
+	return jsonText(list)
 }
 
-func samePerson(a, b *event.Process) bool {
+func sameIdentity(a, b *event.Process) bool {
 	return a.User == b.User && a.LoginUser == b.LoginUser && a.SudoUser == b.SudoUser && a.TTY == b.TTY && a.Role == b.Role &&
-		same(a.LoginUID, b.LoginUID) && same(a.SessionID, b.SessionID) && same(a.SudoUID, b.SudoUID)
+		equalValues(a.LoginUID, b.LoginUID) && equalValues(a.SessionID, b.SessionID) && equalValues(a.SudoUID, b.SudoUID)
 }
 
 func (w *writer) close() error {

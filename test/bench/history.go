@@ -18,37 +18,36 @@ import (
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// historyResult is what a history costs, and how fast it answers.
+// historyResult has the cost of recording and the time of queries.
 type historyResult struct {
 	Events     int     `json:"events"`
 	PerSecond  float64 `json:"events_per_s"`
-	CPU        float64 `json:"cpu_us_per_event"` // with the making of the event
+	CPU        float64 `json:"cpu_us_per_event"` // including the time to make the event
 	Bytes      float64 `json:"bytes_per_event"`
 	Parameters int     `json:"parameters"`
-	Blame      asked   `json:"blame"`
-	Writes     int     `json:"writes"` // of the parameter that is asked for
-	Parameter  asked   `json:"history_sysctl"`
+	Blame      timing  `json:"blame"`
+	Writes     int     `json:"writes"` // to the parameter of history_sysctl
+	Parameter  timing  `json:"history_sysctl"`
 }
 
-// asked is how long a command takes, in milliseconds, from its start to its end.
-type asked struct {
-	Cold  spread `json:"cold_ms"` // with nothing of the database in memory
+// timing has the times of a command from start to end, in milliseconds.
+type timing struct {
+	Cold  spread `json:"cold_ms"` // with none of the database in the page cache
 	Again spread `json:"again_ms"`
-	CPU   spread `json:"cpu_ms"` // of both
+	CPU   spread `json:"cpu_ms"` // over all runs
 }
 
 const (
-	// asksFor is the parameter whose life is asked for; one event in thousand is about it.
-	asksFor = "net.ipv4.ip_forward"
-	every   = 1000
-	// syncEvery is after how many events the disk is waited for: far fewer than there is
-	// room for in memory.
+	// lookedUp is the parameter that is looked up. One event in a thousand is about it.
+	lookedUp = "net.ipv4.ip_forward"
+	every    = 1000
+	// syncEvery is the number of events after which record waits for the disk. The buffer has room
+	// for many more.
 	syncEvery = 200_000
 )
 
-// A busyHost makes events as a busy host has them: nine in ten are writes that all differ, by
-// 64 processes to 3,000 parameters, and one in ten is a namespace made by a process that
-// makes no other.
+// A busyHost makes the events of a busy host. Nine in ten are writes with different values by 64
+// processes to 3,000 parameters. One in ten is a namespace that a new process creates.
 type busyHost struct {
 	n     int
 	boot  string
@@ -88,7 +87,7 @@ func (h *busyHost) process(pid uint32) *event.Process {
 	}
 }
 
-// next is the next event. It is the busyHost's until the one after.
+// next returns the next event. It is valid until the next call.
 func (h *busyHost) next() *event.Event {
 	n := h.n
 	h.n++
@@ -104,7 +103,7 @@ func (h *busyHost) next() *event.Event {
 	}
 	name := h.names[n%len(h.names)]
 	if n%every == 0 {
-		name = [2]string{asksFor, "/proc/sys/net/ipv4/ip_forward"}
+		name = [2]string{lookedUp, "/proc/sys/net/ipv4/ip_forward"}
 	}
 	h.value = [2]string{fmt.Sprint(n % 977), fmt.Sprint((n + 1) % 977)}
 	h.sys = event.Sysctl{Name: name[0], Path: name[1], Old: &h.value[0], New: &h.value[1], After: &h.value[1], Namespace: &h.host}
@@ -127,11 +126,11 @@ func (b *bench) runHistory(ctx context.Context) error {
 	}
 	h.Bytes = float64(size) / float64(h.Events)
 	for _, ask := range []struct {
-		to   *asked
+		to   *timing
 		args []string
 	}{
 		{&h.Blame, []string{"blame", "-o", "json", "--db", path}},
-		{&h.Parameter, []string{"history", "sysctl", asksFor, "-o", "json", "--db", path}},
+		{&h.Parameter, []string{"history", "sysctl", lookedUp, "-o", "json", "--db", path}},
 	} {
 		progress("nstrace %s", ask.args[0])
 		if err := b.ask(ctx, path, ask.to, ask.args); err != nil {
@@ -142,10 +141,10 @@ func (b *bench) runHistory(ctx context.Context) error {
 	return errors.Join(os.Remove(path), os.RemoveAll(path+"-wal"), os.RemoveAll(path+"-shm"), os.RemoveAll(path+"-lock"))
 }
 
-// record records the events, and waits until they are on the disk.
+// record records the events and waits until they are on the disk.
 func (h *historyResult) record(ctx context.Context, path string) error {
-	var said error
-	r, err := history.Create(history.Options{Path: path, Report: func(m string) { said = errors.New(m) }})
+	var reported error
+	r, err := history.Create(history.Options{Path: path, Report: func(m string) { reported = errors.New(m) }})
 	if err != nil {
 		return err
 	}
@@ -161,16 +160,16 @@ func (h *historyResult) record(ctx context.Context, path string) error {
 			break
 		}
 	}
-	err = errors.Join(err, r.Close(), said)
+	err = errors.Join(err, r.Close(), reported)
 	h.PerSecond = float64(h.Events) / time.Since(begin).Seconds()
 	h.CPU = float64((ownCPU() - before).Nanoseconds()) / 1000 / float64(h.Events)
 	if l := r.TakeLoss(); l != nil {
-		err = errors.Join(err, fmt.Errorf("lost: %v", l.Records))
+		err = errors.Join(err, fmt.Errorf("events were lost: %v", l.Records))
 	}
 	return err
 }
 
-// ownCPU is what this process has had of processors.
+// ownCPU returns the CPU time of this process.
 func ownCPU() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
@@ -179,9 +178,9 @@ func ownCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// ask measures a command, each time twice: once the kernel has forgotten the database,
+// ask measures a command. Each round runs it twice: after the page cache has dropped the database,
 // and again.
-func (b *bench) ask(ctx context.Context, path string, to *asked, args []string) error {
+func (b *bench) ask(ctx context.Context, path string, to *timing, args []string) error {
 	var cold, again, cpu []float64
 	for range b.rounds {
 		if err := forget(path); err != nil {
@@ -211,14 +210,14 @@ func stderrOf(err error) []byte {
 	return nil
 }
 
-// forget has the kernel keep nothing of a file in memory.
+// forget drops a file from the page cache.
 func forget(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := f.Sync(); err != nil { // what is not written can't be forgotten
+	if err := f.Sync(); err != nil { // the kernel keeps dirty pages
 		return err
 	}
 	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)

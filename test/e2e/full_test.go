@@ -61,7 +61,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 	}
 	s := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	s.awaitStart(t)
-	if said := s.stderr.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "the disk is full: recording goes on in memory") {
+	if said := s.stderr.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "the disk is full: buffering up to") {
 		t.Errorf("it says %q", said)
 	}
 	output(t, "unshare", "--net", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=671")
@@ -101,7 +101,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 		}
 	}
 	s.interrupt(t)
-	if s.err != nil || !strings.Contains(s.stderr.String(), "recording again, with what was buffered") {
+	if s.err != nil || !strings.Contains(s.stderr.String(), "recording again, including the buffered events") {
 		t.Errorf("%v: %s", s.err, s.stderr.String())
 	}
 	var lines bytes.Buffer

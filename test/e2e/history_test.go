@@ -266,7 +266,7 @@ func TestHistory(t *testing.T) {
 	file := filepath.Join(dir, "export.json")
 	output(t, "sh", "-c", `"$0" history export --db "$1" | sed 's/"new":"602"/"new":"666"/' > "$2"`, nstraceBin, db, file)
 	status, _, stderr = nstrace(t, []string{"history", "import", file, "--db", filepath.Join(dir, "forged.db")})
-	if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "it does not follow from the one before") {
+	if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "does not follow from the previous event") {
 		t.Errorf("a forged export: %d %s", status, stderr)
 	}
 }
@@ -337,7 +337,7 @@ func TestStandby(t *testing.T) {
 			if second.err != nil {
 				t.Errorf("%v: %v", second, second.err)
 			}
-			for _, say := range []string{"another nstrace records to it: the stream goes on", "recording, from where the other nstrace ended"} {
+			for _, say := range []string{"another nstrace records to it: streaming, and standing by", "recording continues where the other nstrace ended"} {
 				if n := strings.Count(second.stderr.String(), say); n != 1 {
 					t.Errorf("%d times %q in %s", n, say, second.stderr.String())
 				}

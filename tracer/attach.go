@@ -248,7 +248,7 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 			continue
 		}
 		if w.forced && force == Auto {
-			c.reasons = append(c.reasons, fmt.Sprintf("by %s only with --backend %s, since it costs every open of a file", w.backend, w.backend))
+			c.reasons = append(c.reasons, fmt.Sprintf("%s needs --backend %s, because it slows every open of a file", w.backend, w.backend))
 			continue
 		}
 		if err := k.offers(w.backend); err != nil {
@@ -300,7 +300,7 @@ func hook(p *ebpf.ProgramSpec) string {
 func (c *choice) report(spec *ebpf.CollectionSpec) event.Observation {
 	o := event.Observation{Name: c.obs.name, Backend: string(None)}
 	if c.way == nil {
-		o.Missing = []string{strings.Join(append([]string{"all of it"}, c.reasons...), ": ")}
+		o.Missing = []string{"everything: " + strings.Join(c.reasons, "; ")}
 		return o
 	}
 	o.Backend = string(c.way.backend)

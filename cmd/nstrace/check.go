@@ -21,10 +21,10 @@ func newCheck() *cobra.Command {
 	var format, backend string
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Say what this host supports and how each observation attaches",
-		Long: `Attach everything as a run would, detach it at once, and say what this host
-supports, how each observation attaches, and what that way cannot see. The exit
-status is 3 where nstrace cannot run here.`,
+		Short: "Report what this host supports and how each observation attaches",
+		Long: `Attach all BPF programs as a run does and detach them at once. Report what this host
+supports, how each observation attaches, and what nstrace cannot see that way. The exit
+status is 3 if nstrace cannot run on this host.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("--output", format, []string{"table", "json"}); err != nil {
@@ -47,12 +47,12 @@ status is 3 where nstrace cannot run here.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "how to write the report: table or json")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "output format: table or json")
 	cmd.Flags().StringVar(&backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	return cmd
 }
 
-// newTable makes a plain table for reports.
+// newTable returns a table without lines, for reports.
 func newTable(w io.Writer, header ...string) *tablewriter.Table {
 	t := tablewriter.NewTable(w,
 		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{

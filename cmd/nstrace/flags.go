@@ -26,7 +26,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// streamFlags are the flags that every command that streams events takes.
+// streamFlags are the flags of the commands that stream events.
 type streamFlags struct {
 	format     string
 	file       string
@@ -41,60 +41,61 @@ type streamFlags struct {
 	users      []string
 	failed     bool
 	filter     string
-	program    *filter.Program // of filter, nil for all
+	program    *filter.Program // compiled from filter, nil without --filter
 	group      string
 	alertFiles []string
-	alerts     *alert.Rules // of those, nil for none
+	alerts     *alert.Rules // read from alertFiles, nil without --alert
 	runtimes   []string
 	containers []string
 	netns      []string
-	selected   pipeline.Selection // of the two above
+	selected   pipeline.Selection // from containers and netns
 	count      uint64
 	duration   time.Duration
 	backend    string
 	ringSize   string
 	verbose    bool
 
-	// Of record.
-	quiet   bool              // no stream
-	history *history.Recorder // takes the events too
-	db      string            // its path
+	// Set by record.
+	quiet   bool              // write no stream
+	history *history.Recorder // also takes the events
+	db      string            // path of the history's database
 }
 
 func (f *streamFlags) register(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
-	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule of this file; may be repeated; default: those that are shipped (help: shows them)")
-	fs.StringVarP(&f.file, "output-file", "O", "", "write events to this file, appending")
-	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before it grows beyond this, such as 100MiB")
-	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when it is older than this, such as 24h")
-	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "keep at most so many old output files (0: all)")
-	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "container runtime to ask for names, as docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated; none asks nobody (default: those found)")
-	fs.Uint64VarP(&f.count, "count", "n", 0, "end after so many events")
-	fs.DurationVar(&f.duration, "duration", 0, "end after this time, such as 30s")
+	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule in this file; may be repeated (\"default\": the built-in rules, \"help\": print them)")
+	fs.StringVarP(&f.file, "output-file", "O", "", "append events to this file")
+	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before the current one exceeds this size, for example 100MiB")
+	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
+	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
+	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
+	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
+	fs.DurationVar(&f.duration, "duration", 0, "stop after this time, for example 30s")
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
-	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring between kernel and nstrace, a power of two")
-	fs.BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr how each observation is attached")
+	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring buffer between the kernel and nstrace, a power of two")
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 	complete(cmd, "backend", tracer.Backends())
 }
 
-// registerFilters adds the flags that say which events and how they are shown, which
-// are the same for those that happen and those of the past.
+// registerFilters adds the flags that select events and their format. The stream and the
+// history share them.
 func (f *streamFlags) registerFilters(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVarP(&f.format, "output", "o", "table", "how to write events: table, wide or json")
-	fs.StringSliceVarP(&f.events, "event", "e", nil, "only these events or families: "+strings.Join(eventNames(), ", "))
+	fs.StringVarP(&f.format, "output", "o", "table", "output format: table, wide or json")
+	fs.StringSliceVarP(&f.events, "event", "e", nil, "only these event types or families: "+strings.Join(eventNames(), ", "))
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(nsTypeNames(), ", "))
-	fs.StringSliceVar(&f.sysctls, "sysctl", nil, "only writes to parameters that this glob matches, such as 'net.ipv4.*'")
-	fs.StringSliceVarP(&f.pids, "pid", "p", nil, "only these processes")
-	fs.StringSliceVarP(&f.comms, "comm", "c", nil, "only processes with this command name (15 bytes, as in ps -o comm)")
-	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or id)")
-	fs.StringSliceVar(&f.containers, "container", nil, "only what a container does or what is done to it (name, id, or NAMESPACE/POD)")
-	fs.StringSliceVar(&f.netns, "netns", nil, "only what is about this network namespace (number, pid, path, or name of ip netns or a container)")
-	fs.BoolVar(&f.failed, "failed", false, "only what failed")
-	fs.StringVar(&f.filter, "filter", "true", "only events for which this expression holds, such as 'process.comm == \"runc\"' (help: lists the fields)")
-	registerGroup(cmd, &f.group, "fold a burst of one process into one line of the table: closed, open for one with its events below it, or off")
+	fs.StringSliceVar(&f.sysctls, "sysctl", nil, "only writes to parameters that match this glob, for example 'net.ipv4.*'")
+	fs.StringSliceVarP(&f.pids, "pid", "p", nil, "only processes with this pid")
+	fs.StringSliceVarP(&f.comms, "comm", "c", nil, "only processes with this command name (at most 15 bytes, as in ps -o comm)")
+	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or uid)")
+	fs.StringSliceVar(&f.containers, "container", nil, "only events by or about this container (name, id or NAMESPACE/POD)")
+	fs.StringSliceVar(&f.netns, "netns", nil, "only events about this network namespace (inode number, pid, path, or a name from ip netns or of a container)")
+	fs.BoolVar(&f.failed, "failed", false, "only failed operations")
+	fs.StringVar(&f.filter, "filter", "true", "only events that match this expression, for example 'process.comm == \"runc\"' (\"help\": list the fields)")
+	fs.Lookup("filter").DefValue = "" // --help shows no default
+	registerGroup(cmd, &f.group, "fold a burst of events of one process into one table row: closed, open (with the events below the row) or off")
 	complete(cmd, "output", formats)
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
@@ -107,15 +108,15 @@ func registerGroup(cmd *cobra.Command, group *string, usage string) {
 	complete(cmd, "group", groups)
 }
 
-// complete says which values a flag takes.
+// complete registers the values of a flag for shell completion.
 func complete(cmd *cobra.Command, flag string, values []string) {
-	// The flag exists: the only error there is.
+	// The only error is an unknown flag.
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
 var formats = []string{"table", "wide", "json"}
 
-// groups are the values of --group; alone it is the first.
+// groups are the values of --group. Without a value it is the first.
 var groups = []string{"closed", "open", "off"}
 
 // eventNames are the values of --event: families and types.
@@ -149,15 +150,15 @@ func nsTypeNames() []string {
 	return names
 }
 
-// oneOf checks a value of a flag against what the flag takes.
+// oneOf checks that a flag has one of its values.
 func oneOf(flag, value string, all []string) error {
 	if slices.Contains(all, value) {
 		return nil
 	}
-	return usagef("%s: unknown value %q%s: it takes %s", flag, value, didYouMean(value, all), strings.Join(all, ", "))
+	return usagef("%s: invalid value %q%s: want one of %s", flag, value, didYouMean(value, all), strings.Join(all, ", "))
 }
 
-// didYouMean suggests the name that is nearest to what was typed.
+// didYouMean suggests the name nearest to the one that was typed, if one is near.
 func didYouMean(typed string, names []string) string {
 	best, dist := "", min(4, len(typed)/2+1)
 	for _, name := range names {
@@ -171,7 +172,7 @@ func didYouMean(typed string, names []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
-// options turns the flags into what the tracer takes.
+// options turns the flags into options of the tracer.
 func (f *streamFlags) options() (tracer.Options, error) {
 	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: notify}
 	var err error
@@ -189,16 +190,16 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	}
 	size, err := humanize.ParseBytes(f.ringSize)
 	if err != nil || size > tracer.MaxRingSize || tracer.CheckRingSize(int(size)) != nil {
-		return o, usagef("--ring-size: %q is no size of a ring; it takes a power of two from 64KiB to 1GiB", f.ringSize)
+		return o, usagef("--ring-size: invalid size %q: want a power of two from 64KiB to 1GiB", f.ringSize)
 	}
 	o.RingSize = int(size)
 	if f.duration < 0 {
-		return o, usagef("--duration: %s is negative; it takes a time such as 30s", f.duration)
+		return o, usagef("--duration: invalid negative time %s: want for example 30s", f.duration)
 	}
 	return o, nil
 }
 
-// checkFormat checks --output and --group, of which JSON, with all of what, takes none.
+// checkFormat checks --output and --group. what is what a line of the output is about.
 func checkFormat(format, group, what string) error {
 	if err := oneOf("--output", format, formats); err != nil {
 		return err
@@ -207,22 +208,22 @@ func checkFormat(format, group, what string) error {
 		return err
 	}
 	if format == "json" && group != "off" {
-		return usagef("--group folds lines of a table; -o json has every %s", what)
+		return usagef("--group needs -o table or -o wide: -o json writes every %s", what)
 	}
 	return nil
 }
 
-// groupedPast says what foldPast does.
+// groupedPast is the default of --group as --help shows it where foldPast applies.
 const groupedPast = "closed for -o table"
 
-// foldPast has the table of what is past fold bursts unless a flag says otherwise.
+// foldPast folds bursts in a table of past events unless --group was given.
 func foldPast(cmd *cobra.Command, format string, group *string) {
 	if !cmd.Flags().Changed("group") && format == "table" {
 		*group = groups[0]
 	}
 }
 
-// filters reads the flags of registerFilters.
+// filters parses the flags of registerFilters.
 func (f *streamFlags) filters() (event.Filter, error) {
 	var o event.Filter
 	if err := checkFormat(f.format, f.group, "event"); err != nil {
@@ -254,7 +255,7 @@ func (f *streamFlags) filters() (event.Filter, error) {
 	for _, s := range f.pids {
 		pid, err := strconv.ParseUint(s, 10, 22) // PID_MAX_LIMIT is 2^22
 		if err != nil || pid == 0 {
-			return o, usagef("--pid: %q is no process id; it takes a number from 1 to 4194303", s)
+			return o, usagef("--pid: invalid process id %q: want a number from 1 to 4194303", s)
 		}
 		o.PIDs = append(o.PIDs, uint32(pid))
 	}
@@ -291,35 +292,35 @@ func lookupUser(s string) (uint32, error) {
 	uid, err := attribution.LookupUID(s)
 	var unknown user.UnknownUserError
 	if errors.As(err, &unknown) {
-		return 0, usagef("--user: this host knows no user %q; it takes a name or a number", s)
+		return 0, usagef("--user: no user %q on this host: want a user name or a uid", s)
 	}
 	return uid, err
 }
 
-// rotation returns what was asked about rotating the output file.
+// rotation parses the flags that rotate the output file.
 func (f *streamFlags) rotation() (output.Rotation, error) {
 	var r output.Rotation
 	if (f.rotateSize != "" || f.rotateAge != 0) && f.file == "" {
-		return r, usagef("--rotate-size and --rotate-age take --output-file")
+		return r, usagef("--rotate-size and --rotate-age need --output-file")
 	}
 	if f.rotateKeep != 0 && f.rotateSize == "" && f.rotateAge == 0 {
-		return r, usagef("--rotate-keep takes --rotate-size or --rotate-age")
+		return r, usagef("--rotate-keep needs --rotate-size or --rotate-age")
 	}
 	if f.rotateSize != "" {
 		size, err := humanize.ParseBytes(f.rotateSize)
 		if err != nil || size < 1<<20 || size > 1<<50 {
-			return r, usagef("--rotate-size: %q is no size; it takes one of at least 1MiB, such as 100MiB", f.rotateSize)
+			return r, usagef("--rotate-size: invalid size %q: want at least 1MiB, for example 100MiB", f.rotateSize)
 		}
 		r.MaxSize = int64(size)
 	}
 	if f.rotateAge < 0 || f.rotateKeep < 0 {
-		return r, usagef("--rotate-age and --rotate-keep can't be negative")
+		return r, usagef("--rotate-age and --rotate-keep must not be negative")
 	}
 	r.MaxAge, r.Keep = f.rotateAge, f.rotateKeep
 	return r, nil
 }
 
-// flagError says in our own words what is wrong with a flag.
+// flagError turns an error of pflag into one line that says what the flag accepts.
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
@@ -330,28 +331,28 @@ func flagError(cmd *cobra.Command, err error) error {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 		name := unknown.GetSpecifiedName()
 		if unknown.GetSpecifiedShortnames() != "" {
-			return usagef("unknown flag -%s: %s --help lists them", name, cmd.CommandPath())
+			return usagef("unknown flag -%s: see %s --help", name, cmd.CommandPath())
 		}
-		return usagef("unknown flag --%s%s: %s --help lists them", name, didYouMean("--"+name, names), cmd.CommandPath())
+		return usagef("unknown flag --%s%s: see %s --help", name, didYouMean("--"+name, names), cmd.CommandPath())
 	case errors.As(err, &invalid):
 		f := invalid.GetFlag()
-		return usagef("--%s: %q is no %s", f.Name, invalid.GetValue(), takes(f.Value.Type()))
+		return usagef("--%s: invalid value %q: want %s", f.Name, invalid.GetValue(), accepted(f.Value.Type()))
 	case errors.As(err, &missing):
 		f := missing.GetFlag()
-		return usagef("--%s takes a value: %s", f.Name, f.Usage)
+		return usagef("--%s needs a value: %s", f.Name, f.Usage)
 	}
 	return usageError{err}
 }
 
-// takes describes the values of a type of flag.
-func takes(typ string) string {
+// accepted describes the values that a type of flag accepts.
+func accepted(typ string) string {
 	switch typ {
 	case "uint64", "int":
-		return "whole number"
+		return "a whole number"
 	case "duration":
-		return "time; it takes one such as 500ms, 30s, 10m or 24h"
+		return "a time, for example 500ms, 30s, 10m or 24h"
 	case "bool":
-		return "truth value; it takes true or false"
+		return "true or false"
 	}
 	return typ
 }

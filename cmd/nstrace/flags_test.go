@@ -61,13 +61,13 @@ func TestMistakes(t *testing.T) {
 		"-O x --rotate-keep 3": "--rotate-size",
 		"--evnt sysctl":        `did you mean "--event"`,
 		"-Z":                   "unknown flag",
-		"-e":                   "--event takes a value",
-		"--netns /etc/passwd":  "is not the file of a namespace",
+		"-e":                   "--event needs a value",
+		"--netns /etc/passwd":  "is not a namespace file",
 		"--netns /no/such":     "no such file",
 		"--netns 4194305":      "nor the pid of a process",
 		"--filter procss":      `--filter: unknown field "procss" at column 1`,
-		"--filter process.pid": "not true or false",
-		"--filter=":            "an expression is missing",
+		"--filter process.pid": "not a boolean",
+		"--filter=":            "empty expression",
 	} {
 		t.Run(args, func(t *testing.T) {
 			_, _, err := parse(strings.Fields(args)...)
@@ -107,5 +107,18 @@ func TestOptions(t *testing.T) {
 	}
 	if o, _, err = parse(); err != nil || o.Filter.Types != nil || o.Filter.NSTypes != nil {
 		t.Errorf("no flags: %+v, %v", o.Filter, err)
+	}
+}
+
+// nstrace --version prints what nstrace version prints.
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"--version"}} {
+		var out strings.Builder
+		root := newRoot()
+		root.SetOut(&out)
+		root.SetArgs(args)
+		if err := root.Execute(); err != nil || out.String() != versionLine()+"\n" {
+			t.Errorf("%q: %v, %q, want %q", args, err, out.String(), versionLine())
+		}
 	}
 }

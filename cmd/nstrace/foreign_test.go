@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,16 +17,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
-
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/blame"
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/pipeline"
 )
 
 // capturedEvents are events of real runs.
@@ -54,14 +51,31 @@ func capturedEvents(t testing.TB) (events []*event.Event) {
 // A reader does with an event what the commands do with one of a history. It panics where one
 // of them would.
 type reader struct {
-	flags  historyFlags
-	query  history.Query
-	values *valueReader
+	flags historyFlags
+	query history.Query
+}
+
+// stored is a history of one event.
+type stored struct{ event *event.Event }
+
+func (s stored) LastWrites(context.Context, func(string) bool) iter.Seq2[history.LastWrite, error] {
+	return func(yield func(history.LastWrite, error) bool) {
+		e := s.event
+		yield(history.LastWrite{Parameter: e.Sysctl.Name, Namespace: e.Sysctl.Namespace, Stored: history.Stored{Event: e}}, nil)
+	}
+}
+
+func (s stored) Events(_ context.Context, q history.Query) iter.Seq2[history.Stored, error] {
+	return func(yield func(history.Stored, error) bool) {
+		if q.Match(s.event) {
+			yield(history.Stored{Event: s.event}, nil)
+		}
+	}
 }
 
 func newEventReader(t testing.TB) *reader {
 	t.Helper()
-	r := &reader{values: newReader(procfs.NamespacesOf("1"))}
+	r := &reader{}
 	r.flags.format, r.flags.group, r.flags.grep = "json", "off", "x"
 	r.flags.sysctls, r.flags.containers, r.flags.netns, r.flags.nsTypes = []string{"net.*", "kernel.*"}, []string{"web"}, []string{"web", "4026532281"}, []string{"net"}
 	r.flags.events = []string{"namespace", "sysctl", "netdev"}
@@ -106,10 +120,12 @@ func (r *reader) read(t testing.TB, events ...*event.Event) {
 		if e.Sysctl == nil {
 			continue
 		}
-		w := &history.LastWrite{Parameter: e.Sysctl.Name, Namespace: e.Sysctl.Namespace, Stored: history.Stored{Event: e}}
-		row := r.values.row(w, e.BootID)
+		rows, err := blame.Find(t.Context(), stored{e}, blame.Options{AllNets: true})
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("%d rows: %v", len(rows), err)
+		}
 		for _, b := range blames {
-			if err := b.Add(row); err != nil {
+			if err := b.Add(rows[0]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -224,113 +240,6 @@ func FuzzShape(f *testing.F) {
 			r.read(t, e, e, e)
 		}
 	})
-}
-
-// historyOf makes a history with a last write to a parameter, whose line is what line makes of
-// the write.
-func historyOf(t *testing.T, name string, line func(e *event.Event)) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "history.db")
-	r, err := history.Create(history.Options{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	value := "1"
-	e := &event.Event{
-		V: 1, Time: time.Now(), Seq: 1, BootID: procfs.BootID(), Type: event.SysctlWrite, Outcome: event.Success, Via: "write",
-		Sysctl:  &event.Sysctl{Name: name, Path: "/proc/sys/" + strings.ReplaceAll(name, ".", "/"), New: &value, After: &value},
-		Process: &event.Process{PID: 1, Comm: "x"},
-	}
-	if err := errors.Join(r.Append(e), r.Close()); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	line(e)
-	text := string(new(event.Encoder).Append(nil, e))
-	if err := sqlitex.Execute(conn, "UPDATE last_write SET line = ?", &sqlitex.ExecOptions{Args: []any{text}}); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// row is what blame finds about the one parameter of a history.
-func row(t *testing.T, path string) *output.Blame {
-	t.Helper()
-	done := make(chan *output.Blame, 1)
-	go func() {
-		defer close(done)
-		db, err := history.Open(path)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer db.Close()
-		f := &blameFlags{}
-		all := func(string) bool { return true }
-		rows, err := f.rows(context.Background(), db, newReader(procfs.NamespacesOf("1")), all, func(*event.Namespace) bool { return true }, pipeline.NetSelector{})
-		if err != nil || len(rows) != 1 {
-			t.Errorf("%d rows: %v", len(rows), err)
-			return
-		}
-		done <- rows[0]
-	}()
-	select {
-	case b := <-done:
-		return b
-	case <-time.After(time.Minute):
-		t.Fatal("blame does not end")
-		return nil
-	}
-}
-
-// Blame opens no path but the parameter's own, whatever the history says.
-func TestBlamePaths(t *testing.T) {
-	dir := t.TempDir()
-	fifo := filepath.Join(dir, "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	secret := filepath.Join(dir, "secret")
-	if err := os.WriteFile(secret, []byte("secret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	const name = "kernel.ostype"
-	for _, path := range []string{
-		fifo, secret, "/dev/zero", "", "/", "/proc/sys/kernel/../../.." + fifo, "/proc/sys/../../dev/zero", "/proc/self/root/dev/zero",
-		"/proc/sys/kernel/ostype/", "/proc/sys/kernel/./ostype", "/proc/sys/kernel/ostype\x00", "/proc/sys/kernel/osrelease",
-		"/proc/sys/" + strings.Repeat("a/", 1<<16) + "a",
-	} {
-		b := row(t, historyOf(t, name, func(e *event.Event) { e.Sysctl.Path = path }))
-		if b == nil || b.Value != nil || b.State != output.Unreadable {
-			t.Errorf("%.80q: %+v", path, b)
-		}
-	}
-	b := row(t, historyOf(t, name, func(*event.Event) {}))
-	if b == nil || b.Value == nil || *b.Value != "Linux" || b.State != output.Drifted {
-		t.Errorf("its own: %+v", b)
-	}
-	b = row(t, historyOf(t, "kernel.no_such_parameter", func(*event.Event) {}))
-	if b == nil || b.Value != nil || b.State != output.Gone {
-		t.Errorf("one that is not there: %+v", b)
-	}
-	// A type of namespace is no path either.
-	id, err := procfs.NamespaceOf("self", "net")
-	if err != nil {
-		t.Fatal("no network namespace")
-	}
-	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "./net", "mnt", "", "x"} {
-		r := newReader(procfs.NamespacesOf("1"))
-		r.scanned, r.pids = true, map[uint32]int{id: os.Getpid()}
-		r.own = map[event.NSType]uint32{}
-		v, err := r.read(name, "/proc/sys/kernel/ostype", &event.Namespace{Type: typ, ID: id})
-		if v != nil || !errors.Is(err, errNotEntered) {
-			t.Errorf("a namespace of type %q: %+v %v", typ, v, err)
-		}
-	}
 }
 
 // The line on stderr that says what a history lacks has nothing that a terminal acts on.

@@ -22,6 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/pipeline"
 )
 
 type historyFlags struct {
@@ -39,16 +40,16 @@ func newHistory() *cobra.Command {
 	var f historyFlags
 	cmd := &cobra.Command{
 		Use:   "history [flags]",
-		Short: "Show past events, as nstrace record kept them",
-		Long: `Show the events that nstrace record kept, selected as those of the stream are.
-Times are as journalctl takes them: "2012-10-30 18:17:16", "18:17", "yesterday",
-"today", "now", "-1h", "1 hour ago" or RFC 3339. It takes no privilege but to read
-the database.`,
+		Short: "Show the events that nstrace record stored",
+		Long: `Show the events that nstrace record stored. The flags that select events are those of
+nstrace. Times are written as for journalctl: "2012-10-30 18:17:16", "18:17", "yesterday",
+"today", "now", "-1h", "1 hour ago" or RFC 3339. The only privilege needed is read access
+to the database.`,
 		Example: `  nstrace history --since yesterday -e sysctl
   nstrace history -n 20 --container web
-  nstrace history sysctl net.ipv4.ip_forward   the parameter's life
-  nstrace history ns 4026532281                a namespace's life, and who entered it
-  nstrace history verify                       was anything removed or changed`,
+  nstrace history sysctl net.ipv4.ip_forward   show all writes to a parameter
+  nstrace history ns 4026532281                show everything about a namespace
+  nstrace history verify                       check that no event was removed or changed`,
 		Args: historyArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			foldPast(cmd, f.format, &f.group)
@@ -61,7 +62,7 @@ the database.`,
 	return cmd
 }
 
-// historyArgs refuses arguments; one that is no command gets the nearest that is.
+// historyArgs refuses arguments, and suggests the command that an unknown one resembles.
 func historyArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -70,19 +71,19 @@ func historyArgs(cmd *cobra.Command, args []string) error {
 	for _, c := range cmd.Commands() {
 		names = append(names, c.Name())
 	}
-	return usagef("history: unknown command %q%s: it takes %s, or flags", args[0], didYouMean(args[0], names), strings.Join(names, ", "))
+	return usagef("history: unknown command %q%s: want one of %s, or only flags", args[0], didYouMean(args[0], names), strings.Join(names, ", "))
 }
 
-// registerPast adds the flags of what shows past events.
+// registerPast adds the flags of the commands that show past events.
 func (f *historyFlags) registerPast(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
-	fs.StringVarP(&f.since, "since", "S", "", `only events since then, such as "yesterday", "-1h" or "2012-10-30 18:17:16"`)
-	fs.StringVarP(&f.until, "until", "U", "", "only events until then")
-	fs.StringVarP(&f.grep, "grep", "g", "", "only events whose JSON line this regular expression matches; in lower case it ignores case")
-	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only the newest so many events")
-	fs.BoolVarP(&f.reverse, "reverse", "r", false, "newest first")
-	fs.BoolVarP(&f.follow, "follow", "f", false, "go on with new events as they are recorded; begins with the newest 10 unless -n or --since is given")
+	fs.StringVarP(&f.since, "since", "S", "", `only events since this time, for example "yesterday", "-1h" or "2012-10-30 18:17:16"`)
+	fs.StringVarP(&f.until, "until", "U", "", "only events until this time")
+	fs.StringVarP(&f.grep, "grep", "g", "", "only events whose JSON line matches this regular expression (without capital letters: ignore case)")
+	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only this number of the newest events")
+	fs.BoolVarP(&f.reverse, "reverse", "r", false, "show the newest events first")
+	fs.BoolVarP(&f.follow, "follow", "f", false, "show new events as they are recorded, after the newest 10 (see --lines and --since)")
 	registerDB(fs, &f.db)
 }
 
@@ -90,10 +91,10 @@ func newHistorySysctl() *cobra.Command {
 	var f historyFlags
 	cmd := &cobra.Command{
 		Use:   "sysctl NAME [flags]",
-		Short: "Show a parameter's life: every write to it",
+		Short: "Show every write to a parameter",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
-				return usagef("history sysctl takes a parameter's name, such as net.ipv4.ip_forward")
+				return usagef("history sysctl: want one parameter name, for example net.ipv4.ip_forward")
 			}
 			name := sysctlArg(args[0])
 			q := history.Query{Parameter: name, Types: map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true}}
@@ -101,14 +102,14 @@ func newHistorySysctl() *cobra.Command {
 				q.Parameter = ""
 				f.sysctls = append(f.sysctls, name)
 			}
-			return f.show(cmd.Context(), q, "no write to "+name)
+			return f.show(cmd.Context(), q, "writes to "+name)
 		},
 	}
 	f.registerPast(cmd)
 	return cmd
 }
 
-// sysctlArg returns the name of a parameter that was given by its name or its path.
+// sysctlArg returns the name of a parameter, which can be given by its path.
 func sysctlArg(arg string) string {
 	if name, ok := event.SysctlName(arg); ok {
 		return name
@@ -120,34 +121,35 @@ func newHistoryNS() *cobra.Command {
 	var f historyFlags
 	cmd := &cobra.Command{
 		Use:   "ns ID|UID|NAME [flags]",
-		Short: "Show a namespace's life, from its creation to its end, with everyone who entered",
-		Long: `Show what happened to the namespaces with a number (as lsns shows it), with a uid (of
-the events, unique for a boot) or with a name (of ip netns or a container's network).`,
+		Short: "Show every event about a namespace, from its creation to its end",
+		Long: `Show the events about the namespaces with this inode number (as lsns prints it), uid
+(from the events, unique within a boot) or name (from ip netns, or of a container's network
+namespace).`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
-				return usagef("history ns takes a namespace's number, its uid or its name")
+				return usagef("history ns: want one namespace, by its inode number, uid or name")
 			}
 			var n history.NamespaceQuery
 			id, err := strconv.ParseUint(args[0], 10, 64)
 			switch {
 			case err != nil:
 				n.Name = args[0]
-			case id >= firstInode && id <= 1<<32-1:
+			case id >= pipeline.FirstInode && id <= 1<<32-1:
 				n.ID = uint32(id)
 			default:
 				n.UID = args[0]
 			}
-			return f.show(cmd.Context(), history.Query{Namespace: &n}, "nothing about the namespace "+args[0])
+			return f.show(cmd.Context(), history.Query{Namespace: &n}, "events about namespace "+args[0])
 		},
 	}
 	f.registerPast(cmd)
 	return cmd
 }
 
-// followed is how many events --follow begins with.
+// followed is the number of past events that --follow shows first.
 const followed = 10
 
-// show writes past events. Where there are none, it says that there is no what.
+// show writes past events. what describes them in the message for an empty result.
 func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (err error) {
 	if f.filter == "help" {
 		return filterHelp()
@@ -165,7 +167,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		go watchReader(os.Stdout, cancel)
 	}
-	var hold time.Duration // the past is all there
+	var hold time.Duration // past events are complete
 	if f.follow {
 		hold = output.DefaultHold
 	}
@@ -176,7 +178,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if err != nil {
 		return ignoreCancel(err)
 	}
-	q.To = last // what comes from now on is that of --follow
+	q.To = last // later events are for --follow
 	n, err := f.past(ctx, db, q, sink)
 	if err != nil {
 		return ignoreCancel(err)
@@ -185,7 +187,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		if err := sink.Flush(); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "nstrace: %s is recorded that the flags ask for\n", what)
+		fmt.Fprintf(os.Stderr, "nstrace: no matching events: %s\n", what)
 	}
 	if !f.follow {
 		return nil
@@ -193,18 +195,18 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	return f.future(ctx, &db, q, sink, last)
 }
 
-// interruptible returns a context that ends with the first SIGINT or SIGTERM, for a command to
-// end in good order. The second one ends the command at once.
+// interruptible returns a context that ends with the first SIGINT or SIGTERM, so that a
+// command can end in good order. A second signal ends the command at once.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, cancel)
 	return ctx, cancel
 }
 
-// errInterrupted is that somebody interrupted a command whose result is then unknown.
+// errInterrupted is the error of a command that was interrupted and has no result.
 var errInterrupted = errors.New("interrupted")
 
-// interrupted says that a command was interrupted, where err is because of that.
+// interrupted replaces the error of a canceled context by errInterrupted.
 func interrupted(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errInterrupted
@@ -212,10 +214,10 @@ func interrupted(err error) error {
 	return err
 }
 
-// warnLeftOut says in one line on stderr what a history left out.
+// warnLeftOut reports on stderr the rows of a history that were skipped as invalid.
 func warnLeftOut(path string, db *history.DB) {
 	if n, first := db.LeftOut(); n > 0 {
-		fmt.Fprintf(os.Stderr, "nstrace: %s: left out %s, since no nstrace writes such: %s\n", path, plural(n, "row"), oneLine(first))
+		fmt.Fprintf(os.Stderr, "nstrace: %s: skipped %s that nstrace cannot have written: %s\n", path, plural(n, "row"), oneLine(first))
 	}
 }
 
@@ -226,7 +228,7 @@ func ignoreCancel(err error) error {
 	return err
 }
 
-// query reads the flags of registerPast.
+// query turns the flags of registerPast into a query.
 func (f *historyFlags) query(q *history.Query) error {
 	filters, err := f.filters()
 	if err != nil {
@@ -247,13 +249,13 @@ func (f *historyFlags) query(q *history.Query) error {
 		return usagef("--until: %q is before --since", f.until)
 	}
 	if f.follow && (f.reverse || f.until != "") {
-		return usagef("--follow goes on with what comes: it takes neither --reverse nor --until")
+		return usagef("--follow cannot be used with --reverse or --until")
 	}
 	grep, err := compileGrep(f.grep)
 	if err != nil {
 		return err
 	}
-	// What has a place of its own in the tables is looked for there.
+	// The database has an index of parameters.
 	if len(filters.Sysctl) == 1 && !strings.ContainsAny(filters.Sysctl[0], `*?[\`) && q.Parameter == "" {
 		q.Parameter = filters.Sysctl[0]
 	}
@@ -273,7 +275,7 @@ func (f *historyFlags) query(q *history.Query) error {
 	q.Match = func(e *event.Event) bool {
 		switch e.Type {
 		case event.TraceStart, event.TraceStop:
-			// No row of a table, and nothing that was asked for.
+			// A table has no row for these, and a selection does not select them.
 			if chosen || f.format != "json" {
 				return false
 			}
@@ -292,8 +294,8 @@ func (f *historyFlags) query(q *history.Query) error {
 	return nil
 }
 
-// compileGrep compiles a regular expression that ignores case where it has no capital, as
-// that of journalctl does.
+// compileGrep compiles a regular expression. As in journalctl, it ignores case if it has no
+// capital letter.
 func compileGrep(text string) (*regexp.Regexp, error) {
 	if text == "" {
 		return nil, nil
@@ -308,7 +310,7 @@ func compileGrep(text string) (*regexp.Regexp, error) {
 	return r, nil
 }
 
-// past writes what there is, and returns how much that was.
+// past writes the stored events, and returns their number.
 func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query, sink output.Sink) (n int, err error) {
 	lines := f.lines
 	if f.follow && lines == 0 && f.since == "" {
@@ -344,11 +346,12 @@ func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query
 	return n, sink.Flush()
 }
 
-// followEvery is how often --follow looks for new events; they come in batches.
+// followEvery is how often --follow queries for new events, which are stored in batches.
 const followEvery = 200 * time.Millisecond
 
-// future writes what is recorded behind the event last, until ctx ends. Where the database is
-// replaced, as a recorder does whose own was moved, it goes on with the new one.
+// future writes the events that are recorded after the event last, until ctx ends. If the
+// database is replaced, as a recorder does after its file was moved, it continues with the new
+// one.
 func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Query, sink output.Sink, last int64) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
@@ -364,10 +367,10 @@ func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Qu
 		if db.Moved() {
 			next, err := history.OpenContext(ctx, f.db)
 			if err != nil {
-				continue // there is none yet
+				continue // the new one does not exist yet
 			}
 			*at, last = next, 0
-			// One that was there before has older events.
+			// The new database can have older events.
 			if from := seen.Add(-history.DefaultDelay); from.After(q.Since) {
 				q.Since = from
 			}
@@ -402,11 +405,11 @@ func (f *historyFlags) future(ctx context.Context, at **history.DB, q history.Qu
 	}
 }
 
-// openHistory opens the database, or says what makes one.
+// openHistory opens the database.
 func openHistory(ctx context.Context, path string) (*history.DB, error) {
 	db, err := history.OpenContext(ctx, path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("--db: %w: nstrace record makes it", err)
+		return nil, fmt.Errorf("--db: %w: nstrace record creates it", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--db: %w", err)
@@ -418,10 +421,11 @@ func newHistoryVerify() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "verify [flags]",
-		Short: "Say whether anything was removed or changed, and where",
-		Long: `Follow the chain of hashes from the first event to the last, and say where it is
-broken. The hash of the last event is shown: kept elsewhere, it shows later that
-nothing was made anew since. The exit status is 1 where something is wrong.`,
+		Short: "Check that no stored event was removed or changed",
+		Long: `Follow the chain of hashes from the first event to the last, and report where it is
+broken. The hash of the last event is printed: if you keep a copy of it elsewhere, you can
+check later that the history up to this event was not rewritten. The exit status is 1 if a
+problem is found.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx, cancel := interruptible(cmd.Context())
@@ -442,7 +446,7 @@ nothing was made anew since. The exit status is 1 where something is wrong.`,
 	return cmd
 }
 
-// verified says what was found.
+// verified prints what a verification found.
 func verified(v *history.Verification) error {
 	for _, p := range v.Problems {
 		if _, err := fmt.Println(p); err != nil {
@@ -450,18 +454,18 @@ func verified(v *history.Verification) error {
 		}
 	}
 	if v.Dropped > 0 {
-		if _, err := fmt.Printf("%s of before were dropped by retention\n", plural(v.Dropped, "event")); err != nil {
+		if _, err := fmt.Printf("retention dropped %s\n", plural(v.Dropped, "earlier event")); err != nil {
 			return err
 		}
 	}
 	if len(v.Problems) > 0 {
-		return fmt.Errorf("the history was tampered with: %s found", plural(uint64(len(v.Problems)), "problem"))
+		return fmt.Errorf("the history was tampered with: found %s", plural(uint64(len(v.Problems)), "problem"))
 	}
 	if v.Events == 0 {
 		_, err := fmt.Println("no events")
 		return err
 	}
-	_, err := fmt.Printf("%s, %d to %d: nothing was removed or changed\nhash of the last: %x\n", plural(v.Events, "event"), v.First, v.Last, v.Head)
+	_, err := fmt.Printf("%s, %d to %d: nothing was removed or changed\nhash of the last event: %x\n", plural(v.Events, "event"), v.First, v.Last, v.Head)
 	return err
 }
 
@@ -469,7 +473,7 @@ func newHistoryExport() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "export [flags]",
-		Short: "Write the whole history as JSON lines, for nstrace history import",
+		Short: "Write the whole history as JSON lines for nstrace history import",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx, cancel := interruptible(cmd.Context())
@@ -487,13 +491,13 @@ func newHistoryExport() *cobra.Command {
 	return cmd
 }
 
-// interruptibleReader reads from in until ctx ends, also while in has nothing to read.
+// interruptibleReader returns a reader of in that fails once ctx ends, even while in blocks.
 func interruptibleReader(ctx context.Context, in io.Reader) io.Reader {
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
 	go func() {
 		_, err := io.Copy(w, in)
-		_ = w.CloseWithError(err) // nil is the end
+		_ = w.CloseWithError(err) // nil stands for io.EOF
 	}()
 	return r
 }
@@ -502,13 +506,13 @@ func newHistoryImport() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "import FILE|- [flags]",
-		Short: "Take back what nstrace history export wrote",
-		Long: `Read an export into a database that is new, or that ends where the export begins.
-The chain of hashes is checked with each line: one that does not follow from the
-one before ends it, and nothing is taken.`,
+		Short: "Import a file that nstrace history export wrote",
+		Long: `Import an export into a new database, or into one that ends where the export begins.
+The import checks the chain of hashes line by line. If a line does not follow from the one
+before it, nothing is imported.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if len(args) != 1 || args[0] == "" {
-				return usagef("history import takes a file, or - for stdin")
+				return usagef("history import: want one file, or - for stdin")
 			}
 			var in io.Reader = os.Stdin
 			name := "stdin"

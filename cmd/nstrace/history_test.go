@@ -29,25 +29,25 @@ func TestHistoryMistakes(t *testing.T) {
 		usage bool
 		want  string
 	}{
-		{"history --since soon --db " + db, true, "--since: \"soon\" is no time; it takes one such as"},
+		{"history --since soon --db " + db, true, "--since: invalid time \"soon\": want for example"},
 		{"history --until 25:00 --db " + db, true, "--until:"},
 		{"history --since now --until yesterday --db " + db, true, "before --since"},
 		{"history --grep ( --db " + db, true, "--grep:"},
 		{"history --follow --reverse --db " + db, true, "--follow"},
 		{"history --event sysctl.wrote --db " + db, true, "did you mean \"sysctl.write\""},
 		{"history sysct net --db " + db, true, "did you mean \"sysctl\""},
-		{"history sysctl --db " + db, true, "takes a parameter's name"},
-		{"history ns --db " + db, true, "takes a namespace's number"},
-		{"history import --db " + db, true, "takes a file"},
-		{"history --db " + missing, false, "nstrace record makes it"},
+		{"history sysctl --db " + db, true, "want one parameter name"},
+		{"history ns --db " + db, true, "want one namespace"},
+		{"history import --db " + db, true, "want one file"},
+		{"history --db " + missing, false, "nstrace record creates it"},
 		{"history import " + missing + " --db " + db, false, "no such file"},
 		{"blame [ --db " + db, true, "glob"},
 		{"blame --output xml --db " + db, true, "--output"},
-		{"blame --netns web --all-netns --db " + db, true, "exclude each other"},
-		{"blame --db " + missing, false, "nstrace record makes it"},
-		{"record --keep forever --db " + db, true, "--keep: \"forever\" is no time; it takes one such as 90d"},
+		{"blame --netns web --all-netns --db " + db, true, "cannot be used together"},
+		{"blame --db " + missing, false, "nstrace record creates it"},
+		{"record --keep forever --db " + db, true, "--keep: invalid time \"forever\": want for example 90d"},
 		{"record --keep-size 1KiB --db " + db, true, "--keep-size"},
-		{"record x --db " + db, true, "takes no arguments"},
+		{"record x --db " + db, true, "unexpected argument \"x\""},
 	} {
 		root := newRoot()
 		root.SetArgs(strings.Fields(tt.args))

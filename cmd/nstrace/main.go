@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -22,12 +24,13 @@ import (
 // Exit statuses.
 const (
 	exitOK    = 0
-	exitFault = 1 // at run time
-	exitUsage = 2 // a mistake on the command line
-	exitHost  = 3 // this host can't
+	exitFault = 1 // an error at run time
+	exitUsage = 2 // an invalid command line
+	exitHost  = 3 // nstrace cannot run on this host
 )
 
-// version is set by the linker; `go install` leaves it to the build information.
+// version is set by the linker. Without it, as after go install, the build information has
+// the version.
 var version = ""
 
 func buildVersion() string {
@@ -40,7 +43,7 @@ func buildVersion() string {
 	return "(devel)"
 }
 
-// usageError is a mistake on the command line.
+// usageError is an invalid command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -48,7 +51,7 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitStatus is the status of a traced command.
+// exitStatus is the exit status of a traced command, which nstrace exits with.
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
@@ -57,11 +60,11 @@ func main() {
 	os.Exit(realMain(os.Args[1:]))
 }
 
-// realMain is all of nstrace but the exit, so that what is deferred runs.
+// realMain runs nstrace and returns its exit status, so that deferred calls run before the exit.
 func realMain(args []string) int {
-	// A reader that goes away (nstrace | head) is an error of write(2), which
-	// ends nstrace in good order instead of killing it. Not signal.Ignore: a
-	// traced command would inherit that.
+	// If the reader goes away (nstrace | head), write(2) fails and nstrace ends in good
+	// order instead of being killed. signal.Ignore would not do: a traced command
+	// inherits ignored signals.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	root := newRoot()
 	root.SetArgs(args)
@@ -88,12 +91,21 @@ func realMain(args []string) int {
 	return exitFault
 }
 
-// oneLine returns the message of an error on one line.
+// oneLine returns the message of an error on one line, see flatten.
 func oneLine(err error) string { return flatten(err.Error()) }
 
-// flatten puts the lines of a message on one line.
+// flatten puts the lines of a message on one line. It escapes what is not printable: parts of a
+// message can come from a database or a file of somebody else, and must not control the terminal.
 func flatten(message string) string {
-	return strings.Join(strings.Fields(strings.ReplaceAll(message, "\n", "; ")), " ")
+	var line strings.Builder
+	for _, r := range strings.Join(strings.Fields(strings.ReplaceAll(message, "\n", "; ")), " ") {
+		if unicode.IsPrint(r) {
+			line.WriteRune(r)
+		} else {
+			line.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return line.String()
 }
 
 func newRoot() *cobra.Command {
@@ -101,15 +113,15 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nstrace [flags]",
 		Short: "Show who did what to namespaces and kernel parameters",
-		Long: `nstrace streams the namespaces that processes create, enter and leave behind,
-and the kernel parameters (sysctls) that they write, as it happens and with who
-did it, until it is interrupted.`,
-		Example: `  nstrace                                   everything, as a table
-  nstrace -e sysctl --sysctl 'net.ipv4.*'   writes below net.ipv4
-  nstrace --filter 'any(process.ancestors, .comm == "runc")'   what runc is behind
-  nstrace -o json -O /var/log/nstrace.json  events as JSON lines, to a file
-  nstrace run -- unshare --net true         one command and its descendants
-  nstrace record                            keeps a history, for nstrace blame and nstrace history`,
+		Long: `Stream events about namespaces (created, entered, pinned, destroyed) and about writes
+to kernel parameters (sysctls) as they happen, each with the process behind it. nstrace
+runs until it is interrupted.`,
+		Example: `  nstrace                                   show all events as a table
+  nstrace -e sysctl --sysctl 'net.ipv4.*'   show writes to parameters below net.ipv4
+  nstrace --filter 'any(process.ancestors, .comm == "runc")'   show what runc's descendants do
+  nstrace -o json -O /var/log/nstrace.json  write events to a file as JSON lines
+  nstrace run -- unshare --net true         trace one command and its descendants
+  nstrace record                            record a history for nstrace blame and nstrace history`,
 		Args:              noArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -117,18 +129,21 @@ did it, until it is interrupted.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return f.stream(cmd) },
 	}
 	f.register(root)
+	root.Version = versionLine() // adds --version
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version") // without the shorthand -v
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newRun(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
 	return root
 }
 
-// noArgs refuses arguments; one that is no command gets the nearest that is.
+// noArgs refuses arguments, and suggests the command that an unknown one resembles.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	if cmd.HasParent() {
-		return usagef("%s takes no arguments, not %q", cmd.CommandPath(), args[0])
+		return usagef("%s: unexpected argument %q: want none", cmd.CommandPath(), args[0])
 	}
 	var names []string
 	for _, c := range cmd.Commands() {

@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startMemory is up to where the start collects no garbage: twice what it takes in all.
+// startMemory is the heap size up to which the start runs without garbage collection. It is
+// twice what the start needs.
 const startMemory = 128 << 20
 
-// withoutGC has no garbage collected up to startMemory, until what it returns is called: the
-// start makes tens of megabytes that are all needed until it is over.
+// withoutGC turns garbage collection off up to startMemory, until restore is called. The start
+// allocates tens of megabytes that stay in use until its end, so collecting is wasted work.
 func withoutGC() (restore func()) {
 	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(startMemory)
 	return func() {
@@ -25,11 +26,10 @@ func withoutGC() (restore func()) {
 	}
 }
 
-// giveBack lets go of the memory that only the start takes: the heap, of which loading uses
-// ten times what running does, and the constants in the binary, the BPF objects among them.
-// What is read again is mapped again, from the page cache. Failing at it is no harm.
-// The same could be done with the code, but that would take uprobes away that
-// somebody has on it.
+// giveBack returns memory that only the start needs to the kernel: free heap (loading needs ten
+// times as much as running) and the pages of constants in the binary, which include the BPF
+// objects. The kernel maps a page again from the page cache if it is read again, and a failure
+// does no harm. The pages of code are kept: dropping them would remove uprobes.
 func giveBack() {
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
@@ -44,7 +44,7 @@ func giveBack() {
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
 		var from, to uintptr
 		var mode string
-		// Nothing is ever written to constants, so that no page of them differs from the file.
+		// Constants are never written, so no page of them differs from the file.
 		if !strings.HasSuffix(lines.Text(), " "+exe) {
 			continue
 		}

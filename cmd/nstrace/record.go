@@ -19,7 +19,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// defaultDB is where record keeps the history, and where the others look for it.
+// defaultDB is the default database of record and of the commands that read the history.
 const defaultDB = "/var/lib/nstrace/history.db"
 
 type recordFlags struct {
@@ -33,35 +33,36 @@ func newRecord() *cobra.Command {
 	var f recordFlags
 	cmd := &cobra.Command{
 		Use:   "record [flags]",
-		Short: "Keep a history of events, for nstrace blame and nstrace history",
-		Long: `Stream as nstrace does, with the same flags, and keep what is streamed in a
-database. The stream is written if --output or --output-file asks for it, or if
-stdout is a terminal. While the database can't be written or opened (its disk is
-full, another program locks it) the stream goes on and events wait in memory.
-While another nstrace records to it this one stands by, and takes over without a
-gap when that one ends.`,
-		Example: `  nstrace record                                   for a service manager to run
+		Short: "Record a history of events for nstrace blame and nstrace history",
+		Long: `Trace as nstrace does, with the same flags, and store the events in a database. The
+events are also written to stdout if --output is given or stdout is a terminal, and to
+the file of --output-file. While the database cannot be opened or written (the disk is
+full, another program holds a lock), tracing continues and events wait in memory.
+
+While another nstrace records to the same database, this one stands by. It takes over
+without a gap when the other one ends.`,
+		Example: `  nstrace record                                   record, as a service does
   nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.record(cmd) },
 	}
 	f.register(cmd)
 	registerDB(cmd.Flags(), &f.db)
-	cmd.Flags().StringVar(&f.keep, "keep", "90d", "drop events that are older than this, such as 90d or 12h (0: never)")
-	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database grows beyond this (0: never)")
+	cmd.Flags().StringVar(&f.keep, "keep", "90d", "drop events older than this, for example 90d or 12h (0: never)")
+	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
 	return cmd
 }
 
 // registerDB adds the flag that names the database.
 func registerDB(fs *pflag.FlagSet, db *string) {
-	fs.StringVar(db, "db", defaultDB, "the database that nstrace record writes")
+	fs.StringVar(db, "db", defaultDB, "database of nstrace record")
 }
 
 func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if done, err := f.help(); done {
 		return err
 	}
-	// What is wrong with a flag is known before there is a file.
+	// An invalid flag creates no database.
 	if _, err := f.options(); err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	}
 	size, err := humanize.ParseBytes(f.keepSize)
 	if err != nil || size > math.MaxInt64 || (size > 0 && size < 1<<20) {
-		return usagef("--keep-size: %q is no size; it takes one of at least 1MiB, such as 1GiB, or 0", f.keepSize)
+		return usagef("--keep-size: invalid size %q: want at least 1MiB, for example 1GiB, or 0", f.keepSize)
 	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
@@ -86,9 +87,9 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	return f.stream(cmd)
 }
 
-// parseAge reads a time that can be days or weeks.
+// parseAge parses a duration, which can be in days or weeks.
 func parseAge(text string) (time.Duration, error) {
-	bad := fmt.Errorf("%q is no time; it takes one such as 90d, 2w, 12h or 0", text)
+	bad := fmt.Errorf("invalid time %q: want for example 90d, 2w, 12h or 0", text)
 	for unit, d := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
 		if number, ok := strings.CutSuffix(text, unit); ok {
 			n, err := strconv.ParseUint(number, 10, 32)

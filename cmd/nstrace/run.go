@@ -19,11 +19,11 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// linger is how long `nstrace run` waits, after its command has ended, for the
-// kernel to free the namespaces that it made.
+// linger is how long nstrace run waits, after its command ended, for the kernel to free
+// the command's namespaces.
 const linger = 500 * time.Millisecond
 
-// Exit statuses of env(1), sh(1) and their kin for a command that did not start.
+// The exit statuses of env(1) and sh(1) for a command that did not start.
 const (
 	exitNotExecutable = 126
 	exitNotFound      = 127
@@ -33,11 +33,12 @@ func newRun() *cobra.Command {
 	var f streamFlags
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- CMD [ARG...]",
-		Short: "Run a command and show what it and its descendants do",
-		Long: `Run CMD and trace it and its descendants only, from CMD's first instruction.
-Events go to stderr, or to --output-file. nstrace's exit status is CMD's; it is
-128 + N where signal N ended CMD, 127 where CMD was not found, and 126 where it
-could not be executed.`,
+		Short: "Run a command and trace it and its descendants",
+		Long: `Run CMD and trace only CMD and its descendants, from CMD's first instruction. Events
+go to stderr, or to the file of --output-file.
+
+The exit status is that of CMD, 128 + N if signal N ended CMD, 127 if CMD was not found,
+and 126 if CMD could not be executed.`,
 		Example: `  nstrace run -- unshare --net sysctl -w net.ipv4.tcp_keepalive_time=600
   nstrace run -o json -O events.json -- runc run web`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
@@ -52,13 +53,13 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 		return err
 	}
 	if len(args) == 0 {
-		return usagef("run takes a command: nstrace run [flags] -- CMD [ARG...]")
+		return usagef("run: no command: want nstrace run [flags] -- CMD [ARG...]")
 	}
 	o, err := f.options()
 	if err != nil {
 		return err
 	}
-	// Before attaching, which would be for nothing.
+	// Checked before attaching, which takes seconds.
 	if _, err := exec.LookPath(args[0]); err != nil {
 		return cannotStart(args[0], err)
 	}
@@ -76,8 +77,8 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 		defer cancel()
 	}
 
-	// The terminal sends ^C to the command as well, and it decides; a signal to
-	// nstrace alone is passed on.
+	// The terminal sends ^C to the command as well, and the command decides whether to end.
+	// SIGTERM and SIGHUP reach nstrace alone and are passed on.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -89,7 +90,7 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	go func() {
 		for sig := range signals {
 			if sig == syscall.SIGTERM || sig == syscall.SIGHUP {
-				_ = child.Process.Signal(sig) // it may have ended just now
+				_ = child.Process.Signal(sig) // the command may have ended meanwhile
 			}
 		}
 	}()
@@ -112,15 +113,15 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	return statusOf(childErr)
 }
 
-// startTracked starts a command and makes it known to the tracer before it runs
-// its first instruction: it is started traced, stops at its exec, and is let go
-// once the kernel side follows it.
+// startTracked starts a command that the tracer follows from its first instruction. The
+// command starts under ptrace, stops at its exec, and continues once the BPF programs follow
+// it.
 func startTracked(t *tracer.Tracer, args []string) (*exec.Cmd, error) {
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
 
-	// ptrace(2) answers only to the thread that is the tracer.
+	// Only the thread that started the command can use ptrace(2) on it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := child.Start(); err != nil {
@@ -131,7 +132,7 @@ func startTracked(t *tracer.Tracer, args []string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("wait for %s to be executed: %w", args[0], err)
 	}
 	if !status.Stopped() {
-		return nil, fmt.Errorf("%s ended before it was executed", args[0])
+		return nil, fmt.Errorf("%s ended before its exec", args[0])
 	}
 	err := t.Track(child.Process.Pid)
 	if err == nil {
@@ -144,7 +145,7 @@ func startTracked(t *tracer.Tracer, args []string) (*exec.Cmd, error) {
 	return child, nil
 }
 
-// cannotStart says why a command did not start, with the exit status for that.
+// cannotStart reports why a command did not start, and returns the exit status for that.
 func cannotStart(name string, err error) error {
 	fmt.Fprintf(os.Stderr, "nstrace: run: %q: %s\n", name, oneLine(cause(err)))
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
@@ -153,7 +154,7 @@ func cannotStart(name string, err error) error {
 	return exitStatus(exitNotExecutable)
 }
 
-// cause is what the system said, without the names of Go's functions.
+// cause returns the error of the system call, without the names of Go's functions.
 func cause(err error) error {
 	var path *fs.PathError
 	var lookup *exec.Error
@@ -166,7 +167,7 @@ func cause(err error) error {
 	return err
 }
 
-// statusOf turns how the command ended into nstrace's own exit status.
+// statusOf returns the exit status of nstrace for a command that ended with err.
 func statusOf(err error) error {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {

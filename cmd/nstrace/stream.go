@@ -29,7 +29,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// openOutput opens what events are written to: def without --output-file.
+// openOutput opens the file of --output-file. Without that flag it returns def.
 func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) {
 	rotation, err := f.rotation()
 	if err != nil {
@@ -45,7 +45,7 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 	return file, file.Close, nil
 }
 
-// sink makes the sink that the flags ask for. hold is how long --group may hold a line back.
+// sink returns the sink for --output. hold is how long --group may hold a row back.
 func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.Duration) output.Sink {
 	if f.quiet {
 		return nowhere{}
@@ -64,7 +64,7 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
 }
 
-// nowhere is the sink of a stream that nobody wants to see.
+// nowhere is a sink that discards events.
 type nowhere struct{}
 
 func (nowhere) Write(*event.Event) error { return nil }
@@ -127,7 +127,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	return r, nil
 }
 
-// scan finds the namespaces that are alive, for Drift.
+// scan returns the live namespaces, for Drift.
 func (r *run) scan() ([]drift.Found, error) {
 	live, err := r.tracer.Look()
 	if err != nil {
@@ -175,7 +175,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()
 	}
-	var gone atomic.Bool // the reader of the events went away: no summary
+	var gone atomic.Bool // the reader of the events went away: print no summary
 	if f.file == "" && !f.quiet {
 		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
 	}
@@ -200,7 +200,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	return nil
 }
 
-// help answers --filter help and --alert help, and says whether it was asked.
+// help answers --filter help and --alert help, and reports whether one was given.
 func (f *streamFlags) help() (bool, error) {
 	switch {
 	case f.filter == "help":
@@ -212,18 +212,18 @@ func (f *streamFlags) help() (bool, error) {
 	return false, nil
 }
 
-// filterHelp says what --filter takes.
+// filterHelp prints the language and the fields of --filter.
 func filterHelp() error {
-	const language = `An expression is made of the fields below, named as in the JSON; what an event
-does not have is "", 0, false or an empty list.
+	const language = `An expression uses the fields below, which are named as in the JSON. A field that an
+event does not have is "", 0, false or an empty list.
 
   == != < <= > >=                           strings, numbers, times ("2026-11-23T12:00:00Z")
   in ["a", "b"], in LIST, in MAP            and not in
-  contains, startsWith, endsWith, matches   strings; the last takes a regular expression
+  contains, startsWith, endsWith, matches   strings; matches takes a regular expression
   glob("net.ipv4.*", sysctl.name)           as --sysctl does
   any(process.ancestors, .comm == "sshd")   also all and none; # is the element
   len(process.args)                         of a string, list or map
-  FIELD == nil                              it is absent; != nil: it is there
+  FIELD == nil                              the field is absent; != nil: it is present
   &&, ||, !                                 and, or, not
 
 `
@@ -231,7 +231,7 @@ does not have is "", 0, false or an empty list.
 	return err
 }
 
-// describe says in a line how an observation is attached.
+// describe returns one line about how an observation is attached.
 func describe(o event.Observation) string {
 	s := fmt.Sprintf("%s: %s", o.Name, o.Backend)
 	if len(o.Hooks) > 0 {
@@ -257,7 +257,7 @@ func (f *streamFlags) summary(r *run) {
 		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost, more)
 	f.alertSummary(r)
 	if n, err := r.tracer.Untracked(); err == nil && n > 0 {
-		fmt.Fprintf(os.Stderr, "nstrace: %s could not be followed: too many lived at once\n", plural(n, "process"))
+		fmt.Fprintf(os.Stderr, "nstrace: could not follow %s: too many existed at once\n", plural(n, "process"))
 	}
 }
 
@@ -295,14 +295,14 @@ func plural(n uint64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// watchReader calls gone when out is a pipe whose reader went away: on a quiet
-// host there may be no write for hours to find that out.
+// watchReader calls gone when out is a pipe whose reader went away. On a quiet host hours can
+// pass until a write fails.
 func watchReader(out *os.File, gone func()) {
 	st, err := out.Stat()
 	if err != nil || st.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
 		return
 	}
-	fds := []unix.PollFd{{Fd: int32(out.Fd())}} // POLLERR and POLLHUP need not be asked for
+	fds := []unix.PollFd{{Fd: int32(out.Fd())}} // poll(2) always reports POLLERR and POLLHUP
 	for {
 		_, err := unix.Poll(fds, -1)
 		if err == nil {

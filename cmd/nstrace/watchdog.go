@@ -13,11 +13,11 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// watchdogInterval is the WatchdogSec= of the unit that nstrace runs as, 0 without one.
+// watchdogInterval returns the WatchdogSec= of the unit that runs nstrace, 0 without one.
 func watchdogInterval() time.Duration {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "nstrace: systemd's watchdog is not used: %v\n", err)
+		fmt.Fprintf(os.Stderr, "nstrace: cannot use the systemd watchdog: %v\n", err)
 		return 0
 	}
 	return interval
@@ -28,12 +28,12 @@ func watchdogInterval() time.Duration {
 // nstrace.
 type watchdog struct {
 	tracer.Handler
-	asked    atomic.Bool // the next Idle is to answer
+	asked    atomic.Bool // the next Idle must answer
 	answered chan struct{}
 }
 
-// watch puts a watchdog in front of next, unless interval is 0. wake has Run call Idle. The
-// function that it returns ends the watchdog.
+// watch returns next with a watchdog in front of it, unless interval is 0, and a function that
+// ends the watchdog. wake makes Run call Idle.
 func watch(next tracer.Handler, interval time.Duration, wake func()) (tracer.Handler, func()) {
 	if interval == 0 {
 		return next, func() {}
@@ -44,7 +44,7 @@ func watch(next tracer.Handler, interval time.Duration, wake func()) (tracer.Han
 	return w, func() { close(end) }
 }
 
-// Idle passes the call on and answers if that was a success.
+// Idle passes the call on, and answers if that succeeded.
 func (w *watchdog) Idle() error {
 	if err := w.Handler.Idle(); err != nil {
 		return err
@@ -55,12 +55,12 @@ func (w *watchdog) Idle() error {
 	return nil
 }
 
-// feed asks for an answer at each tick and sends it to systemd. Idle does not do that itself:
-// the socket can be full.
+// feed asks for an answer at each tick and notifies systemd. Idle does not notify by itself,
+// because the socket can be full.
 func (w *watchdog) feed(every time.Duration, wake func(), end <-chan struct{}) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	told := false
+	reported := false
 	for {
 		select {
 		case <-ticker.C:
@@ -74,9 +74,9 @@ func (w *watchdog) feed(every time.Duration, wake func(), end <-chan struct{}) {
 		case <-end:
 			return
 		}
-		if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil && !told {
-			told = true
-			fmt.Fprintf(os.Stderr, "nstrace: systemd's watchdog is not fed: %v\n", err)
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil && !reported {
+			reported = true
+			fmt.Fprintf(os.Stderr, "nstrace: cannot notify the systemd watchdog: %v\n", err)
 		}
 	}
 }

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// timeForms are those of systemd.time(7) that have a date or a time of day; where there is
-// no date it is today's.
+// timeForms are the forms of systemd.time(7) with a date or a time of day. Without a date, the
+// time is today.
 var timeForms = []string{
 	"2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02", "15:04:05", "15:04",
 }
 
-// span is one part of a time such as "1h 30min".
+// span is one part of a time span such as "1h 30min".
 var span = regexp.MustCompile(`^\s*([0-9]+)\s*([a-z]*)\s*`)
 
-// timeUnits are those of systemd.time(7).
+// timeUnits are the units of systemd.time(7).
 var timeUnits = map[string]time.Duration{
 	"": time.Second, "s": time.Second, "sec": time.Second, "second": time.Second, "seconds": time.Second,
 	"ms": time.Millisecond, "msec": time.Millisecond,
@@ -29,9 +29,9 @@ var timeUnits = map[string]time.Duration{
 	"w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour, "weeks": 7 * 24 * time.Hour,
 }
 
-// parseWhen reads a time as journalctl takes it.
+// parseWhen parses a time in the forms that journalctl accepts.
 func parseWhen(text string, now time.Time) (time.Time, error) {
-	bad := fmt.Errorf(`%q is no time; it takes one such as "2012-10-30 18:17:16", "18:17", "yesterday", "today", "now", "-1h", "1 hour ago" or RFC 3339`, text)
+	bad := fmt.Errorf(`invalid time %q: want for example "2012-10-30 18:17:16", "18:17", "yesterday", "today", "now", "-1h", "1 hour ago" or RFC 3339`, text)
 	s := strings.TrimSpace(text)
 	year, month, day := now.Date()
 	midnight := func(days int) time.Time { return time.Date(year, month, day+days, 0, 0, 0, 0, now.Location()) }
@@ -83,7 +83,7 @@ func parseWhen(text string, now time.Time) (time.Time, error) {
 	return now, bad
 }
 
-// before returns the time that is a span away from now.
+// before returns the time that is a time span before now, or after it if sign is 1.
 func before(now time.Time, text string, sign int, bad error) (time.Time, error) {
 	var d time.Duration
 	for text != "" {

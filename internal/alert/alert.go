@@ -7,8 +7,8 @@
 //	rules.Mark(event)
 //	for _, a := range event.Alert { ... }
 //
-// A rule is an expression of package filter with a name, a severity and a message. Rules
-// are kept in YAML, see Default.
+// A rule is an expression of package filter with a name, a severity and a message. Files of
+// rules are in YAML, see Default.
 package alert
 
 import (
@@ -21,30 +21,29 @@ import (
 	"github.com/nstrace/nstrace/internal/filter"
 )
 
-// Severities, from the least.
+// Severities, in ascending order.
 const (
 	Info     = "info"
 	Warning  = "warning"
 	Critical = "critical"
 )
 
-// Severities lists them, from the least.
+// Severities returns all severities, in ascending order.
 func Severities() []string { return []string{Info, Warning, Critical} }
 
-// Default are the rules that are shipped, which Load finds by the name DefaultName. They
-// are an example of what a file of rules looks like, too.
+// Default is the file of the built-in rules. Load finds it by DefaultName. It also serves as
+// an example of a file of rules.
 //
 //go:embed default.yaml
 var Default string
 
-// DefaultName is what Load takes for the rules that are shipped.
+// DefaultName is the name of the built-in rules for Load.
 const DefaultName = "default"
 
-// maxFile is how long a file of rules may be, in bytes: an expression has at most
-// filter.MaxLength.
+// maxFile is the maximum size of a file of rules, in bytes.
 const maxFile = 1 << 20
 
-// Rules are tested in their order. They are for one goroutine at a time.
+// Rules are alert rules, which are tested in order. One goroutine at a time can use them.
 type Rules struct {
 	rules []rule
 }
@@ -56,8 +55,8 @@ type rule struct {
 	message  message
 }
 
-// Load reads the rules of files, in their order; one that is called DefaultName has those
-// that are shipped. What is wrong in one is an *Error.
+// Load reads files of rules, in order. DefaultName stands for the built-in rules. An error in
+// the text of a file is an *Error.
 func Load(files ...string) (*Rules, error) {
 	r := &Rules{}
 	for _, file := range files {
@@ -81,12 +80,12 @@ func read(file string) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxFile {
-		return nil, fmt.Errorf("%s is no file of at most 1 MiB", file)
+		return nil, fmt.Errorf("%s: want a regular file of at most 1MiB", file)
 	}
 	return os.ReadFile(file)
 }
 
-// Parse makes rules of a text in YAML. name is the file's, for what is said of mistakes.
+// Parse parses rules in YAML. name is the name of the file in errors.
 func Parse(name string, text []byte) (*Rules, error) {
 	r := &Rules{}
 	if err := r.parse(name, text); err != nil {
@@ -95,7 +94,7 @@ func Parse(name string, text []byte) (*Rules, error) {
 	return r, nil
 }
 
-// Names lists the rules, in their order.
+// Names returns the names of the rules, in order.
 func (r *Rules) Names() []string {
 	var names []string
 	for i := range r.rules {
@@ -104,8 +103,7 @@ func (r *Rules) Names() []string {
 	return names
 }
 
-// Mark sets e.Alert to the rules that e meets. An event about the run itself, other than
-// one about what is lost, meets none.
+// Mark sets e.Alert to the rules that e meets. trace.start and trace.stop meet none.
 func (r *Rules) Mark(e *event.Event) {
 	e.Alert = nil
 	if e.Type == event.TraceStart || e.Type == event.TraceStop {
@@ -118,14 +116,14 @@ func (r *Rules) Mark(e *event.Event) {
 	}
 }
 
-// Error is a mistake in a file of rules.
+// Error is an error in a file of rules.
 type Error struct {
 	File         string
-	Line, Column int // from 1, 0 where not known; Column in characters
+	Line, Column int // from 1, 0 if unknown; Column in characters
 	Message      string
 }
 
-// Error is one line.
+// Error returns one line.
 func (e *Error) Error() string {
 	at := filepath.Clean(e.File)
 	if e.Line > 0 {

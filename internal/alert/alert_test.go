@@ -82,24 +82,24 @@ func TestMessageIsKept(t *testing.T) {
 
 func TestMistakes(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
-		{"empty", "", "rules.yaml: there is nothing in it; it takes rules:"},
-		{"comment", "# x\n", "rules.yaml: there is nothing in it; it takes rules:"},
+		{"empty", "", "rules.yaml: the file is empty: want rules:"},
+		{"comment", "# x\n", "rules.yaml: the file is empty: want rules:"},
 		{"syntax", "rules:\n- name: [\n", "rules.yaml:2: did not find expected node content"},
-		{"list", "- name: x\n", "rules.yaml:1:1: the file is no mapping; it takes rules"},
+		{"list", "- name: x\n", "rules.yaml:1:1: the file is not a mapping: want rules"},
 		{"two documents", "rules: [{name: a, when: 'true'}]\n---\n{}\n", "rules.yaml: more than one YAML document"},
-		{"no rules", "rules: []\n", "rules.yaml:1:1: there are no rules; it takes rules: and a list below it"},
-		{"other key", "rule: []\n", `rules.yaml:1:1: unknown key "rule" (did you mean "rules"?): the file takes rules`},
-		{"key", "rules:\n- name: a\n  wen: 'true'\n", `rules.yaml:3:3: unknown key "wen" (did you mean "when"?): a rule takes name, when, severity, message`},
-		{"no name", "rules:\n- when: 'true'\n", "rules.yaml:2:3: a rule without name:"},
-		{"no when", "rules:\n- name: a\n", "rules.yaml:2:3: a rule without when:"},
-		{"twice a key", "rules:\n- name: a\n  name: b\n", `rules.yaml:3:3: a second "name"`},
-		{"twice", "rules:\n- &r {name: a, when: 'true'}\n- *r\n", `rules.yaml:3:3: a second rule "a"`},
-		{"null", "rules:\n- name: a\n  when:\n", "rules.yaml:3:8: when takes a text"},
-		{"list for text", "rules:\n- name: a\n  when: []\n", "rules.yaml:3:9: when takes a text"},
-		{"control", "rules:\n- name: \"a\\e\"\n  when: 'true'\n", `rules.yaml:2:9: "a\x1b" is no name`},
-		{"severity", "rules:\n- name: a\n  when: 'true'\n  severity: criticl\n", `rules.yaml:4:13: rule "a": unknown severity "criticl" (did you mean "critical"?): it takes info, warning, critical`},
+		{"no rules", "rules: []\n", "rules.yaml:1:1: no rules: want rules: and a list below it"},
+		{"other key", "rule: []\n", `rules.yaml:1:1: unknown key "rule" in the file (did you mean "rules"?): want rules`},
+		{"key", "rules:\n- name: a\n  wen: 'true'\n", `rules.yaml:3:3: unknown key "wen" in a rule (did you mean "when"?): want name, when, severity, message`},
+		{"no name", "rules:\n- when: 'true'\n", "rules.yaml:2:3: a rule has no name"},
+		{"no when", "rules:\n- name: a\n", "rules.yaml:2:3: a rule has no when"},
+		{"twice a key", "rules:\n- name: a\n  name: b\n", `rules.yaml:3:3: duplicate key "name"`},
+		{"twice", "rules:\n- &r {name: a, when: 'true'}\n- *r\n", `rules.yaml:3:3: duplicate rule "a"`},
+		{"null", "rules:\n- name: a\n  when:\n", "rules.yaml:3:8: when: want a string"},
+		{"list for text", "rules:\n- name: a\n  when: []\n", "rules.yaml:3:9: when: want a string"},
+		{"control", "rules:\n- name: \"a\\e\"\n  when: 'true'\n", `rules.yaml:2:9: invalid name "a\x1b"`},
+		{"severity", "rules:\n- name: a\n  when: 'true'\n  severity: criticl\n", `rules.yaml:4:13: rule "a": invalid severity "criticl" (did you mean "critical"?): want one of info, warning, critical`},
 
-		{"plain", "rules:\n- name: a\n  when: type == 1\n", `rules.yaml:3:17: rule "a": type is a string and can't be compared with a number: write "1"`},
+		{"plain", "rules:\n- name: a\n  when: type == 1\n", `rules.yaml:3:17: rule "a": type is a string and cannot be compared with a number: write "1"`},
 		{"single quotes", "rules:\n- name: a\n  when: 'type == \"it''s\" and typ == \"\"'\n", `rules.yaml:3:30: rule "a": unknown field "typ": `},
 		{"double quotes", "rules:\n- name: a\n  when: \"type == \\\"é\\\" and typ == 1\"\n", `rules.yaml:3:28: rule "a": unknown field "typ": `},
 		{"escaped", "rules:\n- name: a\n  when: \"type == \\\"\\u00e9\\\" and typ == 1\"\n", `rules.yaml:3:9: rule "a": unknown field "typ": `},
@@ -108,13 +108,13 @@ func TestMistakes(t *testing.T) {
 		{"plain over lines", "rules:\n- name: a\n  when: type == \"x\"\n    and typ\n", `rules.yaml:4:9: rule "a": unknown field "typ": `},
 		{"in a flow", "rules: [{name: a, when: typ}]", `rules.yaml:1:25: rule "a": unknown field "typ": `},
 		{"end", "rules: [{name: a, when: 'type =='}]", `rules.yaml:1:33: rule "a": `},
-		{"empty expression", "rules: [{name: a, when: ''}]", `rules.yaml:1:26: rule "a": an expression is missing`},
+		{"empty expression", "rules: [{name: a, when: ''}]", `rules.yaml:1:26: rule "a": empty expression`},
 
 		{"message", "rules:\n- name: a\n  when: 'true'\n  message: 'by {process.com}'\n", `rules.yaml:4:25: rule "a": unknown field "com" of process: `},
 		{"message's second", "rules:\n- name: a\n  when: 'true'\n  message: 'by {unit|process.com}'\n", `rules.yaml:4:30: rule "a": unknown field "com" of process: `},
-		{"list in a message", "rules:\n- name: a\n  when: 'true'\n  message: 'by {process.args}'\n", `rules.yaml:4:17: rule "a": process.args is a list, which has no text`},
-		{"constant in a message", "rules:\n- name: a\n  when: 'true'\n  message: 'by {1}'\n", `rules.yaml:4:17: rule "a": 1 is no field`},
-		{"open brace", "rules:\n- name: a\n  when: 'true'\n  message: 'by {process.comm'\n", `rules.yaml:4:16: rule "a": a brace that is not closed; {{ is a brace itself`},
+		{"list in a message", "rules:\n- name: a\n  when: 'true'\n  message: 'by {process.args}'\n", `rules.yaml:4:17: rule "a": process.args is a list, which cannot be written as text`},
+		{"constant in a message", "rules:\n- name: a\n  when: 'true'\n  message: 'by {1}'\n", `rules.yaml:4:17: rule "a": 1 is not a field`},
+		{"open brace", "rules:\n- name: a\n  when: 'true'\n  message: 'by {process.comm'\n", `rules.yaml:4:16: rule "a": missing }: write {{ for a brace`},
 	} {
 		r, err := alert.Parse("./rules.yaml", []byte(tt.text))
 		var mistake *alert.Error
@@ -174,7 +174,7 @@ func TestDefaultIsQuiet(t *testing.T) {
 		}
 	}
 	drift := &event.Event{Type: event.SysctlDrift, Sysctl: &event.Sysctl{Name: "kernel.core_pattern", Old: ptr(""), After: ptr("|/x")}}
-	if r.Mark(drift); len(drift.Alert) != 1 || drift.Alert[0].Message != "somebody set kernel.core_pattern to |/x (was ): what is behind a | is run as root" {
+	if r.Mark(drift); len(drift.Alert) != 1 || drift.Alert[0].Message != "somebody set kernel.core_pattern to |/x (was ): the kernel runs a program after | as root" {
 		t.Errorf("drift: %q", drift.Alert)
 	}
 }

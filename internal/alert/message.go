@@ -11,18 +11,19 @@ import (
 	"github.com/nstrace/nstrace/internal/filter"
 )
 
-// A message is a text with an event's values in it: {process.comm}. Of several, {a|b|'c'},
-// the first that the event has is taken; of none, a question mark. {{ is a brace.
+// A message is a text with fields of the event: {process.comm}. {a|b|'c'} stands for the first
+// field that the event has, or the constant. A field that is absent becomes a question mark. {{
+// is a brace.
 type message []part
 
 // A part of a message is a text, or one of several fields.
 type part struct {
 	text   string
 	fields []*filter.Text
-	last   string // where the event has none of the fields
+	last   string // used if the event has none of the fields
 }
 
-// parseMessage makes a message. at is where in the text a mistake is, in bytes.
+// parseMessage parses a message. at is the offset of an error in the text, in bytes.
 func parseMessage(text string) (m message, at int, err error) {
 	literal := ""
 	for i := 0; i < len(text); {
@@ -40,7 +41,7 @@ func parseMessage(text string) (m message, at int, err error) {
 		}
 		end := strings.IndexByte(text[i:], '}')
 		if end < 0 {
-			return nil, i - 1, fmt.Errorf("a brace that is not closed; {{ is a brace itself")
+			return nil, i - 1, fmt.Errorf("missing }: write {{ for a brace")
 		}
 		if literal != "" {
 			m = append(m, part{text: literal})
@@ -81,7 +82,7 @@ func parseFields(text string) (p part, at int, err error) {
 	return p, 0, nil
 }
 
-// quoted returns what is between a pair of single quotes.
+// quoted returns the text between single quotes.
 func quoted(s string) (string, bool) {
 	if len(s) < 2 || s[0] != '\'' || s[len(s)-1] != '\'' {
 		return "", false
@@ -89,11 +90,11 @@ func quoted(s string) (string, bool) {
 	return s[1 : len(s)-1], true
 }
 
-// maxMessage is how long what an event makes of a message gets, in bytes: values and
-// arguments can be of kilobytes, and the event has them whole.
+// maxMessage is the maximum length of a message, in bytes. Values and arguments can have
+// kilobytes, and are complete in the event.
 const maxMessage = 1024
 
-// of is the message for e.
+// of returns the message for e.
 func (m message) of(e *event.Event) string {
 	var b []byte
 	for _, p := range m {

@@ -20,7 +20,7 @@ import (
 	"github.com/nstrace/nstrace/internal/filter"
 )
 
-// A source is a file of rules while it is parsed.
+// A source is the text of a file of rules.
 type source struct {
 	name  string
 	lines []string
@@ -31,12 +31,12 @@ func (r *Rules) parse(name string, text []byte) error {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return &Error{File: name, Message: "there is nothing in it; it takes rules:"}
+		return &Error{File: name, Message: "the file is empty: want rules: and a list below it"}
 	} else if err != nil {
 		return s.syntax(err)
 	}
 	if err := dec.Decode(&yaml.Node{}); err == nil {
-		return &Error{File: name, Message: "more than one YAML document"}
+		return &Error{File: name, Message: "more than one YAML document: want one"}
 	} else if !errors.Is(err, io.EOF) {
 		return s.syntax(err)
 	}
@@ -46,7 +46,7 @@ func (r *Rules) parse(name string, text []byte) error {
 	}
 	list := top["rules"]
 	if list == nil || list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
-		return s.fail(doc.Content[0], "there are no rules; it takes rules: and a list below it")
+		return s.fail(doc.Content[0], "no rules: want rules: and a list below it")
 	}
 	for _, n := range list.Content {
 		parsed, err := s.rule(resolve(n))
@@ -54,14 +54,14 @@ func (r *Rules) parse(name string, text []byte) error {
 			return err
 		}
 		if slices.Contains(r.Names(), parsed.name) {
-			return s.fail(n, "a second rule %q", parsed.name)
+			return s.fail(n, "duplicate rule %q", parsed.name)
 		}
 		r.rules = append(r.rules, parsed)
 	}
 	return nil
 }
 
-// resolve is what an alias stands for.
+// resolve returns the node that an alias stands for.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
@@ -69,7 +69,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// syntax says where the library found a mistake: "yaml: line 3: ...".
+// syntax takes the line out of an error of the YAML library: "yaml: line 3: ...".
 func (s *source) syntax(err error) error {
 	e := &Error{File: s.name, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
 	if m := regexp.MustCompile(`^line (\d+): (.*)`).FindStringSubmatch(e.Message); m != nil {
@@ -83,19 +83,19 @@ func (s *source) fail(n *yaml.Node, format string, args ...any) error {
 	return &Error{File: s.name, Line: n.Line, Column: n.Column, Message: fmt.Sprintf(format, args...)}
 }
 
-// mapping takes a mapping apart, of which the keys have to be some of keys.
+// mapping returns the values of a mapping, whose keys must be in keys.
 func (s *source) mapping(n *yaml.Node, what string, keys []string) (map[string]*yaml.Node, error) {
 	if n.Kind != yaml.MappingNode {
-		return nil, s.fail(n, "%s is no mapping; it takes %s", what, strings.Join(keys, ", "))
+		return nil, s.fail(n, "%s is not a mapping: want %s", what, strings.Join(keys, ", "))
 	}
 	m := map[string]*yaml.Node{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key, value := n.Content[i], resolve(n.Content[i+1])
 		if !slices.Contains(keys, key.Value) {
-			return nil, s.fail(key, "unknown key %q%s: %s takes %s", key.Value, didYouMean(key.Value, keys), what, strings.Join(keys, ", "))
+			return nil, s.fail(key, "unknown key %q in %s%s: want %s", key.Value, what, didYouMean(key.Value, keys), strings.Join(keys, ", "))
 		}
 		if m[key.Value] != nil {
-			return nil, s.fail(key, "a second %q", key.Value)
+			return nil, s.fail(key, "duplicate key %q", key.Value)
 		}
 		m[key.Value] = value
 	}
@@ -118,17 +118,17 @@ func (s *source) rule(n *yaml.Node) (r rule, err error) {
 	}
 	for key, v := range m {
 		if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
-			return r, s.fail(v, "%s takes a text", key)
+			return r, s.fail(v, "%s: want a string", key)
 		}
 	}
 	for _, key := range []string{"name", "when"} {
 		if m[key] == nil {
-			return r, s.fail(n, "a rule without %s:", key)
+			return r, s.fail(n, "a rule has no %s", key)
 		}
 	}
 	r.name = m["name"].Value
 	if r.name == "" || strings.ContainsFunc(r.name, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		return r, s.fail(m["name"], "%q is no name", r.name)
+		return r, s.fail(m["name"], "invalid name %q: want printable characters", r.name)
 	}
 	if r.when, err = filter.Compile(m["when"].Value); err != nil {
 		var mistake *filter.Error
@@ -140,7 +140,7 @@ func (s *source) rule(n *yaml.Node) (r rule, err error) {
 	r.severity = Warning
 	if v := m["severity"]; v != nil {
 		if r.severity = v.Value; !slices.Contains(Severities(), r.severity) {
-			return r, s.fail(v, "rule %q: unknown severity %q%s: it takes %s", r.name, v.Value, didYouMean(v.Value, Severities()), strings.Join(Severities(), ", "))
+			return r, s.fail(v, "rule %q: invalid severity %q%s: want one of %s", r.name, v.Value, didYouMean(v.Value, Severities()), strings.Join(Severities(), ", "))
 		}
 	}
 	if v := m["message"]; v != nil {
@@ -152,8 +152,8 @@ func (s *source) rule(n *yaml.Node) (r rule, err error) {
 	return r, nil
 }
 
-// whatIsWrong is a mistake in an expression without its column, which is another one in
-// the file.
+// whatIsWrong returns the message of an error in an expression without its column, which
+// differs from the column in the file.
 func whatIsWrong(e *filter.Error) error {
 	if e.Hint == "" {
 		return errors.New(e.Message)
@@ -161,16 +161,16 @@ func whatIsWrong(e *filter.Error) error {
 	return fmt.Errorf("%s: %s", e.Message, e.Hint)
 }
 
-// within is a mistake at an offset of a scalar's value.
+// within returns an error at an offset in the value of a scalar.
 func (s *source) within(n *yaml.Node, offset int, format string, args ...any) error {
 	e := &Error{File: s.name, Message: fmt.Errorf(format, args...).Error()}
 	e.Line, e.Column = s.locate(n, offset)
 	return e
 }
 
-// locate finds the place in the file of a byte of a scalar's value, by going along both:
-// white space is as YAML folds it, and quotes have their escapes. Where that ends in
-// disagreement, as after \u00e9, it is the scalar's beginning.
+// locate returns the position in the file of a byte of a scalar's value. It compares the value
+// with the text of the file, and skips the white space that YAML folds and the escapes of
+// quotes. If the two differ, as after \u00e9, it returns the start of the scalar.
 func (s *source) locate(n *yaml.Node, offset int) (line, column int) {
 	at := cursor{lines: s.lines, line: n.Line - 1}
 	at.col = byteColumn(at.text(), n.Column)
@@ -186,7 +186,7 @@ func (s *source) locate(n *yaml.Node, offset int) (line, column int) {
 		}
 		at.skipSpace()
 		if n.Style&yaml.SingleQuotedStyle != 0 && r == '\'' || n.Style&yaml.DoubleQuotedStyle != 0 && (r == '"' || r == '\\') {
-			at.col++ // of the pair
+			at.col++ // the escape
 		}
 		if !strings.HasPrefix(at.rest(), n.Value[i:i+utf8.RuneLen(r)]) {
 			return n.Line, n.Column
@@ -199,7 +199,7 @@ func (s *source) locate(n *yaml.Node, offset int) (line, column int) {
 	return at.line + 1, utf8.RuneCountInString(at.text()[:min(at.col, len(at.text()))]) + 1
 }
 
-// A cursor is a place in a file, in bytes from 0.
+// A cursor is a position in a file, in bytes from 0.
 type cursor struct {
 	lines     []string
 	line, col int
@@ -225,7 +225,7 @@ func (c *cursor) skipSpace() {
 	}
 }
 
-// byteColumn is a column in characters from 1, in bytes from 0.
+// byteColumn converts a column in characters from 1 to bytes from 0.
 func byteColumn(line string, column int) int {
 	for i := range line {
 		if column--; column == 0 {

@@ -11,16 +11,16 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// Error is what is wrong with an expression, and where.
+// Error is an error in an expression.
 type Error struct {
 	Expr    string
 	Offset  int    // in bytes, from 0
 	Column  int    // in runes, from 1
 	Message string // what is wrong
-	Hint    string // what would be right, "" where there is nothing to say
+	Hint    string // what would be right, can be ""
 }
 
-// Error is one line.
+// Error returns one line.
 func (e *Error) Error() string {
 	s := fmt.Sprintf("%s at column %d", e.Message, e.Column)
 	if e.Hint != "" {
@@ -29,13 +29,13 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Caret is for a terminal: the line of the expression that has the mistake, and
-// below it a caret that points at it.
+// Caret returns the line of the expression that has the error, and below it a caret that
+// points at the error.
 func (e *Error) Caret() string {
 	start := strings.LastIndexByte(e.Expr[:e.Offset], '\n') + 1
 	line, _, _ := strings.Cut(e.Expr[start:], "\n")
 	line = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) { // a tab, or what the terminal would act on
+		if !unicode.IsPrint(r) { // tabs and control characters
 			return ' '
 		}
 		return r
@@ -44,7 +44,7 @@ func (e *Error) Caret() string {
 	return line + "\n" + indent + "^"
 }
 
-// nearest is the name that is most like what was typed, "" for none.
+// nearest returns the name that is most similar to the typed one, "" if none is similar.
 func nearest(typed string, names []string) string {
 	best, dist := "", min(4, len(typed)/2+1)
 	for _, name := range names {
@@ -55,7 +55,7 @@ func nearest(typed string, names []string) string {
 	return best
 }
 
-// choose is the hint for a name that is none of names.
+// choose returns the hint for a name that is not in names.
 func choose(what, typed string, names []string) string {
 	slices.Sort(names)
 	hint := what + " are " + strings.Join(names, ", ")

@@ -19,7 +19,7 @@ var (
 	nsTypeType = reflect.TypeFor[event.NSType]()
 )
 
-// kindOf is the kind of a Go type; pointers are what they point to.
+// kindOf returns the kind of a Go type, for a pointer that of its target.
 func kindOf(t reflect.Type) kind {
 	t = pointee(t)
 	switch t.Kind() {
@@ -52,7 +52,7 @@ func pointee(t reflect.Type) reflect.Type {
 	return t
 }
 
-// follow is what v points to, invalid for nil.
+// follow returns what v points to, an invalid value for nil.
 func follow(v reflect.Value) reflect.Value {
 	for v.Kind() == reflect.Pointer {
 		v = v.Elem()
@@ -65,10 +65,10 @@ type field struct {
 	name  string // in JSON
 	index int
 	typ   reflect.Type
-	omit  bool // left out of the JSON where it is zero
+	omit  bool // not in the JSON if zero
 }
 
-// fieldsOf lists the fields that t's JSON has.
+// fieldsOf returns the fields of t that the JSON has.
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
@@ -85,8 +85,8 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// refer makes a node of a type out of how to get at its value. The value can be a
-// pointer and can be absent.
+// refer returns a node for a value of type t, which ref looks up. The value can be a pointer
+// and can be absent.
 func refer(t reflect.Type, ref func(*scope) reflect.Value) node {
 	n := node{kind: kindOf(t), typ: pointee(t), ref: func(s *scope) reflect.Value { return follow(ref(s)) }}
 	get := n.ref
@@ -108,7 +108,7 @@ func refer(t reflect.Type, ref func(*scope) reflect.Value) node {
 			switch v := get(s); {
 			case !v.IsValid():
 				return time.Time{}
-			case v.CanAddr(): // a copy in an interface would be allocated
+			case v.CanAddr(): // avoid the allocation of a copy in an interface
 				return *v.Addr().Interface().(*time.Time)
 			default:
 				return v.Interface().(time.Time)
@@ -118,8 +118,8 @@ func refer(t reflect.Type, ref func(*scope) reflect.Value) node {
 	return n
 }
 
-// integer is the value of a number, 0 where it is absent. What is too large for
-// it, which nothing in an event is, stays larger than all others.
+// integer returns the value of a number, 0 if it is absent. A number too large for int64, which
+// no event has, becomes the largest int64.
 func integer(v reflect.Value) int64 {
 	switch {
 	case !v.IsValid():
@@ -130,7 +130,7 @@ func integer(v reflect.Value) int64 {
 	return int64(min(v.Uint(), math.MaxInt64))
 }
 
-// member is a field of an object.
+// member returns the node for a field of an object.
 func (n node) member(f field) node {
 	of := n.ref
 	m := refer(f.typ, func(s *scope) reflect.Value {
@@ -149,7 +149,7 @@ func (n node) member(f field) node {
 	return m
 }
 
-// at is an element of a list; negative ones count from the end.
+// at returns the node for an element of a list. Negative indexes count from the end.
 func (n node) at(i int) node {
 	of := n.ref
 	return refer(n.typ.Elem(), func(s *scope) reflect.Value {
@@ -168,7 +168,7 @@ func (n node) at(i int) node {
 	})
 }
 
-// under is what a map has under a key.
+// under returns the node for an element of a map.
 func (n node) under(name string) node {
 	of, key := n.ref, reflect.ValueOf(name).Convert(n.typ.Key())
 	m := refer(n.typ.Elem(), func(s *scope) reflect.Value {
@@ -188,7 +188,7 @@ func (n node) under(name string) node {
 	return m
 }
 
-// keys are those that a map can have, nil where there is no telling.
+// keys returns the keys that a map can have, nil if they are not known.
 func keys(t reflect.Type) []string {
 	if t.Key() != nsTypeType {
 		return nil
@@ -200,7 +200,7 @@ func keys(t reflect.Type) []string {
 	return names
 }
 
-// Fields lists what an expression can ask of an event, each with its type, sorted.
+// Fields returns the fields that an expression can use, each with its type, sorted.
 func Fields() []string {
 	var paths, types []string
 	var walk func(prefix string, t reflect.Type)
@@ -225,7 +225,7 @@ func Fields() []string {
 	return paths
 }
 
-// describe says in words what type t is.
+// describe returns the type t in words.
 func describe(t reflect.Type) string {
 	t = pointee(t)
 	switch k := kindOf(t); k {

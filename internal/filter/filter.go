@@ -6,15 +6,14 @@
 //	if err != nil { ... }
 //	if p.Match(event) { ... }
 //
-// The language is a part of that of github.com/expr-lang/expr (expr-lang.org), with
-// that library's lexer, and with the types of the event. Fields are called as they
-// are in the JSON, and found by reflection over tracer.Event: a new one can be used
-// as soon as it is there. An expression that Compile takes cannot fail, and takes a
-// time that grows with its length and the event's: no loops in loops, no regular
-// expression that steps back.
+// The language is a part of that of github.com/expr-lang/expr (expr-lang.org) and uses that
+// library's lexer. Fields have their names in the JSON and are found by reflection over
+// event.Event, so a new field can be used without a change here. A compiled expression cannot
+// fail. Its running time is bounded by its length times that of the event: loops cannot be
+// nested, and regular expressions do not backtrack.
 //
-// What an event does not have is the zero value: an empty string, 0, false, the
-// zero time, an empty list. Whether it is there is asked with nil: `process != nil`.
+// A field that an event does not have is the zero value: an empty string, 0, false, the zero
+// time, an empty list. Compare with nil to test whether a field is present: `process != nil`.
 package filter
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// MaxLength is how long an expression may be, in bytes.
+// MaxLength is the maximum length of an expression, in bytes.
 const MaxLength = 4096
 
 // Program is a compiled expression.
@@ -33,13 +32,13 @@ type Program struct {
 	scope scope
 }
 
-// scope is what an expression is looked up in.
+// scope has the values that an expression is evaluated on.
 type scope struct {
 	event   reflect.Value
-	element reflect.Value // of the list that any, all or none goes through
+	element reflect.Value // the current one of the list of any, all or none
 }
 
-// Compile makes a program of an expression. What is wrong with it is an *Error.
+// Compile compiles an expression. An error in the expression is an *Error.
 func Compile(expr string) (*Program, error) {
 	p := &parser{expr: expr}
 	program := &Program{}
@@ -49,8 +48,8 @@ func Compile(expr string) (*Program, error) {
 	return program, nil
 }
 
-// Match says whether the expression holds for e. It is for one goroutine at a time,
-// and keeps nothing of e.
+// Match reports whether the expression holds for e. It keeps nothing of e. One goroutine at a
+// time can call it.
 func (p *Program) Match(e *event.Event) bool {
 	p.scope.event = reflect.ValueOf(e).Elem()
 	ok := p.match(&p.scope)
@@ -62,7 +61,7 @@ func (p *Program) Match(e *event.Event) bool {
 type kind uint8
 
 const (
-	nothing kind = iota // nil, and what the language has no type for
+	nothing kind = iota // nil, and Go types without a type in the language
 	boolean
 	text
 	number
@@ -76,7 +75,7 @@ func (k kind) String() string {
 	return [...]string{"nil", "boolean", "string", "number", "time", "list", "map", "object"}[k]
 }
 
-// a is the kind with its article.
+// a returns the kind with its article.
 func (k kind) a() string {
 	switch k {
 	case nothing:
@@ -87,11 +86,11 @@ func (k kind) a() string {
 	return "a " + k.String()
 }
 
-// A node is a compiled part of an expression. Which of the functions it has depends
-// on its kind: so nothing is boxed and looked into while events go by.
+// A node is a compiled part of an expression. Its kind decides which of the functions it has,
+// so that values are not boxed in interfaces at run time.
 type node struct {
 	kind     kind
-	from, to int // where it stands, in runes
+	from, to int // position in the expression, in runes
 
 	boolean func(*scope) bool
 	text    func(*scope) string
@@ -101,7 +100,7 @@ type node struct {
 	// Fields and elements: the value, invalid where absent, and its type.
 	ref func(*scope) reflect.Value
 	typ reflect.Type
-	// there says whether a field is in the event.
+	// there reports whether the event has a field.
 	there func(*scope) bool
 
 	// Constants.

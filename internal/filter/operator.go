@@ -19,7 +19,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// compare makes a comparison of two nodes.
+// compare returns a function that compares two nodes.
 func (p *parser) compare(op string, a, b node) func(*scope) bool {
 	if a.isNil() || b.isNil() {
 		return p.presence(op, a, b)
@@ -27,7 +27,7 @@ func (p *parser) compare(op string, a, b node) func(*scope) bool {
 	a, b = p.timely(a, b), p.timely(b, a)
 	if a.kind == b.kind {
 		switch {
-		case a.kind == text && op == "==" && b.constant: // the most frequent of all
+		case a.kind == text && op == "==" && b.constant: // by far the most frequent comparison
 			x, c := a.text, b.s
 			return func(s *scope) bool { return x(s) == c }
 		case a.kind == text:
@@ -40,12 +40,13 @@ func (p *parser) compare(op string, a, b node) func(*scope) bool {
 			x, y, same := a.boolean, b.boolean, op == "=="
 			return func(s *scope) bool { return (x(s) == y(s)) == same }
 		}
-		p.fail(a.from, "", "%s is %s, which %s does not compare", p.name(a), a.kind.a(), op)
+		p.fail(a.from, "", "%s is %s, which %s cannot compare", p.name(a), a.kind.a(), op)
 	}
 	return p.mismatch(a, b)
 }
 
-// mismatch complains of two nodes, and points at the constant: the mistake is there.
+// mismatch fails because of the types of two nodes. It points at the constant, which is the
+// likely mistake.
 func (p *parser) mismatch(a, b node) func(*scope) bool {
 	if a.constant {
 		a, b = b, a
@@ -59,7 +60,7 @@ func (p *parser) mismatch(a, b node) func(*scope) bool {
 	case a.kind == list && b.kind == text:
 		hint = fmt.Sprintf("write %s in %s", p.name(b), p.name(a))
 	}
-	p.fail(b.from, hint, "%s is %s and can't be compared with %s", p.name(a), a.kind.a(), b.kind.a())
+	p.fail(b.from, hint, "%s is %s and cannot be compared with %s", p.name(a), a.kind.a(), b.kind.a())
 	return nil
 }
 
@@ -91,29 +92,29 @@ func (p *parser) presence(op string, a, b node) func(*scope) bool {
 		a, b = b, a
 	}
 	if op != "==" && op != "!=" {
-		p.fail(b.from, "", "%s does not compare nil", op)
+		p.fail(b.from, "", "%s cannot compare nil", op)
 	}
 	if a.there == nil {
-		p.fail(b.from, "", "%s is no field and can't be compared with nil", p.name(a))
+		p.fail(b.from, "", "%s is not a field and cannot be compared with nil", p.name(a))
 	}
 	there, want := a.there, op == "!="
 	return func(s *scope) bool { return there(s) == want }
 }
 
-// timely is n, as a time if it is text that is compared with one.
+// timely returns n. A string constant that is compared with a time becomes a time.
 func (p *parser) timely(n, with node) node {
 	if n.kind != text || !n.constant || with.kind != moment {
 		return n
 	}
 	c, err := time.Parse(time.RFC3339Nano, n.s)
 	if err != nil {
-		p.fail(n.from, `write one such as "2006-01-02T15:04:05Z"`, "%s is a time, and %s is none", p.name(with), p.name(n))
+		p.fail(n.from, `want for example "2006-01-02T15:04:05Z"`, "%s is a time, and %s is not", p.name(with), p.name(n))
 	}
 	n.kind, n.moment = moment, func(*scope) time.Time { return c }
 	return n
 }
 
-// in makes the question whether x is in a list or a key of a map.
+// in returns a function that reports whether x is in a list, or a key of a map.
 func (p *parser) in(x, all node) func(*scope) bool {
 	switch {
 	case all.kind == list && all.ref == nil:
@@ -147,13 +148,13 @@ func (p *parser) in(x, all node) func(*scope) bool {
 			return v.IsValid() && v.MapIndex(reflect.ValueOf(key(s)).Convert(typ)).IsValid()
 		}
 	case all.kind == list:
-		p.fail(x.from, "", "%s is a %s: %s can't be in it", p.name(all), describe(all.typ), x.kind.a())
+		p.fail(x.from, "", "%s is a %s and cannot contain %s", p.name(all), describe(all.typ), x.kind.a())
 	}
-	p.fail(all.from, "in takes a list, such as [1, 2]", "%s is %s", p.name(all), all.kind.a())
+	p.fail(all.from, "in needs a list, for example [1, 2]", "%s is %s", p.name(all), all.kind.a())
 	return nil
 }
 
-// oneOf makes the question whether x is one of elements.
+// oneOf returns a function that reports whether x equals one of elements.
 func (p *parser) oneOf(x node, elements []node) func(*scope) bool {
 	var texts []string
 	var numbers []int64
@@ -180,7 +181,7 @@ func (p *parser) oneOf(x node, elements []node) func(*scope) bool {
 	}
 }
 
-// length is that of a list that may be absent.
+// length returns the length of a list, 0 if it is absent.
 func length(v reflect.Value) int {
 	if !v.IsValid() {
 		return 0
@@ -188,14 +189,14 @@ func length(v reflect.Value) int {
 	return v.Len()
 }
 
-// textual makes an operation of two strings.
+// textual returns a function for an operation on two strings.
 func (p *parser) textual(op string, a, b node) func(*scope) bool {
 	if a.kind == list && b.kind == text {
-		p.fail(a.from, fmt.Sprintf("write %s in %s", p.name(b), p.name(a)), "%s is a list, and %s takes strings", p.name(a), op)
+		p.fail(a.from, fmt.Sprintf("write %s in %s", p.name(b), p.name(a)), "%s is a list, and %s needs strings", p.name(a), op)
 	}
 	for _, n := range []node{a, b} {
 		if n.kind != text {
-			p.fail(n.from, "", "%s is %s, and %s takes strings", p.name(n), n.kind.a(), op)
+			p.fail(n.from, "", "%s is %s, and %s needs strings", p.name(n), n.kind.a(), op)
 		}
 	}
 	x, y := a.text, b.text
@@ -211,19 +212,18 @@ func (p *parser) textual(op string, a, b node) func(*scope) bool {
 	return func(s *scope) bool { return re.MatchString(x(s)) }
 }
 
-// maxRegexp is how many instructions a regular expression may have. What it costs
-// to match is, at worst, that many steps for each byte.
+// maxRegexp is the maximum number of instructions of a regular expression. In the worst case
+// matching takes that many steps for each byte.
 const maxRegexp = 4096
 
 func (p *parser) regexp(n node) *regexp.Regexp {
 	if !n.constant {
-		p.fail(n.from, "", "matches takes a pattern in quotes and not %s", p.name(n))
+		p.fail(n.from, "", "matches needs a pattern in quotes, not %s", p.name(n))
 	}
-	// Patterns that are short and large, such as (x{100}){10}, are what takes
-	// memory. Parse itself refuses those that would take very much.
+	// A short pattern can need much memory: (x{100}){10}. Parse refuses extreme ones.
 	parsed, err := syntax.Parse(n.s, syntax.Perl)
 	if err != nil {
-		p.fail(n.from, "", "bad pattern: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		p.fail(n.from, "", "invalid pattern: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 	prog, err := syntax.Compile(parsed.Simplify())
 	if err != nil || len(prog.Inst) > maxRegexp {
@@ -232,10 +232,10 @@ func (p *parser) regexp(n node) *regexp.Regexp {
 	return regexp.MustCompile(n.s)
 }
 
-// functions are those that there are.
+// functions are the names of all functions.
 var functions = []string{"all", "any", "glob", "len", "none"}
 
-// call makes a function's call, of which the name was taken.
+// call parses the call of a function, whose name was taken.
 func (p *parser) call(name lexer.Token) node {
 	if !slices.Contains(functions, name.Value) {
 		p.fail(name.From, choose("functions", name.Value, slices.Clone(functions)), "unknown function %q", name.Value)
@@ -262,13 +262,13 @@ func (p *parser) call(name lexer.Token) node {
 // glob matches as --sysctl does.
 func (p *parser) glob(pattern, x node) func(*scope) bool {
 	if pattern.kind != text || !pattern.constant {
-		p.fail(pattern.from, `write glob("net.ipv4.*", sysctl.name)`, "glob takes a pattern in quotes first and not %s", p.name(pattern))
+		p.fail(pattern.from, `write glob("net.ipv4.*", sysctl.name)`, "the first argument of glob must be a pattern in quotes, not %s", p.name(pattern))
 	}
 	if _, err := path.Match(pattern.s, ""); err != nil {
-		p.fail(pattern.from, "", "bad pattern %s", p.name(pattern))
+		p.fail(pattern.from, "", "invalid pattern %s", p.name(pattern))
 	}
 	if x.kind != text {
-		p.fail(x.from, "", "%s is %s, and glob takes a string", p.name(x), x.kind.a())
+		p.fail(x.from, "", "%s is %s, and glob needs a string", p.name(x), x.kind.a())
 	}
 	glob, get := pattern.s, x.text
 	return func(s *scope) bool { return event.MatchSysctl(glob, get(s)) }
@@ -287,13 +287,13 @@ func (p *parser) len(n node) func(*scope) int64 {
 	return nil
 }
 
-// each makes any, all or none of a list and what stands behind it.
+// each returns a function for any, all or none of a list.
 func (p *parser) each(name lexer.Token, all node) func(*scope) bool {
 	if p.element != nil {
-		p.fail(name.From, "", "%s can't stand inside of any, all or none", name.Value)
+		p.fail(name.From, "", "%s cannot be used inside any, all or none", name.Value)
 	}
 	if all.kind != list {
-		p.fail(all.from, "", "%s is %s, and %s takes a list", p.name(all), all.kind.a(), name.Value)
+		p.fail(all.from, "", "%s is %s, and %s needs a list", p.name(all), all.kind.a(), name.Value)
 	}
 	element := refer(all.typ.Elem(), func(s *scope) reflect.Value { return s.element })
 	p.element = &element

@@ -24,7 +24,7 @@ type parser struct {
 	element *node         // inside of any, all and none: the element
 }
 
-// fail ends the parsing; program recovers from it. at is in runes.
+// fail ends the parsing with an error, which parse recovers. at is in runes.
 func (p *parser) fail(at int, hint, format string, args ...any) {
 	e := &Error{Expr: p.expr, Column: at + 1, Message: fmt.Sprintf(format, args...), Hint: hint}
 	for range at {
@@ -34,7 +34,7 @@ func (p *parser) fail(at int, hint, format string, args ...any) {
 	panic(e)
 }
 
-// parse parses the expression, and has use take what it is.
+// parse parses the expression and calls use with the result.
 func (p *parser) parse(use func(node)) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -46,7 +46,7 @@ func (p *parser) parse(use func(node)) (err error) {
 		}
 	}()
 	if len(p.expr) > MaxLength {
-		p.fail(0, "", "an expression of more than %d bytes", MaxLength)
+		p.fail(0, "", "the expression is too long: want at most %d bytes", MaxLength)
 	}
 	if p.tokens, err = lexer.Lex(file.NewSource(p.expr)); err != nil {
 		at, message := 0, err.Error()
@@ -57,7 +57,7 @@ func (p *parser) parse(use func(node)) (err error) {
 		p.fail(min(at, utf8.RuneCountInString(p.expr)), "", "%s", message)
 	}
 	if len(p.tokens) == 1 {
-		p.fail(0, "", "an expression is missing")
+		p.fail(0, "see --filter help", "empty expression")
 	}
 	n := p.or()
 	if p.next().Kind != lexer.EOF {
@@ -67,10 +67,10 @@ func (p *parser) parse(use func(node)) (err error) {
 	return nil
 }
 
-// next is the token that comes next.
+// next returns the next token.
 func (p *parser) next() lexer.Token { return p.tokens[0] }
 
-// take takes the next token.
+// take returns the next token and moves behind it.
 func (p *parser) take() lexer.Token {
 	t := p.tokens[0]
 	if t.Kind != lexer.EOF {
@@ -79,13 +79,13 @@ func (p *parser) take() lexer.Token {
 	return t
 }
 
-// is says whether the next token is an operator or bracket out of values.
+// is reports whether the next token is one of the operators or brackets in values.
 func (p *parser) is(values ...string) bool {
 	t := p.next()
 	return (t.Kind == lexer.Operator || t.Kind == lexer.Bracket) && slices.Contains(values, t.Value)
 }
 
-// accept takes the next token if it is one of values.
+// accept takes the next token if it is one of values, and reports whether it was.
 func (p *parser) accept(values ...string) bool {
 	ok := p.is(values...)
 	if ok {
@@ -94,7 +94,7 @@ func (p *parser) accept(values ...string) bool {
 	return ok
 }
 
-// expect takes the token that has to come next, and returns where it ends.
+// expect takes the next token, which must be value, and returns where it ends.
 func (p *parser) expect(value string) int {
 	if !p.is(value) {
 		p.unexpected()
@@ -102,36 +102,36 @@ func (p *parser) expect(value string) int {
 	return p.take().To
 }
 
-// rather says what to write for what is no part of the language.
-var rather = map[string]string{
-	"=":  "equal is ==",
-	"&":  "both is && or and",
-	"|":  "either is || or or",
-	"?.": "write a dot: what is absent is no mistake here",
-	"??": "what is absent is empty or 0, without a word",
-	"[":  "a list stands behind in",
+// hints are hints for tokens that are not part of the language.
+var hints = map[string]string{
+	"=":  "use == to compare",
+	"&":  "use && or and",
+	"|":  "use || or or",
+	"?.": "use a dot: an absent field is empty or 0",
+	"??": "an absent field is empty or 0",
+	"[":  "a list can only follow in",
 	"(":  "functions are " + strings.Join(functions, ", "),
 }
 
 func (p *parser) unexpected() {
 	t := p.next()
 	if t.Kind == lexer.EOF {
-		p.fail(utf8.RuneCountInString(p.expr), "", "unexpected end")
+		p.fail(utf8.RuneCountInString(p.expr), "", "unexpected end of the expression")
 	}
-	hint := rather[t.Value]
+	hint := hints[t.Value]
 	if t.Kind == lexer.String {
 		hint = ""
 	}
 	p.fail(t.From, hint, "unexpected %q", p.source(t.From, t.To))
 }
 
-// source is a piece of the expression.
+// source returns a part of the expression.
 func (p *parser) source(from, to int) string {
 	r := []rune(p.expr)
 	return string(r[min(from, len(r)):min(to, len(r))])
 }
 
-// name is how a node is called in messages.
+// name returns the name of a node for messages.
 func (p *parser) name(n node) string {
 	const enough = 40
 	s := p.source(n.from, n.to)
@@ -144,14 +144,14 @@ func (p *parser) name(n node) string {
 	return "this"
 }
 
-// truth is a node that has to be true or false.
+// truth returns the value of a node that must be a boolean.
 func (p *parser) truth(n node) func(*scope) bool {
 	if n.kind != boolean {
 		hint := ""
 		if n.kind == text || n.kind == number || n.kind == moment {
-			hint = "compare it with something"
+			hint = "compare it with a value"
 		}
-		p.fail(n.from, hint, "%s is %s and not true or false", p.name(n), n.kind.a())
+		p.fail(n.from, hint, "%s is %s, not a boolean", p.name(n), n.kind.a())
 	}
 	return n.boolean
 }
@@ -226,14 +226,14 @@ func (p *parser) unary() node {
 	case p.accept("!", "not"):
 		n := p.unary()
 		if n.kind != boolean && p.is("==", "!=", "<", "<=", ">", ">=", "in", "contains", "startsWith", "endsWith", "matches") {
-			p.fail(t.From, fmt.Sprintf("write %s (...)", t.Value), "%s takes no more than %s", t.Value, p.name(n))
+			p.fail(t.From, fmt.Sprintf("write %s (...)", t.Value), "%s applies only to %s", t.Value, p.name(n))
 		}
 		holds := p.truth(n)
 		return node{kind: boolean, from: t.From, to: n.to, boolean: func(s *scope) bool { return !holds(s) }}
 	case p.accept("-"):
 		n := p.unary()
 		if n.kind != number || !n.constant {
-			p.fail(n.from, "", "a minus stands before %s, which is no number", p.name(n))
+			p.fail(n.from, "", "%s is not a number and cannot follow a minus", p.name(n))
 		}
 		c := numberNode(-n.n)
 		c.from, c.to = t.From, n.to
@@ -294,11 +294,11 @@ func numberNode(c int64) node {
 func (p *parser) integer(t lexer.Token) node {
 	digits, base := strings.ReplaceAll(t.Value, "_", ""), 10
 	if len(digits) > 1 && unicode.IsLetter(rune(digits[1])) {
-		base = 0 // it says so: 0x, 0o, 0b
+		base = 0 // from the prefix: 0x, 0o, 0b
 	}
 	c, err := strconv.ParseInt(digits, base, 64)
 	if err != nil {
-		p.fail(t.From, "", "%s is no whole number of 64 bits", t.Value)
+		p.fail(t.From, "", "invalid number %s: want a whole number of 64 bits", t.Value)
 	}
 	return numberNode(c)
 }
@@ -325,7 +325,7 @@ func (p *parser) postfix(n node) node {
 			case (n.kind == table || n.kind == object) && key.kind == text && key.constant:
 				m = p.field(n, key.s, key.from)
 			case n.kind == list:
-				p.fail(key.from, "", "%s is a list and takes a number in the brackets", p.name(n))
+				p.fail(key.from, "", "%s is a list: want a number in the brackets", p.name(n))
 			default:
 				p.fail(key.from, "", "%s is %s and has no elements", p.name(n), n.kind.a())
 			}
@@ -337,7 +337,7 @@ func (p *parser) postfix(n node) node {
 	}
 }
 
-// field is what n has under a name.
+// field returns the field of an object or the element of a map with a name.
 func (p *parser) field(n node, name string, at int) node {
 	var what string
 	var names []string
@@ -368,7 +368,7 @@ func (p *parser) field(n node, name string, at int) node {
 	panic("not reached")
 }
 
-// container is what stands behind in.
+// container parses the right side of in.
 func (p *parser) container() node {
 	t := p.next()
 	if !p.accept("[") {

@@ -10,22 +10,22 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Text is the compiled name of a field, for a text with an event's values in it.
+// Text is a compiled field name, which can be replaced by the value that an event has there.
 type Text struct {
 	there  func(*scope) bool
 	append func([]byte, *scope) []byte
 	scope  scope
 }
 
-// CompileText makes a Text of a field's name, such as process.comm or process.args[0],
-// that an expression could compare. What is wrong with it is an *Error.
+// CompileText compiles a field name, for example process.comm or process.args[0]. The field
+// must have a value that an expression can compare. An error in the name is an *Error.
 func CompileText(field string) (*Text, error) {
 	p := &parser{expr: field}
 	t := &Text{}
 	err := p.parse(func(n node) {
 		t.there = n.there
 		if n.there == nil {
-			p.fail(n.from, "", "%s is no field", p.name(n))
+			p.fail(n.from, "", "%s is not a field", p.name(n))
 		}
 		switch n.kind {
 		case boolean:
@@ -37,7 +37,7 @@ func CompileText(field string) (*Text, error) {
 		case moment:
 			t.append = func(b []byte, s *scope) []byte { return n.moment(s).UTC().AppendFormat(b, time.RFC3339Nano) }
 		default:
-			p.fail(n.from, "", "%s is %s, which has no text", p.name(n), n.kind.a())
+			p.fail(n.from, "", "%s is %s, which cannot be written as text", p.name(n), n.kind.a())
 		}
 	})
 	if err != nil {
@@ -46,8 +46,8 @@ func CompileText(field string) (*Text, error) {
 	return t, nil
 }
 
-// Append appends the field's value to b. It is not ok, and nothing is appended, where the
-// event does not have the field. It is for one goroutine at a time.
+// Append appends the field's value to b. If the event does not have the field, ok is false and
+// nothing is appended. One goroutine at a time can use it.
 func (t *Text) Append(b []byte, e *event.Event) (_ []byte, ok bool) {
 	t.scope.event = reflect.ValueOf(e).Elem()
 	defer func() { t.scope = scope{} }()

@@ -283,3 +283,49 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// TestThread enters a network namespace by the one of several paths that leads to it.
+func TestThread(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to create a namespace")
+	}
+	const file = "/proc/sys/net/ipv4/tcp_keepalive_time"
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inNet(t, func() {
+		if err := os.WriteFile(file, []byte("612"), 0); err != nil {
+			t.Error(err)
+			return
+		}
+		path := "/proc/" + strconv.Itoa(os.Getpid()) + "/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Error(err)
+			return
+		}
+		id := uint32(st.Ino)
+		err := OnThread(func(thread *Thread) error {
+			root, err := thread.Enter("net", id, []string{"/nonexistent", fifo, "/proc/1/ns/net", path})
+			if err != nil {
+				return err
+			}
+			if v, err := root.Read(file); err != nil || v.Text != "612" {
+				t.Errorf("%+v %v", v, err)
+			}
+			if _, err := thread.Enter("net", id, []string{fifo, "/proc/1/ns/net", "/proc/1/ns/mnt"}); !errors.Is(err, ErrNamespaceGone) {
+				t.Errorf("no path leads there: %v", err)
+			}
+			for _, typ := range []event.NSType{"mnt", "", "../net"} {
+				if _, err := thread.Enter(typ, id, []string{path}); !errors.Is(err, errors.ErrUnsupported) {
+					t.Errorf("type %q: %v", typ, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -168,12 +168,12 @@ func Open(ctx context.Context, spec string) (Source, error) {
 		path = ""
 	}
 	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("runtime socket %q: not docker:PATH, podman:PATH, cri:PATH (containerd, CRI-O) or PATH, where PATH starts with /", spec)
+		return nil, fmt.Errorf("runtime socket %q: want docker:PATH, podman:PATH, cri:PATH (containerd, CRI-O) or PATH, where PATH starts with /", spec)
 	}
 	file, err := os.Stat(path)
 	switch {
 	case err == nil && file.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("runtime socket %q: %s is no socket", spec, path)
+		return nil, fmt.Errorf("runtime socket %q: %s is not a socket", spec, path)
 	case err == nil, kind != "" && errors.Is(err, fs.ErrNotExist):
 	default:
 		return nil, fmt.Errorf("runtime socket %q: %w", spec, err)
@@ -214,9 +214,9 @@ func askKind(ctx context.Context, path string) (string, error) {
 	case err == nil:
 		return CRI, nil
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("nothing that listens there answers: %w", ctx.Err())
+		return "", fmt.Errorf("no answer: %w", ctx.Err())
 	}
-	return "", errors.New("what listens there speaks neither the Docker API nor CRI v1")
+	return "", errors.New("the server speaks neither the Docker API nor CRI v1")
 }
 
 func dialSocket(ctx context.Context, path string) (net.Conn, error) {

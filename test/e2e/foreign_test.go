@@ -104,8 +104,8 @@ func TestForeignRows(t *testing.T) {
 	}
 	db := foreign(t, `UPDATE last_write SET line = '{"v":1,"type":"sysctl.write"}'`, `UPDATE event SET line = '{"v":1,"type":"netdev.move"}'`)
 	for args, want := range map[string]string{
-		"blame":   `left out 1 row, since no nstrace writes such: the last write to "kernel.ostype": a sysctl.write without sysctl`,
-		"history": "left out 1 row, since no nstrace writes such: event 1: a netdev.move without netdev",
+		"blame":   `skipped 1 row that nstrace cannot have written: the last write to "kernel.ostype": a sysctl.write without sysctl`,
+		"history": "skipped 1 row that nstrace cannot have written: event 1: a netdev.move without netdev",
 	} {
 		status, _, stderr := nstrace(t, append(strings.Fields(args), "--db", db, "-o", "json"))
 		if status != 0 || !strings.Contains(stderr, "nstrace: "+db+": "+want+"\n") || strings.Contains(stderr, "panic") {

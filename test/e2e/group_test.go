@@ -141,7 +141,7 @@ func TestGroupMistake(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--group=opn"}, `nstrace: --group: unknown value "opn" (did you mean "open"?): it takes closed, open, off` + "\n"},
+		{[]string{"--group=opn"}, `nstrace: --group: invalid value "opn" (did you mean "open"?): want one of closed, open, off` + "\n"},
 		{[]string{"-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every event\n"},
 		{[]string{"blame", "-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every parameter\n"},
 	} {

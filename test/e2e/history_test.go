@@ -441,11 +441,11 @@ func TestHistoryOfNothing(t *testing.T) {
 	s.interrupt(t)
 	s.checkEnd(t, true)
 	for args, want := range map[string]string{
-		"blame nope.* net.nope":    "no write is recorded to nope.* or net.nope",
-		"blame --netns nope":       "no write is recorded to any parameter in the network namespace nope",
-		"blame --all nope.*":       "there is no parameter nope.*",
-		"history sysctl nope.nope": "no write to nope.nope is recorded that the flags ask for",
-		"history ns nope":          "nothing about the namespace nope is recorded that the flags ask for",
+		"blame nope.* net.nope":    "no recorded write to nope.* or net.nope",
+		"blame --netns nope":       "no recorded write to any parameter in network namespace nope",
+		"blame --all nope.*":       "no such parameter: nope.*",
+		"history sysctl nope.nope": "no matching events: writes to nope.nope",
+		"history ns nope":          "no matching events: events about namespace nope",
 	} {
 		status, _, stderr := nstrace(t, append(strings.Fields(args), "--db", db))
 		if status != 0 || stderr != "nstrace: "+want+"\n" {

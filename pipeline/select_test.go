@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package pipeline_test
 
 import (
 	"os"
 	"strconv"
 	"testing"
 
+	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/pipeline"
 )
 
-// TestParseNet has each kind of network namespace that --netns takes.
-func TestParseNet(t *testing.T) {
-	own, err := netAt("/proc/self/ns/net")
+// TestParseNetSelector has each kind of network namespace that --netns takes.
+func TestParseNetSelector(t *testing.T) {
+	own, err := procfs.NamespaceInode("/proc/self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,12 +23,12 @@ func TestParseNet(t *testing.T) {
 		"/proc/self/ns/net":       {ID: own},
 		"blue":                    {Name: "blue"},
 	} {
-		if got, err := parseNet(text); err != nil || got != want {
+		if got, err := pipeline.ParseNetSelector(text); err != nil || got != want {
 			t.Errorf("%q: %+v, %v, want %+v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"", "4194304", "/proc/self/status", "/nonexistent"} {
-		if got, err := parseNet(text); err == nil {
+		if got, err := pipeline.ParseNetSelector(text); err == nil {
 			t.Errorf("%q is taken for %+v", text, got)
 		}
 	}

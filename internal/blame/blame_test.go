@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package blame
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/output"
+)
+
+// historyOf creates a history with one write to a parameter. line changes the stored event.
+func historyOf(t *testing.T, name string, line func(e *event.Event)) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "history.db")
+	r, err := history.Create(history.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := "1"
+	e := &event.Event{
+		V: 1, Time: time.Now(), Seq: 1, BootID: procfs.BootID(), Type: event.SysctlWrite, Outcome: event.Success, Via: "write",
+		Sysctl:  &event.Sysctl{Name: name, Path: "/proc/sys/" + strings.ReplaceAll(name, ".", "/"), New: &value, After: &value},
+		Process: &event.Process{PID: 1, Comm: "x"},
+	}
+	if err := errors.Join(r.Append(e), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	line(e)
+	text := string(new(event.Encoder).Append(nil, e))
+	if err := sqlitex.Execute(conn, "UPDATE last_write SET line = ?", &sqlitex.ExecOptions{Args: []any{text}}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// row returns the row of the one parameter of a history.
+func row(t *testing.T, path string) *output.Blame {
+	t.Helper()
+	done := make(chan *output.Blame, 1)
+	go func() {
+		defer close(done)
+		db, err := history.Open(path)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer db.Close()
+		rows, err := Find(context.Background(), db, Options{AllNets: true})
+		if err != nil || len(rows) != 1 {
+			t.Errorf("%d rows: %v", len(rows), err)
+			return
+		}
+		done <- rows[0]
+	}()
+	select {
+	case b := <-done:
+		return b
+	case <-time.After(time.Minute):
+		t.Fatal("Find does not return")
+		return nil
+	}
+}
+
+// TestPaths checks that Find opens only the path of the parameter, whatever path the history
+// has.
+func TestPaths(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const name = "kernel.ostype"
+	for _, path := range []string{
+		fifo, secret, "/dev/zero", "", "/", "/proc/sys/kernel/../../.." + fifo, "/proc/sys/../../dev/zero", "/proc/self/root/dev/zero",
+		"/proc/sys/kernel/ostype/", "/proc/sys/kernel/./ostype", "/proc/sys/kernel/ostype\x00", "/proc/sys/kernel/osrelease",
+		"/proc/sys/" + strings.Repeat("a/", 1<<16) + "a",
+	} {
+		b := row(t, historyOf(t, name, func(e *event.Event) { e.Sysctl.Path = path }))
+		if b == nil || b.Value != nil || b.State != output.Unreadable {
+			t.Errorf("%.80q: %+v", path, b)
+		}
+	}
+	b := row(t, historyOf(t, name, func(*event.Event) {}))
+	if b == nil || b.Value == nil || *b.Value != "Linux" || b.State != output.Drifted {
+		t.Errorf("the path of the parameter: %+v", b)
+	}
+	b = row(t, historyOf(t, "kernel.no_such_parameter", func(*event.Event) {}))
+	if b == nil || b.Value != nil || b.State != output.Gone {
+		t.Errorf("a parameter that does not exist: %+v", b)
+	}
+	// The type of a namespace is not used as a path either.
+	id, err := procfs.NamespaceOf("self", "net")
+	if err != nil {
+		t.Fatal("no network namespace")
+	}
+	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "./net", "mnt", "", "x"} {
+		r := newReader(procfs.NamespacesOf("1"))
+		r.pids = map[uint32]int{id: os.Getpid()}
+		r.own = map[event.NSType]uint32{}
+		v, err := r.read(name, "/proc/sys/kernel/ostype", &event.Namespace{Type: typ, ID: id})
+		if v != nil || !errors.Is(err, errNotEntered) {
+			t.Errorf("a namespace of type %q: %+v %v", typ, v, err)
+		}
+	}
+}
+
+// TestOtherNamespace reads the parameters of a child's network namespace, and those of one that
+// does not exist.
+func TestOtherNamespace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to create a namespace")
+	}
+	cmd := exec.Command("unshare", "--net", "sh", "-c", "echo 611 >/proc/sys/net/ipv4/tcp_keepalive_time && echo ready && read line")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // read fails at the end of its input
+	defer in.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("%q %v", line, err)
+	}
+	id, err := procfs.NamespaceOf(strconv.Itoa(cmd.Process.Pid), "net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "net.ipv4.tcp_keepalive_time"
+	var path string
+	check := func(id uint32, want output.State) {
+		t.Helper()
+		path = historyOf(t, name, func(e *event.Event) {
+			value := "611"
+			e.Sysctl.New, e.Sysctl.After, e.Sysctl.Namespace = &value, &value, &event.Namespace{Type: "net", ID: id, UID: "net:1"}
+		})
+		if b := row(t, path); b == nil || b.State != want {
+			t.Errorf("%d: %+v, want %s", id, b, want)
+		}
+	}
+	check(1<<32-1, output.Gone) // the kernel reuses numbers, so that of an ended namespace can be taken
+	check(id, output.AsRecorded)
+	db, err := history.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := Find(t.Context(), db, Options{All: true, Net: &Net{ID: id}})
+	if err != nil || len(rows) < 100 {
+		t.Errorf("%d parameters of the namespace: %v", len(rows), err)
+	}
+	for _, b := range rows {
+		if b.Parameter == name != (b.State == output.AsRecorded) || b.Namespace == nil || b.Namespace.ID != id {
+			t.Errorf("%+v", b)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package params
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// ErrNamespaceGone is the error for a namespace that none of the given paths leads to any more.
+var ErrNamespaceGone = errors.New("the namespace is gone")
+
+// cloneFlags are the types of namespaces that have parameters of their own and that a thread of
+// a program with many threads can enter.
+var cloneFlags = map[event.NSType]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC}
+
+// Enterable reports whether a Thread can enter namespaces of a type.
+func Enterable(t event.NSType) bool { return cloneFlags[t] != 0 }
+
+// A Thread is an operating system thread that reads parameters in other namespaces. The kernel
+// shows at /proc/sys the parameters of the namespaces of the thread that looks.
+type Thread struct{ root *Root }
+
+// OnThread calls do on a new thread and returns its error. The thread ends with the call,
+// because it would otherwise run other goroutines in the wrong namespaces.
+func OnThread(do func(*Thread) error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		var t Thread
+		err := do(&t)
+		t.close()
+		done <- err
+	}()
+	return <-done
+}
+
+func (t *Thread) close() {
+	if t.root != nil {
+		t.root.Close()
+	}
+}
+
+// Enter enters a namespace by the first of paths that leads to it, and opens /proc/sys there.
+// Paths are hints: each can lead elsewhere by now, and nothing but the file of the namespace
+// is used. The Root is valid until the next call of Enter. The error wraps ErrNamespaceGone if
+// no path leads to the namespace, and errors.ErrUnsupported if its type is not Enterable.
+func (t *Thread) Enter(typ event.NSType, id uint32, paths []string) (*Root, error) {
+	if !Enterable(typ) {
+		return nil, fmt.Errorf("enter a namespace of type %q: %w", typ, errors.ErrUnsupported)
+	}
+	fd, err := openNamespace(id, paths)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Setns(fd, cloneFlags[typ])
+	_ = unix.Close(fd)
+	if err != nil {
+		return nil, fmt.Errorf("enter the %s namespace %d to read its parameters: %w", typ, id, err)
+	}
+	root, err := Open()
+	if err != nil {
+		return nil, err
+	}
+	if t.root != nil {
+		root.buf = t.root.buf
+		t.close()
+	}
+	t.root = root
+	return root, nil
+}
+
+// openNamespace opens the file of a namespace by the first of paths that leads to it. It follows
+// links, because /proc/PID/ns is made of them, but waits for no pipe.
+func openNamespace(id uint32, paths []string) (int, error) {
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		var fs unix.Statfs_t
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC && unix.Fstat(fd, &st) == nil && uint32(st.Ino) == id {
+			return fd, nil
+		}
+		_ = unix.Close(fd)
+	}
+	return -1, ErrNamespaceGone
+}

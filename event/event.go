@@ -19,25 +19,24 @@ const (
 	NamespaceCreate  Type = "namespace.create"
 	NamespaceEnter   Type = "namespace.enter"
 	NamespaceDestroy Type = "namespace.destroy"
-	NamespacePin     Type = "namespace.pin"   // its file was bind mounted
+	NamespacePin     Type = "namespace.pin"   // the namespace's file was bind mounted
 	NamespaceUnpin   Type = "namespace.unpin" // such a mount ended
 	SysctlWrite      Type = "sysctl.write"
 	NetdevMove       Type = "netdev.move"
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
 	TraceTamper      Type = "trace.tamper"
-	TraceGap         Type = "trace.gap" // nobody watched; of a recorder, see Trace
+	TraceGap         Type = "trace.gap" // no recorder was running; see Trace
 	TraceStop        Type = "trace.stop"
 
-	// What happened while nobody watched, which a Tracer knows nothing of: package
-	// drift finds it.
+	// Differences between two runs. A Tracer does not emit them.
 	SysctlDrift       Type = "sysctl.drift"
 	NamespaceAppeared Type = "namespace.appeared"
 	NamespaceGone     Type = "namespace.gone"
 )
 
-// Outcome says whether what the process asked for was done. It is empty where
-// the way an observation is attached cannot know.
+// Outcome says whether a call succeeded. It is empty if the way in which an observation is
+// attached does not show that.
 type Outcome string
 
 // Outcomes.
@@ -46,12 +45,36 @@ const (
 	Failure Outcome = "failure"
 )
 
-// Event is one line of nstrace's output. A nil pointer, an empty string and a
-// nil slice mean not known or not applicable, and are left out of the JSON;
-// numbers that can truly be zero are pointers for the same reason.
+// Values of Event.Via: the system call, or what else in the kernel caused an event.
+const (
+	ViaClone         = "clone"
+	ViaClone3        = "clone3"
+	ViaUnshare       = "unshare"
+	ViaSetns         = "setns"
+	ViaOpenTree      = "open_tree"
+	ViaFsmount       = "fsmount"
+	ViaExecve        = "execve"
+	ViaMount         = "mount"
+	ViaMoveMount     = "move_mount"
+	ViaUmount        = "umount"
+	ViaExit          = "exit"  // a network namespace ended, and the kernel moved its devices
+	ViaWrite         = "write" // to a file below /proc/sys
+	ViaOpen          = "open"  // of such a file, which the kernel refused
+	ViaSethostname   = "sethostname"
+	ViaSetdomainname = "setdomainname"
+	ViaNetlink       = "netlink" // a request of rtnetlink
+	ViaCascade       = "cascade" // the kernel changed a parameter along with another one
+	ViaDevice        = "device"  // the kernel changed a parameter of a new device
+	ViaKill          = "kill"
+	ViaBPF           = "bpf"
+)
+
+// Event is one line of nstrace's output. A nil pointer, an empty string and a nil slice
+// mean unknown or not applicable, and the JSON omits them. Numbers for which zero is a
+// value are pointers for the same reason.
 //
-// Strings hold the bytes that the kernel held: they can contain control
-// characters and invalid UTF-8, and whoever prints them has to escape them.
+// Strings hold the bytes that the kernel held. They can contain control characters and
+// invalid UTF-8, so escape them before you print them.
 type Event struct {
 	V        int       `json:"v"`
 	Time     time.Time `json:"time"` // when it happened in the kernel, UTC
@@ -63,13 +86,13 @@ type Event struct {
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // what caused it: clone, clone3, unshare, open_tree, fsmount, setns, execve, write, open, sethostname, setdomainname, mount, move_mount, umount, netlink, exit, kill, bpf
+	Via      string    `json:"via,omitempty"`   // what caused it: ViaClone and so on
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
 	Netdev    *Netdev    `json:"netdev,omitempty"`
 	Process   *Process   `json:"process,omitempty"`
-	// Who acted, as far as it is in a container, a pod or a unit of systemd.
+	// The container, the pod and the systemd unit of Process.
 	Container *Container `json:"container,omitempty"`
 	Pod       *Pod       `json:"pod,omitempty"`
 	Unit      string     `json:"unit,omitempty"`
@@ -77,7 +100,7 @@ type Event struct {
 	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count    uint64 `json:"count,omitempty"`     // absent means 1
 
-	// Alert has the rules that the event met. It is made anew for each event.
+	// Alert has the rules that the event met. No two events share it.
 	Alert []Alert `json:"alert,omitempty"`
 
 	Loss    *Loss    `json:"loss,omitempty"`
@@ -90,8 +113,8 @@ type Event struct {
 	Ref uint64 `json:"-"`
 }
 
-// Clone returns a copy of e to keep. It shares with e what is never changed, such
-// as its Process.
+// Clone returns a copy of e to keep. The copy shares with e what never changes, such as
+// its Process.
 func (e *Event) Clone() *Event {
 	c := *e
 	if e.Namespace != nil {
@@ -139,10 +162,10 @@ type Alert struct {
 	Message  string `json:"message,omitempty"`
 }
 
-// Between are the two times at which somebody looked, for what happened meanwhile,
-// which nobody watched.
+// Between holds the times of two snapshots, for a difference between them that no run
+// traced.
 type Between struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
-	Boot string    `json:"boot"` // same, or different if the host was started meanwhile
+	Boot string    `json:"boot"` // same, or different if the host was booted in between
 }

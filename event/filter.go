@@ -6,27 +6,32 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 )
 
-// Filter says which events are wanted. An empty field wants all. What the kernel
-// can decide is decided there: events that are not wanted never reach the ring.
+// Filter selects events. An empty field selects all. An event must match every field:
+//
+//	Types      its type
+//	NSTypes    the type of a namespace that it is about; a device is about network namespaces
+//	Sysctl     the name of its parameter, if it has one
+//	Failed     its outcome
+//	PIDs, Comms, UIDs   the process that acted, or else the one that made what ended
+//
+// A Tracer applies most of these rules in the kernel, so that other events do not reach
+// user space. MatchTraced applies the rest. MatchStored applies all of them.
 type Filter struct {
 	Types   map[Type]bool
 	NSTypes map[NSType]bool
-	// Sysctl are globs, as path.Match takes them, of parameter names; a
-	// parameter matches if one does.
-	Sysctl []string
-	PIDs   []uint32 // processes (thread group ids, in the host's PID namespace)
-	Comms  []string // command names, up to 15 bytes
-	UIDs   []uint32
-	Failed bool // only what is known to have failed
+	Sysctl  []string // globs of parameter names, see MatchSysctl
+	PIDs    []uint32 // thread group ids, in the host's PID namespace
+	Comms   []string // command names, up to 15 bytes each
+	UIDs    []uint32
+	Failed  bool // only what is known to have failed
 }
 
 // maxFilter is FILTER_ENTRIES of bpf/common.h.
 const maxFilter = 1024
 
-// Validate says what is wrong with the filter, nil if nothing.
+// Validate returns an error that says what is wrong with the filter.
 func (f *Filter) Validate() error {
 	for _, glob := range f.Sysctl {
 		if _, err := path.Match(glob, ""); err != nil {
@@ -35,98 +40,99 @@ func (f *Filter) Validate() error {
 	}
 	for _, comm := range f.Comms {
 		if len(comm) > 15 {
-			return fmt.Errorf("command name %q: the kernel keeps 15 bytes of it, this is %d", comm, len(comm))
+			return fmt.Errorf("command name %q: want at most 15 bytes, which is what the kernel keeps; this has %d", comm, len(comm))
 		}
 	}
 	if max(len(f.PIDs), len(f.Comms), len(f.UIDs)) > maxFilter {
-		return fmt.Errorf("more than %d values of one kind", maxFilter)
+		return fmt.Errorf("too many values: want at most %d processes, %[1]d command names and %[1]d users", maxFilter)
 	}
 	return nil
 }
 
-// byProcess says whether the filter asks for anything of the process.
+// ByProcess reports whether the filter selects processes.
 func (f *Filter) ByProcess() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.UIDs) > 0
 }
 
-// matchMaker says whether who has made what ended is a process that is asked for.
-func (f *Filter) matchMaker(by *Actor) bool {
+// MatchTraced reports whether a Tracer is to emit e. maker is the process that made what e
+// is about, nil if unknown; it stands for the process of an event that has none.
+//
+// The kernel has already checked the process, the outcome and the namespace of an event
+// that has a process. It does not check which namespace a parameter belongs to.
+func (f *Filter) MatchTraced(e *Event, maker *Actor) bool {
+	if !f.matchType(e) {
+		return false
+	}
+	switch {
+	case e.Sysctl != nil:
+		return f.matchNamespaces(e) && f.matchParameter(e)
+	case e.Process != nil:
+		return true
+	case f.Failed && e.Netdev == nil: // the kernel checks the outcome of each move
+		return false
+	}
+	return f.matchNamespaces(e) && f.matchActor(maker)
+}
+
+// MatchStored reports whether the filter selects an event that was stored. It selects all
+// events about the trace itself.
+func (f *Filter) MatchStored(e *Event) bool {
+	if e.Type.Family() == "trace" {
+		return true
+	}
+	return f.matchType(e) && f.matchNamespaces(e) && f.matchParameter(e) &&
+		(!f.Failed || e.Outcome == Failure) && f.matchActor(e.actor())
+}
+
+func (f *Filter) matchType(e *Event) bool { return f.Types == nil || f.Types[e.Type] }
+
+func (f *Filter) matchNamespaces(e *Event) bool {
+	switch {
+	case f.NSTypes == nil:
+		return true
+	case e.Netdev != nil: // also if neither of its namespaces is known
+		return f.NSTypes[NSTypeNet]
+	}
+	for _, ns := range e.Namespaces() {
+		if ns != nil && f.NSTypes[ns.Type] {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Filter) matchParameter(e *Event) bool {
+	if e.Sysctl == nil || len(f.Sysctl) == 0 {
+		return true
+	}
+	for _, glob := range f.Sysctl {
+		if MatchSysctl(glob, e.Sysctl.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchActor reports whether the filter selects a process. It does not select an unknown
+// one if it selects any.
+func (f *Filter) matchActor(a *Actor) bool {
 	if !f.ByProcess() {
 		return true
 	}
-	if by == nil {
-		return false
-	}
-	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, by.PID)) &&
-		(len(f.Comms) == 0 || slices.Contains(f.Comms, by.Comm)) &&
-		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, by.UID))
+	return a != nil &&
+		(len(f.PIDs) == 0 || slices.Contains(f.PIDs, a.PID)) &&
+		(len(f.Comms) == 0 || slices.Contains(f.Comms, a.Comm)) &&
+		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, a.UID))
 }
 
-// match decides what the kernel could not: parameter names, and events without a
-// process, which match by who has made what ended (by, nil if not known).
-func (f *Filter) MatchLive(e *Event, by *Actor) bool {
-	if f.Types != nil && !f.Types[e.Type] {
-		return false
-	}
-	switch e.Type {
-	case NamespaceDestroy, NamespacePin, NamespaceUnpin:
-		if e.Process != nil {
-			return true
-		}
-		if f.Failed || (f.NSTypes != nil && !f.NSTypes[e.Namespace.Type]) {
-			return false
-		}
-		return f.matchMaker(by)
-	case NetdevMove:
-		return e.Process != nil || f.matchMaker(by)
-	case SysctlWrite:
-		if f.NSTypes != nil && (e.Sysctl.Namespace == nil || !f.NSTypes[e.Sysctl.Namespace.Type]) {
-			return false
-		}
-		if len(f.Sysctl) == 0 {
-			return true
-		}
-		return slices.ContainsFunc(f.Sysctl, func(glob string) bool { return MatchSysctl(glob, e.Sysctl.Name) })
-	}
-	return true
-}
-
-// Match says whether an event of the past is wanted: what Run gives, the kernel has
-// looked at for most of it. Events about the trace itself always are.
-func (f *Filter) Match(e *Event) bool {
-	family, _, _ := strings.Cut(string(e.Type), ".")
-	if family == "trace" {
-		return true
-	}
-	if f.Types != nil && !f.Types[e.Type] {
-		return false
-	}
-	ns := e.Namespace
-	if e.Sysctl != nil {
-		ns = e.Sysctl.Namespace
-		if len(f.Sysctl) > 0 && !slices.ContainsFunc(f.Sysctl, func(glob string) bool { return MatchSysctl(glob, e.Sysctl.Name) }) {
-			return false
-		}
-	}
-	if f.NSTypes != nil && (ns == nil || !f.NSTypes[ns.Type]) {
-		return false
-	}
-	if f.Failed && e.Outcome != Failure {
-		return false
-	}
-	if !f.ByProcess() {
-		return true
-	}
-	var who Actor
+// actor returns the process that acted, or for the end of a namespace the one that made
+// it; nil if unknown.
+func (e *Event) actor() *Actor {
 	switch {
 	case e.Process != nil:
-		who = Actor{PID: e.Process.PID, UID: e.Process.UID, Comm: e.Process.Comm}
-	case e.Type == NamespaceDestroy && ns != nil && ns.Creator != nil:
-		who = *ns.Creator
-	default:
-		return false
+		return &Actor{PID: e.Process.PID, UID: e.Process.UID, Comm: e.Process.Comm}
+	case e.Type == NamespaceDestroy && e.Namespace != nil:
+		return e.Namespace.Creator
 	}
-	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, who.PID)) &&
-		(len(f.Comms) == 0 || slices.Contains(f.Comms, who.Comm)) &&
-		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, who.UID))
+	return nil
 }

@@ -7,54 +7,72 @@ import (
 	"time"
 )
 
-// NSTypes returns the namespace types in the order of lsns(8)'s documentation.
-func NSTypes() []NSType {
-	return []NSType{"mnt", "net", "ipc", "user", "pid", "uts", "cgroup", "time"}
-}
-
-// NSType names a namespace type as lsns(8) does.
+// NSType is the name of a namespace type, as lsns(8) writes it.
 type NSType string
 
-// Namespace is what an event acted on.
+// Namespace types.
+const (
+	NSTypeMnt    NSType = "mnt"
+	NSTypeNet    NSType = "net"
+	NSTypeIPC    NSType = "ipc"
+	NSTypeUser   NSType = "user"
+	NSTypePID    NSType = "pid"
+	NSTypeUTS    NSType = "uts"
+	NSTypeCgroup NSType = "cgroup"
+	NSTypeTime   NSType = "time"
+)
+
+// NSTypes returns all namespace types, in the order of lsns(8)'s documentation.
+func NSTypes() []NSType {
+	return []NSType{NSTypeMnt, NSTypeNet, NSTypeIPC, NSTypeUser, NSTypePID, NSTypeUTS, NSTypeCgroup, NSTypeTime}
+}
+
+// Namespace is a namespace that an event is about, or that a parameter or a device
+// belongs to.
 type Namespace struct {
 	Type NSType `json:"type,omitempty"`
-	ID   uint32 `json:"id,omitempty"`  // inode number on nsfs, as in /proc/PID/ns
-	UID  string `json:"uid,omitempty"` // never reused within a boot
-	Name string `json:"name,omitempty"`
-	Host bool   `json:"host,omitempty"` // the host's own, that is pid 1's when nstrace started
-	From uint32 `json:"from,omitempty"` // for enter: the id left
+	ID   uint32 `json:"id,omitempty"`   // inode number on nsfs, as in /proc/PID/ns
+	UID  string `json:"uid,omitempty"`  // never reused within a boot
+	Name string `json:"name,omitempty"` // of a network namespace, as ip netns and Docker name it
+	Host bool   `json:"host,omitempty"` // it is the host's own: that of pid 1 when nstrace started
+	From uint32 `json:"from,omitempty"` // for enter: the id of the namespace that the process left
 
 	UserNS uint32 `json:"user_ns,omitempty"` // id of the owning user namespace
 
-	// Path is, for pin and unpin, where it is mounted, as the caller's mount namespace has
-	// it; of a pin that failed, where it was to be.
+	// Path is the mount point of a pin, as the caller's mount namespace has it. For a pin
+	// that failed it is the intended mount point.
 	Path string `json:"path,omitempty"`
 
-	// Owner is whose it is, which need not be who acted.
+	// Owner is the workload that the namespace belongs to. The process that acted can
+	// belong to another one.
 	Owner *Owner `json:"owner,omitempty"`
 
-	// For destroy, where known.
+	// For destroy, if known.
 	Created    time.Time `json:"created,omitzero"`
 	LifetimeMS *int64    `json:"lifetime_ms,omitempty"`
 	Creator    *Actor    `json:"creator,omitempty"`
-	// Detected is "scan" where the end, or the pin or its end, was found by looking
-	// (or by another namespace having the number) rather than reported by the
-	// kernel: time is then when it was noticed.
+	// Detected is DetectedScan if the kernel did not report the event; it is empty
+	// otherwise.
 	Detected string `json:"detected,omitempty"`
 }
 
-// KernelUID says whether UID is the kernel's own, which every Tracer of the same boot
-// gives it.
+// DetectedScan is the Detected of a destroy, pin or unpin that a scan found: of /proc, of
+// the mounts, or because another namespace has the same inode number. The event's time is
+// when the scan found it.
+const DetectedScan = "scan"
+
+// KernelUID reports whether UID is the kernel's own id, which is the same for every Tracer
+// within a boot.
 func (ns *Namespace) KernelUID() bool {
 	return ns.UID != "" && !strings.Contains(ns.UID, ObservedUIDMark)
 }
 
-// Actor is a process in one line.
+// Actor identifies a process in short.
 type Actor struct {
 	PID  uint32 `json:"pid"`
 	UID  uint32 `json:"uid"`
 	Comm string `json:"comm"`
 }
 
-// ObservedUIDMark is in those of uidText that are not the kernel's.
+// ObservedUIDMark is in every UID that a Tracer made because the kernel has none.
 const ObservedUIDMark = "."

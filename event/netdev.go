@@ -2,14 +2,14 @@
 
 package event
 
-// Netdev is a network device that went, or was to go, from one network namespace to
-// another.
+// Netdev is a network device that a call moved, or tried to move, from one network
+// namespace to another.
 type Netdev struct {
-	Name       string     `json:"name"`                  // before
-	NewName    string     `json:"new_name,omitempty"`    // if it has another one now
-	Ifindex    uint32     `json:"ifindex,omitempty"`     // before; 0 for one that could not be made
-	NewIfindex uint32     `json:"new_ifindex,omitempty"` // if it has another one now
-	Created    bool       `json:"created,omitempty"`     // it was made in To by a request in From
+	Name       string     `json:"name"`                  // before the move
+	NewName    string     `json:"new_name,omitempty"`    // after the move, if it differs
+	Ifindex    uint32     `json:"ifindex,omitempty"`     // before the move; 0 for a device that could not be created
+	NewIfindex uint32     `json:"new_ifindex,omitempty"` // after the move, if it differs
+	Created    bool       `json:"created,omitempty"`     // the device was created in To by a request in From
 	From       *Namespace `json:"from,omitempty"`
 	To         *Namespace `json:"to,omitempty"`
 }

@@ -4,18 +4,18 @@ package event
 
 import "time"
 
-// Source is what a statement about a container or pod rests on.
+// Source is the evidence for a statement about a container or pod.
 type Source string
 
 // Sources.
 const (
-	FromCgroup    Source = "cgroup"    // the name of its cgroup, which the kernel gave with the event
-	FromRuntime   Source = "runtime"   // its runtime's API, asked for the id that the cgroup's name has
-	FromNamespace Source = "namespace" // who made the namespace, or lives in it
+	FromCgroup    Source = "cgroup"    // the name of its cgroup, which the kernel sent with the event
+	FromRuntime   Source = "runtime"   // its runtime's API, queried by the id in the cgroup's name
+	FromNamespace Source = "namespace" // the process that made the namespace, or one that is in it
 )
 
-// Container is a container. ID is there in any case; Name and Image only once its
-// runtime has told them. It is never changed, but replaced by one that knows more.
+// Container is a container. Its ID is always set; Name and Image are set only if its
+// runtime answered. A Container never changes: one that knows more replaces it.
 type Container struct {
 	ID      string `json:"id"`
 	Name    string `json:"name,omitempty"`
@@ -23,11 +23,12 @@ type Container struct {
 	Runtime string `json:"runtime,omitempty"`
 	Source  Source `json:"source"`
 
-	// UserID is whose service manager it runs below, in digits, "" for the host's.
+	// UserID is the id, in digits, of the user whose service manager the container runs
+	// below; "" for the host's service manager.
 	UserID string `json:"-"`
 }
 
-// Pod is a Kubernetes pod. It is never changed.
+// Pod is a Kubernetes pod. It never changes.
 type Pod struct {
 	Name      string `json:"name,omitempty"`
 	Namespace string `json:"namespace,omitempty"` // Kubernetes', not the kernel's
@@ -35,7 +36,7 @@ type Pod struct {
 	Source    Source `json:"source"`
 }
 
-// Owner is whose a namespace is. It is never changed.
+// Owner is the workload that a namespace belongs to. It never changes.
 type Owner struct {
 	Container *Container `json:"container,omitempty"`
 	Pod       *Pod       `json:"pod,omitempty"`
@@ -43,10 +44,10 @@ type Owner struct {
 	Source    Source     `json:"source"`
 }
 
-// Process is who acted, as the kernel knew it when the event happened; only the
-// text of the arguments and the ancestors' names can be up to a second older.
-// PIDs are those of the host's PID namespace. It is shared by the events of the
-// same process, and not to be changed.
+// Process is the process that acted, as the kernel knew it when the event happened. Only
+// the text of the arguments and the names of the ancestors can be up to a second older.
+// PIDs are those of the host's PID namespace. The events of a process share its Process:
+// do not change it.
 type Process struct {
 	PID       uint32            `json:"pid"`
 	TID       uint32            `json:"tid"`
@@ -54,18 +55,18 @@ type Process struct {
 	Comm      string            `json:"comm"`
 	Exe       string            `json:"exe,omitempty"`
 	Args      []string          `json:"args,omitempty"`
-	PPID      uint32            `json:"ppid"` // 0 for pid 1, kthreadd and children of another PID namespace's parent
+	PPID      uint32            `json:"ppid"` // 0 for pid 1, kthreadd and processes whose parent is in another PID namespace
 	UID       uint32            `json:"uid"`
 	GID       uint32            `json:"gid"`
 	User      string            `json:"user,omitempty"`
 	LoginUID  *uint32           `json:"login_uid,omitempty"`
 	LoginUser string            `json:"login_user,omitempty"`
 	SessionID *uint32           `json:"session_id,omitempty"` // the audit session
-	SudoUID   *uint32           `json:"sudo_uid,omitempty"`   // who called sudo, su, doas or pkexec, by the nearest ancestor that is one
+	SudoUID   *uint32           `json:"sudo_uid,omitempty"`   // the user who called the nearest ancestor that is sudo, su, doas, pkexec or runuser
 	SudoUser  string            `json:"sudo_user,omitempty"`
 	TTY       string            `json:"tty,omitempty"`
-	Role      string            `json:"role,omitempty"`   // what known infrastructure it is, see attribution.Role
-	Cgroup    string            `json:"cgroup,omitempty"` // path in the cgroup v2 hierarchy, or where containers are in v1's, in that of pids
-	NS        map[NSType]uint32 `json:"ns,omitempty"`     // type to id, before the event
+	Role      string            `json:"role,omitempty"`   // of known infrastructure, such as runtime or cni
+	Cgroup    string            `json:"cgroup,omitempty"` // path in the hierarchy of cgroup v2; if containers use v1, in that of pids
+	NS        map[NSType]uint32 `json:"ns,omitempty"`     // ids of its namespaces before the event
 	Ancestors []Actor           `json:"ancestors,omitempty"`
 }

@@ -4,15 +4,15 @@ package event
 
 import "time"
 
-// Loss says what did not reach the stream.
+// Loss says what is missing from the stream.
 type Loss struct {
-	Records map[Type]uint64 `json:"records,omitempty"` // how many of which type; nil where nobody knows
-	Reason  string          `json:"reason"`            // ring_full, missed, ftrace_off, probes_off, history
+	Records map[Type]uint64 `json:"records,omitempty"` // how many of each type; nil if unknown
+	Reason  string          `json:"reason"`            // LossRingFull and so on
 	From    time.Time       `json:"from,omitzero"`
 	To      time.Time       `json:"to,omitzero"`
 }
 
-// Tamper is what somebody did, or tried to do, to nstrace itself.
+// Tamper is what a process did, or tried to do, to nstrace itself.
 type Tamper struct {
 	Action string `json:"action"`           // signal, or the command of bpf(2): link_detach, link_update, prog_detach, map_update, map_delete, map_freeze
 	Signal string `json:"signal,omitempty"` // such as SIGKILL
@@ -24,26 +24,26 @@ type Trace struct {
 	Version      string        `json:"version,omitempty"`
 	Kernel       string        `json:"kernel,omitempty"`
 	Arch         string        `json:"arch,omitempty"`
-	Observations []Observation `json:"observations,omitempty"` // for trace.start, and for a trace.loss after which things are attached in another way
+	Observations []Observation `json:"observations,omitempty"` // for trace.start, and for a trace.loss after which nstrace attached in another way
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
-	Signal       string        `json:"signal,omitempty"`       // for trace.stop: what ended the run, if a signal did; the event's process sent it
+	Signal       string        `json:"signal,omitempty"`       // for trace.stop: the signal that ended the run; the event's process sent it
 
 	// Notes are sentences for people, for trace.start, trace.loss and trace.stop: what is
 	// unusual about how nstrace attached or detached.
 	Notes []string `json:"notes,omitempty"`
 
-	// For trace.gap: between which times nothing was recorded, whether the host was
-	// booted in between, and how the run before had ended: GapStopped or GapCrashed.
+	// For trace.gap: the times between which no recorder was running, whether the host
+	// was up all that time, and how the previous run ended: GapStopped or GapCrashed.
 	From     time.Time `json:"from,omitzero"`
 	To       time.Time `json:"to,omitzero"`
 	SameBoot *bool     `json:"same_boot,omitempty"`
 	Ended    string    `json:"ended,omitempty"`
 }
 
-// How the run before a trace.gap had ended.
+// Values of Trace.Ended: how the run before a trace.gap ended.
 const (
-	GapStopped = "stopped" // in good order
-	GapCrashed = "crashed" // or was killed, or the power went
+	GapStopped = "stopped" // in order
+	GapCrashed = "crashed" // it crashed or was killed, or the power failed
 )
 
 // Observation says how one thing that nstrace watches is attached.
@@ -54,24 +54,25 @@ type Observation struct {
 	Missing []string `json:"missing,omitempty"` // what this way cannot see
 }
 
-// Totals closes a run's books, in events, of which an Event with a Count is as
-// many: Seen = Written + Filtered + Lost.
+// Totals counts the events of a run: Seen = Written + Filtered + Lost. An Event with a
+// Count counts as that many.
 type Totals struct {
 	Seen       uint64 `json:"seen"`
 	Written    uint64 `json:"written"`
-	Folded     uint64 `json:"folded,omitempty"` // of Seen, repeats that were counted instead of told one by one
+	Folded     uint64 `json:"folded,omitempty"` // part of Seen: repeats that one event with a Count stands for
 	Filtered   uint64 `json:"filtered"`
 	Lost       uint64 `json:"lost"`
-	Alerts     uint64 `json:"alerts,omitempty"` // rules that the written ones met
+	Alerts     uint64 `json:"alerts,omitempty"` // rules that the written events met
 	DurationMS int64  `json:"duration_ms"`
 }
 
-// Reasons of a trace.loss.
+// Values of Loss.Reason.
 const (
-	LossRingFull = "ring_full" // more was offered than read: a larger --ring-size holds more
-	LossMissed   = "missed"    // the kernel could not run a program, or had no room to keep a call's state
+	LossRingFull = "ring_full" // the ring buffer was full: use a larger --ring-size
+	LossMissed   = "missed"    // the kernel could not run a program, or had no room for the state of a call
+	LossHistory  = "history"   // the history could not store the events; they are in the stream
 
-	// Of these nobody knows how many records are lost.
-	LossFtraceOff = "ftrace_off" // somebody turned ftrace off: the kernel runs no fentry and kprobe programs
-	LossProbesOff = "probes_off" // the kernel stopped running the programs for another reason, such as kprobes turned off
+	// The number of lost events is unknown for these.
+	LossFtraceOff = "ftrace_off" // ftrace was turned off: the kernel does not run fentry and kprobe programs
+	LossProbesOff = "probes_off" // the kernel stopped running the programs for another reason, such as disabled kprobes
 )

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// snapshotName is the name of the snapshots of parameters and namespaces in the history.
+	// snapshotName is the name of the stored snapshots in the history.
 	snapshotName = "drift"
 	// snapshotEvery is how often Drift stores a snapshot for the next run, if anything
 	// happened since the last one.
@@ -253,7 +253,7 @@ func (d *Drift) add(end bool) error {
 		d.before, d.after = nil, nil
 	}
 	for _, e := range events {
-		if !d.o.Filter.Match(e) {
+		if !d.o.Filter.MatchStored(e) {
 			continue
 		}
 		if err := d.Next.Event(e); err != nil {
@@ -285,6 +285,9 @@ func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) 
 			}
 			d.o.Wake() // for Gap
 			events, err := d.compareLate(ctx)
+			if ctx.Err() != nil {
+				return // not compared: the next run must find the same snapshot
+			}
 			if err != nil {
 				d.reportUnknown(err)
 			}
@@ -295,7 +298,7 @@ func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) 
 		case <-d.compared:
 			d.store()
 		case <-ctx.Done():
-			return // the next run finds everything in the history
+			return // the next run compares with the previous snapshot and the history
 		case <-run.Done():
 			return
 		}

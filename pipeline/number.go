@@ -19,9 +19,17 @@ func NewRunID() string {
 
 // Drops counts the events that the steps before Number dropped. An event with a Count
 // counts as that many.
-type Drops struct{ n uint64 }
+type Drops struct {
+	n     uint64
+	added uint64 // of n, the events that are not the source's
+}
 
-func (d *Drops) add(e *event.Event) { d.n += weight(e) }
+func (d *Drops) add(e *event.Event) {
+	d.n += weight(e)
+	if e.Ref == 0 {
+		d.added += weight(e)
+	}
+}
 
 // weight is how many events a line stands for.
 func weight(e *event.Event) uint64 { return max(1, e.Count) }
@@ -70,6 +78,7 @@ func (n *Number) Event(e *event.Event) error {
 	}
 	if s := e.Sysctl; s != nil {
 		switch {
+		case s.Cause == nil && e.Ref == 0: // added between a write and its consequences
 		case s.Cause == nil:
 			n.writeRef, n.writeSeq = e.Ref, e.Seq
 		case s.Cause.Ref != 0 && s.Cause.Ref == n.writeRef:
@@ -105,7 +114,7 @@ func (n *Number) total(e *event.Event) error {
 	if err != nil {
 		return err
 	}
-	t.Seen += n.added
+	t.Seen += n.added + n.drops.added
 	t.Filtered += n.drops.n
 	t.Written, t.Alerts = n.written, n.raised
 	n.totals = &t

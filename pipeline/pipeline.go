@@ -17,7 +17,10 @@
 //	Fanout          writes to every sink
 //
 // New builds the chain from Gap to Fanout. Nothing behind Number adds, drops or changes
-// an event.
+// an event. A step that drops events counts them in Drops, so that the totals balance. The
+// trace.loss of HistoryLoss enters behind Alerts and meets no rule.
+//
+// All steps run on the goroutine that calls the first one, except that Drift.Keep has its own.
 package pipeline
 
 import (

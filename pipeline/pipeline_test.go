@@ -268,3 +268,30 @@ func TestHistoryLoss(t *testing.T) {
 		t.Errorf("%+v", *sum)
 	}
 }
+
+// TestAdded has events that no tracer made between those of a tracer. They count as seen whether
+// they are written or dropped, and do not separate a write from its consequences.
+func TestAdded(t *testing.T) {
+	out := new(sink)
+	p := pipeline.New(pipeline.Options{
+		Filter: compile(t, `sysctl.name != "vm.dropped"`), Sinks: []pipeline.Sink{out}, Source: &source{event.Totals{Seen: 2, Written: 2}},
+	})
+	drifted := func(name string) *event.Event {
+		return &event.Event{Type: event.SysctlDrift, Sysctl: &event.Sysctl{Name: name}}
+	}
+	cascade := &event.Event{Type: event.SysctlWrite, Ref: 2, Sysctl: &event.Sysctl{Name: "vm.a", Cause: &event.Cause{Ref: 1}}}
+	for _, e := range []*event.Event{
+		{Type: event.SysctlWrite, Ref: 1, Sysctl: &event.Sysctl{Name: "vm.b"}},
+		drifted("vm.c"), drifted("vm.dropped"), drifted("vm.dropped"), cascade, {Type: event.TraceStop, Ref: 3},
+	} {
+		if err := p.Event(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sum := *p.Totals(); sum.Seen != 5 || sum.Written != 3 || sum.Filtered != 2 {
+		t.Errorf("%+v", sum)
+	}
+	if cascade.Sysctl.Cause.Seq != 1 {
+		t.Errorf("the cause is %d, want 1", cascade.Sysctl.Cause.Seq)
+	}
+}

@@ -24,47 +24,47 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// ErrUnsupported means that this host cannot run nstrace as asked: no privilege,
-// no BTF, a kernel that is too old, or none of the ways to attach.
+// ErrUnsupported means that this host cannot be traced as requested: no privileges, no BTF, a
+// kernel that is too old, or no way to attach.
 var ErrUnsupported = errors.New("this host can't")
 
-// maxActive is how many tasks can be inside one kretprobed function before the
-// kernel misses the end of a call. Its default, ten or two a CPU, is less than
-// the containers that start at once on a small host.
+// maxActive is how many tasks can be inside one kretprobed function before the kernel misses
+// the end of a call. The kernel's default, ten or two for each CPU, is less than the
+// containers that start at once on a small host.
 const maxActive = 1024
 
 // kernel is what the running kernel offers.
 type kernel struct {
 	btf        *btf.Spec
-	cache      *btf.Cache                           // so that it is read once
-	modules    []*btf.Spec                          // of modules that have types which programs look at
-	object     func() (*ebpf.CollectionSpec, error) // what bpf2go made; to be copied
-	mounts     *mounts
-	fentry     error // nil, or why not
+	cache      *btf.Cache                           // to read the types once
+	modules    []*btf.Spec                          // of modules with types that programs use
+	object     func() (*ebpf.CollectionSpec, error) // what bpf2go made; copy it before use
+	threads    *mountThread
+	fentry     error // why the kernel does not offer it, nil if it does
 	kprobe     error
 	tracepoint error
 	cgroup     error
 	ftrace     *ftrace
-	canaries   map[Backend]*canary // of the backends that are offered, until load takes them
-	reuse      *loaded             // whose maps are to be used; nil: new ones
+	canaries   map[Backend]*canary // of the offered backends, until load takes them
+	reuse      *loaded             // use its maps; nil: make new ones
 }
 
-// openKernel finds out what the running kernel offers. It fails with
-// ErrUnsupported only where nothing can work. If off is not nil it says why neither fentry
-// nor kprobe is to be tried. Whoever has got a kernel closes it.
-func openKernel(m *mounts, f *ftrace, off error) (*kernel, error) {
-	k := &kernel{mounts: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace)}
+// openKernel finds out what the running kernel offers. It fails with ErrUnsupported only if
+// nothing can work. If off is not nil, it says why neither fentry nor kprobe is tried. Close
+// the kernel after use.
+func openKernel(m *mountThread, f *ftrace, off error) (*kernel, error) {
+	k := &kernel{threads: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace)}
 	if err := probeBPF(); err != nil {
 		return nil, err
 	}
-	go k.object() // beside the rest: as much work as to read the kernel's types
+	go k.object() // in parallel: it takes as long as reading the kernel's types
 	var err error
 	k.cache = btf.NewCache()
 	if k.btf, err = k.cache.Kernel(); err != nil {
-		return nil, fmt.Errorf("%w: the kernel has no type information (%v): it takes Linux 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y", ErrUnsupported, err)
+		return nil, fmt.Errorf("%w: the kernel has no type information (%v): want Linux 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y", ErrUnsupported, err)
 	}
 	k.modules = k.typesOfModules()
-	// First: cilium/ebpf remembers where it found tracefs, or that it did not.
+	// Before all else: cilium/ebpf remembers where it found tracefs, or that it did not.
 	k.tracepoint = m.tracefs()
 	if off == nil {
 		k.fentry = k.probe(Fentry)
@@ -74,24 +74,23 @@ func openKernel(m *mounts, f *ftrace, off error) (*kernel, error) {
 	return k, nil
 }
 
-// typesOfModules returns the types of the one module that can have some of what programs look
-// at, if the kernel itself lacks them. Left alone cilium/ebpf reads those of all modules.
+// typesOfModules returns the types of the one module that can have types which programs use, if
+// the kernel itself lacks them. By default cilium/ebpf reads the types of all modules.
 func (k *kernel) typesOfModules() []*btf.Spec {
 	var dev *btf.Struct
 	if k.btf.TypeByName("inet6_dev", &dev) == nil {
 		return nil
 	}
 	ipv6, err := k.cache.Module("ipv6")
-	if err != nil { // a kernel without
+	if err != nil { // the kernel has no IPv6
 		return nil
 	}
 	return []*btf.Spec{ipv6}
 }
 
-// liftMemlock lifts the limit on locked memory, which 5.10 charges maps against,
-// together with those of all the user's other processes. Later kernels do not,
-// and then it does not matter that only the privileged may lift it. The function
-// that it returns puts the limit back: a traced command inherits it.
+// liftMemlock lifts the limit on locked memory. 5.10 charges maps against it, together with
+// those of all other processes of the user; later kernels do not, and there it does not matter
+// if lifting fails. restore puts the limit back, because a traced command inherits it.
 func liftMemlock() (restore func()) {
 	var was unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &was) != nil {
@@ -103,17 +102,16 @@ func liftMemlock() (restore func()) {
 	return func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &was) }
 }
 
-// probeBPF tells a refusal of bpf(2) itself from all else that can go wrong
-// later.
+// probeBPF checks that bpf(2) can be used at all.
 func probeBPF() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "nstrace_probe", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
 	switch {
 	case err == nil:
 		return m.Close()
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w: bpf(2) is refused (%v): run as root, or give CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN; in a container also allow bpf in its seccomp profile", ErrUnsupported, short(err))
+		return fmt.Errorf("%w: the kernel refuses bpf(2) (%v): run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN; in a container also allow bpf in its seccomp profile", ErrUnsupported, short(err))
 	default:
-		return fmt.Errorf("%w: the kernel has no BPF ring buffer (%v): it takes Linux 5.10 or newer", ErrUnsupported, err)
+		return fmt.Errorf("%w: the kernel has no BPF ring buffer (%v): want Linux 5.10 or newer", ErrUnsupported, err)
 	}
 }
 
@@ -138,12 +136,12 @@ func (k *kernel) tryKprobe(function string) error {
 	return k.ftrace.detach(l.Close)
 }
 
-// oftenTwice are functions whose name another one has in some kernels (5.10 and 6.1 of
-// Debian), which then refuse it to kprobes. To find that out once all is loaded would
-// have all loaded again.
+// oftenTwice are functions whose name another function has in some kernels (5.10 and 6.1 of
+// Debian). These kernels refuse kprobes for the name. If that was found out after loading,
+// everything would be loaded again.
 var oftenTwice = map[string]bool{"kern_path": true}
 
-// short leaves the kernel's word of an error that cilium/ebpf wraps many times.
+// short returns the kernel's error, which cilium/ebpf wraps many times.
 func short(err error) error {
 	var ve *ebpf.VerifierError
 	if errors.As(err, &ve) && ve.Cause != nil {
@@ -165,18 +163,18 @@ func (k *kernel) offers(b Backend) error {
 	case Kprobe:
 		return k.kprobe
 	default:
-		return nil // a tracepoint way can consist of cgroup/sysctl alone
+		return nil // a tracepoint way can have cgroup/sysctl programs only
 	}
 }
 
-// hasFunc says whether the kernel has a function that can be probed by name.
+// hasFunc reports whether the kernel has a function of that name.
 func (k *kernel) hasFunc(name string) bool {
 	var f *btf.Func
 	return k.btf.TypeByName(name, &f) == nil
 }
 
-// hasNSID says whether each namespace has an id that is unique among those of all
-// types (ns_common.ns_id, 6.18; in an unnamed struct from 6.19).
+// hasNSID reports whether each namespace has an id that is unique among all types
+// (ns_common.ns_id, 6.18; in an unnamed struct from 6.19).
 func (k *kernel) hasNSID() bool {
 	var ns *btf.Struct
 	return k.btf.TypeByName("ns_common", &ns) == nil && hasMember(ns.Members, "ns_id")
@@ -197,7 +195,7 @@ func hasMember(members []btf.Member, name string) bool {
 	})
 }
 
-// numParams is how many parameters a function of the kernel has.
+// numParams returns how many parameters a function of the kernel has.
 func (k *kernel) numParams(name string) int {
 	var f *btf.Func
 	if k.btf.TypeByName(name, &f) == nil {
@@ -208,7 +206,7 @@ func (k *kernel) numParams(name string) int {
 	return 0
 }
 
-// can says why a program cannot be used, nil if nothing is known against it.
+// can returns why a program cannot be used, nil if no reason is known.
 func (k *kernel) can(p *ebpf.ProgramSpec) error {
 	switch p.Type {
 	case ebpf.Tracing:
@@ -230,16 +228,16 @@ func (k *kernel) can(p *ebpf.ProgramSpec) error {
 	return nil
 }
 
-// A choice is how one observation is to be attached.
+// A choice is how one observation is attached.
 type choice struct {
 	obs      *observation
-	way      *way // nil: not at all
+	way      *way // nil: it cannot be attached
 	programs []string
-	reasons  []string // why earlier ways were not taken
+	reasons  []string // why earlier ways were not chosen
 }
 
-// choose picks the first way of the observation that the kernel offers and that
-// is not in refused.
+// choose chooses the first way of the observation that the kernel offers and none of whose
+// programs is in refused.
 func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec, refused map[string]error) choice {
 	c := choice{obs: o}
 	for i := range o.ways {
@@ -248,7 +246,7 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 			continue
 		}
 		if w.forced && force == Auto {
-			c.reasons = append(c.reasons, fmt.Sprintf("%s needs --backend %s, because it slows every open of a file", w.backend, w.backend))
+			c.reasons = append(c.reasons, fmt.Sprintf("%s is used only with --backend %s, because it slows down every open of a file", w.backend, w.backend))
 			continue
 		}
 		if err := k.offers(w.backend); err != nil {
@@ -270,7 +268,7 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 		}
 	}
 	if len(c.reasons) == 0 {
-		c.reasons = []string{fmt.Sprintf("there is no %s way to see it", force)}
+		c.reasons = []string{fmt.Sprintf("there is no %s way to observe it", force)}
 	}
 	return c
 }
@@ -285,34 +283,34 @@ func (k *kernel) usable(programs []string, spec *ebpf.CollectionSpec, refused ma
 			return err
 		}
 		if n := params[name]; n != 0 && n != k.numParams(p.AttachTo) {
-			return fmt.Errorf("the kernel's %s has not %d parameters", p.AttachTo, n)
+			return fmt.Errorf("the kernel's %s does not have %d parameters", p.AttachTo, n)
 		}
 	}
 	return nil
 }
 
-// hook names an attachment as the field does: fexit/ksys_unshare.
+// hook returns the usual name of an attachment, such as fexit/ksys_unshare.
 func hook(p *ebpf.ProgramSpec) string {
 	return strings.TrimSuffix(p.SectionName, "/")
 }
 
-// report says how the observation is attached.
+// report returns how the observation is attached.
 func (c *choice) report(spec *ebpf.CollectionSpec) event.Observation {
 	o := event.Observation{Name: c.obs.name, Backend: string(None)}
 	if c.way == nil {
-		o.Missing = []string{"everything: " + strings.Join(c.reasons, "; ")}
+		o.Missing = []string{strings.Join(append([]string{"all of it"}, c.reasons...), ": ")}
 		return o
 	}
 	o.Backend = string(c.way.backend)
 	for _, name := range c.programs {
 		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
 	}
-	o.Hooks = append(o.Hooks, c.way.looks...)
+	o.Hooks = append(o.Hooks, c.way.files...)
 	o.Missing = c.way.missing
 	return o
 }
 
-// An attachError says which program the kernel refused.
+// An attachError is the kernel's refusal of one program.
 type attachError struct {
 	program, hook string
 	err           error
@@ -324,7 +322,7 @@ func (e *attachError) Unwrap() error { return e.err }
 // attach attaches one loaded program as its section says.
 func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program) (link.Link, error) {
 	if needsFtrace(spec) && k.ftrace.off() {
-		return nil, &deafError{why: errFtraceOff}
+		return nil, &silentError{why: errFtraceOff}
 	}
 	var l link.Link
 	var err error
@@ -334,7 +332,7 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 	case ebpf.Kprobe:
 		if strings.HasPrefix(spec.SectionName, "kretprobe/") {
 			opts := &link.KprobeOptions{}
-			if k.tracepoint == nil { // more than the default takes tracefs
+			if k.tracepoint == nil { // a value other than the default needs tracefs
 				opts.RetprobeMaxActive = maxActive
 			}
 			l, err = link.Kretprobe(spec.AttachTo, prog, opts)
@@ -346,7 +344,7 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 		l, err = link.Tracepoint(group, event, prog, nil)
 	case ebpf.CGroupSysctl:
 		var path string
-		if path, err = k.mounts.cgroup2(); err == nil {
+		if path, err = k.threads.cgroup2(); err == nil {
 			l, err = link.AttachCgroup(link.CgroupOptions{Path: path, Attach: ebpf.AttachCGroupSysctl, Program: prog})
 		}
 	default:
@@ -362,18 +360,17 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 type loaded struct {
 	coll     *ebpf.Collection
 	spec     *ebpf.CollectionSpec
-	links    map[string]link.Link // kept: a link that nobody refers to is closed
+	links    map[string]link.Link // kept, because a link without a reference is closed
 	picks    []choice
 	seed     uint64              // for the hashes that the programs make
-	ftrace   *ftrace             // by which it is attached
+	ftrace   *ftrace             // to detach by
 	canaries map[Backend]*canary // of the backends in use
-	proven   time.Time           // when the kernel was last known to run it
-	counted  bool                // see countProbeMisses
+	proven   time.Time           // when the kernel was last known to run the programs, at the start
+	counted  bool                // see countMissedRuns
 }
 
-// load chooses, loads and attaches. A program that the kernel refuses after all, and a
-// backend whose programs it does not run any more, count as not offered, and the choice is
-// made again.
+// load chooses, loads and attaches the programs. If the kernel refuses a program, or does not
+// run those of a backend any more, load starts again without it.
 func (k *kernel) load(o *Options) (*loaded, error) {
 	refused := map[string]error{}
 	for {
@@ -405,9 +402,9 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		return nil, err
 	}
 	spec := object.Copy()
-	for name, t := range twins {
+	for name, t := range programCopies {
 		if p := spec.Programs[t.of]; p != nil { // another architecture's otherwise
-			spec.Programs[name] = t.place(p)
+			spec.Programs[name] = t.at(p)
 		}
 	}
 	l := &loaded{spec: spec, links: map[string]link.Link{}, ftrace: k.ftrace}
@@ -416,26 +413,26 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	observed := o.observed()
 	for i := range observations {
 		obs := &observations[i]
-		if !obs.gives(observed) || (obs.since != "" && !k.hasFunc(obs.since)) {
+		if !obs.feeds(observed) || (obs.since != "" && !k.hasFunc(obs.since)) {
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
 		if obs.feed[0] == event.TraceTamper {
-			c.programs = sparing(c.programs, spec, keep)
+			c.programs = withoutFirstCall(c.programs, spec, keep)
 		}
 		l.picks = append(l.picks, c)
 		for _, name := range c.programs {
 			keep[name] = true
 		}
 		if c.way != nil {
-			any = any || (obs.gives(o.Filter.Types) && obs.feed[0] != event.TraceTamper)
+			any = any || (obs.feeds(o.Filter.Types) && obs.feed[0] != event.TraceTamper)
 			if obs.name == "sysctl" {
 				writeResult = c.way.backend != Tracepoint
 			}
 		}
 	}
 	if !any {
-		why := "none of what was asked for can be attached"
+		why := "none of the requested observations can be attached"
 		if len(l.picks) > 0 && len(l.picks[0].reasons) > 0 {
 			why = strings.Join(l.picks[0].reasons, "; ")
 		}
@@ -457,7 +454,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			delete(spec.Programs, name)
 		}
 	}
-	if err := k.settleKfuncs(spec); err != nil {
+	if err := k.removeKfuncs(spec); err != nil {
 		return nil, err
 	}
 	if err := o.set(spec, l.seed, writeResult, typedTask(!writeResult), k.v1Subsys()); err != nil {
@@ -474,9 +471,9 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	return l, nil
 }
 
-// sparing leaves tracepoints of system calls out of programs where none is in keep: the
-// first one makes each system call on the host dearer.
-func sparing(programs []string, spec *ebpf.CollectionSpec, keep map[string]bool) []string {
+// withoutFirstCall removes tracepoints of system calls from programs if keep has none: the first
+// one makes every system call on the host slower.
+func withoutFirstCall(programs []string, spec *ebpf.CollectionSpec, keep map[string]bool) []string {
 	ofCall := func(name string) bool {
 		return strings.HasPrefix(spec.Programs[name].SectionName, "tracepoint/syscalls/")
 	}
@@ -488,11 +485,10 @@ func sparing(programs []string, spec *ebpf.CollectionSpec, keep map[string]bool)
 	return slices.DeleteFunc(programs, ofCall)
 }
 
-// settleKfuncs takes the functions of newer kernels that this one lacks out of the
-// programs. cilium/ebpf would do the same, but first it asks all BTF that is loaded, that
-// of every program on the host included, and for each reference again: thousands of
-// system calls.
-func (k *kernel) settleKfuncs(spec *ebpf.CollectionSpec) error {
+// removeKfuncs removes calls of kernel functions that this kernel lacks from the programs.
+// cilium/ebpf does the same, but first it searches all BTF in the kernel, including that of
+// every program, for each reference: thousands of system calls.
+func (k *kernel) removeKfuncs(spec *ebpf.CollectionSpec) error {
 	var fn *btf.Func
 	if err := k.btf.TypeByName(rdonlyCast, &fn); err == nil || !errors.Is(err, btf.ErrNotFound) {
 		return err
@@ -505,7 +501,7 @@ func (k *kernel) settleKfuncs(spec *ebpf.CollectionSpec) error {
 			}
 			absent := asm.LoadImm(ins.Dst, 0, asm.DWord) // its address
 			if !ins.OpCode.IsDWordLoad() {
-				absent = asm.BuiltinFunc(unknownFunc).Call() // behind a branch never taken
+				absent = asm.BuiltinFunc(unknownFunc).Call() // behind a branch that is never taken
 			}
 			*ins = absent.WithSymbol(ins.Symbol()).WithSource(ins.Source())
 		}
@@ -515,13 +511,13 @@ func (k *kernel) settleKfuncs(spec *ebpf.CollectionSpec) error {
 
 const (
 	rdonlyCast  = "bpf_rdonly_cast" // 6.2
-	unknownFunc = 0xbadca11         // the verifier refuses it if it ever is reached
+	unknownFunc = 0xbadca11         // the verifier refuses it where it can be reached
 )
 
-// loadAll loads maps and programs into the kernel, each program once, however many places
-// it is for.
+// loadAll loads maps and programs into the kernel, each program once, however many places it is
+// for.
 func (k *kernel) loadAll(l *loaded) error {
-	programs := map[string]*ebpf.ProgramSpec{} // of each that is there several times, one
+	programs := map[string]*ebpf.ProgramSpec{} // one for all copies
 	for name, p := range l.spec.Programs {
 		programs[original(name)] = p
 	}
@@ -531,8 +527,8 @@ func (k *kernel) loadAll(l *loaded) error {
 	if l.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: k.cache, MapReplacements: k.reuse.reusable()}); err != nil {
 		return err
 	}
-	// As many at once as there are CPUs: the verifier holds no lock for those who may load
-	// what they like (bpf_check() in kernel/bpf/verifier.c).
+	// In parallel: for privileged callers the verifier holds no lock (bpf_check() in
+	// kernel/bpf/verifier.c).
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, k.loaders())
@@ -554,16 +550,16 @@ func (k *kernel) loadAll(l *loaded) error {
 	return err
 }
 
-// loaders is how many programs can be loaded at once. cilium/ebpf's BTF of a module can't be
-// decoded beside that of the kernel, to which it refers.
+// loaders returns how many programs to load at once. cilium/ebpf cannot decode the types of a
+// module in parallel with those of the kernel, to which they refer.
 func (k *kernel) loaders() int {
 	if len(k.modules) > 0 {
 		return 1
 	}
-	return min(runtime.GOMAXPROCS(0), 8) // the verifier takes megabytes for each
+	return min(runtime.GOMAXPROCS(0), 8) // the verifier needs megabytes for each
 }
 
-// loadOne loads a program of spec that uses maps which are there.
+// loadOne loads one program of spec, which uses existing maps.
 func (k *kernel) loadOne(spec *ebpf.CollectionSpec, name string, p *ebpf.ProgramSpec, with map[string]*ebpf.Map) (*ebpf.Program, error) {
 	one := *spec
 	one.Programs = map[string]*ebpf.ProgramSpec{name: p}
@@ -578,26 +574,25 @@ func (k *kernel) loadOne(spec *ebpf.CollectionSpec, name string, p *ebpf.Program
 	return coll.DetachProgram(name), nil
 }
 
-// program returns the one of that name, which can be another's too.
+// program returns the program of that name, which can have further names.
 func (l *loaded) program(name string) *ebpf.Program { return l.coll.Programs[original(name)] }
 
-// typedTask says whether the programs can have the current task as a pointer that
-// the verifier follows: tracing programs from 5.11 on, cgroup/sysctl, which
-// matters where it reports by itself, since some later kernel.
+// typedTask reports whether programs can have the current task as a pointer that the verifier
+// follows. Tracing programs can from 5.11 on, and cgroup/sysctl programs, which matter if they
+// report by themselves, in some later kernel.
 func typedTask(inSysctl bool) bool {
 	return features.HaveProgramHelper(ebpf.TracePoint, asm.FnGetCurrentTaskBtf) == nil &&
 		(!inSysctl || features.HaveProgramHelper(ebpf.CGroupSysctl, asm.FnGetCurrentTaskBtf) == nil)
 }
 
-// release frees what only loading needs.
+// release frees what is needed only to load.
 func (l *loaded) release() { l.spec = nil }
 
-// attachAll attaches what was loaded, the ends of calls before their beginnings:
-// an end without its beginning is ignored, a beginning whose end is missed is
-// counted as lost.
+// attachAll attaches what was loaded. The ends of calls come before their beginnings: an end
+// without its beginning is ignored, but a beginning whose end is missed counts as lost.
 func (k *kernel) attachAll(l *loaded, o *Options) error {
 	var names []string
-	if k.reuse == nil { // else they are still attached
+	if k.reuse == nil { // otherwise they are still attached
 		names = slices.Clone(o.besides())
 	}
 	for _, c := range l.picks {
@@ -623,9 +618,10 @@ func endsFirst(program string) int {
 	return 1
 }
 
-// loadError tells a host that refuses all programs from one that refuses one of them.
+// loadError returns ErrUnsupported if the host refuses all programs, and err's cause if it
+// refuses one of them.
 func loadError(err error) error {
-	// Not os.ErrPermission, which is EACCES too: the verifier's word about one program.
+	// Not os.ErrPermission: that includes EACCES, by which the verifier refuses one program.
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: the kernel refuses nstrace's programs (%v)", ErrUnsupported, short(err))
 	}
@@ -636,7 +632,7 @@ func loadError(err error) error {
 	return fmt.Errorf("load BPF programs: %w", err)
 }
 
-// detach stops new records, but for those of the programs to keep; those in the ring stay.
+// detach detaches all programs except those to keep. Records in the ring stay.
 func (l *loaded) detach(keep ...string) error {
 	if !l.needsFtrace() || len(l.links)+len(l.canaries) == 0 {
 		return l.closeLinks(keep)
@@ -644,9 +640,9 @@ func (l *loaded) detach(keep ...string) error {
 	return l.ftrace.detach(func() error { return l.closeLinks(keep) })
 }
 
-// closeLinks is for detach. The kernel waits a grace period for most links, so they are
-// closed side by side; kretprobes are not, for they can be tracefs's, which only this thread
-// may see.
+// closeLinks is for detach. The kernel waits a grace period for most links, so they are closed
+// in parallel. Kretprobes are not, because they can be in the tracefs that only this thread
+// sees.
 func (l *loaded) closeLinks(keep []string) error {
 	errs := make(chan error, len(l.links)+len(l.canaries))
 	var wg sync.WaitGroup

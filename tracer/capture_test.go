@@ -14,7 +14,9 @@ import (
 
 	"github.com/cilium/ebpf/ringbuf"
 
+	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 var (
@@ -87,10 +89,10 @@ func TestCapture(t *testing.T) {
 	}
 	defer f.Close()
 	// Destroy records come until the kernel has freed what the commands made.
-	tr.ring.SetDeadline(time.Now().Add(2 * time.Second))
+	tr.attached.ring.SetDeadline(time.Now().Add(2 * time.Second))
 	var rec ringbuf.Record
 	for {
-		if err := tr.ring.ReadInto(&rec); errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := tr.attached.ring.ReadInto(&rec); errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		} else if err != nil {
 			t.Fatal(err)
@@ -119,25 +121,73 @@ func records(tb testing.TB, file string) [][]byte {
 	return all
 }
 
-// guestUsers are those of a guest.
-type guestUsers map[uint32]string
-
-func (u guestUsers) Name(uid uint32) string { return u[uid] }
-
-// offline is a Tracer that has no kernel behind it.
-func offline() *Tracer {
-	boot := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixNano()
-	return &Tracer{
-		host:  hostInfo{host: "guest", bootID: "00000000-0000-0000-0000-000000000000"},
-		clock: clock{offset: boot, first: boot, synced: math.MaxInt64},
-		users: guestUsers{0: "root", 1000: "tester"},
-		reg:   newRegistry(),
-		pins:  map[uint32]*pin{},
-	}
+// A fakeHost is a lookups without a kernel. Its zero value knows users only.
+type fakeHost struct {
+	inventory []bpf.NstraceInventory
+	cgroups   map[uint32]string // paths by pid
+	names     map[uint32]string // of network namespaces
+	handles   bool              // the kernel has handles of namespaces
+	alive     map[uint32]bool   // by handle
+	held      map[uint32]bool   // by files
+	mounted   map[string]uint64 // ids by path
+	slots     map[uint32]bpf.NstraceFold
+	walks     int // calls of tasks
 }
 
-// collect is a Handler that keeps what it is given.
-type collect []*event.Event
+func (f *fakeHost) tasks() ([]bpf.NstraceInventory, error) {
+	f.walks++
+	return f.inventory, nil
+}
+func (f *fakeHost) fold(slot uint32) (bpf.NstraceFold, error) { return f.slots[slot], nil }
+func (f *fakeHost) takeFold(slot uint32, taken uint64) error {
+	k := f.slots[slot]
+	k.Reported = taken
+	f.slots[slot] = k
+	return nil
+}
+func (f *fakeHost) missedExits() uint64                { return 0 }
+func (f *fakeHost) ownObject(bpf.NstraceOwnKey) string { return "" }
+func (f *fakeHost) userName(uid uint32) string {
+	return map[uint32]string{0: "root", 1000: "tester"}[uid]
+}
+func (f *fakeHost) commandLine(pid uint32, start uint64) []byte { return nil }
+func (f *fakeHost) cgroupPath(pid uint32, id uint64) string     { return f.cgroups[pid] }
+func (f *fakeHost) netnsName(id uint32, at uint64) string       { return f.names[id] }
+func (f *fakeHost) mountedID(path string) uint64                { return f.mounted[path] }
+func (f *fakeHost) heldByFiles() map[uint32]bool                { return f.held }
+func (f *fakeHost) ended(ns procfs.Namespace) (ended, known bool) {
+	return f.handles && !f.alive[ns.ID], f.handles
+}
 
-func (c *collect) Event(e *event.Event) error { *c = append(*c, e.Clone()); return nil }
-func (c *collect) Idle() error                { return nil }
+// offline returns an interpreter that has no kernel behind it. Its clock stands at 0, so that
+// it looks for no owners by itself.
+func offline(host *fakeHost, out emitter) *interpreter {
+	boot := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixNano()
+	in := newInterpreter(&event.Filter{}, false, 0, host, out)
+	in.clock = clock{now: func() uint64 { return 0 }, offset: boot, first: boot, synced: math.MaxInt64}
+	return in
+}
+
+// collect is an emitter that keeps and numbers the events, as a pipeline does.
+type collect struct {
+	stream
+	events []*event.Event
+}
+
+func newCollect() *collect {
+	c := &collect{}
+	c.handler, c.host, c.bootID = c, "guest", "00000000-0000-0000-0000-000000000000"
+	return c
+}
+
+func (c *collect) Event(e *event.Event) error {
+	e = e.Clone()
+	e.V, e.Seq = event.SchemaVersion, uint64(len(c.events)+1)
+	if s := e.Sysctl; s != nil && s.Cause != nil {
+		s.Cause.Seq = s.Cause.Ref // no step drops events
+	}
+	c.events = append(c.events, e)
+	return nil
+}
+
+func (c *collect) Idle() error { return nil }

@@ -8,14 +8,14 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A Capability is something that nstrace uses and a host can lack.
+// A Capability is a part of the kernel that nstrace uses and a host can lack.
 type Capability struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"` // why not, or what it means
+	Detail string `json:"detail,omitempty"` // why it is missing, or where it is
 }
 
-// Report says what a host offers to nstrace.
+// A Report says what a host supports, and how each observation attaches.
 type Report struct {
 	Kernel       string              `json:"kernel"`
 	Arch         string              `json:"arch"`
@@ -23,23 +23,23 @@ type Report struct {
 	Observations []event.Observation `json:"observations,omitempty"`
 }
 
-// Check finds out what this host offers, by attaching everything as a run with o
-// would and detaching it at once. The report is never nil; the error is New's.
+// Check attaches everything as a run with these options does, detaches it at once, and reports
+// what this host supports. The report is never nil. The error is that of New.
 func Check(o Options) (*Report, error) {
-	r := &Report{Kernel: readHost().kernel, Arch: runtime.GOARCH}
+	r := &Report{Kernel: readHostInfo().kernel, Arch: runtime.GOARCH}
 	if err := o.validate(); err != nil {
 		return r, err
 	}
-	m := newMounts()
+	m := newMountThread()
 	defer m.close()
 	var err error
 	f := openFtrace(&notes{notify: o.Notify})
 	defer f.close()
-	m.do(func() { err = r.fill(m, f, &o) })
+	m.run(func() { err = r.fill(m, f, &o) })
 	return r, err
 }
 
-func (r *Report) fill(m *mounts, f *ftrace, o *Options) error {
+func (r *Report) fill(m *mountThread, f *ftrace, o *Options) error {
 	defer liftMemlock()()
 	k, err := openKernel(m, f, nil)
 	if err != nil {
@@ -64,15 +64,13 @@ func (r *Report) fill(m *mounts, f *ftrace, o *Options) error {
 		return err
 	}
 	k.explain(l, o)
-	for _, c := range l.picks {
-		r.Observations = append(r.Observations, c.report(l.spec))
-	}
+	r.Observations = l.observations()
 	return l.close()
 }
 
 func mountedWhere(private bool, dir string) string {
 	if private {
-		return "mounted for nstrace alone"
+		return "not mounted; nstrace mounts it for itself"
 	}
 	return dir
 }

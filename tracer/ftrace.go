@@ -23,26 +23,28 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// The kernel attaches fentry, fexit, kprobe and kretprobe programs by ftrace, which root
-// can turn off (kernel.ftrace_enabled=0), and root can turn off kprobes alone
-// (/sys/kernel/debug/kprobes/enabled). The kernel then still attaches a program and
-// reports success, but never runs it. Worse, a detach while ftrace is off leaves the
-// kernel's books of ftrace wrong: the next attach, by any tool, makes the kernel
-// disable ftrace until the next boot.
+// The kernel attaches fentry, fexit, kprobe and kretprobe programs by ftrace. Root can turn
+// ftrace off (kernel.ftrace_enabled=0), or kprobes alone (/sys/kernel/debug/kprobes/enabled).
+// The kernel then still attaches a program and reports success, but never runs it. Worse, a
+// detach while ftrace is off leaves its records wrong: the next attach, by any tool, makes
+// the kernel disable ftrace until the next boot.
 //
-// So nstrace attaches nothing by ftrace while that is off, proves by a canary that
-// programs run, and turns ftrace on for the moment in which it detaches.
+// So nstrace
+//   - attaches nothing by ftrace while that is off,
+//   - proves by a canary that programs run, at the start and once a second, and falls back to
+//     tracepoints if they do not,
+//   - turns ftrace on while it detaches.
 
-// ftraceSetting is missing where the kernel has no ftrace, or no switch for it.
+// ftraceSetting is missing if the kernel has no ftrace, or no switch for it.
 const ftraceSetting = "/proc/sys/kernel/ftrace_enabled"
 
-// Reasons why the kernel does not run programs of fentry or kprobe.
+// Reasons why the kernel does not run fentry and kprobe programs.
 var (
 	errFtraceOff = errors.New("ftrace is off (kernel.ftrace_enabled=0)")
 	errNotRun    = errors.New("the kernel attaches such programs, but does not run them")
 )
 
-// needsFtrace says whether the kernel attaches a program by ftrace.
+// needsFtrace reports whether the kernel attaches a program by ftrace.
 func needsFtrace(p *ebpf.ProgramSpec) bool {
 	switch p.Type {
 	case ebpf.Kprobe:
@@ -53,31 +55,31 @@ func needsFtrace(p *ebpf.ProgramSpec) bool {
 	return false
 }
 
-// notes are sentences about the run. Each goes to Options.Notify at once, and into the
-// next event of the run that has notes.
+// notes are sentences about the run. Each goes to Options.Notify at once, and into the next
+// event of the run that has notes.
 type notes struct {
-	notify func(string) // nil: nobody wants to know
-	kept   []string
+	notify  func(string) // can be nil
+	pending []string
 }
 
-func (n *notes) say(format string, args ...any) {
+func (n *notes) add(format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
-	n.kept = append(n.kept, message)
+	n.pending = append(n.pending, message)
 	if n.notify != nil {
 		n.notify(message)
 	}
 }
 
-// take returns what was said since the last time.
+// take removes and returns the pending notes.
 func (n *notes) take() []string {
-	kept := n.kept
-	n.kept = nil
-	return kept
+	pending := n.pending
+	n.pending = nil
+	return pending
 }
 
 // ftrace is the kernel's switch for ftrace.
 type ftrace struct {
-	fd    int // of ftraceSetting, -1 where it is missing
+	fd    int // of ftraceSetting, -1 if that is missing
 	notes *notes
 }
 
@@ -96,7 +98,7 @@ func (f *ftrace) close() {
 	}
 }
 
-// off reads the setting.
+// off reports whether ftrace is turned off.
 func (f *ftrace) off() bool {
 	if f.fd < 0 {
 		return false
@@ -116,39 +118,39 @@ func (f *ftrace) set(value string) error {
 	return err
 }
 
-// detach calls do, which closes links of fentry and kprobe programs, while ftrace is on. If
-// it is off, detach turns it on and afterwards off again.
-func (f *ftrace) detach(do func() error) error {
+// detach calls closeLinks, which closes links of fentry and kprobe programs, while ftrace is
+// on. If it is off, detach turns it on and afterwards off again.
+func (f *ftrace) detach(closeLinks func() error) error {
 	if f.fd < 0 {
-		return do()
+		return closeLinks()
 	}
-	// Another nstrace that has turned ftrace on for itself does not turn it off while
-	// this one relies on it.
+	// The lock keeps another nstrace that turned ftrace on from turning it off while this
+	// one relies on it.
 	f.lock(unix.LOCK_SH)
 	defer unix.Flock(f.fd, unix.LOCK_UN)
 	if !f.off() {
-		return do()
+		return closeLinks()
 	}
 	f.lock(unix.LOCK_EX)
 	if !f.off() {
-		return do()
+		return closeLinks()
 	}
 	defer holdSignals()()
 	began := time.Now()
 	if err := f.set("1"); err != nil {
-		f.notes.say("could not turn kernel.ftrace_enabled on to detach safely (%v): ftrace can fail until the next boot", short(err))
-		return do()
+		f.notes.add("cannot turn kernel.ftrace_enabled on to detach safely (%v): ftrace can fail until the next boot", short(err))
+		return closeLinks()
 	}
-	detachErr := do()
+	detachErr := closeLinks()
 	if err := f.set("0"); err != nil {
-		f.notes.say("turned kernel.ftrace_enabled on to detach safely, and could not turn it off again: %v", short(err))
+		f.notes.add("turned kernel.ftrace_enabled on to detach safely, and cannot turn it off again: %v", short(err))
 	} else {
-		f.notes.say("turned kernel.ftrace_enabled on for %v to detach safely", roughly(time.Since(began)))
+		f.notes.add("turned kernel.ftrace_enabled on for %v to detach safely", roughly(time.Since(began)))
 	}
 	return detachErr
 }
 
-// lockWait bounds the wait for the lock: everybody may read the file, and so lock it.
+// lockWait bounds the wait for the lock. Every user may read the file, and so lock it.
 const lockWait = time.Second
 
 func (f *ftrace) lock(how int) {
@@ -157,8 +159,8 @@ func (f *ftrace) lock(how int) {
 	}
 }
 
-// holdSignals keeps the signals that can end nstrace until release is called, which then
-// sends them again.
+// holdSignals holds back the signals that can end nstrace until release is called, which sends
+// them again.
 func holdSignals() (release func()) {
 	held := make(chan os.Signal, 8)
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
@@ -179,7 +181,7 @@ func holdSignals() (release func()) {
 	}
 }
 
-// A canary is a program that counts the calls of unshare(2), to prove that the kernel runs
+// A canary is a program that counts the calls of unshare(2). It proves that the kernel runs
 // the programs of its backend.
 type canary struct {
 	calls *ebpf.Map
@@ -200,17 +202,17 @@ func (k *kernel) newCanary(b Backend) (_ *canary, err error) {
 	c := &canary{}
 	defer func() {
 		if err != nil {
-			c.close() // it is not attached
+			c.close() // not attached, so ftrace does not matter
 		}
 	}()
-	// Mapped, and not read by bpf(2), as counts in bpf/common.h.
+	// Read through a mapping and not by bpf(2), as counts in bpf/common.h.
 	if c.calls, err = ebpf.NewMap(&ebpf.MapSpec{
 		Name: canaryName, Type: ebpf.Array, Flags: unix.BPF_F_MMAPABLE, KeySize: 4, ValueSize: 8, MaxEntries: 1,
 	}); err == nil {
 		c.count, err = c.calls.Memory()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the kernel refuses a map that can be mapped: %w", short(err))
+		return nil, fmt.Errorf("the kernel refuses a BPF map that user space can map: %w", short(err))
 	}
 	spec := &ebpf.ProgramSpec{
 		Name: canaryName, Type: ebpf.Kprobe, License: "Dual BSD/GPL",
@@ -242,20 +244,20 @@ func (k *kernel) newCanary(b Backend) (_ *canary, err error) {
 	return c, nil
 }
 
-// canaryTries is how often a canary may stay silent: the kernel skips a program while
-// another one is at work on the same CPU.
+// canaryTries is how often a canary may stay silent. The kernel skips a program while another
+// one runs on the same CPU.
 const canaryTries = 5
 
-// runs says whether the kernel runs the canary.
+// runs reports whether the kernel runs the canary.
 func (c *canary) runs() bool {
 	before := c.read()
 	for try := range canaryTries {
 		if try > 0 {
 			time.Sleep(time.Millisecond)
 		}
-		// Without flags it changes nothing of the thread that calls it.
+		// Without flags this changes nothing.
 		if err := unix.Unshare(0); err != nil {
-			return true // a seccomp filter can refuse it, which says nothing about the canary
+			return true // a seccomp filter refuses the call, which says nothing about the canary
 		}
 		if c.read() != before {
 			return true
@@ -265,7 +267,7 @@ func (c *canary) runs() bool {
 }
 
 func (c *canary) read() (calls [8]byte) {
-	_, _ = c.count.ReadAt(calls[:], 0) // it cannot fail within the map
+	_, _ = c.count.ReadAt(calls[:], 0) // cannot fail within the map
 	return calls
 }
 
@@ -277,8 +279,8 @@ func (c *canary) close() error {
 	return errors.Join(err, c.prog.Close(), c.calls.Close())
 }
 
-// probe says why the kernel does not offer a backend. It leaves the canary of one that it
-// offers attached.
+// probe returns why the kernel does not offer a backend, nil if it does. Then the backend's
+// canary stays attached.
 func (k *kernel) probe(b Backend) error {
 	if k.ftrace.off() {
 		return errFtraceOff
@@ -287,7 +289,7 @@ func (k *kernel) probe(b Backend) error {
 	if err != nil {
 		return err
 	}
-	if err := k.hears(c); err != nil {
+	if err := k.listen(c); err != nil {
 		_ = k.ftrace.detach(c.close)
 		return err
 	}
@@ -295,8 +297,8 @@ func (k *kernel) probe(b Backend) error {
 	return nil
 }
 
-// hears says why the kernel does not run a canary, nil if it does.
-func (k *kernel) hears(c *canary) error {
+// listen returns why the kernel does not run a canary, nil if it does.
+func (k *kernel) listen(c *canary) error {
 	ran := c.runs()
 	switch {
 	case k.ftrace.off():
@@ -307,46 +309,46 @@ func (k *kernel) hears(c *canary) error {
 	return nil
 }
 
-// prove makes sure, once all is attached, that the kernel runs it.
+// prove makes sure that the kernel runs what is attached.
 func (k *kernel) prove(l *loaded) error {
 	l.proven = time.Now()
 	for b, c := range k.canaries {
 		if !l.uses(b) {
 			continue
 		}
-		if err := k.hears(c); err != nil {
-			return &deafError{b, err}
+		if err := k.listen(c); err != nil {
+			return &silentError{b, err}
 		}
 	}
 	return nil
 }
 
-// A deafError says that the kernel would not run, or does not run, the programs of a
-// backend that it offered before.
-type deafError struct {
+// A silentError says that the kernel does not run the programs of a backend that it offered
+// before.
+type silentError struct {
 	backend Backend
 	why     error
 }
 
-func (e *deafError) Error() string { return e.why.Error() }
-func (e *deafError) Unwrap() error { return e.why }
+func (e *silentError) Error() string { return e.why.Error() }
+func (e *silentError) Unwrap() error { return e.why }
 
-// withdraw takes back what the kernel does not offer any more. It says whether there is a
-// choice to be made again.
+// withdraw notes which backends the kernel does not offer any more, if err is a silentError.
+// It reports whether it is.
 func (k *kernel) withdraw(err error) bool {
-	var deaf *deafError
-	if !errors.As(err, &deaf) {
+	var silent *silentError
+	if !errors.As(err, &silent) {
 		return false
 	}
 	for b, offer := range map[Backend]*error{Fentry: &k.fentry, Kprobe: &k.kprobe} {
-		if *offer == nil && (b == deaf.backend || errors.Is(deaf.why, errFtraceOff)) {
-			*offer = deaf.why
+		if *offer == nil && (b == silent.backend || errors.Is(silent.why, errFtraceOff)) {
+			*offer = silent.why
 		}
 	}
 	return true
 }
 
-// close detaches the canaries that nobody took.
+// close detaches the canaries that takeCanaries left.
 func (k *kernel) close() {
 	if len(k.canaries) == 0 {
 		return
@@ -371,30 +373,30 @@ func (k *kernel) takeCanaries(l *loaded) {
 	}
 }
 
-// explain says why l uses tracepoints alone where the kernel has a better way that is off.
+// explain adds a note if l uses tracepoints only because a better way of the kernel is off.
 func (k *kernel) explain(l *loaded, o *Options) {
 	if o.Backend != Auto || l.needsFtrace() {
 		return
 	}
 	switch {
-	case k.fentry == errFtraceOff || k.kprobe == errFtraceOff:
-		k.ftrace.notes.say("%v: the kernel would not run fentry and kprobe programs, so nstrace uses tracepoints", errFtraceOff)
-	case k.fentry == errNotRun || k.kprobe == errNotRun:
-		k.ftrace.notes.say("the kernel attaches fentry or kprobe programs, but does not run them, so nstrace uses tracepoints")
+	case errors.Is(k.fentry, errFtraceOff) || errors.Is(k.kprobe, errFtraceOff):
+		k.ftrace.notes.add("%v, so the kernel runs no fentry and kprobe programs: nstrace uses tracepoints", errFtraceOff)
+	case errors.Is(k.fentry, errNotRun) || errors.Is(k.kprobe, errNotRun):
+		k.ftrace.notes.add("the kernel attaches fentry or kprobe programs, but does not run them: nstrace uses tracepoints")
 	}
 }
 
-// uses says whether an observation is attached by a backend.
+// uses reports whether an observation is attached by a backend.
 func (l *loaded) uses(b Backend) bool {
 	return slices.ContainsFunc(l.picks, func(c choice) bool { return c.way != nil && c.way.backend == b })
 }
 
-// needsFtrace says whether anything is attached by ftrace.
+// needsFtrace reports whether anything is attached by ftrace.
 func (l *loaded) needsFtrace() bool { return l.uses(Fentry) || l.uses(Kprobe) }
 
-// deaf says why the kernel does not run what is attached by ftrace: a reason of a
-// trace.loss, "" if it does.
-func (l *loaded) deaf() string {
+// silent returns why the kernel does not run what is attached by ftrace, as a Loss.Reason; ""
+// if it does.
+func (l *loaded) silent() string {
 	for _, c := range l.canaries {
 		ran := c.runs()
 		switch {
@@ -410,125 +412,125 @@ func (l *loaded) deaf() string {
 // proveEvery is how often a run makes sure that the kernel runs its programs.
 const proveEvery = time.Second
 
-// proofDue is when to make sure again, zero for never.
+// proofDue returns when to make sure again, the zero time for never.
 func (t *Tracer) proofDue() time.Time {
-	if len(t.loaded.canaries) == 0 {
+	if len(t.attached.loaded.canaries) == 0 {
 		return time.Time{}
 	}
-	return t.loaded.proven.Add(proveEvery)
+	return t.attached.proven.Add(proveEvery)
 }
 
 // prove makes sure that the kernel runs what is attached, and falls back to tracepoints if
 // it does not.
-func (t *Tracer) prove(h Handler) error {
-	now := time.Now()
-	reason := t.loaded.deaf()
+func (t *Tracer) prove() error {
+	now := time.Now() // before the proof: what is lost can be lost since then
+	reason := t.attached.loaded.silent()
 	if reason == "" {
-		t.loaded.proven = now
+		t.attached.proven = now
 		return nil
 	}
-	return t.fallBack(h, reason)
+	return t.fallBack(reason)
 }
 
-// fallBack replaces all programs by those of the tracepoint way. The maps stay, and with
-// them the ring and the books.
-func (t *Tracer) fallBack(h Handler, reason string) error {
-	old := t.loaded
-	stopping := old.coll.Variables[bpf.NstraceVarStopping]
-	if err := stopping.Set(true); err != nil {
-		return fmt.Errorf("stop: %w", err)
+// fallBack replaces all programs by those of the tracepoint way. The maps stay, and with them
+// the ring and the counters.
+func (t *Tracer) fallBack(reason string) error {
+	old := t.attached.loaded
+	if err := t.attached.setStopping(true); err != nil {
+		return err
 	}
 	var err error
-	t.mounts.do(func() {
-		t.countProbeMisses()
-		// Who is followed has to be known without a gap, and needs no ftrace.
+	t.threads.run(func() {
+		t.attached.countMissedRuns()
+		// These need no ftrace, and must not miss any process.
 		err = old.detach(followPrograms...)
 	})
 	if err != nil {
 		return err
 	}
-	if err := t.drain(h); err != nil {
+	if err := t.drain(); err != nil {
 		return err
 	}
 	if err := old.forgetCalls(); err != nil {
 		return err
 	}
-	if err := stopping.Set(false); err != nil {
-		return fmt.Errorf("start again: %w", err)
+	if err := t.attached.setStopping(false); err != nil {
+		return err
 	}
 	watched := t.watch != nil
-	t.mounts.do(func() { err = t.attachInstead(reason) })
+	t.threads.run(func() { err = t.attachInstead(reason) })
 	to := time.Now()
 	if err != nil {
-		return errors.Join(t.tellDeaf(h, reason, old.proven, to, nil), t.finish(h), err)
+		t.noteSilence(reason, to, "nothing replaces them")
+		return errors.Join(t.emitSilence(reason, to, nil), t.finish(), err)
 	}
-	if err := t.tellDeaf(h, reason, old.proven, to, t.picked); err != nil {
+	t.noteSilence(reason, to, "until it is started again nstrace uses tracepoints")
+	if err := t.emitSilence(reason, to, t.picked); err != nil {
 		return err
 	}
-	// As at the start, but what has ended meanwhile is told.
-	ended, err := t.takeInventory()
+	// As at the start, but the namespaces that ended in between have events.
+	inv, err := t.attached.inventory()
 	if err != nil {
 		return err
 	}
-	for _, ns := range ended {
-		if err := t.inferEnd(h, ns, bootNow()); err != nil {
-			return err
-		}
+	if err := t.interpreter.inferEnds(t.interpreter.takeInventory(inv)); err != nil {
+		return err
 	}
-	clear(t.pins)
-	if err := t.takePins(bootNow()); err != nil {
+	if err := t.learnPins(); err != nil {
 		return err
 	}
 	if !watched {
-		t.watch.start(func() { t.ring.Flush() })
+		t.watch.start(t.Wake)
 	}
-	t.look()
-	t.stirred = true
+	t.interpreter.scanSoon()
+	t.again = true
 	return nil
 }
 
-// attachInstead loads and attaches the tracepoint way with the maps that are there.
+// attachInstead loads and attaches the tracepoint way, with the maps that exist.
 func (t *Tracer) attachInstead(reason string) error {
 	defer liftMemlock()()
 	why := errNotRun
 	if reason == event.LossFtraceOff {
 		why = errFtraceOff
 	}
-	k, err := openKernel(t.mounts, t.ftrace, why)
+	k, err := openKernel(t.threads, t.ftrace, why)
 	if err != nil {
 		return err
 	}
-	k.reuse = t.loaded
+	k.reuse = t.attached.loaded
 	o := t.opts
 	o.Backend = Tracepoint
 	l, err := k.load(&o)
 	if err != nil {
 		return err
 	}
-	l.inherit(t.loaded)
+	l.inherit(t.attached.loaded)
+	t.attached.loaded = l
 	t.use(l)
-	return t.watchOwn()
+	return t.attached.registerOwn()
 }
 
-// tellDeaf tells that an unknown number of events is lost between two times. instead is how
-// things are attached from then on, nil if they are not.
-func (t *Tracer) tellDeaf(h Handler, reason string, from, to time.Time, instead []event.Observation) error {
-	what, then := "the kernel does not run nstrace's programs any more", "nstrace ends"
+// noteSilence adds the note for emitSilence. next says what follows.
+func (t *Tracer) noteSilence(reason string, to time.Time, next string) {
+	what := "the kernel stopped running nstrace's programs"
 	if reason == event.LossFtraceOff {
 		what = "ftrace was turned off (kernel.ftrace_enabled=0)"
 	}
-	if instead != nil {
-		then = "nstrace uses tracepoints until it is started again"
-	}
-	t.notes.say("%s: the events of up to %v are lost, and %s", what, roughly(to.Sub(from)), then)
-	return t.emit(h, &event.Event{
+	t.notes.add("%s: events of up to %v are lost; %s", what, roughly(to.Sub(t.attached.proven)), next)
+}
+
+// emitSilence emits a trace.loss for an unknown number of events. instead is how the
+// observations are attached from then on.
+func (t *Tracer) emitSilence(reason string, to time.Time, instead []event.Observation) error {
+	return t.out.emit(&event.Event{
 		Type: event.TraceLoss, Time: time.Now().UTC(),
-		Loss:  &event.Loss{Reason: reason, From: from.UTC(), To: to.UTC()},
+		Loss:  &event.Loss{Reason: reason, From: t.attached.proven.UTC(), To: to.UTC()},
 		Trace: &event.Trace{Observations: instead, Notes: t.notes.take()},
 	})
 }
 
-// roughly is a time as people say it.
+// roughly rounds a time for people.
 func roughly(d time.Duration) time.Duration {
 	if d >= 10*time.Second {
 		return d.Round(time.Second)
@@ -536,14 +538,14 @@ func roughly(d time.Duration) time.Duration {
 	return max(d.Round(time.Millisecond), time.Millisecond)
 }
 
-// callMaps hold the calls under way, by thread. Those of LRU type need no care: what is left
-// in them makes room by itself.
+// callMaps hold the calls in progress, by thread. LRU maps are not among them: what is left in
+// those makes room by itself.
 var callMaps = []string{
 	bpf.NstraceMapNsCalls, bpf.NstraceMapWrites, bpf.NstraceMapLongValues,
 	bpf.NstraceMapRtnlCalls, bpf.NstraceMapPinCalls, bpf.NstraceMapOpenChecks, bpf.NstraceMapExecs,
 }
 
-// forgetCalls forgets the calls whose ends no program has seen.
+// forgetCalls forgets the calls whose end no program saw.
 func (l *loaded) forgetCalls() error {
 	for _, name := range callMaps {
 		if err := empty(l.coll.Maps[name]); err != nil {
@@ -553,7 +555,7 @@ func (l *loaded) forgetCalls() error {
 	return nil
 }
 
-// empty deletes all that is in a map.
+// empty deletes all entries of a map.
 func empty(m *ebpf.Map) error {
 	for range m.MaxEntries() {
 		key, err := m.NextKeyBytes(nil)
@@ -567,10 +569,10 @@ func empty(m *ebpf.Map) error {
 	return nil
 }
 
-// constant says whether a map of the object holds constants, which differ between the ways.
+// constant reports whether a map of the object holds constants, which differ between the ways.
 func constant(name string) bool { return strings.HasPrefix(name, ".rodata") }
 
-// reusable are the maps that programs which replace those of l can use.
+// reusable returns the maps that programs which replace those of l can use.
 func (l *loaded) reusable() map[string]*ebpf.Map {
 	if l == nil {
 		return nil
@@ -580,11 +582,11 @@ func (l *loaded) reusable() map[string]*ebpf.Map {
 	return all
 }
 
-// lasting are the programs that a replacement of the others leaves alone.
+// lasting are the programs that a fallback does not replace.
 var lasting = slices.Concat([]string{bpf.NstraceProgIterTasks}, alwaysPrograms, followPrograms)
 
-// inherit takes from old what lasts: its maps, which others refer to, and the programs that
-// l lacks. The rest of old is closed.
+// inherit takes over the maps of old, which others refer to, and the programs that last. It
+// closes the rest of old.
 func (l *loaded) inherit(old *loaded) {
 	for name, m := range old.reusable() {
 		l.coll.Maps[name].Close() // the same one

@@ -3,20 +3,22 @@
 package tracer
 
 import (
+	"errors"
+	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// hostInfo says where the events come from.
+// hostInfo identifies the host and its boot.
 type hostInfo struct {
 	host, bootID, kernel string
 }
 
-func readHost() hostInfo {
+func readHostInfo() hostInfo {
 	var h hostInfo
 	h.host, _ = os.Hostname()
 	h.bootID = procfs.BootID()
@@ -27,69 +29,44 @@ func readHost() hostInfo {
 	return h
 }
 
-// clock turns the kernel's CLOCK_BOOTTIME into wall time. The distance between
-// the two moves when somebody sets the clock, or slews it.
-type clock struct {
-	offset int64  // CLOCK_REALTIME - CLOCK_BOOTTIME, ns
-	first  int64  // what it was at the start
-	synced uint64 // when it was measured last, CLOCK_BOOTTIME
+// A hostReader is the hostLookups of the running host. It alone parses what others wrote: the
+// user database, /proc and mounts. One goroutine uses it.
+type hostReader struct {
+	users  attribution.Users
+	reads  blockingReads
+	netns  netnsNames
+	mounts *mountThread
 }
 
-// syncEvery is how long a measured distance is believed.
-const syncEvery = uint64(time.Second)
+func newHostReader(m *mountThread) *hostReader {
+	return &hostReader{netns: newNetnsNames(), mounts: m}
+}
 
-// jitter is how far two measures of the distance can be apart though the clocks
-// ran alike. Times would jump back and forth by it if each were believed.
-const jitter = int64(100 * time.Microsecond)
+func (h *hostReader) userName(uid uint32) string { return h.users.Name(uid) }
 
-// syncAt measures the distance anew if the last measure is too old at the time now.
-func (c *clock) syncAt(now uint64) {
-	if now > c.synced+syncEvery || c.synced == 0 {
-		c.synced = now
-		c.sync()
+func (h *hostReader) commandLine(pid uint32, start uint64) []byte {
+	return h.reads.try(func() []byte { return commandLine(pid, start) })
+}
+
+func (h *hostReader) cgroupPath(pid uint32, id uint64) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return ""
 	}
-}
-
-// sync measures the distance anew; of three tries the one least disturbed by a
-// preemption counts.
-func (c *clock) sync() {
-	best, offset := int64(1<<62), int64(0)
-	for range 3 {
-		var before, real, after unix.Timespec
-		unix.ClockGettime(unix.CLOCK_BOOTTIME, &before)
-		unix.ClockGettime(unix.CLOCK_REALTIME, &real)
-		unix.ClockGettime(unix.CLOCK_BOOTTIME, &after)
-		if d := after.Nano() - before.Nano(); d < best {
-			best = d
-			offset = real.Nano() - (before.Nano() + d/2)
-		}
+	path := attribution.ParseProcCgroup(string(text))
+	if !h.mounts.isCgroup(path, id) {
+		return ""
 	}
-	if c.first == 0 {
-		c.first = offset
-	}
-	if d := offset - c.offset; d > jitter || d < -jitter {
-		c.offset = offset
-	}
+	return path
 }
 
-// start is when a process started. With its pid it identifies the process, so it
-// must not move with the clock.
-func (c *clock) start(boot uint64) time.Time {
-	return time.Unix(0, int64(boot)+c.first).UTC()
+func (h *hostReader) netnsName(id uint32, at uint64) string { return h.netns.find(id, at) }
+
+func (h *hostReader) mountedID(path string) uint64 { return procfs.HandleID(path) }
+
+func (h *hostReader) ended(ns procfs.Namespace) (ended, known bool) {
+	err := procfs.Alive(ns)
+	return errors.Is(err, unix.ESTALE), !errors.Is(err, unix.ENOSYS)
 }
 
-func (c *clock) wall(boot uint64) time.Time {
-	if boot == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, int64(boot)+c.offset).UTC()
-}
-
-func bootNow() uint64 {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return uint64(ts.Nano())
-}
-
-// clockTick is USER_HZ, which the kernel fixes at 100 on amd64 and arm64.
-const clockTick = time.Second / 100
+func (h *hostReader) heldByFiles() map[uint32]bool { return procfs.HeldByFiles() }

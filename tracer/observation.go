@@ -21,9 +21,9 @@ type Backend string
 // Backends, in the order in which Auto tries them.
 const (
 	Auto       Backend = "auto"
-	Fentry     Backend = "fentry"     // BPF trampolines: cheapest
-	Kprobe     Backend = "kprobe"     // breakpoints or ftrace: the same events
-	Tracepoint Backend = "tracepoint" // tracepoints, cgroup/sysctl and iterators: needs neither
+	Fentry     Backend = "fentry"     // BPF trampolines: the cheapest
+	Kprobe     Backend = "kprobe"     // breakpoints or ftrace: shows the same events
+	Tracepoint Backend = "tracepoint" // tracepoints, cgroup/sysctl and iterators: needs neither of these
 	None       Backend = "none"       // an observation that could not be attached
 )
 
@@ -39,38 +39,39 @@ func ParseBackend(s string) (Backend, error) {
 			return Backend(s), nil
 		}
 	}
-	return "", fmt.Errorf("unknown backend %q: it takes %s", s, strings.Join(Backends(), ", "))
+	return "", fmt.Errorf("unknown backend %q: want one of %s", s, strings.Join(Backends(), ", "))
 }
 
-// A way is one backend's entry points for an observation.
+// A way is how one backend attaches an observation.
 type way struct {
 	backend Backend
-	// Each element is a set of programs that are all needed. The first set whose
-	// kernel functions exist is used.
+	// programs has sets of programs. All programs of a set are needed, and the first set
+	// whose kernel functions exist is used.
 	programs [][]string
-	// Programs to add where their kernel function exists.
+	// optional programs are added if their kernel function exists.
 	optional []string
-	// What is looked at beside the programs.
-	looks []string
-	// What this way cannot see, for people.
+	// files are what user space watches beside the programs.
+	files []string
+	// missing says what this way cannot see, in sentences for people.
 	missing []string
-	// Taken only where its backend is asked for: it costs whoever opens any file.
+	// forced ways are used only if their backend is requested: they slow down every open
+	// of a file.
 	forced bool
 }
 
-// An observation is one thing that nstrace watches.
+// An observation is one thing that nstrace observes.
 type observation struct {
 	name string
-	feed []event.Type // the events that it gives
+	feed []event.Type // the events that it feeds
 	ways []way        // in order of preference
-	// The kernel function without which there is nothing to see, "" for none.
+	// since is the kernel function without which there is nothing to observe, "" for none.
 	since string
 }
 
-const restartNote = "result of the write, value after it, what else changed with it, and writes refused before the parameter's handler"
+const restartNote = "the result of a write, the value after it, what else changed with it, and writes that are refused before the parameter's handler"
 
-// observations is the one table of what is watched and how. A new event kind
-// adds a row.
+// observations is the one table of what is observed, and of the hooks for that. A new event
+// kind adds a row.
 var observations = []observation{
 	{
 		name: "clone", feed: []event.Type{event.NamespaceCreate},
@@ -105,7 +106,7 @@ var observations = []observation{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryNsFree}, {bpf.NstraceProgFentryFreeInum}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeNsFree}, {bpf.NstraceProgKprobeFreeInum}}},
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpExit}}, missing: []string{
-				"when exactly a namespace ended: it is found by looking",
+				"when exactly a namespace ended: it is found by scanning /proc",
 			}},
 		},
 	},
@@ -120,7 +121,7 @@ var observations = []observation{
 				append([]string{bpf.NstraceProgKprobeKernPath, bpf.NstraceProgKretprobeKernPath}, pinKprobes...),
 				append([]string{bpf.NstraceProgKprobeSource, kprobeMove, kprobeLink}, pinKprobes...),
 			}, optional: moveMount32Kprobe},
-			lookForPins,
+			snapshotPins,
 		},
 	},
 	{
@@ -128,7 +129,7 @@ var observations = []observation{
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUmount, bpf.NstraceProgFexitUmount, bpf.NstraceProgFentryMountFreed}}},
 			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUmount, kretprobeUmount, bpf.NstraceProgKprobeMountFreed}}},
-			lookForPins,
+			snapshotPins,
 		},
 	},
 	{
@@ -162,7 +163,7 @@ var observations = []observation{
 			{backend: Fentry, programs: [][]string{
 				{bpf.NstraceProgFexitPermission, bpf.NstraceProgFexitWantWrite},
 				{bpf.NstraceProgFexitPermission510, bpf.NstraceProgFexitWantWrite},
-			}, missing: []string{"without --backend fentry, opens without O_TRUNC where procfs itself, not a bind mount of it, is read-only"}},
+			}, missing: []string{"without --backend fentry: opens without O_TRUNC, if procfs itself is read-only, and not a bind mount of it"}},
 			{backend: Kprobe, forced: true, programs: [][]string{
 				{bpf.NstraceProgKprobePermission, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
 				{bpf.NstraceProgKprobePermission510, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
@@ -235,8 +236,8 @@ var observations = []observation{
 	},
 }
 
-// linkSets are the sets of programs that see devices move: what all have, what differs
-// by the function that moves a device, and what by the one that renames it.
+// linkSets returns the sets of programs that see devices move: those of all sets, with those of
+// one function that moves a device and the one of a function that renames it.
 func linkSets(all []string, moves [][]string, renames ...string) (sets [][]string) {
 	for _, move := range moves {
 		for _, rename := range renames {
@@ -246,22 +247,21 @@ func linkSets(all []string, moves [][]string, renames ...string) (sets [][]strin
 	return sets
 }
 
-// pinKprobes are the entries and ends of what can pin a namespace.
+// pinKprobes are the entries and ends of the calls that can pin a namespace.
 var pinKprobes = []string{
 	bpf.NstraceProgKprobeMount, bpf.NstraceProgKretprobePin,
 	bpf.NstraceProgKprobeMoveMount, kretprobeMoveMount, bpf.NstraceProgKprobeMoveResolved,
 }
 
-// lookForPins is the way to see pins without a hook: no tracepoint says what a mount is
-// of.
-var lookForPins = way{
-	backend: Tracepoint, programs: [][]string{{}}, looks: []string{procfs.OwnMountinfo}, missing: []string{
-		"who did it, what failed, what lasted a moment, and what is outside nstrace's own mount namespace: it is found by looking",
+// snapshotPins is the way without a hook: no tracepoint says what is mounted.
+var snapshotPins = way{
+	backend: Tracepoint, programs: [][]string{{}}, files: []string{procfs.OwnMountinfo}, missing: []string{
+		"who pinned, what failed, what lasted only a moment, and other mount namespaces than nstrace's own: pins are found by scanning its mounts",
 	},
 }
 
-// params is how many parameters the kernel's function has, for programs of which there
-// is one for each number.
+// params is how many parameters the kernel's function has, for programs that exist once for
+// each number.
 var params = map[string]int{
 	bpf.NstraceProgFexitPermission:     3, // 5.12
 	bpf.NstraceProgFexitPermission510:  2,
@@ -274,9 +274,9 @@ var params = map[string]int{
 	bpf.NstraceProgFexitMove510:        3, // up to 5.12
 }
 
-// Programs of the object that are attached in more than one place have a name of their
-// own for each further one. They are loaded once for all places that feed the same events:
-// what the kernel could not run it counts by program.
+// A program that is attached in several places has a further name for each further place. It
+// is loaded once for all places that feed the same events, because the kernel counts missed
+// runs by program.
 const (
 	tpCloneExit      = "tp_clone_exit"
 	tpClone3Exit     = "tp_clone3_exit"
@@ -305,14 +305,14 @@ const (
 	kprobeLink           = "kprobe_source_link"
 )
 
-// A twin is a further place for a program. One for a trampoline is loaded by itself: the
-// kernel checks it against the function that it is loaded for.
-type twin struct {
+// A programCopy is a further place for a program. A program for a trampoline is loaded separately,
+// because the kernel checks it against the function that it is for.
+type programCopy struct {
 	of, section string
-	alone       bool // it is loaded by itself
+	alone       bool // loaded separately
 }
 
-var twins = map[string]twin{
+var programCopies = map[string]programCopy{
 	tpCloneExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone"},
 	tpClone3Exit:     {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_clone3"},
 	tpSetnsExit:      {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_setns", alone: true},
@@ -340,8 +340,8 @@ var twins = map[string]twin{
 	kretprobeUmount:      {of: bpf.NstraceProgKretprobePin, section: "kretprobe/path_umount", alone: true},
 }
 
-// place returns p as it is attached there.
-func (t twin) place(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
+// at returns the program as it is attached in that place.
+func (t programCopy) at(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
 	q := p.Copy()
 	q.SectionName = t.section
 	_, q.AttachTo, _ = strings.Cut(t.section, "/")
@@ -350,24 +350,23 @@ func (t twin) place(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
 
 // original returns the name under which the program is loaded.
 func original(program string) string {
-	if t, ok := twins[program]; ok && !t.alone {
+	if t, ok := programCopies[program]; ok && !t.alone {
 		return t.of
 	}
 	return program
 }
 
-// Tracepoints of system calls are not hit by the 32-bit ones
+// compat: 32-bit system calls do not hit the tracepoints of system calls
 // (arch_trace_is_compat_syscall() in arch/x86/include/asm/ftrace.h).
 var compat = []string{"calls of 32-bit programs"}
 
-// alwaysPrograms attach beside the observations, whatever these are.
+// alwaysPrograms are attached beside the observations in every run.
 var alwaysPrograms = []string{bpf.NstraceProgTaskExit}
 
-// followPrograms attach beside the observations when only one process tree is
-// traced.
+// followPrograms are attached beside the observations with Options.Follow.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
 
-// besides returns the programs that attach beside the observations.
+// besides returns the programs that are attached beside the observations.
 func (o *Options) besides() []string {
 	if o.Follow {
 		return slices.Concat(alwaysPrograms, followPrograms)
@@ -375,15 +374,19 @@ func (o *Options) besides() []string {
 	return alwaysPrograms
 }
 
-// gives says whether any event of the observation is in types; nil is all. What is done to
-// nstrace itself always is.
-func (o *observation) gives(types map[event.Type]bool) bool {
+// feeds reports whether the observation feeds an event of these types; nil is all. trace.tamper
+// is always among them.
+func (o *observation) feeds(types map[event.Type]bool) bool {
 	return types == nil || slices.ContainsFunc(o.feed, func(t event.Type) bool { return types[t] || t == event.TraceTamper })
 }
 
-// observed adds to the types of events that are wanted those that have to be observed for
-// their sake; nil is all. What ends has to be known from its beginning. A device that a
-// namespace leaves behind is the doing of that one's maker, where that matters.
+// observed returns the types of events to observe, nil for all: those that are wanted, and those
+// that these need.
+//
+//	namespace.destroy   namespace.create: the creation says who made the namespace
+//	namespace.unpin     namespace.pin
+//	netdev.move         namespace.destroy, if processes are selected: the maker of a namespace
+//	                    that ended stands for the process
 func (o *Options) observed() map[event.Type]bool {
 	if o.Filter.Types == nil {
 		return nil

@@ -4,17 +4,17 @@ package tracer
 
 import "github.com/nstrace/nstrace/bpf"
 
-// Only x86 has a second entry to setns for 32-bit programs that is a function of
-// its own (CONFIG_IA32_EMULATION); arm64's compat table uses the 64-bit one.
+// Only x86 has a function of its own for setns of 32-bit programs (CONFIG_IA32_EMULATION).
+// arm64's compat table uses the 64-bit function.
 var (
 	setns32Fentry = []string{bpf.NstraceProgFentrySetns32, bpf.NstraceProgFexitSetns32}
 	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, kretprobeSetns32}
 )
 
-// As MOVE_MOUNT of bpf/pin.h is for move_mount(2).
+// moveMountFunc is MOVE_MOUNT of bpf/pin.h.
 const moveMountFunc = "__x64_sys_move_mount"
 
-// As SYS of bpf/lib/syscall.h is for setdomainname(2).
+// setdomainnameFunc is the function of setdomainname(2).
 const setdomainnameFunc = "__x64_sys_setdomainname"
 
 // The same for move_mount(2).

@@ -2,12 +2,12 @@
 
 package tracer
 
-// arm64's table of 32-bit system calls uses the 64-bit setns.
+// arm64's compat table uses the 64-bit setns.
 var setns32Fentry, setns32Kprobe []string
 
 const moveMountFunc = "__arm64_sys_move_mount"
 
-// As SYS of bpf/lib/syscall.h is for setdomainname(2).
+// setdomainnameFunc is the function of setdomainname(2).
 const setdomainnameFunc = "__arm64_sys_setdomainname"
 
 var moveMount32Fentry, moveMount32Kprobe []string

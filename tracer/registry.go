@@ -3,9 +3,11 @@
 package tracer
 
 import (
+	"iter"
 	"strconv"
 	"time"
 
+	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 )
 
@@ -14,41 +16,35 @@ type liveNS struct {
 	typ     event.NSType
 	id      uint32
 	uid     string
-	kernel  uint64 // the kernel's own id, 0 while not known
+	kernel  uint64 // the kernel's own id, 0 if unknown
 	userNS  uint32
-	name    string    // last known of ip netns
+	name    string    // the last known one
 	created time.Time // zero: before the tracer started
-	bootNS  uint64    // created, CLOCK_BOOTTIME
+	bootNS  uint64    // when it was created or first seen, CLOCK_BOOTTIME
 	creator *event.Actor
-	ended   uint64 // when it was found gone, CLOCK_BOOTTIME
-	follow  bool   // made by a traced process
+	ended   uint64 // when a scan found that it had ended, CLOCK_BOOTTIME
+	follow  bool   // a followed process made it
 
-	places []pinPlace // where it is mounted, if that is found by looking
-
-	owner     *event.Owner
-	orphan    bool   // whose it is is to be found by who lives in it
-	runtime   string // only a container of this runtime can have it; empty for any
-	tries     int    // how often nobody was found
-	again     uint64 // when to look again, CLOCK_BOOTTIME
-	adoptable bool   // will be of the first container that enters
+	mountedAt []mountPoint // as far as snapshots of mounts show it
+	ownership ownership
 }
 
-// is says whether the namespace that now has the number of ns can be ns: it is of
-// the same type and its id in the kernel, where both are known, the same.
-func (ns *liveNS) is(typ event.NSType, kernelUID uint64) bool {
-	return ns.typ == typ && (kernelUID == 0 || ns.kernel == 0 || ns.kernel == kernelUID)
+// is reports whether the namespace that has the inode number of ns can be ns: its type is the
+// same and, if both are known, its id in the kernel.
+func (ns *liveNS) is(typ event.NSType, kernel uint64) bool {
+	return ns.typ == typ && (kernel == 0 || ns.kernel == 0 || ns.kernel == kernel)
 }
 
-// registry holds the namespaces that are alive, and no others: what it takes
-// grows with what is alive, not with what has been.
+// A registry holds the namespaces that are alive, and no others. Its size grows with how many
+// are alive, not with how many have been.
 type registry struct {
-	live map[uint32]*liveNS // by inode number, of which there is one pool for all types
-	// gone are those that were found to have ended while records of before may still
-	// come, by inode number.
+	live map[uint32]*liveNS // by inode number, which is unique among all types
+	// gone holds the namespaces that a scan found to have ended while earlier records about
+	// them can still come, by inode number.
 	gone map[uint32]*liveNS
 	host map[event.NSType]uint32
-	// perType is set where the kernel's ids are not one series for all types:
-	// before 6.18 there are the cookies of net and the sequence of mnt.
+	// perType says that the kernel's ids are unique only within a type. Before 6.18 there
+	// are the cookies of network namespaces and the sequence numbers of mount namespaces.
 	perType bool
 }
 
@@ -56,79 +52,95 @@ func newRegistry() *registry {
 	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[event.NSType]uint32{}}
 }
 
-// uidText gives a namespace's never reused id: the kernel's own, or, where it
-// has none, the inode number with the time when the tracer first saw it, so that
-// a number used again has another one.
-func (r *registry) uidText(typ event.NSType, kernel uint64, id uint32, seenBoot uint64) string {
+// uid returns the id of a namespace that is never reused within a boot: the kernel's own, or,
+// if it has none, the inode number with the time when the tracer saw the namespace first.
+func (r *registry) uid(typ event.NSType, kernel uint64, id uint32, seen uint64) string {
 	switch {
 	case kernel == 0:
-		return strconv.FormatUint(uint64(id), 10) + event.ObservedUIDMark + strconv.FormatUint(seenBoot, 10)
+		return strconv.FormatUint(uint64(id), 10) + event.ObservedUIDMark + strconv.FormatUint(seen, 10)
 	case r.perType:
 		return string(typ) + ":" + strconv.FormatUint(kernel, 10)
 	}
 	return strconv.FormatUint(kernel, 10)
 }
 
-// see returns the entry of a namespace that exists now, made if it is new, and
-// the one that had its number before and whose end was not seen, if any.
-// kernelUID is 0 where the kernel has none or it is not known here.
-func (r *registry) see(typ event.NSType, id uint32, kernelUID uint64, userNS uint32, boot uint64) (ns, ended *liveNS) {
+// add returns the entry of a namespace that exists at the time boot, and adds it if it is
+// new. ended is the namespace that had its inode number before, if its end was missed.
+// kernel is 0 if the kernel has no id of the namespace, or it is unknown here.
+func (r *registry) add(typ event.NSType, id uint32, kernel uint64, userNS uint32, boot uint64) (ns, ended *liveNS) {
 	if id == 0 {
 		return nil, nil
 	}
 	ns = r.live[id]
-	if ns != nil && ns.is(typ, kernelUID) {
-		// A mount does not tell the kernel's id and the owner, and a network namespace of 5.10
-		// has one only once somebody asks: what events called it stays.
+	if ns != nil && ns.is(typ, kernel) {
+		// A mount shows neither the kernel's id nor the owner, and 5.10 gives a network
+		// namespace an id only when somebody asks for it. The uid stays as events had it.
 		if ns.kernel == 0 {
-			ns.kernel = kernelUID
+			ns.kernel = kernel
 		}
 		if ns.userNS == 0 {
 			ns.userNS = userNS
 		}
 		return ns, nil
 	}
-	if old := r.gone[id]; old != nil && old.is(typ, kernelUID) && (boot <= old.ended || (kernelUID != 0 && kernelUID == old.kernel)) {
+	if old := r.gone[id]; old != nil && old.is(typ, kernel) && (boot <= old.ended || (kernel != 0 && kernel == old.kernel)) {
 		return old, nil
 	}
 	ended = ns
-	ns = &liveNS{
-		typ: typ, id: id, uid: r.uidText(typ, kernelUID, id, boot), kernel: kernelUID, userNS: userNS, bootNS: boot,
-		orphan: r.host[typ] != id, // the host's are nobody's
+	ns = &liveNS{typ: typ, id: id, uid: r.uid(typ, kernel, id, boot), kernel: kernel, userNS: userNS, bootNS: boot}
+	if !r.isHost(ns) {
+		ns.ownership.pending = ownerHasTasks
 	}
 	r.live[id] = ns
 	return ns, ended
 }
 
-// show fills into with the namespace as an event shows it.
+// isHost reports whether a namespace is the host's own.
+func (r *registry) isHost(ns *liveNS) bool { return r.host[ns.typ] == ns.id }
+
+// show sets into to a namespace as events show it, and returns it.
 func (r *registry) show(ns *liveNS, into *event.Namespace) *event.Namespace {
 	*into = event.Namespace{
 		Type: ns.typ, ID: ns.id, UID: ns.uid, Name: ns.name, UserNS: ns.userNS,
-		Host: r.host[ns.typ] == ns.id, Owner: ns.owner,
+		Host: r.isHost(ns), Owner: ns.ownership.owner,
 	}
 	return into
 }
 
-// end removes a namespace that the kernel freed. It returns nil for one that was
-// not known to be alive: an allocation that a failed call gave back. kernelUID is
-// 0 where it is not known; otherwise an entry with another one is a later user of
-// the same inode number, and stays.
-func (r *registry) end(id uint32, kernelUID uint64) *liveNS {
+// describe sets the rest of a namespace of which a scan found the type and the id, as events
+// show it. kernel is its id in the kernel, 0 if unknown.
+func (r *registry) describe(ns *event.Namespace, kernel uint64) {
+	ns.Host = r.host[ns.Type] == ns.ID
+	if live := r.live[ns.ID]; live != nil && live.is(ns.Type, kernel) {
+		ns.UID, ns.Name, ns.Owner = live.uid, live.name, live.ownership.owner
+		if ns.UserNS == 0 {
+			ns.UserNS = live.userNS
+		}
+	} else if kernel != 0 {
+		ns.UID = r.uid(ns.Type, kernel, ns.ID, 0)
+	}
+}
+
+// remove removes and returns a namespace that the kernel freed. It returns nil for one that
+// is not known to be alive: a call that failed gave it back. kernel is 0 if unknown;
+// an entry with another id is a later user of the inode number, and stays.
+func (r *registry) remove(id uint32, kernel uint64) *liveNS {
 	ns := r.live[id]
-	if ns == nil || (kernelUID != 0 && ns.kernel != 0 && ns.kernel != kernelUID) {
+	if ns == nil || (kernel != 0 && ns.kernel != 0 && ns.kernel != kernel) {
 		return nil
 	}
 	delete(r.live, id)
 	return ns
 }
 
-// lateRecords is for how long a record of something that happened before is waited
-// for: much longer than a task is preempted between the event and the ring.
+// lateRecords is how long after the end of a namespace an earlier record about it can come.
+// It is much longer than a task is preempted between an event and the ring.
 const lateRecords = uint64(10 * time.Second)
 
-// foundGone removes a namespace that was found to have ended by the time boot. What
-// another with its number does comes after the record of that one's creation.
-func (r *registry) foundGone(ns *liveNS, boot uint64) {
+// removeGone removes a namespace of which a scan found at the time boot that it had ended.
+// Records about the next namespace with its inode number come after the record of that one's
+// creation.
+func (r *registry) removeGone(ns *liveNS, boot uint64) {
 	for id, old := range r.gone {
 		if old.ended+lateRecords < boot {
 			delete(r.gone, id)
@@ -139,7 +151,7 @@ func (r *registry) foundGone(ns *liveNS, boot uint64) {
 	r.gone[ns.id] = ns
 }
 
-// following says whether a namespace that a traced process made is alive.
+// following reports whether a namespace that a followed process made is alive.
 func (r *registry) following() bool {
 	for _, ns := range r.live {
 		if ns.follow {
@@ -147,4 +159,31 @@ func (r *registry) following() bool {
 		}
 	}
 	return false
+}
+
+// foreign reports whether a namespace other than the host's is alive.
+func (r *registry) foreign() bool {
+	for _, ns := range r.live {
+		if !r.isHost(ns) {
+			return true
+		}
+	}
+	return false
+}
+
+// namespacesOf returns the namespaces that a task is in, and those that its children will be
+// in.
+func namespacesOf(task *bpf.NstraceInventory) iter.Seq[*bpf.NstraceNsChange] {
+	return func(yield func(*bpf.NstraceNsChange) bool) {
+		for i := range task.Ns {
+			if !yield(&task.Ns[i]) {
+				return
+			}
+		}
+		for i := range task.ForChildren {
+			if !yield(&task.ForChildren[i]) {
+				return
+			}
+		}
+	}
 }

@@ -3,166 +3,181 @@
 package tracer
 
 import (
+	"fmt"
+	"maps"
+	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// A scanner finds the namespaces that ended by looking, for kernels where
-// nothing can be attached to what frees them.
-type scanner struct {
-	t       *Tracer
-	wanted  bool      // something happened that can end a namespace
-	since   time.Time // when the first such thing since the last look was read
-	looked  time.Time
-	held    bool   // at the last look some namespace was alive without a task
-	missed  uint64 // ends of tasks that the kernel did not tell of, at the last look
-	handles bool   // the kernel tells by a handle whether a namespace is alive
+// A LiveNamespace is a namespace that a scan found alive.
+type LiveNamespace struct {
+	Namespace event.Namespace
+	// Paths are files by which the namespace can be entered, each as long as what holds it
+	// is there. There are at most four; those that probably last longest come first.
+	Paths []string
 }
 
-// How long after something happened it is looked for what it ended (the kernel
-// frees a network namespace some 10 ms later, in a worker), and how often it is
-// looked where a mount or a descriptor keeps a namespace, since nothing tells
-// when that goes away.
-const (
-	scanAfter = 50 * time.Millisecond
-	scanEvery = time.Second
-)
+// maxPaths bounds LiveNamespace.Paths: thousands of tasks can be in one namespace.
+const maxPaths = 4
 
-func newScanner(t *Tracer) *scanner {
-	return &scanner{t: t, looked: time.Now(), held: true, handles: procfs.Alive(procfs.Namespace{}) != unix.ENOSYS}
-}
-
-// soon has it look after a moment.
-func (s *scanner) soon() {
-	if !s.wanted {
-		s.wanted, s.since = true, time.Now()
-	}
-}
-
-// keep has it look now and then: a namespace was made that no task is in, and no end of a
-// task will tell of its own.
-func (s *scanner) keep() { s.held = true }
-
-// next is when to look again, zero for not before something happens.
-func (s *scanner) next() time.Time {
-	switch {
-	case s.wanted:
-		return s.since.Add(scanAfter)
-	case s.foreign():
-		return s.looked.Add(scanEvery)
-	}
-	return time.Time{}
-}
-
-// foreign says whether any namespace but the host's own is alive.
-func (s *scanner) foreign() bool {
-	for _, ns := range s.t.reg.live {
-		if s.t.reg.host[ns.typ] != ns.id {
-			return true
-		}
-	}
-	return false
-}
-
-// missedExits is how often the kernel could not run tp_exit.
-func (s *scanner) missedExits() uint64 {
-	stats, err := s.t.loaded.coll.Programs[bpf.NstraceProgTpExit].Stats()
+// Scan returns all namespaces that are alive: those that a task is in, those that a mount or
+// a descriptor of a process holds, and the user namespaces above these. It leaves out what
+// only nstrace itself is in. It cannot find what only a socket holds, or a mount in a mount
+// namespace without tasks.
+//
+// Scan shows the present, while Run may not have emitted the events yet that led to it. It is
+// safe for concurrent use, but a Handler must not call it.
+func (t *Tracer) Scan() ([]LiveNamespace, error) {
+	tasks, err := t.attached.tasks()
 	if err != nil {
-		return 0
+		return nil, err
 	}
-	return stats.RecursionMisses
+	s := liveScan{self: uint32(os.Getpid()), byID: map[uint32]*liveFound{}}
+	s.tasks(tasks)
+	s.holders()
+	for _, found := range s.order { // what ownersOf adds has no path to begin at
+		s.ownersOf(found)
+	}
+	all := make([]LiveNamespace, 0, len(s.order))
+	for _, found := range s.order {
+		t.interpreter.describe(&found.Namespace, found.kernel)
+		all = append(all, found.LiveNamespace)
+	}
+	return all, nil
 }
 
-// run looks, and reports what is gone.
-func (s *scanner) run(h Handler) error {
-	t := s.t
-	missed := s.missedExits()
-	look := s.wanted || s.held || missed != s.missed
-	s.looked, s.missed = time.Now(), missed
-	if !look {
+// A liveScan is what one call of Scan has found.
+type liveScan struct {
+	self  uint32
+	byID  map[uint32]*liveFound
+	order []*liveFound
+}
+
+type liveFound struct {
+	LiveNamespace
+	kernel uint64 // its id in the kernel, 0 if unknown
+	held   int    // how many of Paths are of mounts and descriptors, which come first
+}
+
+// find returns the entry of a namespace, and adds it if it is new; nil if it has no id.
+func (s *liveScan) find(ns event.Namespace, kernel uint64) *liveFound {
+	if ns.ID == 0 {
 		return nil
 	}
-	s.wanted, s.held = false, false
-	if t.watch != nil {
-		t.watch.look.Store(true) // where nothing tells of changes
+	found := s.byID[ns.ID]
+	if found == nil {
+		found = &liveFound{LiveNamespace: LiveNamespace{Namespace: ns}, kernel: kernel}
+		s.byID[ns.ID] = found
+		s.order = append(s.order, found)
 	}
-	used := map[*liveNS]bool{}
-	// The end of one that is leaving was told when it still had its namespaces.
-	leaving := false
-	tasks, err := t.tasks()
-	if err != nil {
-		return err
-	}
+	return found
+}
+
+// tasks adds the namespaces that tasks are in.
+func (s *liveScan) tasks(tasks []bpf.NstraceInventory) {
 	for i := range tasks {
-		leaving = leaving || tasks[i].Exiting != 0
-		for c := range namespaces(&tasks[i]) {
-			if ns := t.reg.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.NsId) {
-				used[ns] = true
+		// An exiting task has left its namespaces, or is about to.
+		if tasks[i].Pid == s.self || tasks[i].Exiting != 0 {
+			continue
+		}
+		for c := range namespacesOf(&tasks[i]) {
+			typ := nsType(c.Kind)
+			found := s.find(event.Namespace{Type: typ, ID: c.Inum, UserNS: c.UserNs}, c.NsId)
+			if found != nil && len(found.Paths) < maxPaths {
+				found.Paths = append(found.Paths, fmt.Sprintf("/proc/%d/ns/%s", tasks[i].Pid, typ))
 			}
 		}
 	}
-	var unused []*liveNS
-	for _, ns := range t.reg.live {
-		if !used[ns] && t.reg.host[ns.typ] != ns.id {
-			unused = append(unused, ns)
+}
+
+// holders adds the namespaces that a mount or a descriptor of a process holds.
+func (s *liveScan) holders() {
+	scan := procfs.HolderScan{IDs: true}
+	if scan.Run(s.self) != nil {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(scan.Held)) {
+		h := scan.Held[id]
+		ns := event.Namespace{Type: h.Type, ID: h.ID}
+		for _, m := range h.Mounts {
+			s.addHolder(ns, h.KernelID, fmt.Sprintf("/proc/%d/root%s", m.PID, m.Path))
+		}
+		for _, d := range h.Descriptors {
+			if d.PID != s.self {
+				s.addHolder(ns, h.KernelID, fmt.Sprintf("/proc/%d/fd/%d", d.PID, d.FD))
+			}
 		}
 	}
-	gone := s.gone(unused)
-	s.held = leaving || len(gone) < len(unused)
-	// A namespace before its owner, in the order of their creation.
-	slices.SortFunc(gone, func(a, b *liveNS) int {
-		if (a.typ == "user") != (b.typ == "user") {
-			if a.typ == "user" {
-				return 1
-			}
-			return -1
+}
+
+// addHolder adds a namespace with a path to it. Such a path comes before those of tasks: a
+// task such as that of ip netns exec ends before the mount does.
+func (s *liveScan) addHolder(ns event.Namespace, kernel uint64, path string) {
+	if found := s.find(ns, kernel); found != nil && found.held < maxPaths {
+		found.Paths = slices.Insert(found.Paths, found.held, path)
+		found.Paths = found.Paths[:min(len(found.Paths), maxPaths)]
+		found.held++
+	}
+}
+
+// open opens the namespace by the first path that still leads to it; nil for none. By now
+// another process can have the pid in a path.
+func (f *liveFound) open() *os.File {
+	for _, path := range f.Paths {
+		file, err := os.Open(path)
+		if err != nil {
+			continue
 		}
-		return int(int64(a.id) - int64(b.id))
-	})
-	boot := bootNow()
-	for _, ns := range gone {
-		t.reg.foundGone(ns, boot)
-		if err := t.inferEnd(h, ns, boot); err != nil {
-			return err
+		var st unix.Stat_t
+		if unix.Fstat(int(file.Fd()), &st) == nil && uint32(st.Ino) == f.Namespace.ID {
+			return file
 		}
+		file.Close()
 	}
 	return nil
 }
 
-// gone returns those of the namespaces without a task that nothing else keeps.
-func (s *scanner) gone(unused []*liveNS) []*liveNS {
-	if len(unused) == 0 {
-		return nil
+// ownersOf adds the user namespaces that own a namespace, or are the parents of one. Without
+// a task or a holder of their own the kernel keeps them alive for it.
+func (s *liveScan) ownersOf(found *liveFound) {
+	f := found.open()
+	if f == nil {
+		return
 	}
-	if s.handles {
-		return slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool {
-			return procfs.Alive(procfs.Namespace{Type: ns.typ, ID: ns.id, KernelID: ns.kernel}) != unix.ESTALE
-		})
-	}
-	held := procfs.HeldByFiles()
-	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] != nil })
-	return withoutOwners(free, s.t.reg)
-}
-
-// withoutOwners leaves out the user namespaces that own one that is alive.
-func withoutOwners(gone []*liveNS, reg *registry) []*liveNS {
-	dead := map[uint32]bool{}
-	for _, ns := range gone {
-		dead[ns.id] = true
-	}
-	for again := true; again; {
-		again = false
-		for _, ns := range reg.live {
-			if !dead[ns.id] && dead[ns.userNS] {
-				delete(dead, ns.userNS)
-				again = true
-			}
+	defer f.Close()
+	// NS_GET_USERNS of a user namespace is its parent.
+	fd, child := int(f.Fd()), found
+	for {
+		next, err := unix.IoctlRetInt(fd, unix.NS_GET_USERNS)
+		if fd != int(f.Fd()) {
+			unix.Close(fd)
+		}
+		if err != nil { // EPERM above the initial one
+			return
+		}
+		fd = next
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil {
+			unix.Close(fd)
+			return
+		}
+		id := uint32(st.Ino)
+		if child.Namespace.UserNS == 0 {
+			child.Namespace.UserNS = id
+		}
+		if known := s.byID[id]; known != nil && len(known.Paths) > 0 { // it has a turn of its own
+			unix.Close(fd)
+			return
+		}
+		if child = s.find(event.Namespace{Type: event.NSTypeUser, ID: id}, 0); child == nil {
+			unix.Close(fd)
+			return
 		}
 	}
-	return slices.DeleteFunc(gone, func(ns *liveNS) bool { return !dead[ns.id] })
 }

@@ -281,7 +281,7 @@ func (f *historyFlags) query(q *history.Query) error {
 			}
 		case event.TraceLoss, event.TraceGap:
 		default:
-			if !filters.Match(e) || !f.selected.Match(e) || (f.program != nil && !f.program.Match(e)) {
+			if !filters.MatchStored(e) || !f.selected.Match(e) || (f.program != nil && !f.program.Match(e)) {
 				return false
 			}
 		}

@@ -129,7 +129,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 
 // scan returns the live namespaces, for Drift.
 func (r *run) scan() ([]drift.Found, error) {
-	live, err := r.tracer.Look()
+	live, err := r.tracer.Scan()
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package alert
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -70,7 +71,8 @@ func parseFields(text string) (p part, at int, err error) {
 		}
 		field, err := filter.CompileText(name)
 		if err != nil {
-			if mistake, ok := err.(*filter.Error); ok {
+			var mistake *filter.Error
+			if errors.As(err, &mistake) {
 				at += mistake.Offset
 				err = whatIsWrong(mistake)
 			}

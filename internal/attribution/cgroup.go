@@ -7,19 +7,18 @@ import (
 	"strings"
 )
 
-// Place is whose a cgroup is, by its path alone. An empty field means that the
-// path does not tell.
+// Place is the owner of a cgroup, as far as the path of the cgroup shows it. An empty field is
+// unknown.
 //
-// Containers nest: ContainerID and Runtime are those of the innermost one, which is
-// the one that whoever is in it would name, and Outer is the outermost one, which
-// is the one that the host's runtime knows. Beware that whoever owns a cgroup names
-// those below it: root of a container that may write to its cgroups can pose as a
-// container nested in it, and a person in whatever is below their user manager. Only
-// the names further out are the host's.
+// Containers can be nested: ContainerID and Runtime belong to the innermost container, Outer is
+// the outermost one, which the host's runtime knows. The owner of a cgroup chooses the names of
+// the cgroups below it. Root in a container that can write to its cgroups can therefore pose as a
+// nested container, and a user as anything below the user's service manager. Only the outer names
+// come from the host.
 type Place struct {
-	// Runtime is docker, containerd, cri-o, podman, lxc, systemd-nspawn, or for what
-	// was started by hand runc, crun, runsc or youki. It is empty beside an id in
-	// pods where containerd's and Docker's look the same.
+	// Runtime is docker, containerd, cri-o, podman, lxc or systemd-nspawn, or, for a container
+	// started by hand, runc, crun, runsc or youki. It can be empty beside an id: in some pods
+	// the paths of containerd and Docker look the same.
 	Runtime     string
 	ContainerID string // as the runtime prints it in full; the name for lxc, systemd-nspawn and those by hand
 	Outer       string // id of the outermost container, where ContainerID is nested in another one
@@ -36,21 +35,18 @@ type Place struct {
 	Session  string // of session-ID.scope, as loginctl(1) shows it
 }
 
-// ParseCgroup says whose the cgroup at path is. The path is that of cgroup v2, or of
-// any of v1's hierarchies, as the kernel gives it: absolute from the hierarchy's
-// root, or from that of the reader's cgroup namespace.
+// ParseCgroup returns the owner of the cgroup at a path. The path is from cgroup v2 or any hierarchy
+// of v1, as the kernel prints it: absolute from the root of the hierarchy or of the reader's cgroup
+// namespace.
 //
-// A container is known by a name that only its runtime gives, such as
-// docker-ID.scope, or by a bare id below a directory that only its runtime makes,
-// such as /docker/ID. A bare id below anything else is not taken for a container,
-// however much it looks like one: programs other than runtimes name things by 64
-// hex digits too, such as a hash, and to be silent about a container that was put
-// at a path of somebody's choice (docker run --cgroup-parent, runc's /ID) is better
-// than to make one up.
-//
-// What starts and watches a container is not in it: conmon, lxc's monitor and
-// nspawn's supervisor have cgroups of their own, next to the container's. What the
-// container's own programs make below its cgroup, such as systemd's slices, is.
+//	path                                belongs to
+//	a name that only a runtime gives    the container: docker-ID.scope
+//	an id below a runtime's directory   the container: /docker/ID
+//	any other id of 64 hex digits       no container: other programs use such names, for example
+//	                                    hashes. Containers at a chosen path (docker run
+//	                                    --cgroup-parent, runc's /ID) are missed rather than guessed.
+//	conmon, lxc monitor, nspawn         no container: supervisors have cgroups beside the container
+//	cgroups below that of a container   the container, for example systemd's slices in it
 func ParseCgroup(path string) Place {
 	var p Place
 	path = strings.TrimSuffix(path, deleted)
@@ -71,8 +67,8 @@ func ParseCgroup(path string) Place {
 	return p
 }
 
-// deleted is what /proc/PID/cgroup appends to the path of a cgroup that was removed
-// while a zombie was left in it.
+// deleted is what /proc/PID/cgroup appends to the path of a removed cgroup that still has a
+// zombie.
 const deleted = " (deleted)"
 
 // units follows the rules by which systemd finds the unit of a process: skip slices,
@@ -299,10 +295,10 @@ func isSlice(name string) bool {
 	return ok && isWord(base, ":-_.\\")
 }
 
-// isID says whether s is the id of a container as OCI runtimes' managers make them.
+// isID reports whether s is the id of a container as OCI runtimes' managers make them.
 func isID(s string) bool { return len(s) == 64 && isHex(s) }
 
-// isPodUID says whether s is a UUID, or the hash that static pods have instead.
+// isPodUID reports whether s is a UUID, or the hash that static pods have instead.
 func isPodUID(s string) bool {
 	if len(s) == 32 {
 		return isHex(s)
@@ -333,7 +329,7 @@ func isUID(s string) bool {
 	return err == nil && strconv.FormatUint(id, 10) == s
 }
 
-// isWord says whether s has letters and digits, and besides them only what is in
+// isWord reports whether s has letters and digits, and besides them only what is in
 // others.
 func isWord(s, others string) bool {
 	for i := range len(s) {
@@ -367,17 +363,17 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// hierarchies are those of a host with cgroup v1 in the order in which they are
-// believed: v2's, which has no name, then those that every runtime uses.
+// hierarchies are the hierarchies of a host with cgroup v1, by priority: first v2, which has no name,
+// then those that every runtime uses.
 var hierarchies = []string{"", "name=systemd", "pids", "memory", "cpu", "cpuset", "devices", "freezer"}
 
-// ParseProcCgroup returns the path to judge by from the text of /proc/PID/cgroup,
-// "" if it has none.
+// ParseProcCgroup returns the path for ParseCgroup from the text of /proc/PID/cgroup, "" if there is
+// none.
 //
-// Where only v2 is mounted there is but one. On other hosts a process can be
-// somewhere else in each hierarchy: v2's may be mounted and unused, with everybody
-// at "/", or have the service that started a runtime which knows v1 alone. So the
-// first path that names a container is taken, else the first that is not "/".
+// If only v2 is mounted there is one path. Otherwise a process can have a different path in each
+// hierarchy: v2 can be unused, with all processes at "/", or a runtime that knows only v1 can leave
+// its containers in the service that started it. ParseProcCgroup prefers the first path that names a
+// container, then the first that is not "/".
 func ParseProcCgroup(text string) string {
 	best, bestRank := "", 0
 	for line := range strings.Lines(text) {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attribution says who acted and whose a namespace is: container, pod,
-// systemd unit, person.
+// Package attribution finds the container, pod, systemd unit and user of a process or a namespace.
 //
-// It judges by what the kernel said at the moment of the event, such as the path
-// of a cgroup, which is there however short a process lived. What only user space
-// knows, such as a container's name, is asked for afterwards and added. Where
-// nothing is certain it says nothing: no container is better than a wrong one.
+// It uses what the kernel reported at the time of the event, such as the path of a cgroup, which is
+// known even if the process is gone. Package runtimes adds what only user space knows, such as the
+// name of a container. What is not certain is left out: no container is better than a wrong one.
 package attribution

@@ -56,9 +56,8 @@ var roles = []struct {
 	}},
 }
 
-// systemDirs are the directories below which only root, or a package of the
-// system, puts programs. A program called runc in somebody's home or in /tmp may
-// well be runc, but nobody vouches for its name.
+// systemDirs are the directories in which only root and packages install programs. A program called
+// runc in a home directory or in /tmp can be anything.
 var systemDirs = []string{
 	"/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/opt/", "/snap/",
 	"/nix/store/", "/gnu/store/",
@@ -67,9 +66,8 @@ var systemDirs = []string{
 	"/home/kubernetes/bin/", // Kubernetes on Google's Container-Optimized OS
 }
 
-// memfds are the names of the copies in memory that runtimes make of themselves
-// and run instead, so that a container cannot overwrite the host's, and whose role
-// those have.
+// memfds maps the names of the in-memory copies of runtimes to their roles. Runtimes execute such a
+// copy so that a container cannot overwrite the host's binary.
 var memfds = map[string]string{
 	"runc_cloned:/proc/self/exe": RoleRuntime,
 	"crun_cloned:/proc/self/exe": RoleRuntime,
@@ -77,19 +75,18 @@ var memfds = map[string]string{
 	"liblxc":                     RoleEngine,
 }
 
-// Role says in a word what part of the infrastructure a process is, "" if it is
-// none that is known:
+// Role returns which part of the infrastructure a process belongs to, "" for none that is known:
 //
-//	runtime          makes a container: runc, crun
-//	shim             stays beside one: containerd-shim, conmon
+//	runtime          creates containers: runc, crun
+//	shim             supervises one container: containerd-shim, conmon
 //	engine           manages containers: dockerd, podman, and a Kubernetes node's kubelet and kube-proxy
 //	cni              connects them: CNI plugins, netavark, pasta
 //	systemd          any of systemd's programs but systemd-nspawn, which is an engine
 //	package-manager  dpkg, dnf and what they run, such as a package's scripts
 //	config-tool      Ansible, Puppet and what they run
 //
-// It is a label to sort events by, and no proof: whoever is root, if only in a
-// container, can call a program runc. Judge trust by something else.
+// The role is a label for sorting events, not a proof: root, even in a container, can name a program
+// runc. Do not base trust on it.
 //
 // The process is described by its name, the path of its executable as
 // /proc/PID/exe or the kernel gives it, its arguments and the names of its

@@ -13,33 +13,33 @@ import (
 	"time"
 )
 
-// Users resolves user ids as the host does: by /etc/passwd, and where that does not have
-// one by getent(1), which asks whatever else nsswitch.conf(5) names, such as a
-// directory. It is for one goroutine; its zero value is ready.
+// Users resolves user ids as the host does: with /etc/passwd, and for an id that is not there with
+// getent(1), which queries the other sources of nsswitch.conf(5), for example LDAP. One goroutine
+// can use it. The zero value is ready for use.
 type Users struct {
-	known  map[uint32]knownUser
-	passwd time.Time // when that was changed last, as far as known goes
+	cached map[uint32]cachedUser
+	passwd time.Time // modification time of the file that the cache is based on
 
-	asked  uint32      // whom getent runs for
-	answer chan string // what it says, nil where it does not run
-	credit time.Duration
-	filled time.Time // when that was; long ago at first, which fills it
+	querying uint32        // the user id that getent runs for
+	answer   chan string   // its answer, nil if it does not run
+	credit   time.Duration // time that may be spent waiting
+	filled   time.Time     // when credit was last refilled
 }
 
-type knownUser struct {
-	name  string // "" for nobody's
+type cachedUser struct {
+	name  string // "" if no user has the id
 	until time.Time
 }
 
 const (
-	// A directory is asked again about whom it knew, and whom it did not.
+	// How long a name, and the absence of one, is cached.
 	nameKept   = 10 * time.Minute
 	nobodyKept = time.Minute
 	maxUsers   = 4096
 
-	// userPatience is the longest wait for one name. All waiting together is at most
-	// one part in userShare of the time, with userPatience saved up: who takes on one user
-	// id after the other does not hold up those who watch.
+	// userPatience is the longest wait for one name. All waits together take at most one part
+	// in userShare of the time, so that a process that changes its user id again and again
+	// does not delay events.
 	userPatience = 200 * time.Millisecond
 	userShare    = 10
 	getentLimit  = 10 * time.Second
@@ -47,77 +47,78 @@ const (
 
 const passwdFile = "/etc/passwd"
 
-// Name returns the name of a user, "" where nobody has the id, or none tells in time: it
-// waits for at most 200 ms, a tenth of the time at most, and what comes
-// later is there for the next time.
+// Name returns the name of a user, "" if no user has the id or the answer does not come in time. It
+// waits for at most 200 ms, and for at most a tenth of the time. A late answer is used by the next
+// call.
 func (u *Users) Name(uid uint32) string {
 	u.refresh()
 	if u.answer != nil {
 		select {
 		case name := <-u.answer:
-			u.hear(name)
+			u.receive(name)
 		default:
 		}
 	}
-	if k, ok := u.known[uid]; ok && time.Now().Before(k.until) {
+	if k, ok := u.cached[uid]; ok && time.Now().Before(k.until) {
 		return k.name
 	}
 	if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
-		return u.learn(uid, found.Username)
+		return u.remember(uid, found.Username)
 	}
 	if u.answer != nil {
-		return "" // one at a time
+		return "" // one getent at a time
 	}
 	answer := make(chan string, 1)
-	u.asked, u.answer = uid, answer
+	u.querying, u.answer = uid, answer
 	go func() {
-		entry, _ := getent(strconv.FormatUint(uint64(uid), 10)) // whatever is wrong, there is no name
+		entry, _ := getent(strconv.FormatUint(uint64(uid), 10)) // an error means that there is no name
 		answer <- entry[0]
 	}()
 	begin := time.Now()
 	defer func() { u.credit -= time.Since(begin) }()
 	select {
 	case name := <-answer:
-		return u.hear(name)
+		return u.receive(name)
 	case <-time.After(u.patience(begin)):
 		return ""
 	}
 }
 
-// refresh forgets everybody when the file has changed, and an answer of before.
+// refresh empties the cache, and drops a pending answer, if the file changed.
 func (u *Users) refresh() {
 	var changed time.Time
 	if st, err := os.Stat(passwdFile); err == nil {
 		changed = st.ModTime()
 	}
-	if u.known == nil || !changed.Equal(u.passwd) || len(u.known) >= maxUsers {
-		u.known, u.passwd, u.answer = map[uint32]knownUser{}, changed, nil
+	if u.cached == nil || !changed.Equal(u.passwd) || len(u.cached) >= maxUsers {
+		u.cached, u.passwd, u.answer = map[uint32]cachedUser{}, changed, nil
 	}
 }
 
-func (u *Users) learn(uid uint32, name string) string {
+// remember caches a name.
+func (u *Users) remember(uid uint32, name string) string {
 	keep := nameKept
 	if name == "" {
 		keep = nobodyKept
 	}
-	u.known[uid] = knownUser{name, time.Now().Add(keep)}
+	u.cached[uid] = cachedUser{name, time.Now().Add(keep)}
 	return name
 }
 
-// hear takes getent's answer.
-func (u *Users) hear(name string) string {
+// receive caches the answer of getent.
+func (u *Users) receive(name string) string {
 	u.answer = nil
-	return u.learn(u.asked, name)
+	return u.remember(u.querying, name)
 }
 
-// patience is how long may be waited now.
+// patience returns how long Name may wait now.
 func (u *Users) patience(now time.Time) time.Duration {
 	u.credit = min(userPatience, u.credit+now.Sub(u.filled)/userShare)
 	u.filled = now
 	return u.credit
 }
 
-// LookupUID returns the id of the user with a name, as the host has it.
+// LookupUID returns the id of the user with a name on this host.
 func LookupUID(name string) (uint32, error) {
 	id := ""
 	if found, err := user.Lookup(name); err == nil {

@@ -9,14 +9,14 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// kin are parameters that the kernel sets along with others. What it then made of them is
-// not told, and so they are not compared.
-var kin = []struct{ written, others string }{
+// coupled are parameters that the kernel sets along with others. Their new values are unknown, so
+// they are not compared.
+var coupled = []struct{ written, others string }{
 	{"net.ipv4.ip_forward", "net.ipv4.conf.*.forwarding"},
 	{"net.ipv4.ip_forward", "net.ipv4.conf.*.accept_redirects"},
 	{"net.ipv4.conf.*.forwarding", "net.ipv4.ip_forward"},
 	{"net.ipv4.conf.all.forwarding", "net.ipv4.conf.*.forwarding"},
-	{"net.ipv4.conf.default.*", "net.ipv4.conf.*"}, // what is still as it was by default
+	{"net.ipv4.conf.default.*", "net.ipv4.conf.*"}, // those that still have the default
 	{"net.ipv6.conf.all.*", "net.ipv6.conf.*"},
 	{"net.ipv6.conf.default.*", "net.ipv6.conf.*"},
 	{"vm.dirty_*", "vm.dirty_*"},
@@ -33,7 +33,7 @@ var kin = []struct{ written, others string }{
 	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time"},
 }
 
-// Apply brings s up to date by an event that was watched, in their order. It keeps nothing
+// Apply updates s with a traced event. Events must be applied in their order. Apply keeps nothing
 // of e.
 func (s *Snapshot) Apply(e *event.Event) {
 	if e.Time.After(s.Time) {
@@ -47,7 +47,7 @@ func (s *Snapshot) Apply(e *event.Event) {
 	case event.NamespaceCreate, event.NamespaceAppeared:
 		if ns := e.Namespace; e.Outcome != event.Failure && ns != nil && ns.ID != 0 {
 			made := &Namespace{Namespace: *clone(ns)}
-			// It can have been made while s was taken, and is in it then.
+			// A namespace that was created while s was taken can be in s.
 			if i := s.find(ns.ID); i >= 0 && ns.KernelUID() && s.Namespaces[i].UID == ns.UID {
 				made.Parameters = s.Namespaces[i].Parameters
 			}
@@ -55,7 +55,7 @@ func (s *Snapshot) Apply(e *event.Event) {
 			s.Namespaces = append(s.Namespaces, made)
 		}
 	case event.NamespaceDestroy, event.NamespaceGone:
-		// An end that was found by a look can be told when the number is another's already.
+		// If a scan found the end, another namespace can have the number by now.
 		if ns := e.Namespace; ns != nil {
 			if i := s.find(ns.ID); i >= 0 && s.Namespaces[i].is(&Namespace{Namespace: *ns}) {
 				s.end(ns.ID)
@@ -64,8 +64,8 @@ func (s *Snapshot) Apply(e *event.Event) {
 	}
 }
 
-// Forget has s not know what an event is about: it happened while s was taken, and what s
-// has can be from before or from after it.
+// Forget removes what an event is about from s. The event happened while s was taken, so s can have
+// the state before or after it.
 func (s *Snapshot) Forget(e *event.Event) {
 	if w := e.Sysctl; w != nil {
 		s.write(&event.Sysctl{Name: w.Name, Namespace: w.Namespace, Truncated: true})
@@ -80,7 +80,7 @@ func clone(ns *event.Namespace) *event.Namespace {
 	return c.Namespace
 }
 
-// find returns where the namespace with a number is, negative for nowhere.
+// find returns the index of the namespace with an inode number, -1 if there is none.
 func (s *Snapshot) find(id uint32) int {
 	return slices.IndexFunc(s.Namespaces, func(ns *Namespace) bool { return ns.ID == id })
 }
@@ -89,18 +89,18 @@ func (s *Snapshot) end(id uint32) {
 	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(ns *Namespace) bool { return ns.ID == id })
 }
 
-// write has s know what a write made of a parameter. Of a namespace that is newer than s,
-// that is all that is known; what Take leaves out does no harm, since no later snapshot has it.
+// write updates s with a write to a parameter. A namespace that is newer than s has only the
+// parameters that were written. Parameters that Take skips do no harm: no later snapshot has them.
 func (s *Snapshot) write(w *event.Sysctl) {
 	values := &s.Parameters
 	if ns := w.Namespace; ns != nil && !ns.Host {
 		i := s.find(ns.ID)
 		if ns.Type != "net" || i < 0 || s.Namespaces[i].Type != "net" {
-			return // no copy of it is in s
+			return // s has no copy for this namespace
 		}
 		values = &s.Namespaces[i].Parameters
 	}
-	for _, k := range kin {
+	for _, k := range coupled {
 		if !event.MatchSysctl(k.written, w.Name) {
 			continue
 		}
@@ -114,7 +114,7 @@ func (s *Snapshot) write(w *event.Sysctl) {
 	if value == nil && w.New != nil && plain(*w.New) {
 		value = w.New
 	}
-	if value == nil || w.Truncated { // the kernel can have made anything of it
+	if value == nil || w.Truncated { // the resulting value is unknown
 		delete(*values, w.Name)
 		return
 	}
@@ -124,8 +124,8 @@ func (s *Snapshot) write(w *event.Sysctl) {
 	(*values)[strings.Clone(w.Name)] = strings.Clone(*value)
 }
 
-// plain says whether the kernel shows a value as it was written, white space aside: it
-// takes other numbers, such as 0x10, too.
+// plain reports whether the kernel prints a value as it was written, except for white space. It
+// prints other forms of numbers, such as 0x10, differently.
 func plain(value string) bool {
 	for word := range strings.FieldsSeq(value) {
 		digits := strings.TrimPrefix(word, "-")

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package drift finds out what became of a host's parameters and namespaces while nobody
-// watched: it compares what there is with what there was.
+// Package drift finds changes of parameters and namespaces that happened while nstrace was not
+// running: it compares snapshots of the host.
 //
-//	seen, err := t.Look()
-//	after, err := drift.Take(seen, time.Now())
+//	after, err := drift.Take(found, time.Now())
 //	for _, event := range drift.Compare(before, after) { ... }
 //
-// A Snapshot can be kept (Encode, Decode), and be brought up to date by what was watched
-// since (Apply).
+// A Snapshot can be stored (Encode, Decode) and updated with the events traced since (Apply).
 package drift
 
 import (
@@ -21,38 +19,42 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A Snapshot is what a host's parameters and namespaces were at a time.
+// A Snapshot has the parameters and namespaces of a host at a time.
 type Snapshot struct {
 	BootID string
-	Time   time.Time // what was watched up to then is in it
-	// Parameters are those of the host and its own network namespace: name, as sysctl(8)
-	// writes it, to value.
+	Time   time.Time // events up to then are included
+	// Parameters are the values, by name as in sysctl(8), of the host and its network
+	// namespace.
 	Parameters map[string]string
 	Namespaces []*Namespace
 }
 
-// A Namespace is one that was alive.
+// A Namespace was alive when the snapshot was taken.
 type Namespace struct {
 	event.Namespace
-	// Parameters are the values of those of which this network namespace has its own, nil
-	// where they could not be read, and for all others.
+	// Parameters are the values of the parameters that each network namespace has for itself.
+	// nil: they could not be read, or this is no network namespace.
 	Parameters map[string]string
 }
 
-// maxShown is how long a value in an event may be, as in those of a Tracer.
+// maxShown is the maximum length of a value in an event, as in the events of a Tracer.
 const maxShown = 1024
 
-// Compare returns what is different in after: parameters that have other values,
-// namespaces that are gone, and namespaces that have appeared. Parameters that only one of
-// them has are not told of: they come and go with devices and modules. After another boot,
-// parameters are compared with what they were, and none of the namespaces is the same.
+// Compare returns an event for each difference between two snapshots:
+//
+//	sysctl.drift        a parameter has another value
+//	namespace.gone      a namespace is only in before
+//	namespace.appeared  a namespace is only in after
+//
+// It ignores parameters that only one snapshot has, because they come and go with devices and
+// modules. If the host was booted in between, parameters are compared and all namespaces differ.
 func Compare(before, after *Snapshot) []*event.Event {
 	between := &event.Between{From: before.Time.UTC(), To: after.Time.UTC(), Boot: "same"}
 	if before.BootID != after.BootID {
 		between.Boot = "different"
 	}
 	var events []*event.Event
-	tell := func(e event.Event) {
+	emit := func(e event.Event) {
 		e.V, e.Time, e.Between = event.SchemaVersion, between.To, between
 		events = append(events, &e)
 	}
@@ -67,7 +69,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 			if strings.HasPrefix(name, "net.") {
 				s.Namespace = ns
 			}
-			tell(event.Event{Type: event.SysctlDrift, Sysctl: s})
+			emit(event.Event{Type: event.SysctlDrift, Sysctl: s})
 		}
 	}
 	values(before.Parameters, after.Parameters, after.hostNet())
@@ -78,7 +80,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 	for _, ns := range before.sorted() {
 		now := is[ns.ID]
 		switch {
-		case ns.Host: // pid 1 keeps it
+		case ns.Host: // pid 1 keeps it alive
 		case between.Boot == "same" && now != nil && now.is(ns):
 			known[now] = true
 			values(ns.Parameters, now.Parameters, now.show())
@@ -92,21 +94,21 @@ func Compare(before, after *Snapshot) []*event.Event {
 		}
 	}
 	for _, ns := range gone {
-		tell(event.Event{Type: event.NamespaceGone, Namespace: ns.show()})
+		emit(event.Event{Type: event.NamespaceGone, Namespace: ns.show()})
 	}
 	for _, ns := range appeared {
-		tell(event.Event{Type: event.NamespaceAppeared, Namespace: ns.show()})
+		emit(event.Event{Type: event.NamespaceAppeared, Namespace: ns.show()})
 	}
 	return events
 }
 
-// same compares values as the kernel reads them, which separates the numbers of a list by
-// tabs where people write spaces.
+// same reports whether two values are equal for the kernel, which prints tabs between the numbers
+// of a list and accepts spaces.
 func same(a, b string) bool {
 	return a == b || slices.Equal(strings.Fields(a), strings.Fields(b))
 }
 
-// shown is a value as an event has it.
+// shown returns a value for an event.
 func shown(value string, s *event.Sysctl) *string {
 	if len(value) > maxShown {
 		value, s.Truncated = value[:maxShown], true
@@ -114,13 +116,13 @@ func shown(value string, s *event.Sysctl) *string {
 	return &value
 }
 
-// is says whether ns is the namespace that was known before. Numbers are used again: where
-// the kernel has no ids that are not, it can be another one.
+// is reports whether ns is the same namespace as before. The kernel reuses inode numbers. Without
+// a uid from the kernel, another namespace with the same number is taken for the same one.
 func (ns *Namespace) is(before *Namespace) bool {
 	return ns.Type == before.Type && ns.ID == before.ID && (!ns.KernelUID() || !before.KernelUID() || ns.UID == before.UID)
 }
 
-// show is ns as an event has it.
+// show returns ns for an event.
 func (ns *Namespace) show() *event.Namespace {
 	return &event.Namespace{Type: ns.Type, ID: ns.ID, UID: ns.UID, Name: ns.Name, Host: ns.Host, UserNS: ns.UserNS, Owner: ns.Owner}
 }
@@ -133,8 +135,7 @@ func (s *Snapshot) index() map[uint32]*Namespace {
 	return m
 }
 
-// sorted are the namespaces by their numbers, which are about in the order in which they
-// were made.
+// sorted returns the namespaces by inode number, which is roughly their order of creation.
 func (s *Snapshot) sorted() []*Namespace {
 	return slices.SortedFunc(slices.Values(s.Namespaces), func(a, b *Namespace) int { return cmp.Compare(a.ID, b.ID) })
 }

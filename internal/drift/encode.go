@@ -15,15 +15,15 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Version is that of what Encode makes.
+// Version is the version of the encoding.
 const Version = 2
 
-// maxEncoded is how much Decode makes of what it is given: the parameters of thousands of
-// network namespaces.
+// maxEncoded limits the decompressed size of a snapshot. It is enough for thousands of network
+// namespaces.
 const maxEncoded = 1 << 30
 
-// What Encode makes: JSON, compressed, since one network namespace's parameters are like
-// the other's.
+// The encoding is compressed JSON. It compresses well, because most network namespaces have similar
+// parameters.
 type (
 	encoded struct {
 		BootID     string             `json:"boot_id"`
@@ -35,7 +35,7 @@ type (
 		Namespace  event.Namespace `json:"namespace"`
 		Parameters encodedValues   `json:"parameters"`
 	}
-	// Values that are not UTF-8 are bytes, since JSON has no such strings.
+	// Values that are not valid UTF-8 are stored as bytes.
 	encodedValues struct {
 		Text  map[string]string `json:"text,omitempty"`
 		Bytes map[string][]byte `json:"bytes,omitempty"`
@@ -68,7 +68,7 @@ func (e encodedValues) decode() map[string]string {
 	return values
 }
 
-// Encode makes a snapshot into bytes to be kept.
+// Encode encodes a snapshot.
 func (s *Snapshot) Encode() ([]byte, error) {
 	e := encoded{BootID: s.BootID, Time: s.Time, Parameters: encodeValues(s.Parameters)}
 	for _, ns := range s.Namespaces {
@@ -88,10 +88,10 @@ func (s *Snapshot) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Decode makes a snapshot of what Encode made.
+// Decode decodes a snapshot.
 func Decode(version int, b []byte) (*Snapshot, error) {
 	if version != Version {
-		return nil, fmt.Errorf("a snapshot of version %d: this is for version %d", version, Version)
+		return nil, fmt.Errorf("snapshot has version %d, want version %d", version, Version)
 	}
 	z, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {

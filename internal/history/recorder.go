@@ -345,7 +345,7 @@ func (r *Recorder) TakeLoss() *event.Loss {
 	if r.loss == nil || (r.waiting >= r.options.Buffer && !r.closing) {
 		return nil
 	}
-	l := &event.Loss{Records: r.loss, Reason: "history", From: r.from, To: r.to}
+	l := &event.Loss{Records: r.loss, Reason: event.LossHistory, From: r.from, To: r.to}
 	r.loss = nil
 	return l
 }

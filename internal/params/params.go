@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package params reads kernel parameters by paths that somebody else wrote: those of a
-// history, of an event, of a listing. It opens files of /proc/sys and nothing else, whatever
-// the path says.
+// Package params reads kernel parameters, also in other namespaces. Paths can come from a history or
+// an event and are not trusted: it opens only files of /proc/sys.
 //
 //	root, err := params.Open()
 //	value, err := root.Read("/proc/sys/net/ipv4/ip_forward")
@@ -20,26 +19,25 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Dir is the folder of the parameters.
+// Dir is the directory of the parameters.
 const Dir = event.SysctlDir
 
-// MaxValue is how many bytes of a value are read. The longest values that a kernel has are
-// bitmaps of ports, of some kilobytes.
+// MaxValue is the maximum number of bytes that are read of a value. The longest values are bitmaps
+// of ports, which have some kilobytes.
 const MaxValue = 64 << 10
 
-// binfmtMisc is another file system: the kernel mounts it when somebody looks into it. Its
-// files are no parameters, and no event is about them.
+// binfmtMisc is another file system, which can be an automount point. Its files are not parameters,
+// and no event is about them.
 const binfmtMisc = "fs/binfmt_misc"
 
-// ErrPath is wrapped by the error for a path that no parameter has.
+// ErrPath is wrapped by the error for a path that cannot be that of a parameter.
 var ErrPath = errors.New("not the path of a parameter")
 
-// ErrFile is wrapped by the error for what is at a parameter's path and is no parameter, such
-// as a file that somebody mounted there.
+// ErrFile is wrapped by the error for a file that is not a parameter, such as one that is mounted
+// over the path of a parameter.
 var ErrFile = errors.New("not a parameter")
 
-// A Root is /proc/sys as it is for the namespaces of the thread that opened it. Its methods
-// are for that thread, and for one call at a time.
+// A Root is /proc/sys in the namespaces of the thread that opened it. Only that thread can use it.
 type Root struct {
 	fd  int
 	buf []byte
@@ -58,7 +56,7 @@ func Open() (*Root, error) {
 	return &Root{fd: fd}, nil
 }
 
-// Close closes it.
+// Close closes the Root.
 func (r *Root) Close() { _ = unix.Close(r.fd) }
 
 // onProc returns an error if an open file is not on procfs.
@@ -68,13 +66,13 @@ func onProc(fd int, name string) error {
 		return &os.PathError{Op: "statfs", Path: name, Err: err}
 	}
 	if fs.Type != unix.PROC_SUPER_MAGIC {
-		return fmt.Errorf("%q: %w: it is not on procfs", name, ErrFile)
+		return fmt.Errorf("%q: %w: not on procfs", name, ErrFile)
 	}
 	return nil
 }
 
-// Name returns the name of the parameter at a path, as sysctl(8) writes it: dots stand for
-// slashes, and slashes for dots. The path has to be in its shortest form.
+// Name returns the name of the parameter at a path, see event.SysctlName. Unlike that it checks the
+// path, which must be in its shortest form.
 func Name(file string) (string, error) {
 	if _, err := below(file); err != nil {
 		return "", err
@@ -83,7 +81,7 @@ func Name(file string) (string, error) {
 	return name, nil
 }
 
-// below is the part of a parameter's path that is behind Dir.
+// below returns the part of the path of a parameter that follows Dir.
 func below(file string) (string, error) {
 	rest, ok := strings.CutPrefix(file, Dir+"/")
 	if !ok || rest == "" || len(file) >= unix.PathMax || strings.Contains(file, "\x00") || path.Clean(file) != file ||
@@ -96,11 +94,11 @@ func below(file string) (string, error) {
 	return rest, nil
 }
 
-// maxTries is how often a file is opened anew when the kernel could not tell whether it stayed
-// below Dir, because something was renamed or mounted meanwhile.
+// maxTries limits how often open tries again after EAGAIN, with which openat2(2) reports a concurrent
+// rename or mount.
 const maxTries = 10
 
-// open opens what is below Dir. It follows no link, and does not wait for a pipe's writer.
+// open opens a file below Dir. It follows no link, and does not block on a pipe.
 func (r *Root) open(below string, flags uint64) (int, error) {
 	for tries := 1; ; tries++ {
 		fd, err := unix.Openat2(r.fd, below, &unix.OpenHow{
@@ -117,19 +115,18 @@ func (r *Root) open(below string, flags uint64) (int, error) {
 	}
 }
 
-// A Value is what a parameter holds.
+// A Value is the value of a parameter.
 type Value struct {
 	Text string // without the last newline
-	Cut  bool   // it is longer, and Text is the first MaxValue bytes of it
+	Cut  bool   // the value is longer, and Text has its first MaxValue bytes
 }
 
-// Read reads the parameter at a path, which has to be in its shortest form. An error wraps
-// ErrPath or ErrFile if there can be no parameter at the path, and os.ErrNotExist if there is
-// none.
+// Read reads the parameter at a path, which must be in its shortest form. The error wraps ErrPath or
+// ErrFile if no parameter can be at the path, and os.ErrNotExist if none is.
 func (r *Root) Read(file string) (Value, error) { return r.ReadIf(file, 0) }
 
-// ReadIf reads the parameter at a path as Read does, if its file has all of the permissions
-// in mode. If it has not, the error is os.ErrPermission, and nothing was read.
+// ReadIf is Read for a file that has all permissions in mode. Otherwise it reads nothing and returns
+// os.ErrPermission.
 func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 	name, err := below(file)
 	if err != nil {
@@ -145,7 +142,7 @@ func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 		return v, &os.PathError{Op: "stat", Path: file, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return v, fmt.Errorf("%q: %w: it is not a regular file", file, ErrFile)
+		return v, fmt.Errorf("%q: %w: not a regular file", file, ErrFile)
 	}
 	if err := onProc(fd, file); err != nil {
 		return v, err
@@ -156,7 +153,7 @@ func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 	if r.buf == nil {
 		r.buf = make([]byte, MaxValue+1)
 	}
-	// The kernel gives all of a value at once: a second read of most parameters gives nothing.
+	// One read returns the whole value: most parameters return nothing to a second one.
 	n, err := unix.Read(fd, r.buf)
 	if err != nil {
 		return v, &os.PathError{Op: "read", Path: file, Err: err}
@@ -167,9 +164,9 @@ func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 	return Value{Text: strings.TrimSuffix(string(r.buf[:n]), "\n")}, nil
 }
 
-// Walk calls do with the path of each file below a folder, which is Dir or below it. It leaves
-// out what is gone meanwhile, and what it may not list. It returns an error if it can't list
-// the folder itself.
+// Walk calls do with the path of each file below a directory, which is Dir or below Dir. It skips
+// files that are gone and directories that cannot be listed. It returns an error if dir itself
+// cannot be listed.
 func (r *Root) Walk(dir string, do func(file string)) error {
 	name := "."
 	if dir != Dir {

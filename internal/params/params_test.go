@@ -329,3 +329,18 @@ func TestThread(t *testing.T) {
 		}
 	})
 }
+
+// TestNotMainThread checks that OnThread never uses the main thread, which cannot end.
+func TestNotMainThread(t *testing.T) {
+	for range 200 {
+		err := OnThread(func(*Thread) error {
+			if unix.Gettid() == unix.Getpid() {
+				return errors.New("it runs on the main thread")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

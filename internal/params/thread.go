@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
@@ -31,7 +32,15 @@ type Thread struct{ root *Root }
 func OnThread(do func(*Thread) error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread would not end but stay in the namespace, keep it alive, and
+			// change what /proc/self shows. Hold it, so that the next goroutine gets another.
+			defer runtime.UnlockOSThread()
+			done <- OnThread(do)
+			return
+		}
+		// Never unlocked: the thread ends with the goroutine.
 		var t Thread
 		err := do(&t)
 		t.close()
@@ -58,7 +67,11 @@ func (t *Thread) Enter(typ event.NSType, id uint32, paths []string) (*Root, erro
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Setns(fd, cloneFlags[typ])
+	if typ == "net" {
+		err = netns.Set(netns.NsHandle(fd))
+	} else {
+		err = unix.Setns(fd, cloneFlags[typ])
+	}
 	_ = unix.Close(fd)
 	if err != nil {
 		return nil, fmt.Errorf("enter the %s namespace %d to read its parameters: %w", typ, id, err)

@@ -15,46 +15,46 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// Holders is what keeps one namespace alive, as far as user space can see it. What only
-// the kernel knows is missing: descriptors that are on their way through a Unix socket,
-// and the mounts of a mount namespace in which no task is.
+// Holders is what keeps one namespace alive, as far as user space can see it. Two kinds of
+// holders are invisible: descriptors in flight through a Unix socket, and mounts in a mount
+// namespace without tasks.
 type Holders struct {
 	Type event.NSType
 	ID   uint32
 
-	Tasks       []Task       // that are in it
-	ForChildren []Task       // whose next child will be in it, and that are not themselves
-	Mounts      []Mount      // of its file
-	Descriptors []Descriptor // of its file
-	// Sockets are those of a network namespace that tasks of another hold.
+	Tasks       []Task       // tasks that are in it
+	ForChildren []Task       // tasks that are not in it, but whose next child will be
+	Mounts      []Mount      // mounts of its file
+	Descriptors []Descriptor // descriptors of its file
+	// Sockets are sockets of a network namespace that tasks in another one hold.
 	Sockets []Descriptor
-	// Children are the PID or user namespaces right below one.
+	// Children are the PID or user namespaces right below a PID or user namespace.
 	Children []NSRef
-	// Owned are the namespaces that a user namespace owns, but for its children.
+	// Owned are the namespaces that a user namespace owns, except its children.
 	Owned []NSRef
 
-	Parent uint32 // of a PID or user namespace; 0 for the topmost that can be seen
-	UserNS uint32 // the user namespace that owns it; of a user namespace its parent
+	Parent uint32 // of a PID or user namespace; 0 for the topmost visible one
+	UserNS uint32 // the user namespace that owns it; for a user namespace its parent
 
-	KernelID uint64 // its id in the kernel, 0 if not known; set where holderScan.ids asks for it
+	KernelID uint64 // the kernel's id, 0 if unknown; only with HolderScan.IDs
 }
 
-// NSRef names a namespace.
+// NSRef identifies a namespace.
 type NSRef struct {
 	Type event.NSType
 	ID   uint32
 }
 
-// Task is a process, or one thread of it that is elsewhere than the first.
+// Task is a process, or a thread that is in other namespaces than the process's first thread.
 type Task struct {
 	PID  uint32
-	TID  uint32 // that of the first thread is PID
+	TID  uint32 // the same as PID for the first thread
 	Comm string
 }
 
-// Mount is a place where a namespace's file is mounted, in one mount namespace.
+// Mount is a mount of a namespace's file, in one mount namespace.
 type Mount struct {
-	Path    string // as that has it
+	Path    string // as that mount namespace has it
 	MountNS uint32
 	PID     uint32 // a process in it: /proc/PID/root leads to the path
 }
@@ -66,9 +66,9 @@ type Descriptor struct {
 	FD   uint32
 }
 
-// AllHolders returns what keeps each namespace that can be found, by its number. It goes
-// once through all processes, their descriptors and their mounts; what ends meanwhile,
-// and what nstrace may not look at, is left out.
+// AllHolders returns what keeps each namespace alive that can be found, by inode number. It
+// goes once through all processes, their descriptors and their mounts. It leaves out what ends
+// meanwhile, and what the caller may not see.
 func AllHolders() (map[uint32]*Holders, error) {
 	s := HolderScan{relatives: true}
 	if err := s.Run(uint32(os.Getpid())); err != nil {
@@ -77,41 +77,42 @@ func AllHolders() (map[uint32]*Holders, error) {
 	return s.Held, nil
 }
 
-// heldByFiles returns the numbers of the namespaces that a mount or a descriptor of any
-// process keeps alive. It follows no path through another process's mounts: a file system
-// there can take any time to answer.
-func HeldByFiles() map[uint32]*Holders {
+// HeldByFiles returns the inode numbers of the namespaces that a mount or a descriptor of any
+// process keeps alive. It follows no path through another process's mounts, because a file
+// system there can take any time to answer.
+func HeldByFiles() map[uint32]bool {
 	s := HolderScan{}
 	_ = s.Run(uint32(os.Getpid())) // without /proc nothing is held
+	held := map[uint32]bool{}
 	for id, h := range s.Held {
-		if len(h.Mounts)+len(h.Descriptors) == 0 {
-			delete(s.Held, id)
+		if len(h.Mounts)+len(h.Descriptors) > 0 {
+			held[id] = true
 		}
 	}
-	return s.Held
+	return held
 }
 
-// A holderScan is one walk through /proc.
+// A HolderScan is one walk through /proc.
 type HolderScan struct {
-	Held      map[uint32]*Holders
-	relatives bool // find tasks, parents, owners and sockets too
-	IDs       bool // find the kernel's ids
+	Held      map[uint32]*Holders // what Run found, by inode number
+	relatives bool                // also find tasks, parents, owners and sockets
+	IDs       bool                // also find the kernel's ids
 	nsfs      unix.Stat_t
 	mountNS   map[uint32]bool
 	related   map[uint32]bool
 }
 
-// run goes through all processes, self first: a path through another one leads nowhere once
-// that has ended.
+// Run goes through all processes. It begins with self, because a path through another process
+// leads nowhere after that has ended.
 func (s *HolderScan) Run(self uint32) error {
 	s.Held = map[uint32]*Holders{}
 	s.mountNS, s.related = map[uint32]bool{}, map[uint32]bool{}
 	if err := unix.Stat("/proc/self/ns/user", &s.nsfs); err != nil {
-		return fmt.Errorf("look at a namespace: %w", err)
+		return fmt.Errorf("find the device of namespaces: %w", err)
 	}
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
-		return fmt.Errorf("look at the processes: %w", err)
+		return fmt.Errorf("list the processes: %w", err)
 	}
 	s.process(self)
 	for _, p := range procs {
@@ -133,7 +134,7 @@ func compareRefs(a, b NSRef) int {
 	return int(int64(a.ID) - int64(b.ID))
 }
 
-// of returns the entry of a namespace, made if it is new.
+// of returns the entry of a namespace, and adds it if it is new.
 func (s *HolderScan) of(typ event.NSType, id uint32) *Holders {
 	h := s.Held[id]
 	if h == nil {
@@ -143,7 +144,7 @@ func (s *HolderScan) of(typ event.NSType, id uint32) *Holders {
 	return h
 }
 
-// process looks at one with all that it holds.
+// process adds what a process holds.
 func (s *HolderScan) process(pid uint32) {
 	dir := fmt.Sprintf("/proc/%d", pid)
 	comm, err := os.ReadFile(dir + "/comm")
@@ -152,7 +153,7 @@ func (s *HolderScan) process(pid uint32) {
 	}
 	self := Task{PID: pid, TID: pid, Comm: string(bytes.TrimSuffix(comm, []byte("\n")))}
 	first := s.task(dir, self, nil)
-	// Threads that are elsewhere, as one of a program that enters namespaces.
+	// Some programs have threads that enter namespaces.
 	if threads, err := os.ReadDir(dir + "/task"); err == nil && len(threads) > 1 {
 		for _, t := range threads {
 			tid, err := strconv.ParseUint(t.Name(), 10, 32)
@@ -164,11 +165,18 @@ func (s *HolderScan) process(pid uint32) {
 	s.descriptors(dir, self, first)
 }
 
-// nsLinks are the names in /proc/PID/ns; what only children get comes last.
-var nsLinks = []string{"mnt", "net", "ipc", "user", "pid", "uts", "cgroup", "time", "pid_for_children", "time_for_children"}
+// nsLinks are the names in /proc/PID/ns. The namespaces of children come last.
+var nsLinks = append(typeNames(), "pid_for_children", "time_for_children")
 
-// task looks at the namespaces of one task, as far as they are not those of first. It
-// returns them by nsLinks.
+func typeNames() (names []string) {
+	for _, t := range event.NSTypes() {
+		names = append(names, string(t))
+	}
+	return names
+}
+
+// task adds the namespaces of one task that are not those of first. It returns all of them, by
+// nsLinks.
 func (s *HolderScan) task(dir string, t Task, first map[string]uint32) map[string]uint32 {
 	own := map[string]uint32{}
 	for _, name := range nsLinks {
@@ -208,12 +216,12 @@ func (s *HolderScan) task(dir string, t Task, first map[string]uint32) map[strin
 	return own
 }
 
-// mounts looks at the mounts of the mount namespace id, which the process pid is in.
+// mounts adds the mounts of the mount namespace id, which the process pid is in.
 func (s *HolderScan) mounts(dir string, pid, id uint32) {
 	for _, ns := range PinnedIn(dir + "/mountinfo") {
 		h := s.of(ns.Type, ns.ID)
 		m := Mount{Path: ns.Path, MountNS: id, PID: pid}
-		// Mounted twice on one place, as where what it is on was mounted on itself.
+		// Twice on one mount point if the file system below was mounted on itself.
 		if slices.Contains(h.Mounts, m) {
 			continue
 		}
@@ -222,8 +230,8 @@ func (s *HolderScan) mounts(dir string, pid, id uint32) {
 	}
 }
 
-// descriptors looks at the open files of the process at dir, whose first thread is in the
-// namespaces first.
+// descriptors adds the open files of the process at dir. Its first thread is in the namespaces
+// first.
 func (s *HolderScan) descriptors(dir string, t Task, first map[string]uint32) {
 	fds, err := os.ReadDir(dir + "/fd")
 	if err != nil {
@@ -243,7 +251,7 @@ func (s *HolderScan) descriptors(dir string, t Task, first map[string]uint32) {
 		file := dir + "/fd/" + entry.Name()
 		d := Descriptor{PID: t.PID, Comm: t.Comm, FD: uint32(fd)}
 		if onDevice(file, s.nsfs) {
-			typ, id, err := NamespaceAt(file)
+			typ, id, err := namespaceAt(file)
 			if err != nil {
 				continue
 			}
@@ -266,8 +274,8 @@ func (s *HolderScan) descriptors(dir string, t Task, first map[string]uint32) {
 	}
 }
 
-// socket looks at a process's socket, which may be of another network namespace than
-// the process is in: own.
+// socket adds a socket of a process if its network namespace is not own, the one that the
+// process is in.
 func (s *HolderScan) socket(pidfd int, d Descriptor, own uint32) {
 	fd, err := unix.PidfdGetfd(pidfd, int(d.FD), 0)
 	if err != nil {
@@ -280,13 +288,13 @@ func (s *HolderScan) socket(pidfd int, d Descriptor, own uint32) {
 	}
 	defer unix.Close(net)
 	if id := inode(net); id != 0 && id != own {
-		h := s.of("net", id)
+		h := s.of(event.NSTypeNet, id)
 		h.Sockets = append(h.Sockets, d)
-		s.relateFD(net, NSRef{"net", id})
+		s.relateFD(net, NSRef{event.NSTypeNet, id})
 	}
 }
 
-// identify finds out about a namespace by a file that it can be entered by.
+// identify completes the entry of a namespace by a file that it can be entered by.
 func (s *HolderScan) identify(h *Holders, path string) {
 	switch {
 	case s.relatives:
@@ -296,7 +304,7 @@ func (s *HolderScan) identify(h *Holders, path string) {
 	}
 }
 
-// inode is the number of an open file, 0 if it has none.
+// inode returns the inode number of an open file, 0 if it is unknown.
 func inode(fd int) uint32 {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
@@ -312,34 +320,34 @@ func (s *HolderScan) relate(path string, ns Namespace) {
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return // another way to it may do
+		return // another path to it may work
 	}
 	defer unix.Close(fd)
-	if inode(fd) == ns.ID { // and not what has taken its place
+	if inode(fd) == ns.ID { // else another namespace is there by now
 		s.relateFD(fd, NSRef{ns.Type, ns.ID})
 	}
 }
 
-// relateFD does the same for an open one, and for all above it.
+// relateFD does the same for an open namespace, and for all above it.
 func (s *HolderScan) relateFD(fd int, ref NSRef) {
 	if s.related[ref.ID] {
 		return
 	}
 	s.related[ref.ID] = true
 	h := s.of(ref.Type, ref.ID)
-	if ref.Type == "pid" || ref.Type == "user" {
+	if ref.Type == event.NSTypePID || ref.Type == event.NSTypeUser {
 		h.Parent = s.above(fd, unix.NS_GET_PARENT, ref.Type, func(up *Holders) { up.Children = append(up.Children, ref) })
 	}
-	if ref.Type == "user" {
+	if ref.Type == event.NSTypeUser {
 		h.UserNS = h.Parent
 		return
 	}
-	h.UserNS = s.above(fd, unix.NS_GET_USERNS, "user", func(up *Holders) { up.Owned = append(up.Owned, ref) })
+	h.UserNS = s.above(fd, unix.NS_GET_USERNS, event.NSTypeUser, func(up *Holders) { up.Owned = append(up.Owned, ref) })
 }
 
-// above asks for the namespace that is the parent or the owner of fd's, has it noted there,
-// and goes on from it. It returns its number: 0 where there is none, or where it is
-// above nstrace's own.
+// above gets the namespace that is the parent or the owner of fd's, calls note with its entry,
+// and goes on from it. It returns its inode number: 0 if there is none, or if it is above
+// nstrace's own.
 func (s *HolderScan) above(fd int, request uint, typ event.NSType, note func(*Holders)) uint32 {
 	up, err := unix.IoctlRetInt(fd, request)
 	if err != nil {
@@ -355,17 +363,17 @@ func (s *HolderScan) above(fd int, request uint, typ event.NSType, note func(*Ho
 	return id
 }
 
-// onDevice says whether what is at path is on the same file system. It does not ask a
-// server for that, which could take for ever. The name of a descriptor would not do: it is
-// that of a mount, if it was opened there.
+// onDevice reports whether path is on a device. It does not ask the server of a network file
+// system, which can take forever. The target of the link does not show that it is a
+// namespace: if that was opened at a mount, the target is the mount point.
 func onDevice(path string, as unix.Stat_t) bool {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
 	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == as.Dev
 }
 
-// namespaceAt asks the kernel which namespace a file is.
-func NamespaceAt(path string) (event.NSType, uint32, error) {
+// namespaceAt returns which namespace a file is.
+func namespaceAt(path string) (event.NSType, uint32, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", 0, err
@@ -379,7 +387,7 @@ func NamespaceAt(path string) (event.NSType, uint32, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return "", 0, err
 	}
-	for typ, f := range CloneFlags {
+	for typ, f := range cloneFlags {
 		if int(f) == flag {
 			return typ, uint32(st.Ino), nil
 		}

@@ -12,15 +12,15 @@ import (
 // mountPath undoes what mangle_path() in fs/seq_file.c does to a mount point.
 var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// A mountLine is a line of a mountinfo file, as far as it is of use here.
+// A Mountpoint is a line of a mountinfo file, in part.
 type Mountpoint struct {
 	ID    uint32
-	Root  string // what of the file system is mounted
-	Point string // where
+	Root  string // the directory of the file system that is mounted
+	Point string // where it is mounted
 }
 
-// eachMount calls f for each mount of a file system type in a mountinfo file. A file
-// that can't be read has none.
+// EachMount calls f for each mount of a file system type in a mountinfo file. It does nothing
+// if the file cannot be read.
 func EachMount(mountinfo, fstype string, f func(Mountpoint)) {
 	file, err := os.Open(mountinfo)
 	if err != nil {

@@ -12,15 +12,16 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// nsID is a namespace as /proc shows it, net:[4026531840].
+// A Namespace is a namespace as /proc shows it, net:[4026531840].
 type Namespace struct {
 	Type     event.NSType
 	ID       uint32
-	KernelID uint64 // its 64-bit id, 0 if not known
-	Path     string // where it is mounted
-	MountID  uint32 // the number of that mount
+	KernelID uint64 // its 64-bit id, 0 if unknown
+	Path     string // its mount point, if it was found there
+	MountID  uint32 // the id of that mount
 }
 
+// ParseNSLink parses the target of a link in /proc/PID/ns, or the root of a mount of nsfs.
 func ParseNSLink(s string) (Namespace, bool) {
 	typ, rest, ok := strings.Cut(s, ":[")
 	num, closed := strings.CutSuffix(rest, "]")
@@ -34,8 +35,8 @@ func ParseNSLink(s string) (Namespace, bool) {
 	return Namespace{Type: event.NSType(strings.TrimSuffix(typ, "_for_children")), ID: uint32(id)}, true
 }
 
-// pinned returns the namespaces that are bind mounted in the caller's mount
-// namespace.
+// Pinned returns the namespaces that are bind mounted in the caller's mount namespace, with
+// the kernel's ids.
 func Pinned() []Namespace {
 	all := PinnedIn(OwnMountinfo)
 	for i := range all {
@@ -44,7 +45,8 @@ func Pinned() []Namespace {
 	return all
 }
 
-// pinnedIn does the same for a process's mountinfo, but for the kernel's ids.
+// PinnedIn returns the namespaces that are bind mounted as a mountinfo file shows it, without
+// the kernel's ids.
 func PinnedIn(mountinfo string) (all []Namespace) {
 	EachMount(mountinfo, "nsfs", func(m Mountpoint) {
 		if ns, ok := ParseNSLink(m.Root); ok {
@@ -55,8 +57,8 @@ func PinnedIn(mountinfo string) (all []Namespace) {
 	return all
 }
 
-// ownMountinfo is nstrace's own view. Not /proc/self: that is its first thread's, which can
-// be the one with the private mounts (see mounts).
+// OwnMountinfo shows the mount namespace of the calling thread. /proc/self is that of the
+// first thread, which can have mounts of its own in a tracer.
 const OwnMountinfo = "/proc/thread-self/mountinfo"
 
 // nsfsRoot is FD_NSFS_ROOT, and fileIDNSFS is FILEID_NSFS, of 6.18.
@@ -65,8 +67,8 @@ const (
 	fileIDNSFS = 0xf1
 )
 
-// handleUID asks the kernel for the 64-bit id of the namespace mounted at path
-// (6.18), 0 where it does not tell.
+// HandleID returns the kernel's 64-bit id of the namespace that is mounted at path, 0 if the
+// kernel does not say it (before 6.18).
 func HandleID(path string) uint64 {
 	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
@@ -75,19 +77,25 @@ func HandleID(path string) uint64 {
 	return binary.NativeEndian.Uint64(h.Bytes())
 }
 
-// cloneFlag is the type as nsfs handles have it.
-var CloneFlags = map[event.NSType]uint32{
-	"mnt": unix.CLONE_NEWNS, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "user": unix.CLONE_NEWUSER,
-	"pid": unix.CLONE_NEWPID, "net": unix.CLONE_NEWNET, "cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
+// cloneFlags are the types as the kernel's handles and NS_GET_NSTYPE have them.
+var cloneFlags = map[event.NSType]uint32{
+	event.NSTypeMnt:    unix.CLONE_NEWNS,
+	event.NSTypeUTS:    unix.CLONE_NEWUTS,
+	event.NSTypeIPC:    unix.CLONE_NEWIPC,
+	event.NSTypeUser:   unix.CLONE_NEWUSER,
+	event.NSTypePID:    unix.CLONE_NEWPID,
+	event.NSTypeNet:    unix.CLONE_NEWNET,
+	event.NSTypeCgroup: unix.CLONE_NEWCGROUP,
+	event.NSTypeTime:   unix.CLONE_NEWTIME,
 }
 
-// nsAlive asks the kernel for a namespace by its handle (6.18): nil if it is
-// alive, ESTALE if not, ENOSYS where the kernel has no such handles.
+// Alive asks the kernel for a namespace by its handle. It returns nil if the namespace is
+// alive, ESTALE if it is not, and ENOSYS if the kernel has no such handles (before 6.18).
 func Alive(ns Namespace) error {
 	// struct nsfs_file_handle: ns_id, ns_type, ns_inum
 	b := make([]byte, 0, 16)
 	b = binary.NativeEndian.AppendUint64(b, ns.KernelID)
-	b = binary.NativeEndian.AppendUint32(b, CloneFlags[ns.Type])
+	b = binary.NativeEndian.AppendUint32(b, cloneFlags[ns.Type])
 	b = binary.NativeEndian.AppendUint32(b, ns.ID)
 	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(fileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
 	switch err {

@@ -16,7 +16,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// NetnsDirs are the directories in which namespaces are mounted under a name: that of
+// NetnsDirs are the directories in which network namespaces are mounted under a name: that of
 // ip netns (NETNS_RUN_DIR of iproute2) and CNI, and that of Docker.
 var NetnsDirs = []string{"/run/netns", "/run/docker/netns"}
 
@@ -33,7 +33,7 @@ func BootID() string {
 // pid is a number or "self".
 func NamespaceOf(pid string, t event.NSType) (uint32, error) {
 	if !slices.Contains(event.NSTypes(), t) { // it becomes part of a path
-		return 0, fmt.Errorf("%q is not a type of namespaces", t)
+		return 0, fmt.Errorf("unknown namespace type %q", t)
 	}
 	path := fmt.Sprintf("/proc/%s/ns/%s", pid, t)
 	link, err := os.Readlink(path)
@@ -42,7 +42,7 @@ func NamespaceOf(pid string, t event.NSType) (uint32, error) {
 	}
 	ns, ok := ParseNSLink(link)
 	if !ok {
-		return 0, fmt.Errorf("%s: %q does not name a namespace", path, link)
+		return 0, fmt.Errorf("%s: the target %q is no namespace", path, link)
 	}
 	return ns.ID, nil
 }

@@ -21,22 +21,21 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// A criSource speaks the Container Runtime Interface of Kubernetes.
+// A criSource uses the Container Runtime Interface of Kubernetes.
 type criSource struct {
 	Candidate
 	conn    *grpc.ClientConn
 	service cri.RuntimeServiceClient
-	runtime atomic.Value // string, once it was asked
+	runtime atomic.Value // string, set by the first answer
 }
 
 func newCRI(path string) (*criSource, error) {
 	c := &criSource{Candidate: Candidate{Kind: CRI, Path: path}}
 	retry := backoff.DefaultConfig
-	// The default is up to two minutes, in which a runtime that is there again
-	// would not be found.
+	// With the default, a restarted runtime would not be found for up to two minutes.
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, time.Second
 	var err error
-	// Whoever asks gives up before the connection does, and says that it took too long.
+	// The caller times out before the connection does, with a clearer error.
 	c.conn, err = grpc.NewClient("passthrough:///localhost",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, path) }),
@@ -92,7 +91,8 @@ func (c *criSource) Inspect(ctx context.Context, id string) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not every runtime says NotFound of a status, but a list is empty.
+	// Not every runtime returns NotFound for the status of an unknown container, but all return
+	// an empty list.
 	all, err := c.service.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
 	if err != nil {
 		return nil, c.fail(err)
@@ -122,8 +122,8 @@ func (c *criSource) container(ctx context.Context, runtime string, found *cri.Co
 	}
 	s := r.GetStatus()
 	i := &Info{ID: found.Id, Name: found.GetMetadata().GetName(), Runtime: runtime}
-	said := verbose(r.GetInfo())
-	i.Image = firstOf(s.GetImage().GetUserSpecifiedImage(), said.Config.Image.UserSpecified, s.GetImage().GetImage())
+	info := verbose(r.GetInfo())
+	i.Image = firstOf(s.GetImage().GetUserSpecifiedImage(), info.Config.Image.UserSpecified, s.GetImage().GetImage())
 	i.pod(s.GetLabels())
 	pod, err := c.service.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: found.PodSandboxId})
 	if err != nil {
@@ -139,33 +139,32 @@ func (c *criSource) sandbox(ctx context.Context, runtime, id string) (*Info, err
 	if err != nil {
 		return nil, c.fail(err)
 	}
-	said := verbose(r.GetInfo())
-	i := &Info{ID: id, Runtime: runtime, Image: said.Image}
+	info := verbose(r.GetInfo())
+	i := &Info{ID: id, Runtime: runtime, Image: info.Image}
 	i.ofSandbox(r.GetStatus())
 	return i, nil
 }
 
-// ofSandbox sets what a container has in common with its pod's sandbox.
+// ofSandbox sets the fields that a container shares with the sandbox of its pod.
 func (i *Info) ofSandbox(s *cri.PodSandboxStatus) {
-	// What the kubelet asked for, with or without labels.
+	// The kubelet sets this metadata, with or without labels.
 	m := s.GetMetadata()
 	i.PodName, i.PodNamespace, i.PodUID = firstOf(i.PodName, m.GetName()), firstOf(i.PodNamespace, m.GetNamespace()), firstOf(i.PodUID, m.GetUid())
 }
 
-// verboseInfo is of what a runtime adds to a status, for debugging and in a form of
-// its own.
+// verboseInfo is a part of the debugging information of a status. Its form depends on the
+// runtime.
 type verboseInfo struct {
 	Image  string `json:"image"` // of a sandbox: containerd and CRI-O
 	Config struct {
 		Image struct {
-			// containerd 2 has it here, and in the status the name that it resolved
-			// this to.
+			// Only for containerd 2, whose status has the resolved name.
 			UserSpecified string `json:"user_specified_image"`
 		} `json:"image"`
 	} `json:"config"` // containerd
 }
 
-// verbose leaves out what is in another form.
+// verbose parses the debugging information. Fields in another form stay empty.
 func verbose(info map[string]string) verboseInfo {
 	var v verboseInfo
 	_ = json.Unmarshal([]byte(info["info"]), &v)
@@ -220,9 +219,9 @@ func (c *criSource) List(ctx context.Context) ([]*Info, error) {
 	return infos, nil
 }
 
-// Watch takes containerd 1.7, or CRI-O with enable_pod_events.
+// Watch needs containerd 1.7, or CRI-O with enable_pod_events.
 func (c *criSource) Watch(ctx context.Context, changed func(*Info)) error {
-	// The first sign of a stream is its first event: ask for one that comes at once.
+	// A stream gives no sign of life before its first event, so test the connection first.
 	few, cancel := context.WithTimeout(ctx, answerTime)
 	_, err := c.service.Version(few, &cri.VersionRequest{})
 	cancel()
@@ -239,12 +238,12 @@ func (c *criSource) Watch(ctx context.Context, changed func(*Info)) error {
 		e, err := stream.Recv()
 		switch {
 		case err == nil:
-			// One that was removed stays as it was last.
+			// A removed container keeps its last description.
 			if i, err := c.Inspect(ctx, e.ContainerId); err == nil {
 				changed(i)
 			}
 		case errors.Is(err, io.EOF) && time.Since(begun) < time.Second:
-			// What CRI-O does that is not set to send events.
+			// CRI-O without enable_pod_events ends the stream at once.
 			return c.fail(fmt.Errorf("sends no events of containers: %w", errors.ErrUnsupported))
 		case errors.Is(err, io.EOF):
 			return c.fail(errors.New("sends no more events of containers"))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package runtimes asks container runtimes for what only they know, such as a
-// container's name: Docker and Podman by Docker's API, containerd and CRI-O by CRI.
+// Package runtimes queries container runtimes for what only they know, such as the name of a
+// container: Docker and Podman by the API of Docker, containerd and CRI-O by CRI.
 //
-// A Stage stands between a tracer and what takes its events, and adds that to them.
+// A Stage adds the answers to events. It is the first step behind a tracer.
 package runtimes

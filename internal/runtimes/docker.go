@@ -19,12 +19,12 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// A dockerSource speaks the API of Docker, which Podman has as well.
+// A dockerSource uses the API of Docker, which Podman also implements.
 type dockerSource struct {
 	Candidate
 	client    *client.Client
 	transport *http.Transport
-	runtime   atomic.Value          // string, once it was asked
+	runtime   atomic.Value          // string, set by the first answer
 	refused   atomic.Pointer[error] // why there is no connection, nil if there is
 }
 
@@ -66,17 +66,17 @@ func (d *dockerSource) fail(err error) error {
 	case client.IsErrConnectionFailed(err) && refused != nil:
 		err = *refused // the client keeps only some reasons
 	case errors.As(err, &request):
-		err = request.Err // without an URL that nobody knows
+		err = request.Err // without the URL, which is made up
 	}
 	return &sourceError{d, err}
 }
 
-// name returns Docker or Podman: a socket of one can have the name of the other's.
+// name returns Docker or Podman. The name of the socket does not tell which one listens.
 func (d *dockerSource) name(ctx context.Context) (string, error) {
 	if name, ok := d.runtime.Load().(string); ok {
 		return name, nil
 	}
-	// Not the version: to tell that, Podman runs several programs.
+	// Ping is cheap. For the version Podman runs several programs.
 	p, err := d.client.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return "", d.fail(err)
@@ -88,8 +88,8 @@ func (d *dockerSource) name(ctx context.Context) (string, error) {
 	return name, nil
 }
 
-// Inspect asks for a list of one: to describe a container in full, Docker waits for as
-// long as it is starting it.
+// Inspect lists one container, because the inspect call of Docker blocks while the container
+// starts.
 func (d *dockerSource) Inspect(ctx context.Context, id string) (*Info, error) {
 	if !mayBeID(id) {
 		return nil, d.fail(ErrNotFound)
@@ -138,8 +138,8 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerTime, func() { cancel(context.DeadlineExceeded) })
-	// Docker answers before it begins to listen to itself: what happens between
-	// these is in its log.
+	// Docker answers before it subscribes to its own events. Since makes it send what happened
+	// in between from its log.
 	now := time.Now()
 	stream := d.client.Events(ctx, client.EventsListOptions{
 		Since:   strconv.FormatInt(now.Unix(), 10) + fmt.Sprintf(".%09d", now.Nanosecond()),
@@ -149,7 +149,7 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
 	begun := false
 	for {
 		if !begun {
-			// Events that could not begin has left its error, or soon will.
+			// If the stream could not start, the error is there or comes soon.
 			select {
 			case err := <-stream.Err:
 				return d.ended(ctx, err)
@@ -162,15 +162,15 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
 		case e := <-stream.Messages:
 			switch e.Action {
 			case events.ActionCreate, events.ActionStart, events.ActionRename, events.ActionDie, events.ActionDestroy,
-				"died", events.ActionRemove: // as older Podmans say it
-				// It says all that there is to know, and asking can take long: see Inspect.
-				said := e.Actor.Attributes
+				"died", events.ActionRemove: // the last two from older versions of Podman
+				// The event has all fields, and a query can take long: see Inspect.
+				attrs := e.Actor.Attributes
 				name, err := d.name(ctx)
 				if err != nil {
 					return err
 				}
-				i := &Info{ID: e.Actor.ID, Name: said["name"], Image: said["image"], Runtime: name}
-				i.pod(said)
+				i := &Info{ID: e.Actor.ID, Name: attrs["name"], Image: attrs["image"], Runtime: name}
+				i.pod(attrs)
 				changed(i)
 			}
 		case err := <-stream.Err:
@@ -179,7 +179,7 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
 	}
 }
 
-// ended says why events end.
+// ended returns the error of a stream of events that ended.
 func (d *dockerSource) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -187,8 +187,8 @@ func (d *dockerSource) ended(ctx context.Context, err error) error {
 	return d.fail(err)
 }
 
-// A limitedTransport keeps answers, streams included, from being longer than
-// answerSize, and takes note of who answers.
+// A limitedTransport limits answers, including streams, to answerSize, and notes which runtime
+// answers.
 type limitedTransport struct {
 	http.RoundTripper
 	runtime *atomic.Value // string

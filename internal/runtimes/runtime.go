@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Info is what a runtime says about a container.
+// Info describes a container, as its runtime does.
 type Info struct {
 	ID      string
 	Name    string // "" for the sandbox of a pod, the container that holds its namespaces
@@ -25,39 +25,37 @@ type Info struct {
 	PodName, PodNamespace, PodUID string
 }
 
-// ErrNotFound is what a Source says of a container that its runtime does not know.
+// ErrNotFound is the error for a container that a runtime does not know.
 var ErrNotFound = errors.New("no such container")
 
-// A Source is the API of a container runtime. Its methods may be called at the
-// same time. They connect when they need to: a runtime that was restarted is
-// found again. A runtime that does not answer at all is given up after
-// answerTime, sooner if the context says so.
+// A Source is the API of a container runtime. Its methods can be called concurrently. They connect
+// on demand, so they survive a restart of the runtime. They give up after answerTime, or earlier
+// if the context ends.
 //
-// An error that wraps [errors.ErrUnsupported] stays: there is another service
-// behind the socket, or an older one.
+// An error that wraps [errors.ErrUnsupported] is permanent: another service listens at the socket,
+// or an older version.
 type Source interface {
 	// String returns the kind of API and the socket, as Open takes them.
 	String() string
 
-	// Owner is the user whose socket it is, see Candidate.
+	// Owner returns the user id of the owner of the socket, see Candidate.
 	Owner() uint32
 
-	// Inspect describes the container with the id, or whose id starts with it.
+	// Inspect describes the container whose id is or starts with id.
 	Inspect(ctx context.Context, id string) (*Info, error)
 
-	// List describes all containers, also those that do not run.
+	// List describes all containers, including stopped ones.
 	List(ctx context.Context) ([]*Info, error)
 
-	// Watch calls changed with what is known of each container that was created,
-	// started, renamed or stopped, until ctx ends or the connection breaks, and returns
-	// why. It first calls it with nil: who has to know of all containers asks for a
-	// list then, and no change after that is missed.
+	// Watch calls changed for each container that is created, started, renamed or stopped,
+	// until ctx ends or the connection breaks, and returns the reason. The first call has nil
+	// and means that no later change will be missed: call List then to know all containers.
 	Watch(ctx context.Context, changed func(*Info)) error
 
 	Close() error
 }
 
-// The kinds of API that are spoken at a socket.
+// The kinds of API.
 const (
 	Docker = "docker"
 	Podman = "podman" // through its Docker-compatible API
@@ -65,22 +63,21 @@ const (
 )
 
 const (
-	// answerTime is how long a runtime may take for one answer.
+	// answerTime is the maximum time for one answer.
 	answerTime = 5 * time.Second
 
-	// answerSize is how long one answer may be. The runtime of an unprivileged user
-	// is one that he could have written himself.
+	// answerSize is the maximum size of one answer. A user's runtime can be any program of that
+	// user.
 	answerSize = 16 << 20
 )
 
-// A Candidate is a socket at which a runtime listens, or another program: nobody
-// has asked yet.
+// A Candidate is a socket at which a runtime may listen. Nothing was sent to it yet.
 type Candidate struct {
 	Kind string // Docker, Podman or CRI
 	Path string
 
-	// UID is who owns it. What it says is true of his own containers at most: any
-	// program of his can listen there.
+	// UID is the owner of the socket. Any program of this user can listen there, so its answers
+	// count only for containers of this user.
 	UID uint32
 }
 
@@ -114,8 +111,8 @@ var wellKnown = []Candidate{
 	{Kind: Podman, Path: "/run/user/*/podman/podman.sock"},
 }
 
-// WellKnown returns the sockets that are there of those at which runtimes listen
-// unless they are told otherwise, those of the host before those of its users.
+// WellKnown returns the existing sockets at which runtimes listen by default, those of the host
+// before those of its users.
 func WellKnown() []Candidate { return wellKnownIn("/") }
 
 func wellKnownIn(root string) []Candidate {
@@ -130,8 +127,8 @@ func wellKnownIn(root string) []Candidate {
 			if err != nil || file.Mode().Type() != fs.ModeSocket {
 				continue
 			}
-			// Links, such as /var/run and podman-docker's /run/docker.sock. Docker
-			// and Podman tell themselves apart when asked.
+			// Skip links, such as /var/run and the /run/docker.sock of podman-docker. The
+			// answers of Docker and Podman tell which one it is.
 			for _, f := range files {
 				if os.SameFile(f, file) {
 					continue next
@@ -140,7 +137,7 @@ func wellKnownIn(root string) []Candidate {
 			c.Path, c.UID = path, 0
 			if _, user, ok := strings.Cut(path, "/run/user/"); ok {
 				user, _, _ = strings.Cut(user, "/")
-				// Not the owner of the file: that of a link can change meanwhile.
+				// Not the owner of the file: a link can point to another file later.
 				uid, err := strconv.ParseUint(user, 10, 32)
 				if err != nil {
 					continue
@@ -153,9 +150,8 @@ func wellKnownIn(root string) []Candidate {
 	return found
 }
 
-// Open returns the API at a socket that the user named: docker:PATH, podman:PATH
-// or cri:PATH, where PATH may have unix:// before it. A runtime that is named
-// so may be started later. With PATH alone it is asked what it is.
+// Open returns the API at a socket: docker:PATH, podman:PATH or cri:PATH, where unix:// can
+// precede PATH. The runtime can be started later. For PATH alone, Open detects the API.
 func Open(ctx context.Context, spec string) (Source, error) {
 	kind, path := "", spec
 	if before, after, ok := strings.Cut(spec, ":"); ok && !strings.HasPrefix(spec, "/") && before != "unix" {
@@ -186,7 +182,7 @@ func Open(ctx context.Context, spec string) (Source, error) {
 	return Candidate{Kind: kind, Path: path}.Open()
 }
 
-// askKind finds out which API is spoken at a socket.
+// askKind detects the API at a socket.
 func askKind(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -224,20 +220,20 @@ func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 	return d.DialContext(ctx, "unix", path)
 }
 
-// pod sets what the kubelet wrote in the labels of a container.
+// pod sets the fields that the kubelet writes into the labels of a container.
 func (i *Info) pod(labels map[string]string) {
 	i.PodName = labels["io.kubernetes.pod.name"]
 	i.PodNamespace = labels["io.kubernetes.pod.namespace"]
 	i.PodUID = labels["io.kubernetes.pod.uid"]
 }
 
-// mayBeID says whether s can be the start of a container's id: runtimes take names
-// as well, and one container can be named like the id of another.
+// mayBeID reports whether s can be the start of a container's id. Runtimes also accept names, and
+// a container can have the id of another one as its name.
 func mayBeID(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// A sourceError is an error of a runtime, on one line.
+// A sourceError is an error of a runtime. Its message is one line.
 type sourceError struct {
 	source Source
 	err    error

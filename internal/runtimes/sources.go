@@ -14,25 +14,25 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// lookAgain is how long at least the host is not searched again for runtimes that were
-// not there. Nobody looks while nothing happens.
-const lookAgain = 5 * time.Second
+// searchEvery is the minimum time between two searches for new runtimes. Only an event of an
+// unknown container starts a search.
+const searchEvery = 5 * time.Second
 
-// One that was lost is tried again, soon and then less and less often: a host without
-// Kubernetes can have a containerd that speaks no CRI for ever.
+// A lost connection is tried again, less and less often: a host without Kubernetes can have a
+// containerd that never speaks CRI.
 const reconnectFirst, reconnectLast = time.Second, 10 * time.Minute
 
-// sources are the runtimes that can be asked.
+// sources are the runtimes that can be queried.
 type sources struct {
-	given bool // on the command line: no others are looked for
+	given bool // on the command line: do not search for others
 
 	mu    sync.Mutex
-	found map[string]bool // by what Candidate.String gives
+	found map[string]bool // by Candidate.String
 	order []Source
-	last  time.Time // of search
+	last  time.Time // of the last search
 }
 
-// None, as the only runtime, asks nobody.
+// None as the only spec queries no runtime.
 const None = "none"
 
 func openSources(specs []string) (*sources, error) {
@@ -51,12 +51,11 @@ func openSources(specs []string) (*sources, error) {
 	return s, nil
 }
 
-// search looks for runtimes on the host, unless it did a moment ago, and returns
-// those that are new.
+// search searches the host for runtimes, at most once in searchEvery, and returns the new ones.
 func (s *sources) search() (found []Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.given || time.Since(s.last) < lookAgain {
+	if s.given || time.Since(s.last) < searchEvery {
 		return nil
 	}
 	s.last = time.Now()
@@ -80,9 +79,9 @@ func (s *sources) all() []Source {
 	return slices.Clone(s.order)
 }
 
-// of returns those that can be asked about a container, the one that its cgroup's name
-// tells first. At a user's socket any program of his can listen: it is asked about his
-// own containers only.
+// of returns the runtimes to query about a container, first the one that the name of its cgroup
+// suggests. At a user's socket any program of this user can listen, so it is queried only about
+// containers of the same user.
 func (s *sources) of(c *event.Container) []Source {
 	all := slices.DeleteFunc(s.all(), func(src Source) bool {
 		uid := src.Owner()
@@ -92,7 +91,7 @@ func (s *sources) of(c *event.Container) []Source {
 	return all
 }
 
-// has says whether there is one that can be asked about a container.
+// has reports whether there is a runtime to query about a container.
 func (s *sources) has(c *event.Container) bool { return len(s.of(c)) > 0 }
 
 func first(s Source, runtime string) int {
@@ -111,11 +110,11 @@ func (s *sources) close() (err error) {
 	return err
 }
 
-// follow keeps the book as the runtimes tell it. It closes listed once those that
-// are there have been asked for all that they have.
+// follow keeps the cache up to date with the runtimes. It closes listed once each of the present
+// runtimes has listed its containers or failed to.
 func (s *Stage) follow(listed chan<- struct{}) {
 	var first sync.WaitGroup
-	for _, src := range s.book.sources.all() {
+	for _, src := range s.cache.sources.all() {
 		first.Add(1)
 		s.done.Go(func() { s.followOne(src, first.Done) })
 	}
@@ -123,17 +122,17 @@ func (s *Stage) follow(listed chan<- struct{}) {
 	close(listed)
 }
 
-// more looks for runtimes that were not there before, and says whether there are any.
+// more searches for new runtimes, and reports whether it found any.
 func (s *Stage) more() bool {
-	found := s.book.sources.search()
+	found := s.cache.sources.search()
 	for _, src := range found {
 		s.done.Go(func() { s.followOne(src, func() {}) })
 	}
 	return len(found) > 0
 }
 
-// followOne keeps the book as one runtime tells it, until the end. It calls listed once
-// it knows what there is, or that it can't.
+// followOne keeps the cache up to date with one runtime until the Stage is closed. It calls
+// listed once the runtime has listed its containers or failed to.
 func (s *Stage) followOne(src Source, listed func()) {
 	once := sync.OnceFunc(listed)
 	defer once()
@@ -150,7 +149,7 @@ func (s *Stage) followOne(src Source, listed func()) {
 			s.wake()
 		})
 		if errors.Is(err, errors.ErrUnsupported) {
-			// An event asks for what it needs. This is for names that change.
+			// Events query what they need. This list is for names that change.
 			s.list(src)
 			pause = max(pause, time.Minute)
 		}
@@ -167,7 +166,7 @@ func (s *Stage) list(src Source) {
 	defer cancel()
 	all, err := src.List(ctx)
 	if err != nil {
-		return // it is tried again, and an event asks for what it needs
+		return // it is tried again, and events query what they need
 	}
 	for _, info := range all {
 		s.take(src, info)
@@ -175,14 +174,14 @@ func (s *Stage) list(src Source) {
 	s.wake()
 }
 
-// take enters what a runtime said without being asked. A user's is believed only when
-// it is asked about a container that is known to be his.
+// take stores what a runtime reported without a query. A report of a user's runtime counts only
+// if the container is known to belong to that user.
 func (s *Stage) take(src Source, info *Info) {
 	if src.Owner() == 0 {
-		s.book.take(info)
+		s.cache.take(info)
 		return
 	}
-	s.book.update(info, src.Owner())
+	s.cache.update(info, src.Owner())
 }
 
 func (s *Stage) sleep(d time.Duration) bool {

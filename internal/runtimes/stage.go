@@ -10,29 +10,29 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// DefaultWait is how long an event waits for the name of its container.
+// DefaultWait is how long an event waits for the name of its container by default.
 const DefaultWait = 200 * time.Millisecond
 
-// maxQueue is how many events wait at most, whatever for.
+// maxQueue is the maximum number of waiting events.
 const maxQueue = 16384
 
-// A Stage adds what runtimes know of containers to a tracer's events, and hands them
-// on in their order. An event waits for a name that nobody has told yet, at most for the
-// time given to New, and those behind it wait with it; it then goes without, and a later
-// one has it. An event of a container that is known costs a look into a map.
+// A Stage adds the names from container runtimes to the events of a tracer, and hands the events
+// on in their order. An event of a cached container costs a map lookup. An event of an unknown
+// container waits for an answer, at most for the time given to New, and the events behind it wait
+// with it. Without an answer it is handed on as it is; later events can have the name.
 type Stage struct {
-	next Handler
-	wait time.Duration
-	book *book
-	ctx  context.Context
-	stop context.CancelFunc
-	done sync.WaitGroup
+	next  Handler
+	wait  time.Duration
+	cache *cache
+	ctx   context.Context
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 
 	mu    sync.Mutex // held whenever next is called
 	queue []waiting
 	timer *time.Timer
 	woken chan struct{}
-	err   error // of next, when nobody was there to be told
+	err   error // of next, to be returned by the next call
 }
 
 type waiting struct {
@@ -40,26 +40,26 @@ type waiting struct {
 	until time.Time
 }
 
-// A Handler takes events, one after another: what pipeline.Handler is.
+// A Handler takes events, one after another. It has the methods of pipeline.Handler.
 type Handler interface {
 	Event(e *event.Event) error
 	Idle() error
 }
 
-// SetNext sets what the events go to. It comes before the first event.
+// SetNext sets the handler behind the Stage. It must be called before the first event.
 func (s *Stage) SetNext(next Handler) { s.next = next }
 
-// New returns a Stage that asks the runtimes behind specs (see Open),
-// or, without any, those that it finds on the host, also later on. It waits for what they
-// have now, but not for longer than for an event.
+// New returns a Stage that queries the runtimes of specs (see Open). Without specs it searches
+// the host for runtimes, now and later on. New waits until the runtimes have listed their
+// containers, but at most for wait.
 func New(specs []string, wait time.Duration) (*Stage, error) {
 	srcs, err := openSources(specs)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stage{wait: wait, book: newBook(srcs), woken: make(chan struct{}, 1)}
+	s := &Stage{wait: wait, cache: newCache(srcs), woken: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.book.wait, s.book.learned, s.book.more, s.book.spawn = wait, s.wake, s.more, s.done.Go
+	s.cache.wait, s.cache.changed, s.cache.more, s.cache.spawn = wait, s.wake, s.more, s.done.Go
 	s.timer = time.AfterFunc(time.Hour, s.wake)
 	s.timer.Stop()
 	listed := make(chan struct{})
@@ -71,7 +71,7 @@ func New(specs []string, wait time.Duration) (*Stage, error) {
 	return s, nil
 }
 
-// Event takes the tracer's next event.
+// Event takes the next event of the tracer.
 func (s *Stage) Event(e *event.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,7 +100,7 @@ func (s *Stage) Event(e *event.Event) error {
 	return nil
 }
 
-// Idle is passed on unless events wait: then it comes after them.
+// Idle hands on the call. If events wait, it hands it on after them.
 func (s *Stage) Idle() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,15 +110,15 @@ func (s *Stage) Idle() error {
 	return s.next.Idle()
 }
 
-// Close ends what goes on in the background.
+// Close ends the goroutines of the Stage.
 func (s *Stage) Close() error {
 	s.stop()
 	s.timer.Stop()
 	s.done.Wait()
-	return s.book.sources.close()
+	return s.cache.sources.close()
 }
 
-// wake hands on what need not wait any more.
+// wake hands on the events that need not wait any more.
 func (s *Stage) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,8 +129,8 @@ func (s *Stage) wake() {
 	}
 }
 
-// drain hands on the events at the queue's head that have their names, or waited
-// for long enough.
+// drain hands on the events at the head of the queue that have their names or waited long
+// enough.
 func (s *Stage) drain(now time.Time) {
 	n := 0
 	for ; n < len(s.queue) && s.err == nil; n++ {
@@ -156,7 +156,7 @@ func (s *Stage) drain(now time.Time) {
 	s.timer.Reset(time.Until(s.queue[0].until))
 }
 
-// flush hands on everything, waiting as long as is left.
+// flush hands on all events. Each still waits for its name.
 func (s *Stage) flush() error {
 	for len(s.queue) > 0 && s.err == nil {
 		left := time.Until(s.queue[0].until)
@@ -171,26 +171,25 @@ func (s *Stage) flush() error {
 	return s.err
 }
 
-// name adds to e what is known, and says whether that is all that there will be in a
-// moment.
+// name adds the cached names to e, and reports whether no query for e is pending.
 func (s *Stage) name(e *event.Event, now time.Time) bool {
 	if e.Container == nil && e.Pod == nil && e.Namespace == nil && e.Sysctl == nil && e.Netdev == nil {
 		return true
 	}
-	b := s.book
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	cc := s.cache
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
 	ready := true
 	if e.Container != nil {
-		entry, wait := b.find(s.ctx, e.Container, now)
+		entry, wait := cc.find(s.ctx, e.Container, now)
 		if entry.container != nil {
 			e.Pod = entry.podOr(e.Pod)
 			e.Container = entry.container
 		}
 		ready = ready && !wait
 	}
-	if e.Pod != nil && e.Pod.Source != event.FromRuntime && b.pods[e.Pod.UID] != nil {
-		e.Pod = b.pods[e.Pod.UID]
+	if e.Pod != nil && e.Pod.Source != event.FromRuntime && cc.pods[e.Pod.UID] != nil {
+		e.Pod = cc.pods[e.Pod.UID]
 	}
 	for _, ns := range e.Namespaces() {
 		if ns != nil {
@@ -204,9 +203,9 @@ func (s *Stage) nameNS(ns *event.Namespace, now time.Time) bool {
 	if ns.Owner == nil || ns.Owner.Container == nil {
 		return true
 	}
-	entry, wait := s.book.find(s.ctx, ns.Owner.Container, now)
+	entry, wait := s.cache.find(s.ctx, ns.Owner.Container, now)
 	ns.Owner = entry.ownerOf(ns.Owner)
-	// What ip netns calls it comes first.
+	// A name of ip netns has priority.
 	if ns.Type == "net" && ns.Name == "" && entry.container != nil {
 		ns.Name = entry.network
 	}

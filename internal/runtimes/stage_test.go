@@ -26,7 +26,7 @@ func stage(tb testing.TB, next Handler, n int) *Stage {
 	s.SetNext(next)
 	tb.Cleanup(func() { s.Close() })
 	for i := range n {
-		s.book.take(&Info{
+		s.cache.take(&Info{
 			ID: containerID(i), Name: fmt.Sprintf("k8s_web_web-%d_shop_%s_0", i, podUID(i)), Image: "registry.example/shop/web:1.29",
 			Runtime: "docker", PodName: fmt.Sprintf("web-%d", i), PodNamespace: "shop", PodUID: podUID(i),
 		})
@@ -81,12 +81,12 @@ func TestBounded(t *testing.T) {
 		t.Errorf("10000 containers take %d bytes, more than %d", used, most)
 	}
 	for i := range 2 * maxContainers {
-		s.book.take(&Info{ID: containerID(i), PodUID: podUID(i)})
+		s.cache.take(&Info{ID: containerID(i), PodUID: podUID(i)})
 	}
-	if n, p := len(s.book.containers), len(s.book.pods); n > maxContainers || p > maxContainers+1 {
+	if n, p := len(s.cache.containers), len(s.cache.pods); n > maxContainers || p > maxContainers+1 {
 		t.Errorf("%d containers and %d pods are remembered, more than %d", n, p, maxContainers)
 	}
-	if s.book.containers[containerID(2*maxContainers-1)] == nil {
+	if s.cache.containers[containerID(2*maxContainers-1)] == nil {
 		t.Error("the latest was forgotten")
 	}
 }

@@ -29,7 +29,7 @@ func snapshot(t *testing.T) *drift.Snapshot {
 	}
 	defer tr.Close()
 	at := time.Now()
-	seen, err := tr.Look()
+	seen, err := tr.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,8 +142,8 @@ func TestGroupMistake(t *testing.T) {
 		want string
 	}{
 		{[]string{"--group=opn"}, `nstrace: --group: invalid value "opn" (did you mean "open"?): want one of closed, open, off` + "\n"},
-		{[]string{"-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every event\n"},
-		{[]string{"blame", "-o", "json", "--group"}, "nstrace: --group folds lines of a table; -o json has every parameter\n"},
+		{[]string{"-o", "json", "--group"}, "nstrace: --group needs -o table or -o wide: -o json writes every event\n"},
+		{[]string{"blame", "-o", "json", "--group"}, "nstrace: --group needs -o table or -o wide: -o json writes every parameter\n"},
 	} {
 		if status, stdout, stderr := complete(t, tt.args); status != 2 || stdout != "" || stderr != tt.want {
 			t.Errorf("%q: status %d, %q, want %q", tt.args, status, stderr, tt.want)

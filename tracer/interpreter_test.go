@@ -4,11 +4,13 @@ package tracer
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
@@ -24,16 +26,16 @@ func TestGolden(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			tr := offline()
-			var events collect
+			events := newCollect()
+			in := offline(&fakeHost{}, events)
 			for i, b := range records(t, file) {
-				if err := tr.handle(&events, b); err != nil {
+				if err := in.interpret(b); err != nil {
 					t.Fatalf("record %d: %v", i, err)
 				}
 			}
 			var got bytes.Buffer
 			enc := json.NewEncoder(&got)
-			for _, e := range events {
+			for _, e := range events.events {
 				if err := enc.Encode(e); err != nil {
 					t.Fatal(err)
 				}
@@ -62,27 +64,40 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestShort cuts each record at every length: all are refused, none is misread.
+// TestShort cuts each record at every length, also with a head that says that length. Each is
+// refused, except names of parameters, which end with the record.
 func TestShort(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.records")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no captured records: %v", err)
 	}
+	in := offline(&fakeHost{}, new(count))
 	for _, file := range files {
 		for i, b := range records(t, file) {
+			if _, err := in.parse(b); err != nil {
+				t.Fatalf("%s: record %d: %v", file, i, err)
+			}
+			name := bpf.NstraceRecordKind(in.record.head.Kind) == bpf.NstraceRecordKindREC_PARAM
 			for n := range len(b) {
-				var r record
-				if err := r.parse(b[:n]); !errors.Is(err, ErrRecord) {
+				if _, err := in.parse(b[:n]); !errors.Is(err, ErrRecord) {
 					t.Fatalf("%s: record %d cut to %d of %d bytes: %v", file, i, n, len(b), err)
+				}
+				if n < int(unsafe.Sizeof(bpf.NstraceHead{})) || name && n >= int(unsafe.Sizeof(bpf.NstraceParamRecord{})) {
+					continue
+				}
+				short := bytes.Clone(b[:n])
+				binary.NativeEndian.PutUint32(short[unsafe.Offsetof(bpf.NstraceHead{}.Size):], uint32(n))
+				if _, err := in.parse(short); !errors.Is(err, ErrRecord) {
+					t.Fatalf("%s: record %d of %d bytes that says it has %d: %v", file, i, len(b), n, err)
 				}
 			}
 		}
 	}
 }
 
-// FuzzHandle gives records that no kernel made: they are refused or decoded,
-// without a panic and without reading beyond them.
-func FuzzHandle(f *testing.F) {
+// FuzzInterpret interprets records that no kernel made. They are refused or interpreted,
+// without a panic and without a read beyond them.
+func FuzzInterpret(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.records")
 	for _, file := range files {
 		for _, b := range records(f, file) {
@@ -90,44 +105,40 @@ func FuzzHandle(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tr := offline()
-		var events collect
-		if err := tr.handle(&events, b); err != nil && !errors.Is(err, ErrRecord) {
+		if err := offline(&fakeHost{}, newCollect()).interpret(b); err != nil && !errors.Is(err, ErrRecord) {
 			t.Fatalf("%v is no ErrRecord", err)
 		}
 	})
 }
 
-// known returns an offline Tracer that knows the processes of a real run, and one
-// record of each kind of event among them.
-func known(tb testing.TB) (*Tracer, map[event.Type][]byte) {
+// afterRun returns an interpreter that knows the processes of a real run, and one record of
+// each type of event in it.
+func afterRun(tb testing.TB) (*interpreter, map[event.Type][]byte) {
 	tb.Helper()
-	tr := offline()
+	in := offline(&fakeHost{}, new(count))
 	one := map[event.Type][]byte{}
 	for _, b := range records(tb, "testdata/6.1.records") {
-		if err := tr.handle(new(count), b); err != nil {
+		if err := in.interpret(b); err != nil {
 			tb.Fatal(err)
 		}
-		if typ, ok := kindTypes[bpf.NstraceRecordKind(tr.rec.head.Kind)]; ok && one[typ] == nil {
+		if typ := recordKinds[in.record.head.Kind].event; typ != "" && one[typ] == nil {
 			one[typ] = b
 		}
 	}
-	return tr, one
+	return in, one
 }
 
-// count is a Handler that looks at nothing.
+// count is an emitter that counts the events.
 type count int
 
-func (c *count) Event(*event.Event) error { *c++; return nil }
-func (c *count) Idle() error              { return nil }
+func (c *count) emit(*event.Event) error { *c++; return nil }
 
-// TestAllocations holds that a storm is no work for the garbage collector.
+// TestAllocations checks that a storm is no work for the garbage collector.
 func TestAllocations(t *testing.T) {
-	tr, one := known(t)
-	h := new(count)
+	in, one := afterRun(t)
 	for typ, limit := range map[event.Type]float64{event.SysctlWrite: 0, event.NamespaceEnter: 0} {
 		n := testing.AllocsPerRun(100, func() {
-			if err := tr.handle(h, one[typ]); err != nil {
+			if err := in.interpret(one[typ]); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -137,14 +148,13 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-func BenchmarkHandle(b *testing.B) {
-	tr, one := known(b)
+func BenchmarkInterpret(b *testing.B) {
+	in, one := afterRun(b)
 	for _, typ := range []event.Type{event.SysctlWrite, event.NamespaceEnter, event.NamespaceCreate} {
 		b.Run(string(typ), func(b *testing.B) {
 			b.ReportAllocs()
-			h := new(count)
 			for b.Loop() {
-				if err := tr.handle(h, one[typ]); err != nil {
+				if err := in.interpret(one[typ]); err != nil {
 					b.Fatal(err)
 				}
 			}

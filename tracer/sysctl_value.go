@@ -12,39 +12,39 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A layout is how a parameter's memory holds its numbers: 1<<shift bytes each, in
-// units of which mul/div make one that is printed.
+// A layout is how the memory of a parameter holds its numbers. Each has 1<<shift bytes. The text
+// is the number times mul/div.
 type layout struct {
 	shift    uint8
 	signed   bool
 	mul, div int64
 }
 
-// layouts are those of kernel/sysctl.c's handlers. Handlers are not known by name
-// here: many are private to one subsystem, and most of those keep one of these
-// layouts. Which one a parameter has is learnt from the old value, of which
-// both the memory and the text that the kernel made of it are known.
+// layouts are those of the handlers in kernel/sysctl.c. Many handlers are private to one
+// subsystem, and most of them use one of these layouts too, so the handler's name does not
+// help. The old value shows the layout: its memory and the text that the kernel made of it
+// are known.
 var layouts = [...]layout{
 	{shift: 2, signed: true}, // proc_dointvec
 	{shift: 2},               // proc_douintvec
 	{shift: 3},               // proc_doulongvec_minmax
 	{shift: 0},               // proc_dou8vec_minmax, proc_dobool
 	{shift: 1},               // ip_local_port_range from 6.8
-	// proc_dointvec_jiffies, at each CONFIG_HZ
+	// proc_dointvec_jiffies, for each CONFIG_HZ
 	{shift: 2, signed: true, mul: 1, div: 100}, {shift: 2, signed: true, mul: 1, div: 250},
 	{shift: 2, signed: true, mul: 1, div: 300}, {shift: 2, signed: true, mul: 1, div: 1000},
-	// proc_dointvec_ms_jiffies; HZ 1000 is proc_dointvec
+	// proc_dointvec_ms_jiffies; with HZ 1000 it is proc_dointvec
 	{shift: 2, signed: true, mul: 1000, div: 100}, {shift: 2, signed: true, mul: 1000, div: 250},
 	{shift: 2, signed: true, mul: 1000, div: 300},
 }
 
-// A number is one of a parameter's value: any that 8 bytes hold, signed or not.
+// A number is any number that 8 bytes can hold, signed or not.
 type number struct {
 	negative bool
 	abs      uint64
 }
 
-// count returns how many numbers a memory holds, 0 if it does not end with one.
+// count returns how many numbers the memory holds, 0 if the last one is incomplete.
 func (l *layout) count(raw []byte) int {
 	if len(raw)&(1<<l.shift-1) != 0 {
 		return 0
@@ -52,7 +52,7 @@ func (l *layout) count(raw []byte) int {
 	return len(raw) >> l.shift
 }
 
-// at returns number i of a memory.
+// at returns number i of the memory.
 func (l *layout) at(raw []byte, i int) number {
 	raw = raw[i<<l.shift:]
 	var u uint64
@@ -79,8 +79,8 @@ func (l *layout) at(raw []byte, i int) number {
 	return number{abs: uint64(v)}
 }
 
-// holds says whether the numbers are those of a memory: all of them, or, where
-// only a part of the memory is known, those at the beginning.
+// holds reports whether the memory holds these numbers: all of them, or the first ones if only
+// a part of the memory is known.
 func (l *layout) holds(raw []byte, whole bool, numbers []number) bool {
 	n := l.count(raw)
 	if n == 0 || n > len(numbers) || (whole && n != len(numbers)) {
@@ -94,7 +94,7 @@ func (l *layout) holds(raw []byte, whole bool, numbers []number) bool {
 	return true
 }
 
-// append prints a memory as the handlers do.
+// append appends the memory as the handlers print it.
 func (l *layout) append(dst, raw []byte) []byte {
 	for i := range l.count(raw) {
 		if i > 0 {
@@ -109,8 +109,8 @@ func (l *layout) append(dst, raw []byte) []byte {
 	return dst
 }
 
-// parseNumbers takes a text apart that the handlers printed. It returns none for
-// any other: each number has just one text.
+// parseNumbers parses a text that the handlers printed. It returns none for any other text: each
+// number has only one.
 func parseNumbers(dst []number, text string) []number {
 	dst = dst[:0]
 	for i := 0; i < len(text); i++ {
@@ -141,19 +141,20 @@ func parseNumbers(dst []number, text string) []number {
 // rawKept is RAW_OLD_LEN of bpf/lib/record.h.
 const rawKept = 64
 
-// A valueReader reads what parameters' memory means. Its buffers are reused.
+// A valueReader prints the memory of parameters. It reuses its buffers.
 type valueReader struct {
 	numbers    []number
 	want, text []byte
 	candidates [][]byte
 }
 
-// after prints the memory after a write. It is not ok where the parameter's
-// layout is not certain: where none makes the old text of the old memory, or
-// where those that do disagree on the new one and what was written does not
-// settle it; and where a write that was done left the memory as it was, though
-// another value was written: then the value lives elsewhere. The text lasts
-// until the next call.
+// after prints the memory after a write. It reports false if the layout is not certain:
+//   - no layout makes the old text of the old memory,
+//   - several do, they disagree on the new text, and none of these is what was written,
+//   - the write succeeded with another value, but the memory did not change: the value is
+//     elsewhere.
+//
+// The text is valid until the next call.
 func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []byte, written *string, outcome event.Outcome) (text []byte, ok bool) {
 	v.want, v.text, v.candidates = v.want[:0], v.text[:0], v.candidates[:0]
 	if written != nil {
@@ -162,7 +163,7 @@ func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []by
 	if outcome == event.Success && string(v.want) != old && maxlen <= rawKept && bytes.Equal(rawAfter, rawOld) {
 		return nil, false
 	}
-	whole := len(rawOld) >= maxlen // else it is known only in part
+	whole := len(rawOld) >= maxlen // otherwise only a part is known
 	if v.numbers = parseNumbers(v.numbers, old); len(v.numbers) > 0 {
 		for i := range layouts {
 			l := &layouts[i]
@@ -177,8 +178,7 @@ func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []by
 	// proc_dostring
 	was, is := untilNUL(rawOld), untilNUL(rawAfter)
 	if string(was) == old || (!whole && len(was) > 0 && strings.HasPrefix(old, string(was))) {
-		// An empty text proves nothing: any pointer to something aligned begins
-		// with a NUL.
+		// An empty text proves nothing: a pointer to aligned memory begins with a NUL.
 		if len(was) > 0 || (written != nil && string(is) == *written) {
 			v.add(is)
 		}
@@ -192,7 +192,7 @@ func (v *valueReader) after(rawOld []byte, old string, maxlen int, rawAfter []by
 	return nil, false
 }
 
-// number prints a memory that is one int, as those of network devices' settings are.
+// number prints a memory that is one int, as for the settings of network devices.
 func (v *valueReader) number(raw []byte) (text []byte, ok bool) {
 	if len(raw) != 4 {
 		return nil, false
@@ -223,8 +223,7 @@ func untilNUL(b []byte) []byte {
 	return b
 }
 
-// appendFields appends what was written as the kernel would print it: its words
-// with a tab between them.
+// appendFields appends what was written as the kernel prints it: with tabs between the words.
 func appendFields(dst []byte, s string) []byte {
 	for word := range strings.FieldsSeq(s) {
 		if len(dst) > 0 {

@@ -13,10 +13,10 @@ import (
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// mounts finds tracefs and cgroup2. Where one is not mounted it is, for one
-// thread of nstrace only: that thread gets a mount namespace of its own, and do
-// runs there whatever has to see the mount.
-type mounts struct {
+// A mountThread finds tracefs and cgroup2. If one is not mounted, it mounts it for a thread of
+// nstrace alone, which gets a mount namespace of its own. run runs what needs the mounts on
+// that thread.
+type mountThread struct {
 	calls   chan func()
 	private bool
 
@@ -25,11 +25,11 @@ type mounts struct {
 	cgroupPath            string
 }
 
-func newMounts() *mounts {
-	m := &mounts{calls: make(chan func())}
+func newMountThread() *mountThread {
+	m := &mountThread{calls: make(chan func())}
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and nothing else
-		// of the program ever runs in its mount namespace.
+		// Never unlocked: the thread ends with the goroutine, so that nothing else of the
+		// program runs in its mount namespace.
 		runtime.LockOSThread()
 		for f := range m.calls {
 			f()
@@ -38,8 +38,8 @@ func newMounts() *mounts {
 	return m
 }
 
-// do runs f on the thread that sees the private mounts.
-func (m *mounts) do(f func()) {
+// run runs f on the thread.
+func (m *mountThread) run(f func()) {
 	done := make(chan struct{})
 	m.calls <- func() {
 		defer close(done)
@@ -48,13 +48,13 @@ func (m *mounts) do(f func()) {
 	<-done
 }
 
-func (m *mounts) close() { close(m.calls) }
+func (m *mountThread) close() { close(m.calls) }
 
-// tracefsDir is where the kernel makes the folder, and cilium/ebpf looks first.
+// tracefsDir is the mount point that the kernel makes, and where cilium/ebpf looks first.
 const tracefsDir = "/sys/kernel/tracing"
 
-// tracefs makes sure, on do's thread, that tracefs can be used.
-func (m *mounts) tracefs() error {
+// tracefs makes sure that tracefs is mounted. Call it on the thread.
+func (m *mountThread) tracefs() error {
 	m.traceOnce.Do(func() {
 		for _, dir := range []string{tracefsDir, "/sys/kernel/debug/tracing"} {
 			var st unix.Statfs_t
@@ -69,13 +69,13 @@ func (m *mounts) tracefs() error {
 	return m.traceErr
 }
 
-// cgroup2 returns a path, for do's thread, of the root of the v2 hierarchy.
-func (m *mounts) cgroup2() (string, error) {
+// cgroup2 returns the root of the v2 hierarchy, as the thread sees it.
+func (m *mountThread) cgroup2() (string, error) {
 	m.cgroupOnce.Do(func() {
 		if m.cgroupPath = findCgroup2(); m.cgroupPath != "" {
 			return
 		}
-		// Over a folder that every host has and that this thread does not need.
+		// Every host has this directory, and the thread does not need what is in it.
 		const dir = "/sys/fs/cgroup"
 		if err := m.mount("cgroup2", dir); err != nil {
 			m.cgroupErr = fmt.Errorf("cgroup v2 is not mounted, and mounting it failed: %w", err)
@@ -86,8 +86,8 @@ func (m *mounts) cgroup2() (string, error) {
 	return m.cgroupPath, m.cgroupErr
 }
 
-// findCgroup2 returns where the root of the v2 hierarchy is mounted, "" for
-// nowhere. A mount of only a part of it (a container's) does not count.
+// findCgroup2 returns where the root of the v2 hierarchy is mounted, "" for nowhere. A mount
+// of only a part of it, as in a container, does not count.
 func findCgroup2() (path string) {
 	procfs.EachMount("/proc/thread-self/mountinfo", "cgroup2", func(m procfs.Mountpoint) {
 		if m.Root == "/" && path == "" {
@@ -97,8 +97,8 @@ func findCgroup2() (path string) {
 	return path
 }
 
-// mount mounts a pseudo file system where only this thread sees it.
-func (m *mounts) mount(fstype, dir string) error {
+// mount mounts a pseudo file system for the thread alone.
+func (m *mountThread) mount(fstype, dir string) error {
 	if !m.private {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("make a mount namespace: %w", err)

@@ -13,18 +13,19 @@ import (
 	"time"
 )
 
-// argsLen is ARGS_LEN of bpf/lib/record.h: how much of a command line is kept, whoever reads it.
+// argsLen is ARGS_LEN of bpf/lib/record.h: how much of a command line is kept.
 const argsLen = 1024
 
 // statLen is more than /proc/PID/stat can hold: a command name and some 50 numbers.
 const statLen = 4096
 
-// argsFromProc reads the first argsLen bytes of a command line whose page was not in memory
-// at the event. start tells the process from another one that has the pid by now.
+// commandLine reads the first argsLen bytes of a command line, for an event during which its
+// page was not in memory. start is the start time of the process, since another one can have
+// the pid by now.
 //
 // The process decides how long this takes: the kernel waits for the lock of its memory. Call
-// it through Tracer.reads.
-func argsFromProc(pid uint32, start uint64) []byte {
+// it by a blockingReads.
+func commandLine(pid uint32, start uint64) []byte {
 	// The open file stays that of one process. Open it before the comparison.
 	cmdline, err := os.Open(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
@@ -60,7 +61,7 @@ func startTicks(pid uint32) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// readAtMost reads a file up to n bytes. It asks the kernel for no more than these.
+// readAtMost reads up to n bytes of a file. It asks the kernel for no more than these.
 func readAtMost(r io.Reader, n int) ([]byte, error) {
 	b := make([]byte, n)
 	got, err := io.ReadFull(r, b)
@@ -71,25 +72,25 @@ func readAtMost(r io.Reader, n int) ([]byte, error) {
 }
 
 const (
-	// readPatience is how long the event loop waits for one read.
-	readPatience = 20 * time.Millisecond
-	// readPause is how long it does without reads after a late one. A process that makes
-	// every read late costs the loop 2 % of its time.
+	// readTimeout is how long the interpreter waits for one read.
+	readTimeout = 20 * time.Millisecond
+	// readPause is how long it does not read after a timeout. A process that makes every
+	// read time out costs the interpreter 2 % of its time.
 	readPause = time.Second
-	// maxReads is how many reads may be stuck. Each holds a thread.
+	// maxReads is how many reads can be stuck at once. Each holds a thread.
 	maxReads = 4
 )
 
-// blockingReads runs reads that another process can hold up for as long as it likes, such as
-// those of its memory. It is for one goroutine, which never waits long; its zero value is
-// ready.
+// blockingReads runs reads that another process can block for as long as it likes, such as
+// those of its memory. One goroutine uses it, and never waits long. The zero value is ready
+// to use.
 type blockingReads struct {
 	running atomic.Int32
 	paused  time.Time // no reads until then
 }
 
-// try runs read and returns its result, or nil if that does not come in time. It drops a late
-// result. While reads are paused, or as many as may be are stuck, it does not run read.
+// try runs read and returns its result, or nil after a timeout. It does not run read while
+// reads are paused or maxReads are stuck.
 func (r *blockingReads) try(read func() []byte) []byte {
 	if r.running.Load() >= maxReads || time.Now().Before(r.paused) {
 		return nil
@@ -101,7 +102,7 @@ func (r *blockingReads) try(read func() []byte) []byte {
 		r.running.Add(-1)
 		done <- b
 	}()
-	timer := time.NewTimer(readPatience)
+	timer := time.NewTimer(readTimeout)
 	defer timer.Stop()
 	select {
 	case b := <-done:

@@ -28,8 +28,8 @@ func TestArgsLen(t *testing.T) {
 	}
 }
 
-// TestArgsFromProc reads command lines that fit, that are too long, and of the wrong process.
-func TestArgsFromProc(t *testing.T) {
+// TestCommandLine reads command lines that fit, that are too long, and of the wrong process.
+func TestCommandLine(t *testing.T) {
 	for _, n := range []int{10, 5000} {
 		long := strings.Repeat("x", n)
 		cmd := exec.Command("sh", "-c", "echo; read line", long, "end")
@@ -55,17 +55,17 @@ func TestArgsFromProc(t *testing.T) {
 		start := ticks * uint64(clockTick)
 		want := strings.Join([]string{"sh", "-c", "echo; read line", long, "end", ""}, "\x00")
 		want = want[:min(len(want), argsLen)]
-		if got := argsFromProc(pid, start); string(got) != want {
+		if got := commandLine(pid, start); string(got) != want {
 			t.Errorf("%d bytes: got %d bytes, %q, want %d", n, len(got), got, len(want))
 		}
-		if got := argsFromProc(pid, start+uint64(clockTick)); got != nil {
+		if got := commandLine(pid, start+uint64(clockTick)); got != nil {
 			t.Errorf("another process's: %q", got)
 		}
 		in.Close()
 		if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() != 1 {
 			t.Error(err)
 		}
-		if got := argsFromProc(pid, start); got != nil {
+		if got := commandLine(pid, start); got != nil {
 			t.Errorf("after its end: %q", got)
 		}
 	}
@@ -102,12 +102,12 @@ func TestBlockingReads(t *testing.T) {
 		if got := r.try(quick); !bytes.Equal(got, want) {
 			t.Errorf("a quick read: %q", got)
 		}
-		slow := func() []byte { time.Sleep(readPatience - time.Nanosecond); return want }
+		slow := func() []byte { time.Sleep(readTimeout - time.Nanosecond); return want }
 		if got := r.try(slow); !bytes.Equal(got, want) {
 			t.Errorf("a read just in time: %q", got)
 		}
 
-		// More of them than there is room for. Each costs the caller readPatience, and is
+		// More of them than there is room for. Each costs the caller readTimeout, and is
 		// followed by a pause.
 		release := make(chan struct{})
 		var runs atomic.Int32
@@ -118,7 +118,7 @@ func TestBlockingReads(t *testing.T) {
 				t.Errorf("stuck read %d: %q", i, got)
 			}
 			cost, ran := time.Since(begin), runs.Load() > before
-			if room := i < maxReads; ran != room || (cost == readPatience) != room || (cost == 0) == room {
+			if room := i < maxReads; ran != room || (cost == readTimeout) != room || (cost == 0) == room {
 				t.Errorf("stuck read %d: it ran: %v, and cost %v", i, ran, cost)
 			}
 			begin = time.Now()

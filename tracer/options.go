@@ -20,27 +20,26 @@ type Options struct {
 	Backend  Backend // "" is Auto
 	RingSize int     // bytes, a power of two and whole pages; 0 is DefaultRingSize
 	Filter   event.Filter
-	Follow   bool // only processes given to Track, and their descendants
-	// Linger is how long Run goes on after its context has ended while
-	// namespaces that traced processes made are still alive: the kernel frees
-	// them a moment after their last process.
+	Follow   bool // trace only the processes given to Track, and their descendants
+	// Linger is how long Run goes on after its context has ended, while namespaces that
+	// traced processes made are alive. The kernel frees them a moment after their last
+	// process.
 	Linger  time.Duration
 	Version string // for trace.start
-	// Notify is told, in a sentence without a newline, what somebody who watches the run
-	// should know: that ftrace is off, or was turned off, and what nstrace did about it.
-	// The same sentence is in Trace.Notes. New, Run, Close and Check call it, on any
-	// goroutine, and wait for it.
+	// Notify takes a sentence, without a newline, about what is unusual in the run: that
+	// ftrace is off, or was turned off, and what nstrace did about it. Trace.Notes has the
+	// same sentences. New, Run, Close and Check call it, on any goroutine, and wait for it.
 	Notify func(message string)
 }
 
-// DefaultRingSize holds some twenty thousand events. It is mapped twice, end to
-// end, and counts twice in what ps(1) calls resident.
+// DefaultRingSize is for some twenty thousand events. The kernel maps the ring twice, so ps(1)
+// counts it twice as resident.
 const DefaultRingSize = 4 << 20
 
-// ErrOption wraps what is wrong with an Options.
+// ErrOption means that a field of Options has a bad value.
 var ErrOption = errors.New("bad option")
 
-// set writes the settings into the programs before they are loaded.
+// set writes the options into the programs, before they are loaded.
 func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direct bool, v1Subsys int32) error {
 	f := &o.Filter
 	mask := uint32(1<<len(nsTypes) - 1)
@@ -83,14 +82,14 @@ func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direc
 	return nil
 }
 
-// randomSeed is one for the hashes that the programs make.
+// randomSeed returns a seed for the hashes that the programs make.
 func randomSeed() uint64 {
 	var seed [8]byte
 	rand.Read(seed[:])
 	return binary.NativeEndian.Uint64(seed[:])
 }
 
-// fill puts the filters' values where the programs look.
+// fill adds the values of the filter to the maps in which the programs look them up.
 func (o *Options) fill(coll *ebpf.Collection) error {
 	one := uint8(1)
 	for _, pid := range o.Filter.PIDs {
@@ -129,16 +128,16 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// Limits of the ring, in bytes. The smallest holds a few of the longest records.
+// Limits of the ring's size in bytes. The smallest ring holds a few of the longest records.
 const (
 	MinRingSize = 64 << 10
 	MaxRingSize = 1 << 30
 )
 
-// CheckRingSize says why the kernel would not take a ring of so many bytes.
+// CheckRingSize returns why a ring cannot have that size, in bytes.
 func CheckRingSize(size int) error {
 	if size < MinRingSize || size > MaxRingSize || size&(size-1) != 0 {
-		return fmt.Errorf("it takes a power of two from %d (64 KiB) to %d (1 GiB)", MinRingSize, MaxRingSize)
+		return fmt.Errorf("want a power of two from %d (64 KiB) to %d (1 GiB)", MinRingSize, MaxRingSize)
 	}
 	return nil
 }

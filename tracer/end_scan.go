@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// An endScanner finds the namespaces that ended, for kernels in which no program can be
+// attached to what frees them.
+type endScanner struct {
+	in     *interpreter
+	wanted bool      // something happened that can end a namespace
+	since  time.Time // when the first such thing since the last scan was read
+	last   time.Time // of the last scan
+	held   bool      // a namespace may be alive without a task
+	missed uint64    // missedExits at the last scan
+
+	// handles says that the kernel tells by a handle whether a namespace is alive.
+	handles bool
+}
+
+const (
+	// scanAfter is how long after an event a scan runs. The kernel frees a network namespace
+	// some 10 ms after its last user, in a worker.
+	scanAfter = 50 * time.Millisecond
+	// scanEvery is how often a scan runs while a mount or a descriptor keeps a namespace
+	// alive, since no event says when that ends.
+	scanEvery = time.Second
+)
+
+func newEndScanner(in *interpreter) *endScanner {
+	_, handles := in.lookups.ended(procfs.Namespace{})
+	return &endScanner{in: in, last: time.Now(), held: true, handles: handles}
+}
+
+// soon makes a scan run after a moment.
+func (s *endScanner) soon() {
+	if !s.wanted {
+		s.wanted, s.since = true, time.Now()
+	}
+}
+
+// watch makes the next scan due look for ends although no task ended: a namespace was made
+// that no task is in.
+func (s *endScanner) watch() { s.held = true }
+
+// next returns when to scan next, the zero time for not before something happens.
+func (s *endScanner) next() time.Time {
+	switch {
+	case s.wanted:
+		return s.since.Add(scanAfter)
+	case s.in.registry.foreign():
+		return s.last.Add(scanEvery)
+	}
+	return time.Time{}
+}
+
+// run scans, and emits the ends that it finds.
+func (s *endScanner) run() error {
+	in := s.in
+	missed := in.lookups.missedExits()
+	needed := s.wanted || s.held || missed != s.missed
+	s.last, s.missed = time.Now(), missed
+	if !needed {
+		return nil
+	}
+	s.wanted, s.held = false, false
+	in.pins.stale = in.pins.snapshots // the mounts may have changed without a notice
+	used := map[*liveNS]bool{}
+	exiting := false // a task is, and had its namespaces when it said so
+	tasks, err := in.lookups.tasks()
+	if err != nil {
+		return err
+	}
+	for i := range tasks {
+		exiting = exiting || tasks[i].Exiting != 0
+		for c := range namespacesOf(&tasks[i]) {
+			if ns := in.registry.live[c.Inum]; ns != nil && ns.is(nsType(c.Kind), c.NsId) {
+				used[ns] = true
+			}
+		}
+	}
+	var unused []*liveNS
+	for _, ns := range in.registry.live {
+		if !used[ns] && !in.registry.isHost(ns) {
+			unused = append(unused, ns)
+		}
+	}
+	gone := s.gone(unused)
+	s.held = exiting || len(gone) < len(unused)
+	slices.SortFunc(gone, endOrder)
+	boot := in.clock.now()
+	for _, ns := range gone {
+		in.registry.removeGone(ns, boot)
+		if err := in.inferEnd(ns, boot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endOrder sorts namespaces before the user namespaces that can own them, and by inode
+// number, which is mostly the order of their creation.
+func endOrder(a, b *liveNS) int {
+	if aUser, bUser := a.typ == event.NSTypeUser, b.typ == event.NSTypeUser; aUser != bUser {
+		if aUser {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Compare(a.id, b.id)
+}
+
+// gone returns the namespaces that ended, of those that no task is in.
+func (s *endScanner) gone(unused []*liveNS) []*liveNS {
+	if len(unused) == 0 {
+		return nil
+	}
+	if s.handles {
+		return slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool {
+			ended, _ := s.in.lookups.ended(procfs.Namespace{Type: ns.typ, ID: ns.id, KernelID: ns.kernel})
+			return !ended
+		})
+	}
+	held := s.in.lookups.heldByFiles()
+	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] })
+	return withoutOwners(free, s.in.registry)
+}
+
+// withoutOwners removes the user namespaces that own a namespace which is alive, for these
+// are alive too.
+func withoutOwners(gone []*liveNS, reg *registry) []*liveNS {
+	dead := map[uint32]bool{}
+	for _, ns := range gone {
+		dead[ns.id] = true
+	}
+	for again := true; again; {
+		again = false
+		for _, ns := range reg.live {
+			if !dead[ns.id] && dead[ns.userNS] {
+				delete(dead, ns.userNS)
+				again = true
+			}
+		}
+	}
+	return slices.DeleteFunc(gone, func(ns *liveNS) bool { return !dead[ns.id] })
+}

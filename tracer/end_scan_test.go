@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+)
+
+// brief is "destroy net 7", "unpin net 7 /run/netns/web".
+func brief(e *event.Event) string {
+	s := string(e.Type[len("namespace."):])
+	s += fmt.Sprintf(" %s %d", e.Namespace.Type, e.Namespace.ID)
+	if e.Namespace.Path != "" {
+		s += " " + e.Namespace.Path
+	}
+	return s
+}
+
+func briefs(events []*event.Event) (all []string) {
+	for _, e := range events {
+		all = append(all, brief(e))
+	}
+	return all
+}
+
+// taskIn returns a task in these namespaces, by their types.
+func taskIn(pid uint32, ns map[event.NSType]uint32) bpf.NstraceInventory {
+	task := bpf.NstraceInventory{Pid: pid}
+	for kind, typ := range nsTypes {
+		if id := ns[typ]; id != 0 {
+			task.Ns[kind] = bpf.NstraceNsChange{Kind: uint8(kind), Inum: id}
+		}
+	}
+	return task
+}
+
+// TestEndScan has what a scan finds: with each row the user namespace 5 owns net 7, 1 is the
+// host's network namespace, and mnt 8 is the host's user namespace's.
+func TestEndScan(t *testing.T) {
+	forChild := bpf.NstraceInventory{Pid: 3}
+	forChild.ForChildren[0] = bpf.NstraceNsChange{Kind: uint8(bpf.NstraceNsKindNS_NET), Inum: 7}
+	for _, row := range []struct {
+		name   string
+		tasks  []bpf.NstraceInventory
+		held   []uint32 // by files, or for kernels with handles what is alive
+		follow bool     // and only net 7 was made by a followed process
+		want   []string
+		again  bool // the next scan looks again although nothing happens
+	}{
+		{name: "tasks are in all", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{netNS: 7, userNS: 5, mntNS: 8})}},
+		{name: "all ended, an owner last", want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}},
+		{name: "a task is in one", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{mntNS: 8})}, want: []string{"destroy net 7", "destroy user 5"}},
+		{name: "an owner stays with what it owns", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{netNS: 7})}, held: []uint32{5}, want: []string{"destroy mnt 8"}, again: true},
+		{name: "only children will be in it", tasks: []bpf.NstraceInventory{forChild}, held: []uint32{5}, want: []string{"destroy mnt 8"}, again: true},
+		{name: "files hold one", held: []uint32{7, 5}, want: []string{"destroy mnt 8"}, again: true},
+		{name: "another type has the number", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{mntNS: 7})}, want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}},
+		{name: "an exiting task", tasks: []bpf.NstraceInventory{{Pid: 3, Exiting: 1}}, want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}, again: true},
+		{name: "only a followed one has an event", follow: true, want: []string{"destroy net 7"}},
+	} {
+		for _, handles := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/handles=%v", row.name, handles), func(t *testing.T) {
+				host := &fakeHost{inventory: row.tasks, handles: handles, alive: map[uint32]bool{}, held: map[uint32]bool{}}
+				for _, id := range row.held {
+					host.alive[id] = true
+					host.held[id] = id != 5 // only what it owns keeps a user namespace alive
+				}
+				events := newCollect()
+				in := offline(host, events)
+				in.follow = row.follow
+				in.registry.host[netNS] = 1
+				in.registry.add(netNS, 1, 0, 0, 1)
+				in.registry.add(userNS, 5, 0, 0, 1)
+				net, _ := in.registry.add(netNS, 7, 0, 5, 1)
+				net.follow = true
+				in.registry.add(mntNS, 8, 0, 0, 1)
+				s := newEndScanner(in)
+				if err := s.run(); err != nil {
+					t.Fatal(err)
+				}
+				if got := briefs(events.events); !slices.Equal(got, row.want) {
+					t.Errorf("got %q, want %q", got, row.want)
+				}
+				for _, e := range events.events {
+					if e.Namespace.Detected != event.DetectedScan {
+						t.Errorf("%s: detected %q", brief(e), e.Namespace.Detected)
+					}
+				}
+				if a := in.accounts; a.inferred != a.matched+a.filtered {
+					t.Errorf("the accounts do not balance: %+v", a)
+				}
+				if s.held != row.again {
+					t.Errorf("looks again: %v", s.held)
+				}
+			})
+		}
+	}
+}
+
+// TestEndScanOwners has user namespaces that only what they own keeps alive.
+func TestEndScanOwners(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		gone []uint32 // of user 1 <- user 2 <- net 3, and net 4 of the host
+		want []uint32
+	}{
+		{"all", []uint32{1, 2, 3}, []uint32{1, 2, 3}},
+		{"the owned one is alive", []uint32{1, 2}, nil},
+		{"the middle one is alive", []uint32{1, 3}, []uint32{3}},
+		{"unrelated", []uint32{4}, []uint32{4}},
+	} {
+		r := newRegistry()
+		r.add(userNS, 1, 0, 0, 1)
+		r.add(userNS, 2, 0, 1, 1)
+		r.add(netNS, 3, 0, 2, 1)
+		r.add(netNS, 4, 0, 0, 1)
+		var gone []*liveNS
+		for _, id := range row.gone {
+			gone = append(gone, r.live[id])
+		}
+		var got []uint32
+		for _, ns := range withoutOwners(gone, r) {
+			got = append(got, ns.id)
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
+}
+
+// TestEndScanDue says when a scan runs.
+func TestEndScanDue(t *testing.T) {
+	host := &fakeHost{}
+	in := offline(host, newCollect())
+	in.registry.host[netNS] = 1
+	in.registry.add(netNS, 1, 0, 0, 1)
+	s := newEndScanner(in)
+	if due := s.next(); !due.IsZero() {
+		t.Errorf("due at %v, though only the host's namespaces are alive", due)
+	}
+	in.registry.add(netNS, 7, 0, 0, 1)
+	if due := s.next(); !due.Equal(s.last.Add(scanEvery)) {
+		t.Errorf("due at %v, last at %v", due, s.last)
+	}
+	s.soon()
+	first := s.since
+	if due := s.next(); !due.Equal(first.Add(scanAfter)) || time.Since(first) > time.Minute {
+		t.Errorf("due at %v, wanted at %v", due, first)
+	}
+	s.soon()
+	if s.since != first {
+		t.Error("a second event delayed the scan")
+	}
+	if err := s.run(); err != nil || host.walks != 1 {
+		t.Fatalf("%d walks, %v", host.walks, err)
+	}
+	// Nothing happened since, and no namespace is held without a task: net 7 ended.
+	if err := s.run(); err != nil || host.walks != 1 {
+		t.Errorf("%d walks, %v", host.walks, err)
+	}
+	if s.watch(); s.run() != nil || host.walks != 2 {
+		t.Errorf("%d walks after a namespace without tasks", host.walks)
+	}
+}

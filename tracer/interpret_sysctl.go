@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+)
+
+// A parameter is the name of a kernel parameter and the path of its file.
+type parameter struct{ name, path string }
+
+// unknownParameter stands for a parameter whose name did not arrive. The name is sent before
+// the first write that refers to it, and both or none are lost, so that is not expected.
+var unknownParameter = &parameter{name: "?", path: event.SysctlDir + "/?"}
+
+// parameterRecords are names of parameters.
+type parameterRecords struct {
+	in   *interpreter
+	wire bpf.NstraceParamRecord
+	path []byte
+}
+
+func newParameterRecords(in *interpreter) recordInterpreter { return &parameterRecords{in: in} }
+
+func (p *parameterRecords) parse(r *record) error {
+	if err := fixed(&r.rest, &p.wire); err != nil {
+		return err
+	}
+	p.path, r.rest = r.rest, nil
+	return nil
+}
+
+func (p *parameterRecords) interpret(r *record) error {
+	v := new(parameter)
+	v.name, v.path = sysctlName(components(p.path))
+	p.in.sysctl.parameters.add(p.wire.Id, r.head.Time, v)
+	return nil
+}
+
+// sysctlName returns the name and the path of a parameter from the components of its path,
+// the last one first.
+func sysctlName(parts []string) (name, file string) {
+	slices.Reverse(parts)
+	file = event.SysctlDir + "/" + strings.Join(parts, "/")
+	name, _ = event.SysctlName(file)
+	return name, file
+}
+
+// writeRecords are of writes to parameters, and of parameters that the kernel changed along
+// with another one or with a device.
+type writeRecords struct {
+	in                   *interpreter
+	wire                 bpf.NstraceSysctlRecord
+	old, new, raw, after []byte
+	parameters           epochCache[parameter]
+	cascades             cascades
+	folds                folds
+
+	sysctl event.Sysctl
+	text   [3]string // sysctl.Old, New and After
+	cause  event.Cause
+	values valueReader
+}
+
+func newWriteRecords(in *interpreter) recordInterpreter {
+	in.sysctl = &writeRecords{in: in}
+	return in.sysctl
+}
+
+func (w *writeRecords) parse(r *record) error {
+	if err := fixed(&r.rest, &w.wire); err != nil {
+		return err
+	}
+	for _, p := range [...]struct {
+		part *[]byte
+		n    uint16
+	}{{&w.old, w.wire.OldLen}, {&w.new, w.wire.NewLen}, {&w.raw, w.wire.RawLen}, {&w.after, w.wire.AfterLen}} {
+		var err error
+		if *p.part, err = cut(&r.rest, int(p.n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeID returns the id that a write's record shares with the records of what changed along
+// with it, 0 if there are none. A record with a fold slot has the slot's key in that field.
+func (w *writeRecords) writeID() uint64 {
+	if w.wire.FoldSlot != 0 {
+		return 0
+	}
+	return w.wire.FoldKey
+}
+
+func (w *writeRecords) interpret(r *record) error {
+	if r.is(bpf.NstraceCallViaVIA_CASCADE) { // the record of its cause comes later
+		w.cascades.add(w.writeID(), r.head.Time, r.raw)
+		return nil
+	}
+	id, at := w.writeID(), r.head.Time
+	ref, name, err := w.emit(r, nil)
+	if err != nil || id == 0 {
+		return err
+	}
+	return w.emitCascade(id, event.Cause{Name: name, Ref: ref}, at)
+}
+
+// emit emits the event of the record in hand. cause is what the kernel changed the parameter
+// along with, if that is known. emit returns the event's Ref, 0 if the filter dropped it,
+// and the parameter's name.
+func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name string, err error) {
+	in, who := w.in, w.in.caller(&w.wire.Caller)
+	ns, err := in.lookup(&w.wire.Ns, r.head.Time)
+	if err != nil {
+		return 0, "", err
+	}
+	if ns != nil {
+		if err := in.resolveOwner(ns); err != nil {
+			return 0, "", err
+		}
+	}
+	e := in.begin(r, event.SysctlWrite, who)
+	s := &w.sysctl
+	*s = event.Sysctl{}
+	e.Sysctl = s
+	p := w.parameters.find(w.wire.Param)
+	if p == nil {
+		p = unknownParameter
+	}
+	s.Name, s.Path = p.name, p.path
+	w.showValues(r, e.Outcome, cause)
+	if ns != nil {
+		s.Namespace = in.show(ns)
+	}
+	matches := in.filter.MatchTraced(e, nil)
+	if w.wire.FoldSlot != 0 {
+		w.folds.start(w.wire.FoldSlot-1, w.wire.FoldKey, e, matches)
+	}
+	if !matches {
+		in.accounts.filtered++
+		return 0, s.Name, nil
+	}
+	if err := in.emit(e); err != nil {
+		return 0, s.Name, err
+	}
+	return e.Ref, s.Name, nil
+}
+
+// showValues sets the values of the event in hand.
+func (w *writeRecords) showValues(r *record, outcome event.Outcome, cause *event.Cause) {
+	s := &w.sysctl
+	s.Truncated = r.has(bpf.NstraceRecordFlagF_OLD_CUT) || r.has(bpf.NstraceRecordFlagF_NEW_CUT)
+	old, written, after := &w.text[0], &w.text[1], &w.text[2]
+	if r.has(bpf.NstraceRecordFlagF_OLD_KNOWN) {
+		*old, s.Old = value(w.old, &s.Truncated), old
+	}
+	if r.has(bpf.NstraceRecordFlagF_NEW_KNOWN) {
+		*written, s.New = value(w.new, &s.Truncated), written
+	}
+	switch {
+	case r.is(bpf.NstraceCallViaVIA_CASCADE, bpf.NstraceCallViaVIA_NETLINK, bpf.NstraceCallViaVIA_DEVICE):
+		// No process wrote a text. The memory before and after is one number.
+		if text, ok := w.values.number(w.raw); ok {
+			*old, s.Old = string(text), old
+		}
+		if text, ok := w.values.number(w.after); ok {
+			*after, s.After = string(text), after
+		}
+		s.Cause = cause
+	case r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && s.Old != nil:
+		if text, ok := w.values.after(w.raw, *old, int(w.wire.Maxlen), w.after, s.New, outcome); ok {
+			*after, s.After = view(text), after
+		}
+	}
+	if s.After != nil && r.has(bpf.NstraceRecordFlagF_AFTER_CUT) && len(*s.After) >= len(w.after) {
+		s.Truncated = true
+	}
+}
+
+// maxValue is VALUE_LEN of bpf/lib/record.h.
+const maxValue = 1024
+
+// value returns the value of a parameter without the newline that ends it, and without a NUL
+// that a program wrote with it. It sets truncated if the value is longer than maxValue.
+func value(b []byte, truncated *bool) string {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == 0) {
+		b = b[:len(b)-1]
+	}
+	if len(b) > maxValue {
+		b, *truncated = b[:maxValue], true
+	}
+	return view(b)
+}
+
+// view returns b as a string without a copy. It is valid as long as b does not change.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

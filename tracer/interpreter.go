@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// An interpreter turns records into events. It keeps what records refer to: the namespaces
+// that are alive, processes, names of parameters, owners, and pins.
+//
+// It needs neither privileges nor a kernel. Events go to an emitter, and everything that it
+// does not find in records it asks of a lookups. One goroutine calls its methods, which
+// emit events in the order in which they happened; describe is for any goroutine.
+type interpreter struct {
+	filter  *event.Filter
+	follow  bool   // emit only the events of processes that the kernel follows
+	self    uint32 // nstrace's own pid
+	lookups lookups
+	out     emitter
+	clock   clock
+
+	// mu guards registry and what it refers to, for describe. Each method that Tracer
+	// calls and that changes the registry holds it, also while it emits events.
+	mu       sync.Mutex
+	registry *registry
+
+	processes epochCache[caller]
+	workloads workloadCache
+	resolved  uint64 // when resolveOwners ran last, CLOCK_BOOTTIME
+	sysctl    *writeRecords
+	pins      pinTable
+	ends      *endScanner // nil if the kernel reports the end of namespaces
+	stop      stopSignal
+	accounts  accounts
+
+	kinds  []recordInterpreter // of recordKinds
+	record record              // the one in hand
+
+	// The event in hand and its namespace, reused.
+	event     event.Event
+	namespace event.Namespace
+}
+
+// An emitter takes the events. It sets the Ref of each. The event and what it refers to
+// last until emit returns, as for a Handler.
+type emitter interface {
+	emit(e *event.Event) error
+}
+
+// A lookups answers what an interpreter asks. Questions and answers are plain data.
+type lookups interface {
+	kernelLookups
+	hostLookups
+}
+
+// kernelLookups is what only the kernel side of a Tracer can answer. It needs privileges.
+type kernelLookups interface {
+	// tasks returns all tasks that are in namespaces other than the host's.
+	tasks() ([]bpf.NstraceInventory, error)
+	// fold returns the slot of repeated writes, and takeFold sets how many of them were
+	// reported.
+	fold(slot uint32) (bpf.NstraceFold, error)
+	takeFold(slot uint32, taken uint64) error
+	// missedExits returns how often the kernel could not run the program that reports the
+	// end of a task.
+	missedExits() uint64
+	// ownObject returns the name of a program, map or link of nstrace's own.
+	ownObject(key bpf.NstraceOwnKey) string
+}
+
+// hostLookups is what user space finds in data that others wrote: in the user database, in
+// /proc and in mounts.
+type hostLookups interface {
+	// userName returns "" for an unknown user.
+	userName(uid uint32) string
+	// commandLine returns nil if the process ended, or its memory cannot be read in time.
+	commandLine(pid uint32, start uint64) []byte
+	// cgroupPath returns the path of the cgroup that a process was in when it had the id,
+	// "" if the process is elsewhere by now.
+	cgroupPath(pid uint32, id uint64) string
+	// netnsName returns the name that a network namespace has, "" for none, as of a time
+	// not before at (CLOCK_BOOTTIME).
+	netnsName(id uint32, at uint64) string
+	// mountedID returns the kernel's id of the namespace that is mounted at a path, 0 if
+	// unknown.
+	mountedID(path string) uint64
+	// ended reports whether a namespace ended. known is false if the kernel has no handles
+	// of namespaces.
+	ended(ns procfs.Namespace) (ended, known bool)
+	// heldByFiles returns the namespaces that a mount or a descriptor keeps alive, by
+	// inode number.
+	heldByFiles() map[uint32]bool
+}
+
+// accounts counts events for Totals, as far as they are not counted in the kernel.
+type accounts struct {
+	matched  uint64 // passed to the emitter, trace.* except trace.tamper not counted
+	filtered uint64 // dropped by the interpreter
+	inferred uint64 // events without a record
+	folded   uint64 // part of matched and filtered: repeats that the kernel counted
+}
+
+func newInterpreter(filter *event.Filter, follow bool, self uint32, lookups lookups, out emitter) *interpreter {
+	in := &interpreter{
+		filter: filter, follow: follow, self: self, lookups: lookups, out: out,
+		clock: clock{now: bootNow}, registry: newRegistry(), workloads: workloadCache{}, pins: newPinTable(),
+		kinds: make([]recordInterpreter, len(recordKinds)),
+	}
+	for kind, k := range recordKinds {
+		if k.new != nil {
+			in.kinds[kind] = k.new(in)
+		}
+	}
+	return in
+}
+
+// interpret emits the events of one record. The record's bytes must not change until it
+// returns.
+func (in *interpreter) interpret(b []byte) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	kind, err := in.parse(b)
+	if err != nil {
+		return err
+	}
+	in.clock.syncAt(in.record.head.Time)
+	return kind.interpret(&in.record)
+}
+
+// parse makes b the record in hand and returns what interprets it.
+func (in *interpreter) parse(b []byte) (recordInterpreter, error) {
+	r := &in.record
+	if err := r.open(b); err != nil {
+		return nil, err
+	}
+	if int(r.head.Kind) >= len(in.kinds) || in.kinds[r.head.Kind] == nil {
+		return nil, fmt.Errorf("%w: unknown kind %d", ErrRecord, r.head.Kind)
+	}
+	kind := in.kinds[r.head.Kind]
+	return kind, kind.parse(r)
+}
+
+// due returns when overdue has something to do, the zero time for never.
+func (in *interpreter) due() time.Time {
+	due := in.sysctl.folds.due()
+	if in.ends != nil {
+		if next := in.ends.next(); due.IsZero() || !next.IsZero() && next.Before(due) {
+			due = next
+		}
+	}
+	return due
+}
+
+// takeFolds emits the events of repeated writes if it is time.
+func (in *interpreter) takeFolds(now time.Time) error {
+	if due := in.sysctl.folds.due(); due.IsZero() || now.Before(due) {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.sysctl.takeFolds()
+}
+
+// scanEnds emits the ends of namespaces that the kernel does not report, if it is time.
+// Call it when the ring is empty: records in it can report these ends.
+func (in *interpreter) scanEnds(now time.Time) error {
+	if in.ends == nil {
+		return nil
+	}
+	if due := in.ends.next(); due.IsZero() || now.Before(due) {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ends.run()
+}
+
+// idle is to be called whenever the ring is empty.
+func (in *interpreter) idle() error {
+	if len(in.sysctl.cascades.pending) == 0 {
+		return nil
+	}
+	now := in.clock.now()
+	if now <= epoch {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.sysctl.emitOrphans(now - epoch)
+}
+
+// flush emits what waits for records, of which no more will come.
+func (in *interpreter) flush() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := in.sysctl.emitOrphans(math.MaxUint64); err != nil {
+		return err
+	}
+	return in.sysctl.takeFolds()
+}
+
+// finalScan emits the ends of namespaces that the last scan finds.
+func (in *interpreter) finalScan() error {
+	if in.ends == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ends.run()
+}
+
+// following reports whether a namespace is alive that a followed process made.
+func (in *interpreter) following() bool { return in.registry.following() }
+
+// scanSoon makes the end scanner, if there is one, run soon.
+func (in *interpreter) scanSoon() {
+	if in.ends != nil {
+		in.ends.soon()
+	}
+}
+
+// begin starts the event of a record that a process caused.
+func (in *interpreter) begin(r *record, typ event.Type, c *caller) *event.Event {
+	e := &in.event
+	*e = event.Event{
+		Type: typ, Time: in.clock.wall(r.head.Time), Via: r.via(), Process: c.process,
+		Container: c.workload.container, Pod: c.workload.pod, Unit: c.workload.unit,
+	}
+	e.Outcome, e.Error = r.outcome()
+	return e
+}
+
+// show returns a namespace as the event in hand shows it.
+func (in *interpreter) show(ns *liveNS) *event.Namespace {
+	return in.registry.show(ns, &in.namespace)
+}
+
+// showKind returns the namespace of the event in hand: ns, or one of which only its kind is
+// known if ns is nil.
+func (in *interpreter) showKind(ns *liveNS, kind uint8) *event.Namespace {
+	if ns != nil {
+		return in.show(ns)
+	}
+	in.namespace = event.Namespace{Type: nsType(kind)}
+	return &in.namespace
+}
+
+// offer emits an event that passes the filter. maker is the process that made what an event
+// without a process is about.
+func (in *interpreter) offer(e *event.Event, maker *event.Actor) error {
+	if !in.filter.MatchTraced(e, maker) {
+		in.accounts.filtered++
+		return nil
+	}
+	return in.emit(e)
+}
+
+// emit emits an event that passed the filter.
+func (in *interpreter) emit(e *event.Event) error {
+	in.accounts.matched++
+	return in.out.emit(e)
+}
+
+// lookup returns the namespace that a record refers to, with its current name; nil if it
+// refers to none. If another namespace had its inode number, lookup emits the end of that
+// one first.
+func (in *interpreter) lookup(c *bpf.NstraceNsChange, boot uint64) (*liveNS, error) {
+	ns, ended := in.registry.add(nsType(c.Kind), c.Inum, c.NsId, c.UserNs, boot)
+	if ns != nil {
+		in.learnName(ns, boot)
+	}
+	if ended != nil {
+		return ns, in.inferEnd(ended, boot)
+	}
+	return ns, nil
+}
+
+// learnName updates the name of a network namespace. A namespace keeps its last name: when
+// it ends the name is gone already.
+func (in *interpreter) learnName(ns *liveNS, boot uint64) {
+	if ns.typ != event.NSTypeNet {
+		return
+	}
+	if name := in.lookups.netnsName(ns.id, boot); name != "" {
+		ns.name = name
+	}
+}
+
+// inferEnd emits the end of a namespace that no record reported.
+func (in *interpreter) inferEnd(ns *liveNS, boot uint64) error {
+	in.accounts.inferred++
+	return in.emitEnd(ns, boot, event.DetectedScan)
+}
+
+// emitEnd emits the ends of a namespace's pins and its own end.
+func (in *interpreter) emitEnd(ns *liveNS, boot uint64, detected string) error {
+	if err := in.endPins(ns, boot); err != nil {
+		return err
+	}
+	if in.follow && !ns.follow {
+		in.accounts.filtered++
+		return nil
+	}
+	e := &in.event
+	*e = event.Event{Type: event.NamespaceDestroy, Time: in.clock.wall(boot), Namespace: in.show(ns)}
+	e.Namespace.Detected = detected
+	if !ns.created.IsZero() {
+		ms := int64(boot-ns.bootNS) / int64(time.Millisecond)
+		e.Namespace.Created, e.Namespace.LifetimeMS, e.Namespace.Creator = ns.created, &ms, ns.creator
+	}
+	return in.offer(e, ns.creator)
+}
+
+// An inventory is what the kernel knew at one moment.
+type inventory struct {
+	tasks []bpf.NstraceInventory
+	host  [len(nsTypes)]uint32 // the host's namespaces, 0 if unknown
+}
+
+// takeInventory adds the namespaces that exist to the registry, and finds their owners. It
+// returns those of before whose inode numbers others have now.
+func (in *interpreter) takeInventory(inv inventory) (ended []*liveNS) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for kind, id := range inv.host {
+		if id != 0 {
+			in.registry.host[nsTypes[kind]] = id
+		}
+	}
+	now := in.clock.now()
+	for i := range inv.tasks {
+		for c := range namespacesOf(&inv.tasks[i]) {
+			if _, old := in.registry.add(nsType(c.Kind), c.Inum, c.NsId, c.UserNs, now); old != nil {
+				ended = append(ended, old)
+			}
+		}
+	}
+	for _, ns := range in.registry.live {
+		in.learnName(ns, now)
+	}
+	in.resolveOwners(inv.tasks)
+	return ended
+}
+
+// inferEnds emits the ends of namespaces that no record reported.
+func (in *interpreter) inferEnds(ended []*liveNS) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, ns := range ended {
+		if err := in.inferEnd(ns, in.clock.now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe completes a namespace that a scan found with what only the registry knows. kernel
+// is the kernel's id of it, 0 if unknown. It is safe for concurrent use.
+func (in *interpreter) describe(ns *event.Namespace, kernel uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.registry.describe(ns, kernel)
+}

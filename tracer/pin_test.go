@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// pinned returns what a snapshot has of net namespaces, by mount point.
+func pinned(byPath map[string]uint32) (all []procfs.Namespace) {
+	for path, id := range byPath {
+		all = append(all, procfs.Namespace{Type: netNS, ID: id, Path: path})
+	}
+	return all
+}
+
+// TestComparePins has pairs of snapshots, and the events of the second.
+func TestComparePins(t *testing.T) {
+	type mounts = map[string]uint32
+	for _, row := range []struct {
+		name          string
+		before, after mounts
+		want          []string
+	}{
+		{"nothing", mounts{"/a": 7}, mounts{"/a": 7}, nil},
+		{"pinned", nil, mounts{"/a": 7}, []string{"pin net 7 /a"}},
+		{"unpinned", mounts{"/a": 7}, nil, []string{"unpin net 7 /a"}},
+		{"moved", mounts{"/a": 7}, mounts{"/b": 7}, []string{"unpin net 7 /a", "pin net 7 /b"}},
+		{"pinned again", mounts{"/a": 7}, mounts{"/a": 7, "/b": 7}, []string{"pin net 7 /b"}},
+		{"another namespace on the same point", mounts{"/a": 7}, mounts{"/a": 8}, []string{"unpin net 7 /a", "pin net 8 /a"}},
+		{"in the order of their points", mounts{"/b": 7, "/a": 8}, nil, []string{"unpin net 8 /a", "unpin net 7 /b"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			events := newCollect()
+			in := offline(&fakeHost{}, events)
+			in.pins.snapshots = true
+			in.learnPins(pinned(row.before))
+			if len(events.events) != 0 {
+				t.Fatalf("the pins of before have events: %q", briefs(events.events))
+			}
+			if err := in.comparePins(mountSnapshot{at: 1, pinned: pinned(row.after)}); err != nil {
+				t.Fatal(err)
+			}
+			if got := briefs(events.events); !slices.Equal(got, row.want) {
+				t.Errorf("got %q, want %q", got, row.want)
+			}
+			for _, e := range events.events {
+				if e.Namespace.Detected != event.DetectedScan || e.Process != nil {
+					t.Errorf("%s: detected %q, process %v", brief(e), e.Namespace.Detected, e.Process)
+				}
+			}
+			if a := in.accounts; a.inferred != a.matched+a.filtered || a.inferred != uint64(len(row.want)) {
+				t.Errorf("the accounts do not balance: %+v", a)
+			}
+		})
+	}
+}
+
+// TestComparePinsReused reuses an inode number between a snapshot and its comparison: the new
+// namespace was not mounted.
+func TestComparePinsReused(t *testing.T) {
+	events := newCollect()
+	in := offline(&fakeHost{}, events)
+	in.pins.snapshots = true
+	in.registry.add(netNS, 7, 0, 0, 20)
+	if err := in.comparePins(mountSnapshot{at: 10, pinned: pinned(map[string]uint32{"/a": 7})}); err != nil {
+		t.Fatal(err)
+	}
+	if len(events.events) != 0 {
+		t.Errorf("%q", briefs(events.events))
+	}
+}
+
+// TestEndPins ends a namespace of which no snapshot shows yet that its pins ended.
+func TestEndPins(t *testing.T) {
+	events := newCollect()
+	in := offline(&fakeHost{}, events)
+	in.pins.snapshots = true
+	in.learnPins(pinned(map[string]uint32{"/a": 7}))
+	in.pins.stale = false
+	if err := in.inferEnds([]*liveNS{in.registry.remove(7, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := briefs(events.events), []string{"unpin net 7 /a", "destroy net 7"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !in.pins.stale || len(in.pins.byPoint) != 0 {
+		t.Errorf("a snapshot is due: %v, known: %v", in.pins.stale, in.pins.byPoint)
+	}
+}
+
+// TestLearnPins learns pins where the kernel reports their end: by mount id, without those
+// that no followed process made.
+func TestLearnPins(t *testing.T) {
+	for follow, want := range map[bool][]uint32{false: {30, 31}, true: nil} {
+		events := newCollect()
+		in := offline(&fakeHost{names: map[uint32]string{7: "web"}}, events)
+		in.follow = follow
+		got := in.learnPins([]procfs.Namespace{
+			{Type: netNS, ID: 7, Path: "/run/netns/web", MountID: 30}, {Type: netNS, ID: 7, Path: "/run/netns/web", MountID: 31},
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("follow=%v: the kernel reports the ends of %v", follow, got)
+		}
+		if name := in.registry.live[7].name; name != "web" {
+			t.Errorf("follow=%v: it is named %q", follow, name)
+		}
+	}
+}
+
+// TestPinRecords pins and ends pins by the captured records of a real run, and by the same
+// records with another outcome or mount id.
+func TestPinRecords(t *testing.T) {
+	events := newCollect()
+	in := offline(&fakeHost{}, events)
+	var pinRecord []byte
+	for _, b := range records(t, "testdata/6.12.records") {
+		if err := in.interpret(b); err != nil {
+			t.Fatal(err)
+		}
+		if pinRecord == nil && bpf.NstraceRecordKind(in.record.head.Kind) == bpf.NstraceRecordKindREC_NS_PIN && !in.record.failed() {
+			pinRecord = slices.Clone(b)
+		}
+	}
+	if pinRecord == nil {
+		t.Fatal("no pin was captured")
+	}
+	if len(in.pins.byMount) != 0 {
+		t.Errorf("all pins of the run ended: %v", in.pins.byMount)
+	}
+	const mount = 4242
+	with := func(ret int32) []byte {
+		b := slices.Clone(pinRecord)
+		binary.NativeEndian.PutUint32(b[unsafe.Offsetof(bpf.NstraceHead{}.Ret):], uint32(ret))
+		binary.NativeEndian.PutUint32(b[unsafe.Offsetof(bpf.NstracePinRecord{}.MntId):], mount)
+		return b
+	}
+	end := bpf.NstracePinEndRecord{MntId: mount}
+	end.Head.Size, end.Head.Kind = uint32(unsafe.Sizeof(end)), uint16(bpf.NstraceRecordKindREC_PIN_END)
+	endRecord := slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&end)), unsafe.Sizeof(end)))
+
+	last := func(records ...[]byte) (*event.Event, int) {
+		before := len(events.events)
+		for _, b := range records {
+			if err := in.interpret(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return events.events[len(events.events)-1], len(events.events) - before
+	}
+	if e, n := last(with(-1), endRecord); n != 1 || e.Outcome != event.Failure || len(in.pins.byMount) != 0 {
+		t.Errorf("a failed pin: %d events, %+v, known %v", n, e, in.pins.byMount)
+	}
+	if in.accounts.filtered == 0 {
+		t.Error("the end of an unknown pin is not counted")
+	}
+	pin, _ := last(with(0))
+	e, n := last(endRecord)
+	if n != 1 || e.Type != event.NamespaceUnpin || e.Namespace.Path != pin.Namespace.Path || e.Process != nil || e.Namespace.Detected != "" {
+		t.Errorf("the end of a pin: %d events, %+v", n, e)
+	}
+	// The maker of a pin stands for the process that is behind its end.
+	in.filter = &event.Filter{PIDs: []uint32{pin.Process.PID}}
+	if _, n := last(with(0), endRecord); n != 2 {
+		t.Errorf("%d events for the maker's pid", n)
+	}
+	in.filter = &event.Filter{PIDs: []uint32{pin.Process.PID + 1}}
+	last(with(0))
+	if _, n := last(endRecord); n != 0 {
+		t.Errorf("%d events for another pid", n)
+	}
+}

@@ -84,7 +84,7 @@ TESTSUM = $(GO) tool gotestsum --format standard-verbose --hide-summary skipped 
 
 .PHONY: test
 test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -timeout 10m ./internal/history
 	$(TESTSUM) -p 1 -count 1 -timeout 80m ./test/...
 

@@ -28,7 +28,7 @@ type Filter struct {
 	Failed  bool // only what is known to have failed
 }
 
-// maxFilter is FILTER_ENTRIES of bpf/common.h.
+// maxFilter is FILTER_ENTRIES of bpf/lib/filter.h.
 const maxFilter = 1024
 
 // Validate returns an error that says what is wrong with the filter.

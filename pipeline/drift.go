@@ -284,8 +284,13 @@ func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) 
 				return
 			}
 			d.o.Wake() // for Gap
-			events, err := d.compareLate(ctx)
-			if ctx.Err() != nil {
+			// The run can also end by itself, and then answers nothing any more.
+			either, stop := context.WithCancel(ctx)
+			context.AfterFunc(run, stop)
+			events, err := d.compareLate(either)
+			ended := either.Err() != nil
+			stop()
+			if ended {
 				return // not compared: the next run must find the same snapshot
 			}
 			if err != nil {

@@ -20,7 +20,8 @@
 // an event. A step that drops events counts them in Drops, so that the totals balance. The
 // trace.loss of HistoryLoss enters behind Alerts and meets no rule.
 //
-// All steps run on the goroutine that calls the first one, except that Drift.Keep has its own.
+// One step at a time runs: the runtimes.Stage in front calls them from two goroutines, but holds
+// its lock meanwhile. Drift.Keep has a goroutine of its own.
 package pipeline
 
 import (

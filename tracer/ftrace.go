@@ -205,7 +205,7 @@ func (k *kernel) newCanary(b Backend) (_ *canary, err error) {
 			c.close() // not attached, so ftrace does not matter
 		}
 	}()
-	// Read through a mapping and not by bpf(2), as counts in bpf/common.h.
+	// Read through a mapping and not by bpf(2), as counts in bpf/lib/ring.h.
 	if c.calls, err = ebpf.NewMap(&ebpf.MapSpec{
 		Name: canaryName, Type: ebpf.Array, Flags: unix.BPF_F_MMAPABLE, KeySize: 4, ValueSize: 8, MaxEntries: 1,
 	}); err == nil {
@@ -442,8 +442,8 @@ func (t *Tracer) fallBack(reason string) error {
 	var err error
 	t.threads.run(func() {
 		t.attached.countMissedRuns()
-		// These need no ftrace, and must not miss any process.
-		err = old.detach(followPrograms...)
+		// These need no ftrace, and must not miss any process: see lasting.
+		err = old.detach(lasting...)
 	})
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ struct {
 	__type(value, __u8);
 } tracees SEC(".maps");
 
-#define FILTER_ENTRIES 1024 /* maxFilter of tracer/filter.go */
+#define FILTER_ENTRIES 1024 /* maxFilter of event/filter.go */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

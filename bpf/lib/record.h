@@ -4,7 +4,7 @@
  *
  * A record is a fixed struct, then a tail of variable parts. The parts come in the order of
  * their lengths in the struct. bpf2go makes the Go types from these structs, and
- * tracer/decode.go takes the records apart.
+ * tracer/record.go takes the records apart.
  *
  * This header has what records share. The struct of each kind is in the header that sends it:
  *

@@ -71,11 +71,14 @@ func realMain(args []string) int {
 	err := root.Execute()
 	var usage usageError
 	var status exitStatus
-	switch {
-	case err == nil, errors.Is(err, syscall.EPIPE):
-		return exitOK
-	case errors.As(err, &status):
-		return int(status)
+	own := exitOK // the status if nothing else is wrong
+	if errors.As(err, &status) {
+		own = int(status)
+	}
+	// A reader that went away is no error, and the status of a command needs no message. What
+	// is joined with them can be an error.
+	if err = without(err, func(err error) bool { return errors.Is(err, syscall.EPIPE) || errors.As(err, &status) }); err == nil {
+		return own
 	}
 	fmt.Fprintf(os.Stderr, "nstrace: %s\n", oneLine(err))
 	var expr *filter.Error
@@ -88,7 +91,31 @@ func realMain(args []string) int {
 	case errors.Is(err, tracer.ErrUnsupported):
 		return exitHost
 	}
+	if own != exitOK {
+		return own
+	}
 	return exitFault
+}
+
+// without returns err without those of its joined errors that drop reports.
+func without(err error, drop func(error) bool) error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := any(err).(interface{ Unwrap() []error }); ok {
+		parts := joined.Unwrap()
+		if err.Error() == errors.Join(parts...).Error() { // and not fmt.Errorf with several %w
+			kept := make([]error, len(parts))
+			for i := range parts {
+				kept[i] = without(parts[i], drop)
+			}
+			return errors.Join(kept...)
+		}
+	}
+	if drop(err) {
+		return nil
+	}
+	return err
 }
 
 // oneLine returns the message of an error on one line, see flatten.

@@ -177,7 +177,8 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	}
 	var gone atomic.Bool // the reader of the events went away: print no summary
 	if f.file == "" && !f.quiet {
-		go watchReader(os.Stdout, func() { gone.Store(true); cancel() })
+		end := cancel // Keep's, below, would end the run without a last snapshot
+		go watchReader(os.Stdout, func() { gone.Store(true); end() })
 	}
 	if r.drift != nil {
 		ctx, cancel = r.drift.Keep(ctx)

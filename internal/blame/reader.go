@@ -102,7 +102,7 @@ func (r *reader) isOwn(ns *event.Namespace) bool {
 // link of a process that is in it.
 func (r *reader) paths(ns *event.Namespace) (paths []string) {
 	if ns.Type == "net" {
-		for _, dir := range []string{"/run/netns", "/run/docker/netns", "/var/run/netns"} {
+		for _, dir := range procfs.NetnsDirs {
 			entries, err := os.ReadDir(dir)
 			if err != nil {
 				continue

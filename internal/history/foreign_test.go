@@ -93,6 +93,7 @@ func TestOtherTablesAreRefused(t *testing.T) {
 		{"a computed column", `ALTER TABLE snapshot ADD COLUMN more AS (hex(zeroblob(450000000)))`, "table snapshot differs from the one that nstrace makes"},
 		{"no table", `DROP TABLE last_write`, "table last_write is missing"},
 		{"no tables", `DROP VIEW events;; DROP TABLE last_write;; DROP TABLE batch`, " is missing"},
+		{"a negative version", `PRAGMA user_version = -1`, "not a database that nstrace wrote"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for version := 1; version <= history.SchemaVersion; version++ {

@@ -243,6 +243,9 @@ func version(conn *sqlite.Conn) (int, error) {
 			return 0, ErrNotHistory
 		}
 	}
+	if v < 0 { // the file has 32 bits with a sign
+		return 0, ErrNotHistory
+	}
 	return int(v), nil
 }
 

@@ -28,11 +28,13 @@ type Stage struct {
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
-	mu    sync.Mutex // held whenever next is called
-	queue []waiting
-	timer *time.Timer
-	woken chan struct{}
-	err   error // of next, to be returned by the next call
+	mu     sync.Mutex // held whenever next is called
+	queue  []waiting
+	idle   bool // the tracer is idle since the last event of the queue
+	closed bool
+	timer  *time.Timer
+	woken  chan struct{}
+	err    error // of next, to be returned by the next call
 }
 
 type waiting struct {
@@ -78,6 +80,7 @@ func (s *Stage) Event(e *event.Event) error {
 	if s.err != nil {
 		return s.err
 	}
+	s.idle = false
 	if e.Type == event.TraceStop {
 		if err := s.flush(); err != nil {
 			return err
@@ -105,6 +108,7 @@ func (s *Stage) Idle() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil || len(s.queue) > 0 {
+		s.idle = true
 		return s.err
 	}
 	return s.next.Idle()
@@ -113,7 +117,10 @@ func (s *Stage) Idle() error {
 // Close ends the goroutines of the Stage.
 func (s *Stage) Close() error {
 	s.stop()
+	s.mu.Lock()
+	s.closed = true // a wake that is under way hands on nothing more
 	s.timer.Stop()
+	s.mu.Unlock()
 	s.done.Wait()
 	return s.cache.sources.close()
 }
@@ -122,6 +129,9 @@ func (s *Stage) Close() error {
 func (s *Stage) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
 	s.drain(time.Now())
 	select {
 	case s.woken <- struct{}{}:
@@ -148,7 +158,8 @@ func (s *Stage) drain(now time.Time) {
 	if len(s.queue) == 0 {
 		s.queue = nil
 		s.timer.Stop()
-		if s.err == nil {
+		// Only if the tracer is idle: Drift takes an Idle for the end of what was in the ring.
+		if s.err == nil && s.idle {
 			s.err = s.next.Idle()
 		}
 		return

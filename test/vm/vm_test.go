@@ -134,6 +134,7 @@ func TestFtrace(t *testing.T) {
 			}
 			mine := *p
 			mine.cpus = 1
+			mine.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
 			mine.only = "^TestFtrace$"
 			runTests(t, kernel, &mine)
 		})

@@ -8,7 +8,7 @@
 
 #include "lib/namespace.h"
 
-/* What the task iterator gives for each task that is in namespaces of its own. */
+/* The task iterator writes one for each task that is in namespaces of its own. */
 struct inventory {
 	struct ns_change ns[NS_KINDS];
 	struct ns_change for_children[2]; /* pid, time; inum 0: the same as in ns */

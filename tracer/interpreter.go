@@ -326,7 +326,7 @@ type inventory struct {
 }
 
 // takeInventory adds the namespaces that exist to the registry, and finds their owners. It
-// returns those of before whose inode numbers others have now.
+// returns the earlier namespaces whose inode numbers other namespaces have now.
 func (in *interpreter) takeInventory(inv inventory) (ended []*liveNS) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

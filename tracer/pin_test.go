@@ -43,7 +43,7 @@ func TestComparePins(t *testing.T) {
 			in.pins.snapshots = true
 			in.learnPins(pinned(row.before))
 			if len(events.events) != 0 {
-				t.Fatalf("the pins of before have events: %q", briefs(events.events))
+				t.Fatalf("pins from before the start have events: %q", briefs(events.events))
 			}
 			if err := in.comparePins(mountSnapshot{at: 1, pinned: pinned(row.after)}); err != nil {
 				t.Fatal(err)

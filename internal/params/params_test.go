@@ -130,8 +130,8 @@ func inMounts(t *testing.T, do func()) {
 	onThread(t, unix.CLONE_NEWNS, func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }, do)
 }
 
-// What somebody mounted over a parameter is not read: a pipe is not waited for, a device does
-// not go on for ever, and a file or a link has another file's text.
+// Read reads nothing that is mounted over a parameter: it does not wait for the writer of a pipe,
+// does not read a device without end, and does not return the text of another file or a link.
 func TestMountedOver(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("it takes root to mount")

@@ -25,7 +25,7 @@ const (
 // A command is what `nstrace COMMAND --help` says of one command.
 type command struct {
 	name  string          // in full, such as "nstrace history ns"
-	long  map[string]bool // flags, true for those whose value can be the next argument
+	long  map[string]bool // flags, true for those where the next argument can be the value
 	short map[string]string
 	subs  map[string]*command
 }

@@ -74,7 +74,7 @@ func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 		return lost && n >= events
 	}
 	if canMiss(typ) && !s.comes(0, patience/20, whole) {
-		whole = func(all []*emitted) bool { // what was missed can be told at the end alone
+		whole = func(all []*emitted) bool { // a missed event can be reported at the end only
 			_, lost := told(all)
 			return lost
 		}

@@ -88,7 +88,7 @@ func peak(t *testing.T, s *stream) int {
 }
 
 // testHeldArgs has a user's processes that let nobody read their memory: who tries waits.
-// nstrace goes on meanwhile, without their command lines, and ends when it is told to.
+// Meanwhile nstrace continues without their command lines, and ends when it gets a signal.
 func testHeldArgs(t *testing.T, h *host) {
 	if !entersByExec() {
 		t.Skip("before 6.3 nsfuse hangs itself: its ways to hold the lock are those of later kernels")
@@ -130,7 +130,7 @@ func testHeldArgs(t *testing.T, h *host) {
 			events := w.all(s)
 			made := slices.DeleteFunc(only(events, event.NamespaceCreate), func(e *emitted) bool { return e.Namespace.Type != "uts" })
 			switch {
-			case len(made) == 0 && canMiss(event.NamespaceCreate): // checkEnd wanted to be told
+			case len(made) == 0 && canMiss(event.NamespaceCreate): // checkEnd requires a trace.loss for it
 			case len(made) != 1 || made[0].Outcome != event.Success:
 				t.Errorf("%v: %d UTS namespaces, want one:\n%s", s, len(made), dump(events))
 			case made[0].Process.PID != uint32(w.pid) || made[0].Process.Args != nil:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What the programs share whose command line is not where the kernel put it. */
+/* Shared by the programs that move their command line away from where the kernel put it. */
 #ifndef ARGS_H
 #define ARGS_H
 

@@ -129,8 +129,8 @@ static void put(const char *path, const char *text)
 	close(fd);
 }
 
-/* What follows runs while the lock is held: nothing in it may touch a page for the first time,
- * which takes the lock.
+/* The code below runs while the lock is held. It must not touch any page for the first time,
+ * because that takes the lock.
  */
 
 static char text[512];

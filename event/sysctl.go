@@ -4,6 +4,7 @@ package event
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -35,4 +36,10 @@ func MatchSysctl(glob, name string) bool {
 	const notSlash = "\x00"
 	ok, _ := path.Match(strings.ReplaceAll(glob, "/", notSlash), strings.ReplaceAll(name, "/", notSlash))
 	return ok
+}
+
+// SameValue reports whether two values of a parameter are equal to the kernel. The kernel
+// separates the numbers of a list by tabs, and accepts spaces.
+func SameValue(a, b string) bool {
+	return a == b || slices.Equal(strings.Fields(a), strings.Fields(b))
 }

@@ -160,7 +160,7 @@ func (b *BlameTable) now(row *Blame) []word {
 		words = append(words, newWord("drifted:", alarm), newWord("recorded", doubtful))
 		words = append(words, b.recorded(row)...)
 	case Rebooted:
-		if !b.fold && row.Value != nil && row.Recorded != nil && !SameValue(*row.Value, *row.Recorded) {
+		if !b.fold && row.Value != nil && row.Recorded != nil && !event.SameValue(*row.Value, *row.Recorded) {
 			words = append(words, newWord("before boot", doubtful))
 			words = append(words, b.recorded(row)...)
 		} else {

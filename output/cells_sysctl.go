@@ -3,7 +3,6 @@
 package output
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/nstrace/nstrace/event"
@@ -77,7 +76,7 @@ func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {
 	}
 
 	st := normal
-	if s.Old != nil && to != nil && SameValue(*s.Old, *to) {
+	if s.Old != nil && to != nil && event.SameValue(*s.Old, *to) {
 		st = faint // a write that changes nothing
 	}
 	var words []word
@@ -93,9 +92,9 @@ func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {
 		words = append(words, t.value(*to, arrow+" ", st)...)
 	}
 
-	if s.After != nil && !SameValue(*s.After, *to) {
+	if s.After != nil && !event.SameValue(*s.After, *to) {
 		switch {
-		case s.Old == nil || !SameValue(*s.After, *s.Old):
+		case s.Old == nil || !event.SameValue(*s.After, *s.Old):
 			words = append(words, t.value(*s.After, "(now ", doubtful)...)
 			words[len(words)-1].text += ")"
 		case ev.Outcome != event.Failure:
@@ -138,10 +137,4 @@ func (t *Table) value(v, prefix string, st style) []word {
 		}
 	}
 	return words
-}
-
-// SameValue reports whether two values of a parameter are equal to the kernel. The kernel
-// separates the numbers of a list by tabs, and accepts spaces.
-func SameValue(a, b string) bool {
-	return a == b || slices.Equal(strings.Fields(a), strings.Fields(b))
 }

@@ -202,7 +202,7 @@ func (r *reader) checkDone(ctx context.Context, db History, b *output.Blame) err
 		Parameter: b.Parameter, After: b.ID, Types: map[event.Type]bool{event.SysctlDrift: true}, Limit: 1,
 		Match: func(e *event.Event) bool {
 			of := e.Sysctl.Namespace
-			return e.Sysctl.Old != nil && output.SameValue(*e.Sysctl.Old, *set) && (host(ns) && host(of) || ns != nil && of != nil && ns.UID == of.UID)
+			return e.Sysctl.Old != nil && event.SameValue(*e.Sysctl.Old, *set) && (host(ns) && host(of) || ns != nil && of != nil && ns.UID == of.UID)
 		},
 	}) {
 		if err != nil {
@@ -219,5 +219,5 @@ func sameValue(b *output.Blame, value string) bool {
 	if b.ValueTruncated && len(value) > len(*b.Value) {
 		return value[:len(*b.Value)] == *b.Value
 	}
-	return output.SameValue(*b.Value, value)
+	return event.SameValue(*b.Value, value)
 }

@@ -61,7 +61,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 	values := func(old, now map[string]string, ns *event.Namespace) {
 		for _, name := range slices.Sorted(maps.Keys(old)) {
 			value, ok := now[name]
-			if !ok || same(old[name], value) {
+			if !ok || event.SameValue(old[name], value) {
 				continue
 			}
 			s := &event.Sysctl{Name: name, Path: event.SysctlPath(name)}
@@ -100,12 +100,6 @@ func Compare(before, after *Snapshot) []*event.Event {
 		emit(event.Event{Type: event.NamespaceAppeared, Namespace: ns.show()})
 	}
 	return events
-}
-
-// same reports whether two values are equal for the kernel, which prints tabs between the numbers
-// of a list and accepts spaces.
-func same(a, b string) bool {
-	return a == b || slices.Equal(strings.Fields(a), strings.Fields(b))
 }
 
 // shown returns a value for an event.

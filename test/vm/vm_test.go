@@ -77,7 +77,18 @@ func TestKernel(t *testing.T) {
 		first, last = only, only
 	}
 	slices.SortFunc(series, compareVersions)
-	for _, s := range slices.Compact(series) {
+	onKernels(t, slices.Compact(series), build, func(s string, p *payload) {
+		p.short = !whole
+		if !whole && s != first && s != last {
+			p.only = betweenTests
+		}
+	})
+}
+
+// onKernels runs the tests of a payload in a guest of each kernel series, as a subtest of t. set
+// changes the copy of the payload for one series.
+func onKernels(t *testing.T, series []string, build func() (*payload, error), set func(series string, p *payload)) {
+	for _, s := range series {
 		t.Run(s, func(t *testing.T) {
 			t.Parallel()
 			guests <- struct{}{}
@@ -92,10 +103,7 @@ func TestKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			mine := *p
-			mine.short = !whole
-			if !whole && s != first && s != last {
-				mine.only = betweenTests
-			}
+			set(s, &mine)
 			runTests(t, kernel, &mine)
 		})
 	}
@@ -118,27 +126,10 @@ func TestFtrace(t *testing.T) {
 		series = []string{only}
 	}
 	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t, "test/e2e") })
-	for _, s := range series {
-		t.Run(s, func(t *testing.T) {
-			t.Parallel()
-			guests <- struct{}{}
-			defer func() { <-guests }()
-			p, err := build()
-			if err != nil {
-				t.Fatal(err)
-			}
-			kernels := &Kernels{Log: t.Logf}
-			kernel, err := kernels.Get(t.Context(), s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			mine := *p
-			mine.cpus = 1
-			mine.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
-			mine.only = "^TestFtrace$"
-			runTests(t, kernel, &mine)
-		})
-	}
+	onKernels(t, series, build, func(_ string, p *payload) {
+		p.cpus, p.only = 1, "^TestFtrace$"
+		p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
+	})
 }
 
 // containersKernel is that of a guest with container engines, which is to have cgroup v2

@@ -4,6 +4,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -112,13 +114,14 @@ func TestOptions(t *testing.T) {
 
 // nstrace --version prints what nstrace version prints.
 func TestVersion(t *testing.T) {
+	want := fmt.Sprintf("nstrace %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	for _, args := range [][]string{{"version"}, {"--version"}} {
 		var out strings.Builder
 		root := newRoot()
 		root.SetOut(&out)
 		root.SetArgs(args)
-		if err := root.Execute(); err != nil || out.String() != versionLine()+"\n" {
-			t.Errorf("%q: %v, %q, want %q", args, err, out.String(), versionLine())
+		if err := root.Execute(); err != nil || out.String() != want {
+			t.Errorf("%q: %v, %q, want %q", args, err, out.String(), want)
 		}
 	}
 }

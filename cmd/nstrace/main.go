@@ -137,6 +137,7 @@ func flatten(message string) string {
 
 func newRoot() *cobra.Command {
 	var f streamFlags
+	var version bool
 	root := &cobra.Command{
 		Use:   "nstrace [flags]",
 		Short: "Show who did what to namespaces and kernel parameters",
@@ -153,12 +154,17 @@ runs until it is interrupted.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
-		RunE:              func(cmd *cobra.Command, _ []string) error { return f.stream(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return printVersion(cmd)
+			}
+			return f.stream(cmd)
+		},
 	}
 	f.register(root)
-	root.Version = versionLine() // adds --version
-	root.SetVersionTemplate("{{.Version}}\n")
-	root.Flags().Bool("version", false, "print the version") // without the shorthand -v
+	// Command.Version and SetVersionTemplate would do the same through text/template, which
+	// keeps the linker from removing unused methods: five megabytes.
+	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newRun(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
 	return root

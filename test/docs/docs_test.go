@@ -30,8 +30,11 @@ type command struct {
 	subs  map[string]*command
 }
 
-// nstrace is the tree of commands of the program that the tests build.
-var nstrace *command
+// program is the path of the nstrace that the tests build, nstrace its tree of commands.
+var (
+	program string
+	nstrace *command
+)
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "nstrace-docs")
@@ -51,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func build(dir string) (*command, error) {
-	program := filepath.Join(dir, "nstrace")
+	program = filepath.Join(dir, "nstrace")
 	cmd := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", program, "./cmd/nstrace")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -206,9 +209,9 @@ func words(line string) (all []string) {
 	return all
 }
 
-// program finds an invocation of nstrace in a command line: what is behind its name. It
+// programLine finds an invocation of nstrace in a command line: what is behind its name. It
 // begins the line, or a command in it, so the lines that nstrace prints are none.
-var program = regexp.MustCompile(`(?:^|[|;&] *| -- )(?:sudo )?(?:\./)?(?:nstrace|go run \./cmd/nstrace)(?: +(.*))?$`)
+var programLine = regexp.MustCompile(`(?:^|[|;&] *| -- )(?:sudo )?(?:\./)?(?:nstrace|go run \./cmd/nstrace)(?: +(.*))?$`)
 
 // check says what is wrong with an invocation.
 func (c *command) check(args []string) error {
@@ -264,7 +267,7 @@ func mistakes(page string) (all []string) {
 	}
 	for _, c := range codes(page) {
 		text := strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(c.text), "# "), "$ ")
-		if m := program.FindStringSubmatch(text); m != nil {
+		if m := programLine.FindStringSubmatch(text); m != nil {
 			if err := nstrace.check(words(m[1])); err != nil {
 				all = append(all, fmt.Sprintf("line %d: %v: %s", c.line, err, c.text))
 			}

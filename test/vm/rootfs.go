@@ -49,6 +49,7 @@ var guestPrograms = map[string][]string{
 	"procps":      {"free", "kill", "pgrep", "pkill", "ps", "sysctl"},
 	"runc":        {"runc"},
 	"sed":         {"sed"},
+	"sqlite3":     {"sqlite3"},
 	"strace":      {"strace"},
 	"uidmap":      {"newgidmap", "newuidmap"},
 	"util-linux":  {"dmesg", "findmnt", "flock", "lsns", "mountpoint", "nsenter", "pivot_root", "prlimit", "script", "setpriv", "setsid", "taskset", "unshare"},

@@ -82,8 +82,8 @@ check-generated: ## fail if the committed BPF objects are not those of their sou
 # it stands thousands of lines up otherwise.
 TESTSUM = $(GO) tool gotestsum --format standard-verbose --hide-summary skipped --
 
-# SQLite is C that was translated to Go. The race detector makes it twenty times slower, and
-# minutes of `make test` would go to code that is not ours.
+# The race detector leaves out SQLite, which is C translated to Go: checking that code would make
+# the tests of the history four times slower.
 UNRACED = '-gcflags=modernc.org/...=-race=false'
 
 .PHONY: test

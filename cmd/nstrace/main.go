@@ -162,8 +162,7 @@ runs until it is interrupted.`,
 		},
 	}
 	f.register(root)
-	// Command.Version and SetVersionTemplate would do the same through text/template, which
-	// keeps the linker from removing unused methods: five megabytes.
+	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newRun(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())

@@ -2,7 +2,7 @@
 
 // Package docs tests that the documentation is true where a program can tell: the
 // commands and flags that it names exist, all that exist are documented, and links lead
-// somewhere.
+// somewhere. Because it builds nstrace for that, it also tests what the program contains.
 package docs
 
 import (

@@ -115,7 +115,7 @@ func TestOptions(t *testing.T) {
 // nstrace --version prints what nstrace version prints.
 func TestVersion(t *testing.T) {
 	want := fmt.Sprintf("nstrace %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
-	for _, args := range [][]string{{"version"}, {"--version"}} {
+	for _, args := range [][]string{{"version"}, {"--version"}, {"--version", "x"}} {
 		var out strings.Builder
 		root := newRoot()
 		root.SetOut(&out)

@@ -150,7 +150,12 @@ runs until it is interrupted.`,
   nstrace -o json -O /var/log/nstrace.json  write events to a file as JSON lines
   nstrace run -- unshare --net true         trace one command and its descendants
   nstrace record                            record a history for nstrace blame and nstrace history`,
-		Args:              noArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if version { // prints it whatever follows, as Command.Version does
+				return nil
+			}
+			return noArgs(cmd, args)
+		},
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},

@@ -70,8 +70,13 @@ var filterRows = []filterRow{
 	{args: "--failed -c unshare -t ipc", want: []string{"refused create ipc"}},
 }
 
-// TestFilter runs one nstrace without a filter, and beside it one for each of filterRows. Each
-// has the events that its row lists, and they are the same as without a filter. The works:
+// filterGroup is how many rows TestFilter runs at once. The kernel attaches at most 38 programs
+// to the trampoline of a function (BPF_MAX_TRAMP_LINKS), and each nstrace attaches two.
+const filterGroup = 5
+
+// TestFilter runs one nstrace without a filter, and beside it one for each of filterRows, a few
+// at a time. Each has the events that its row lists, and they are the same as without a filter.
+// The works:
 //
 //	net      a network namespace, in which sysctl(8) writes a parameter
 //	uts      a UTS namespace, in which a shell writes a parameter
@@ -86,14 +91,25 @@ var filterRows = []filterRow{
 //	nopin    a bind mount of a mount namespace, which the kernel refuses
 func TestFilter(t *testing.T) {
 	h := watch(t, backends[0])
-	all := h.streams[0]
-	sitter := h.start(t, "unshare", []string{"--net", "sh", "-c", `echo ready=yes; read x; echo 613 >/proc/sys/net/ipv4/tcp_keepalive_time; echo done=yes; cat`})
-	sitter.value(t, "ready")
-
 	rows := slices.Clone(filterRows)
 	if testing.Short() { // the host tests the others
 		rows = slices.DeleteFunc(rows, func(r filterRow) bool { return r.args != "-t net,uts" })
 	}
+	for group := range slices.Chunk(rows, filterGroup) {
+		testFilters(t, h, group)
+	}
+	if !testing.Short() {
+		testLimits(t, h)
+	}
+	h.close(t)
+}
+
+// testFilters is TestFilter for a few rows. h has one nstrace, without a filter.
+func testFilters(t *testing.T, h *host, rows []filterRow) {
+	all := h.streams[0]
+	sitter := h.start(t, "unshare", []string{"--net", "sh", "-c", `echo ready=yes; read x; echo 613 >/proc/sys/net/ipv4/tcp_keepalive_time; echo done=yes; cat`})
+	sitter.value(t, "ready")
+
 	// The tracepoint backend knows neither who made a pin nor whether a write failed.
 	unseen := func(brief string) bool {
 		return all.backend == tracer.Tracepoint && (strings.HasPrefix(brief, "pin ") || strings.HasPrefix(brief, "nopin "))
@@ -109,22 +125,13 @@ func TestFilter(t *testing.T) {
 	pinned := filepath.Join(scratch, "filtered")
 	for i := range rows {
 		rows[i].s = startStream(t, append([]string{"--backend", string(all.backend)}, strings.Fields(rows[i].args)...)...)
-		// A few at a time: attaching is work.
+		// Not all at once: attaching is work.
 		if i >= 3 {
 			rows[i-3].s.awaitStart(t)
 		}
 	}
-	var short, count *stream
-	if !testing.Short() {
-		short, count = startStream(t, "--duration", "1500ms"), startStream(t, "-n", "3")
-	}
 	for _, r := range rows[max(0, len(rows)-3):] {
 		r.s.awaitStart(t)
-	}
-	for _, s := range []*stream{short, count} {
-		if s != nil {
-			s.awaitStart(t)
-		}
 	}
 
 	names := map[*work]string{sitter: "wait"}
@@ -237,6 +244,16 @@ func TestFilter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testLimits checks that a run ends by itself after -n events and after --duration.
+func testLimits(t *testing.T, h *host) {
+	short, count := startStream(t, "--duration", "1500ms"), startStream(t, "-n", "3")
+	short.awaitStart(t)
+	count.awaitStart(t)
+	for range 3 {
+		h.run(t, "unshare", []string{"--uts", "true"})
+	}
 	t.Run("-n 3", func(t *testing.T) {
 		anyKernel(t)
 		count.awaitEnd(t) // by itself
@@ -252,7 +269,6 @@ func TestFilter(t *testing.T) {
 			t.Errorf("it took %v", d)
 		}
 	})
-	h.close(t)
 }
 
 // order puts the ends of namespaces, which come when they come, behind the rest.

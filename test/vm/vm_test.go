@@ -377,11 +377,14 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 // complaints are lines of a kernel that is not well, though it lived on.
 var complaints = regexp.MustCompile(`(?m)^.*(?:WARNING: |BUG: |Call Trace:|stall on|stalls on).*$`)
 
-// timeLimit is how long a guest may take: NSTRACE_GUEST_TIMEOUT, or half an hour; but
-// always less than what is left until go test itself gives up, because
-// only this side has the console to show.
+// timeLimit returns how long a guest may take: NSTRACE_GUEST_TIMEOUT, or half an hour, or an hour
+// for the whole suite. It is always less than what is left until go test itself gives up,
+// because only this side has the console to show.
 func timeLimit(t *testing.T) time.Duration {
 	limit := 30 * time.Minute
+	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+		limit = time.Hour
+	}
 	if s := os.Getenv("NSTRACE_GUEST_TIMEOUT"); s != "" {
 		d, err := time.ParseDuration(s)
 		if err != nil {

@@ -34,13 +34,13 @@ func (c workloadCache) of(path string) *workload {
 	if len(c) >= maxWorkloads {
 		clear(c)
 	}
-	place := attribution.ParseCgroup(path)
-	w := &workload{unit: place.Unit}
-	if place.ContainerID != "" {
-		w.container = &event.Container{ID: place.ContainerID, Runtime: place.Runtime, Source: event.FromCgroup, UserID: place.UserID}
+	owner := attribution.ParseCgroup(path)
+	w := &workload{unit: owner.Unit}
+	if owner.ContainerID != "" {
+		w.container = &event.Container{ID: owner.ContainerID, Runtime: owner.Runtime, Source: event.FromCgroup, UserID: owner.UserID}
 	}
-	if place.PodUID != "" {
-		w.pod = &event.Pod{UID: place.PodUID, Source: event.FromCgroup}
+	if owner.PodUID != "" {
+		w.pod = &event.Pod{UID: owner.PodUID, Source: event.FromCgroup}
 	}
 	c[path] = w
 	return w

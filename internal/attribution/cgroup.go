@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Place is the owner of a cgroup, as far as the path of the cgroup shows it. An empty field is
+// CgroupOwner is the owner of a cgroup, as far as the path of the cgroup shows it. An empty field is
 // unknown.
 //
 // Containers can be nested: ContainerID and Runtime belong to the innermost container, Outer is
@@ -15,24 +15,24 @@ import (
 // the cgroups below it. Root in a container that can write to its cgroups can therefore pose as a
 // nested container, and a user as anything below the user's service manager. Only the outer names
 // come from the host.
-type Place struct {
+type CgroupOwner struct {
 	// Runtime is docker, containerd, cri-o, podman, lxc or systemd-nspawn, or, for a container
-	// started by hand, runc, crun, runsc or youki. It can be empty beside an id: in some pods
-	// the paths of containerd and Docker look the same.
+	// started by hand, runc, crun, runsc or youki. It can be empty although ContainerID is set:
+	// in some pods the paths of containerd and Docker look the same.
 	Runtime     string
-	ContainerID string // as the runtime prints it in full; the name for lxc, systemd-nspawn and those by hand
-	Outer       string // id of the outermost container, where ContainerID is nested in another one
+	ContainerID string // the full id; for lxc, systemd-nspawn and containers started by hand the name
+	Outer       string // id of the outermost container if ContainerID is nested, else empty
 
-	// PodUID is the UID of a Kubernetes pod: with dashes, or for static pods the 32
-	// digits of their manifest's hash. It is set for whatever is accounted to the
-	// pod, so also for conmon, which is in no container.
+	// PodUID is the UID of a Kubernetes pod: with dashes, or for a static pod the 32
+	// digits of its manifest's hash. It is set for the pod's cgroup and every cgroup below
+	// it, also for conmon's, which belongs to no container.
 	PodUID string
 	PodQoS string // class of the pod: guaranteed, burstable or besteffort
 
-	Unit     string // unit of the system manager, what `systemctl status PID` names first; around a container, the host's
-	UserUnit string // unit of a person's service manager, where Unit is user@UID.service
-	UserID   string // of user-UID.slice, in digits
-	Session  string // of session-ID.scope, as loginctl(1) shows it
+	Unit     string // unit of the host's system manager, as `systemctl status PID` shows it
+	UserUnit string // unit of the user's service manager, if Unit is user@UID.service
+	UserID   string // UID of user-UID.slice, in digits
+	Session  string // ID of session-ID.scope, as loginctl(1) shows it
 }
 
 // ParseCgroup returns the owner of the cgroup at a path. The path is from cgroup v2 or any hierarchy
@@ -47,90 +47,91 @@ type Place struct {
 //	                                    --cgroup-parent, runc's /ID) are missed rather than guessed.
 //	conmon, lxc monitor, nspawn         no container: supervisors have cgroups beside the container
 //	cgroups below that of a container   the container, for example systemd's slices in it
-func ParseCgroup(path string) Place {
-	var p Place
+func ParseCgroup(path string) CgroupOwner {
+	var o CgroupOwner
 	path = strings.TrimSuffix(path, deleted)
 	if !strings.HasPrefix(path, "/") {
-		return p
+		return o
 	}
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
-	// From within a cgroup namespace, what lies outside of it begins with "..", and
-	// how far below the manager's root that is cannot be known.
+	// In a cgroup namespace, the path of a cgroup outside of it begins with "..". Such a path
+	// does not show where systemd's root is.
 	if len(names) > 0 && names[0] == ".." {
 		for len(names) > 0 && names[0] == ".." {
 			names = names[1:]
 		}
 	} else {
-		p.units(names)
+		o.units(names)
 	}
-	p.containers(names)
-	return p
+	o.containers(names)
+	return o
 }
 
 // deleted is what /proc/PID/cgroup appends to the path of a removed cgroup that still has a
 // zombie.
 const deleted = " (deleted)"
 
-// units follows the rules by which systemd finds the unit of a process: skip slices,
-// and the first name that is left is the unit, whatever is below.
-func (p *Place) units(names []string) {
+// units sets the unit, user and session. It finds the unit of a process as systemd does: the first
+// name that is not a slice.
+func (o *CgroupOwner) units(names []string) {
 	for len(names) > 0 && isSlice(names[0]) {
 		if id, ok := between(names[0], "user-", ".slice"); ok && isUID(id) {
-			p.UserID = id
+			o.UserID = id
 		}
 		names = names[1:]
 	}
 	if len(names) == 0 {
 		return
 	}
-	p.Unit = unit(names[0])
-	if id, ok := between(p.Unit, "session-", ".scope"); ok && isWord(id, "") {
-		p.Session = id
+	o.Unit = unit(names[0])
+	if id, ok := between(o.Unit, "session-", ".scope"); ok && isWord(id, "") {
+		o.Session = id
 	}
-	if id, ok := between(p.Unit, "user@", ".service"); !ok || !isUID(id) {
+	if id, ok := between(o.Unit, "user@", ".service"); !ok || !isUID(id) {
 		return
 	}
 	for names = names[1:]; len(names) > 0; names = names[1:] {
 		if !isSlice(names[0]) {
-			p.UserUnit = unit(names[0])
+			o.UserUnit = unit(names[0])
 			return
 		}
 	}
 }
 
-// containers goes from the outside in and keeps the last container and pod.
-func (p *Place) containers(names []string) {
-	root := 0 // where the root of the innermost container so far is, or the host's
+// containers sets the container and the pod. It reads names from the outermost to the innermost and
+// keeps the last container and pod.
+func (o *CgroupOwner) containers(names []string) {
+	root := 0 // index of the first name below the innermost container found so far
 	for i := range names {
 		if uid, qos := pod(names[:i+1]); uid != "" {
-			p.PodUID, p.PodQoS = uid, qos
+			o.PodUID, o.PodQoS = uid, qos
 		}
 		runtime, id := container(names, i, root)
 		if id == "" {
 			continue
 		}
-		if p.ContainerID != "" && p.Outer == "" {
-			p.Outer = p.ContainerID
+		if o.ContainerID != "" && o.Outer == "" {
+			o.Outer = o.ContainerID
 		}
-		p.Runtime, p.ContainerID, root = runtime, id, i+1
+		o.Runtime, o.ContainerID, root = runtime, id, i+1
 	}
 }
 
 // prefixes are the names that runtimes give to the cgroups of containers, before a
-// dash and the id. conmon's are not among them: what follows libpod- and crio- there
-// is no id.
+// dash and the id. The cgroups of conmon, libpod-conmon-ID and crio-conmon-ID, do not match: conmon-ID
+// is not an id.
 var prefixes = []struct {
 	prefix, runtime string
-	dir             bool // also without .scope, where systemd does not manage cgroups
-	named           bool // the id is what somebody chose
+	dir             bool // also a directory without .scope, if systemd does not manage the cgroups
+	named           bool // the user chose the id
 }{
 	{prefix: "docker", runtime: "docker"},
 	{prefix: "cri-containerd", runtime: "containerd"},
 	{prefix: "nerdctl", runtime: "containerd"},
 	{prefix: "crio", runtime: "cri-o", dir: true},
 	{prefix: "libpod", runtime: "podman", dir: true},
-	{prefix: "libpod-payload", runtime: "podman", dir: true}, // --cgroups=split, so Quadlet
-	// Without a cgroupsPath, that is by hand.
+	{prefix: "libpod-payload", runtime: "podman", dir: true}, // --cgroups=split, also Quadlet
+	// Started by hand, without a cgroupsPath.
 	{prefix: "runc", runtime: "runc", named: true},
 	{prefix: "crun", runtime: "crun", named: true},
 	{prefix: "runsc", runtime: "runsc", named: true},
@@ -145,8 +146,8 @@ func container(names []string, i, root int) (runtime, id string) {
 		parent = names[i-1]
 	}
 	scope, isScope := strings.CutSuffix(name, ".scope")
-	// slice:prefix:id is how systemd is asked for prefix-id.scope. A runtime that
-	// was not told to ask systemd makes a directory of that name.
+	// A runtime passes slice:prefix:id to systemd to get prefix-id.scope. Without its systemd
+	// driver, the runtime creates a directory of that name instead.
 	asked := strings.SplitN(name, ":", 3)
 	for _, p := range prefixes {
 		id, ok := strings.CutPrefix(scope, p.prefix+"-")
@@ -162,20 +163,20 @@ func container(names []string, i, root int) (runtime, id string) {
 	switch {
 	case isID(name):
 		if uid, _ := pod(names[:i]); uid != "" {
-			return "", name // containerd's and Docker's look the same
+			return "", name // the paths of containerd and Docker look the same
 		}
 		// Amazon ECS gives Docker the parent /ecs/TASK.
 		if parent == "docker" || i == root+2 && names[root] == "ecs" {
 			return "docker", name
 		}
-	case name == "payload" && i > root: // else a directory in a container
+	case name == "payload" && i > root: // at the root it is a directory in a container
 		if m := machine(names[:i]); m != "" {
 			return "systemd-nspawn", m
 		}
 	}
 
-	// LXC adds -1 and so on to a name whose cgroup is still there from last time.
-	// That cannot be told from a container called so.
+	// LXC appends -1 and so on to the name if the cgroup of a previous run still exists. This
+	// looks the same as a container with that name.
 	if id, ok := strings.CutPrefix(name, "lxc.payload."); ok {
 		return "lxc", id
 	}
@@ -183,11 +184,11 @@ func container(names []string, i, root int) (runtime, id string) {
 	switch {
 	case parent == "lxc.payload": // LXC 3.1
 		return "lxc", name
-	// Before 3.1, and Proxmox. By the pattern lxc/%n the monitor is below the name.
+	// LXC before 3.1, and Proxmox. With the pattern lxc/%n the monitor's cgroup is below the name.
 	case parent == "lxc" && atRoot && (i+1 == len(names) || names[i+1] != "monitor"):
 		return "lxc", name
-	// containerd's namespaces are directories: default is that of ctr and nerdctl,
-	// k8s.io that of Kubernetes. Others could be anybody's.
+	// containerd's namespaces are directories: ctr and nerdctl use default, Kubernetes uses
+	// k8s.io. A directory with another name can belong to any program.
 	case (parent == "default" || parent == "k8s.io") && atRoot && isWord(name, "_.-") && unit(name) == "" && !isSlice(name):
 		return "containerd", name
 	}
@@ -195,8 +196,8 @@ func container(names []string, i, root int) (runtime, id string) {
 }
 
 // machine returns the name of the systemd-nspawn container whose unit is the last
-// of names. Only nspawn has a payload below that: virtual machines, which are in
-// machine-NAME.scope too, have not.
+// of names. The caller has found a cgroup "payload" below it: only nspawn makes one. Virtual machines
+// are in machine-NAME.scope too.
 func machine(names []string) string {
 	if len(names) == 0 {
 		return ""
@@ -216,15 +217,16 @@ func machine(names []string) string {
 	return m
 }
 
-// pod returns the UID and the class of the pod whose cgroup is the last of names,
-// "" if it is none's.
+// pod returns the UID and the class of the pod whose cgroup is the last of names, "" if that is not
+// the cgroup of a pod.
 func pod(names []string) (uid, qos string) {
 	if len(names) == 0 {
 		return "", ""
 	}
 	name, _, _ := strings.Cut(names[len(names)-1], ":") // see container
 	if slice, ok := strings.CutSuffix(name, ".slice"); ok {
-		// [PARENT-]kubepods[-CLASS]-podUID, where dashes of the UID would have a meaning.
+		// [PARENT-]kubepods[-CLASS]-podUID. The UID has underscores: a dash would start a
+		// new level of slices.
 		path, uid, ok := cutLast(slice, "-pod")
 		if !ok {
 			return "", ""
@@ -254,7 +256,7 @@ func pod(names []string) (uid, qos string) {
 	return uid, qos
 }
 
-// between returns what of s is between prefix and suffix.
+// between returns the part of s between prefix and suffix.
 func between(s, prefix, suffix string) (string, bool) {
 	s, ok := strings.CutPrefix(s, prefix)
 	if !ok {
@@ -271,18 +273,18 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// unit returns the unit that a directory's name stands for, "" for none. Only
-// units of these types hold processes, besides slices.
+// unit returns the unit that a directory belongs to, "" for none. Only slices and units of the types
+// below contain processes.
 func unit(name string) string {
 	// lxc.payload.a.service is a container called a.service.
 	if strings.HasPrefix(name, "lxc.payload.") || strings.HasPrefix(name, "lxc.monitor.") {
 		return ""
 	}
-	// What could be taken for a file of the kernel has an underscore put before it.
+	// systemd puts an underscore before a name that looks like one of the kernel's files.
 	name = strings.TrimPrefix(name, "_")
 	for _, kind := range []string{".service", ".scope", ".socket", ".mount", ".swap"} {
 		base, ok := strings.CutSuffix(name, kind)
-		// A template, which ends with the @, is no unit that runs.
+		// A name that ends with @ is a template, which does not run.
 		if ok && len(name) <= 255 && isWord(base, ":-_.\\@") && base[0] != '@' && base[len(base)-1] != '@' {
 			return name
 		}
@@ -295,10 +297,11 @@ func isSlice(name string) bool {
 	return ok && isWord(base, ":-_.\\")
 }
 
-// isID reports whether s is the id of a container as OCI runtimes' managers make them.
+// isID reports whether s is the id of a container in the form that Docker, containerd, CRI-O and
+// Podman use.
 func isID(s string) bool { return len(s) == 64 && isHex(s) }
 
-// isPodUID reports whether s is a UUID, or the hash that static pods have instead.
+// isPodUID reports whether s is a UUID, or a hash as static pods have.
 func isPodUID(s string) bool {
 	if len(s) == 32 {
 		return isHex(s)
@@ -329,8 +332,7 @@ func isUID(s string) bool {
 	return err == nil && strconv.FormatUint(id, 10) == s
 }
 
-// isWord reports whether s has letters and digits, and besides them only what is in
-// others.
+// isWord reports whether s is not empty and has only letters, digits and the characters in others.
 func isWord(s, others string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -342,8 +344,8 @@ func isWord(s, others string) bool {
 	return s != ""
 }
 
-// unescape undoes systemd's \x2d. A dash stays a dash, although systemd escapes
-// slashes so: names of machines have none.
+// unescape reverses systemd's escapes such as \x2d. It keeps dashes, although systemd writes a slash
+// as a dash: names of machines have no slashes.
 func unescape(s string) string {
 	if !strings.Contains(s, `\x`) {
 		return s
@@ -396,10 +398,10 @@ func ParseProcCgroup(text string) string {
 	return best
 }
 
-// unranked is the rank of a hierarchy that is none of hierarchies.
+// unranked is greater than the rank of any hierarchy.
 var unranked = len(hierarchies) + 1
 
-// rank returns the place in hierarchies of the first of controllers that is there.
+// rank returns the lowest index in hierarchies of one of controllers, unranked-1 if none is in it.
 func rank(controllers string) int {
 	for i, h := range hierarchies {
 		for c := range strings.SplitSeq(controllers, ",") {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Roles, as Role gives them.
+// Roles that Role returns.
 const (
 	RoleRuntime        = "runtime"
 	RoleShim           = "shim"
@@ -18,14 +18,14 @@ const (
 	RoleConfigTool     = "config-tool"
 )
 
-// roles is what Role knows. A name is that of an executable, or of the script that
-// an interpreter runs; one with a * at its end stands for all that begin so.
+// roles are the programs that Role knows. A name is that of an executable or of a script. A name that
+// ends with * matches all names with that prefix.
 var roles = []struct {
 	role  string
 	names []string
-	dirs  []string // whatever is right in these, whatever its name
-	// children says that what such a program starts, directly or not, has its role
-	// too, unless it has one of its own.
+	dirs  []string // all programs directly in these directories have the role
+	// children reports whether the descendants of such a program have its role too, unless
+	// they have a role of their own.
 	children bool
 }{
 	{role: RoleRuntime, names: []string{
@@ -88,13 +88,12 @@ var memfds = map[string]string{
 // The role is a label for sorting events, not a proof: root, even in a container, can name a program
 // runc. Do not base trust on it.
 //
-// The process is described by its name, the path of its executable as
-// /proc/PID/exe or the kernel gives it, its arguments and the names of its
-// ancestors, nearest first. Its own name, which it sets as it likes, is believed
-// only for runc's init, and only where the executable is one that has no path.
-// Arguments are looked at only where the executable is an interpreter, to find its
-// script. For ancestors there is nothing but names, so a label that comes from them
-// is worth less still; they count for package managers and configuration tools.
+// comm is the name of the process, exe the path of its executable as /proc/PID/exe shows it or the
+// kernel sends it, and ancestors are the names of its ancestors, nearest first. A process can set its
+// own name, so Role uses comm only for runc's init, and only if the executable has no path. Role uses
+// the arguments only to find the script of an interpreter. It uses the ancestors for package managers
+// and configuration tools. Only their names are known, so a role that comes from an ancestor is less
+// reliable.
 func Role(comm, exe string, args, ancestors []string) string {
 	if r := ownRole(comm, exe, args); r != "" {
 		return r
@@ -118,16 +117,16 @@ func ownRole(comm, exe string, args []string) string {
 		return initRole(comm)
 	}
 	switch exe {
-	case "/runc": // run from an overlay of its directory that is mounted nowhere, where the kernel can do that
+	case "/runc": // newer runc executes itself from an overlay mount that is attached nowhere
 		return RoleRuntime
-	case "/", "/proc/self/exe": // from a bind mount of the file alone, by older ones; not resolved
+	case "/", "/proc/self/exe": // older runc executes itself from a bind mount of the file, or the link is not resolved
 		return initRole(comm)
 	}
 	if r := fileRole(exe); r != "" {
 		return r
 	}
 	if script := script(exe, args); script != "" {
-		// Ansible puts its modules into the home of whom it logs in as.
+		// Ansible copies its modules to the home directory of the user that it logs in as.
 		if strings.HasPrefix(path.Base(script), "AnsiballZ_") {
 			return RoleConfigTool
 		}
@@ -136,7 +135,7 @@ func ownRole(comm, exe string, args []string) string {
 	return ""
 }
 
-// initRole knows runc by the names that it gives to its stages.
+// initRole returns the role of runc's init, which has a name for each of its stages.
 func initRole(comm string) string {
 	switch comm {
 	case "runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]":
@@ -174,18 +173,18 @@ func inSystem(file string) bool {
 	return false
 }
 
-// interpreters are those of the scripts that Role looks for.
+// interpreters are the programs whose scripts Role looks for.
 var interpreters = []string{"python*", "platform-python*", "ruby*", "perl*", "sh", "bash", "dash"}
 
-// script returns the path of the script that a process runs, "" if it runs none
-// or exe is no interpreter.
+// script returns the path of the script that a process runs, "" if it runs none or exe is not an
+// interpreter.
 func script(exe string, args []string) string {
 	if !inSystem(exe) || !matchName(interpreters, path.Base(exe)) || len(args) == 0 {
 		return ""
 	}
 	for _, arg := range args[1:] {
 		switch {
-		case arg == "-c" || arg == "-e" || arg == "-m": // a program in the argument, or one by its module's name
+		case arg == "-c" || arg == "-e" || arg == "-m": // the next argument is program text or the name of a module
 			return ""
 		case !strings.HasPrefix(arg, "-"):
 			return arg
@@ -203,7 +202,7 @@ func matchName(names []string, name string) bool {
 	return false
 }
 
-// matchComm is matchName for what the kernel keeps of a name: 15 bytes.
+// matchComm is matchName for a name of which the kernel keeps only 15 bytes.
 func matchComm(names []string, comm string) bool {
 	for _, n := range names {
 		if len(n) > 15 && n[:15] == comm {

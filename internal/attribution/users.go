@@ -14,8 +14,8 @@ import (
 )
 
 // Users resolves user ids as the host does: with /etc/passwd, and for an id that is not there with
-// getent(1), which queries the other sources of nsswitch.conf(5), for example LDAP. One goroutine
-// can use it. The zero value is ready for use.
+// getent(1), which queries the other sources of nsswitch.conf(5), for example LDAP. Only one goroutine
+// may use it. The zero value is ready for use.
 type Users struct {
 	cached map[uint32]cachedUser
 	passwd time.Time // modification time of the file that the cache is based on
@@ -32,14 +32,14 @@ type cachedUser struct {
 }
 
 const (
-	// How long a name, and the absence of one, is cached.
+	// How long a name is cached, and how long the absence of one.
 	nameKept   = 10 * time.Minute
 	nobodyKept = time.Minute
 	maxUsers   = 4096
 
-	// userPatience is the longest wait for one name. All waits together take at most one part
-	// in userShare of the time, so that a process that changes its user id again and again
-	// does not delay events.
+	// userPatience is the longest wait for one name. All waits together take at most 1/userShare
+	// of the time. A process that changes its user id again and again can thus not delay events
+	// for long.
 	userPatience = 200 * time.Millisecond
 	userShare    = 10
 	getentLimit  = 10 * time.Second

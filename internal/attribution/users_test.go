@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestUsers compares with what getent lists.
+// TestUsers compares Users with the output of getent.
 func TestUsers(t *testing.T) {
 	out, err := exec.Command("getent", "passwd").Output()
 	if err != nil {
@@ -48,7 +48,7 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-// TestUsersSlow has a directory that does not answer.
+// TestUsersSlow checks the waits for a getent that does not answer.
 func TestUsersSlow(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte("#!/bin/sh\necho >>\"$0.called\"\nexec sleep 1000\n"), 0o755); err != nil {
@@ -64,7 +64,7 @@ func TestUsersSlow(t *testing.T) {
 	}
 	took := time.Since(begin)
 	if took < userPatience || took > userPatience+took/userShare+5*time.Second {
-		t.Errorf("a thousand users took %v, and there were %v to wait", took, userPatience)
+		t.Errorf("a thousand users took %v, want about %v", took, userPatience)
 	}
 	if calls, err := os.ReadFile(filepath.Join(dir, "getent.called")); err != nil || len(calls) != 1 {
 		t.Errorf("getent was called %d times at once, %v", len(calls), err)

@@ -79,7 +79,7 @@ func (s *Selection) owned(ns *event.Namespace) bool {
 
 // isNet reports whether ns is a selected network namespace.
 func (s *Selection) isNet(ns *event.Namespace) bool {
-	return ns != nil && ns.Type == "net" && slices.ContainsFunc(s.Nets, func(n NetSelector) bool {
+	return ns != nil && ns.Type == event.NSTypeNet && slices.ContainsFunc(s.Nets, func(n NetSelector) bool {
 		if n.ID != 0 {
 			return ns.ID == n.ID
 		}

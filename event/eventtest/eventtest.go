@@ -63,7 +63,7 @@ func Storm() []*event.Event {
 func Sample() []*event.Event {
 	systemd := []event.Actor{{PID: 1, Comm: "systemd"}}
 	web := func() *event.Namespace {
-		return &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web"}
+		return &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web"}
 	}
 	events := []*event.Event{
 		{Type: event.TraceStart, Time: At(-10), Trace: &event.Trace{
@@ -73,28 +73,28 @@ func Sample() []*event.Event {
 		}},
 		{Type: event.SysctlWrite, Time: At(0), Outcome: event.Success, Via: "write", Process: ViaSSH(4712, "sysctl", "-w", "net.ipv4.tcp_keepalive_time=600"), Sysctl: &event.Sysctl{
 			Name: "net.ipv4.tcp_keepalive_time", Path: "/proc/sys/net/ipv4/tcp_keepalive_time", Old: Ptr("7200"), New: Ptr("600"), After: Ptr("600"),
-			Namespace: &event.Namespace{Type: "net", ID: 4026531840, UID: "1", Host: true, UserNS: 4026531837},
+			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, UID: "1", Host: true, UserNS: 4026531837},
 		}},
 		{Type: event.SysctlWrite, Time: At(210), Outcome: event.Success, Via: "write", Process: ViaSSH(4719, "sysctl", "-w", "net.core.netdev_budget=100000"), Sysctl: &event.Sysctl{
 			Name: "net.core.netdev_budget", Path: "/proc/sys/net/core/netdev_budget", Old: Ptr("600"), New: Ptr("100000"), After: Ptr("32767"),
-			Namespace: &event.Namespace{Type: "net", ID: 4026531840, Host: true},
+			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},
-		{Type: event.NamespaceCreate, Time: At(420), Outcome: event.Success, Via: "unshare", Process: Runc(90311), Namespace: &event.Namespace{Type: "mnt", ID: 4026532279, UID: "9001", UserNS: 4026531837}},
-		{Type: event.NamespaceCreate, Time: At(421), Outcome: event.Success, Via: "clone3", ChildPID: 90312, Process: Runc(90311), Namespace: &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", UserNS: 4026531837}},
+		{Type: event.NamespaceCreate, Time: At(420), Outcome: event.Success, Via: "unshare", Process: Runc(90311), Namespace: &event.Namespace{Type: event.NSTypeMnt, ID: 4026532279, UID: "9001", UserNS: 4026531837}},
+		{Type: event.NamespaceCreate, Time: At(421), Outcome: event.Success, Via: "clone3", ChildPID: 90312, Process: Runc(90311), Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", UserNS: 4026531837}},
 		{Type: event.SysctlWrite, Time: At(455), Outcome: event.Success, Via: "write", Process: Runc(90312), Sysctl: &event.Sysctl{
 			Name: "net.ipv4.ip_unprivileged_port_start", Path: "/proc/sys/net/ipv4/ip_unprivileged_port_start", Old: Ptr("1024"), New: Ptr("0"), After: Ptr("0"),
-			Namespace: &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", UserNS: 4026531837},
+			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", UserNS: 4026531837},
 		}},
 		{Type: event.NetdevMove, Time: At(470), Outcome: event.Success, Via: "netlink", Process: ViaSSH(90320, "ip", "link", "set", "veth9c1f0a2", "netns", "web", "name", "eth0"), Netdev: &event.Netdev{
 			Name: "veth9c1f0a2", NewName: "eth0", Ifindex: 7, NewIfindex: 2,
-			From: &event.Namespace{Type: "net", ID: 4026531840, UID: "1", Host: true}, To: web(),
+			From: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, UID: "1", Host: true}, To: web(),
 		}},
-		{Type: event.NamespaceEnter, Time: At(2301), Outcome: event.Success, Via: "setns", Process: ViaSSH(4803, "nsenter", "-t", "90312", "-n"), Namespace: &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", From: 4026531840, UserNS: 4026531837}},
+		{Type: event.NamespaceEnter, Time: At(2301), Outcome: event.Success, Via: "setns", Process: ViaSSH(4803, "nsenter", "-t", "90312", "-n"), Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", From: 4026531840, UserNS: 4026531837}},
 		{Type: event.SysctlWrite, Time: At(2710), Outcome: event.Success, Via: "write", Process: &event.Process{PID: 1207, TID: 1207, Comm: "tuned", PPID: 1, User: "root", Ancestors: systemd}, Sysctl: &event.Sysctl{
 			Name: "net.ipv4.tcp_rmem", Path: "/proc/sys/net/ipv4/tcp_rmem", Old: Ptr("4096\t131072\t6291456"), New: Ptr("4096 87380 16777216"), After: Ptr("4096\t87380\t16777216"),
-			Namespace: &event.Namespace{Type: "net", ID: 4026531840, Host: true},
+			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},
-		{Type: event.NamespaceCreate, Time: At(3102), Outcome: event.Failure, Error: "EPERM", Via: "unshare", Namespace: &event.Namespace{Type: "user"}, Process: &event.Process{
+		{Type: event.NamespaceCreate, Time: At(3102), Outcome: event.Failure, Error: "EPERM", Via: "unshare", Namespace: &event.Namespace{Type: event.NSTypeUser}, Process: &event.Process{
 			PID: 51877, TID: 51877, Comm: "unshare", PPID: 51760, UID: 1001, GID: 1001, User: "bob", LoginUID: Ptr[uint32](1001), LoginUser: "bob",
 			Ancestors: []event.Actor{{PID: 51760, Comm: "zsh"}, {PID: 51750, Comm: "tmux: server"}, {PID: 1, Comm: "systemd"}},
 		}},
@@ -109,20 +109,20 @@ func Sample() []*event.Event {
 			PID: 60114, TID: 60114, Comm: "\x1b[2Kls\u202e", PPID: 60001, UID: 1001, GID: 1001, User: "bob",
 			Ancestors: []event.Actor{{PID: 60001, Comm: "zsh"}},
 		}},
-		{Type: event.NamespacePin, Time: At(8200), Outcome: event.Success, Via: "mount", Namespace: &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: ViaSSH(4720, "ip", "netns", "add", "web")},
+		{Type: event.NamespacePin, Time: At(8200), Outcome: event.Success, Via: "mount", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: ViaSSH(4720, "ip", "netns", "add", "web")},
 		{Type: event.TraceTamper, Time: At(8300), Via: "kill", Tamper: &event.Tamper{Action: "signal", Signal: "SIGKILL"}, Process: ViaSSH(4805, "bash"), Alert: []event.Alert{{Name: "tamper", Severity: "critical", Message: "bash sent SIGKILL"}}},
 		{Type: event.TraceLoss, Time: At(8800), Loss: &event.Loss{Reason: event.LossFtraceOff, From: At(8400), To: At(8790)}, Trace: &event.Trace{
 			Observations: []event.Observation{{Name: "netns.create", Backend: "tracepoint"}}, Notes: []string{"ftrace is off: nstrace now uses tracepoints."},
 		}},
 		{Type: event.SysctlWrite, Time: At(9000), Outcome: event.Success, Via: "cascade", Process: ViaSSH(4806, "sysctl", "-w", "net.ipv4.ip_forward=1"), Sysctl: &event.Sysctl{
 			Name: "net.ipv4.conf.eth0.forwarding", Path: "/proc/sys/net/ipv4/conf/eth0/forwarding", Old: Ptr("0"), After: Ptr("1"),
-			Namespace: &event.Namespace{Type: "net", ID: 4026531840, Host: true}, Cause: &event.Cause{Name: "net.ipv4.ip_forward"},
+			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true}, Cause: &event.Cause{Name: "net.ipv4.ip_forward"},
 		}},
-		{Type: event.NamespaceUnpin, Time: At(9400), Namespace: &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}},
+		{Type: event.NamespaceUnpin, Time: At(9400), Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}},
 		{Type: event.NetdevMove, Time: At(9499), Outcome: event.Success, Via: "exit", Netdev: &event.Netdev{
-			Name: "eth1", Ifindex: 3, From: web(), To: &event.Namespace{Type: "net", ID: 4026531840, Host: true},
+			Name: "eth1", Ifindex: 3, From: web(), To: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},
-		{Type: event.NamespaceDestroy, Time: At(9500), Outcome: event.Success, Namespace: &event.Namespace{Type: "net", ID: 4026532281, UID: "4097", Name: "web", Created: At(421), LifetimeMS: Ptr[int64](9079), Creator: &event.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
+		{Type: event.NamespaceDestroy, Time: At(9500), Outcome: event.Success, Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Created: At(421), LifetimeMS: Ptr[int64](9079), Creator: &event.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
 		{Type: event.TraceGap, Time: At(9600), Trace: &event.Trace{From: At(-90_000), To: At(9600), SameBoot: Ptr(true), Ended: event.GapCrashed}},
 	}
 	same := &event.Between{From: At(-90_000), To: At(9600), Boot: "same"}

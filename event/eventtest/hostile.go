@@ -38,12 +38,12 @@ func Hostile() []*event.Event {
 		p := ViaSSH(4194304, s, s)
 		p.Ancestors[0].Comm, p.Ancestors[3].Comm = s, s
 		p.LoginUser, p.Cgroup, p.Exe = s, s, s
-		ns := &event.Namespace{Type: "net", ID: 4294967295, Name: s, UID: s}
+		ns := &event.Namespace{Type: event.NSTypeNet, ID: 4294967295, Name: s, UID: s}
 		events = append(events,
 			&event.Event{Type: event.SysctlWrite, Outcome: event.Success, Via: s, Process: p, Sysctl: &event.Sysctl{Name: "net." + s, Path: s, Old: &s, New: Ptr(s + "1"), After: &s, Namespace: ns, Truncated: true}},
 			&event.Event{Type: event.NamespaceCreate, Outcome: event.Failure, Error: s, Via: s, Process: p, Namespace: ns, ChildPID: 4194304},
 			&event.Event{Type: event.NamespaceEnter, Process: p, Namespace: &event.Namespace{Type: event.NSType(s), ID: 4294967295, From: 4294967294}},
-			&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 1, Name: s, LifetimeMS: Ptr[int64](1 << 40), Creator: &event.Actor{PID: 1, Comm: s}}},
+			&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 1, Name: s, LifetimeMS: Ptr[int64](1 << 40), Creator: &event.Actor{PID: 1, Comm: s}}},
 			&event.Event{Type: event.TraceLoss, Loss: &event.Loss{Records: map[event.Type]uint64{event.Type(s): 1 << 60}, Reason: s}},
 			&event.Event{Type: event.TraceLoss, Loss: &event.Loss{Reason: s, From: At(0), To: At(1)}, Trace: &event.Trace{
 				Observations: []event.Observation{{Name: s, Backend: s}}, Notes: []string{s, s},
@@ -51,7 +51,7 @@ func Hostile() []*event.Event {
 			&event.Event{Type: event.Type(s)},
 			&event.Event{Type: event.SysctlWrite, Via: "cascade", Process: p, Sysctl: &event.Sysctl{Name: s, Cause: &event.Cause{Name: s}}},
 			&event.Event{Type: event.NetdevMove, Process: p, Netdev: &event.Netdev{Name: s, NewName: s, From: ns, To: ns}},
-			&event.Event{Type: event.NamespacePin, Process: p, Namespace: &event.Namespace{Type: "net", ID: 4294967295, Name: s, Path: s}},
+			&event.Event{Type: event.NamespacePin, Process: p, Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4294967295, Name: s, Path: s}},
 			&event.Event{Type: event.TraceTamper, Process: p, Tamper: &event.Tamper{Action: s, Signal: s, Object: s}},
 			&event.Event{Type: event.SysctlDrift, Between: &event.Between{From: At(0), To: At(1), Boot: s}, Sysctl: &event.Sysctl{Name: s, Old: &s, After: Ptr(s + "1"), Namespace: ns}},
 		)

@@ -71,7 +71,7 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 func (o *Options) wants(r *reader, ns *event.Namespace) bool {
 	switch {
 	case o.Net != nil:
-		return ns != nil && ns.Type == "net" && (o.Net.ID != 0 && ns.ID == o.Net.ID || o.Net.ID == 0 && ns.Name == o.Net.Name)
+		return ns != nil && ns.Type == event.NSTypeNet && (o.Net.ID != 0 && ns.ID == o.Net.ID || o.Net.ID == 0 && ns.Name == o.Net.Name)
 	case o.AllNets:
 		return true
 	}
@@ -123,7 +123,7 @@ func (o *Options) unwritten(r *reader, written []*output.Blame) (rows []*output.
 	case o.Net.ID == 0:
 		return nil
 	default:
-		dir, ns = params.Dir+"/net", &event.Namespace{Type: "net", ID: o.Net.ID, Name: o.Net.Name}
+		dir, ns = params.Dir+"/net", &event.Namespace{Type: event.NSTypeNet, ID: o.Net.ID, Name: o.Net.Name}
 	}
 	// A namespace that cannot be entered has no rows.
 	_ = r.in(ns, func(root *params.Root) {

@@ -114,7 +114,7 @@ func TestPaths(t *testing.T) {
 		t.Errorf("a parameter that does not exist: %+v", b)
 	}
 	// The type of a namespace is not used as a path either.
-	id, err := procfs.NamespaceOf("self", "net")
+	id, err := procfs.NamespaceOf("self", event.NSTypeNet)
 	if err != nil {
 		t.Fatal("no network namespace")
 	}
@@ -152,7 +152,7 @@ func TestOtherNamespace(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatalf("%q %v", line, err)
 	}
-	id, err := procfs.NamespaceOf(strconv.Itoa(cmd.Process.Pid), "net")
+	id, err := procfs.NamespaceOf(strconv.Itoa(cmd.Process.Pid), event.NSTypeNet)
 	if err != nil {
 		t.Fatal(err)
 	}

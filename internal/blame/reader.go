@@ -101,7 +101,7 @@ func (r *reader) isOwn(ns *event.Namespace) bool {
 // paths returns files that can lead to a namespace: bind mounts of network namespaces, and the
 // link of a process that is in it.
 func (r *reader) paths(ns *event.Namespace) (paths []string) {
-	if ns.Type == "net" {
+	if ns.Type == event.NSTypeNet {
 		for _, dir := range procfs.NetnsDirs {
 			entries, err := os.ReadDir(dir)
 			if err != nil {

@@ -95,7 +95,7 @@ func (s *Snapshot) write(w *event.Sysctl) {
 	values := &s.Parameters
 	if ns := w.Namespace; ns != nil && !ns.Host {
 		i := s.find(ns.ID)
-		if ns.Type != "net" || i < 0 || s.Namespaces[i].Type != "net" {
+		if ns.Type != event.NSTypeNet || i < 0 || s.Namespaces[i].Type != event.NSTypeNet {
 			return // s has no copy for this namespace
 		}
 		values = &s.Namespaces[i].Parameters

@@ -136,7 +136,7 @@ func (s *Snapshot) sorted() []*Namespace {
 
 func (s *Snapshot) hostNet() *event.Namespace {
 	for _, ns := range s.Namespaces {
-		if ns.Host && ns.Type == "net" {
+		if ns.Host && ns.Type == event.NSTypeNet {
 			return ns.show()
 		}
 	}

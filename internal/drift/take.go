@@ -81,7 +81,7 @@ func Take(found []Found, at time.Time) (*Snapshot, error) {
 	for i := range found {
 		ns := &Namespace{Namespace: found[i].Namespace}
 		s.Namespaces = append(s.Namespaces, ns)
-		if ns.Type == "net" && !ns.Host && len(found[i].Paths) > 0 {
+		if ns.Type == event.NSTypeNet && !ns.Host && len(found[i].Paths) > 0 {
 			nets = append(nets, ns)
 			paths[ns] = found[i].Paths
 		}

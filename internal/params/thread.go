@@ -67,7 +67,7 @@ func (t *Thread) Enter(typ event.NSType, id uint32, paths []string) (*Root, erro
 	if err != nil {
 		return nil, err
 	}
-	if typ == "net" {
+	if typ == event.NSTypeNet {
 		err = netns.Set(netns.NsHandle(fd))
 	} else {
 		err = unix.Setns(fd, cloneFlags[typ])

@@ -217,7 +217,7 @@ func (s *Stage) nameNS(ns *event.Namespace, now time.Time) bool {
 	entry, wait := s.cache.find(s.ctx, ns.Owner.Container, now)
 	ns.Owner = entry.ownerOf(ns.Owner)
 	// A name of ip netns has priority.
-	if ns.Type == "net" && ns.Name == "" && entry.container != nil {
+	if ns.Type == event.NSTypeNet && ns.Name == "" && entry.container != nil {
 		ns.Name = entry.network
 	}
 	return !wait

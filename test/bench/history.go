@@ -62,7 +62,7 @@ type busyHost struct {
 }
 
 func newBusyHost() *busyHost {
-	h := &busyHost{boot: procfs.BootID(), at: time.Now().UTC().Add(-time.Hour), host: event.Namespace{Type: "net", ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
+	h := &busyHost{boot: procfs.BootID(), at: time.Now().UTC().Add(-time.Hour), host: event.Namespace{Type: event.NSTypeNet, ID: 4026531840, UID: "net:1", Host: true, UserNS: 4026531837}}
 	for i := range h.who {
 		h.who[i] = h.process(uint32(1000 + i))
 	}
@@ -97,7 +97,7 @@ func (h *busyHost) next() *event.Event {
 		Type: event.SysctlWrite, Via: "write", Process: h.who[n%len(h.who)],
 	}
 	if n%10 == 9 {
-		h.ns = event.Namespace{Type: "net", ID: 4026532000 + uint32(n%100_000), UID: fmt.Sprint("net:", n), UserNS: 4026531837}
+		h.ns = event.Namespace{Type: event.NSTypeNet, ID: 4026532000 + uint32(n%100_000), UID: fmt.Sprint("net:", n), UserNS: 4026531837}
 		h.e.Type, h.e.Via, h.e.Namespace, h.e.Process = event.NamespaceCreate, "unshare", &h.ns, h.process(uint32(2000+n%4_000_000))
 		return &h.e
 	}

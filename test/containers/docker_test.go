@@ -173,7 +173,7 @@ func (e *engine) testSysctl(t *testing.T) {
 			return ev.Type == event.NamespaceDestroy && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
 		})
 		// An engine makes the network itself, and nobody knows yet for whom.
-		if (len(made) == 0 && typ != "net" && !e.late) || len(gone) == 0 {
+		if (len(made) == 0 && typ != event.NSTypeNet && !e.late) || len(gone) == 0 {
 			t.Errorf("%s: made %d times and ended %d times as the container's", typ, len(made), len(gone))
 		}
 	}
@@ -277,7 +277,7 @@ func (e *engine) testSides(t *testing.T) {
 			t.Errorf("not known as the old one's network: %s", line(ev))
 		case n.Host && n.Owner != nil:
 			t.Errorf("the host's own namespace is somebody's: %s", line(ev))
-		case n.Type == "net" && owner(ev) != nil && owner(ev).ID == host:
+		case n.Type == event.NSTypeNet && owner(ev) != nil && owner(ev).ID == host:
 			t.Errorf("a container in the host's network has one: %s", line(ev))
 		}
 	}
@@ -331,7 +331,7 @@ func (e *engine) testBurst(t *testing.T) {
 	e.check(t, events)
 	for i, id := range ids {
 		made := pick(events, func(ev *event.Event) bool {
-			return ev.Type == event.NamespaceCreate && ev.Namespace.Type == "mnt" && owner(ev) != nil && owner(ev).ID == id && ev.Outcome == event.Success
+			return ev.Type == event.NamespaceCreate && ev.Namespace.Type == event.NSTypeMnt && owner(ev) != nil && owner(ev).ID == id && ev.Outcome == event.Success
 		})
 		if len(made) == 0 {
 			t.Errorf("burst-%d, %s: no mount namespace of it", i, id)

@@ -153,7 +153,7 @@ func ownerPod(e *event.Event) *event.Pod {
 func about(events []*event.Event, typ event.Type, id uint32) []*event.Event {
 	return pick(events, func(e *event.Event) bool {
 		ns := namespace(e)
-		return e.Type == typ && ns != nil && ns.Type == "net" && ns.ID == id
+		return e.Type == typ && ns != nil && ns.Type == event.NSTypeNet && ns.ID == id
 	})
 }
 

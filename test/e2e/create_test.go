@@ -62,7 +62,7 @@ func testUnshare(t *testing.T, h *host) {
 	for _, typ := range event.NSTypes() {
 		// What is asked for by pid and time is what the next child gets.
 		for _, fork := range []bool{false, true} {
-			if fork && typ != "pid" && typ != "time" {
+			if fork && typ != event.NSTypePID && typ != event.NSTypeTime {
 				continue
 			}
 			name, args := string(typ), []string{flagOf[typ]}
@@ -73,7 +73,7 @@ func testUnshare(t *testing.T, h *host) {
 				t.Parallel()
 				// A shell could not fork: its first child would be a pid
 				// namespace's init.
-				unborn := typ == "pid" && !fork
+				unborn := typ == event.NSTypePID && !fork
 				if unborn {
 					args = append(args, "true")
 				} else {
@@ -86,7 +86,7 @@ func testUnshare(t *testing.T, h *host) {
 				}
 				w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 					want := creates("unshare", "success", typ)
-					if typ == "time" && !fork && entersByExec() {
+					if typ == event.NSTypeTime && !fork && entersByExec() {
 						want = append(want, "enter time execve: success")
 					}
 					same(t, events, want...)
@@ -135,7 +135,7 @@ func testUnshare(t *testing.T, h *host) {
 						t.Errorf("%s: id %d, inside it was %d", ns.Type, ns.ID, inside[ns.Type])
 					}
 					owner := inside["user"]
-					if ns.Type == "user" {
+					if ns.Type == event.NSTypeUser {
 						owner = h.ns["user"]
 					}
 					if ns.UserNS != owner {
@@ -157,7 +157,7 @@ func testUnshare(t *testing.T, h *host) {
 				all := s.since(w.from[s])
 				var user *emitted
 				for _, e := range events {
-					if e.Namespace.Type == "user" {
+					if e.Namespace.Type == event.NSTypeUser {
 						user = destroyOf(all, e.Namespace)
 					}
 				}
@@ -212,7 +212,7 @@ func testRefused(t *testing.T, h *host) {
 		// The kernel has made those that come before it, and takes them back.
 		{"net", []string{"--net", "--uts", "--ipc", "--pid", "--mount"}, []event.NSType{"net", "uts", "ipc", "pid", "mnt"}},
 		{"uts", []string{"--net", "--uts", "--ipc", "--mount"}, []event.NSType{"net", "uts", "ipc", "mnt"}},
-		{"time", allFlags()[1:], slices.DeleteFunc(event.NSTypes(), func(typ event.NSType) bool { return typ == "mnt" })},
+		{"time", allFlags()[1:], slices.DeleteFunc(event.NSTypes(), func(typ event.NSType) bool { return typ == event.NSTypeMnt })},
 	} {
 		t.Run(fmt.Sprintf("limit of %s for %d", tt.limit, len(tt.types)), func(t *testing.T) {
 			t.Parallel()
@@ -303,7 +303,7 @@ func testClone(t *testing.T, h *host) {
 							}
 						case int(e.Process.PID) != w.pid || int(e.ChildPID) != child:
 							t.Errorf("pid %d, child %d; it was %d, %d", e.Process.PID, e.ChildPID, w.pid, child)
-						case e.Namespace.Type != "uts" && e.Namespace.ID != inside[e.Namespace.Type]:
+						case e.Namespace.Type != event.NSTypeUTS && e.Namespace.ID != inside[e.Namespace.Type]:
 							t.Errorf("%s: id %d, inside it was %d", e.Namespace.Type, e.Namespace.ID, inside[e.Namespace.Type])
 						}
 					}
@@ -373,7 +373,7 @@ func testThreads(t *testing.T, h *host) {
 			if int(e.Process.PID) != w.pid {
 				t.Errorf("pid %d, it was %d", e.Process.PID, w.pid)
 			}
-			if e.Namespace.Type == "net" {
+			if e.Namespace.Type == event.NSTypeNet {
 				found[e.Process.TID] = e.Namespace.ID
 			}
 		}

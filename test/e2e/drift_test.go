@@ -278,7 +278,7 @@ func TestRecordDrift(t *testing.T) {
 		t.Helper()
 		got := ready(s)
 		for _, e := range only(witness.since(from), event.NamespaceCreate) {
-			if e.Process.Comm == "ip" && e.Namespace.Type == "mnt" { // of ip netns exec
+			if e.Process.Comm == "ip" && e.Namespace.Type == event.NSTypeMnt { // of ip netns exec
 				witness.awaitDestroy(t, from, e.Namespace)
 			}
 		}

@@ -134,7 +134,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 				checkEntered(t, events, r.ns, h.ns)
 				for _, e := range events {
 					// A pid namespace is for children.
-					if ns := e.Namespace; ns.Type != "pid" && ns.ID != inside[ns.Type] {
+					if ns := e.Namespace; ns.Type != event.NSTypePID && ns.ID != inside[ns.Type] {
 						t.Errorf("%s: id %d, inside it was %d", ns.Type, ns.ID, inside[ns.Type])
 					}
 					if e.Time != events[0].Time {

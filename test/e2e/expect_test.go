@@ -188,7 +188,7 @@ func (h *host) checkEvent(t *testing.T, e *emitted) {
 		if ns.UID == "" {
 			wrong("the namespace has no uid")
 		}
-		if ns.UserNS == 0 && !(ns.Type == "user" && ns.Host) {
+		if ns.UserNS == 0 && !(ns.Type == event.NSTypeUser && ns.Host) {
 			wrong("no user namespace owns it")
 		}
 	}

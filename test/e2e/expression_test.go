@@ -20,7 +20,7 @@ func TestExpression(t *testing.T) {
 	anyKernel(t)
 	h := watch(t, backends[0])
 	all := h.streams[0]
-	net := func(e *emitted) bool { return e.Namespace != nil && e.Namespace.Type == "net" }
+	net := func(e *emitted) bool { return e.Namespace != nil && e.Namespace.Type == event.NSTypeNet }
 	write := func(e *emitted) bool { return e.Sysctl != nil && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" }
 	rows := []struct {
 		expr string
@@ -126,7 +126,7 @@ func TestExpressionRun(t *testing.T) {
 		t.Fatalf("%v: %s", err, text)
 	}
 	events := readEvents(t, file)
-	if len(events) != 3 || events[1].Type != event.NamespaceCreate || events[1].Namespace.Type != "uts" {
+	if len(events) != 3 || events[1].Type != event.NamespaceCreate || events[1].Namespace.Type != event.NSTypeUTS {
 		t.Errorf("it wrote\n%s", dump(events))
 	}
 	if sum := events[len(events)-1].Trace.Totals; sum.Filtered == 0 {

@@ -135,7 +135,7 @@ func actUnder(t *testing.T, s *stream) {
 		var pid uint32
 		for _, e := range all {
 			switch {
-			case e.Type == event.NamespaceCreate && e.Namespace.Type == "uts":
+			case e.Type == event.NamespaceCreate && e.Namespace.Type == event.NSTypeUTS:
 				pid = e.Process.PID
 			case e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value:
 				return e.Process.PID == pid

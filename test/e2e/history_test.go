@@ -157,7 +157,7 @@ func TestHistory(t *testing.T) {
 		if e.Sysctl != nil {
 			ns = e.Sysctl.Namespace
 		}
-		if ns == nil || ns.ID != id || ns.Type != "net" || own(e) { // record itself looks around in it
+		if ns == nil || ns.ID != id || ns.Type != event.NSTypeNet || own(e) { // record itself looks around in it
 			continue
 		}
 		about = append(about, e)

@@ -114,7 +114,7 @@ func TestHolders(t *testing.T) {
 		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
 		got := holdersOf(t, mustID(t, path))
 		i := slices.IndexFunc(got.Mounts, func(m procfs.Mount) bool { return m.MountNS == h.ns["mnt"] })
-		if got.Type != "net" || len(got.Tasks) != 0 || i < 0 || got.Mounts[i].Path != path {
+		if got.Type != event.NSTypeNet || len(got.Tasks) != 0 || i < 0 || got.Mounts[i].Path != path {
 			t.Errorf("%+v", got)
 		}
 		if got.UserNS != h.ns["user"] {
@@ -132,7 +132,7 @@ func TestHolders(t *testing.T) {
 		quit(w)
 		got := holdersOf(t, id)
 		want := procfs.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
-		if got.Type != "ipc" || len(got.Tasks) != 0 || !slices.Equal(got.Descriptors, []procfs.Descriptor{want}) {
+		if got.Type != event.NSTypeIPC || len(got.Tasks) != 0 || !slices.Equal(got.Descriptors, []procfs.Descriptor{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(keeper)
@@ -160,7 +160,7 @@ func TestHolders(t *testing.T) {
 		got := holdersOf(t, inner)
 		// Nobody is in the outer one: it is there for its child alone.
 		outer := holdersOf(t, got.Parent)
-		if outer.Type != "user" || len(outer.Tasks) != 0 || outer.Parent != h.ns["user"] {
+		if outer.Type != event.NSTypeUser || len(outer.Tasks) != 0 || outer.Parent != h.ns["user"] {
 			t.Errorf("the outer one: %+v", outer)
 		}
 		if !slices.Equal(outer.Children, []procfs.NSRef{{Type: "user", ID: inner}}) {
@@ -179,7 +179,7 @@ func TestHolders(t *testing.T) {
 		id := mustID(t, fmt.Sprintf("/proc/%d/ns/pid_for_children", w.pid))
 		got := holdersOf(t, id)
 		want := procfs.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}
-		if got.Type != "pid" || len(got.Tasks) != 1 || !slices.Equal(got.ForChildren, []procfs.Task{want}) || got.Parent != h.ns["pid"] {
+		if got.Type != event.NSTypePID || len(got.Tasks) != 1 || !slices.Equal(got.ForChildren, []procfs.Task{want}) || got.Parent != h.ns["pid"] {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(w)
@@ -201,7 +201,7 @@ func TestHolders(t *testing.T) {
 				continue
 			}
 			found++
-			if got.Type != "net" || got.ID == h.ns["net"] || len(got.Tasks)+len(got.Mounts)+len(got.Descriptors) != 0 || got.UserNS != h.ns["user"] {
+			if got.Type != event.NSTypeNet || got.ID == h.ns["net"] || len(got.Tasks)+len(got.Mounts)+len(got.Descriptors) != 0 || got.UserNS != h.ns["user"] {
 				t.Errorf("%+v", got)
 			}
 		}

@@ -95,7 +95,7 @@ func testOpen(t *testing.T, h *host) {
 					if sys := e.Sysctl; e.Type != event.SysctlWrite || sys.New != nil || sys.Old != nil || sys.After != nil || e.Outcome != event.Failure {
 						t.Errorf("%s", e.line)
 					}
-					if ns := e.Sysctl.Namespace; strings.HasPrefix(e.Sysctl.Name, "net.") != (ns != nil && ns.Type == "net" && ns.ID == e.Process.NS["net"]) {
+					if ns := e.Sysctl.Namespace; strings.HasPrefix(e.Sysctl.Name, "net.") != (ns != nil && ns.Type == event.NSTypeNet && ns.ID == e.Process.NS["net"]) {
 						t.Errorf("not that of its namespace: %s", e.line)
 					}
 					got = append(got, fmt.Sprint(e.Sysctl.Name, " ", e.Error))

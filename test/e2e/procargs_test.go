@@ -59,7 +59,7 @@ func testHugeArgs(t *testing.T, h *host) {
 			for _, e := range w.all(s) {
 				// The kernel gives zeros for what was never written: each ends an argument.
 				args := e.Process.Args
-				if e.Type != event.NamespaceCreate || e.Namespace.Type != "user" || args != nil && len(args) != kept ||
+				if e.Type != event.NamespaceCreate || e.Namespace.Type != event.NSTypeUser || args != nil && len(args) != kept ||
 					slices.ContainsFunc(args, func(a string) bool { return a != "" }) {
 					t.Fatalf("%v: not a user namespace by a process with %d empty arguments:\n%s", s, kept, e.line)
 				}
@@ -128,7 +128,7 @@ func testHeldArgs(t *testing.T, h *host) {
 		w.end(t)
 		for _, s := range h.streams {
 			events := w.all(s)
-			made := slices.DeleteFunc(only(events, event.NamespaceCreate), func(e *emitted) bool { return e.Namespace.Type != "uts" })
+			made := slices.DeleteFunc(only(events, event.NamespaceCreate), func(e *emitted) bool { return e.Namespace.Type != event.NSTypeUTS })
 			switch {
 			case len(made) == 0 && canMiss(event.NamespaceCreate): // checkEnd requires a trace.loss for it
 			case len(made) != 1 || made[0].Outcome != event.Success:

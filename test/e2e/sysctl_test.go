@@ -67,7 +67,7 @@ func testNamespaced(t *testing.T, h *host) {
 		t.Run(tt.name+" "+tt.value, func(t *testing.T) {
 			t.Parallel()
 			args := []string{flagOf[tt.typ]}
-			if tt.typ == "user" {
+			if tt.typ == event.NSTypeUser {
 				args = append(args, "--map-root-user")
 			}
 			script, comm := setting, "sysctl"

@@ -210,14 +210,14 @@ func (a *audit) start(ctx context.Context) (running, error) {
 	return r, nil
 }
 
-func (r *auditing) settled(ctx context.Context) error {
+func (r *auditing) idle(ctx context.Context) error {
 	if err := r.await(ctx, "done with the backlog", func() (bool, error) {
 		s, err := r.audit.status()
 		return s["backlog"] == 0, err
 	}); err != nil {
 		return err
 	}
-	return r.tool.settled(ctx)
+	return r.tool.idle(ctx)
 }
 
 func (r *auditing) stop() error {

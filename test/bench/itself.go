@@ -86,7 +86,7 @@ func (j *job) crowd() (any, error) {
 }
 
 func (b *bench) lookAtIdle(ctx context.Context, t *tracing, i *itself) error {
-	if err := t.settled(ctx); err != nil {
+	if err := t.idle(ctx); err != nil {
 		return err
 	}
 	pid := t.cmd.Process.Pid
@@ -142,8 +142,8 @@ func (b *bench) runSoak(ctx context.Context) error {
 		return fmt.Errorf("soak: %w", err)
 	}
 	r.Books = books
-	if told := books["seen"] - books["lost"]; told > 0 {
-		r.CPUPerEvent = float64(used.Nanoseconds()) / 1000 / float64(told)
+	if received := books["seen"] - books["lost"]; received > 0 {
+		r.CPUPerEvent = float64(used.Nanoseconds()) / 1000 / float64(received)
 	}
 	b.report.Soak = r
 	return nil
@@ -156,7 +156,7 @@ func (r *soak) watch(ctx context.Context, t *tracing, all []*job) (used time.Dur
 		return 0, err
 	}
 	defer g.disband()
-	if err := t.settled(ctx); err != nil {
+	if err := t.idle(ctx); err != nil {
 		return 0, err
 	}
 	pid := t.cmd.Process.Pid
@@ -172,7 +172,7 @@ func (r *soak) watch(ctx context.Context, t *tracing, all []*job) (used time.Dur
 		return 0, err
 	}
 	r.Seconds = time.Since(begin).Seconds()
-	if err := t.settled(ctx); err != nil {
+	if err := t.idle(ctx); err != nil {
 		return 0, err
 	}
 	after, err := cpuTime(pid)

@@ -134,7 +134,7 @@ func (b *bench) runStorm(ctx context.Context, backends []string) error {
 		if err := b.noteOthers(); err != nil {
 			return err
 		}
-		_, alone, err := blow(ctx, jobs(b.storm), func() error { return nil })
+		_, alone, err := runWriters(ctx, jobs(b.storm), func() error { return nil })
 		if err != nil {
 			return fmt.Errorf("storm with nothing attached: %w", err)
 		}
@@ -174,9 +174,9 @@ func affinity() ([]int, error) {
 	return cpus, nil
 }
 
-// blow lets the writers write, after all are ready and before has been called. It
+// runWriters lets the writers write, after all are ready and before has been called. It
 // returns how many writes there were, and how many a second.
-func blow(ctx context.Context, all []*job, before func() error) (writes uint64, rate spread, err error) {
+func runWriters(ctx context.Context, all []*job, before func() error) (writes uint64, rate spread, err error) {
 	g, err := gather(all)
 	if err != nil {
 		return 0, spread{}, err
@@ -210,15 +210,15 @@ func (r *stormRow) measure(ctx context.Context, n *nstrace, all []*job) error {
 	}
 	pid := t.cmd.Process.Pid
 	var before, after time.Duration
-	r.Writes, r.Traced, err = blow(ctx, all, func() (err error) {
-		if err := t.settled(ctx); err != nil {
+	r.Writes, r.Traced, err = runWriters(ctx, all, func() (err error) {
+		if err := t.idle(ctx); err != nil {
 			return err
 		}
 		before, err = cpuTime(pid)
 		return err
 	})
 	if err == nil {
-		err = t.settled(ctx) // what is in the ring belongs to it
+		err = t.idle(ctx) // what is in the ring belongs to it
 	}
 	if err == nil {
 		after, err = cpuTime(pid)
@@ -230,11 +230,11 @@ func (r *stormRow) measure(ctx context.Context, n *nstrace, all []*job) error {
 	r.Books = books
 	r.PerWrite = 1e6 * float64(r.Writers) * (1/r.Traced.Median - 1/r.Alone.Median)
 	r.LostPercent = 100 * float64(books["lost"]) / float64(max(1, books["seen"]))
-	if told := books["seen"] - books["lost"]; told > 0 {
+	if received := books["seen"] - books["lost"]; received > 0 {
 		if after == before {
 			progress("nstrace %s slept through that storm: all that it wrote it read when it was ended", n.backend)
 		}
-		r.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(told)
+		r.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(received)
 	}
 	return nil
 }
@@ -249,8 +249,8 @@ func measureBacklog(ctx context.Context, n *nstrace, all []*job) (*backlog, erro
 		j.Values = "distinct" // others are counted in the kernel
 	}
 	var b backlog
-	b.Events, _, err = blow(ctx, all, func() error {
-		return errors.Join(t.settled(ctx), t.cmd.Process.Signal(unix.SIGSTOP))
+	b.Events, _, err = runWriters(ctx, all, func() error {
+		return errors.Join(t.idle(ctx), t.cmd.Process.Signal(unix.SIGSTOP))
 	})
 	var before, after time.Duration
 	if err == nil {
@@ -258,7 +258,7 @@ func measureBacklog(ctx context.Context, n *nstrace, all []*job) (*backlog, erro
 	}
 	err = errors.Join(err, t.cmd.Process.Signal(unix.SIGCONT))
 	if err == nil {
-		err = t.settled(ctx)
+		err = t.idle(ctx)
 	}
 	if err == nil {
 		after, err = cpuTime(t.cmd.Process.Pid)
@@ -288,7 +288,7 @@ func (c *counted) measure(ctx context.Context, n *nstrace, all []*job) error {
 	if err != nil {
 		return err
 	}
-	c.Writes, _, err = blow(ctx, all, func() error { return t.settled(ctx) })
+	c.Writes, _, err = runWriters(ctx, all, func() error { return t.idle(ctx) })
 	err = errors.Join(err, t.stop()) // after which no line comes any more
 	mu.Lock()
 	defer mu.Unlock()

@@ -36,8 +36,8 @@ type subject interface {
 
 // running is a subject that sees all that happens from now on.
 type running interface {
-	// settled waits until it has nothing left to do.
-	settled(ctx context.Context) error
+	// idle waits until it has nothing left to do.
+	idle(ctx context.Context) error
 	stop() error
 }
 
@@ -66,7 +66,7 @@ func (none) name() string                           { return nothing }
 func (none) optional() bool                         { return false }
 func (none) start(context.Context) (running, error) { return none{}, nil }
 func (none) books() (books, bool)                   { return books{}, false }
-func (none) settled(context.Context) error          { return nil }
+func (none) idle(context.Context) error             { return nil }
 func (none) stop() error                            { return nil }
 
 // backends returns the backends of nstrace that this kernel has.
@@ -179,8 +179,8 @@ func (t *tool) await(ctx context.Context, what string, ready func() (bool, error
 	}
 }
 
-// settled waits until the process uses no CPU time to speak of.
-func (t *tool) settled(ctx context.Context) error {
+// idle waits until the process uses no CPU time to speak of.
+func (t *tool) idle(ctx context.Context) error {
 	const window = 100 * time.Millisecond
 	var last time.Duration
 	var at time.Time

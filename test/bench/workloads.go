@@ -423,7 +423,7 @@ func (b *bench) runWorkloads(ctx context.Context, backends []string) error {
 func (b *bench) turn(ctx context.Context, subject string, r running, run []*workload, values measured) error {
 	for _, w := range run {
 		// What the last workload has left to do is not this one's cost.
-		if err := r.settled(ctx); err != nil {
+		if err := r.idle(ctx); err != nil {
 			return fmt.Errorf("%s: %w", subject, err)
 		}
 		if err := workersRest(ctx); err != nil {
@@ -441,7 +441,7 @@ func (b *bench) turn(ctx context.Context, subject string, r running, run []*work
 		}
 		values[w.name][subject] = append(values[w.name][subject], s)
 	}
-	return r.settled(ctx)
+	return r.idle(ctx)
 }
 
 // child runs a workload in a process of its own.

@@ -389,7 +389,7 @@ func (k *kernel) load(o *Options) (*loaded, error) {
 			}
 		}
 		var ae *attachError
-		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(o.besides(), ae.program) {
+		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(o.extraPrograms(), ae.program) {
 			return nil, err
 		}
 		refused[ae.program] = ae
@@ -438,7 +438,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		}
 		return nil, fmt.Errorf("%w: %s", ErrUnsupported, why)
 	}
-	for _, name := range o.besides() {
+	for _, name := range o.extraPrograms() {
 		keep[name] = true
 	}
 	if k.reuse != nil {
@@ -593,7 +593,7 @@ func (l *loaded) release() { l.spec = nil }
 func (k *kernel) attachAll(l *loaded, o *Options) error {
 	var names []string
 	if k.reuse == nil { // otherwise they are still attached
-		names = slices.Clone(o.besides())
+		names = slices.Clone(o.extraPrograms())
 	}
 	for _, c := range l.picks {
 		names = append(names, c.programs...)

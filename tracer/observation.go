@@ -366,8 +366,8 @@ var alwaysPrograms = []string{bpf.NstraceProgTaskExit}
 // followPrograms are attached beside the observations with Options.Follow.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}
 
-// besides returns the programs that are attached beside the observations.
-func (o *Options) besides() []string {
+// extraPrograms returns the programs that are attached beside the observations.
+func (o *Options) extraPrograms() []string {
 	if o.Follow {
 		return slices.Concat(alwaysPrograms, followPrograms)
 	}

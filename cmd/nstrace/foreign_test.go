@@ -163,8 +163,8 @@ var types = []event.Type{
 	event.SysctlDrift, event.NamespaceAppeared, event.NamespaceGone,
 }
 
-// Whatever an event lacks, and whatever it has besides what its type has: either it is left
-// out, or each command can take it.
+// TestAnyShape reads events that lack members or have members of other types. Each command must
+// accept such an event or skip it.
 func TestAnyShape(t *testing.T) {
 	r := newEventReader(t)
 	seen := map[string]bool{}

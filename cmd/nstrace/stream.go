@@ -252,7 +252,7 @@ func (f *streamFlags) summary(r *run) {
 	}
 	more := ""
 	if r.steps.Uncounted() {
-		more = ", and an unknown number lost besides"
+		more = ", and an unknown number of other events lost"
 	}
 	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost%s\n",
 		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost, more)

@@ -225,7 +225,7 @@ func TestApplyNewer(t *testing.T) {
 	s.Apply(create)
 	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
 
-	// The end of what had the number before is told late.
+	// The destroy event of the namespace that had the number before comes late.
 	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "mnt", ID: 20, UID: "mnt:2"}})
 	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
 	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 20, UID: "net:19"}})

@@ -15,8 +15,8 @@ import (
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// skipped are the parameters that a snapshot leaves out, besides those that are not readable and
-// writable: they change by themselves, must not be stored, or must not be read.
+// skipped are the parameters that a snapshot leaves out, in addition to those that are not readable
+// and writable. They change by themselves, must not be stored, or must not be read.
 var skipped = []struct{ glob, why string }{
 	{"kernel.ns_last_pid", "each new process sets it"},
 	{"kernel.tainted", "the kernel sets it when something is wrong"},

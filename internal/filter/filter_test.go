@@ -21,7 +21,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-var update = flag.Bool("update", false, "write the table of fields in the documentation anew")
+var update = flag.Bool("update", false, "update the table of fields in the documentation")
 
 // captured are the events of real runs.
 func captured(tb testing.TB) []*event.Event {

@@ -95,7 +95,7 @@ func (c Candidate) Open() (Source, error) {
 	return newDocker(c.Kind, c.Path)
 }
 
-// Where runtimes listen unless they are told otherwise. The star is a user's id.
+// wellKnown are the default sockets of runtimes. The star stands for the id of a user.
 var wellKnown = []Candidate{
 	{Kind: Docker, Path: "/run/docker.sock"},
 	{Kind: Docker, Path: "/var/run/docker.sock"}, // where /var/run is a folder of its own

@@ -37,7 +37,7 @@ func stage(tb testing.TB, next Handler, n int) *Stage {
 func containerID(i int) string { return fmt.Sprintf("%064x", i) }
 func podUID(i int) string      { return fmt.Sprintf("8fbb1b12-7d3c-4fd0-a6a7-%012x", i) }
 
-// known is an event of a container that the runtime has told of, in its own network.
+// known is an event of a container that the runtime has reported, in its own network.
 func known(i int) *event.Event {
 	c := &event.Container{ID: containerID(i), Runtime: "docker", Source: event.FromCgroup}
 	pod := &event.Pod{UID: podUID(i), Source: event.FromCgroup}

@@ -38,7 +38,7 @@ func TestCRI(t *testing.T) {
 	c.StartContainer(t, id)
 	made := known{sandbox: {""}, id: {"nginx"}}
 	pid, netns := sandboxOf(t, c, sandbox)
-	// In a moment the runtime has told the names.
+	// The runtime reports the names a moment later.
 	runtimetest.Eventually(t, "the pod's name is known", func() bool {
 		runtimetest.Output(t, "nsenter", "--target", pid, "--net", "sysctl", "-q", "-w", parameter+"=653")
 		text, err := os.ReadFile(s.file)

@@ -140,8 +140,8 @@ func (e *engine) testAll(t *testing.T) {
 	t.Run("NoRuntime", e.testNoRuntime)
 }
 
-// testSysctl is a container for whom the runtime sets a parameter before its program
-// starts, which then tries to change it itself: /proc/sys is read-only in it.
+// testSysctl runs a container for which the runtime sets a parameter. The program of the container
+// then tries to change it, but /proc/sys is read-only there.
 func (e *engine) testSysctl(t *testing.T) {
 	s := e.trace(t)
 	id := e.run(t, "web-1", "--network", e.network, "--sysctl", parameter+"=607", runtimetest.Image,
@@ -172,7 +172,7 @@ func (e *engine) testSysctl(t *testing.T) {
 		gone := pick(events, func(ev *event.Event) bool {
 			return ev.Type == event.NamespaceDestroy && ev.Namespace.Type == typ && owner(ev) != nil && owner(ev).ID == id
 		})
-		// An engine makes the network itself, and nobody knows yet for whom.
+		// The engine creates the network namespace before it is known for which container.
 		if (len(made) == 0 && typ != event.NSTypeNet && !e.late) || len(gone) == 0 {
 			t.Errorf("%s: made %d times and ended %d times as the container's", typ, len(made), len(gone))
 		}

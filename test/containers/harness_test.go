@@ -141,7 +141,7 @@ func owner(e *event.Event) *event.Container {
 // known are the names that a container has had, by its id.
 type known map[string][]string
 
-// ownerPod is the pod of whom an event's namespace is.
+// ownerPod returns the pod that owns the namespace of an event.
 func ownerPod(e *event.Event) *event.Pod {
 	if ns := namespace(e); ns != nil && ns.Owner != nil {
 		return ns.Owner.Pod

@@ -390,7 +390,7 @@ func TestSystemdRecord(t *testing.T) {
 	set("32")
 	runtimetest.Output(t, "systemctl", "start", unit)
 	want(before+" to 31", "gap, stopped", "drift 31 to 32")
-	set("33") // before that it would be told as this write's old value alone
+	set("33") // before the drift event, 32 would be only the old value of this write
 	want(before+" to 31", "gap, stopped", "drift 31 to 32", "32 to 33")
 
 	runtimetest.Output(t, "systemctl", "kill", "--signal=KILL", unit)

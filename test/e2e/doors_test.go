@@ -13,8 +13,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// testDoors is what newer kernels have besides clone, unshare and setns, and what
-// those do besides the usual.
+// testDoors tests the other system calls of newer kernels that create or enter namespaces, and unusual
+// uses of clone, unshare and setns.
 func testDoors(t *testing.T, h *host) {
 	t.Run("mount", func(t *testing.T) { testMountDoors(t, h) })
 	t.Run("exec", func(t *testing.T) { testExec(t, h) })

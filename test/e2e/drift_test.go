@@ -254,9 +254,9 @@ func TestRecordDrift(t *testing.T) {
 		s.awaitStart(t)
 		return s
 	}
-	// ready waits until what was found is told: with the first that is read, but behind it.
+	// ready waits until s has reported the differences that it found, and returns them.
 	h := watch(t, backends[0])
-	ready := func(s *stream) (told []string) {
+	ready := func(s *stream) (found []string) {
 		t.Helper()
 		for range 2 {
 			h.fence(t)
@@ -266,11 +266,11 @@ func TestRecordDrift(t *testing.T) {
 		}
 		for _, e := range s.since(0) {
 			if e.Between != nil {
-				told = append(told, driftBrief(&e.Event))
+				found = append(found, driftBrief(&e.Event))
 			}
 		}
-		slices.Sort(told)
-		return told
+		slices.Sort(found)
+		return found
 	}
 	witness := h.streams[0]
 	from := witness.len()
@@ -287,7 +287,7 @@ func TestRecordDrift(t *testing.T) {
 		// nstrace for one, which the witness leaves out and a recorder does not.
 		got, want = slices.DeleteFunc(got, aboutMounts), slices.DeleteFunc(want, aboutMounts)
 		if !slices.Equal(got, want) {
-			t.Errorf("told was\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+			t.Errorf("reported\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 		}
 		for _, m := range must {
 			if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, m) }) {
@@ -297,8 +297,8 @@ func TestRecordDrift(t *testing.T) {
 	}
 
 	s := record()
-	if told := ready(s); len(told) > 0 {
-		t.Errorf("the first run tells of %q", told)
+	if found := ready(s); len(found) > 0 {
+		t.Errorf("the first run reports %q", found)
 	}
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=61")
 	ready(s)
@@ -365,9 +365,9 @@ func TestRecordDrift(t *testing.T) {
 	}
 }
 
-// TestRecordDriftLate has the database taken when a run begins, as by one before it that was
-// killed and is not gone yet, and nothing happening once it is free, which not even a look at
-// the namespaces breaks: what changed while nobody watched is told all the same.
+// TestRecordDriftLate starts a run while the database is locked, as by a previous run that was killed
+// and has not exited yet. No event comes after the database is unlocked. The run must still report
+// what changed before it.
 func TestRecordDriftLate(t *testing.T) {
 	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
@@ -412,9 +412,9 @@ func TestRecordDriftLate(t *testing.T) {
 	}
 }
 
-// TestBlameDrifted has a parameter set while nobody watches, twice, in the end to what it held
-// at first: where the result of a write is not seen, it looks as if the one that was watched
-// had been refused, and what was found between says that it was not.
+// TestBlameDrifted sets a parameter twice while nstrace does not run, the second time to its first
+// value. Without the result of the recorded write, the write looks refused. The drift events show that
+// it was not.
 func TestBlameDrifted(t *testing.T) {
 	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
@@ -468,9 +468,8 @@ func (s *stream) awaitHistory(t *testing.T, db, value string) {
 	}
 }
 
-// awaitSnapshot waits until this run has left a snapshot, which it takes beside all else
-// once it has told what it found: of a namespace that is new it knows the parameters
-// only then.
+// awaitSnapshot waits until this run has stored a snapshot. The run takes it in the background after it
+// has reported the differences. Only then it knows the parameters of a new namespace.
 func (s *stream) awaitSnapshot(t *testing.T, db string) {
 	t.Helper()
 	started := s.since(0)[0].Time

@@ -128,7 +128,7 @@ func testKilledInCall(t *testing.T, h *exitHost) {
 		t.Fatal(err)
 	}
 	w.end(t)
-	w.settle(t)
+	w.sync(t)
 	h.checkFreed(t)
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if !slices.ContainsFunc(events, func(e *emitted) bool { return e.Via == "sethostname" && e.Error == "EFAULT" }) {

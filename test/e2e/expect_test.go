@@ -276,7 +276,7 @@ func checkDestroy(t *testing.T, s *stream, created, d *emitted) {
 		want = "scan"
 	}
 	if ns.Detected == "scan" && want == "" {
-		// It was missed, and found by looking.
+		// The event was missed, and a scan found the end.
 		s.excuse(t, d)
 		return
 	}

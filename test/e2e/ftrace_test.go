@@ -193,8 +193,8 @@ func deafLosses(all []*emitted) (losses []*emitted) {
 	return losses
 }
 
-// checkDeaf checks what s has told: that the programs of its backend were not run, for that
-// reason, and what it did instead.
+// checkDeaf checks that s reported that the kernel did not run the programs of its backend, with the
+// reason and the backend that it used instead.
 func checkDeaf(t *testing.T, s *stream, reason string, instead tracer.Backend) {
 	t.Helper()
 	all := s.since(0)

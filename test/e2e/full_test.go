@@ -17,8 +17,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestRecordOnFullDisk starts nstrace record where its disk is full. The stream goes on, and
-// once there is room the history has all of it, and is told what nobody watched before.
+// TestRecordOnFullDisk starts nstrace record where its disk is full. The stream goes on.
+// Once there is space, the history has all events, and the gap and the differences before them.
 func TestRecordOnFullDisk(t *testing.T) {
 	anyKernel(t)
 	dir := filepath.Join(scratch, filepath.Base(t.TempDir())+".full")
@@ -69,7 +69,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == "671" })
 	})
 	if all := s.since(0); slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.TraceGap || e.Between != nil }) {
-		t.Errorf("told before it can be known:\n%s", dump(all))
+		t.Errorf("reported before nstrace can know it:\n%s", dump(all))
 	}
 
 	// Nothing happens any more: it finds out by itself.

@@ -626,7 +626,7 @@ type work struct {
 	stdout buffer        // run
 	stderr buffer
 	from   map[*stream]int
-	to     map[*stream]int // set by settle
+	to     map[*stream]int // set by sync
 	status int             // exit status, 128 + n for a signal
 }
 
@@ -682,7 +682,7 @@ func (h *host) try(t *testing.T, program string, args []string, opts ...option) 
 	w.cmd.Stdout = &w.stdout
 	w.begin(t)
 	w.end(t)
-	w.settle(t)
+	w.sync(t)
 	return w
 }
 
@@ -750,7 +750,7 @@ func (w *work) stop(t *testing.T) {
 	if w.status != 0 {
 		t.Fatalf("%q: exit status %d\n%s", w.cmd.Args, w.status, w.stderr.String())
 	}
-	w.settle(t)
+	w.sync(t)
 }
 
 // line reads the next line that a started program prints.
@@ -799,8 +799,8 @@ func (w *work) printed(key string) []string {
 	return values
 }
 
-// settle waits until every stream has all that the program did so far.
-func (w *work) settle(t *testing.T) {
+// sync waits until every stream has all events of the program so far.
+func (w *work) sync(t *testing.T) {
 	t.Helper()
 	w.host.fence(t)
 	for _, s := range w.host.streams {

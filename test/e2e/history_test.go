@@ -424,7 +424,7 @@ func TestHistoryOfContainer(t *testing.T) {
 	}
 }
 
-// TestHistoryOfNothing has those who ask told why nothing comes.
+// TestHistoryOfNothing checks the messages that explain why there are no events.
 func TestHistoryOfNothing(t *testing.T) {
 	anyKernel(t)
 	dir, err := os.MkdirTemp("", "nstrace-e2e-") // which anybody can get to

@@ -52,12 +52,12 @@ func (s *stream) pause(t *testing.T) {
 	}
 }
 
-// awaitLoss waits until s told of all of so many events of a type, of some as lost. What the
-// ring still had can come before or behind that; while it is full even the signal that ends s
-// is a loss.
+// awaitLoss waits until s has reported this number of events of a type, some of them as lost. The events
+// in the ring can come before or after trace.loss. While the ring is full, even the signal that ends s
+// is lost.
 func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 	t.Helper()
-	told := func(all []*emitted) (n uint64, lost bool) {
+	count := func(all []*emitted) (n uint64, lost bool) {
 		for _, e := range all {
 			switch e.Type {
 			case typ:
@@ -70,20 +70,20 @@ func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 		return n, lost
 	}
 	whole := func(all []*emitted) bool {
-		n, lost := told(all)
+		n, lost := count(all)
 		return lost && n >= events
 	}
 	if canMiss(typ) && !s.comes(0, patience/20, whole) {
 		whole = func(all []*emitted) bool { // a missed event can be reported at the end only
-			_, lost := told(all)
+			_, lost := count(all)
 			return lost
 		}
 	}
 	s.await(t, "trace.loss", whole)
 }
 
-// TestLoss stops nstrace from reading while more happens than its ring holds: what
-// did not fit is told, to the last event.
+// TestLoss stops nstrace from reading while more happens than its ring holds.
+// trace.loss must report every event that did not fit.
 func TestLoss(t *testing.T) {
 	const writes = 3000
 	for _, b := range backends {

@@ -17,11 +17,11 @@ import (
 )
 
 // The kernel does not run a BPF program while another task, or what an interrupt
-// broke into, is inside the same program on the same processor. nstrace tells how often:
-// trace.loss with the reason "missed". On a busy emulated processor that does happen, so
-// the tests keep books of their own: what one stream lacks and another has is
-// written down, and at the end as much of that type must have been told. Anything
-// that was lost without a word still fails.
+// broke into, is inside the same program on the same processor. nstrace reports how
+// often, in trace.loss with the reason "missed". This happens on a busy emulated processor. The tests
+// therefore count the events that one stream lacks and another has. At the end the stream must have
+// reported at least that number of the type as missed. A test still fails if an event was lost
+// without a report.
 
 // canMiss says whether that can happen to events of a type on this kernel. From 6.13
 // on tasks are preempted inside programs; before that only the end of
@@ -117,7 +117,7 @@ func (e *emitted) onlyByTracepoint() bool {
 	return e.Type == event.NamespaceCreate && e.Via == "clone3" && e.Error == "EINVAL"
 }
 
-// excuse writes down that s lacks events, for the end to find them told.
+// excuse counts events that s lacks, for checkMissed to find them reported.
 func (s *stream) excuse(t testing.TB, lack ...*emitted) {
 	t.Helper()
 	s.mu.Lock()
@@ -136,7 +136,7 @@ func (s *stream) excuse(t testing.TB, lack ...*emitted) {
 	}
 }
 
-// checkMissed checks, at the end of s, that what was missing was told.
+// checkMissed checks, at the end of s, that trace.loss reported the missing events.
 func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *event.Totals) {
 	t.Helper()
 	var all uint64
@@ -154,29 +154,28 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 	}
 	for typ, n := range s.missing {
 		// One run of a program that was skipped stands for each type that the
-		// call was about: nobody knows any more how many.
-		told := missed[typ]
+		// call was about. Their number is unknown.
+		reported := missed[typ]
 		if typ == event.NamespaceCreate || typ == event.NamespaceEnter {
-			told *= uint64(len(event.NSTypes()))
+			reported *= uint64(len(event.NSTypes()))
 		}
-		if uint64(n) > told && s.tells() {
-			t.Errorf("%v: %d %s are missing, and it tells of %d", s, n, typ, missed[typ])
+		if uint64(n) > reported && s.tells() {
+			t.Errorf("%v: %d %s are missing, but trace.loss reports %d", s, n, typ, missed[typ])
 		}
 	}
 }
 
-// toldLost is how nstrace's books, in words or as JSON, say that something was lost.
-var toldLost = regexp.MustCompile(`\+ [1-9][0-9]* lost\n|"lost":[1-9]`)
+// reportedLost matches totals, as text or JSON, in which events are lost.
+var reportedLost = regexp.MustCompile(`\+ [1-9][0-9]* lost\n|"lost":[1-9]`)
 
-// complete runs nstrace, again where its own books say that it did not see all:
-// where the kernel skips programs, what one run lacks cannot be told from what is
-// wrong. If that keeps happening it is no accident, and the last run is returned.
+// complete runs nstrace again while its totals report lost events: a test cannot distinguish events
+// that the kernel skipped from a fault. After some tries it returns the last run.
 func complete(t *testing.T, args []string) (status int, stdout, stderr string) {
 	t.Helper()
 	const tries = 5
 	for try := 1; ; try++ {
 		status, stdout, stderr = nstrace(t, args)
-		if try == tries || !canMiss(event.NamespaceCreate) || !toldLost.MatchString(stderr) {
+		if try == tries || !canMiss(event.NamespaceCreate) || !reportedLost.MatchString(stderr) {
 			return status, stdout, stderr
 		}
 		t.Logf("not complete: %s", stderr)

@@ -43,8 +43,8 @@ func checkPin(t *testing.T, e *emitted, id uint32, path string) {
 	}
 }
 
-// awaitPin waits for an event about the mount at path that has no process: one that s found
-// by looking, or an end that nobody made.
+// awaitPin waits for an event about the mount at path that has no process: one that a
+// scan found, or an end without a process.
 func (s *stream) awaitPin(t *testing.T, from int, typ event.Type, path string) *emitted {
 	t.Helper()
 	var found *emitted

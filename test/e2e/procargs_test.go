@@ -54,7 +54,7 @@ func testHugeArgs(t *testing.T, h *host) {
 		}
 		w := h.start(t, helper("nsargs"), []string{"4096"}, asUser(somebody))
 		w.value(t, "made")
-		w.settle(t)
+		w.sync(t)
 		for _, s := range h.streams {
 			for _, e := range w.all(s) {
 				// The kernel gives zeros for what was never written: each ends an argument.
@@ -110,7 +110,7 @@ func testHeldArgs(t *testing.T, h *host) {
 		t.Fatal("the lock can be held in neither way: the test has nothing to show")
 	}
 	for _, w := range all {
-		w.settle(t)
+		w.sync(t)
 	}
 	for _, s := range h.streams {
 		s.interrupt(t)

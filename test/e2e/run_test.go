@@ -167,7 +167,7 @@ func TestRunFollow(t *testing.T) {
 			<-done
 			if status == 0 && strings.Contains(stderr, " filtered + ") && canMiss(event.NamespaceCreate) {
 				// It says so where something was lost, and only then.
-				t.Skipf("the kernel skipped a program, and nstrace told: %s", stderr)
+				t.Skipf("the kernel skipped a program, and nstrace reported it: %s", stderr)
 			}
 			if status != 0 || stdout != "" || stderr != "" {
 				t.Fatalf("status %d, %q, %q", status, stdout, stderr)

@@ -215,8 +215,8 @@ func testValues(t *testing.T, h *host) {
 	})
 	t.Run("a device renamed", func(t *testing.T) {
 		t.Parallel()
-		// Its parameters are registered anew each time, likely where they were, by a
-		// process that writes to them within a moment.
+		// Its parameters are registered again each time, probably at the same address, by a
+		// process that writes to them soon after.
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `old=lo; for new in a0 a1 b0 a0 lo; do
 			ip link set $old name $new; old=$new
 			for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/$new/accept_redirects; done; done`})
@@ -418,7 +418,7 @@ func testSweep(t *testing.T, h *host) {
 			if s.backend != tracer.Tracepoint && !slices.Equal(refused, locked) {
 				t.Errorf("could not be opened: %q, want %q", refused, locked)
 			}
-			if s.backend == tracer.Tracepoint { // where a write of what is there is told at each try
+			if s.backend == tracer.Tracepoint { // which reports each try to write the current value
 				wrote = slices.CompactFunc(wrote, func(a, b *emitted) bool {
 					return keeps(a) && keeps(b) && a.Sysctl.Path == b.Sysctl.Path
 				})
@@ -524,8 +524,8 @@ func testSystem(t *testing.T, h *host) {
 	})
 }
 
-// testRestart writes to a parameter whose handler gives up at once, for the kernel to
-// start the call anew, when it doesn't get the lock of the network configuration,
+// testRestart writes to a parameter whose handler returns at once, so that the kernel
+// restarts the call, when it doesn't get the lock of the network configuration,
 // while others take that lock all the time. strace says how often that was so.
 func testRestart(t *testing.T, h *host) {
 	deadline := time.Now().Add(patience)

@@ -98,8 +98,8 @@ func (d *Disk) CutPower(before string) (kept, lost int, err error) {
 		at += logSector
 		// QEMU says how many entries there are with each flush, before the guest is told
 		// of it. What is behind that was not flushed.
-		told := i < super.Entries
-		if e.Flags&logFlush != 0 && told {
+		flushed := i < super.Entries
+		if e.Flags&logFlush != 0 && flushed {
 			for _, w := range since {
 				if _, err := io.Copy(io.NewOffsetWriter(image, w.at), io.NewSectionReader(log, w.from, w.n)); err != nil {
 					return kept, 0, err
@@ -111,7 +111,7 @@ func (d *Disk) CutPower(before string) (kept, lost int, err error) {
 		if n := int64(e.Sectors) * logSector; e.Flags&logDiscard == 0 && n > 0 {
 			w := write{int64(e.Sector) * logSector, at, n}
 			at += n
-			if e.Flags&logFUA != 0 && told {
+			if e.Flags&logFUA != 0 && flushed {
 				if _, err := io.Copy(io.NewOffsetWriter(image, w.at), io.NewSectionReader(log, w.from, w.n)); err != nil {
 					return kept, 0, err
 				}

@@ -60,7 +60,7 @@ const listsMaxAge = 24 * time.Hour
 // Kernels finds and unpacks kernels. The zero value is ready for use.
 type Kernels struct {
 	Dir string                           // the cache; CacheDir() if empty
-	Log func(format string, args ...any) // told about slow steps; may be nil
+	Log func(format string, args ...any) // reports slow steps; may be nil
 }
 
 // CacheDir is where kernels are kept between runs: $NSTRACE_CACHE, or the folder

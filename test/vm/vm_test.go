@@ -156,7 +156,7 @@ func TestSystemd(t *testing.T) {
 	}, "podman", "conmon", "crun", "newuidmap", "newgidmap", "tar")
 }
 
-// runContainers runs test/containers in a guest that has these programs besides.
+// runContainers runs test/containers in a guest that also has these programs.
 func runContainers(t *testing.T, set func(*payload), programs ...string) {
 	t.Helper()
 	if err := CheckHost(); err != nil {

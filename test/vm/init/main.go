@@ -432,7 +432,7 @@ func run(job *wire.Job, frames *wire.Writer) (*wire.ExitStatus, error) {
 	}
 }
 
-// powerOff ends the machine. QEMU is told to end instead of rebooting, and a reboot
+// powerOff ends the machine. QEMU has an option to end instead of rebooting, and a reboot
 // needs neither ACPI nor the end of process 1, which would be a panic.
 func powerOff() {
 	syscall.Sync()

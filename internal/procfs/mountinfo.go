@@ -4,6 +4,8 @@ package procfs
 
 import (
 	"bufio"
+	"bytes"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -11,6 +13,10 @@ import (
 
 // mountPath undoes what mangle_path() in fs/seq_file.c does to a mount point.
 var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// maxMountLine is the maximum length of a line of a mountinfo file: two paths of four bytes for each
+// escaped one, and the options.
+const maxMountLine = 64 << 10
 
 // A Mountpoint is a line of a mountinfo file, in part.
 type Mountpoint struct {
@@ -27,7 +33,19 @@ func EachMount(mountinfo, fstype string, f func(Mountpoint)) {
 		return
 	}
 	defer file.Close()
-	for sc := bufio.NewScanner(file); sc.Scan(); {
+	eachMount(file, fstype, f)
+}
+
+// eachMount is EachMount for an open file.
+func eachMount(mountinfo io.Reader, fstype string, f func(Mountpoint)) {
+	marker := []byte(" - " + fstype + " ")
+	sc := bufio.NewScanner(mountinfo)
+	sc.Buffer(make([]byte, 16<<10), maxMountLine)
+	for sc.Scan() {
+		// Most lines are about other file systems.
+		if !bytes.Contains(sc.Bytes(), marker) {
+			continue
+		}
 		before, after, ok := strings.Cut(sc.Text(), " - ")
 		fields := strings.Fields(before)
 		if ok && len(fields) >= 5 && strings.HasPrefix(after, fstype+" ") {

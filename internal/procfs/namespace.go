@@ -4,6 +4,8 @@ package procfs
 
 import (
 	"encoding/binary"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -57,21 +59,32 @@ func PinnedIn(mountinfo string) (all []Namespace) {
 	return all
 }
 
+// PinnedFrom is PinnedIn for an open file.
+func PinnedFrom(mountinfo io.Reader) (all []Namespace) {
+	eachMount(mountinfo, "nsfs", func(m Mountpoint) {
+		if ns, ok := ParseNSLink(m.Root); ok {
+			ns.Path, ns.MountID = m.Point, m.ID
+			all = append(all, ns)
+		}
+	})
+	return all
+}
+
 // OwnMountinfo shows the mount namespace of the calling thread. /proc/self is that of the
 // first thread, which can have mounts of its own in a tracer.
 const OwnMountinfo = "/proc/thread-self/mountinfo"
 
-// nsfsRoot is FD_NSFS_ROOT, and fileIDNSFS is FILEID_NSFS, of 6.18.
-const (
-	nsfsRoot   = -10003
-	fileIDNSFS = 0xf1
-)
+// nsfsRoot is FD_NSFS_ROOT of 6.18.
+const nsfsRoot = -10003
+
+// FileIDNSFS is FILEID_NSFS, the type of the handles of namespaces, of 6.18.
+const FileIDNSFS = 0xf1
 
 // HandleID returns the kernel's 64-bit id of the namespace that is mounted at path, 0 if the
 // kernel does not say it (before 6.18).
 func HandleID(path string) uint64 {
 	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
-	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
+	if err != nil || h.Type() != FileIDNSFS || h.Size() < 8 {
 		return 0
 	}
 	return binary.NativeEndian.Uint64(h.Bytes())
@@ -89,21 +102,41 @@ var cloneFlags = map[event.NSType]uint32{
 	event.NSTypeTime:   unix.CLONE_NEWTIME,
 }
 
+// TypeOfFlag returns the type of namespaces that a CLONE_NEW* flag makes.
+func TypeOfFlag(flag uint32) (event.NSType, bool) {
+	for typ, f := range cloneFlags {
+		if f == flag {
+			return typ, true
+		}
+	}
+	return "", false
+}
+
 // Alive asks the kernel for a namespace by its handle. It returns nil if the namespace is
 // alive, ESTALE if it is not, and ENOSYS if the kernel has no such handles (before 6.18).
 func Alive(ns Namespace) error {
+	f, err := OpenHandle(ns)
+	if err == nil {
+		f.Close()
+	}
+	return err
+}
+
+// OpenHandle opens a namespace by its handle. The error is ESTALE if the namespace is gone, and
+// ENOSYS if the kernel has no such handles (before 6.18). Type, ID and KernelID must be set; a zero
+// KernelID leads to no namespace.
+func OpenHandle(ns Namespace) (*os.File, error) {
 	// struct nsfs_file_handle: ns_id, ns_type, ns_inum
 	b := make([]byte, 0, 16)
 	b = binary.NativeEndian.AppendUint64(b, ns.KernelID)
 	b = binary.NativeEndian.AppendUint32(b, cloneFlags[ns.Type])
 	b = binary.NativeEndian.AppendUint32(b, ns.ID)
-	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(fileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
+	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(FileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
 	switch err {
 	case nil:
-		unix.Close(fd)
-		return nil
+		return os.NewFile(uintptr(fd), "namespace "+strconv.FormatUint(ns.KernelID, 10)), nil
 	case unix.EBADF, unix.EOPNOTSUPP:
-		return unix.ENOSYS
+		return nil, unix.ENOSYS
 	}
-	return err
+	return nil, err
 }

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// maxProcFile bounds what is read of a file of /proc that is about one process.
+const maxProcFile = 64 << 10
+
+// A procReader reads tasks and open files from /proc.
+type procReader struct {
+	b     *builder
+	buf   []byte
+	links [len(types)]string
+}
+
+// readProc reads all processes. It needs no privilege, but sees only what the caller may see.
+func (b *builder) readProc() error {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return &procError{"list the processes", err}
+	}
+	names, err := dir.Readdirnames(-1)
+	dir.Close()
+	if err != nil {
+		return &procError{"list the processes", err}
+	}
+	r := &procReader{b: b, buf: make([]byte, 4096)}
+	denied := 0
+	for _, name := range names {
+		pid, err := strconv.ParseUint(name, 10, 32)
+		if err != nil || uint32(pid) == b.o.Without {
+			continue
+		}
+		if r.process(name, uint32(pid)) {
+			denied++
+		}
+	}
+	if denied > 0 {
+		b.incomplete("the namespaces of %d processes: permission denied", denied)
+	}
+	return nil
+}
+
+// process adds what a process is in and holds. It reports whether the caller may not see that.
+func (r *procReader) process(name string, pid uint32) (denied bool) {
+	dir := "/proc/" + name
+	t := taskRecord{tid: pid}
+	threads, ok := r.stat(dir, &t.Process)
+	if !ok {
+		return false
+	}
+	t.PID = pid
+	if err := r.namespaces(dir, &t); err != nil {
+		return os.IsPermission(err)
+	}
+	r.b.sharedID(&t)
+	if !r.b.o.FilesOnly {
+		r.status(dir, &t.Process)
+		t.Cgroup = attribution.ParseProcCgroup(string(r.read(dir + "/cgroup")))
+		r.b.process(&t)
+	}
+	if threads > 1 {
+		r.threads(dir, &t)
+	}
+	if !r.b.o.TasksOnly {
+		r.files(dir, &t.Process)
+	}
+	return false
+}
+
+// read returns the beginning of a file, nil if it cannot be read. The next call reuses the memory.
+func (r *procReader) read(file string) []byte {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	n := 0
+	for {
+		if n == len(r.buf) {
+			if n >= maxProcFile {
+				break
+			}
+			r.buf = append(r.buf, make([]byte, len(r.buf))...)
+		}
+		got, err := unix.Read(fd, r.buf[n:])
+		if err != nil || got <= 0 {
+			break
+		}
+		n += got
+	}
+	return r.buf[:n]
+}
+
+// tick is the unit of times in /proc: USER_HZ is 100 on amd64 and arm64.
+const tick = 10_000_000 // ns
+
+// stat reads what /proc/PID/stat says, see proc_pid_stat(5).
+func (r *procReader) stat(dir string, p *Process) (threads int, ok bool) {
+	text := r.read(dir + "/stat")
+	open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
+	if open < 0 || end < open {
+		return 0, false
+	}
+	p.Comm = string(text[open+1 : end])
+	f := bytes.Fields(text[end+1:])
+	if len(f) < 20 || string(f[0]) == "Z" || string(f[0]) == "X" {
+		return 0, false
+	}
+	p.PPID = uint32(number(f[1]))
+	p.Start = number(f[19]) * tick
+	return int(number(f[17])), true
+}
+
+func number(text []byte) uint64 {
+	n, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// status reads the real user id.
+func (r *procReader) status(dir string, p *Process) {
+	_, rest, ok := bytes.Cut(r.read(dir+"/status"), []byte("\nUid:\t"))
+	if !ok {
+		return
+	}
+	uid, _, _ := bytes.Cut(rest, []byte("\t"))
+	p.UID = uint32(number(uid))
+}
+
+// namespaces reads the namespaces of a task.
+func (r *procReader) namespaces(dir string, t *taskRecord) error {
+	for i, typ := range types {
+		ns, err := r.link(dir, string(typ))
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		t.all[i].id, t.ns[i] = ns, ns
+	}
+	for i, name := range []string{"pid_for_children", "time_for_children"} {
+		t.forChildren[i].id, _ = r.link(dir, name)
+	}
+	return nil
+}
+
+// link returns the inode number in a link of /proc/PID/ns.
+func (r *procReader) link(dir, name string) (uint32, error) {
+	n, err := unix.Readlink(dir+"/ns/"+name, r.buf)
+	if err != nil {
+		return 0, err
+	}
+	ns, _ := procfs.ParseNSLink(string(r.buf[:n]))
+	return ns.ID, nil
+}
+
+// threads adds the threads that are in other namespaces than the first one.
+func (r *procReader) threads(dir string, first *taskRecord) {
+	entries, err := os.ReadDir(dir + "/task")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		tid, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil || uint32(tid) == first.PID {
+			continue
+		}
+		t := taskRecord{tid: uint32(tid)}
+		sub := dir + "/task/" + e.Name()
+		if r.namespaces(sub, &t) != nil || t.ns == first.ns && t.forChildren == first.forChildren {
+			continue
+		}
+		if _, ok := r.stat(sub, &t.Process); !ok {
+			continue
+		}
+		t.PID = first.PID
+		r.b.sharedID(&t)
+		if !r.b.o.FilesOnly {
+			r.b.thread(&t, &first.Process)
+		} else if mnt := t.In(event.NSTypeMnt); mnt != 0 {
+			r.b.mountNS[mnt] = append(r.b.mountNS[mnt], t.tid)
+		}
+	}
+}
+
+// files adds the open files of a process that hold a namespace.
+func (r *procReader) files(dir string, p *Process) {
+	fds, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return
+	}
+	pidfd := -1
+	defer func() {
+		if pidfd >= 0 {
+			unix.Close(pidfd)
+		}
+	}()
+	sockets := !r.b.o.FilesOnly && r.b.wants(event.NSTypeNet)
+	for _, entry := range fds {
+		fd, err := strconv.ParseUint(entry.Name(), 10, 32)
+		if err != nil {
+			continue
+		}
+		d := Descriptor{PID: p.PID, Comm: p.Comm, FD: uint32(fd)}
+		file := dir + "/fd/" + entry.Name()
+		if r.b.onNSFS(file) {
+			r.b.descriptor(d, file)
+			continue
+		}
+		if !sockets {
+			continue
+		}
+		target, err := os.Readlink(file)
+		if err != nil || !strings.HasPrefix(target, "socket:[") {
+			continue
+		}
+		if pidfd < 0 {
+			if pidfd, err = unix.PidfdOpen(int(p.PID), 0); err != nil {
+				return
+			}
+		}
+		r.b.socket(pidfd, d, p.In(event.NSTypeNet))
+	}
+}
+
+// onNSFS reports whether a file is that of a namespace. It does not ask the server of a network file
+// system, which can take forever. The target of the link does not tell: if the namespace was opened
+// at a mount, it is the mount point.
+func (b *builder) onNSFS(path string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == b.nsfs
+}
+
+// descriptor adds an open file of a namespace.
+func (b *builder) descriptor(d Descriptor, path string) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	r, ok := refOf(fd)
+	if !ok {
+		return
+	}
+	if n := b.of(r); n != nil {
+		n.Descriptors = append(n.Descriptors, d)
+		b.relate(fd, n)
+	}
+}
+
+// refOf returns which namespace an open file is.
+func refOf(fd int) (Ref, bool) {
+	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return Ref{}, false
+	}
+	typ, ok := procfs.TypeOfFlag(uint32(flag))
+	id := inode(fd)
+	return Ref{typ, id}, ok && id != 0
+}
+
+// socket adds a socket of a process if its network namespace is not own, the one that the process
+// is in.
+func (b *builder) socket(pidfd int, d Descriptor, own uint32) {
+	fd, err := unix.PidfdGetfd(pidfd, int(d.FD), 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	net, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return
+	}
+	defer unix.Close(net)
+	id := inode(net)
+	if id == 0 || id == own {
+		return
+	}
+	if n := b.of(Ref{event.NSTypeNet, id}); n != nil {
+		n.Sockets = append(n.Sockets, d)
+		b.relate(net, n)
+	}
+}
+
+// inode returns the inode number of an open file, 0 if it is unknown.
+func inode(fd int) uint32 {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return uint32(st.Ino)
+}
+
+// mountTries is in how many processes of a mount namespace its mounts are looked for: one of them
+// can end meanwhile.
+const mountTries = 4
+
+// mounts adds the mounts of the files of namespaces, in all mount namespaces.
+func (b *builder) mounts(id uint32, pids []uint32) {
+	for _, pid := range pids {
+		dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
+		f, err := os.Open(dir + "/mountinfo")
+		if err != nil {
+			continue
+		}
+		for _, ns := range procfs.PinnedFrom(io.LimitReader(f, maxMountinfo)) {
+			n := b.of(Ref{ns.Type, ns.ID})
+			if n == nil {
+				continue
+			}
+			m := Mount{Path: ns.Path, ID: ns.MountID, MountNS: id, PID: pid}
+			// Twice on one mount point if the file system below was mounted on itself.
+			same := func(o Mount) bool { return o.Path == m.Path && o.MountNS == m.MountNS }
+			if !slices.ContainsFunc(n.Mounts, same) {
+				n.Mounts = append(n.Mounts, m)
+			}
+		}
+		f.Close()
+		return
+	}
+}
+
+// maxMountinfo bounds how much is read of the mounts of one mount namespace. The kernel allows
+// fs.mount-max mounts in each, by default 100,000.
+const maxMountinfo = 64 << 20

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// Options say what an inventory is to contain. The zero value asks for everything.
+type Options struct {
+	// Types are the namespace types to find; nil for all.
+	Types []event.NSType
+	// Source forces a source; empty for the best one that works.
+	Source Source
+	// TasksOnly leaves out what only something other than a task holds.
+	TasksOnly bool
+	// FilesOnly leaves out tasks: it finds mounts and descriptors, from /proc, and follows
+	// no path through another process's mounts.
+	FilesOnly bool
+	// Without is a process to leave out, with all that only it holds; 0 for none.
+	Without uint32
+}
+
+// readTime is how long reading the mounts of other mount namespaces may take. Users can make
+// any number of namespaces, each with any number of mounts.
+const readTime = 5 * time.Second
+
+// Take takes an inventory. It never fails because something disappears meanwhile. The error says
+// why nothing could be read: /proc is missing, or a forced source does not work.
+func Take(ctx context.Context, o Options) (*Inventory, error) {
+	b, err := newBuilder(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.read(ctx); err != nil {
+		return nil, err
+	}
+	return b.inv, nil
+}
+
+// A builder makes an inventory from what a source reports.
+type builder struct {
+	inv     *Inventory
+	o       Options
+	wanted  [len(types)]bool
+	self    uint32
+	mountNS map[uint32][]uint32 // some processes of each mount namespace
+	related map[Ref]bool
+	nsfs    uint64 // device number of nsfs
+}
+
+func newBuilder(o Options) (*builder, error) {
+	b := &builder{
+		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{},
+		inv: &Inventory{
+			Boot: procfs.BootID(), Host: procfs.NamespacesOf("1"),
+			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{},
+		},
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
+		return nil, &procError{"find the device of namespaces", err}
+	}
+	b.nsfs = st.Dev
+	for i, t := range types {
+		b.wanted[i] = o.Types == nil || slices.Contains(o.Types, t)
+	}
+	return b, nil
+}
+
+type procError struct {
+	doing string
+	err   error
+}
+
+func (e *procError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *procError) Unwrap() error { return e.err }
+
+// A taskRecord is what a source reports of a task.
+type taskRecord struct {
+	Process
+	tid         uint32
+	forChildren [2]nsRecord // PID and time; id 0: the same as in ns
+	all         [len(types)]nsRecord
+}
+
+// An nsRecord is what a source reports of a namespace.
+type nsRecord struct {
+	id     uint32
+	kernel uint64
+	userNS uint32 // 0 if unknown
+	parent uint32 // of a PID namespace, if known
+}
+
+func (b *builder) wants(t event.NSType) bool { return b.wanted[slices.Index(types[:], t)] }
+
+// of returns the entry of a namespace, and adds it if it is new; nil if it is not wanted.
+func (b *builder) of(r Ref) *Namespace {
+	n := b.inv.namespaces[r]
+	if n == nil {
+		i := slices.Index(types[:], r.Type)
+		if i < 0 || r.ID == 0 || !b.wanted[i] {
+			return nil
+		}
+		n = &Namespace{Ref: r, Host: b.inv.Host[r.Type] == r.ID}
+		b.inv.namespaces[r] = n
+	}
+	return n
+}
+
+// process adds the first thread of a process.
+func (b *builder) process(t *taskRecord) {
+	p := &t.Process
+	b.inv.processes[p.PID] = p
+	if mnt := p.In(event.NSTypeMnt); mnt != 0 && len(b.mountNS[mnt]) < mountTries {
+		b.mountNS[mnt] = append(b.mountNS[mnt], p.PID)
+	}
+	for i := range types {
+		n := b.of(Ref{types[i], t.all[i].id})
+		if n == nil {
+			continue
+		}
+		n.note(&t.all[i])
+		n.Processes++
+		if n.Oldest == nil || cmp.Or(cmp.Compare(p.Start, n.Oldest.Start), cmp.Compare(p.PID, n.Oldest.PID)) < 0 {
+			n.Oldest = p
+		}
+	}
+	b.forChildren(t, Task{PID: p.PID, TID: p.PID, Comm: p.Comm})
+}
+
+// thread adds another thread of a process, which is in other namespaces than its first one.
+func (b *builder) thread(t *taskRecord, first *Process) {
+	task := Task{PID: t.PID, TID: t.tid, Comm: t.Comm}
+	for i := range types {
+		if first != nil && first.ns[i] == t.all[i].id {
+			continue
+		}
+		if types[i] == event.NSTypeMnt && len(b.mountNS[t.all[i].id]) < mountTries {
+			b.mountNS[t.all[i].id] = append(b.mountNS[t.all[i].id], t.tid)
+		}
+		if n := b.of(Ref{types[i], t.all[i].id}); n != nil {
+			n.note(&t.all[i])
+			n.Threads = append(n.Threads, task)
+		}
+	}
+	b.forChildren(t, task)
+}
+
+func (b *builder) forChildren(t *taskRecord, task Task) {
+	for i, typ := range []event.NSType{event.NSTypePID, event.NSTypeTime} {
+		if r := &t.forChildren[i]; r.id != 0 && r.id != t.In(typ) {
+			if n := b.of(Ref{typ, r.id}); n != nil {
+				n.note(r)
+				n.ForChildren = append(n.ForChildren, task)
+			}
+		}
+	}
+}
+
+func (n *Namespace) note(r *nsRecord) {
+	if n.KernelID == 0 {
+		n.KernelID = r.kernel
+	}
+	if n.UserNS == 0 {
+		n.UserNS = r.userNS
+	}
+	if n.Parent == 0 {
+		n.Parent = r.parent
+	}
+}
+
+// incomplete notes what could not be read.
+func (b *builder) incomplete(format string, args ...any) {
+	b.inv.Incomplete = append(b.inv.Incomplete, fmt.Sprintf(format, args...))
+}
+
+// sharedID completes the record of a task of /proc, which has the ids alone.
+func (b *builder) sharedID(t *taskRecord) {
+	for i := range t.all {
+		t.ns[i] = t.all[i].id
+	}
+}
+
+// read asks the source, and adds what is not about tasks and files.
+func (b *builder) read(ctx context.Context) error {
+	b.inv.Source = Proc
+	if err := b.readProc(); err != nil {
+		return err
+	}
+	if !b.o.TasksOnly {
+		b.readMounts(ctx)
+	}
+	if !b.o.FilesOnly {
+		b.relateAll(ctx)
+	}
+	return nil
+}
+
+// readMounts adds the mounts in all mount namespaces, the caller's first.
+func (b *builder) readMounts(ctx context.Context) {
+	ids := slices.Collect(maps.Keys(b.mountNS))
+	own, _ := procfs.NamespaceOf("self", event.NSTypeMnt)
+	host := b.inv.Host[event.NSTypeMnt]
+	rank := func(id uint32) int {
+		switch id {
+		case host:
+			return 0
+		case own:
+			return 1
+		}
+		return 2
+	}
+	slices.SortFunc(ids, func(x, y uint32) int { return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x, y)) })
+	deadline := time.Now().Add(readTime)
+	for i, id := range ids {
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			b.incomplete("the mounts in %d of %d mount namespaces: no time", len(ids)-i, len(ids))
+			return
+		}
+		b.mounts(id, b.mountNS[id])
+	}
+}
+
+// relateAll finds the parents and owners that the source did not report, by opening a file of the
+// namespace. Whatever it finds above is added.
+func (b *builder) relateAll(ctx context.Context) {
+	for _, n := range b.inv.Namespaces() {
+		if ctx.Err() != nil {
+			return
+		}
+		if b.related[n.Ref] || n.complete() {
+			continue
+		}
+		if f := b.inv.open(n); f != nil {
+			b.relate(int(f.Fd()), n)
+			f.Close()
+		}
+	}
+	for _, n := range b.inv.Namespaces() {
+		r := n.Ref
+		if up := b.inv.namespaces[Ref{r.Type, n.Parent}]; up != nil {
+			up.Children = append(up.Children, r)
+		}
+		if r.Type == event.NSTypeUser {
+			continue
+		}
+		if owner := b.inv.namespaces[Ref{event.NSTypeUser, n.UserNS}]; owner != nil {
+			owner.Owned = append(owner.Owned, r)
+		}
+	}
+}
+
+// complete reports whether the source said what there is to know about the relatives.
+func (n *Namespace) complete() bool {
+	switch n.Type {
+	case event.NSTypeUser:
+		return n.OwnerUID != nil
+	case event.NSTypePID:
+		return n.UserNS != 0 && n.Parent != 0
+	}
+	return n.UserNS != 0
+}
+
+// relate finds the parent and the owner of an open namespace, and of all above it.
+func (b *builder) relate(fd int, n *Namespace) {
+	if b.o.FilesOnly || b.related[n.Ref] {
+		return
+	}
+	b.related[n.Ref] = true
+	if n.KernelID == 0 {
+		n.KernelID = kernelID(fd)
+	}
+	if n.Type == event.NSTypeUser {
+		if uid, err := ownerUID(fd); err == nil {
+			n.OwnerUID = &uid
+		}
+	}
+	if n.Type == event.NSTypePID || n.Type == event.NSTypeUser {
+		n.Parent = cmp.Or(b.above(fd, unix.NS_GET_PARENT, n.Type), n.Parent)
+	}
+	if n.Type == event.NSTypeUser {
+		n.UserNS = n.Parent
+		return
+	}
+	n.UserNS = cmp.Or(b.above(fd, unix.NS_GET_USERNS, event.NSTypeUser), n.UserNS)
+}
+
+// above returns the id of the namespace that is the parent or the owner of an open one, 0 if there
+// is none or if it is above the caller's. It adds it, and what is above it.
+func (b *builder) above(fd int, request uint, typ event.NSType) uint32 {
+	up, err := unix.IoctlRetInt(fd, request)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(up)
+	id := inode(up)
+	if n := b.of(Ref{typ, id}); n != nil {
+		b.relate(up, n)
+	}
+	return id
+}
+
+// ownerUID returns the user who made a user namespace, as the caller's user namespace maps it.
+func ownerUID(fd int) (uint32, error) {
+	var uid uint32
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.NS_GET_OWNER_UID, uintptr(unsafe.Pointer(&uid)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return uid, nil
+}

@@ -5,6 +5,7 @@ package tracer
 import (
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 )
 
 // moveRecords are of network devices that went to another namespace, or were to.
@@ -21,7 +22,7 @@ func (m *moveRecords) parse(r *record) error { return fixed(&r.rest, &m.wire) }
 
 func (m *moveRecords) interpret(r *record) error {
 	in := m.in
-	who := &caller{workload: noWorkload} // a worker of the kernel
+	who := &caller{workload: attribution.NoWorkload} // a worker of the kernel
 	if m.wire.Caller.Who != 0 {
 		who = in.caller(&m.wire.Caller)
 	}

@@ -42,7 +42,7 @@ type caller struct {
 	pid, tid uint32
 	ns       [len(nsTypes)]uint32 // those in process.NS
 	process  *event.Process       // events share it: it never changes
-	workload *workload
+	workload *attribution.Workload
 }
 
 func (c *caller) actor() *event.Actor {
@@ -55,7 +55,7 @@ func (in *interpreter) caller(r *bpf.NstraceCaller) *caller {
 	c := in.processes.find(r.Who)
 	if c == nil || c.pid != r.Pid || c.tid != r.Tid {
 		// Not expected: if a description is lost the records that refer to it are too.
-		c = &caller{pid: r.Pid, tid: r.Tid, process: &event.Process{PID: r.Pid, TID: r.Tid}, workload: noWorkload}
+		c = &caller{pid: r.Pid, tid: r.Tid, process: &event.Process{PID: r.Pid, TID: r.Tid}, workload: attribution.NoWorkload}
 	}
 	if c.ns != r.Ns || c.process.NS == nil {
 		p := *c.process
@@ -131,7 +131,7 @@ func (p *processRecords) interpret(r *record) error {
 	}
 	proc.Role = attribution.Role(proc.Comm, proc.Exe, proc.Args, comms(proc.Ancestors))
 	p.in.processes.add(w.Id, r.head.Time, &caller{
-		pid: w.Pid, tid: w.Tid, process: proc, workload: p.in.workloads.of(proc.Cgroup),
+		pid: w.Pid, tid: w.Tid, process: proc, workload: p.in.workloads.Of(proc.Cgroup),
 	})
 	return nil
 }

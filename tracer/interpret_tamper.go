@@ -29,7 +29,7 @@ func (s *stopSignal) describe(e *event.Event) {
 	e.Trace.Signal = s.signal
 	if c := s.sender; c != nil {
 		e.Via = event.ViaKill
-		e.Process, e.Container, e.Pod, e.Unit = c.process, c.workload.container, c.workload.pod, c.workload.unit
+		e.Process, e.Container, e.Pod, e.Unit = c.process, c.workload.Container, c.workload.Pod, c.workload.Unit
 	}
 }
 

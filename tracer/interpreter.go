@@ -10,6 +10,7 @@ import (
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -33,7 +34,7 @@ type interpreter struct {
 	registry *registry
 
 	processes epochCache[caller]
-	workloads workloadCache
+	workloads attribution.Workloads
 	resolved  uint64 // when resolveOwners ran last, CLOCK_BOOTTIME
 	sysctl    *writeRecords
 	pins      pinTable
@@ -111,7 +112,7 @@ type accounts struct {
 func newInterpreter(filter *event.Filter, follow bool, self uint32, lookups lookups, out emitter) *interpreter {
 	in := &interpreter{
 		filter: filter, follow: follow, self: self, lookups: lookups, out: out,
-		clock: clock{now: bootNow}, registry: newRegistry(), workloads: workloadCache{}, pins: newPinTable(),
+		clock: clock{now: bootNow}, registry: newRegistry(), workloads: attribution.Workloads{}, pins: newPinTable(),
 		kinds: make([]recordInterpreter, len(recordKinds)),
 	}
 	for kind, k := range recordKinds {
@@ -232,7 +233,7 @@ func (in *interpreter) begin(r *record, typ event.Type, c *caller) *event.Event 
 	e := &in.event
 	*e = event.Event{
 		Type: typ, Time: in.clock.wall(r.head.Time), Via: r.via(), Process: c.process,
-		Container: c.workload.container, Pod: c.workload.pod, Unit: c.workload.unit,
+		Container: c.workload.Container, Pod: c.workload.Pod, Unit: c.workload.Unit,
 	}
 	e.Outcome, e.Error = r.outcome()
 	return e

@@ -77,8 +77,8 @@ func (o *ownership) made(by *caller, elsewhere bool) {
 	switch {
 	case elsewhere:
 		o.pending = ownerHasTasks
-	case by.workload.contained() || !preparesContainers(by.process.Role):
-		o.owner = by.workload.owner()
+	case by.workload.Contained() || !preparesContainers(by.process.Role):
+		o.owner = by.workload.Owner()
 	case runtime != "":
 		o.pending, o.runtime = ownerHasTasks, runtime
 	default:
@@ -88,27 +88,27 @@ func (o *ownership) made(by *caller, elsewhere bool) {
 
 // entered updates who owns a namespace that a process entered.
 func (o *ownership) entered(by *caller) {
-	if o.pending == ownerHasRuntime && by.workload.contained() && by.process.Role == attribution.RoleRuntime {
-		o.owner, o.pending = by.workload.owner(), ownerFinal
+	if o.pending == ownerHasRuntime && by.workload.Contained() && by.process.Role == attribution.RoleRuntime {
+		o.owner, o.pending = by.workload.Owner(), ownerFinal
 	}
 }
 
 // seen updates who owns a namespace that a process is in.
 func (o *ownership) seen(in *caller) {
 	o.entered(in)
-	if o.pending == ownerHasTasks && o.runtime != "" && in.workload.contained() && o.canBe(in.workload) {
-		o.owner, o.pending = in.workload.owner(), ownerFinal
+	if o.pending == ownerHasTasks && o.runtime != "" && in.workload.Contained() && o.canBe(in.workload) {
+		o.owner, o.pending = in.workload.Owner(), ownerFinal
 	}
 }
 
 // canBe reports whether a workload that has tasks in the namespace can own it.
-func (o *ownership) canBe(w *workload) bool {
-	return o.runtime == "" || (w.container != nil && w.container.Runtime == o.runtime)
+func (o *ownership) canBe(w *attribution.Workload) bool {
+	return o.runtime == "" || (w.Container != nil && w.Container.Runtime == o.runtime)
 }
 
 // claim updates who owns the namespaces that a process is in.
 func (r *registry) claim(c *caller) {
-	if !c.workload.contained() {
+	if !c.workload.Contained() {
 		return
 	}
 	for kind, id := range c.ns {
@@ -145,8 +145,8 @@ func (in *interpreter) resolveOwner(ns *liveNS) error {
 
 // resolveOwners finds the owners of all namespaces whose owners have tasks in them.
 func (in *interpreter) resolveOwners(tasks []bpf.NstraceInventory) {
-	cgroups := map[uint64]*workload{} // by id
-	residents := map[*liveNS][]*workload{}
+	cgroups := map[uint64]*attribution.Workload{} // by id
+	residents := map[*liveNS][]*attribution.Workload{}
 	for i := range tasks {
 		task := &tasks[i]
 		for j := range task.Ns {
@@ -156,7 +156,7 @@ func (in *interpreter) resolveOwners(tasks []bpf.NstraceInventory) {
 			}
 			w := cgroups[task.Cgroup]
 			if w == nil {
-				w = in.workloads.of(in.lookups.cgroupPath(task.Pid, task.Cgroup))
+				w = in.workloads.Of(in.lookups.cgroupPath(task.Pid, task.Cgroup))
 				cgroups[task.Cgroup] = w
 			}
 			if ns.ownership.canBe(w) && !slices.Contains(residents[ns], w) {
@@ -165,7 +165,7 @@ func (in *interpreter) resolveOwners(tasks []bpf.NstraceInventory) {
 		}
 	}
 	for ns, all := range residents {
-		ns.ownership.owner, ns.ownership.pending = ownerOf(all), ownerFinal
+		ns.ownership.owner, ns.ownership.pending = attribution.OwnerOf(all), ownerFinal
 	}
 	in.resolved = in.clock.now()
 	for _, ns := range in.registry.live {
@@ -174,39 +174,4 @@ func (in *interpreter) resolveOwners(tasks []bpf.NstraceInventory) {
 			o.tries++
 		}
 	}
-}
-
-// ownerOf returns the owner of a namespace that these workloads have tasks in:
-//
-//	one container, and processes outside of containers   the container
-//	several containers of one pod                        the pod
-//	several containers or pods                           nobody: the unit is only one's
-//	one systemd unit                                     the unit
-//	several units                                        nobody
-func ownerOf(residents []*workload) *event.Owner {
-	var in []*workload
-	for _, w := range residents {
-		if w.contained() {
-			in = append(in, w)
-		}
-	}
-	if len(in) == 0 {
-		in = residents
-	}
-	shared := *in[0]
-	for _, w := range in[1:] {
-		if shared.containerID() != w.containerID() {
-			shared.container = nil
-		}
-		if shared.podUID() != w.podUID() {
-			shared.pod = nil
-		}
-		if shared.unit != w.unit {
-			shared.unit = ""
-		}
-	}
-	if len(in) > 1 && in[0].contained() && !shared.contained() {
-		return nil
-	}
-	return shared.owner()
 }

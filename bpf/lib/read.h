@@ -19,7 +19,11 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak; /* 6.
  */
 #define CAST(ptr) ((typeof(ptr))bpf_rdonly_cast(ptr, bpf_core_type_id_kernel(typeof(*(ptr)))))
 
+#ifdef NO_RDONLY_CAST /* an object that is loaded quickly, and runs rarely */
+#define can_cast false
+#else
 #define can_cast (has_task_btf && bpf_rdonly_cast)
+#endif
 
 /* Reads a member of a kernel object, or what pointers lead to from there, at the least cost. These
  * are plain loads where the kernel has bpf_rdonly_cast(). Elsewhere each step calls

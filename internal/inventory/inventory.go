@@ -19,6 +19,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 )
 
@@ -107,14 +108,21 @@ type Mount struct {
 // A Descriptor is an open file of a process.
 type Descriptor struct {
 	PID  uint32
-	Comm string // of the process
+	TID  uint32 // of the first thread that has it: usually the same as PID, as threads share files
+	Comm string // of that thread
 	FD   uint32
 }
 
-// types are the namespace types in the order of the kernel side's enum ns_kind.
+// types are the namespace types by enum ns_kind of the kernel side.
 var types = [...]event.NSType{
-	event.NSTypeUTS, event.NSTypeIPC, event.NSTypeMnt, event.NSTypePID,
-	event.NSTypeNet, event.NSTypeTime, event.NSTypeCgroup, event.NSTypeUser,
+	bpf.NstraceNsKindNS_USER:   event.NSTypeUser,
+	bpf.NstraceNsKindNS_MNT:    event.NSTypeMnt,
+	bpf.NstraceNsKindNS_PID:    event.NSTypePID,
+	bpf.NstraceNsKindNS_NET:    event.NSTypeNet,
+	bpf.NstraceNsKindNS_UTS:    event.NSTypeUTS,
+	bpf.NstraceNsKindNS_IPC:    event.NSTypeIPC,
+	bpf.NstraceNsKindNS_CGROUP: event.NSTypeCgroup,
+	bpf.NstraceNsKindNS_TIME:   event.NSTypeTime,
 }
 
 // An Inventory is the namespaces of a host at one time.

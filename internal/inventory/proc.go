@@ -22,9 +22,8 @@ const maxProcFile = 64 << 10
 
 // A procReader reads tasks and open files from /proc.
 type procReader struct {
-	b     *builder
-	buf   []byte
-	links [len(types)]string
+	b   *builder
+	buf []byte
 }
 
 // readProc reads all processes. It needs no privilege, but sees only what the caller may see.

@@ -54,7 +54,6 @@ type builder struct {
 	inv     *Inventory
 	o       Options
 	wanted  [len(types)]bool
-	self    uint32
 	mountNS map[uint32][]uint32 // some processes of each mount namespace
 	related map[Ref]bool
 	nsfs    uint64 // device number of nsfs
@@ -69,6 +68,9 @@ func newBuilder(o Options) (*builder, error) {
 		},
 	}
 	var st unix.Stat_t
+	if b.inv.Host == nil {
+		b.inv.Host = map[event.NSType]uint32{}
+	}
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
 		return nil, &procError{"find the device of namespaces", err}
 	}
@@ -100,7 +102,8 @@ type nsRecord struct {
 	id     uint32
 	kernel uint64
 	userNS uint32 // 0 if unknown
-	parent uint32 // of a PID namespace, if known
+	parent uint32  // of a PID namespace, if known
+	owner  *uint32 // of a user namespace, if known: the user who made it
 }
 
 func (b *builder) wants(t event.NSType) bool { return b.wanted[slices.Index(types[:], t)] }
@@ -179,6 +182,12 @@ func (n *Namespace) note(r *nsRecord) {
 	if n.Parent == 0 {
 		n.Parent = r.parent
 	}
+	if n.Type == event.NSTypeUser {
+		n.Parent = n.UserNS
+		if n.OwnerUID == nil {
+			n.OwnerUID = r.owner
+		}
+	}
 }
 
 // incomplete notes what could not be read.
@@ -195,10 +204,10 @@ func (b *builder) sharedID(t *taskRecord) {
 
 // read asks the source, and adds what is not about tasks and files.
 func (b *builder) read(ctx context.Context) error {
-	b.inv.Source = Proc
-	if err := b.readProc(); err != nil {
+	if err := b.readTasks(); err != nil {
 		return err
 	}
+	b.findHost()
 	if !b.o.TasksOnly {
 		b.readMounts(ctx)
 	}
@@ -206,6 +215,41 @@ func (b *builder) read(ctx context.Context) error {
 		b.relateAll(ctx)
 	}
 	return nil
+}
+
+// findHost completes the namespaces of the host: not everybody may read /proc/1/ns.
+func (b *builder) findHost() {
+	first := b.inv.processes[1]
+	if first == nil {
+		return
+	}
+	for _, t := range types {
+		if b.inv.Host[t] == 0 && first.In(t) != 0 {
+			b.inv.Host[t] = first.In(t)
+		}
+	}
+	for _, n := range b.inv.namespaces {
+		n.Host = b.inv.Host[n.Type] == n.ID
+	}
+}
+
+// readTasks asks the best source that works, or the forced one.
+func (b *builder) readTasks() error {
+	if b.o.Source != Proc && !b.o.FilesOnly {
+		err := b.readIterators()
+		if err == nil {
+			b.inv.Source = Iterators
+			return nil
+		}
+		if b.o.Source == Iterators {
+			return fmt.Errorf("use BPF iterators: %w", err)
+		}
+		clear(b.inv.namespaces)
+		clear(b.inv.processes)
+		clear(b.mountNS)
+	}
+	b.inv.Source = Proc
+	return b.readProc()
 }
 
 // readMounts adds the mounts in all mount namespaces, the caller's first.

@@ -1,0 +1,186 @@
+//go:build ignore
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The programs of internal/inventory: two iterators, over the tasks of the host and over their open
+ * files. They are an object of their own, because they are loaded for each inventory, and loading
+ * takes the kernel longer than the walk does.
+ */
+#define NO_RDONLY_CAST
+#include "lib/nsfs.h"
+
+/* A member that this object alone reads. */
+struct pid_namespace___parent {
+	struct pid_namespace *parent;
+} __attribute__((preserve_access_index));
+struct user_namespace___owner {
+	kuid_t owner;
+} __attribute__((preserve_access_index));
+struct socket {
+	struct sock *sk;
+} __attribute__((preserve_access_index));
+struct file___file {
+	struct inode *f_inode;
+	void *private_data;
+} __attribute__((preserve_access_index));
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
+} __attribute__((preserve_access_index));
+/* A namespace of a task. */
+struct snapshot_ns {
+	__u64 ns_id;   /* see ns_unique_id() */
+	__u32 inum;    /* 0: none */
+	__u32 user_ns; /* the owner; for a user namespace its parent; 0: none */
+};
+
+/* A first thread, or another thread that is in other namespaces than the first one. */
+struct snapshot_task {
+	struct snapshot_ns ns[NS_KINDS];
+	struct snapshot_ns for_children[2]; /* pid, time */
+	__u64 cgroups;	  /* the address of its css_set: tasks with the same one are in the same
+			     cgroups */
+	__u64 start;	  /* CLOCK_BOOTTIME, ns */
+	__u32 pid_parent; /* of ns[NS_PID]: the inode number of its parent */
+	__u32 user_owner; /* of ns[NS_USER]: the user who made it */
+	__u32 pid;
+	__u32 tid;
+	__u32 ppid;
+	__u32 uid;
+	char comm[16];
+};
+
+/* An open file of a namespace, or a socket in another network namespace than the task. */
+struct snapshot_file {
+	struct snapshot_ns ns;
+	__u32 kind; /* enum ns_kind */
+	__u32 socket;
+	__u32 pid;
+	__u32 tid; /* of the first thread that has the file */
+	__u32 fd;
+	char comm[16];
+	__u32 pad;
+};
+
+EXPORT_TYPE(struct, snapshot_ns);
+EXPORT_TYPE(struct, snapshot_task);
+EXPORT_TYPE(struct, snapshot_file);
+
+#define SOCKFS_MAGIC 0x534f434b /* include/uapi/linux/magic.h */
+
+static __always_inline void copy_ns(struct snapshot_ns *to, enum ns_kind kind, void *ns)
+{
+	struct ns_change c;
+
+	describe_ns(&c, kind, ns);
+	to->ns_id = c.ns_id;
+	to->inum = c.inum;
+	to->user_ns = c.user_ns;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct snapshot_task);
+} task_buf SEC(".maps");
+
+SEC("iter/task")
+int snapshot_tasks(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task, *leader;
+	struct pid_namespace *pid_ns;
+	struct user_namespace *user;
+	struct snapshot_task *t;
+	struct nsproxy *p;
+	__u32 zero = 0;
+
+	if (!task)
+		return 0;
+	leader = BPF_CORE_READ(task, group_leader);
+	p = BPF_CORE_READ(task, nsproxy);
+	user = BPF_CORE_READ(task, cred, user_ns);
+	if (leader != task && p == BPF_CORE_READ(leader, nsproxy) &&
+	    user == BPF_CORE_READ(leader, cred, user_ns))
+		return 0;
+	if (!p) /* the task exits, see exit_task_namespaces() */
+		return 0;
+
+	t = bpf_map_lookup_elem(&task_buf, &zero);
+	if (!t)
+		return 0;
+	t->pid = BPF_CORE_READ(task, tgid);
+	t->tid = BPF_CORE_READ(task, pid);
+	t->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	t->uid = BPF_CORE_READ(task, cred, uid.val);
+	t->start = BPF_CORE_READ(task, start_boottime);
+	t->cgroups = (__u64)BPF_CORE_READ(task, cgroups);
+	BPF_CORE_READ_INTO(&t->comm, task, comm);
+	pid_ns = active_pid_ns(task);
+	t->pid_parent = BPF_CORE_READ((struct pid_namespace___parent *)pid_ns, parent, ns.inum);
+	t->user_owner = BPF_CORE_READ((struct user_namespace___owner *)user, owner.val);
+#pragma unroll
+	for (int i = 0; i < NS_KINDS; i++) {
+		if (i == NS_PID)
+			copy_ns(&t->ns[i], i, pid_ns);
+		else if (i == NS_TIME)
+			copy_ns(&t->ns[i], i, BPF_CORE_READ(p, time_ns));
+		else
+			copy_ns(&t->ns[i], i, task_ns_for_children(task, i));
+	}
+	copy_ns(&t->for_children[0], NS_PID, task_ns_for_children(task, NS_PID));
+	copy_ns(&t->for_children[1], NS_TIME, task_ns_for_children(task, NS_TIME));
+	bpf_seq_write(seq, t, sizeof(*t));
+	return 0;
+}
+
+SEC("iter/task_file")
+int snapshot_files(struct bpf_iter__task_file *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task, *leader;
+	struct file___file *file = (void *)ctx->file;
+	struct snapshot_file f = {};
+	struct ns_change c = {};
+	struct inode *inode;
+	unsigned long magic;
+
+	if (!task || !file)
+		return 0;
+	inode = BPF_CORE_READ(file, f_inode);
+	magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	if (magic != NSFS_MAGIC && magic != SOCKFS_MAGIC)
+		return 0;
+	/* Threads usually share their files with the first one. Some kernels show them once each.
+	 */
+	leader = BPF_CORE_READ(task, group_leader);
+	if (leader != task && BPF_CORE_READ(task, files) == BPF_CORE_READ(leader, files))
+		return 0;
+	if (magic == NSFS_MAGIC) {
+		describe_ns_file(&c, inode);
+	} else {
+		struct socket *socket = BPF_CORE_READ(file, private_data);
+		struct net *net = BPF_CORE_READ(socket, sk, __sk_common.skc_net.net);
+
+		if (!net || net == BPF_CORE_READ(task, nsproxy, net_ns))
+			return 0;
+		describe_ns(&c, NS_NET, net);
+		f.socket = 1;
+	}
+	if (!c.inum)
+		return 0;
+	f.ns.ns_id = c.ns_id;
+	f.ns.inum = c.inum;
+	f.ns.user_ns = c.user_ns;
+	f.kind = c.kind;
+	f.pid = BPF_CORE_READ(task, tgid);
+	f.tid = BPF_CORE_READ(task, pid);
+	f.fd = ctx->fd;
+	BPF_CORE_READ_INTO(&f.comm, task, comm);
+	bpf_seq_write(seq, &f, sizeof(f));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attribution
+
+import "github.com/nstrace/nstrace/event"
+
+// A Workload is the container, pod and systemd unit of the processes in one cgroup. It never
+// changes, so events share it.
+type Workload struct {
+	Container *event.Container
+	Pod       *event.Pod
+	Unit      string
+}
+
+// NoWorkload is the workload of processes that belong to no container, pod or unit.
+var NoWorkload = &Workload{}
+
+// Workloads holds the workloads of recent cgroups, by path. The zero value is not ready: use
+// Workloads{}.
+type Workloads map[string]*Workload
+
+// maxWorkloads is far more than the cgroups of most hosts. Each takes some 500 bytes.
+const maxWorkloads = 16384
+
+// Of returns the workload of the cgroup at a path.
+func (c Workloads) Of(path string) *Workload {
+	if path == "" || path == "/" {
+		return NoWorkload
+	}
+	if w := c[path]; w != nil {
+		return w
+	}
+	if len(c) >= maxWorkloads {
+		clear(c)
+	}
+	owner := ParseCgroup(path)
+	w := &Workload{Unit: owner.Unit}
+	if owner.ContainerID != "" {
+		w.Container = &event.Container{ID: owner.ContainerID, Runtime: owner.Runtime, Source: event.FromCgroup, UserID: owner.UserID}
+	}
+	if owner.PodUID != "" {
+		w.Pod = &event.Pod{UID: owner.PodUID, Source: event.FromCgroup}
+	}
+	c[path] = w
+	return w
+}
+
+// Owner returns the workload as the owner of a namespace, nil for none.
+func (w *Workload) Owner() *event.Owner {
+	if w.Container == nil && w.Pod == nil && w.Unit == "" {
+		return nil
+	}
+	return &event.Owner{Container: w.Container, Pod: w.Pod, Unit: w.Unit, Source: event.FromNamespace}
+}
+
+// Contained reports whether the processes are in a container or a pod.
+func (w *Workload) Contained() bool { return w.Container != nil || w.Pod != nil }
+
+func (w *Workload) containerID() string {
+	if w.Container == nil {
+		return ""
+	}
+	return w.Container.ID
+}
+
+func (w *Workload) podUID() string {
+	if w.Pod == nil {
+		return ""
+	}
+	return w.Pod.UID
+}
+
+// OwnerOf returns the owner of a namespace that these workloads, at least one, have tasks in:
+//
+//	one container, and processes outside of containers   the container
+//	several containers of one pod                        the pod
+//	several containers or pods                           nobody: the unit is only one's
+//	one systemd unit                                     the unit
+//	several units                                        nobody
+func OwnerOf(residents []*Workload) *event.Owner {
+	var in []*Workload
+	for _, w := range residents {
+		if w.Contained() {
+			in = append(in, w)
+		}
+	}
+	if len(in) == 0 {
+		in = residents
+	}
+	shared := *in[0]
+	for _, w := range in[1:] {
+		if shared.containerID() != w.containerID() {
+			shared.Container = nil
+		}
+		if shared.podUID() != w.podUID() {
+			shared.Pod = nil
+		}
+		if shared.Unit != w.Unit {
+			shared.Unit = ""
+		}
+	}
+	if len(in) > 1 && in[0].Contained() && !shared.Contained() {
+		return nil
+	}
+	return shared.Owner()
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/nstrace/nstrace/bpf"
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// initPIDNS is PROC_PID_INIT_INO, the inode number of the initial PID namespace.
+const initPIDNS = 0xeffffffc
+
+var errNotInit = errors.New("nstrace is not in the initial PID namespace, and the iterators show the PIDs of that one")
+
+// readIterators reads tasks and open files with BPF iterators. They need one system call for many
+// tasks, while /proc needs tens for each.
+func (b *builder) readIterators() error {
+	if own, err := procfs.NamespaceOf("self", event.NSTypePID); err != nil || own != initPIDNS {
+		return errNotInit
+	}
+	spec, err := bpf.LoadSnapshot()
+	if err != nil {
+		return fmt.Errorf("read the BPF object: %w", err)
+	}
+	if b.o.TasksOnly {
+		delete(spec.Programs, bpf.SnapshotProgSnapshotFiles)
+	}
+	if err := rlimit.RemoveMemlock(); err != nil { // 5.10 charges the map against it
+		return err
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	r := iterReader{b: b, cgroups: map[uint64]string{}}
+	if err := walk(coll.Programs[bpf.SnapshotProgSnapshotTasks], r.task); err != nil {
+		return fmt.Errorf("walk the tasks: %w", err)
+	}
+	r.others()
+	if b.o.TasksOnly {
+		return nil
+	}
+	if err := walk(coll.Programs[bpf.SnapshotProgSnapshotFiles], r.file); err != nil {
+		return fmt.Errorf("walk the open files: %w", err)
+	}
+	return nil
+}
+
+// walk runs an iterator and calls do for each record that it writes.
+func walk[T any](program *ebpf.Program, do func(*T)) error {
+	it, err := link.AttachIter(link.IterOptions{Program: program})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	file, err := it.Open()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	size := int(unsafe.Sizeof(*new(T)))
+	records := make([]T, max(1, 64<<10/size))
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(&records[0])), len(records)*size)
+	have := 0
+	for {
+		n, err := file.Read(buf[have:])
+		have += n
+		for i := range have / size {
+			do(&records[i])
+		}
+		rest := have % size // a read can end within a record
+		copy(buf, buf[have-rest:have])
+		have = rest
+		switch {
+		case errors.Is(err, io.EOF) && rest == 0:
+			return nil
+		case errors.Is(err, io.EOF):
+			return io.ErrUnexpectedEOF
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// An iterReader turns the records of the iterators into those of the builder.
+type iterReader struct {
+	b       *builder
+	cgroups map[uint64]string // paths, by the address of the css_set
+	threads []*taskRecord     // to be added when all first threads are known
+}
+
+func (r *iterReader) task(s *bpf.SnapshotSnapshotTask) {
+	if s.Pid == r.b.o.Without {
+		return
+	}
+	t := &taskRecord{tid: s.Tid, Process: Process{
+		PID: s.Pid, PPID: s.Ppid, UID: s.Uid, Start: s.Start, Comm: text(s.Comm[:]),
+	}}
+	for i := range s.Ns {
+		t.all[i] = recordOf(&s.Ns[i])
+		t.ns[i] = s.Ns[i].Inum
+		switch types[i] {
+		case event.NSTypePID:
+			t.all[i].parent = s.PidParent
+		case event.NSTypeUser:
+			owner := s.UserOwner
+			t.all[i].owner = &owner
+		}
+	}
+	for i := range s.ForChildren {
+		t.forChildren[i] = recordOf(&s.ForChildren[i])
+	}
+	if s.Tid != s.Pid {
+		r.threads = append(r.threads, t)
+		return
+	}
+	t.Cgroup = r.cgroup(s)
+	r.b.process(t)
+}
+
+func recordOf(s *bpf.SnapshotSnapshotNs) nsRecord {
+	return nsRecord{id: s.Inum, kernel: s.NsId, userNS: s.UserNs}
+}
+
+// others adds the other threads. A process whose first thread has ended has only these.
+func (r *iterReader) others() {
+	for _, t := range r.threads {
+		r.b.thread(t, r.b.inv.processes[t.PID])
+	}
+}
+
+// cgroup returns the path of the cgroup of a process, "" if it is unknown. It reads the path once for
+// all processes that are in the same cgroups.
+func (r *iterReader) cgroup(s *bpf.SnapshotSnapshotTask) string {
+	path, ok := r.cgroups[s.Cgroups]
+	if ok {
+		return path
+	}
+	p := procReader{b: r.b, buf: make([]byte, 4096)}
+	dir := "/proc/" + strconv.FormatUint(uint64(s.Pid), 10)
+	path = attribution.ParseProcCgroup(string(p.read(dir + "/cgroup")))
+	// Another process can have the PID by now.
+	var now Process
+	if _, ok := p.stat(dir, &now); !ok || now.Start != s.Start/tick*tick {
+		return ""
+	}
+	r.cgroups[s.Cgroups] = path
+	return path
+}
+
+func (r *iterReader) file(s *bpf.SnapshotSnapshotFile) {
+	if s.Pid == r.b.o.Without || int(s.Kind) >= len(types) {
+		return
+	}
+	n := r.b.of(Ref{types[s.Kind], s.Ns.Inum})
+	if n == nil {
+		return
+	}
+	rec := recordOf(&s.Ns)
+	n.note(&rec)
+	d := Descriptor{PID: s.Pid, TID: s.Tid, Comm: text(s.Comm[:]), FD: s.Fd}
+	if s.Socket != 0 {
+		n.Sockets = append(n.Sockets, d)
+	} else {
+		n.Descriptors = append(n.Descriptors, d)
+	}
+}
+
+// text returns a string that the kernel ends with NUL.
+func text(c []int8) string {
+	b := make([]byte, 0, len(c))
+	for _, x := range c {
+		if x == 0 {
+			break
+		}
+		b = append(b, byte(x))
+	}
+	return string(b)
+}

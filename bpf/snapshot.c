@@ -49,6 +49,8 @@ struct snapshot_task {
 	__u32 ppid;
 	__u32 uid;
 	char comm[16];
+	__u32 ids_per_type; /* ns_id is unique only among the namespaces of a type */
+	__u32 pad;
 };
 
 /* An open file of a namespace, or a socket in another network namespace than the task. */
@@ -118,6 +120,7 @@ int snapshot_tasks(struct bpf_iter__task *ctx)
 	t->start = BPF_CORE_READ(task, start_boottime);
 	t->cgroups = (__u64)BPF_CORE_READ(task, cgroups);
 	BPF_CORE_READ_INTO(&t->comm, task, comm);
+	t->ids_per_type = !bpf_core_field_exists(((struct ns_common___618 *)0)->ns_id);
 	pid_ns = active_pid_ns(task);
 	t->pid_parent = BPF_CORE_READ((struct pid_namespace___parent *)pid_ns, parent, ns.inum);
 	t->user_owner = BPF_CORE_READ((struct user_namespace___owner *)user, owner.val);

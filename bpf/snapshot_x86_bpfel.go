@@ -45,6 +45,8 @@ type SnapshotSnapshotTask struct {
 	Ppid        uint32
 	Uid         uint32
 	Comm        [16]int8
+	IdsPerType  uint32
+	Pad         uint32
 }
 
 // Names of all BPF objects in the ELF.

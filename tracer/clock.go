@@ -74,6 +74,3 @@ func bootNow() uint64 {
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
 	return uint64(ts.Nano())
 }
-
-// clockTick is USER_HZ, which the kernel fixes at 100 on amd64 and arm64.
-const clockTick = time.Second / 100

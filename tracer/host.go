@@ -33,7 +33,7 @@ func readHostInfo() hostInfo {
 // user database, /proc and mounts. One goroutine uses it.
 type hostReader struct {
 	users  attribution.Users
-	reads  blockingReads
+	reads  procfs.BlockingReads
 	netns  netnsNames
 	mounts *mountThread
 }
@@ -45,7 +45,7 @@ func newHostReader(m *mountThread) *hostReader {
 func (h *hostReader) userName(uid uint32) string { return h.users.Name(uid) }
 
 func (h *hostReader) commandLine(pid uint32, start uint64) []byte {
-	return h.reads.try(func() []byte { return commandLine(pid, start) })
+	return h.reads.Try(func() []byte { return procfs.CommandLine(pid, start) })
 }
 
 func (h *hostReader) cgroupPath(pid uint32, id uint64) string {

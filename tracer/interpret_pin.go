@@ -127,7 +127,7 @@ func (p *pinRecords) interpret(r *record) error {
 	if p.typ == event.NamespacePin && !r.failed() && ns.typ == event.NSTypeNet &&
 		who.process.NS[event.NSTypeMnt] == in.registry.host[event.NSTypeMnt] {
 		// By now the name can be gone from the directory.
-		if name := netnsNameAt(path); name != "" {
+		if name := procfs.NetnsName(path); name != "" {
 			ns.name = name
 		}
 	}

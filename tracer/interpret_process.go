@@ -4,11 +4,11 @@ package tracer
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // epoch is EPOCH_NS of bpf/lib/record.h. The kernel describes what a record refers to in the
@@ -116,7 +116,7 @@ func (p *processRecords) interpret(r *record) error {
 	if r.has(bpf.NstraceRecordFlagF_ARGS_MISSING) {
 		args = host.commandLine(w.Pid, w.StartTime)
 	}
-	proc.Args = argv(args)
+	proc.Args = procfs.SplitArgs(args)
 	if r.has(bpf.NstraceRecordFlagF_LOGINUID) {
 		login, session := w.Loginuid, w.Sessionid
 		proc.LoginUID, proc.SessionID = &login, &session
@@ -134,14 +134,6 @@ func (p *processRecords) interpret(r *record) error {
 		pid: w.Pid, tid: w.Tid, process: proc, workload: p.in.workloads.Of(proc.Cgroup),
 	})
 	return nil
-}
-
-// argv splits a command line as it lies in memory.
-func argv(b []byte) []string {
-	if len(b) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 }
 
 // sudos are the programs by which a user becomes another one.

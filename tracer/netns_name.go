@@ -33,12 +33,6 @@ func newNetnsNames() (n netnsNames) {
 	return n
 }
 
-// isNetnsName reports whether a file in a directory of procfs.NetnsDirs names a namespace.
-// Docker's "default" is the host's, for containers that use the host's network.
-func isNetnsName(dir, name string) bool {
-	return dir == procfs.NetnsDirs[0] || name != "default"
-}
-
 // find returns the name of a namespace, "" for none. It looks at the directories again unless
 // it did so after the time at: in a storm, one look is good for all that happened before.
 func (n *netnsNames) find(id uint32, at uint64) string {
@@ -49,19 +43,7 @@ func (n *netnsNames) find(id uint32, at uint64) string {
 		}
 	}
 	for i := range n.dirs {
-		if name := n.dirs[i].byID[id]; name != "" && isNetnsName(n.dirs[i].path, name) {
-			return name
-		}
-	}
-	return ""
-}
-
-// netnsNameAt returns the name of a namespace that is mounted at a path of the host, "" for
-// none.
-func netnsNameAt(path string) string {
-	dir, name := filepath.Split(path)
-	for _, known := range procfs.NetnsDirs {
-		if dir == known+"/" && isNetnsName(known, name) {
+		if name := n.dirs[i].byID[id]; procfs.NetnsName(n.dirs[i].path+"/"+name) != "" {
 			return name
 		}
 	}

@@ -69,7 +69,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before the current one exceeds this size, for example 100MiB")
 	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
-	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
+	registerRuntimes(fs, &f.runtimes)
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	fs.DurationVar(&f.duration, "duration", 0, "stop after this time, for example 30s")
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -88,7 +89,7 @@ func realMain(args []string) int {
 	switch {
 	case errors.As(err, &usage), errors.Is(err, tracer.ErrOption):
 		return exitUsage
-	case errors.Is(err, tracer.ErrUnsupported):
+	case errors.Is(err, tracer.ErrUnsupported), errors.Is(err, inventory.ErrSource):
 		return exitHost
 	}
 	if own != exitOK {
@@ -170,7 +171,7 @@ runs until it is interrupted.`,
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newRun(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
+	root.AddCommand(newRun(), newList(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
 	return root
 }
 

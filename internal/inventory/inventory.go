@@ -21,6 +21,7 @@ import (
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 )
 
 // A Ref identifies a namespace among those that exist at one time.
@@ -54,8 +55,10 @@ type Namespace struct {
 	// Unseen means that only listns(2) knows the namespace: something invisible holds it.
 	Unseen bool
 
-	// Name is the name of a network namespace in /run/netns or /run/docker/netns.
-	Name string
+	// Name is the name of a network namespace in /run/netns or /run/docker/netns, as the host's
+	// mount namespace has them.
+	Name     string
+	nameRank int // the index of its directory in procfs.NetnsDirs
 
 	// Owner is the workload that it belongs to; nil for the host's, and if unknown.
 	Owner *event.Owner
@@ -66,8 +69,11 @@ type Namespace struct {
 }
 
 // Held reports whether anything but processes was found that keeps the namespace alive.
-func (n *Namespace) Held() bool {
-	return len(n.Threads)+len(n.ForChildren)+len(n.Mounts)+len(n.Descriptors)+len(n.Sockets)+len(n.Children)+len(n.Owned) > 0
+func (n *Namespace) Held() bool { return n.Holders() > 0 }
+
+// Holders returns how many holders other than processes were found.
+func (n *Namespace) Holders() int {
+	return len(n.Threads) + len(n.ForChildren) + len(n.Mounts) + len(n.Descriptors) + len(n.Sockets) + len(n.Children) + len(n.Owned)
 }
 
 // A Process is a process, by its first thread.
@@ -75,9 +81,10 @@ type Process struct {
 	PID    uint32
 	PPID   uint32 // 0 for process 1, kthreadd, and if the parent is in an outer PID namespace
 	UID    uint32
-	Comm   string // up to 15 bytes, any but NUL
-	Start  uint64 // when it started: nanoseconds since boot, in steps of 10 ms from /proc
-	Cgroup string // path in the hierarchy that nstrace attributes by; "" if unknown
+	Comm   string   // up to 15 bytes, any but NUL
+	Start  uint64   // when it started: nanoseconds since boot, in steps of 10 ms from /proc
+	Cgroup string   // path in the hierarchy that nstrace attributes by; "" if unknown
+	Args   []string // the arguments, at most 1,024 bytes of them; nil before ReadCommands
 
 	ns [len(types)]uint32 // by types; 0 if unknown
 }
@@ -103,6 +110,8 @@ type Mount struct {
 	ID      uint32 // of the mount
 	MountNS uint32
 	PID     uint32 // a process in it: /proc/PID/root leads to Path
+
+	order uint32 // of the mounts of a mount namespace, as mountinfo lists them
 }
 
 // A Descriptor is an open file of a process.
@@ -137,6 +146,8 @@ type Inventory struct {
 
 	namespaces map[Ref]*Namespace
 	processes  map[uint32]*Process
+	workloads  attribution.Workloads
+	idsPerType bool // KernelID is unique only among the namespaces of a type (before 6.18)
 }
 
 // A Source says where the tasks and open files of an inventory come from.
@@ -179,6 +190,31 @@ func (inv *Inventory) ProcessesIn(r Ref) []*Process {
 	return slices.DeleteFunc(inv.Processes(), func(p *Process) bool { return p.In(r.Type) != r.ID })
 }
 
+// With returns the namespaces that a process is in for which match returns true.
+func (inv *Inventory) With(match func(*Process) bool) map[Ref]bool {
+	in := map[Ref]bool{}
+	for _, p := range inv.processes {
+		if match(p) {
+			for i, id := range p.ns {
+				in[Ref{types[i], id}] = true
+			}
+		}
+	}
+	return in
+}
+
+// OldestOf returns the oldest process of each namespace that has one, without repetition.
+func OldestOf(all []*Namespace) (oldest []*Process) {
+	seen := map[*Process]bool{}
+	for _, n := range all {
+		if n.Oldest != nil && !seen[n.Oldest] {
+			seen[n.Oldest] = true
+			oldest = append(oldest, n.Oldest)
+		}
+	}
+	return oldest
+}
+
 // Namespaces returns all namespaces: by type in the order of event.NSTypes, then by id.
 func (inv *Inventory) Namespaces() []*Namespace {
 	all := make([]*Namespace, 0, len(inv.namespaces))
@@ -190,6 +226,11 @@ func (inv *Inventory) Namespaces() []*Namespace {
 }
 
 func compareRefs(a, b Ref) int {
+	return cmp.Or(CompareTypes(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
+}
+
+// CompareTypes compares types by their order in event.NSTypes.
+func CompareTypes(a, b event.NSType) int {
 	order := event.NSTypes()
-	return cmp.Or(cmp.Compare(slices.Index(order, a.Type), slices.Index(order, b.Type)), cmp.Compare(a.ID, b.ID))
+	return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
 }

@@ -106,6 +106,7 @@ func (r *iterReader) task(s *bpf.SnapshotSnapshotTask) {
 	if s.Pid == r.b.o.Without {
 		return
 	}
+	r.b.inv.idsPerType = s.IdsPerType != 0
 	t := &taskRecord{tid: s.Tid, Process: Process{
 		PID: s.Pid, PPID: s.Ppid, UID: s.Uid, Start: s.Start, Comm: text(s.Comm[:]),
 	}}

@@ -105,8 +105,8 @@ func (r *procReader) read(file string) []byte {
 	return r.buf[:n]
 }
 
-// tick is the unit of times in /proc: USER_HZ is 100 on amd64 and arm64.
-const tick = 10_000_000 // ns
+// tick is the unit of times in /proc, in nanoseconds.
+const tick = uint64(procfs.ClockTick)
 
 // stat reads what /proc/PID/stat says, see proc_pid_stat(5).
 func (r *procReader) stat(dir string, p *Process) (threads int, ok bool) {
@@ -318,15 +318,17 @@ func (b *builder) mounts(id uint32, pids []uint32) {
 		if err != nil {
 			continue
 		}
-		for _, ns := range procfs.PinnedFrom(io.LimitReader(f, maxMountinfo)) {
+		for i, ns := range procfs.PinnedFrom(io.LimitReader(f, maxMountinfo)) {
 			n := b.of(Ref{ns.Type, ns.ID})
 			if n == nil {
 				continue
 			}
-			m := Mount{Path: ns.Path, ID: ns.MountID, MountNS: id, PID: pid}
+			m := Mount{Path: ns.Path, ID: ns.MountID, MountNS: id, PID: pid, order: uint32(i)}
 			// Twice on one mount point if the file system below was mounted on itself.
 			same := func(o Mount) bool { return o.Path == m.Path && o.MountNS == m.MountNS }
-			if !slices.ContainsFunc(n.Mounts, same) {
+			if i := slices.IndexFunc(n.Mounts, same); i >= 0 {
+				n.Mounts[i].order = m.order
+			} else {
 				n.Mounts = append(n.Mounts, m)
 			}
 		}

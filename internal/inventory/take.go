@@ -5,6 +5,7 @@ package inventory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -31,6 +33,9 @@ type Options struct {
 	// Without is a process to leave out, with all that only it holds; 0 for none.
 	Without uint32
 }
+
+// ErrSource is the error if Options.Source forces a source that does not work.
+var ErrSource = errors.New("the BPF iterators do not work here")
 
 // readTime is how long reading the mounts of other mount namespaces may take. Users can make
 // any number of namespaces, each with any number of mounts.
@@ -64,7 +69,7 @@ func newBuilder(o Options) (*builder, error) {
 		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{},
 		inv: &Inventory{
 			Boot: procfs.BootID(), Host: procfs.NamespacesOf("1"),
-			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{},
+			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{}, workloads: attribution.Workloads{},
 		},
 	}
 	var st unix.Stat_t
@@ -101,7 +106,7 @@ type taskRecord struct {
 type nsRecord struct {
 	id     uint32
 	kernel uint64
-	userNS uint32 // 0 if unknown
+	userNS uint32  // 0 if unknown
 	parent uint32  // of a PID namespace, if known
 	owner  *uint32 // of a user namespace, if known: the user who made it
 }
@@ -211,21 +216,31 @@ func (b *builder) read(ctx context.Context) error {
 	if !b.o.TasksOnly {
 		b.readMounts(ctx)
 	}
-	if !b.o.FilesOnly {
-		b.relateAll(ctx)
+	if b.o.FilesOnly {
+		return nil
 	}
+	b.relateAll(ctx)
+	b.inv.attribute()
+	mountNS := b.inv.Host[event.NSTypeMnt]
+	if mountNS == 0 {
+		mountNS, _ = procfs.NamespaceOf("self", event.NSTypeMnt)
+	}
+	b.inv.name(mountNS)
 	return nil
 }
 
-// findHost completes the namespaces of the host: not everybody may read /proc/1/ns.
+// findHost completes the namespaces of the host if the caller may not read /proc/1/ns. kthreadd, which
+// has PID 2 in the initial PID namespace, never leaves the first namespace of each type.
 func (b *builder) findHost() {
-	first := b.inv.processes[1]
-	if first == nil {
-		return
-	}
-	for _, t := range types {
-		if b.inv.Host[t] == 0 && first.In(t) != 0 {
-			b.inv.Host[t] = first.In(t)
+	for _, pid := range []uint32{1, 2} {
+		p := b.inv.processes[pid]
+		if p == nil || pid == 2 && (p.PPID != 0 || p.In(event.NSTypePID) != initPIDNS) {
+			continue
+		}
+		for _, t := range types {
+			if b.inv.Host[t] == 0 && p.In(t) != 0 {
+				b.inv.Host[t] = p.In(t)
+			}
 		}
 	}
 	for _, n := range b.inv.namespaces {
@@ -242,7 +257,7 @@ func (b *builder) readTasks() error {
 			return nil
 		}
 		if b.o.Source == Iterators {
-			return fmt.Errorf("use BPF iterators: %w", err)
+			return fmt.Errorf("%w: %w", ErrSource, err)
 		}
 		clear(b.inv.namespaces)
 		clear(b.inv.processes)

@@ -10,6 +10,7 @@ package procfs
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,6 +20,18 @@ import (
 // NetnsDirs are the directories in which network namespaces are mounted under a name: that of
 // ip netns (NETNS_RUN_DIR of iproute2) and CNI, and that of Docker.
 var NetnsDirs = []string{"/run/netns", "/run/docker/netns"}
+
+// NetnsName returns the name of a network namespace that is mounted at a path of the host, "" if
+// the path is in none of NetnsDirs. Docker's "default" is the host's own namespace, for containers
+// that use the host's network.
+func NetnsName(path string) string {
+	dir, name := filepath.Split(path)
+	i := slices.Index(NetnsDirs, strings.TrimSuffix(dir, "/"))
+	if i < 0 || i > 0 && name == "default" {
+		return ""
+	}
+	return name
+}
 
 // BootID returns the kernel's random id of this boot, "" if it cannot be read.
 func BootID() string {

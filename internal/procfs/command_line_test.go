@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package tracer
+package procfs
 
 import (
 	"bytes"
@@ -18,13 +18,13 @@ import (
 
 // TestArgsLen compares the limit with the one that the kernel side has.
 func TestArgsLen(t *testing.T) {
-	header, err := os.ReadFile("../bpf/lib/record.h")
+	header, err := os.ReadFile("../../bpf/lib/record.h")
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := regexp.MustCompile(`(?m)^#define ARGS_LEN (\d+)`).FindSubmatch(header)
-	if m == nil || string(m[1]) != strconv.Itoa(argsLen) {
-		t.Errorf("argsLen is %d, record.h has %q", argsLen, m)
+	if m == nil || string(m[1]) != strconv.Itoa(ArgsLen) {
+		t.Errorf("ArgsLen is %d, record.h has %q", ArgsLen, m)
 	}
 }
 
@@ -52,20 +52,20 @@ func TestCommandLine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		start := ticks * uint64(clockTick)
+		start := ticks * uint64(ClockTick)
 		want := strings.Join([]string{"sh", "-c", "echo; read line", long, "end", ""}, "\x00")
-		want = want[:min(len(want), argsLen)]
-		if got := commandLine(pid, start); string(got) != want {
+		want = want[:min(len(want), ArgsLen)]
+		if got := CommandLine(pid, start); string(got) != want {
 			t.Errorf("%d bytes: got %d bytes, %q, want %d", n, len(got), got, len(want))
 		}
-		if got := commandLine(pid, start+uint64(clockTick)); got != nil {
+		if got := CommandLine(pid, start+uint64(ClockTick)); got != nil {
 			t.Errorf("another process's: %q", got)
 		}
 		in.Close()
 		if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() != 1 {
 			t.Error(err)
 		}
-		if got := commandLine(pid, start); got != nil {
+		if got := CommandLine(pid, start); got != nil {
 			t.Errorf("after its end: %q", got)
 		}
 	}
@@ -74,7 +74,7 @@ func TestCommandLine(t *testing.T) {
 // TestReadAtMost checks that no more is asked for than is kept.
 func TestReadAtMost(t *testing.T) {
 	r := &counted{Reader: io.LimitReader(zeros{}, 1<<40)}
-	if b, err := readAtMost(r, argsLen); err != nil || len(b) != argsLen || r.asked != argsLen {
+	if b, err := readAtMost(r, ArgsLen); err != nil || len(b) != ArgsLen || r.asked != ArgsLen {
 		t.Errorf("%d bytes, %v, after %d were asked for", len(b), err, r.asked)
 	}
 }
@@ -96,14 +96,14 @@ func (c *counted) Read(b []byte) (int, error) {
 // TestBlockingReads has reads that are quick, late and stuck.
 func TestBlockingReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var r blockingReads
+		var r BlockingReads
 		want := []byte("args")
 		quick := func() []byte { return want }
-		if got := r.try(quick); !bytes.Equal(got, want) {
+		if got := r.Try(quick); !bytes.Equal(got, want) {
 			t.Errorf("a quick read: %q", got)
 		}
 		slow := func() []byte { time.Sleep(readTimeout - time.Nanosecond); return want }
-		if got := r.try(slow); !bytes.Equal(got, want) {
+		if got := r.Try(slow); !bytes.Equal(got, want) {
 			t.Errorf("a read just in time: %q", got)
 		}
 
@@ -114,7 +114,7 @@ func TestBlockingReads(t *testing.T) {
 		stuck := func() []byte { runs.Add(1); <-release; return []byte("late") }
 		for i := range maxReads + 3 {
 			begin, before := time.Now(), runs.Load()
-			if got := r.try(stuck); got != nil {
+			if got := r.Try(stuck); got != nil {
 				t.Errorf("stuck read %d: %q", i, got)
 			}
 			cost, ran := time.Since(begin), runs.Load() > before
@@ -122,17 +122,17 @@ func TestBlockingReads(t *testing.T) {
 				t.Errorf("stuck read %d: it ran: %v, and cost %v", i, ran, cost)
 			}
 			begin = time.Now()
-			if got := r.try(quick); got != nil || time.Since(begin) != 0 {
+			if got := r.Try(quick); got != nil || time.Since(begin) != 0 {
 				t.Errorf("in the pause: %q after %v", got, time.Since(begin))
 			}
 			time.Sleep(readPause)
 		}
-		if got := r.try(quick); got != nil {
+		if got := r.Try(quick); got != nil {
 			t.Errorf("with all stuck: %q", got)
 		}
 		close(release)
 		synctest.Wait()
-		if got := r.try(quick); !bytes.Equal(got, want) {
+		if got := r.Try(quick); !bytes.Equal(got, want) {
 			t.Errorf("after their end: %q", got)
 		}
 		// synctest fails the test if a goroutine is left.

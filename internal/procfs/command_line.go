@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package tracer
+package procfs
 
 import (
 	"bytes"
@@ -13,33 +13,44 @@ import (
 	"time"
 )
 
-// argsLen is ARGS_LEN of bpf/lib/record.h: how much of a command line is kept.
-const argsLen = 1024
+// ClockTick is USER_HZ, the unit of times in /proc: the kernel fixes it at 100 on amd64 and arm64.
+const ClockTick = time.Second / 100
+
+// ArgsLen is ARGS_LEN of bpf/lib/record.h: how much of a command line is kept.
+const ArgsLen = 1024
 
 // statLen is more than /proc/PID/stat can hold: a command name and some 50 numbers.
 const statLen = 4096
 
-// commandLine reads the first argsLen bytes of a command line, for an event during which its
+// CommandLine reads the first ArgsLen bytes of a command line, for an event during which its
 // page was not in memory. start is the start time of the process, since another one can have
 // the pid by now.
 //
 // The process decides how long this takes: the kernel waits for the lock of its memory. Call
-// it by a blockingReads.
-func commandLine(pid uint32, start uint64) []byte {
+// it by a BlockingReads.
+func CommandLine(pid uint32, start uint64) []byte {
 	// The open file stays that of one process. Open it before the comparison.
 	cmdline, err := os.Open(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return nil
 	}
 	defer cmdline.Close()
-	if at, err := startTicks(pid); err != nil || at != start/uint64(clockTick) {
+	if at, err := startTicks(pid); err != nil || at != start/uint64(ClockTick) {
 		return nil
 	}
-	args, err := readAtMost(cmdline, argsLen)
+	args, err := readAtMost(cmdline, ArgsLen)
 	if err != nil {
 		return nil
 	}
 	return args
+}
+
+// SplitArgs splits a command line as it lies in memory.
+func SplitArgs(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 }
 
 // startTicks returns when a process started, in clock ticks since boot.
@@ -72,26 +83,26 @@ func readAtMost(r io.Reader, n int) ([]byte, error) {
 }
 
 const (
-	// readTimeout is how long the interpreter waits for one read.
+	// readTimeout is how long the caller waits for one read.
 	readTimeout = 20 * time.Millisecond
 	// readPause is how long it does not read after a timeout. A process that makes every
-	// read time out costs the interpreter 2 % of its time.
+	// read time out costs the caller 2 % of its time.
 	readPause = time.Second
 	// maxReads is how many reads can be stuck at once. Each holds a thread.
 	maxReads = 4
 )
 
-// blockingReads runs reads that another process can block for as long as it likes, such as
+// BlockingReads runs reads that another process can block for as long as it likes, such as
 // those of its memory. One goroutine uses it, and never waits long. The zero value is ready
 // to use.
-type blockingReads struct {
+type BlockingReads struct {
 	running atomic.Int32
 	paused  time.Time // no reads until then
 }
 
-// try runs read and returns its result, or nil after a timeout. It does not run read while
+// Try runs read and returns its result, or nil after a timeout. It does not run read while
 // reads are paused or maxReads are stuck.
-func (r *blockingReads) try(read func() []byte) []byte {
+func (r *BlockingReads) Try(read func() []byte) []byte {
 	if r.running.Load() >= maxReads || time.Now().Before(r.paused) {
 		return nil
 	}

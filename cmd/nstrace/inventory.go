@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/runtimes"
+)
+
+// inventoryFlags are the flags of the commands that show what exists.
+type inventoryFlags struct {
+	runtimes []string
+	db       string
+	source   string
+}
+
+func (f *inventoryFlags) register(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	registerRuntimes(fs, &f.runtimes)
+	registerDB(fs, &f.db)
+	sources := []string{"auto", string(inventory.Iterators), string(inventory.Proc)}
+	fs.StringVar(&f.source, "source", sources[0], "where to read processes and open files: "+strings.Join(sources, ", "))
+	complete(cmd, "source", sources)
+}
+
+// options checks the flags.
+func (f *inventoryFlags) options() (inventory.Options, error) {
+	if f.source == "auto" {
+		return inventory.Options{}, nil
+	}
+	return inventory.Options{Source: inventory.Source(f.source)}, oneOf("--source", f.source, []string{"auto", string(inventory.Iterators), string(inventory.Proc)})
+}
+
+// registerRuntimes adds --runtime-socket.
+func registerRuntimes(fs *pflag.FlagSet, to *[]string) {
+	fs.StringArrayVar(to, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
+}
+
+// nameTime bounds the wait for the runtimes, and the search of the history.
+const nameTime = time.Second
+
+// name adds to namespaces what container runtimes and the history know.
+func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) error {
+	ctx, cancel := context.WithTimeout(ctx, nameTime)
+	defer cancel()
+	var events []*event.Namespace
+	var named []*inventory.Namespace
+	for _, n := range all {
+		if n.Owner != nil && n.Owner.Container != nil {
+			named, events = append(named, n), append(events, inv.EventNamespace(n))
+		}
+	}
+	if len(events) > 0 || len(f.runtimes) > 0 {
+		stage, err := runtimes.New(f.runtimes, runtimes.DefaultWait)
+		if err != nil {
+			return usagef("--runtime-socket: %w", err)
+		}
+		stage.NameNamespaces(ctx, events)
+		for i, n := range named {
+			n.Owner, n.Name = events[i].Owner, events[i].Name
+		}
+		if err := stage.Close(); err != nil {
+			return err
+		}
+	}
+	return f.date(ctx, inv, all)
+}
+
+// date adds from the history when namespaces were made, and by whom.
+func (f *inventoryFlags) date(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) (err error) {
+	db, err := history.OpenContext(ctx, f.db)
+	if f.db == defaultDB && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("--db: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := inventory.Date(ctx, db, inv, all); errors.Is(err, context.DeadlineExceeded) {
+		inv.Incomplete = append(inv.Incomplete, "when some namespaces were made: the history takes too long")
+	} else if err != nil {
+		return interrupted(fmt.Errorf("--db: %w", err))
+	}
+	return nil
+}

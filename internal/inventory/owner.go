@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"path/filepath"
+	"slices"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// Workload returns the container, pod and unit of a process, by its cgroup.
+func (inv *Inventory) Workload(p *Process) *attribution.Workload { return inv.workloads.Of(p.Cgroup) }
+
+// attribute sets the owners of the namespaces that processes are in, except the host's.
+func (inv *Inventory) attribute() {
+	residents := map[*Namespace][]*attribution.Workload{}
+	for _, p := range inv.processes {
+		w := inv.Workload(p)
+		for i, id := range p.ns {
+			n := inv.namespaces[Ref{types[i], id}]
+			if n != nil && !n.Host && !slices.Contains(residents[n], w) {
+				residents[n] = append(residents[n], w)
+			}
+		}
+	}
+	for n, all := range residents {
+		n.Owner = attribution.OwnerOf(all)
+	}
+}
+
+// name sets the names of network namespaces: those of the directories in which ip netns and Docker
+// mount them. The latest mount at a path is the one that the path leads to.
+func (inv *Inventory) name(mountNS uint32) {
+	type named struct {
+		at uint32 // id of the mount; later mounts of a path have higher ones
+		n  *Namespace
+	}
+	names := map[string]named{} // by path
+	for _, n := range inv.namespaces {
+		if n.Type != event.NSTypeNet {
+			continue
+		}
+		for _, m := range n.Mounts {
+			if m.MountNS == mountNS && procfs.NetnsName(m.Path) != "" && m.order >= names[m.Path].at {
+				names[m.Path] = named{m.order, n}
+			}
+		}
+	}
+	for path, found := range names {
+		name := procfs.NetnsName(path)
+		// Of several names, one that does not change from call to call.
+		if dir := filepath.Dir(path); found.n.Name == "" || rankDir(dir) < found.n.nameRank || rankDir(dir) == found.n.nameRank && name < found.n.Name {
+			found.n.Name, found.n.nameRank = name, rankDir(dir)
+		}
+	}
+}
+
+func rankDir(dir string) int { return slices.Index(procfs.NetnsDirs, dir) }

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import (
+	"context"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// NameNamespaces adds what the runtimes know to the owners of namespaces, and the name of its
+// container to a network namespace without a name. It waits for pending answers until ctx ends.
+func (s *Stage) NameNamespaces(ctx context.Context, all []*event.Namespace) {
+	for {
+		pending := false
+		s.cache.mu.Lock()
+		for _, ns := range all {
+			pending = !s.nameNS(ns, time.Now()) || pending
+		}
+		s.cache.mu.Unlock()
+		if !pending {
+			return
+		}
+		select {
+		case <-s.woken:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -95,8 +95,8 @@ func (a *attachment) requestWakeup() error {
 	return nil
 }
 
-// inventory returns the namespaces that exist.
-func (a *attachment) inventory() (inv inventory, err error) {
+// snapshot returns the namespaces that exist.
+func (a *attachment) snapshot() (inv taskSnapshot, err error) {
 	if inv.tasks, err = a.tasks(); err != nil {
 		return inv, err
 	}

@@ -469,11 +469,11 @@ func (t *Tracer) fallBack(reason string) error {
 		return err
 	}
 	// As at the start, but the namespaces that ended in between have events.
-	inv, err := t.attached.inventory()
+	inv, err := t.attached.snapshot()
 	if err != nil {
 		return err
 	}
-	if err := t.interpreter.inferEnds(t.interpreter.takeInventory(inv)); err != nil {
+	if err := t.interpreter.inferEnds(t.interpreter.takeSnapshot(inv)); err != nil {
 		return err
 	}
 	if err := t.learnPins(); err != nil {

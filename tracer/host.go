@@ -3,6 +3,7 @@
 package tracer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -69,4 +71,16 @@ func (h *hostReader) ended(ns procfs.Namespace) (ended, known bool) {
 	return errors.Is(err, unix.ESTALE), !errors.Is(err, unix.ENOSYS)
 }
 
-func (h *hostReader) heldByFiles() map[uint32]bool { return procfs.HeldByFiles() }
+func (h *hostReader) heldByFiles() map[uint32]bool {
+	held := map[uint32]bool{}
+	inv, err := inventory.Take(context.Background(), inventory.Options{FilesOnly: true})
+	if err != nil { // without /proc nothing is held
+		return held
+	}
+	for _, n := range inv.Namespaces() {
+		if len(n.Mounts)+len(n.Descriptors) > 0 {
+			held[n.ID] = true
+		}
+	}
+	return held
+}

@@ -320,15 +320,15 @@ func (in *interpreter) emitEnd(ns *liveNS, boot uint64, detected string) error {
 	return in.offer(e, ns.creator)
 }
 
-// An inventory is what the kernel knew at one moment.
-type inventory struct {
+// A taskSnapshot is what the kernel knew at one moment.
+type taskSnapshot struct {
 	tasks []bpf.NstraceInventory
 	host  [len(nsTypes)]uint32 // the host's namespaces, 0 if unknown
 }
 
-// takeInventory adds the namespaces that exist to the registry, and finds their owners. It
+// takeSnapshot adds the namespaces that exist to the registry, and finds their owners. It
 // returns the earlier namespaces whose inode numbers other namespaces have now.
-func (in *interpreter) takeInventory(inv inventory) (ended []*liveNS) {
+func (in *interpreter) takeSnapshot(inv taskSnapshot) (ended []*liveNS) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for kind, id := range inv.host {

@@ -123,11 +123,11 @@ func (t *Tracer) attach() error {
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)
 	// After attaching: what is made in between is in the inventory and in the ring.
-	inv, err := t.attached.inventory()
+	inv, err := t.attached.snapshot()
 	if err != nil {
 		return err
 	}
-	t.interpreter.takeInventory(inv)
+	t.interpreter.takeSnapshot(inv)
 	return t.attached.registerOwn()
 }
 

@@ -88,10 +88,20 @@ func (f *inventoryFlags) date(ctx context.Context, inv *inventory.Inventory, all
 		return fmt.Errorf("--db: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := inventory.Date(ctx, db, inv, all); errors.Is(err, context.DeadlineExceeded) {
-		inv.Incomplete = append(inv.Incomplete, "when some namespaces were made: the history takes too long")
-	} else if err != nil {
-		return interrupted(fmt.Errorf("--db: %w", err))
+	for _, n := range all {
+		if n.Host {
+			continue
+		}
+		e, err := db.Creation(ctx, inv.EventNamespace(n), inv.Boot)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			inv.Incomplete = append(inv.Incomplete, "when some namespaces were made: the history takes too long")
+			return nil
+		case err != nil:
+			return interrupted(fmt.Errorf("--db: %w", err))
+		case e != nil:
+			n.Created, n.Creator = e.Time, e.Process
+		}
 	}
 	return nil
 }

@@ -42,6 +42,33 @@ func (inv *Inventory) open(n *Namespace) *os.File {
 	return nil
 }
 
+// Paths returns up to limit files by which the namespace can be entered, each as long as what holds it
+// is there. Those that probably last longest come first: a task such as that of ip netns exec ends
+// before the mount does.
+func (n *Namespace) Paths(limit int) (paths []string) {
+	add := func(format string, args ...any) {
+		if len(paths) < limit {
+			paths = append(paths, fmt.Sprintf(format, args...))
+		}
+	}
+	for _, m := range n.Mounts {
+		add("/proc/%d/root%s", m.PID, m.Path)
+	}
+	for _, d := range n.Descriptors {
+		add("/proc/%d/task/%d/fd/%d", d.PID, d.TID, d.FD)
+	}
+	if n.Oldest != nil {
+		add("/proc/%d/ns/%s", n.Oldest.PID, n.Type)
+	}
+	for _, t := range n.Threads {
+		add("/proc/%d/task/%d/ns/%s", t.PID, t.TID, n.Type)
+	}
+	for _, t := range n.ForChildren {
+		add("/proc/%d/task/%d/ns/%s_for_children", t.PID, t.TID, n.Type)
+	}
+	return paths
+}
+
 // paths yields files by which the namespace can be entered. A mount in another mount namespace is the
 // last resort, as the way to it leads through file systems that a user may serve.
 func (n *Namespace) paths() func(yield func(string) bool) {
@@ -65,7 +92,7 @@ func (n *Namespace) paths() func(yield func(string) bool) {
 			}
 		}
 		for _, d := range n.Descriptors {
-			if !try("/proc/%d/fd/%d", d.PID, d.FD) {
+			if !try("/proc/%d/task/%d/fd/%d", d.PID, d.TID, d.FD) {
 				return
 			}
 		}

@@ -59,10 +59,13 @@ func (r *procReader) process(name string, pid uint32) (denied bool) {
 	dir := "/proc/" + name
 	t := taskRecord{tid: pid}
 	threads, ok := r.stat(dir, &t.Process)
+	t.PID = pid
+	if !ok && threads > 1 { // the first thread has ended
+		r.threads(dir, &t)
+	}
 	if !ok {
 		return false
 	}
-	t.PID = pid
 	if err := r.namespaces(dir, &t); err != nil {
 		return os.IsPermission(err)
 	}
@@ -76,7 +79,7 @@ func (r *procReader) process(name string, pid uint32) (denied bool) {
 		r.threads(dir, &t)
 	}
 	if !r.b.o.TasksOnly {
-		r.files(dir, &t.Process)
+		r.files(dir, pid, &t.Process)
 	}
 	return false
 }
@@ -117,8 +120,11 @@ func (r *procReader) stat(dir string, p *Process) (threads int, ok bool) {
 	}
 	p.Comm = string(text[open+1 : end])
 	f := bytes.Fields(text[end+1:])
-	if len(f) < 20 || string(f[0]) == "Z" || string(f[0]) == "X" {
+	if len(f) < 20 {
 		return 0, false
+	}
+	if string(f[0]) == "Z" || string(f[0]) == "X" {
+		return int(number(f[17])), false
 	}
 	p.PPID = uint32(number(f[1]))
 	p.Start = number(f[19]) * tick
@@ -181,6 +187,16 @@ func (r *procReader) threads(dir string, first *taskRecord) {
 		}
 		t := taskRecord{tid: uint32(tid)}
 		sub := dir + "/task/" + e.Name()
+		if !r.b.o.TasksOnly && !sameFiles(first.PID, t.tid) {
+			if _, ok := r.stat(sub, &t.Process); ok {
+				t.PID, t.ns[netKind] = first.PID, first.ns[netKind]
+				if id, err := r.link(sub, string(event.NSTypeNet)); err == nil {
+					t.ns[netKind] = id
+				}
+				r.files(sub, t.tid, &t.Process)
+			}
+			t = taskRecord{tid: t.tid}
+		}
 		if r.namespaces(sub, &t) != nil || t.ns == first.ns && t.forChildren == first.forChildren {
 			continue
 		}
@@ -197,8 +213,19 @@ func (r *procReader) threads(dir string, first *taskRecord) {
 	}
 }
 
-// files adds the open files of a process that hold a namespace.
-func (r *procReader) files(dir string, p *Process) {
+// sameFiles reports whether a thread shares its open files with the first thread of its process, as
+// nearly all do. It also does if the kernel does not say (CONFIG_KCMP).
+func sameFiles(pid, tid uint32) bool {
+	const kcmpFiles = 2 // KCMP_FILES
+	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), kcmpFiles, 0, 0, 0)
+	return errno != 0 || r == 0
+}
+
+// netKind is the index of network namespaces in types.
+var netKind = slices.Index(types[:], event.NSTypeNet)
+
+// files adds the open files of a task that hold a namespace.
+func (r *procReader) files(dir string, tid uint32, p *Process) {
 	fds, err := os.ReadDir(dir + "/fd")
 	if err != nil {
 		return
@@ -215,7 +242,7 @@ func (r *procReader) files(dir string, p *Process) {
 		if err != nil {
 			continue
 		}
-		d := Descriptor{PID: p.PID, Comm: p.Comm, FD: uint32(fd)}
+		d := Descriptor{PID: p.PID, TID: tid, Comm: p.Comm, FD: uint32(fd)}
 		file := dir + "/fd/" + entry.Name()
 		if r.b.onNSFS(file) {
 			r.b.descriptor(d, file)
@@ -229,12 +256,21 @@ func (r *procReader) files(dir string, p *Process) {
 			continue
 		}
 		if pidfd < 0 {
-			if pidfd, err = unix.PidfdOpen(int(p.PID), 0); err != nil {
+			if pidfd, err = pidfdOf(p.PID, tid); err != nil {
 				return
 			}
 		}
 		r.b.socket(pidfd, d, p.In(event.NSTypeNet))
 	}
+}
+
+// pidfdOf returns a pidfd of a task. For a thread that needs PIDFD_THREAD, which is in Linux 6.9 and
+// later.
+func pidfdOf(pid, tid uint32) (int, error) {
+	if pid == tid {
+		return unix.PidfdOpen(int(pid), 0)
+	}
+	return unix.PidfdOpen(int(tid), unix.PIDFD_THREAD)
 }
 
 // onNSFS reports whether a file is that of a namespace. It does not ask the server of a network file

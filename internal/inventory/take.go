@@ -299,7 +299,7 @@ func (b *builder) relateAll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if b.related[n.Ref] || n.complete() {
+		if b.related[n.Ref] || n.complete() && b.has(n.Type, n.Parent) && b.has(event.NSTypeUser, n.UserNS) {
 			continue
 		}
 		if f := b.inv.open(n); f != nil {
@@ -319,6 +319,11 @@ func (b *builder) relateAll(ctx context.Context) {
 			owner.Owned = append(owner.Owned, r)
 		}
 	}
+}
+
+// has reports whether a namespace was found, or is not wanted; there is none with id 0.
+func (b *builder) has(typ event.NSType, id uint32) bool {
+	return id == 0 || !b.wants(typ) || b.inv.namespaces[Ref{typ, id}] != nil
 }
 
 // complete reports whether the source said what there is to know about the relatives.

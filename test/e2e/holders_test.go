@@ -12,24 +12,51 @@ import (
 	"testing"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/inventory"
 )
 
-// holdersOf returns what keeps a namespace alive.
-func holdersOf(t *testing.T, id uint32) *procfs.Holders {
+// takeInventory takes an inventory from a source. Guests with 5.10 have both sources, too.
+func takeInventory(t *testing.T, source inventory.Source) *inventory.Inventory {
 	t.Helper()
-	all, err := procfs.AllHolders()
+	inv, err := inventory.Take(t.Context(), inventory.Options{Source: source})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := all[id]
-	if h == nil {
-		t.Fatalf("namespace %d was not found", id)
+	if inv.Source != source {
+		t.Fatalf("asked for %s, got %s", source, inv.Source)
 	}
-	if h.ID != id {
-		t.Fatalf("asked for %d, got %+v", id, h)
+	return inv
+}
+
+// holdersOf returns what keeps a namespace alive, by each source. They must agree.
+func holdersOf(t *testing.T, typ event.NSType, id uint32) *inventory.Namespace {
+	t.Helper()
+	var found []*inventory.Namespace
+	for _, source := range []inventory.Source{inventory.Iterators, inventory.Proc} {
+		n := takeInventory(t, source).Find(inventory.Ref{Type: typ, ID: id})
+		if n == nil {
+			t.Fatalf("%s: namespace %d was not found", source, id)
+		}
+		found = append(found, n)
 	}
-	return h
+	if a, b := holderText(found[0]), holderText(found[1]); a != b {
+		t.Errorf("the sources differ:\n%s\n%s", a, b)
+	}
+	return found[0]
+}
+
+// holderText is all that the sources must agree on. Other tests come and go in the host's namespaces.
+func holderText(n *inventory.Namespace) string {
+	text := fmt.Sprintf("%v parent %d user %d", n.Ref, n.Parent, n.UserNS)
+	if n.Host {
+		return text
+	}
+	oldest := uint32(0)
+	if n.Oldest != nil {
+		oldest = n.Oldest.PID
+	}
+	return text + fmt.Sprintf(" %d processes, oldest %d, threads %v for children %v fds %v sockets %v children %v owned %v mounts %v",
+		n.Processes, oldest, n.Threads, n.ForChildren, n.Descriptors, n.Sockets, n.Children, n.Owned, len(n.Mounts))
 }
 
 // lsnsCount is how many processes lsns(8) sees in a namespace.
@@ -91,18 +118,18 @@ func TestHolders(t *testing.T) {
 		w := h.start(t, "unshare", []string{"--uts", "sh", "-c", wait})
 		w.value(t, "ready")
 		id := mustID(t, fmt.Sprintf("/proc/%d/ns/uts", w.pid))
-		got := holdersOf(t, id)
+		got := holdersOf(t, event.NSTypeUTS, id)
 		typ, n := lsnsCount(t, id)
-		if got.Type != typ || len(got.Tasks) != n || n < 1 {
+		if got.Type != typ || got.Processes != n || n < 1 {
 			t.Errorf("lsns has %d in a %s namespace: %+v", n, typ, got)
 		}
-		if !slices.Contains(got.Tasks, procfs.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}) {
-			t.Errorf("it lacks %d: %+v", w.pid, got)
+		if got.Oldest == nil || got.Oldest.PID != uint32(w.pid) || got.Oldest.Comm != "sh" {
+			t.Errorf("%d is not the oldest: %+v", w.pid, got.Oldest)
 		}
 		if len(got.Mounts)+len(got.Descriptors)+len(got.ForChildren) != 0 || got.UserNS != h.ns["user"] {
 			t.Errorf("more than processes, or another owner than %d: %+v", h.ns["user"], got)
 		}
-		if owner := holdersOf(t, h.ns["user"]); !slices.Contains(owner.Owned, procfs.NSRef{Type: "uts", ID: id}) {
+		if owner := holdersOf(t, event.NSTypeUser, h.ns["user"]); !slices.Contains(owner.Owned, inventory.Ref{Type: "uts", ID: id}) {
 			t.Errorf("its owner has not %d: %+v", id, owner.Owned)
 		}
 		quit(w)
@@ -112,9 +139,9 @@ func TestHolders(t *testing.T) {
 		const name, path = "nstrace-e2e-h", "/run/netns/nstrace-e2e-h"
 		output(t, "ip", "netns", "add", name)
 		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
-		got := holdersOf(t, mustID(t, path))
-		i := slices.IndexFunc(got.Mounts, func(m procfs.Mount) bool { return m.MountNS == h.ns["mnt"] })
-		if got.Type != event.NSTypeNet || len(got.Tasks) != 0 || i < 0 || got.Mounts[i].Path != path {
+		got := holdersOf(t, event.NSTypeNet, mustID(t, path))
+		i := slices.IndexFunc(got.Mounts, func(m inventory.Mount) bool { return m.MountNS == h.ns["mnt"] })
+		if got.Type != event.NSTypeNet || got.Processes != 0 || i < 0 || got.Mounts[i].Path != path {
 			t.Errorf("%+v", got)
 		}
 		if got.UserNS != h.ns["user"] {
@@ -130,9 +157,9 @@ func TestHolders(t *testing.T) {
 		keeper := h.start(t, "sh", []string{"-c", "exec 3<" + file + "; " + wait})
 		keeper.value(t, "ready")
 		quit(w)
-		got := holdersOf(t, id)
-		want := procfs.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
-		if got.Type != event.NSTypeIPC || len(got.Tasks) != 0 || !slices.Equal(got.Descriptors, []procfs.Descriptor{want}) {
+		got := holdersOf(t, event.NSTypeIPC, id)
+		want := inventory.Descriptor{PID: uint32(keeper.pid), TID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got.Type != event.NSTypeIPC || got.Processes != 0 || !slices.Equal(got.Descriptors, []inventory.Descriptor{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(keeper)
@@ -146,8 +173,8 @@ func TestHolders(t *testing.T) {
 		id := mustID(t, "/run/netns/"+name)
 		keeper := h.start(t, "sh", []string{"-c", "exec 3</run/netns/" + name + "; " + wait})
 		keeper.value(t, "ready")
-		want := procfs.Descriptor{PID: uint32(keeper.pid), Comm: "sh", FD: 3}
-		if got := holdersOf(t, id); !slices.Equal(got.Descriptors, []procfs.Descriptor{want}) {
+		want := inventory.Descriptor{PID: uint32(keeper.pid), TID: uint32(keeper.pid), Comm: "sh", FD: 3}
+		if got := holdersOf(t, event.NSTypeNet, id); !slices.Equal(got.Descriptors, []inventory.Descriptor{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(keeper)
@@ -157,16 +184,16 @@ func TestHolders(t *testing.T) {
 		w := h.start(t, "unshare", []string{"--user", "--map-root-user", "unshare", "--user", "--net", "sh", "-c", wait})
 		w.value(t, "ready")
 		inner, net := mustID(t, fmt.Sprintf("/proc/%d/ns/user", w.pid)), mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid))
-		got := holdersOf(t, inner)
+		got := holdersOf(t, event.NSTypeUser, inner)
 		// Nobody is in the outer one: it is there for its child alone.
-		outer := holdersOf(t, got.Parent)
-		if outer.Type != event.NSTypeUser || len(outer.Tasks) != 0 || outer.Parent != h.ns["user"] {
+		outer := holdersOf(t, event.NSTypeUser, got.Parent)
+		if outer.Type != event.NSTypeUser || outer.Processes != 0 || outer.Parent != h.ns["user"] {
 			t.Errorf("the outer one: %+v", outer)
 		}
-		if !slices.Equal(outer.Children, []procfs.NSRef{{Type: "user", ID: inner}}) {
+		if !slices.Equal(outer.Children, []inventory.Ref{{Type: "user", ID: inner}}) {
 			t.Errorf("the outer one has not %d: %+v", inner, outer)
 		}
-		if !slices.Equal(got.Owned, []procfs.NSRef{{Type: "net", ID: net}}) || got.UserNS != got.Parent {
+		if !slices.Equal(got.Owned, []inventory.Ref{{Type: "net", ID: net}}) || got.UserNS != got.Parent {
 			t.Errorf("the inner one owns not %d: %+v", net, got)
 		}
 		quit(w)
@@ -177,9 +204,9 @@ func TestHolders(t *testing.T) {
 		w := h.start(t, "unshare", []string{"--pid", "sh", "-c", "exec 4<&0; cat <&4 & " + wait})
 		w.value(t, "ready")
 		id := mustID(t, fmt.Sprintf("/proc/%d/ns/pid_for_children", w.pid))
-		got := holdersOf(t, id)
-		want := procfs.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}
-		if got.Type != event.NSTypePID || len(got.Tasks) != 1 || !slices.Equal(got.ForChildren, []procfs.Task{want}) || got.Parent != h.ns["pid"] {
+		got := holdersOf(t, event.NSTypePID, id)
+		want := inventory.Task{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "sh"}
+		if got.Type != event.NSTypePID || got.Processes != 1 || !slices.Equal(got.ForChildren, []inventory.Task{want}) || got.Parent != h.ns["pid"] {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(w)
@@ -191,22 +218,20 @@ func TestHolders(t *testing.T) {
 		if now := mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid)); now != h.ns["net"] {
 			t.Fatalf("it is in %d", now)
 		}
-		all, err := procfs.AllHolders()
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := 0
-		for _, got := range all {
-			if !slices.Contains(got.Sockets, procfs.Descriptor{PID: uint32(w.pid), Comm: "nssock", FD: uint32(fd)}) {
-				continue
+		for _, source := range []inventory.Source{inventory.Iterators, inventory.Proc} {
+			found := 0
+			for _, got := range takeInventory(t, source).Namespaces() {
+				if !slices.Contains(got.Sockets, inventory.Descriptor{PID: uint32(w.pid), TID: uint32(w.pid), Comm: "nssock", FD: uint32(fd)}) {
+					continue
+				}
+				found++
+				if got.Type != event.NSTypeNet || got.ID == h.ns["net"] || got.Processes+len(got.Mounts)+len(got.Descriptors) != 0 || got.UserNS != h.ns["user"] {
+					t.Errorf("%+v", got)
+				}
 			}
-			found++
-			if got.Type != event.NSTypeNet || got.ID == h.ns["net"] || len(got.Tasks)+len(got.Mounts)+len(got.Descriptors) != 0 || got.UserNS != h.ns["user"] {
-				t.Errorf("%+v", got)
+			if found != 1 {
+				t.Errorf("%s: socket %d of %d is in %d namespaces", source, fd, w.pid, found)
 			}
-		}
-		if found != 1 {
-			t.Errorf("socket %d of %d is in %d namespaces", fd, w.pid, found)
 		}
 		quit(w)
 	})
@@ -216,8 +241,8 @@ func TestHolders(t *testing.T) {
 		text, _, _ := strings.Cut(w.value(t, "thread"), " ")
 		tid := parseInt(t, text)
 		w.value(t, "made")
-		got := holdersOf(t, mustID(t, fmt.Sprintf("/proc/%d/task/%d/ns/uts", w.pid, tid)))
-		if want := (procfs.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread"}); !slices.Equal(got.Tasks, []procfs.Task{want}) {
+		got := holdersOf(t, event.NSTypeUTS, mustID(t, fmt.Sprintf("/proc/%d/task/%d/ns/uts", w.pid, tid)))
+		if want := (inventory.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread"}); !slices.Equal(got.Threads, []inventory.Task{want}) || got.Processes != 0 {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(w)

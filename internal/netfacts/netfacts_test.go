@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netfacts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/internal/procfs"
+)
+
+// namespace makes a network namespace and returns its target.
+func namespace(t *testing.T, name string) Target {
+	t.Helper()
+	ip(t, "netns", "add", name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	path := "/run/netns/" + name
+	id, err := procfs.NamespaceInode(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Target{ID: id, Open: func() (*os.File, error) { return os.Open(path) }}
+}
+
+func ip(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func needRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+// A link is a device as ip -j -d address shows it.
+type link struct {
+	Ifindex   int
+	Ifname    string
+	Mtu       int
+	Address   string
+	Linkinfo  struct{ Info_kind string }
+	Addr_info []struct {
+		Local     string
+		Prefixlen int
+	}
+}
+
+// same fails if the devices of a namespace are not what ip shows.
+func same(t *testing.T, name string, n *Namespace) {
+	t.Helper()
+	var links []link
+	if err := json.Unmarshal([]byte(ip(t, "-n", name, "-j", "-d", "address")), &links); err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, l := range links {
+		line := fmt.Sprint(l.Ifindex, l.Ifname, l.Mtu, l.Linkinfo.Info_kind)
+		for _, a := range l.Addr_info {
+			line += fmt.Sprintf(" %s/%d", a.Local, a.Prefixlen)
+		}
+		want = append(want, line)
+	}
+	for _, d := range n.Devices {
+		line := fmt.Sprint(d.Index, d.Name, d.MTU, d.Kind)
+		for _, a := range d.Addresses {
+			line += " " + a.String()
+		}
+		got = append(got, line)
+	}
+	if n.Err != nil || !slices.Equal(got, want) {
+		t.Errorf("%s: error %v, devices %q, but ip shows %q", name, n.Err, got, want)
+	}
+}
+
+// TestPairs has pairs between namespaces whose devices all have the same indexes.
+func TestPairs(t *testing.T) {
+	needRoot(t)
+	names := []string{"nfp-a", "nfp-b", "nfp-c", "nfp-d"}
+	var targets []Target
+	for _, name := range names {
+		targets = append(targets, namespace(t, name))
+	}
+	// a-b, c-d and a-d, b-c: of each, index 10 leads to index 10, or 11 to 11.
+	for _, p := range [][3]string{{"nfp-a", "nfp-b", "10"}, {"nfp-c", "nfp-d", "10"}, {"nfp-a", "nfp-d", "11"}, {"nfp-b", "nfp-c", "11"}} {
+		ip(t, "-n", p[0], "link", "add", "v"+p[2], "index", p[2], "type", "veth", "peer", "name", "v"+p[2], "index", p[2], "netns", p[1])
+	}
+	ip(t, "-n", "nfp-a", "link", "add", "x0", "type", "veth", "peer", "name", "x1")
+	ip(t, "-n", "nfp-a", "address", "add", "192.0.2.1/24", "dev", "v10")
+	ip(t, "-n", "nfp-a", "address", "add", "2001:db8::1/64", "dev", "v10", "nodad")
+	ip(t, "-n", "nfp-a", "link", "add", "br0", "type", "bridge")
+	ip(t, "-n", "nfp-a", "link", "set", "v11", "master", "br0", "up")
+
+	all := Read(context.Background(), targets, Options{})
+	id := func(i int) uint32 { return targets[i].ID }
+	for i, name := range names {
+		same(t, name, all[i])
+	}
+	for _, c := range []struct{ ns, index, peer int }{
+		{0, 10, 1}, {1, 10, 0}, {2, 10, 3}, {3, 10, 2}, {0, 11, 3}, {3, 11, 0}, {1, 11, 2}, {2, 11, 1},
+	} {
+		d := all[c.ns].Device(c.index)
+		if d == nil || d.Link == nil || d.Link.NS != id(c.peer) || d.Link.Index != c.index || !d.Pair() {
+			t.Errorf("device %d of %s is %+v with link %+v, want one to %d in %d", c.index, names[c.ns], d, d.Link, c.index, id(c.peer))
+		}
+	}
+	for _, d := range all[0].Devices {
+		switch d.Name {
+		case "x0", "x1":
+			if o := all[0].Device(d.Link.Index); d.Link.NS != id(0) || d.Link.NSID >= 0 || o == nil || !strings.HasPrefix(o.Name, "x") {
+				t.Errorf("%s has link %+v", d.Name, d.Link)
+			}
+		case "v11":
+			if m := all[0].Device(d.Master); m == nil || m.Name != "br0" {
+				t.Errorf("v11 has master %+v", m)
+			}
+		}
+	}
+
+	// Without the other namespaces, a link leads to none that is known.
+	alone := Read(context.Background(), targets[:1], Options{})[0]
+	if d := alone.Device(10); d.Link == nil || d.Link.NS != 0 || d.Link.NSID < 0 {
+		t.Errorf("v10 read alone has link %+v", d.Link)
+	}
+}
+
+// TestUnreadable has a namespace that is gone among others.
+func TestUnreadable(t *testing.T) {
+	needRoot(t)
+	good := namespace(t, "nfp-good")
+	gone := Target{ID: 1, Open: func() (*os.File, error) { return nil, os.ErrNotExist }}
+	notOne := Target{ID: 2, Open: func() (*os.File, error) { return os.Open("/dev/null") }}
+	all := Read(context.Background(), []Target{gone, good, notOne}, Options{Routes: true, Sockets: true, Firewall: true})
+	if all[0].Err == nil || all[1].Err != nil || all[2].Err == nil {
+		t.Errorf("errors: %v, %v, %v", all[0].Err, all[1].Err, all[2].Err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if n := Read(ctx, []Target{good}, Options{})[0]; n == nil || n.Err == nil {
+		t.Errorf("read with a context that ended: %+v", n)
+	}
+}
+
+// TestRest reads routes, listening sockets and tables.
+func TestRest(t *testing.T) {
+	needRoot(t)
+	target := namespace(t, "nfp-rest")
+	ip(t, "-n", "nfp-rest", "link", "set", "lo", "up")
+	ip(t, "-n", "nfp-rest", "link", "add", "x0", "type", "veth", "peer", "name", "x1")
+	ip(t, "-n", "nfp-rest", "link", "set", "x0", "up")
+	ip(t, "-n", "nfp-rest", "address", "add", "192.0.2.1/24", "dev", "x0")
+	ip(t, "-n", "nfp-rest", "route", "add", "default", "via", "192.0.2.254", "metric", "7")
+	ip(t, "-n", "nfp-rest", "route", "add", "blackhole", "198.51.100.0/24", "table", "42")
+	n := Read(context.Background(), []Target{target}, Options{Routes: true, Sockets: true, Firewall: true})[0]
+	if n.Err != nil || len(n.Incomplete) > 0 {
+		t.Fatalf("error %v, incomplete %q", n.Err, n.Incomplete)
+	}
+	var got []string
+	for _, r := range n.Routes {
+		if r.Destination.Addr().Is4() {
+			got = append(got, fmt.Sprintf("%s %s table %d %s metric %d hops %d", r.Type, r.Destination, r.Table, r.Protocol, r.Priority, len(r.Hops)))
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"blackhole 198.51.100.0/24 table 42 boot metric 0 hops 0",
+		"unicast 0.0.0.0/0 table 254 boot metric 7 hops 1", "unicast 192.0.2.0/24 table 254 kernel metric 0 hops 1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("routes %q, want %q\nip shows %s", got, want, ip(t, "-n", "nfp-rest", "route", "show", "table", "all"))
+	}
+	if len(n.Sockets) != 0 {
+		t.Errorf("sockets in a new namespace: %+v", n.Sockets)
+	}
+
+	// A socket of this process in this namespace.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	own, err := procfs.NamespaceInode("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := Read(context.Background(), []Target{{own, func() (*os.File, error) { return os.Open("/proc/self/ns/net") }}}, Options{Sockets: true})[0]
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var link string
+	_ = raw.Control(func(fd uintptr) { link, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) })
+	if !slices.ContainsFunc(here.Sockets, func(s Socket) bool {
+		return s.Protocol == "tcp" && s.Local.String() == l.Addr().String() && fmt.Sprintf("socket:[%d]", s.Inode) == link
+	}) {
+		t.Errorf("%s with %s is not among %+v", l.Addr(), link, here.Sockets)
+	}
+}

@@ -155,3 +155,7 @@ func escapeArgs(args []string) string {
 	}
 	return b.String()
 }
+
+// Escape returns s as tables show it: safe to print on a terminal, and different from that of every
+// other string.
+func Escape(s string) string { return escape(s) }

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package graph
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Measures of a picture, in pixels.
+const (
+	monoWidth   = 7.25 // of a cell in the font of names
+	sansWidth   = 6.3  // of a cell in the font of other text, at most
+	titleWidth  = 8.2  // of a cell in the font of titles, at most
+	rowHeight   = 22.0
+	lineHeight  = 16.0 // of further addresses
+	headHeight  = 46.0
+	boxPadding  = 12.0
+	indent      = 18.0
+	columnSpace = 14.0 // between what stands in a row
+	boxGap      = 16.0 // between boxes
+	margin      = 28.0
+	headingRoom = 34.0
+)
+
+// layout is where a box is.
+type layout struct {
+	x, y, w, h     float64
+	column         int
+	labelX, lineX  float64 // where the columns of the rows begin, from x
+	placed, queued bool
+}
+
+// A component is a group of boxes that edges connect.
+type component struct {
+	boxes []*box // the first is the one that the others hang on
+	x, y  float64
+	w, h  float64
+}
+
+// arrange says where everything is. It returns the size of the picture, and the components: the first
+// is that of the host.
+//
+// No library for layouts that can be used here knows boxes with rows that lines lead to, so lines
+// would cross text. This does it as for a tree that lies on its side: the host is the root, each namespace stands
+// one column to the right of the one that it hangs on, and the rows of a box move apart so that each is
+// at the height of the box that it leads to.
+func (p *picture) arrange(top float64) (w, h float64, all []*component) {
+	next := p.neighbours()
+	for _, b := range p.boxes {
+		b.measure()
+	}
+	roots := slices.Clone(p.boxes)
+	slices.SortStableFunc(roots, func(a, b *box) int {
+		if host := boolean(b.kind == "host") - boolean(a.kind == "host"); host != 0 {
+			return host
+		}
+		return cmp.Compare(len(next[b]), len(next[a]))
+	})
+	for _, b := range roots {
+		if !b.queued {
+			c := grow(b, next)
+			p.place(c)
+			all = append(all, c)
+		}
+	}
+	p.pack(all, top)
+	for _, c := range all {
+		w, h = max(w, c.x+c.w), max(h, c.y+c.h)
+	}
+	return w + margin, h + margin, all
+}
+
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// neighbours returns which boxes edges connect.
+func (p *picture) neighbours() map[*box][]*box {
+	next := map[*box][]*box{}
+	for _, b := range p.boxes {
+		for _, r := range b.rows {
+			for _, e := range r.ends {
+				if !slices.Contains(next[b], e.box) {
+					next[b] = append(next[b], e.box)
+				}
+			}
+		}
+	}
+	return next
+}
+
+// measure finds the size of a box.
+func (b *box) measure() {
+	var name, label, lines float64
+	for _, r := range b.rows {
+		name = max(name, float64(r.depth)*indent+12+float64(width(r.name))*monoWidth)
+		label = max(label, float64(width(r.label))*sansWidth)
+		for _, l := range r.lines {
+			lines = max(lines, float64(width(l))*monoWidth)
+		}
+		r.h = rowHeight + float64(max(0, len(r.lines)-1))*lineHeight
+	}
+	b.labelX = boxPadding + name + columnSpace
+	b.lineX = b.labelX + label
+	b.w = b.lineX + boxPadding
+	if lines > 0 {
+		b.lineX += columnSpace
+		b.w = b.lineX + lines + boxPadding
+	}
+	head := float64(width(b.name))*titleWidth + columnSpace + float64(width(b.kind))*7.5 + 12
+	b.w = max(b.w, 2*boxPadding+head, 2*boxPadding+float64(width(b.facts))*sansWidth, 2*boxPadding+float64(width(b.note))*sansWidth)
+}
+
+// grow collects the boxes that hang together with one, and their columns.
+func grow(root *box, next map[*box][]*box) *component {
+	c := &component{boxes: []*box{root}}
+	root.queued = true
+	for i := 0; i < len(c.boxes); i++ {
+		b := c.boxes[i]
+		for _, n := range next[b] {
+			if !n.queued {
+				n.queued = true
+				n.column = b.column + 1
+				c.boxes = append(c.boxes, n)
+			}
+		}
+	}
+	return c
+}
+
+// place says where the boxes of a component are, from its own corner.
+func (p *picture) place(c *component) {
+	columns := 0
+	for _, b := range c.boxes {
+		columns = max(columns, b.column+1)
+	}
+	free := make([]float64, columns)  // the lowest free place of each column
+	wide := make([]float64, columns)  // the widest box
+	edges := make([]float64, columns) // how many edges leave a column to the right
+	for _, b := range c.boxes {
+		wide[b.column] = max(wide[b.column], b.w)
+		for _, r := range b.rows {
+			for _, e := range r.ends {
+				if e.box.column >= b.column {
+					edges[b.column]++
+				}
+			}
+		}
+	}
+	for _, b := range c.boxes {
+		if !b.placed { // the root, and what hangs on a row that was cut
+			b.put(free)
+		}
+	}
+	x := 0.0
+	for i := range columns {
+		for _, b := range c.boxes {
+			if b.column == i {
+				b.x = x
+				b.w = max(b.w, min(wide[i], b.w*1.6))
+			}
+		}
+		x += wide[i] + min(220, 90+6*edges[i])
+	}
+	for _, b := range c.boxes {
+		c.w, c.h = max(c.w, b.x+b.w), max(c.h, b.y+b.h)
+	}
+	for _, e := range p.edges { // bulges on the right
+		if e.from.box.queued && (e.to == nil || e.to.box.column == e.from.box.column) && slices.Contains(c.boxes, e.from.box) {
+			c.w = max(c.w, e.from.box.x+e.from.box.w+bulge)
+		}
+	}
+}
+
+// bulge is how far edges leave a box if they lead to the same column.
+const bulge = 60.0
+
+// put places a box at the first free place of its column that is below y, and what hangs on it to its
+// right.
+func (b *box) put(free []float64) {
+	b.placed = true
+	b.y = max(b.y, free[b.column])
+	y := b.y + headHeight
+	for _, r := range b.rows {
+		r.y = y
+		for _, e := range r.ends {
+			n := e.box
+			if n.placed || n.column != b.column+1 {
+				continue
+			}
+			offset := n.offset(e)
+			n.y = max(0, y-offset)
+			n.put(free)
+			if r.y == y {
+				r.y = max(y, n.y+offset)
+			}
+		}
+		y = r.y + r.h
+	}
+	if b.note != "" {
+		y += rowHeight
+	}
+	b.h = y - b.y + boxPadding/2
+	free[b.column] = b.y + b.h + boxGap
+}
+
+// offset returns how far below the top of a box a row is, before the rows move apart.
+func (b *box) offset(of *row) float64 {
+	y := headHeight
+	for _, r := range b.rows {
+		if r == of {
+			break
+		}
+		y += r.h
+	}
+	return y
+}
+
+// pack places the components: the host's, and the others below it in lines.
+func (p *picture) pack(all []*component, top float64) {
+	most := 1100.0
+	for _, c := range all {
+		most = max(most, c.w)
+	}
+	x, y, high := margin, top, 0.0
+	for i, c := range all {
+		first := i == 0 || i == 1 && p.hasHost()
+		if first || x+c.w > margin+most {
+			if i > 0 {
+				y += high + boxGap
+			}
+			if i == 1 && p.hasHost() {
+				y += headingRoom
+			}
+			x, high = margin, 0
+		}
+		c.x, c.y = x, y
+		x += c.w + 2*boxGap
+		high = max(high, c.h)
+		for _, b := range c.boxes {
+			b.x += c.x
+			b.y += c.y
+			for _, r := range b.rows {
+				r.y += c.y
+			}
+		}
+	}
+}
+
+// hasHost reports whether the host's namespace is known.
+func (p *picture) hasHost() bool {
+	return slices.ContainsFunc(p.boxes, func(b *box) bool { return b.kind == "host" })
+}

@@ -11,14 +11,17 @@ import (
 const (
 	monoWidth   = 7.25 // of a cell in the font of names
 	sansWidth   = 6.3  // of a cell in the font of other text, at most
-	titleWidth  = 8.2  // of a cell in the font of titles, at most
+	smallWidth  = 6.0  // the same for small text
+	titleWidth  = 8.6  // of a cell in the font of titles, at most
 	rowHeight   = 22.0
 	lineHeight  = 16.0 // of further addresses
-	headHeight  = 46.0
+	headHeight  = 33.0
+	headWidth   = 380.0 // at most, unless the name or the rows need more
 	boxPadding  = 12.0
 	indent      = 18.0
 	columnSpace = 14.0 // between what stands in a row
-	boxGap      = 16.0 // between boxes
+	boxGap      = 12.0 // between boxes
+	columnGap   = 120.0
 	margin      = 28.0
 	headingRoom = 34.0
 )
@@ -45,7 +48,7 @@ type component struct {
 // would cross text. This does it as for a tree that lies on its side: the host is the root, each namespace stands
 // one column to the right of the one that it hangs on, and the rows of a box move apart so that each is
 // at the height of the box that it leads to.
-func (p *picture) arrange(top float64) (w, h float64, all []*component) {
+func (p *picture) arrange() (w, h float64, all []*component) {
 	next := p.neighbours()
 	for _, b := range p.boxes {
 		b.measure()
@@ -64,7 +67,7 @@ func (p *picture) arrange(top float64) (w, h float64, all []*component) {
 			all = append(all, c)
 		}
 	}
-	p.pack(all, top)
+	p.pack(all)
 	for _, c := range all {
 		w, h = max(w, c.x+c.w), max(h, c.y+c.h)
 	}
@@ -111,9 +114,18 @@ func (b *box) measure() {
 		b.lineX += columnSpace
 		b.w = b.lineX + lines + boxPadding
 	}
-	head := float64(width(b.name))*titleWidth + columnSpace + float64(width(b.kind))*7.5 + 12
-	b.w = max(b.w, 2*boxPadding+head, 2*boxPadding+float64(width(b.facts))*sansWidth, 2*boxPadding+float64(width(b.note))*sansWidth)
+	head := b.headRoom()
+	b.w = max(b.w, head, 2*boxPadding+float64(width(b.note))*sansWidth)
+	b.w = max(b.w, min(headWidth, head+float64(width(b.facts))*smallWidth))
 }
+
+// headRoom is how much of the first line of a box the facts cannot have.
+func (b *box) headRoom() float64 {
+	return boxPadding + float64(width(b.name))*titleWidth + 2*columnSpace + tagWidth(b.kind)
+}
+
+// tagWidth is how wide the tag is that says what kind of thing a box is.
+func tagWidth(kind string) float64 { return float64(len(kind))*7.2 + 12 }
 
 // grow collects the boxes that hang together with one, and their columns.
 func grow(root *box, next map[*box][]*box) *component {
@@ -140,16 +152,8 @@ func (p *picture) place(c *component) {
 	}
 	free := make([]float64, columns)  // the lowest free place of each column
 	wide := make([]float64, columns)  // the widest box
-	edges := make([]float64, columns) // how many edges leave a column to the right
 	for _, b := range c.boxes {
 		wide[b.column] = max(wide[b.column], b.w)
-		for _, r := range b.rows {
-			for _, e := range r.ends {
-				if e.box.column >= b.column {
-					edges[b.column]++
-				}
-			}
-		}
 	}
 	for _, b := range c.boxes {
 		if !b.placed { // the root, and what hangs on a row that was cut
@@ -164,7 +168,7 @@ func (p *picture) place(c *component) {
 				b.w = max(b.w, min(wide[i], b.w*1.6))
 			}
 		}
-		x += wide[i] + min(220, 90+6*edges[i])
+		x += wide[i] + columnGap
 	}
 	for _, b := range c.boxes {
 		c.w, c.h = max(c.w, b.x+b.w), max(c.h, b.y+b.h)
@@ -221,12 +225,12 @@ func (b *box) offset(of *row) float64 {
 }
 
 // pack places the components: the host's, and the others below it in lines.
-func (p *picture) pack(all []*component, top float64) {
+func (p *picture) pack(all []*component) {
 	most := 1100.0
 	for _, c := range all {
 		most = max(most, c.w)
 	}
-	x, y, high := margin, top, 0.0
+	x, y, high := margin, 0.0, 0.0
 	for i, c := range all {
 		first := i == 0 || i == 1 && p.hasHost()
 		if first || x+c.w > margin+most {
@@ -238,16 +242,29 @@ func (p *picture) pack(all []*component, top float64) {
 			}
 			x, high = margin, 0
 		}
-		c.x, c.y = x, y
+		c.move(x, y)
 		x += c.w + 2*boxGap
 		high = max(high, c.h)
-		for _, b := range c.boxes {
-			b.x += c.x
-			b.y += c.y
-			for _, r := range b.rows {
-				r.y += c.y
-			}
+	}
+}
+
+// move moves a component.
+func (c *component) move(x, y float64) {
+	c.x += x
+	c.y += y
+	for _, b := range c.boxes {
+		b.x += x
+		b.y += y
+		for _, r := range b.rows {
+			r.y += y
 		}
+	}
+}
+
+// lower moves everything down.
+func (p *picture) lower(all []*component, y float64) {
+	for _, c := range all {
+		c.move(0, y)
 	}
 }
 

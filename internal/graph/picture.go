@@ -80,6 +80,7 @@ type row struct {
 	via    Kind // how
 	depth  int
 	ends   []*row // what edges connect it to in other boxes, in the order of edges
+	loose  bool   // it has an edge that leads to no other box
 
 	y, h float64
 }
@@ -589,6 +590,11 @@ func (d *drafter) connect() {
 			if to != nil && to.box != from.box {
 				from.ends = append(from.ends, to)
 				to.ends = append(to.ends, from)
+			} else {
+				from.loose = true
+				if to != nil {
+					to.loose = true
+				}
 			}
 		}
 		e.n++

@@ -18,7 +18,7 @@ const style = `
 text{font:12px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:#1f2328;white-space:pre}
 .mono{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
 .name{font-weight:600}
-.title{font-size:14px;font-weight:700}
+.title{font-size:13px;font-weight:700}
 .top{font-size:20px;font-weight:700}
 .muted{fill:#59636e}
 .small{font-size:11px}
@@ -28,6 +28,7 @@ text{font:12px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:#1f2328
 .head{fill:#eaeef2}
 .unread{stroke-dasharray:5 4}
 .stack{fill:#eaeef2;stroke:#afb8c1}
+.leader{stroke:#818b98}
 .row{fill:transparent}
 .r:hover .row{fill:#0969da;fill-opacity:.12}
 .up{fill:#1a7f37}.nocarrier{fill:#bf8700}.down{fill:#fff;stroke:#818b98;stroke-width:1.5}
@@ -40,7 +41,9 @@ text{font:12px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:#1f2328
 .end{stroke:none}.end.veth,.end.netkit{fill:#0969da}.end.bridge{fill:#1b7c83}.end.bond,.end.member{fill:#7d4e00}.end.vrf{fill:#bf3989}
 .end.vlan{fill:#bc4c00}.end.macvlan,.end.ipvlan{fill:#8250df}.end.upper{fill:#59636e}.end.moved{fill:#cf222e}
 .k-host{fill:#24292f}.k-container,.k-pod{fill:#0969da}.k-netns{fill:#1a7f37}.k-unit,.k-process{fill:#9a6700}.k-namespace{fill:#59636e}
-.count{font-weight:700;paint-order:stroke;stroke:#f6f8fa;stroke-width:4px}
+.leader{stroke-width:1;stroke-dasharray:1 3;opacity:.8;fill:none}
+.e text{stroke:none}
+.e .count{font-weight:700;paint-order:stroke;stroke:#f6f8fa;stroke-width:4px}
 @media (prefers-color-scheme:dark){
 text{fill:#e6edf3}.muted{fill:#9198a1}.tag{fill:#fff}
 .page{fill:#0d1117}.box{fill:#151b23;stroke:#4a525c}.head{fill:#212830}.stack{fill:#212830;stroke:#4a525c}
@@ -51,7 +54,7 @@ text{fill:#e6edf3}.muted{fill:#9198a1}.tag{fill:#fff}
 .end{stroke:none}.end.veth,.end.netkit{fill:#4493f8}.end.bridge{fill:#39c5cf}.end.bond,.end.member{fill:#d4a72c}.end.vrf{fill:#f778ba}
 .end.vlan{fill:#f0883e}.end.macvlan,.end.ipvlan{fill:#ab7df8}.end.upper{fill:#9198a1}.end.moved{fill:#ff7b72}
 .k-host{fill:#57606a}.k-container,.k-pod{fill:#1f6feb}.k-netns{fill:#238636}.k-unit,.k-process{fill:#845306}.k-namespace{fill:#57606a}
-.count{stroke:#0d1117}
+.e .count{stroke:#0d1117}
 }
 `
 
@@ -80,9 +83,14 @@ func (g *Graph) WriteSVG(out io.Writer, fold int) error {
 	p := g.draw(fold)
 	w := svgWriter{bufio.NewWriter(out)}
 	kinds := p.kinds()
-	const top = 112.0
-	width, height, components := p.arrange(top)
-	width = max(width, 760)
+	const legendY = 108.0
+	// The picture may be narrower than the legend, and the legend higher than a line.
+	width, height, components := p.arrange()
+	width = max(760, width)
+	key := legend(kinds, width-2*margin)
+	top := legendY + float64(key[len(key)-1].line)*legendHeight + 24
+	p.lower(components, top)
+	height += top
 	notes := p.shortNotes()
 	notesY := height
 	if len(notes) > 0 {
@@ -98,7 +106,8 @@ func (g *Graph) WriteSVG(out io.Writer, fold int) error {
 	w.f(`<rect class="page" width="100%%" height="100%%"/>` + "\n")
 	w.text(margin, 42, "top", name)
 	w.text(margin, 62, "muted", p.summary())
-	w.legend(margin, 88, kinds)
+	w.text(margin, 80, "muted", "Each box is a network namespace, each row a device. Rest the mouse on something to learn more.")
+	w.legend(margin, legendY, key)
 	w.heading(p, components)
 	for _, b := range p.boxes {
 		w.box(b)
@@ -119,7 +128,7 @@ func (p *picture) summary() string {
 	for _, n := range p.g.Namespaces {
 		devices += len(n.Devices())
 	}
-	return fmt.Sprintf("%s, %s · %s · rest the mouse on something to learn more",
+	return fmt.Sprintf("%s, %s · %s",
 		count(len(p.g.Namespaces), "namespace"), count(devices, "device"), p.g.Time.UTC().Format("2006-01-02 15:04:05 UTC"))
 }
 
@@ -137,17 +146,49 @@ func (p *picture) shortNotes() []string {
 	return lines
 }
 
-// legend says what lines and dots mean.
-func (w svgWriter) legend(x, y float64, kinds []Kind) {
+// A sign is an entry of the legend.
+type sign struct {
+	class, text string
+	dot         bool
+	x           float64
+	line        int
+}
+
+// legend says what lines and dots mean, in lines of a width.
+func legend(kinds []Kind, width float64) []sign {
+	var all []sign
 	for _, k := range kinds {
-		w.f(`<path class="e line %s" d="M%.1f %.1fh26"/>`+"\n", k, x, y-4)
-		w.text(x+32, y, "small muted", kindNames[k])
-		x += 32 + float64(len(kindNames[k]))*6 + 16
+		all = append(all, sign{class: string(k), text: kindNames[k]})
 	}
-	for _, s := range []struct{ class, text string }{{"up", "up"}, {"nocarrier", "up, but has no carrier"}, {"down", "down"}} {
-		w.f(`<circle class="%s" cx="%.1f" cy="%.1f" r="4"/>`+"\n", s.class, x+5, y-4)
-		w.text(x+14, y, "small muted", s.text)
-		x += 14 + float64(len(s.text))*6 + 14
+	all = append(all, sign{class: "up", text: "up", dot: true}, sign{class: "nocarrier", text: "up, but has no carrier", dot: true}, sign{class: "down", text: "down", dot: true})
+	x, line := 0.0, 0
+	for i := range all {
+		s := &all[i]
+		w := 32 + float64(len(s.text))*smallWidth + 14
+		if s.dot {
+			w -= 18
+		}
+		if x > 0 && x+w > width {
+			x, line = 0, line+1
+		}
+		s.x, s.line = x, line
+		x += w
+	}
+	return all
+}
+
+const legendHeight = 20.0 // of a line
+
+func (w svgWriter) legend(x, y float64, all []sign) {
+	for _, s := range all {
+		x, y := x+s.x, y+float64(s.line)*legendHeight
+		if s.dot {
+			w.f(`<circle class="%s" cx="%.1f" cy="%.1f" r="4"/>`+"\n", s.class, x+5, y-4)
+			w.text(x+14, y, "small muted", s.text)
+			continue
+		}
+		w.f(`<path class="e line %s" d="M%.1f %.1fh26"/>`+"\n", s.class, x, y-4)
+		w.text(x+32, y, "small muted", s.text)
 	}
 }
 
@@ -172,13 +213,16 @@ func (w svgWriter) box(b *box) {
 	w.f(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="8"/>`+"\n", class, b.x, b.y, b.w, b.h)
 	w.f("<g>\n")
 	w.title(b.tip)
-	w.f(`<path class="head" d="M%.1f %.1fv-30a7 7 0 0 1 7-7h%.1fa7 7 0 0 1 7 7v30z"/>`+"\n", b.x+.8, b.y+37.8, b.w-1.6-14)
-	w.text(b.x+boxPadding, b.y+18, "title", b.name)
-	tag := strings.ToUpper(b.kind)
-	tagWidth := float64(len(tag))*7.2 + 12
-	w.f(`<rect class="k-%s" x="%.1f" y="%.1f" width="%.1f" height="15" rx="7.5"/>`+"\n", b.kind, b.x+b.w-8-tagWidth, b.y+6, tagWidth)
-	w.f(`<text class="tag" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`+"\n", b.x+b.w-8-tagWidth/2, b.y+17, tag)
-	w.text(b.x+boxPadding, b.y+32, "small muted", b.facts)
+	w.f(`<path class="head" d="M%.1f %.1fv-20a7 7 0 0 1 7-7h%.1fa7 7 0 0 1 7 7v20z"/>`+"\n", b.x+.6, b.y+27.6, b.w-1.2-14)
+	facts := ""
+	if room := int((b.w - b.headRoom()) / smallWidth); room >= 8 {
+		facts = shorten(b.facts, room)
+	}
+	w.f(`<text x="%.1f" y="%.1f"><tspan class="title">%s</tspan><tspan class="small muted" dx="9">%s</tspan></text>`+"\n",
+		b.x+boxPadding, b.y+18, escapeXML(b.name), escapeXML(facts))
+	tag := tagWidth(b.kind)
+	w.f(`<rect class="k-%s" x="%.1f" y="%.1f" width="%.1f" height="15" rx="7.5"/>`+"\n", b.kind, b.x+b.w-7-tag, b.y+6, tag)
+	w.f(`<text class="tag" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`+"\n", b.x+b.w-7-tag/2, b.y+17, strings.ToUpper(b.kind))
 	w.f("</g>\n")
 	for _, r := range b.rows {
 		if r.parent != nil {
@@ -223,10 +267,25 @@ func (w svgWriter) row(r *row) {
 	y := r.middle() + 4
 	w.text(r.dot()+10, y, "mono name", r.name)
 	w.text(b.x+b.labelX, y, "muted", r.label)
+	if len(r.ends) > 0 || r.loose {
+		w.leader(r)
+	}
 	for i, l := range r.lines {
 		w.text(b.x+b.lineX, y+float64(i)*lineHeight, "mono", l)
 	}
 	w.f("</g>\n")
+}
+
+// leader leads the eye from what a row says to where its line begins.
+func (w svgWriter) leader(r *row) {
+	b := r.box
+	from := b.x + b.labelX + float64(width(r.label))*sansWidth + 4
+	if len(r.lines) > 0 {
+		from = b.x + b.lineX + float64(width(r.lines[0]))*monoWidth + 4
+	}
+	if to := b.x + b.w - 6; to-from > 12 {
+		w.f(`<path class="leader" d="M%.1f %.1fH%.1f"/>`+"\n", from, r.middle(), to)
+	}
 }
 
 func (w svgWriter) edge(e *edge) {

@@ -69,7 +69,7 @@ func (n *Namespace) title() (name, kind string) {
 	case n.Oldest != nil:
 		return fmt.Sprintf("%s (%d)", n.Oldest.Comm, n.Oldest.PID), "process"
 	}
-	return fmt.Sprint(n.ID), "namespace"
+	return fmt.Sprintf("net:[%d]", n.ID), "namespace"
 }
 
 // shortID returns the beginning of a container's id, as docker ps shows it.
@@ -77,7 +77,10 @@ func shortID(id string) string { return id[:min(len(id), 12)] }
 
 // facts returns one line about a namespace.
 func (n *Namespace) facts() string {
-	parts := []string{fmt.Sprintf("net:[%d]", n.ID)}
+	var parts []string
+	if _, kind := n.title(); kind != "namespace" {
+		parts = append(parts, fmt.Sprintf("net:[%d]", n.ID))
+	}
 	switch {
 	case n.Processes == 1:
 		parts = append(parts, "1 process")

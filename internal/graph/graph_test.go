@@ -179,7 +179,7 @@ func TestDraw(t *testing.T) {
 	if dir == "" {
 		t.Skip("NSTRACE_PICTURES is not set")
 	}
-	for name, g := range map[string]*Graph{"all": everything(), "3": star(3), "30": star(30), "300": star(300), "hostile": hostile()} {
+	for name, g := range map[string]*Graph{"all": everything(), "3": star(3), "30": star(30), "300": star(300), "hostile": hostile(), "pairs": pairs(150)} {
 		for _, format := range Formats() {
 			f, err := os.Create(filepath.Join(dir, name+"."+format))
 			if err != nil {
@@ -206,4 +206,14 @@ func longName(n int) string {
 		b[i] = 'a' + byte(i%26)
 	}
 	return string(b)
+}
+
+// pairs is a graph of n pairs of namespaces.
+func pairs(n int) *Graph {
+	m := newMaker()
+	m.device(m.host(), netfacts.Device{Name: "eth0", Bus: "pci", Up: true, Carrier: true}, "192.0.2.10/24")
+	for i := range n {
+		m.pair(m.namespace(fmt.Sprintf("a-%d", i)), "v0", 0, m.namespace(fmt.Sprintf("b-%d", i)), "v0", "10.0.0.2/30")
+	}
+	return m.graph()
 }

@@ -150,8 +150,8 @@ func (p *picture) place(c *component) {
 	for _, b := range c.boxes {
 		columns = max(columns, b.column+1)
 	}
-	free := make([]float64, columns)  // the lowest free place of each column
-	wide := make([]float64, columns)  // the widest box
+	free := make([]float64, columns) // the lowest free place of each column
+	wide := make([]float64, columns) // the widest box
 	for _, b := range c.boxes {
 		wide[b.column] = max(wide[b.column], b.w)
 	}

@@ -62,6 +62,7 @@ type box struct {
 	tip        string // shown when the mouse rests on it
 	rows       []*row
 	note       string // instead of rows, or below them
+	each       int    // it stands for groups of this many namespaces that are connected to each other
 
 	layout
 }
@@ -95,7 +96,7 @@ type edge struct {
 // draw makes the picture of a graph.
 func (g *Graph) draw(fold int) *picture {
 	p := &picture{g: g, notes: slices.Clone(g.Incomplete)}
-	d := &drafter{picture: p, links: map[*netfacts.Device][]*Link{}, boxOf: map[*Namespace]*box{}, rowOf: map[*netfacts.Device]*row{}, moved: map[*netfacts.Device]*row{}}
+	d := &drafter{picture: p, links: map[*netfacts.Device][]*Link{}, boxOf: map[*Namespace]*box{}, rowOf: map[*netfacts.Device]*row{}, moved: map[*netfacts.Device]*row{}, each: map[*Namespace]int{}}
 	for i := range g.Links {
 		l := &g.Links[i]
 		d.links[l.From.Device] = append(d.links[l.From.Device], l)
@@ -123,6 +124,7 @@ type drafter struct {
 	boxOf map[*Namespace]*box
 	rowOf map[*netfacts.Device]*row
 	moved map[*netfacts.Device]*row // in the host's box
+	each  map[*Namespace]int        // see box
 }
 
 // other returns the end of a link that is not at a device.
@@ -145,18 +147,23 @@ func (d *drafter) plain(dev *netfacts.Device) bool {
 // signature returns what makes a namespace similar to others: its devices but for their names and
 // addresses, and what they are connected to.
 func (d *drafter) signature(n *Namespace) string {
+	return d.shape(n, func(o *Namespace) string { return fmt.Sprint(o.ID) })
+}
+
+// shape is a signature in which name says what another namespace is.
+func (d *drafter) shape(n *Namespace, name func(*Namespace) string) string {
 	_, kind := n.title()
 	lines := []string{kind, fmt.Sprint(n.Network.Err != nil)}
 	for i := range n.Devices() {
 		if dev := &n.Devices()[i]; !d.plain(dev) {
-			lines = append(lines, d.deviceSignature(n, dev))
+			lines = append(lines, d.deviceShape(n, dev, name))
 		}
 	}
 	slices.Sort(lines[2:])
 	return strings.Join(lines, "\n")
 }
 
-func (d *drafter) deviceSignature(n *Namespace, dev *netfacts.Device) string {
+func (d *drafter) deviceShape(n *Namespace, dev *netfacts.Device, name func(*Namespace) string) string {
 	parts := []string{fmt.Sprintf("%q %v %t", dev.Kind, state(dev), len(addresses(dev)) > 0)}
 	for _, l := range d.links[dev] {
 		o := l.other(dev)
@@ -170,9 +177,9 @@ func (d *drafter) deviceSignature(n *Namespace, dev *netfacts.Device) string {
 			end += " hardware"
 		case o.Device.Pair() && l.Kind != Upper:
 			// Of a pair it counts what the other end belongs to.
-			end += fmt.Sprintf(" %d master %d", o.NS.ID, o.Device.Master)
+			end += fmt.Sprintf(" %q master %d", name(o.NS), o.Device.Master)
 		default:
-			end += fmt.Sprintf(" %d device %d", o.NS.ID, o.Device.Index)
+			end += fmt.Sprintf(" %q device %d", name(o.NS), o.Device.Index)
 		}
 		parts = append(parts, end)
 	}
@@ -208,6 +215,9 @@ func (d *drafter) makeBoxes(fold int) {
 		}
 		left -= len(group) - keep - 1
 	}
+	if fold > 0 && left > fold {
+		d.foldGroups(folded, left-fold)
+	}
 	left = 0
 	for _, n := range d.g.Namespaces {
 		group, ok := folded[n]
@@ -224,6 +234,69 @@ func (d *drafter) makeBoxes(fold int) {
 	if left > 0 {
 		d.notes = append(d.notes, fmt.Sprintf("%d more namespaces are not drawn", left))
 	}
+}
+
+// foldGroups folds groups of namespaces that are connected to each other and to no others, if there are
+// many similar groups. folded has what is folded already.
+func (d *drafter) foldGroups(folded map[*Namespace][]*Namespace, tooMany int) {
+	similar := map[string][][]*Namespace{}
+	for _, group := range d.groups(folded) {
+		var lines []string
+		for _, n := range group {
+			lines = append(lines, d.shape(n, func(o *Namespace) string { return d.shape(o, func(*Namespace) string { return "" }) }))
+		}
+		slices.Sort(lines)
+		s := strings.Join(lines, "\n\n")
+		similar[s] = append(similar[s], group)
+	}
+	for _, groups := range slices.SortedFunc(maps.Values(similar), func(a, b [][]*Namespace) int {
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a[0][0].ID, b[0][0].ID))
+	}) {
+		if tooMany <= 0 || len(groups) <= keep+1 || len(groups[0]) == 1 {
+			continue
+		}
+		all := slices.Concat(groups[keep:]...)
+		for _, n := range all {
+			folded[n] = all
+			d.each[n] = len(groups[0])
+		}
+		tooMany -= len(all) - 1
+	}
+}
+
+// groups returns the groups of namespaces that links connect, without that of the host and those with
+// folded namespaces.
+func (d *drafter) groups(folded map[*Namespace][]*Namespace) [][]*Namespace {
+	next := map[*Namespace][]*Namespace{}
+	for i := range d.g.Links {
+		if l := &d.g.Links[i]; l.To.NS != nil && l.To.NS != l.From.NS {
+			next[l.From.NS] = append(next[l.From.NS], l.To.NS)
+			next[l.To.NS] = append(next[l.To.NS], l.From.NS)
+		}
+	}
+	var all [][]*Namespace
+	seen := map[*Namespace]bool{}
+	for _, n := range d.g.Namespaces {
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		group := []*Namespace{n}
+		use := true
+		for i := 0; i < len(group); i++ {
+			use = use && !group[i].host && folded[group[i]] == nil
+			for _, o := range next[group[i]] {
+				if !seen[o] {
+					seen[o] = true
+					group = append(group, o)
+				}
+			}
+		}
+		if use {
+			all = append(all, group)
+		}
+	}
+	return all
 }
 
 // compareNatural compares names, and digits in them as numbers.
@@ -269,7 +342,13 @@ func (d *drafter) addBox(all []*Namespace) {
 		name, _ := n.title()
 		names = append(names, clean(name, 60))
 	}
-	b.tip = fmt.Sprintf("%d more namespaces like the ones above: the same devices, connected to the same\n%s", len(all), strings.Join(names, ", "))
+	b.tip = fmt.Sprintf("%d more namespaces like the others: the same devices, connected to the same\n%s", len(all), strings.Join(names, ", "))
+	if b.each = d.each[n]; b.each > 0 {
+		groups := len(all) / b.each
+		b.name = fmt.Sprintf("%d more groups", groups)
+		b.note = fmt.Sprintf("of %d namespaces that are connected to each other, like the others", b.each)
+		b.tip = fmt.Sprintf("%d more groups %s\n%s", groups, b.note, strings.Join(names, ", "))
+	}
 	if more := len(all) - len(names); more > 0 {
 		b.tip += fmt.Sprintf(" and %d more", more)
 	}
@@ -307,6 +386,8 @@ func (d *drafter) makeRows(b *box) {
 	switch {
 	case n.Network.Err != nil:
 		b.note = "could not be read"
+		return
+	case b.each > 0:
 		return
 	case len(b.all) == 1:
 		d.ownRows(b, n)
@@ -446,7 +527,7 @@ func (d *drafter) inOrder(n *Namespace) []*netfacts.Device {
 	var all []signed
 	for i := range n.Devices() {
 		if dev := &n.Devices()[i]; !d.plain(dev) {
-			all = append(all, signed{dev, d.deviceSignature(n, dev)})
+			all = append(all, signed{dev, d.deviceShape(n, dev, func(o *Namespace) string { return fmt.Sprint(o.ID) })})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b signed) int { return cmp.Compare(a.s, b.s) })

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -267,7 +268,7 @@ func (w svgWriter) row(r *row) {
 	y := r.middle() + 4
 	w.text(r.dot()+10, y, "mono name", r.name)
 	w.text(b.x+b.labelX, y, "muted", r.label)
-	if len(r.ends) > 0 || r.loose {
+	if r.loose || slices.ContainsFunc(r.ends, func(e *row) bool { return e.box.column >= b.column }) {
 		w.leader(r)
 	}
 	for i, l := range r.lines {

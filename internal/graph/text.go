@@ -78,31 +78,32 @@ func shortID(id string) string { return id[:min(len(id), 12)] }
 // facts returns one line about a namespace.
 func (n *Namespace) facts() string {
 	var parts []string
-	if _, kind := n.title(); kind != "namespace" {
+	_, kind := n.title()
+	if kind != "process" && kind != "host" && n.Oldest != nil {
+		parts = append(parts, clean(n.Oldest.Comm, 16))
+	}
+	if kind != "namespace" {
 		parts = append(parts, fmt.Sprintf("net:[%d]", n.ID))
 	}
 	switch {
-	case n.Processes == 1:
-		parts = append(parts, "1 process")
-	case n.Processes > 1:
-		parts = append(parts, fmt.Sprintf("%d processes", n.Processes))
+	case n.Processes > 0:
+		parts = append(parts, countOf(n.Processes, "process", "processes"))
 	case len(n.Threads) > 0:
 		parts = append(parts, count(len(n.Threads), "thread"))
 	default:
 		parts = append(parts, "no process")
 	}
-	if _, kind := n.title(); kind != "process" && kind != "host" && n.Oldest != nil {
-		parts = append(parts, clean(n.Oldest.Comm, 16))
-	}
 	return strings.Join(parts, " · ")
 }
 
 // count returns a number with the right form of a noun.
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
+func count(n int, noun string) string { return countOf(n, noun, noun+"s") }
+
+func countOf(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %s", n, noun)
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // kindLabel says what a device is.

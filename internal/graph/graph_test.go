@@ -179,7 +179,7 @@ func TestDraw(t *testing.T) {
 	if dir == "" {
 		t.Skip("NSTRACE_PICTURES is not set")
 	}
-	for name, g := range map[string]*Graph{"all": everything(), "3": star(3), "30": star(30), "300": star(300), "hostile": hostile(), "pairs": pairs(150)} {
+	for name, g := range map[string]*Graph{"all": everything(), "3": star(3), "30": star(30), "300": star(300), "hostile": hostile(), "pairs": pairs(150), "compose": compose(), "bridges": bridges(17), "mesh": mesh(6)} {
 		for _, format := range Formats() {
 			f, err := os.Create(filepath.Join(dir, name+"."+format))
 			if err != nil {
@@ -214,6 +214,61 @@ func pairs(n int) *Graph {
 	m.device(m.host(), netfacts.Device{Name: "eth0", Bus: "pci", Up: true, Carrier: true}, "192.0.2.10/24")
 	for i := range n {
 		m.pair(m.namespace(fmt.Sprintf("a-%d", i)), "v0", 0, m.namespace(fmt.Sprintf("b-%d", i)), "v0", "10.0.0.2/30")
+	}
+	return m.graph()
+}
+
+// compose is a graph of two bridges, with containers on either and on both.
+func compose() *Graph {
+	m := newMaker()
+	h := m.host()
+	eth0 := m.device(h, netfacts.Device{Name: "eth0", Bus: "pci", Up: true, Carrier: true}, "192.0.2.10/24")
+	front := m.device(h, up("br-front", "bridge"), "172.18.0.1/16")
+	back := m.device(h, up("br-back", "bridge"), "172.19.0.1/16")
+	for i := range 8 {
+		c := m.container([]string{"proxy", "api", "worker", "mail", "db", "cache", "search", "metrics"}[i], "app")
+		if i < 5 {
+			m.pair(h, fmt.Sprintf("vethf%d", i), front, c, "eth0", fmt.Sprintf("172.18.0.%d/16", i+2))
+		}
+		if i > 1 {
+			m.pair(h, fmt.Sprintf("vethb%d", i), back, c, "eth1", fmt.Sprintf("172.19.0.%d/16", i+2))
+		}
+	}
+	for i := range 6 {
+		d := up("mv0", "macvlan")
+		d.Mode = "bridge"
+		m.upon(m.namespace(fmt.Sprintf("lab-%d", i)), d, h, eth0, fmt.Sprintf("192.0.2.%d/24", i+20))
+	}
+	for i := range 12 {
+		m.device(h, netfacts.Device{Name: fmt.Sprintf("dummy%d", i), Kind: "dummy", Up: true, Carrier: true}, fmt.Sprintf("10.99.0.%d/32", i))
+	}
+	return m.graph()
+}
+
+// bridges is a graph of many bridges, each with as many namespaces.
+func bridges(n int) *Graph {
+	m := newMaker()
+	h := m.host()
+	for i := range n {
+		br := m.device(h, up(fmt.Sprintf("br%d", i), "bridge"), fmt.Sprintf("10.%d.0.1/16", i))
+		for j := range n {
+			m.pair(h, fmt.Sprintf("v%d-%d", i, j), br, m.namespace(fmt.Sprintf("net%d-%d", i, j)), "eth0", fmt.Sprintf("10.%d.0.%d/16", i, j+2))
+		}
+	}
+	return m.graph()
+}
+
+// mesh is a graph of namespaces that are all connected to all others, and to the host.
+func mesh(n int) *Graph {
+	m := newMaker()
+	h := m.host()
+	var all []*Namespace
+	for i := range n {
+		all = append(all, m.namespace(fmt.Sprintf("node-%d", i)))
+		m.pair(h, fmt.Sprintf("to-%d", i), 0, all[i], "up", "10.0.0.2/30")
+		for j := range i {
+			m.pair(all[i], fmt.Sprintf("to-%d", j), 0, all[j], fmt.Sprintf("to-%d", i))
+		}
 	}
 	return m.graph()
 }

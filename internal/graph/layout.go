@@ -4,6 +4,7 @@ package graph
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -22,6 +23,8 @@ const (
 	columnSpace = 14.0 // between what stands in a row
 	boxGap      = 12.0 // between boxes
 	columnGap   = 120.0
+	laneWidth   = 7.0
+	stub        = 56.0 // of an edge that leads to something unknown
 	margin      = 28.0
 	headingRoom = 34.0
 )
@@ -160,6 +163,7 @@ func (p *picture) place(c *component) {
 			b.put(free)
 		}
 	}
+	lanes := p.lanes(c, columns)
 	x := 0.0
 	for i := range columns {
 		for _, b := range c.boxes {
@@ -168,20 +172,45 @@ func (p *picture) place(c *component) {
 				b.w = max(b.w, min(wide[i], b.w*1.6))
 			}
 		}
-		x += wide[i] + columnGap
+		c.w = x + wide[i] + lanes[i]
+		x = c.w + columnGap
 	}
 	for _, b := range c.boxes {
-		c.w, c.h = max(c.w, b.x+b.w), max(c.h, b.y+b.h)
-	}
-	for _, e := range p.edges { // bulges on the right
-		if e.from.box.queued && (e.to == nil || e.to.box.column == e.from.box.column) && slices.Contains(c.boxes, e.from.box) {
-			c.w = max(c.w, e.from.box.x+e.from.box.w+bulge)
-		}
+		c.h = max(c.h, b.y+b.h)
 	}
 }
 
-// bulge is how far edges leave a box if they lead to the same column.
-const bulge = 60.0
+// lanes gives each edge that stays in its column a line of its own to the right of it, the short ones next to
+// the boxes. It returns how wide that is for each column.
+func (p *picture) lanes(c *component, columns int) []float64 {
+	room := make([]float64, columns)
+	in := make(map[*box]bool, len(c.boxes))
+	for _, b := range c.boxes {
+		in[b] = true
+	}
+	inside := make([][]*edge, columns)
+	for _, e := range p.edges {
+		switch {
+		case !in[e.from.box]:
+		case e.to == nil:
+			room[e.from.box.column] = stub
+		case e.from.box.column == e.to.box.column:
+			inside[e.from.box.column] = append(inside[e.from.box.column], e)
+		}
+	}
+	for column, edges := range inside {
+		slices.SortStableFunc(edges, func(a, b *edge) int { return cmp.Compare(a.span(), b.span()) })
+		const most = 40 // lines; further ones share the last
+		for i, e := range edges {
+			e.lane = 18 + float64(min(i, most))*laneWidth
+			room[column] = max(room[column], e.lane+laneWidth)
+		}
+	}
+	return room
+}
+
+// span is how far apart the ends of an edge are.
+func (e *edge) span() float64 { return math.Abs(e.from.y - e.to.y) }
 
 // put places a box at the first free place of its column that is below y, and what hangs on it to its
 // right.
@@ -191,6 +220,7 @@ func (b *box) put(free []float64) {
 	y := b.y + headHeight
 	for _, r := range b.rows {
 		r.y = y
+		first := true
 		for _, e := range r.ends {
 			n := e.box
 			if n.placed || n.column != b.column+1 {
@@ -199,8 +229,9 @@ func (b *box) put(free []float64) {
 			offset := n.offset(e)
 			n.y = max(0, y-offset)
 			n.put(free)
-			if r.y == y {
+			if first {
 				r.y = max(y, n.y+offset)
+				first = false
 			}
 		}
 		y = r.y + r.h

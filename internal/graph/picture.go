@@ -18,9 +18,10 @@ const DefaultFold = 40
 
 // Bounds of a picture.
 const (
-	keep      = 3   // of what is folded, this many are shown before the others
+	keep      = 3   // of what is folded, at most this many are shown before the others
 	maxBoxes  = 400 // of namespaces that are all different
-	maxRows   = 64  // of devices of a namespace
+	maxRows   = 512 // of devices of a namespace
+	maxLonely = 64  // of devices of a namespace that are connected to nothing
 	maxLocal  = 8   // of devices of a namespace that are the same and connected to nothing
 	maxLines  = 3   // of addresses of a device
 	maxTitle  = 34  // cells of a namespace's name
@@ -62,6 +63,7 @@ type box struct {
 	tip        string // shown when the mouse rests on it
 	rows       []*row
 	note       string // instead of rows, or below them
+	missing    int    // devices that are not drawn
 	each       int    // it stands for groups of this many namespaces that are connected to each other
 
 	layout
@@ -91,6 +93,7 @@ type edge struct {
 	kind     Kind
 	from, to *row // to is nil if it is unknown
 	n        int
+	lane     float64 // if it stays in its column: how far it leaves the boxes
 }
 
 // draw makes the picture of a graph.
@@ -196,49 +199,56 @@ func (d *drafter) makeBoxes(fold int) {
 			similar[s] = append(similar[s], n)
 		}
 	}
-	folded := map[*Namespace][]*Namespace{}
-	left := len(d.g.Namespaces)
 	groups := slices.SortedFunc(maps.Values(similar), func(a, b []*Namespace) int {
 		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a[0].ID, b[0].ID))
 	})
 	for _, group := range groups {
-		if fold <= 0 || left <= fold || len(group) <= keep+1 {
-			break
-		}
 		slices.SortStableFunc(group, func(a, b *Namespace) int {
 			x, _ := a.title()
 			y, _ := b.title()
 			return compareNatural(x, y)
 		})
-		for _, n := range group[keep:] {
-			folded[n] = group[keep:]
+	}
+	var folded map[*Namespace][]*Namespace
+	left := len(d.g.Namespaces)
+	for show := keep; show > 0 && fold > 0 && left > fold; show-- {
+		folded, left = map[*Namespace][]*Namespace{}, len(d.g.Namespaces)
+		for _, group := range groups {
+			if left <= fold || len(group) <= show+1 {
+				break
+			}
+			for _, n := range group[show:] {
+				folded[n] = group[show:]
+			}
+			left -= len(group) - show - 1
 		}
-		left -= len(group) - keep - 1
+		left -= d.foldGroups(folded, left-fold, show)
 	}
-	if fold > 0 && left > fold {
-		d.foldGroups(folded, left-fold)
-	}
-	left = 0
+	missing := 0
 	for _, n := range d.g.Namespaces {
 		group, ok := folded[n]
 		switch {
 		case ok && d.boxOf[group[0]] != nil:
 		case len(d.boxes) >= maxBoxes:
-			left++
+			missing++
 		case ok:
 			d.addBox(group)
 		default:
 			d.addBox([]*Namespace{n})
 		}
 	}
-	if left > 0 {
-		d.notes = append(d.notes, fmt.Sprintf("%d more namespaces are not drawn", left))
+	if missing > 0 {
+		d.notes = append(d.notes, count(missing, "more namespace"))
 	}
 }
 
 // foldGroups folds groups of namespaces that are connected to each other and to no others, if there are
-// many similar groups. folded has what is folded already.
-func (d *drafter) foldGroups(folded map[*Namespace][]*Namespace, tooMany int) {
+// many similar groups, until there are not tooMany boxes. folded has what is folded already. Of each
+// kind of group, foldGroups leaves show. It returns how many boxes it saves.
+func (d *drafter) foldGroups(folded map[*Namespace][]*Namespace, tooMany, show int) (saved int) {
+	if tooMany <= 0 {
+		return 0
+	}
 	similar := map[string][][]*Namespace{}
 	for _, group := range d.groups(folded) {
 		var lines []string
@@ -252,16 +262,17 @@ func (d *drafter) foldGroups(folded map[*Namespace][]*Namespace, tooMany int) {
 	for _, groups := range slices.SortedFunc(maps.Values(similar), func(a, b [][]*Namespace) int {
 		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a[0][0].ID, b[0][0].ID))
 	}) {
-		if tooMany <= 0 || len(groups) <= keep+1 || len(groups[0]) == 1 {
+		if saved >= tooMany || len(groups) <= show+1 || len(groups[0]) == 1 {
 			continue
 		}
-		all := slices.Concat(groups[keep:]...)
+		all := slices.Concat(groups[show:]...)
 		for _, n := range all {
 			folded[n] = all
 			d.each[n] = len(groups[0])
 		}
-		tooMany -= len(all) - 1
+		saved += len(all) - 1
 	}
+	return saved
 }
 
 // groups returns the groups of namespaces that links connect, without that of the host and those with
@@ -412,6 +423,9 @@ func (d *drafter) makeRows(b *box) {
 	case len(b.rows) == 0:
 		b.note = "only lo"
 	}
+	if b.missing > 0 {
+		b.note = strings.TrimPrefix(b.note+" · "+count(b.missing, "more device"), " · ")
+	}
 }
 
 // ownRows makes the rows of one namespace. Devices that lead to the same folded box share a row, and
@@ -419,6 +433,7 @@ func (d *drafter) makeRows(b *box) {
 func (d *drafter) ownRows(b *box, n *Namespace) {
 	shared := map[string]*row{}
 	seen := map[string]int{}
+	lonely := 0
 	for i := range n.Devices() {
 		dev := &n.Devices()[i]
 		if d.plain(dev) {
@@ -428,19 +443,21 @@ func (d *drafter) ownRows(b *box, n *Namespace) {
 		if local {
 			seen[key]++
 		}
-		if key != "" && (!local || seen[key] > maxLocal) || len(b.rows) >= maxRows {
-			if key == "" {
-				key = "rest"
-			}
-			if r := shared[key]; r != nil {
-				r.add(dev)
-				d.rowOf[dev] = r
-				continue
-			}
-			shared[key] = d.addRow(b, dev)
-			continue
+		if len(d.links[dev]) == 0 {
+			lonely++
 		}
-		d.addRow(b, dev)
+		r := shared[key]
+		switch {
+		case key != "" && (!local || seen[key] > maxLocal) && r != nil:
+			r.add(dev)
+			d.rowOf[dev] = r
+		case len(b.rows) >= maxRows || len(d.links[dev]) == 0 && lonely > maxLonely:
+			b.missing++
+		case key != "" && (!local || seen[key] > maxLocal):
+			shared[key] = d.addRow(b, dev)
+		default:
+			d.addRow(b, dev)
+		}
 	}
 	for _, r := range shared {
 		r.share()
@@ -454,8 +471,8 @@ func (d *drafter) ownRows(b *box, n *Namespace) {
 			continue
 		}
 		if len(b.rows) >= 2*maxRows {
-			d.notes = append(d.notes, "not all hardware that was moved away from the host is drawn")
-			break
+			b.missing++
+			continue
 		}
 		r := &row{box: b, name: clean(l.From.Device.Name, maxDevice), label: "moved away", n: 1, tip: "hardware of the host that is in another namespace"}
 		b.rows = append(b.rows, r)

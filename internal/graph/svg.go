@@ -114,7 +114,7 @@ func (g *Graph) WriteSVG(out io.Writer, fold int) error {
 		w.box(b)
 	}
 	for _, e := range p.edges {
-		w.edge(e)
+		w.edge(p, e)
 	}
 	for i, n := range notes {
 		w.text(margin, notesY+float64(i)*lineHeight, "muted", n)
@@ -289,7 +289,7 @@ func (w svgWriter) leader(r *row) {
 	}
 }
 
-func (w svgWriter) edge(e *edge) {
+func (w svgWriter) edge(p *picture, e *edge) {
 	from, to := e.from, e.to
 	w.f(`<g class="e %s">`+"\n", e.kind)
 	w.title(e.tip())
@@ -307,14 +307,19 @@ func (w svgWriter) edge(e *edge) {
 	ay, by := from.middle(), to.middle()
 	ax := from.box.x + from.box.w
 	bx := to.box.x
-	half := math.Max(36, (bx-ax)/2)
-	mx := (ax + bx) / 2
-	if from.box.column == to.box.column || bx <= ax {
+	mx, my := (ax+bx)/2, (ay+by)/2
+	if from.box.column == to.box.column {
 		bx = to.box.x + to.box.w
-		out := math.Max(ax, bx) + math.Min(bulge-8, 22+math.Abs(by-ay)/8)
-		w.path(e.kind, fmt.Sprintf("M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f", ax, ay, out, ay, out, by, bx, by))
-		mx = out - 8
+		if ay > by {
+			ax, ay, bx, by = bx, by, ax, ay
+		}
+		// All boxes of a column can have another width.
+		out := p.right(from.box, to.box) + e.lane
+		const r = 6.0 // of the corners
+		w.path(e.kind, fmt.Sprintf("M%.1f %.1fH%.1fq%.1f 0 %.1f %.1fV%.1fq0 %.1f -%.1f %.1fH%.1f", ax, ay, out-r, r, r, r, by-r, r, r, r, bx))
+		mx = out
 	} else {
+		half := math.Max(36, (bx-ax)/2)
 		w.path(e.kind, fmt.Sprintf("M%.1f %.1fC%.1f %.1f %.1f %.1f %.1f %.1f", ax, ay, ax+half, ay, bx-half, by, bx, by))
 	}
 	for _, at := range [][2]float64{{ax, ay}, {bx, by}} {
@@ -325,8 +330,22 @@ func (w svgWriter) edge(e *edge) {
 		label = strings.TrimSpace(fmt.Sprintf("%s × %d", label, e.n))
 	}
 	if label = cmp.Or(label, ""); label != "" {
-		w.f(`<text class="count small" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`+"\n", mx, (ay+by)/2-5, escapeXML(label))
+		w.f(`<text class="count small" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`+"\n", mx, my-5, escapeXML(label))
 	}
+}
+
+// right is where the boxes end that are between two of the same column, or one of them.
+func (p *picture) right(a, b *box) float64 {
+	if a.y > b.y {
+		a, b = b, a
+	}
+	x := math.Max(a.x+a.w, b.x+b.w)
+	for _, o := range p.boxes {
+		if o.x == a.x && o.y >= a.y && o.y <= b.y {
+			x = math.Max(x, o.x+o.w)
+		}
+	}
+	return x
 }
 
 // edgeLabels are what lines say for themselves. Most need nothing: the label of a row says it.

@@ -24,6 +24,7 @@ var graphFormats = map[string]string{
 }
 
 type graphFlags struct {
+	inventoryFlags
 	format string
 	file   string
 	fold   int
@@ -54,6 +55,7 @@ all of them.`,
 	fs.StringVar(&f.format, "format", "", "svg, dot (Graphviz), mermaid or json (default: what the suffix of the file says, else svg)")
 	fs.StringVarP(&f.file, "output-file", "O", "", "write to this file instead of standard output")
 	fs.IntVar(&f.fold, "fold", graph.DefaultFold, "fold similar namespaces if there are more than this many (0: never)")
+	f.register(cmd)
 	complete(cmd, "format", graph.Formats())
 	return cmd
 }
@@ -72,15 +74,23 @@ func (f *graphFlags) graph(ctx context.Context) (err error) {
 	if f.fold < 0 {
 		return usagef("--fold: %d is negative: want a number of namespaces, or 0 to fold none", f.fold)
 	}
-	ctx, cancel := interruptible(ctx)
-	defer cancel()
-	inv, err := inventory.Take(ctx, inventory.Options{Types: []event.NSType{event.NSTypeNet}})
+	o, err := f.options()
 	if err != nil {
 		return err
 	}
+	o.Types = []event.NSType{event.NSTypeNet}
+	ctx, cancel := interruptible(ctx)
+	defer cancel()
+	inv, err := inventory.Take(ctx, o)
+	if err != nil {
+		return interrupted(err)
+	}
+	if err := f.name(ctx, inv, inv.Namespaces()); err != nil {
+		return err
+	}
 	g := graph.Take(ctx, inv)
-	if ctx.Err() != nil {
-		return nil // interrupted
+	if err := ctx.Err(); err != nil {
+		return interrupted(err)
 	}
 	out := io.Writer(os.Stdout)
 	if f.file != "" {

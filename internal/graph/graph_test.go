@@ -272,3 +272,8 @@ func mesh(n int) *Graph {
 	}
 	return m.graph()
 }
+
+// linkTo is a link to a device in the same namespace.
+func linkTo(n *Namespace, index int) *netfacts.Link {
+	return &netfacts.Link{Index: index, NS: n.ID, NSID: -1}
+}

@@ -32,12 +32,49 @@ type jsonNamespace struct {
 	KernelID   uint64       `json:"uid,omitempty"`
 	Host       bool         `json:"host,omitempty"`
 	Name       text         `json:"name,omitempty"`
-	Owner      *event.Owner `json:"owner,omitempty"`
+	Owner      *jsonOwner   `json:"owner,omitempty"`
 	Processes  int          `json:"processes"`
 	Oldest     *jsonProcess `json:"oldest,omitempty"`
 	Error      text         `json:"error,omitempty"`
 	Devices    []jsonDevice `json:"devices"`
 	Incomplete []text       `json:"incomplete,omitempty"`
+}
+
+// jsonOwner is an event.Owner.
+type jsonOwner struct {
+	Container *jsonContainer `json:"container,omitempty"`
+	Pod       *jsonPod       `json:"pod,omitempty"`
+	Unit      text           `json:"unit,omitempty"`
+	Source    event.Source   `json:"source"`
+}
+
+type jsonContainer struct {
+	ID      text         `json:"id"`
+	Name    text         `json:"name,omitempty"`
+	Image   text         `json:"image,omitempty"`
+	Runtime text         `json:"runtime,omitempty"`
+	Source  event.Source `json:"source"`
+}
+
+type jsonPod struct {
+	Name      text         `json:"name,omitempty"`
+	Namespace text         `json:"namespace,omitempty"`
+	UID       text         `json:"uid,omitempty"`
+	Source    event.Source `json:"source"`
+}
+
+func newJSONOwner(o *event.Owner) *jsonOwner {
+	if o == nil {
+		return nil
+	}
+	j := &jsonOwner{Unit: text(o.Unit), Source: o.Source}
+	if c := o.Container; c != nil {
+		j.Container = &jsonContainer{text(c.ID), text(c.Name), text(c.Image), text(c.Runtime), c.Source}
+	}
+	if p := o.Pod; p != nil {
+		j.Pod = &jsonPod{text(p.Name), text(p.Namespace), text(p.UID), p.Source}
+	}
+	return j
 }
 
 type jsonProcess struct {
@@ -82,7 +119,7 @@ func (g *Graph) WriteJSON(w io.Writer) error {
 	out := jsonGraph{V: 1, Time: g.Time.UTC(), Host: text(g.Host), Namespaces: []jsonNamespace{}, Links: []jsonLink{}, Incomplete: texts(g.Incomplete)}
 	for _, n := range g.Namespaces {
 		j := jsonNamespace{
-			ID: n.ID, KernelID: n.KernelID, Host: n.host, Name: text(n.Name), Owner: n.Owner, Processes: n.Processes,
+			ID: n.ID, KernelID: n.KernelID, Host: n.host, Name: text(n.Name), Owner: newJSONOwner(n.Owner), Processes: n.Processes,
 			Devices: []jsonDevice{}, Incomplete: texts(n.Network.Incomplete),
 		}
 		if n.Oldest != nil {

@@ -385,6 +385,13 @@ func (n *Namespace) describe() string {
 	if n.Oldest != nil {
 		lines = append(lines, fmt.Sprintf("oldest process: %s (%d)", clean(n.Oldest.Comm, 64), n.Oldest.PID))
 	}
+	if !n.Created.IsZero() {
+		line := "created " + n.Created.UTC().Format("2006-01-02 15:04:05 UTC")
+		if c := n.Creator; c != nil {
+			line += fmt.Sprintf(" by %s (%d)", clean(c.Comm, 64), c.PID)
+		}
+		lines = append(lines, line)
+	}
 	if n.Network.Err != nil {
 		lines = append(lines, clean(n.Network.Err.Error(), maxName))
 	}

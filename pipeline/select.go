@@ -5,11 +5,11 @@ package pipeline
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/resolve"
 )
 
 // A Selection says which containers and which network namespaces events must be about.
@@ -26,35 +26,31 @@ type NetSelector struct {
 	Name string // of ip netns, or of a container
 }
 
-// FirstInode is the lowest inode number of a namespace. Namespaces get numbers from
-// PROC_DYNAMIC_FIRST (fs/proc/generic.c) on, and those of the host are a little below. No pid
-// is that high.
-const FirstInode = 0xf0000000 - 64
-
-// ParseNetSelector parses an inode number, a pid, a path, or a name of ip netns or of a container. A
-// name need not exist yet.
+// ParseNetSelector parses an argument that names a network namespace. Its grammar is that of
+// resolve.Parse. A name need not exist yet.
 func ParseNetSelector(text string) (NetSelector, error) {
-	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
-		if n >= FirstInode {
-			return NetSelector{ID: uint32(n)}, nil
-		}
-		id, err := procfs.NamespaceInode(fmt.Sprintf("/proc/%d/ns/net", n))
-		if err != nil {
-			return NetSelector{}, fmt.Errorf("%q is neither the inode number of a namespace nor the pid of a process: %w", text, err)
-		}
-		return NetSelector{ID: id}, nil
+	arg, err := resolve.Parse(text)
+	if err != nil {
+		return NetSelector{}, err
 	}
-	switch {
-	case text == "":
-		return NetSelector{}, fmt.Errorf("invalid network namespace %q: want an inode number, a pid, a path, or a name of ip netns or of a container", text)
-	case strings.HasPrefix(text, "/"):
-		id, err := procfs.NamespaceInode(text)
-		if err != nil {
-			return NetSelector{}, err
+	path := text
+	switch arg.Kind {
+	case resolve.KindInode:
+		if arg.Type != "" && arg.Type != event.NSTypeNet {
+			return NetSelector{}, fmt.Errorf("%q is a namespace of type %s: want a network namespace", text, arg.Type)
 		}
-		return NetSelector{ID: id}, nil
+		return NetSelector{ID: arg.ID}, nil
+	case resolve.KindPID:
+		path = fmt.Sprintf("/proc/%d/ns/net", arg.PID)
+	case resolve.KindPath:
+	default:
+		return NetSelector{Name: text}, nil
 	}
-	return NetSelector{Name: text}, nil
+	id, err := procfs.NamespaceInode(path)
+	if err != nil && arg.Kind == resolve.KindPID {
+		err = fmt.Errorf("%q is neither the inode number of a namespace nor the pid of a process: %w", text, err)
+	}
+	return NetSelector{ID: id}, err
 }
 
 // Empty reports whether the selection selects every event.

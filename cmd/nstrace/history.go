@@ -21,8 +21,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
-	"github.com/nstrace/nstrace/pipeline"
 )
 
 type historyFlags struct {
@@ -134,7 +134,7 @@ namespace).`,
 			switch {
 			case err != nil:
 				n.Name = args[0]
-			case id >= pipeline.FirstInode && id <= 1<<32-1:
+			case id >= resolve.FirstInode && id <= 1<<32-1:
 				n.ID = uint32(id)
 			default:
 				n.UID = args[0]

@@ -37,6 +37,10 @@ var ErrPath = errors.New("not the path of a parameter")
 // over the path of a parameter.
 var ErrFile = errors.New("not a parameter")
 
+// ErrWriteOnly is wrapped by the error for a file that nobody can read, because writing to it is an
+// action and it has no value.
+var ErrWriteOnly = errors.New("the parameter can only be written")
+
 // A Root is /proc/sys in the namespaces of the thread that opened it. Only that thread can use it.
 type Root struct {
 	fd  int
@@ -134,6 +138,9 @@ func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 	}
 	fd, err := r.open(name, 0)
 	if err != nil {
+		if errors.Is(err, unix.EACCES) && r.writeOnly(name) {
+			return v, fmt.Errorf("%q: %w", file, ErrWriteOnly)
+		}
 		return v, err
 	}
 	defer unix.Close(fd)
@@ -162,6 +169,13 @@ func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 		return Value{string(r.buf[:MaxValue]), true}, nil
 	}
 	return Value{Text: strings.TrimSuffix(string(r.buf[:n]), "\n")}, nil
+}
+
+// writeOnly reports whether no user may read a file. The kernel allows reading nothing to root that
+// the permissions do not allow (test_perm() in fs/proc/proc_sysctl.c).
+func (r *Root) writeOnly(below string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(r.fd, below, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o444 == 0
 }
 
 // Walk calls do with the path of each file below a directory, which is Dir or below Dir. It skips

@@ -55,6 +55,9 @@ func TestRead(t *testing.T) {
 	if _, err := r.Read("/proc/sys/kernel/no_such_parameter"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what is not there: %v", err)
 	}
+	if _, err := r.Read("/proc/sys/net/ipv4/route/flush"); !errors.Is(err, ErrWriteOnly) {
+		t.Errorf("what nobody can read: %v", err)
+	}
 	if _, err := r.ReadIf("/proc/sys/kernel/ostype", 0o200); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("what nobody can write: %v", err)
 	}

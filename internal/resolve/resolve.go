@@ -101,12 +101,9 @@ func (r *Resolver) inventory(ctx context.Context) (*inventory.Inventory, error) 
 	return r.tasks, nil
 }
 
-// Host returns the host's namespace of a type: that of process 1.
-func (r *Resolver) Host(ctx context.Context, typ event.NSType) (*inventory.Namespace, error) {
-	inv, err := r.inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
+// Host returns the host's namespace of a type: that of process 1. Find must have been called.
+func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
+	inv := r.tasksOrFull()
 	if id := inv.Host[typ]; id != 0 {
 		if n := inv.Find(inventory.Ref{Type: typ, ID: id}); n != nil {
 			return n, nil

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/nsdiff"
+	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/resolve"
+	"github.com/nstrace/nstrace/output"
+)
+
+// Exit statuses of diff, which are those of diff(1). exitOK says that nothing differs.
+const (
+	exitDiffers = 1
+	exitTrouble = 2
+)
+
+type diffFlags struct {
+	format   string
+	fresh    bool
+	nsTypes  []string
+	runtimes []string
+}
+
+func newDiff() *cobra.Command {
+	var f diffFlags
+	cmd := &cobra.Command{
+		Use:   "diff NS [NS] [flags]",
+		Short: "Show the parameters that differ between two namespaces",
+		Long: `Show the parameters that differ between two namespaces: between NS and NS, between NS and
+the host's namespace (that of process 1) if there is one NS only, or between NS and a fresh
+namespace with --fresh.
+
+NS is an inode number, TYPE:[NUMBER], a pid, a path, a name of ip netns, a container's name
+or id, NAMESPACE/POD, or a systemd unit. Of a process, container, pod or unit, nstrace
+compares the namespaces of all types that have parameters of their own.
+
+nstrace makes a few namespaces, which end at once, to find what a new namespace gets: a copy
+from its creator, or the kernel's default. It says nothing where that does not show.
+
+The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.`,
+		Example: `  nstrace diff web                     web and the host
+  nstrace diff blue green              two network namespaces
+  nstrace diff 4711 --fresh            what is set in the namespaces of a process
+  nstrace diff web db -t net -o json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			differs, err := f.diff(cmd.Context(), args)
+			var usage usageError
+			switch {
+			case err != nil && errors.As(err, &usage):
+				return err
+			case err != nil:
+				return errors.Join(err, exitStatus(exitTrouble))
+			case differs:
+				return exitStatus(exitDiffers)
+			}
+			return nil
+		},
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
+	fs.BoolVar(&f.fresh, "fresh", false, "compare with a fresh namespace, which nstrace makes and drops")
+	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
+	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
+	complete(cmd, "output", []string{"table", "json"})
+	complete(cmd, "ns-type", diffTypeNames())
+	return cmd
+}
+
+func diffTypeNames() (names []string) {
+	for _, t := range nsdiff.Types() {
+		names = append(names, string(t))
+	}
+	return names
+}
+
+// A diffSink writes the rows: output.DiffTable or output.DiffJSON.
+type diffSink interface {
+	Add(*output.Diff) error
+	Flush() error
+}
+
+// diff writes what differs, and reports whether anything does.
+func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err error) {
+	if err := f.check(args); err != nil {
+		return false, err
+	}
+	ctx, cancel := interruptible(ctx)
+	defer cancel()
+	names, err := resolve.Runtimes(ctx, f.runtimes)
+	if err != nil {
+		return false, usagef("--runtime-socket: %w", err)
+	}
+	r := resolve.New(inventory.Take, names)
+	var targets []*resolve.Target
+	for _, text := range args {
+		t, err := r.Find(ctx, text)
+		if err != nil {
+			return false, diffMistake(err)
+		}
+		targets = append(targets, t)
+	}
+	comparison, err := nsdiff.New(r, targets, f.fresh, f.types())
+	if err != nil {
+		return false, diffMistake(err)
+	}
+	defer comparison.Close()
+	for _, left := range comparison.LeftOut {
+		notify(left)
+	}
+	rows, err := comparison.Run(ctx)
+	if err != nil {
+		return false, interrupted(err)
+	}
+	return f.write(rows, args)
+}
+
+func (f *diffFlags) check(args []string) error {
+	switch {
+	case len(args) == 0 || len(args) > 2:
+		return usagef("diff: %d arguments: want one or two namespaces", len(args))
+	case f.fresh && len(args) > 1:
+		return usagef("diff: --fresh compares one namespace with a fresh one: want one namespace")
+	}
+	for _, t := range f.nsTypes {
+		if err := oneOf("--ns-type", t, diffTypeNames()); err != nil {
+			return err
+		}
+	}
+	return oneOf("--output", f.format, []string{"table", "json"})
+}
+
+func (f *diffFlags) types() (types []event.NSType) {
+	for _, t := range nsdiff.Types() {
+		if len(f.nsTypes) == 0 || slices.Contains(f.nsTypes, string(t)) {
+			types = append(types, t)
+		}
+	}
+	return types
+}
+
+// diffMistake makes an error about an argument a usage error.
+func diffMistake(err error) error {
+	for _, mistake := range []error{resolve.ErrSyntax, resolve.ErrUnknown, resolve.ErrAmbiguous, resolve.ErrNoNamespace, nsdiff.ErrTypes} {
+		if errors.Is(err, mistake) {
+			return usagef("diff: %w", err)
+		}
+	}
+	return err
+}
+
+func (f *diffFlags) write(rows []*output.Diff, args []string) (differs bool, err error) {
+	var sink diffSink
+	if f.format == "json" {
+		sink = output.NewDiffJSON(os.Stdout)
+	} else if len(rows) > 0 {
+		names := [2]string{args[0], "host"}
+		switch {
+		case f.fresh:
+			names[1] = "fresh"
+		case len(args) > 1:
+			names[1] = args[1]
+		}
+		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{
+			HostNS: procfs.NamespacesOf("1"), Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+		})
+	} else {
+		return false, nil
+	}
+	for _, row := range rows {
+		differs = differs || row.State == output.Different || row.State == output.OnlyIn
+		if err := sink.Add(row); err != nil {
+			return differs, err
+		}
+	}
+	if err := sink.Flush(); err != nil {
+		return differs, fmt.Errorf("write the differences: %w", err)
+	}
+	return differs, nil
+}

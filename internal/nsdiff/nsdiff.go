@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nsdiff compares the parameters of two namespaces of a type, or of a namespace and a fresh one.
+//
+// Nothing says which parameters belong to namespaces, so it has no list of them: it compares what a task
+// in one namespace reads with what a task in the other one reads, several times in turn. What keeps
+// differing belongs to the namespaces. How a new namespace gets a parameter is found by making some, which
+// end at once.
+package nsdiff
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/output"
+)
+
+// ReadTime is how long a comparison may take.
+const ReadTime = 10 * time.Second
+
+// A Side is one of the two namespaces.
+type Side struct {
+	Namespace *inventory.Namespace // nil for a fresh one
+	Name      string               // of the namespace, if it has one
+	File      *os.File             // its file; nil for a fresh one
+}
+
+// Has reports whether namespaces of a type have parameters that this package can read.
+func Has(typ event.NSType) bool { return flags[typ] != 0 }
+
+// Types returns the types for which Has is true.
+func Types() []event.NSType {
+	return slices.DeleteFunc(event.NSTypes(), func(t event.NSType) bool { return !Has(t) })
+}
+
+// Compare returns the parameters in which two namespaces of a type differ, by name, and those of which
+// that is unknown. host is the host's namespace of the type, which it reads to find how a new namespace
+// gets a parameter. The error says why nothing could be compared.
+func Compare(ctx context.Context, typ event.NSType, a, b, host Side) ([]*output.Diff, error) {
+	ctx, cancel := context.WithTimeout(ctx, ReadTime)
+	defer cancel()
+	c := comparison{typ: typ, sides: [2]Side{a, b}}
+	defer c.close()
+	if err := c.read(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.confirm(ctx); err != nil {
+		return nil, err
+	}
+	rows := c.rows()
+	if err := c.explain(ctx, rows, host); err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+type comparison struct {
+	typ   event.NSType
+	sides [2]Side
+	views [2]view
+	found [2]map[string]reading
+
+	devices    [2]map[string]bool // that have parameters
+	candidates []string           // paths that differed
+	changing   map[string]bool    // those whose value changes by itself
+}
+
+func (c *comparison) close() {
+	for _, v := range c.views {
+		if v != nil {
+			v.close()
+		}
+	}
+}
+
+// read reads both namespaces at the same time.
+func (c *comparison) read(ctx context.Context) error {
+	var errs [2]error
+	var done sync.WaitGroup
+	for i := range c.sides {
+		done.Go(func() {
+			var id uint32
+			if ns := c.sides[i].Namespace; ns != nil {
+				id = ns.ID
+			}
+			v, err := openView(c.typ, id, c.sides[i].File)
+			if err == nil {
+				c.views[i] = v
+				c.found[i], err = v.all(ctx)
+			}
+			errs[i] = err
+		})
+	}
+	done.Wait()
+	if err := cmp.Or(errs[0], errs[1]); err != nil {
+		return err
+	}
+	for i := range c.found {
+		c.devices[i] = map[string]bool{}
+		for path := range c.found[i] {
+			if name := device(path); name != "" {
+				c.devices[i][name] = true
+			}
+		}
+	}
+	for path, a := range c.found[0] {
+		b, ok := c.found[1][path]
+		if !ok {
+			b = reading{err: syscall.ENOENT}
+			c.found[1][path] = b
+		}
+		if !a.same(b) {
+			c.candidates = append(c.candidates, path)
+		}
+	}
+	for path := range c.found[1] {
+		if _, ok := c.found[0][path]; !ok {
+			c.found[0][path] = reading{err: syscall.ENOENT}
+			c.candidates = append(c.candidates, path)
+		}
+	}
+	slices.Sort(c.candidates)
+	return nil
+}
+
+// rounds is how often each side is read again.
+const rounds = 3
+
+// confirm reads the candidates again, one namespace after the other. A parameter that belongs to all
+// namespaces has the same value whoever reads it, but can change between two reads.
+func (c *comparison) confirm(ctx context.Context) error {
+	c.changing = map[string]bool{}
+	again := slices.DeleteFunc(slices.Clone(c.candidates), func(path string) bool { return c.onlyDevice(path) != "" })
+	for range rounds {
+		for i := range c.views {
+			now, err := c.views[i].read(ctx, again)
+			if err != nil {
+				return err
+			}
+			for _, path := range again {
+				if r := now[path]; !r.same(c.found[i][path]) {
+					c.changing[path] = true
+					c.found[i][path] = r
+				}
+			}
+		}
+	}
+	c.candidates = slices.DeleteFunc(c.candidates, func(path string) bool {
+		if c.changing[path] && c.typ != event.NSTypeNet {
+			return true // most likely the host's
+		}
+		return c.found[0][path].same(c.found[1][path])
+	})
+	return nil
+}
+
+// device returns the device that the parameter at a path belongs to, "" for none. The kernel makes a
+// folder for each device in the folders conf and neigh of a protocol; no device is called all or default.
+func device(path string) string {
+	rest, ok := strings.CutPrefix(path, params.Dir+"/net/")
+	if !ok {
+		return ""
+	}
+	parts := strings.Split(rest, "/")
+	if len(parts) != 4 || parts[1] != "conf" && parts[1] != "neigh" || parts[2] == "all" || parts[2] == "default" {
+		return ""
+	}
+	return parts[2]
+}
+
+// onlyDevice returns the device of a parameter if only one of the namespaces has the device.
+func (c *comparison) onlyDevice(path string) string {
+	if name := device(path); name != "" && c.devices[0][name] != c.devices[1][name] {
+		return name
+	}
+	return ""
+}
+
+// rows returns what differs, by name.
+func (c *comparison) rows() []*output.Diff {
+	var rows []*output.Diff
+	devices := map[string]*output.Diff{}
+	ns := [2]*event.Namespace{c.sides[0].event(), c.sides[1].event()}
+	for _, path := range c.candidates {
+		a, b := c.found[0][path], c.found[1][path]
+		name, err := params.Name(path)
+		if err != nil {
+			continue // no parameter has such a path
+		}
+		row := &output.Diff{Type: c.typ, Namespaces: ns, State: output.Different}
+		if dev := c.onlyDevice(path); dev != "" {
+			in := 0
+			if c.devices[1][dev] {
+				in = 1
+			}
+			if row = devices[dev]; row == nil {
+				row = &output.Diff{Type: c.typ, Namespaces: ns, Device: dev, State: output.OnlyIn, In: in}
+				devices[dev] = row
+				rows = append(rows, row)
+			}
+			row.Parameters++
+			continue
+		}
+		row.Parameter, row.Values = name, [2]output.DiffValue{a.value(), b.value()}
+		switch {
+		case c.changing[path]:
+			row.State = output.Changing
+		case a.absent() || b.absent():
+			row.State = output.OnlyIn
+			if a.absent() {
+				row.In = 1
+			}
+		case a.err != nil || b.err != nil:
+			if row.State = output.NotRead; c.typ != event.NSTypeNet {
+				continue // most likely the host's, which not everybody may read
+			}
+		}
+		rows = append(rows, row)
+	}
+	rows = append(rows, c.unreadable(ns)...)
+	slices.SortStableFunc(rows, func(x, y *output.Diff) int {
+		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x.Device, y.Device), cmp.Compare(x.Parameter, y.Parameter))
+	})
+	return rows
+}
+
+// rank sorts what differs before what only one namespace has, and before what is unknown.
+func rank(d *output.Diff) int {
+	switch d.State {
+	case output.Different:
+		return 0
+	case output.OnlyIn:
+		if d.Device != "" {
+			return 2
+		}
+		return 1
+	}
+	return 3
+}
+
+// unreadable returns the parameters that could not be read on either side. A parameter of which the
+// kernel says on both sides that it has no value is the same.
+func (c *comparison) unreadable(ns [2]*event.Namespace) (rows []*output.Diff) {
+	for path, a := range c.found[0] {
+		b := c.found[1][path]
+		if a.err == nil || !a.same(b) || !errors.Is(a.err, os.ErrPermission) && !errors.Is(a.err, context.DeadlineExceeded) {
+			continue
+		}
+		if name, err := params.Name(path); err == nil {
+			rows = append(rows, &output.Diff{
+				Type: c.typ, Namespaces: ns, State: output.NotRead, Parameter: name, Values: [2]output.DiffValue{a.value(), b.value()},
+			})
+		}
+	}
+	return rows
+}
+
+// value returns the reading for a row.
+func (r reading) value() output.DiffValue {
+	switch {
+	case r.absent():
+		return output.DiffValue{}
+	case r.err != nil:
+		return output.DiffValue{Error: reason(r.err)}
+	}
+	return output.DiffValue{Text: &r.text, Truncated: r.cut}
+}
+
+// event returns the namespace of a side for a row, nil for a fresh one.
+func (s *Side) event() *event.Namespace {
+	if s.Namespace == nil {
+		return nil
+	}
+	n := s.Namespace
+	return &event.Namespace{Type: n.Type, ID: n.ID, Name: cmp.Or(s.Name, n.Name), Host: n.Host, UserNS: n.UserNS, Owner: n.Owner}
+}
+
+// String describes a side in a message.
+func (s *Side) String() string {
+	if s.Namespace == nil {
+		return "a fresh namespace"
+	}
+	return fmt.Sprintf("%s:[%d]", s.Namespace.Type, s.Namespace.ID)
+}

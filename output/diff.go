@@ -210,7 +210,7 @@ func (d *DiffTable) value(row *Diff, i int) []word {
 	case row.State == OnlyIn && row.In != i:
 		return []word{newWord("absent", faint)}
 	case row.State == OnlyIn && row.Parameters > 0:
-		return []word{newWord("only here:", normal), newWord(number(uint64(row.Parameters)), normal), joinedWord(plural(uint64(row.Parameters), "parameter", "parameters"), normal)}
+		return []word{newWord("only here", normal), joinedWord("("+number(uint64(row.Parameters))+")", faint)}
 	case v.Error != "":
 		return []word{newWord("unreadable:", doubtful), newWord(escape(v.Error), normal)}
 	case v.Text == nil:

@@ -15,7 +15,6 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/nsdiff"
-	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
 )
@@ -124,7 +123,7 @@ func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err 
 	if err != nil {
 		return false, interrupted(err)
 	}
-	return f.write(rows, args)
+	return f.write(rows, args, r.Hosts())
 }
 
 func (f *diffFlags) check(args []string) error {
@@ -161,7 +160,7 @@ func diffMistake(err error) error {
 	return err
 }
 
-func (f *diffFlags) write(rows []*output.Diff, args []string) (differs bool, err error) {
+func (f *diffFlags) write(rows []*output.Diff, args []string, host map[event.NSType]uint32) (differs bool, err error) {
 	var sink diffSink
 	if f.format == "json" {
 		sink = output.NewDiffJSON(os.Stdout)
@@ -174,7 +173,7 @@ func (f *diffFlags) write(rows []*output.Diff, args []string) (differs bool, err
 			names[1] = args[1]
 		}
 		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{
-			HostNS: procfs.NamespacesOf("1"), Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			HostNS: host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		})
 	} else {
 		return false, nil

@@ -12,7 +12,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -50,7 +49,7 @@ func Types() []event.NSType {
 func Compare(ctx context.Context, typ event.NSType, a, b, host Side) ([]*output.Diff, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTime)
 	defer cancel()
-	c := comparison{typ: typ, sides: [2]Side{a, b}}
+	c := comparison{typ: typ, sides: [2]Side{a, b}, host: host}
 	defer c.close()
 	if err := c.read(ctx); err != nil {
 		return nil, err
@@ -59,7 +58,7 @@ func Compare(ctx context.Context, typ event.NSType, a, b, host Side) ([]*output.
 		return nil, err
 	}
 	rows := c.rows()
-	if err := c.explain(ctx, rows, host); err != nil {
+	if err := c.explain(ctx, rows); err != nil {
 		return nil, err
 	}
 	return rows, nil
@@ -68,10 +67,11 @@ func Compare(ctx context.Context, typ event.NSType, a, b, host Side) ([]*output.
 type comparison struct {
 	typ   event.NSType
 	sides [2]Side
+	host  Side
 	views [2]view
 	found [2]map[string]reading
 
-	devices    [2]map[string]bool // that have parameters
+	devices    [2]map[string]int // how many parameters each has
 	candidates []string           // paths that differed
 	changing   map[string]bool    // those whose value changes by itself
 }
@@ -84,53 +84,67 @@ func (c *comparison) close() {
 	}
 }
 
-// read reads both namespaces at the same time.
-func (c *comparison) read(ctx context.Context) error {
+// both does something for both sides at the same time.
+func both(do func(i int) error) error {
 	var errs [2]error
 	var done sync.WaitGroup
-	for i := range c.sides {
-		done.Go(func() {
-			var id uint32
-			if ns := c.sides[i].Namespace; ns != nil {
-				id = ns.ID
-			}
-			v, err := openView(c.typ, id, c.sides[i].File)
-			if err == nil {
-				c.views[i] = v
-				c.found[i], err = v.all(ctx)
-			}
-			errs[i] = err
-		})
+	for i := range errs {
+		done.Go(func() { errs[i] = do(i) })
 	}
 	done.Wait()
-	if err := cmp.Or(errs[0], errs[1]); err != nil {
+	return cmp.Or(errs[0], errs[1])
+}
+
+// read reads both namespaces. It does not read the parameters of a device that only one of them has.
+func (c *comparison) read(ctx context.Context) error {
+	var listed [2][]string
+	err := both(func(i int) (err error) {
+		var id uint32
+		if ns := c.sides[i].Namespace; ns != nil {
+			id = ns.ID
+		}
+		if c.views[i], err = openView(c.typ, id, c.sides[i].File); err != nil {
+			return err
+		}
+		listed[i], err = c.views[i].list(ctx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	for i := range c.found {
-		c.devices[i] = map[string]bool{}
-		for path := range c.found[i] {
+	for i := range listed {
+		c.devices[i] = map[string]int{}
+		for _, path := range listed[i] {
 			if name := device(path); name != "" {
-				c.devices[i][name] = true
+				c.devices[i][name]++
 			}
 		}
 	}
-	for path, a := range c.found[0] {
-		b, ok := c.found[1][path]
-		if !ok {
-			b = reading{err: syscall.ENOENT}
-			c.found[1][path] = b
-		}
-		if !a.same(b) {
-			c.candidates = append(c.candidates, path)
-		}
+	err = both(func(i int) (err error) {
+		paths := slices.DeleteFunc(listed[i], func(path string) bool { return c.onlyDevice(path) != "" })
+		c.found[i], err = c.views[i].read(ctx, paths)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	for path := range c.found[1] {
-		if _, ok := c.found[0][path]; !ok {
-			c.found[0][path] = reading{err: syscall.ENOENT}
-			c.candidates = append(c.candidates, path)
+	for i, found := range c.found {
+		other := c.found[1-i]
+		for path, r := range found {
+			o, ok := other[path]
+			if !ok {
+				o = reading{err: syscall.ENOENT}
+				other[path] = o
+			} else if i == 1 {
+				continue // the first pass had it
+			}
+			if !r.same(o) {
+				c.candidates = append(c.candidates, path)
+			}
 		}
 	}
 	slices.Sort(c.candidates)
+	c.candidates = slices.Compact(c.candidates)
 	return nil
 }
 
@@ -141,14 +155,13 @@ const rounds = 3
 // namespaces has the same value whoever reads it, but can change between two reads.
 func (c *comparison) confirm(ctx context.Context) error {
 	c.changing = map[string]bool{}
-	again := slices.DeleteFunc(slices.Clone(c.candidates), func(path string) bool { return c.onlyDevice(path) != "" })
 	for range rounds {
 		for i := range c.views {
-			now, err := c.views[i].read(ctx, again)
+			now, err := c.views[i].read(ctx, c.candidates)
 			if err != nil {
 				return err
 			}
-			for _, path := range again {
+			for _, path := range c.candidates {
 				if r := now[path]; !r.same(c.found[i][path]) {
 					c.changing[path] = true
 					c.found[i][path] = r
@@ -181,7 +194,7 @@ func device(path string) string {
 
 // onlyDevice returns the device of a parameter if only one of the namespaces has the device.
 func (c *comparison) onlyDevice(path string) string {
-	if name := device(path); name != "" && c.devices[0][name] != c.devices[1][name] {
+	if name := device(path); name != "" && (c.devices[0][name] > 0) != (c.devices[1][name] > 0) {
 		return name
 	}
 	return ""
@@ -190,29 +203,23 @@ func (c *comparison) onlyDevice(path string) string {
 // rows returns what differs, by name.
 func (c *comparison) rows() []*output.Diff {
 	var rows []*output.Diff
-	devices := map[string]*output.Diff{}
-	ns := [2]*event.Namespace{c.sides[0].event(), c.sides[1].event()}
+	ns := [2]*event.Namespace{c.sides[0].event(c.host), c.sides[1].event(c.host)}
+	for i, devices := range c.devices {
+		for name, n := range devices {
+			if c.devices[1-i][name] == 0 {
+				rows = append(rows, &output.Diff{Type: c.typ, Namespaces: ns, Device: name, Parameters: n, State: output.OnlyIn, In: i})
+			}
+		}
+	}
 	for _, path := range c.candidates {
 		a, b := c.found[0][path], c.found[1][path]
 		name, err := params.Name(path)
 		if err != nil {
 			continue // no parameter has such a path
 		}
-		row := &output.Diff{Type: c.typ, Namespaces: ns, State: output.Different}
-		if dev := c.onlyDevice(path); dev != "" {
-			in := 0
-			if c.devices[1][dev] {
-				in = 1
-			}
-			if row = devices[dev]; row == nil {
-				row = &output.Diff{Type: c.typ, Namespaces: ns, Device: dev, State: output.OnlyIn, In: in}
-				devices[dev] = row
-				rows = append(rows, row)
-			}
-			row.Parameters++
-			continue
+		row := &output.Diff{
+			Type: c.typ, Namespaces: ns, Parameter: name, State: output.Different, Values: [2]output.DiffValue{a.value(), b.value()},
 		}
-		row.Parameter, row.Values = name, [2]output.DiffValue{a.value(), b.value()}
 		switch {
 		case c.changing[path]:
 			row.State = output.Changing
@@ -229,10 +236,20 @@ func (c *comparison) rows() []*output.Diff {
 		rows = append(rows, row)
 	}
 	rows = append(rows, c.unreadable(ns)...)
-	slices.SortStableFunc(rows, func(x, y *output.Diff) int {
-		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x.Device, y.Device), cmp.Compare(x.Parameter, y.Parameter))
-	})
+	slices.SortFunc(rows, compareRows)
 	return rows
+}
+
+// compareRows sorts by name. Of what only one namespace has, the parameters of a folder follow each other.
+func compareRows(x, y *output.Diff) int {
+	folder := func(d *output.Diff) string {
+		if d.State != output.OnlyIn {
+			return ""
+		}
+		return d.Parameter[:strings.LastIndexByte(d.Parameter, '.')+1]
+	}
+	return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(folder(x), folder(y)), cmp.Compare(x.In, y.In),
+		cmp.Compare(x.Device, y.Device), cmp.Compare(x.Parameter, y.Parameter))
 }
 
 // rank sorts what differs before what only one namespace has, and before what is unknown.
@@ -278,18 +295,11 @@ func (r reading) value() output.DiffValue {
 }
 
 // event returns the namespace of a side for a row, nil for a fresh one.
-func (s *Side) event() *event.Namespace {
+func (s *Side) event(host Side) *event.Namespace {
 	if s.Namespace == nil {
 		return nil
 	}
 	n := s.Namespace
-	return &event.Namespace{Type: n.Type, ID: n.ID, Name: cmp.Or(s.Name, n.Name), Host: n.Host, UserNS: n.UserNS, Owner: n.Owner}
-}
-
-// String describes a side in a message.
-func (s *Side) String() string {
-	if s.Namespace == nil {
-		return "a fresh namespace"
-	}
-	return fmt.Sprintf("%s:[%d]", s.Namespace.Type, s.Namespace.ID)
+	isHost := n.Host || host.Namespace != nil && host.Namespace.ID == n.ID
+	return &event.Namespace{Type: n.Type, ID: n.ID, Name: cmp.Or(s.Name, n.Name), Host: isHost, UserNS: n.UserNS, Owner: n.Owner}
 }

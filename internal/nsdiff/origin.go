@@ -12,6 +12,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/output"
 )
 
@@ -26,13 +27,14 @@ type trial struct {
 //
 //   - A fresh namespace is made, a value of one of the sides is written there, and another namespace is
 //     made from within it. If this one has the written value, it was copied from the creator.
-//   - Otherwise, if it has the fresh value, and the host's initial namespace has another one, then it is
-//     copied neither from the creator nor from the host: the kernel has a default.
+//   - Otherwise, if it has the fresh value, and the kernel's first namespace has another one, then it is
+//     copied neither from the creator nor from the host: the kernel has a default. If nothing could be
+//     written, this holds if nstrace itself is in the first namespace, and thus the creator.
 //   - If the host has the same value as the fresh one, it is unknown whether it was copied.
 //
 // Only parameters that were seen to differ between two namespaces are written, so a write can change
 // no other namespace.
-func (c *comparison) explain(ctx context.Context, rows []*output.Diff, host Side) error {
+func (c *comparison) explain(ctx context.Context, rows []*output.Diff) error {
 	values := map[string][]string{} // values to write, by path
 	byPath := map[string]*output.Diff{}
 	var paths []string
@@ -62,12 +64,14 @@ func (c *comparison) explain(ctx context.Context, rows []*output.Diff, host Side
 		}
 		return nil // what cannot be tried stays unknown
 	}
-	of, err := c.readHost(ctx, paths, host)
+	of, err := c.readHost(ctx, paths)
 	if err != nil {
 		return err
 	}
+	own, _ := procfs.NamespaceOf("self", c.typ)
+	inFirst := c.host.Namespace != nil && c.host.Namespace.ID == own
 	for path, row := range byPath {
-		row.New = conclude(trials[path], of[path])
+		row.New = conclude(trials[path], of[path], inFirst)
 		if row.New != nil {
 			governed(row, path, trials[path], of)
 		}
@@ -76,19 +80,20 @@ func (c *comparison) explain(ctx context.Context, rows []*output.Diff, host Side
 }
 
 // conclude returns what a trial shows, nil for nothing. host is the zero reading with an error if it is
-// unknown.
-func conclude(t trial, host reading) *output.DiffNew {
+// unknown. inFirst says that nstrace is in the namespace that host is of.
+func conclude(t trial, host reading, inFirst bool) *output.DiffNew {
 	if t.fresh.err != nil || t.fresh.cut {
 		return nil
 	}
 	n := &output.DiffNew{Value: t.fresh.text}
-	if t.changed.err != nil || t.child.err != nil || t.changed.same(t.fresh) {
+	if t.changed.err != nil || t.child.err != nil {
 		return n
 	}
+	written := !t.changed.same(t.fresh)
 	switch {
-	case t.child.same(t.changed):
+	case written && t.child.same(t.changed):
 		n.From = output.FromCreator
-	case t.child.same(t.fresh) && host.err == nil && !host.same(t.fresh):
+	case t.child.same(t.fresh) && host.err == nil && !host.same(t.fresh) && (written || inFirst):
 		n.From = output.FromDefault
 	}
 	return n
@@ -135,11 +140,12 @@ var initial = map[event.NSType]uint32{
 }
 
 // readHost reads the parameters in the host's namespace, if that is the kernel's first one.
-func (c *comparison) readHost(ctx context.Context, paths []string, host Side) (map[string]reading, error) {
+func (c *comparison) readHost(ctx context.Context, paths []string) (map[string]reading, error) {
 	unknown := map[string]reading{}
 	for _, path := range paths {
 		unknown[path] = reading{err: errUnknown}
 	}
+	host := c.host
 	if host.Namespace == nil || host.File == nil {
 		return unknown, nil
 	}

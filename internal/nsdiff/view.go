@@ -50,8 +50,8 @@ func reason(err error) string {
 
 // A view is the parameters that a task in some namespace sees.
 type view interface {
-	// all reads all parameters that can belong to the type of the namespace.
-	all(ctx context.Context) (map[string]reading, error)
+	// list returns the paths of all parameters that can belong to the type of the namespace.
+	list(ctx context.Context) ([]string, error)
 	// read reads parameters, by their paths.
 	read(ctx context.Context, paths []string) (map[string]reading, error)
 	close()
@@ -129,20 +129,13 @@ func (v *threadView) do(ctx context.Context, f func(*params.Root)) error {
 	}
 }
 
-func (v *threadView) all(ctx context.Context) (map[string]reading, error) {
-	found := map[string]reading{}
-	var walkErr error
-	err := v.do(ctx, func(root *params.Root) {
-		var paths []string
-		if paths, walkErr = list(root, v.typ); walkErr != nil {
-			return
-		}
-		readAll(ctx, root, paths, found)
-	})
-	if err = errors.Join(err, walkErr); err != nil {
+func (v *threadView) list(ctx context.Context) (paths []string, err error) {
+	var listErr error
+	err = v.do(ctx, func(root *params.Root) { paths, listErr = list(root, v.typ) })
+	if err = errors.Join(err, listErr); err != nil {
 		return nil, err
 	}
-	return found, nil
+	return paths, nil
 }
 
 func (v *threadView) read(ctx context.Context, paths []string) (map[string]reading, error) {
@@ -161,9 +154,6 @@ func readAll(ctx context.Context, root *params.Root, paths []string, into map[st
 			continue
 		}
 		v, err := root.Read(path)
-		if errors.Is(err, params.ErrWriteOnly) {
-			continue
-		}
 		into[path] = reading{text: v.Text, cut: v.Cut, err: err}
 	}
 }

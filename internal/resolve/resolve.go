@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -104,12 +105,45 @@ func (r *Resolver) inventory(ctx context.Context) (*inventory.Inventory, error) 
 // Host returns the host's namespace of a type: that of process 1. Find must have been called.
 func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
 	inv := r.tasksOrFull()
-	if id := inv.Host[typ]; id != 0 {
+	if id := r.hostID(typ); id != 0 {
 		if n := inv.Find(inventory.Ref{Type: typ, ID: id}); n != nil {
 			return n, nil
 		}
 	}
-	return nil, fmt.Errorf("the host's %s namespace: %w: process 1 does not show it to this user", typ, ErrNoNamespace)
+	return nil, fmt.Errorf("the host's %s namespace: %w: the namespaces of process 1 cannot be read", typ, ErrNoNamespace)
+}
+
+// The numbers of the kernel's first PID and user namespace (include/uapi/linux/nsfs.h).
+const (
+	firstPID  = 0xEFFFFFFC
+	firstUser = 0xEFFFFFFD
+)
+
+// hostID returns the number of the host's namespace of a type, 0 if it is unknown. The kernel may not
+// show the namespaces of process 1 even to root. Those of kthreadd, which is process 2 in the kernel's
+// first PID namespace, are the ones that process 1 started with.
+func (r *Resolver) hostID(typ event.NSType) uint32 {
+	inv := r.tasksOrFull()
+	if id := inv.Host[typ]; id != 0 {
+		return id
+	}
+	p := inv.Process(2)
+	if p == nil || p.PPID != 0 || p.In(event.NSTypePID) != firstPID || p.In(event.NSTypeUser) != firstUser {
+		return 0
+	}
+	return p.In(typ)
+}
+
+// Hosts returns the numbers of the host's namespaces, as far as they are known. Find must have been
+// called.
+func (r *Resolver) Hosts() map[event.NSType]uint32 {
+	all := map[event.NSType]uint32{}
+	for _, t := range event.NSTypes() {
+		if id := r.hostID(t); id != 0 {
+			all[t] = id
+		}
+	}
+	return all
 }
 
 // Open opens the file of a namespace that a Target has. See inventory.Inventory.Open.
@@ -144,6 +178,9 @@ func (r *Resolver) Find(ctx context.Context, text string) (*Target, error) {
 	case KindPath:
 		return r.path(text, inv)
 	case KindPID:
+		if _, err := procfs.NamespaceOf(strconv.FormatUint(uint64(arg.PID), 10), event.NSTypeNet); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%q: %w: the namespaces of this process cannot be read: %w", text, ErrNoNamespace, err)
+		}
 		looked = "no process has this pid, and no network namespace or container has this name"
 		if p := inv.Process(arg.PID); p != nil {
 			found = append(found, &Target{What: Process, Text: text, Processes: []*inventory.Process{p}, inv: inv})

@@ -175,6 +175,13 @@ var errUnknown = errors.New("unknown")
 
 // try makes two namespaces, the second one from within the first, and reads parameters there.
 func try(ctx context.Context, typ event.NSType, paths []string, values map[string][]string) (map[string]trial, error) {
+	if forked[typ] != 0 {
+		fresh, err := (&forkView{typ: typ}).read(ctx, paths)
+		if err != nil {
+			return nil, err
+		}
+		return tryForked(ctx, typ, paths, values, fresh)
+	}
 	all := map[string]trial{}
 	done := make(chan error, 1)
 	go func() {
@@ -213,27 +220,32 @@ func try(ctx context.Context, typ event.NSType, paths []string, values map[strin
 	}
 }
 
-// change writes a parameter of the thread's own namespace: the first value that differs from what it is.
-// Not every parameter can be written.
-func change(path string, is reading, values []string) {
+// other returns the first of the values that differs from what a parameter is.
+func other(is reading, values []string) (string, bool) {
 	if is.err != nil {
-		return
+		return "", false
 	}
 	for _, v := range values {
-		if event.SameValue(v, is.text) || v == "" {
-			continue
+		if v != "" && !event.SameValue(v, is.text) {
+			return v, true
 		}
-		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return
-		}
-		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC {
-			_, err = unix.Write(fd, []byte(v))
-		}
-		unix.Close(fd)
-		if err == nil {
-			return
-		}
+	}
+	return "", false
+}
+
+// change writes a parameter of the thread's own namespace. Not every parameter can be written.
+func change(path string, is reading, values []string) {
+	v, ok := other(is, values)
+	if !ok {
+		return
+	}
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC {
+		_, _ = unix.Write(fd, []byte(v))
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A reading is what was read of a parameter.
@@ -57,13 +58,17 @@ type view interface {
 	close()
 }
 
-// flags are the types of namespaces with parameters.
+// flags are the types of namespaces with parameters that a thread can enter.
 var flags = map[event.NSType]int{
 	event.NSTypeNet: unix.CLONE_NEWNET, event.NSTypeIPC: unix.CLONE_NEWIPC, event.NSTypeUTS: unix.CLONE_NEWUTS,
 }
 
 // openView opens the view of a namespace, or of a fresh one if file is nil.
 func openView(typ event.NSType, id uint32, file *os.File) (view, error) {
+	if forked[typ] != 0 {
+		own, err := procfs.NamespaceOf("self", typ)
+		return &forkView{typ: typ, file: file, own: err == nil && own == id}, nil
+	}
 	v := &threadView{typ: typ, jobs: make(chan func(*params.Root))}
 	ready := make(chan error, 1)
 	go func() {

@@ -120,10 +120,11 @@ func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err 
 		notify(left)
 	}
 	rows, err := comparison.Run(ctx)
-	if err != nil {
-		return false, interrupted(err)
+	if ctx.Err() != nil {
+		return false, interrupted(ctx.Err())
 	}
-	return f.write(rows, args, r.Hosts())
+	differs, writeErr := f.write(rows, args, r.Hosts())
+	return differs, errors.Join(err, writeErr)
 }
 
 func (f *diffFlags) check(args []string) error {

@@ -50,6 +50,9 @@ const (
 	// slotHead is before each value: one more than its length, or the negative errno; 0 if the
 	// child did not get to it.
 	slotHead = 8
+	// scriptHead is before the slots: the errno of a step without which no other can be done, and
+	// room for a struct statfs.
+	scriptHead = 8 + 120
 )
 
 // A script is the steps of a child, and the memory that it shares with nstrace.
@@ -93,7 +96,7 @@ func (s *script) add(do stepKind, arg uintptr) { s.steps = append(s.steps, step{
 func (s *script) run(ctx context.Context) error {
 	const align = 8
 	base := (len(s.texts) + align - 1) / align * align
-	memory, err := unix.Mmap(-1, 0, base+s.slots*(slotHead+slotText)+slotHead, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	memory, err := unix.Mmap(-1, 0, base+scriptHead+s.slots*(slotHead+slotText), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return fmt.Errorf("share memory with a child: %w", err)
 	}
@@ -101,10 +104,9 @@ func (s *script) run(ctx context.Context) error {
 	copy(memory, s.texts)
 	for i := range s.steps {
 		if st := &s.steps[i]; st.do == stepRead {
-			st.slot = base + slotHead + st.slot*(slotHead+slotText)
+			st.slot = base + scriptHead + st.slot*(slotHead+slotText)
 		}
 	}
-	// The first word says that a step failed: see fail.
 	pid, err := s.fork(memory, base)
 	if err != nil {
 		return fmt.Errorf("start a child: %w", err)
@@ -115,7 +117,7 @@ func (s *script) run(ctx context.Context) error {
 	if failed := int64(binary.NativeEndian.Uint64(memory[base:])); failed != 0 {
 		return syscall.Errno(failed)
 	}
-	s.memory = append([]byte(nil), memory[base+slotHead:]...)
+	s.memory = append([]byte(nil), memory[base+scriptHead:]...)
 	return nil
 }
 
@@ -171,7 +173,7 @@ func wait(ctx context.Context, pid int) error {
 }
 
 // fork starts the child. All signals are blocked in it: nothing of Go runs there but child.
-func (s *script) fork(memory []byte, failed int) (int, error) {
+func (s *script) fork(memory []byte, base int) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var all, old unix.Sigset_t
@@ -181,7 +183,7 @@ func (s *script) fork(memory []byte, failed int) (int, error) {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
 		return 0, err
 	}
-	pid, errno := forkChild(s.steps, memory, failed)
+	pid, errno := forkChild(s.steps, memory, base)
 	err := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 	if errno != 0 {
 		return 0, errno
@@ -195,7 +197,7 @@ func (s *script) fork(memory []byte, failed int) (int, error) {
 //go:norace
 //go:nosplit
 //go:noinline
-func forkChild(steps []step, memory []byte, failed int) (int, syscall.Errno) {
+func forkChild(steps []step, memory []byte, base int) (int, syscall.Errno) {
 	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 || pid != 0 {
 		return int(pid), errno
@@ -222,12 +224,12 @@ func forkChild(steps []step, memory []byte, failed int) (int, syscall.Errno) {
 			}
 			syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 		case stepRead:
-			childRead(memory, s)
+			childRead(memory, base, s)
 		case stepWrite:
-			childWrite(memory, s)
+			childWrite(memory, base, s)
 		}
 		if errno != 0 {
-			*(*int64)(unsafe.Pointer(&memory[failed])) = int64(errno)
+			*(*int64)(unsafe.Pointer(&memory[base])) = int64(errno)
 			childExit()
 		}
 	}
@@ -245,13 +247,33 @@ func childExit() {
 
 const openFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 
-const atCWD = ^uintptr(-unix.AT_FDCWD - 1)
+// cwd is AT_FDCWD.
+const cwd = ^uintptr(-unix.AT_FDCWD - 1)
+
+// childOpen opens a file of procfs, and nothing that is mounted over one.
+//
+//go:norace
+//go:nosplit
+func childOpen(memory []byte, base int, s *step, flags uintptr) (uintptr, syscall.Errno) {
+	fd, _, errno := syscall.RawSyscall6(unix.SYS_OPENAT, cwd, uintptr(unsafe.Pointer(&memory[s.path])), flags|openFlags, 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	fs := (*unix.Statfs_t)(unsafe.Pointer(&memory[base+8]))
+	if _, _, errno = syscall.RawSyscall(unix.SYS_FSTATFS, fd, uintptr(unsafe.Pointer(fs)), 0); errno == 0 && fs.Type != unix.PROC_SUPER_MAGIC {
+		errno = unix.EXDEV
+	}
+	if errno != 0 {
+		syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	}
+	return fd, errno
+}
 
 //go:norace
 //go:nosplit
-func childRead(memory []byte, s *step) {
+func childRead(memory []byte, base int, s *step) {
 	result := (*int64)(unsafe.Pointer(&memory[s.slot]))
-	fd, _, errno := syscall.RawSyscall6(unix.SYS_OPENAT, atCWD, uintptr(unsafe.Pointer(&memory[s.path])), unix.O_RDONLY|openFlags, 0, 0, 0)
+	fd, errno := childOpen(memory, base, s, unix.O_RDONLY)
 	if errno != 0 {
 		*result = -int64(errno)
 		return
@@ -265,8 +287,8 @@ func childRead(memory []byte, s *step) {
 
 //go:norace
 //go:nosplit
-func childWrite(memory []byte, s *step) {
-	fd, _, errno := syscall.RawSyscall6(unix.SYS_OPENAT, atCWD, uintptr(unsafe.Pointer(&memory[s.path])), unix.O_WRONLY|openFlags, 0, 0, 0)
+func childWrite(memory []byte, base int, s *step) {
+	fd, errno := childOpen(memory, base, s, unix.O_WRONLY)
 	if errno != 0 {
 		return
 	}
@@ -359,7 +381,9 @@ func tryForked(ctx context.Context, typ event.NSType, paths []string, values map
 	v.begin(&s)
 	readAll(0)
 	if typ == event.NSTypeUser {
-		// The kernel makes no namespace for a user who has no number in the one above.
+		// The kernel makes no namespace for a user or group that has no number in the one
+		// above, and maps the own group only if setgroups(2) is denied.
+		s.write("/proc/self/setgroups", "deny")
 		s.write("/proc/self/uid_map", fmt.Sprintf("0 %d 1", os.Geteuid()))
 		s.write("/proc/self/gid_map", fmt.Sprintf("0 %d 1", os.Getegid()))
 	}

@@ -3,10 +3,12 @@
 package nsdiff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/nstrace/nstrace/event"
@@ -48,7 +50,7 @@ func New(r *resolve.Resolver, targets []*resolve.Target, fresh bool, types []eve
 			return nil, fmt.Errorf("%q: %w: %s namespaces have no parameters that nstrace can compare: want one of %s", t.Text, ErrTypes, typ, join(Types()))
 		case one != "" && one != string(typ):
 			return nil, fmt.Errorf("%q is a namespace of type %s and %q of type %s: %w", targets[0].Text, one, t.Text, typ, ErrTypes)
-		case !contains(types, typ):
+		case !slices.Contains(types, typ):
 			return nil, fmt.Errorf("%q: %w: it is a namespace of type %s: want one of %s", t.Text, ErrTypes, typ, join(types))
 		}
 		one = string(typ)
@@ -69,15 +71,6 @@ func New(r *resolve.Resolver, targets []*resolve.Target, fresh bool, types []eve
 		return nil, fmt.Errorf("%w: %s", ErrTypes, strings.Join(c.LeftOut, "; "))
 	}
 	return c, nil
-}
-
-func contains(types []event.NSType, typ event.NSType) bool {
-	for _, t := range types {
-		if t == typ {
-			return true
-		}
-	}
-	return false
 }
 
 func join(types []event.NSType) string {
@@ -138,17 +131,15 @@ func (c *Comparison) Close() {
 	}
 }
 
-// Run compares the namespaces. It returns the rows by type.
+// Run compares the namespaces. It returns the rows by type, and an error for each type that could not be
+// compared.
 func (c *Comparison) Run(ctx context.Context) (rows []*output.Diff, err error) {
 	for _, p := range c.pairs {
-		if !p.compare {
+		if !p.compare || ctx.Err() != nil {
 			continue
 		}
-		found, err := Compare(ctx, p.typ, p.a, p.b, p.host)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, found...)
+		found, failed := Compare(ctx, p.typ, p.a, p.b, p.host)
+		rows, err = append(rows, found...), errors.Join(err, failed)
 	}
-	return rows, nil
+	return rows, cmp.Or(ctx.Err(), err)
 }

@@ -72,7 +72,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.
 	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
 	fs.BoolVar(&f.fresh, "fresh", false, "compare with a fresh namespace, which nstrace makes and drops")
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
-	fs.StringArrayVar(&f.runtimes, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
+	registerRuntimes(fs, &f.runtimes)
 	complete(cmd, "output", []string{"table", "json"})
 	complete(cmd, "ns-type", diffTypeNames())
 	return cmd

@@ -105,7 +105,7 @@ func (r *Resolver) inventory(ctx context.Context) (*inventory.Inventory, error) 
 // Host returns the host's namespace of a type: that of process 1. Find must have been called.
 func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
 	inv := r.tasksOrFull()
-	if id := r.hostID(typ); id != 0 {
+	if id := inv.Host[typ]; id != 0 {
 		if n := inv.Find(inventory.Ref{Type: typ, ID: id}); n != nil {
 			return n, nil
 		}
@@ -113,38 +113,9 @@ func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
 	return nil, fmt.Errorf("the host's %s namespace: %w: the namespaces of process 1 cannot be read", typ, ErrNoNamespace)
 }
 
-// The numbers of the kernel's first PID and user namespace (include/uapi/linux/nsfs.h).
-const (
-	firstPID  = 0xEFFFFFFC
-	firstUser = 0xEFFFFFFD
-)
-
-// hostID returns the number of the host's namespace of a type, 0 if it is unknown. The kernel may not
-// show the namespaces of process 1 even to root. Those of kthreadd, which is process 2 in the kernel's
-// first PID namespace, are the ones that process 1 started with.
-func (r *Resolver) hostID(typ event.NSType) uint32 {
-	inv := r.tasksOrFull()
-	if id := inv.Host[typ]; id != 0 {
-		return id
-	}
-	p := inv.Process(2)
-	if p == nil || p.PPID != 0 || p.In(event.NSTypePID) != firstPID || p.In(event.NSTypeUser) != firstUser {
-		return 0
-	}
-	return p.In(typ)
-}
-
 // Hosts returns the numbers of the host's namespaces, as far as they are known. Find must have been
 // called.
-func (r *Resolver) Hosts() map[event.NSType]uint32 {
-	all := map[event.NSType]uint32{}
-	for _, t := range event.NSTypes() {
-		if id := r.hostID(t); id != 0 {
-			all[t] = id
-		}
-	}
-	return all
-}
+func (r *Resolver) Hosts() map[event.NSType]uint32 { return r.tasksOrFull().Host }
 
 // Open opens the file of a namespace that a Target has. See inventory.Inventory.Open.
 func (t *Target) Open(n *inventory.Namespace) (*os.File, error) { return t.inv.Open(n) }

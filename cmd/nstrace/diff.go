@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/nsdiff"
 	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
@@ -102,7 +101,7 @@ func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err 
 	if err != nil {
 		return false, usagef("--runtime-socket: %w", err)
 	}
-	r := resolve.New(inventory.Take, names)
+	r := resolve.New(nil, names)
 	var targets []*resolve.Target
 	for _, text := range args {
 		t, err := r.Find(ctx, text)

@@ -94,7 +94,7 @@ func (c *Comparison) add(r *resolve.Resolver, targets []*resolve.Target, fresh b
 		if err != nil {
 			return err
 		}
-		f, err := t.Open(ns)
+		f, err := r.Open(ns)
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func (c *Comparison) add(r *resolve.Resolver, targets []*resolve.Target, fresh b
 	host, hostErr := r.Host(typ)
 	if hostErr == nil {
 		p.host.Namespace = host
-		p.host.File, hostErr = r.OpenHost(host)
+		p.host.File, hostErr = r.Open(host)
 	}
 	if len(targets) == 1 && !fresh {
 		if hostErr != nil {

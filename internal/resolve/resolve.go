@@ -3,7 +3,7 @@
 // Package resolve finds what the arguments of commands mean: a namespace, or a workload and the
 // namespaces that it is in. All commands share its grammar.
 //
-//	r := resolve.New(take, names)
+//	r := resolve.New(nil, names)
 //	target, err := r.Find(ctx, "web")
 //	ns, err := target.In(event.NSTypeNet)
 //
@@ -61,73 +61,121 @@ type Target struct {
 	// Name is the name of Namespace in /run/netns or /run/docker/netns, if the argument is that.
 	Name string
 
-	// Processes are those of a workload, by PID.
+	// Processes are those of a workload, by PID. Without an inventory only PID, Comm and Cgroup
+	// of them are known.
 	Processes []*inventory.Process
 	// ID is the id of a container, or the UID of a pod, or the unit; "" for other targets.
 	ID string
 
-	inv *inventory.Inventory
+	r *Resolver
 }
 
 // A Resolver finds what arguments mean.
 type Resolver struct {
-	take  func(ctx context.Context, o inventory.Options) (*inventory.Inventory, error)
+	inv   *inventory.Inventory // nil: look at /proc
 	names Names
 
-	tasks, full *inventory.Inventory
-	known       []Known // from names
-	asked       bool
+	processes []*inventory.Process
+	scanned   bool
+	host      map[event.NSType]uint32
+	known     []Known // from names
+	asked     bool
 }
 
-// New returns a Resolver that takes its inventories with take, which is inventory.Take, or a function
-// that returns an inventory that the caller has. It asks first for what tasks are in, which is fast,
-// and for everything only if an argument needs it. It asks names, which can be nil, only if the host
-// has containers.
-func New(take func(ctx context.Context, o inventory.Options) (*inventory.Inventory, error), names Names) *Resolver {
-	return &Resolver{take: take, names: names}
-}
+// New returns a Resolver that works on an inventory. Without one it reads from /proc only what an argument
+// needs, which is faster, and takes an inventory if nothing else helps. It asks names, which can be nil,
+// only if the host has containers.
+func New(inv *inventory.Inventory, names Names) *Resolver { return &Resolver{inv: inv, names: names} }
 
-// inventory returns what tasks are in.
-func (r *Resolver) inventory(ctx context.Context) (*inventory.Inventory, error) {
-	if r.full != nil {
-		return r.full, nil
+// all returns all processes, by PID.
+func (r *Resolver) all() []*inventory.Process {
+	switch {
+	case r.inv != nil:
+		return r.inv.Processes()
+	case !r.scanned:
+		r.processes, r.scanned = scan(), true
 	}
-	if r.tasks == nil {
-		inv, err := r.take(ctx, inventory.Options{TasksOnly: true})
-		if err != nil {
-			return nil, err
+	return r.processes
+}
+
+// in returns the number of the namespace of a type that a process is in, 0 if it is unknown.
+func (r *Resolver) in(p *inventory.Process, typ event.NSType) uint32 {
+	if id := p.In(typ); id != 0 || r.inv != nil {
+		return id
+	}
+	id, _ := procfs.NamespaceOf(strconv.FormatUint(uint64(p.PID), 10), typ)
+	return id
+}
+
+// namespace returns a namespace that has a way to it, which is added if there is no inventory that has
+// the namespace.
+func (r *Resolver) namespace(ref inventory.Ref, way func(*inventory.Namespace)) *inventory.Namespace {
+	if r.inv != nil {
+		if n := r.inv.Find(ref); n != nil {
+			return n
 		}
-		r.tasks = inv
 	}
-	return r.tasks, nil
+	n := &inventory.Namespace{Ref: ref, Host: r.Hosts()[ref.Type] == ref.ID}
+	way(n)
+	return n
 }
 
-// Host returns the host's namespace of a type: that of process 1. Find must have been called.
+// of returns the namespace of a process.
+func (r *Resolver) of(ref inventory.Ref, p *inventory.Process) *inventory.Namespace {
+	return r.namespace(ref, func(n *inventory.Namespace) { n.Oldest = p })
+}
+
+// mounted returns the namespace whose file is at a path.
+func (r *Resolver) mounted(ref inventory.Ref, path string) *inventory.Namespace {
+	return r.namespace(ref, func(n *inventory.Namespace) {
+		n.Mounts = []inventory.Mount{{Path: path, PID: uint32(os.Getpid())}}
+	})
+}
+
+// Host returns the host's namespace of a type: that of process 1.
 func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
-	inv := r.tasksOrFull()
-	if id := inv.Host[typ]; id != 0 {
-		if n := inv.Find(inventory.Ref{Type: typ, ID: id}); n != nil {
-			return n, nil
+	id := r.Hosts()[typ]
+	if id == 0 {
+		return nil, fmt.Errorf("the host's %s namespace: %w: the namespaces of process 1 cannot be read", typ, ErrNoNamespace)
+	}
+	ref := inventory.Ref{Type: typ, ID: id}
+	for _, pid := range []uint32{1, 2} {
+		if now, err := procfs.NamespaceOf(strconv.FormatUint(uint64(pid), 10), typ); err == nil && now == id {
+			return r.of(ref, &inventory.Process{PID: pid}), nil
 		}
 	}
-	return nil, fmt.Errorf("the host's %s namespace: %w: the namespaces of process 1 cannot be read", typ, ErrNoNamespace)
+	return r.of(ref, &inventory.Process{PID: uint32(os.Getpid())}), nil
 }
 
-// Hosts returns the numbers of the host's namespaces, as far as they are known. Find must have been
-// called.
-func (r *Resolver) Hosts() map[event.NSType]uint32 { return r.tasksOrFull().Host }
+// The numbers of the kernel's first PID and user namespace (include/uapi/linux/nsfs.h).
+const (
+	firstPID  = 0xEFFFFFFC
+	firstUser = 0xEFFFFFFD
+)
 
-// Open opens the file of a namespace that a Target has. See inventory.Inventory.Open.
-func (t *Target) Open(n *inventory.Namespace) (*os.File, error) { return t.inv.Open(n) }
-
-// OpenHost opens the file of a namespace that Host returned.
-func (r *Resolver) OpenHost(n *inventory.Namespace) (*os.File, error) { return r.tasksOrFull().Open(n) }
-
-func (r *Resolver) tasksOrFull() *inventory.Inventory {
-	if r.full != nil {
-		return r.full
+// Hosts returns the numbers of the host's namespaces, as far as they are known. The kernel may not show
+// those of process 1 even to root. Process 2 in the kernel's first PID namespace is kthreadd, whose
+// namespaces are the ones that process 1 started with.
+func (r *Resolver) Hosts() map[event.NSType]uint32 {
+	switch {
+	case r.inv != nil:
+		return r.inv.Host
+	case r.host == nil:
+		r.host = procfs.NamespacesOf("1")
+		if second := procfs.NamespacesOf("2"); len(r.host) == 0 && second[event.NSTypePID] == firstPID && second[event.NSTypeUser] == firstUser {
+			r.host = second
+		}
 	}
-	return r.tasks
+	return r.host
+}
+
+// Open opens the file of a namespace that a Resolver or a Target returned. See inventory.Inventory.Open.
+func (r *Resolver) Open(n *inventory.Namespace) (*os.File, error) {
+	inv := r.inv
+	if inv == nil {
+		inv = &inventory.Inventory{}
+	}
+	return inv.Open(n)
 }
 
 // Find returns what an argument means. The error wraps ErrSyntax, ErrUnknown or ErrAmbiguous if the
@@ -137,37 +185,30 @@ func (r *Resolver) Find(ctx context.Context, text string) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	inv, err := r.inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var found []*Target
 	var looked string
 	switch arg.Kind {
 	case KindInode:
 		return r.inode(ctx, arg)
 	case KindPath:
-		return r.path(text, inv)
+		return r.path(text)
 	case KindPID:
-		if _, err := procfs.NamespaceOf(strconv.FormatUint(uint64(arg.PID), 10), event.NSTypeNet); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("%q: %w: the namespaces of this process cannot be read: %w", text, ErrNoNamespace, err)
+		t, err := r.process(arg)
+		if t != nil || err != nil {
+			return t, err
 		}
 		looked = "no process has this pid, and no network namespace or container has this name"
-		if p := inv.Process(arg.PID); p != nil {
-			found = append(found, &Target{What: Process, Text: text, Processes: []*inventory.Process{p}, inv: inv})
-		}
-		found = append(found, r.named(text, inv)...)
-		found = append(found, r.containers(ctx, text, false, inv)...)
+		found = append(r.named(text), r.containers(ctx, text, false)...)
 	case KindPod:
 		looked = "no pod with this name is running, as far as the container runtimes say"
-		found = r.pods(ctx, text, inv)
+		found = r.pods(ctx, text)
 	case KindUnit:
 		looked = "no process belongs to a unit with this name, and no network namespace or container has it"
-		found = append(r.units(text, inv), r.named(text, inv)...)
-		found = append(found, r.containers(ctx, text, true, inv)...)
+		found = append(r.units(text), r.named(text)...)
+		found = append(found, r.containers(ctx, text, true)...)
 	default:
 		looked = "no network namespace in " + strings.Join(procfs.NetnsDirs, " or ") + " has this name, and no running container has this name or id"
-		found = append(r.named(text, inv), r.containers(ctx, text, true, inv)...)
+		found = append(r.named(text), r.containers(ctx, text, true)...)
 	}
 	switch len(found) {
 	case 0:
@@ -193,39 +234,87 @@ func ambiguous[T fmt.Stringer](text, of string, found []T) error {
 	return fmt.Errorf("%q: %w: %sit can be %s", text, ErrAmbiguous, of, strings.Join(list, "; "))
 }
 
+// process finds a process, nil if no process has the pid.
+func (r *Resolver) process(arg Arg) (*Target, error) {
+	var p *inventory.Process
+	if r.inv != nil {
+		p = r.inv.Process(arg.PID)
+	}
+	if p == nil {
+		pid := strconv.FormatUint(uint64(arg.PID), 10)
+		switch _, err := procfs.NamespaceOf(pid, event.NSTypeMnt); {
+		case errors.Is(err, os.ErrNotExist):
+			return nil, nil
+		case err != nil:
+			return nil, fmt.Errorf("%q: %w: the namespaces of this process cannot be read: %w", arg.Text, ErrNoNamespace, err)
+		case r.inv != nil:
+			return nil, nil // it is newer than the inventory
+		}
+		p = &inventory.Process{PID: arg.PID}
+	}
+	return &Target{What: Process, Text: arg.Text, Processes: []*inventory.Process{p}, r: r}, nil
+}
+
 // inode finds a namespace by its number.
 func (r *Resolver) inode(ctx context.Context, arg Arg) (*Target, error) {
-	find := func(inv *inventory.Inventory) *inventory.Namespace {
-		if arg.Type != "" {
-			return inv.Find(inventory.Ref{Type: arg.Type, ID: arg.ID})
+	if r.inv == nil {
+		if n := r.easy(arg); n != nil {
+			return &Target{What: Namespace, Text: arg.Text, Namespace: n, r: r}, nil
 		}
-		return inv.FindID(arg.ID)
-	}
-	inv := r.tasksOrFull()
-	n := find(inv)
-	if n == nil && r.full == nil {
-		full, err := r.take(ctx, inventory.Options{})
+		// Something else than a process or a mount in the usual place holds it.
+		inv, err := inventory.Take(ctx, inventory.Options{})
 		if err != nil {
 			return nil, err
 		}
-		r.full, inv = full, full
-		n = find(inv)
+		r.inv = inv
+	}
+	n := r.inv.FindID(arg.ID)
+	if arg.Type != "" {
+		n = r.inv.Find(inventory.Ref{Type: arg.Type, ID: arg.ID})
 	}
 	if n == nil {
 		what := "namespace"
 		if arg.Type != "" {
-			if other := inv.FindID(arg.ID); other != nil {
+			if other := r.inv.FindID(arg.ID); other != nil {
 				return nil, fmt.Errorf("%q: %w: %d is a namespace of type %s", arg.Text, ErrUnknown, arg.ID, other.Type)
 			}
 			what = string(arg.Type) + " namespace"
 		}
 		return nil, fmt.Errorf("%q: %w: no %s has this inode number", arg.Text, ErrUnknown, what)
 	}
-	return &Target{What: Namespace, Text: arg.Text, Namespace: n, Name: n.Name, inv: inv}, nil
+	return &Target{What: Namespace, Text: arg.Text, Namespace: n, Name: n.Name, r: r}, nil
+}
+
+// easy finds a namespace that a process is in, or that has a name.
+func (r *Resolver) easy(arg Arg) *inventory.Namespace {
+	types := event.NSTypes()
+	if arg.Type != "" {
+		types = []event.NSType{arg.Type}
+	}
+	for _, p := range r.all() {
+		for _, typ := range types {
+			if r.in(p, typ) == arg.ID {
+				return r.of(inventory.Ref{Type: typ, ID: arg.ID}, p)
+			}
+		}
+	}
+	for _, dir := range procfs.NetnsDirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if ref, err := refAt(path); err == nil && ref.ID == arg.ID && slices.Contains(types, ref.Type) {
+				return r.mounted(ref, path)
+			}
+		}
+	}
+	return nil
 }
 
 // path finds the namespace whose file is at a path.
-func (r *Resolver) path(text string, inv *inventory.Inventory) (*Target, error) {
+func (r *Resolver) path(text string) (*Target, error) {
 	abs, err := filepath.Abs(text)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", text, err)
@@ -234,23 +323,11 @@ func (r *Resolver) path(text string, inv *inventory.Inventory) (*Target, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w: %w", text, ErrUnknown, err)
 	}
-	t := &Target{What: Namespace, Text: text, Namespace: at(ref, abs, inv), inv: inv}
+	t := &Target{What: Namespace, Text: text, Namespace: r.mounted(ref, abs), r: r}
 	if slices.Contains(procfs.NetnsDirs, filepath.Dir(abs)) {
 		t.Name = filepath.Base(abs)
 	}
 	return t, nil
-}
-
-// at returns a namespace whose file is at a path. If no task is in it, an inventory of tasks does not
-// have it.
-func at(ref inventory.Ref, path string, inv *inventory.Inventory) *inventory.Namespace {
-	if n := inv.Find(ref); n != nil {
-		return n
-	}
-	return &inventory.Namespace{
-		Ref: ref, Host: inv.Host[ref.Type] == ref.ID,
-		Mounts: []inventory.Mount{{Path: path, PID: uint32(os.Getpid())}},
-	}
 }
 
 // refAt returns which namespace the file at a path is. It follows links, and opens only the file of a
@@ -292,7 +369,7 @@ func refAt(path string) (ref inventory.Ref, err error) {
 }
 
 // named finds network namespaces by their name in /run/netns and /run/docker/netns.
-func (r *Resolver) named(name string, inv *inventory.Inventory) (found []*Target) {
+func (r *Resolver) named(name string) (found []*Target) {
 	if name == "." || name == ".." || strings.Contains(name, "/") {
 		return nil
 	}
@@ -302,25 +379,25 @@ func (r *Resolver) named(name string, inv *inventory.Inventory) (found []*Target
 		if err != nil || slices.ContainsFunc(found, func(t *Target) bool { return t.Namespace.Ref == ref }) {
 			continue
 		}
-		found = append(found, &Target{What: Namespace, Text: name, Namespace: at(ref, path, inv), Name: name, inv: inv})
+		found = append(found, &Target{What: Namespace, Text: name, Namespace: r.mounted(ref, path), Name: name, r: r})
 	}
 	return found
 }
 
 // units finds the processes of a unit. A user names the units of his service manager: one of the
 // host's manager goes first.
-func (r *Resolver) units(name string, inv *inventory.Inventory) []*Target {
-	host := &Target{What: Unit, Text: name, ID: name, inv: inv}
+func (r *Resolver) units(name string) []*Target {
+	host := &Target{What: Unit, Text: name, ID: name, r: r}
 	users := map[string]*Target{}
 	var ids []string
-	for _, p := range inv.Processes() {
+	for _, p := range r.all() {
 		o := attribution.ParseCgroup(p.Cgroup)
 		switch {
 		case o.Unit == name || inSlice(p.Cgroup, name):
 			host.Processes = append(host.Processes, p)
 		case o.UserUnit == name && o.UserID != "":
 			if users[o.UserID] == nil {
-				users[o.UserID] = &Target{What: Unit, Text: name, ID: name + " of user " + o.UserID, inv: inv}
+				users[o.UserID] = &Target{What: Unit, Text: name, ID: name + " of user " + o.UserID, r: r}
 				ids = append(ids, o.UserID)
 			}
 			users[o.UserID].Processes = append(users[o.UserID].Processes, p)
@@ -372,7 +449,7 @@ func (t *Target) In(typ event.NSType) (*inventory.Namespace, error) {
 	}
 	var in []inNamespace
 	for _, p := range t.Processes {
-		id := p.In(typ)
+		id := t.r.in(p, typ)
 		if id == 0 || slices.ContainsFunc(in, func(c inNamespace) bool { return c.ref.ID == id }) {
 			continue
 		}
@@ -382,10 +459,7 @@ func (t *Target) In(typ event.NSType) (*inventory.Namespace, error) {
 	case 0:
 		return nil, fmt.Errorf("%q: %w: the %s namespace of its processes cannot be read", t.Text, ErrNoNamespace, typ)
 	case 1:
-		if n := t.inv.Find(in[0].ref); n != nil {
-			return n, nil
-		}
-		return nil, fmt.Errorf("%q: %w: the inventory has no %s namespaces", t.Text, ErrNoNamespace, typ)
+		return t.r.of(in[0].ref, in[0].p), nil
 	}
 	return nil, ambiguous(t.Text, "its processes are in several "+string(typ)+" namespaces: ", in)
 }
@@ -396,7 +470,7 @@ type inNamespace struct {
 }
 
 func (c inNamespace) String() string {
-	return fmt.Sprintf("%s:[%d] (pid %d, %q)", c.ref.Type, c.ref.ID, c.p.PID, c.p.Comm)
+	return fmt.Sprintf("%s:[%d] (pid %d, %q)", c.ref.Type, c.ref.ID, c.p.PID, comm(c.p))
 }
 
 // String describes the target in a message.
@@ -407,7 +481,7 @@ func (t *Target) String() string {
 	case t.Namespace != nil:
 		return fmt.Sprintf("the %s namespace %d", t.Namespace.Type, t.Namespace.ID)
 	case t.What == Process && len(t.Processes) > 0:
-		return fmt.Sprintf("the process %d (%q)", t.Processes[0].PID, t.Processes[0].Comm)
+		return fmt.Sprintf("the process %d (%q)", t.Processes[0].PID, comm(t.Processes[0]))
 	}
 	return fmt.Sprintf("the %s %q", t.What, t.ID)
 }

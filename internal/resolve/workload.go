@@ -91,10 +91,10 @@ type group struct {
 }
 
 // groups returns the containers that have processes, in the order of their first process.
-func groups(inv *inventory.Inventory) []*group {
+func (r *Resolver) groups() []*group {
 	var all []*group
 	by := map[[3]string]*group{}
-	for _, p := range inv.Processes() {
+	for _, p := range r.all() {
 		o := attribution.ParseCgroup(p.Cgroup)
 		if o.ContainerID == "" {
 			continue
@@ -140,8 +140,8 @@ const idLength = 64
 // containers finds the containers with a name or an id, or, if ids is set, with an id that begins with
 // a text. The containers of the host go before those of users and those in containers, and what is the
 // text goes before what begins with it.
-func (r *Resolver) containers(ctx context.Context, text string, ids bool, inv *inventory.Inventory) []*Target {
-	all := groups(inv)
+func (r *Resolver) containers(ctx context.Context, text string, ids bool) []*Target {
+	all := r.groups()
 	if len(all) == 0 {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (r *Resolver) containers(ctx context.Context, text string, ids bool, inv *i
 		if g.owner.UserID != "" || g.owner.Outer != "" {
 			rank += 2
 		}
-		ranks[rank] = append(ranks[rank], &Target{What: Container, Text: text, ID: id, Processes: g.processes, inv: inv})
+		ranks[rank] = append(ranks[rank], &Target{What: Container, Text: text, ID: id, Processes: g.processes, r: r})
 	}
 	for _, found := range ranks {
 		if len(found) > 0 {
@@ -181,8 +181,8 @@ func named(known []Known, g *group, name string) bool {
 }
 
 // pods finds the pods with a name, NAMESPACE/POD.
-func (r *Resolver) pods(ctx context.Context, text string, inv *inventory.Inventory) []*Target {
-	all := groups(inv)
+func (r *Resolver) pods(ctx context.Context, text string) []*Target {
+	all := r.groups()
 	if len(all) == 0 {
 		return nil
 	}
@@ -202,7 +202,7 @@ func (r *Resolver) pods(ctx context.Context, text string, inv *inventory.Invento
 			}
 			t := by[uid]
 			if t == nil {
-				t = &Target{What: Pod, Text: text, ID: uid, inv: inv}
+				t = &Target{What: Pod, Text: text, ID: uid, r: r}
 				by[uid] = t
 				found = append(found, t)
 			}

@@ -17,16 +17,16 @@ import (
 //go:embed audit.rules
 var auditRules []byte
 
-// auditKey is what the rules of audit.rules are marked with, and restUser what the
-// rule for the others is, which takes no key: a user that there is not. Rules
-// that have either are of a run that was killed.
+// auditKey marks the rules of audit.rules. restUser marks the rule for the other subjects, which
+// cannot have a key: it names a user that does not exist. A rule with either mark is left over from
+// a run that was killed.
 const (
 	auditKey = "key=nstrace-bench"
 	restUser = "uid!=2000000001"
 )
 
-// auditConf is Debian's auditd.conf, with everything in a folder that goes away
-// and nothing done about a full disk.
+// auditConf is Debian's auditd.conf, except that all files are in a temporary folder, and that
+// auditd ignores a full disk.
 const auditConf = `local_events = yes
 write_logs = yes
 log_file = %[1]s/audit.log
@@ -47,8 +47,8 @@ plugin_dir = %[1]s/plugins
 end_of_event_timeout = 2
 `
 
-// audit is the subject auditd, and what has to be done to the kernel's audit for
-// it and for the others.
+// audit is the subject auditd. It also sets up the kernel's audit for auditd and for the other
+// subjects.
 type audit struct {
 	daemon, ctl, dir string
 	before           map[string]int // auditctl -s
@@ -56,18 +56,18 @@ type audit struct {
 	lost             uint64
 }
 
-// neverRule is one that some distributions have by default, as auditctl lists it. It
-// takes new processes out of auditing altogether.
+// neverRule is a rule that some distributions have by default, as auditctl lists it. It excludes
+// new processes from auditing.
 const neverRule = "-a never,task"
 
-// openAudit takes over the kernel's audit, which is to be restored in the end, or says
-// why it leaves that alone.
+// openAudit takes over the kernel's audit, or returns the reason why it does not. Call restore at
+// the end.
 func openAudit(scratch string) (_ *audit, why string, err error) {
 	a := &audit{dir: filepath.Join(scratch, "audit")}
-	if a.daemon, err = look("auditd"); err != nil {
+	if a.daemon, err = lookPath("auditd"); err != nil {
 		return nil, "not installed", nil
 	}
-	if a.ctl, err = look("auditctl"); err != nil {
+	if a.ctl, err = lookPath("auditctl"); err != nil {
 		return nil, "not installed: there is no auditctl", nil
 	}
 	if a.before, err = a.status(); err != nil {
@@ -115,7 +115,7 @@ func (a *audit) run(args ...string) (string, error) {
 	return string(out), nil
 }
 
-// status is what auditctl -s says, in numbers.
+// status returns the numbers that auditctl -s prints.
 func (a *audit) status() (map[string]int, error) {
 	out, err := a.run("-s")
 	if err != nil {
@@ -134,7 +134,7 @@ func (a *audit) status() (map[string]int, error) {
 	return status, nil
 }
 
-// rest is how it is while others are measured.
+// rest sets the kernel's audit to what it is while other subjects are measured.
 func (a *audit) rest() error {
 	var errs []error
 	for _, args := range [][]string{
@@ -168,8 +168,8 @@ func (a *audit) restore() error {
 
 func (a *audit) name() string   { return "auditd" }
 func (a *audit) optional() bool { return true }
-func (a *audit) books() (books, bool) {
-	return books{Subject: a.name(), Lost: a.lost, Unit: "records"}, true
+func (a *audit) losses() (losses, bool) {
+	return losses{Subject: a.name(), Lost: a.lost, Unit: "records"}, true
 }
 
 // auditing is a running auditd.
@@ -189,10 +189,10 @@ func (a *audit) start(ctx context.Context) (running, error) {
 		return nil, err
 	}
 	r := &auditing{t, a, status["lost"]}
-	// For a while it ignores all signals. Nobody can end it before, so that this
-	// is waited for even if all is to end.
+	// For a while auditd ignores all signals, so nobody can end it. That is why this waits for it
+	// even if the run is to end.
 	err = t.await(context.WithoutCancel(ctx), "auditing", func() (bool, error) {
-		if catches, err := t.catches(syscall.SIGTERM); !catches {
+		if handles, err := t.handles(syscall.SIGTERM); !handles {
 			return false, err
 		}
 		s, err := a.status()
@@ -225,6 +225,6 @@ func (r *auditing) stop() error {
 	if err == nil {
 		r.audit.lost += uint64(s["lost"] - r.lost)
 	}
-	// In this order: what nobody reads the kernel prints on its console.
+	// In this order: without a reader, the kernel prints the records on its console.
 	return errors.Join(err, r.audit.rest(), r.tool.stop())
 }

@@ -23,7 +23,7 @@ type programs struct{ bench, nstrace, tmp string }
 func build(t *testing.T) programs {
 	t.Helper()
 	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
-		t.Skip("it runs the whole benchmark, on a machine that has to be idle: make test-all")
+		t.Skip("runs the whole benchmark and needs an idle machine: make test-all")
 	}
 	if os.Geteuid() != 0 {
 		t.Fatal("the benchmark traces the kernel: run its test as root")
@@ -38,7 +38,7 @@ func build(t *testing.T) programs {
 	return p
 }
 
-// command returns the whole benchmark, as small as it can be.
+// command returns the command of the whole benchmark, as small as possible.
 func (p programs) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bench, append([]string{"-nstrace", p.nstrace, "-rounds", "1", "-slices", "1", "-scale", "0.02",
 		"-idle", "100ms", "-crowd", "200", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20", "-history", "20000"}, args...)...)
@@ -46,7 +46,7 @@ func (p programs) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// checkGone fails the test for what a run has left behind.
+// checkGone fails the test if a run left something behind.
 func (p programs) checkGone(t *testing.T, rules string) {
 	t.Helper()
 	left, err := os.ReadDir(p.tmp)
@@ -58,7 +58,7 @@ func (p programs) checkGone(t *testing.T, rules string) {
 		t.Fatal(err)
 	}
 	for _, link := range all {
-		// One that has ended meanwhile is no concern.
+		// A process that ended in between is fine.
 		if exe, err := os.Readlink(link); err == nil && (exe == p.bench || exe == p.nstrace) {
 			t.Errorf("%s is still there: %s", link, exe)
 		}
@@ -69,15 +69,15 @@ func (p programs) checkGone(t *testing.T, rules string) {
 }
 
 func auditRulesNow() string {
-	path, err := look("auditctl")
+	path, err := lookPath("auditctl")
 	if err != nil {
 		return ""
 	}
-	out, _ := exec.Command(path, "-l").Output() // where there is no audit there are no rules
+	out, _ := exec.Command(path, "-l").Output() // without audit there are no rules
 	return string(out)
 }
 
-// TestSmoke runs the whole benchmark once and looks for what can't be true.
+// TestSmoke runs the whole benchmark once and checks that the results are plausible.
 func TestSmoke(t *testing.T) {
 	p := build(t)
 	rules := auditRulesNow()
@@ -122,18 +122,18 @@ func TestSmoke(t *testing.T) {
 		in("idle CPU, %", i.IdleCPU, 0, 50)
 	}
 
-	// What is not measured is left out with a reason.
+	// A subject or workload that is not measured has a reason.
 	left := func(what string) bool {
 		return slices.ContainsFunc(r.LeftOut, func(l leftOut) bool { return l.What == what && l.Why != "" })
 	}
 	for _, s := range []string{"nstrace fentry", "nstrace kprobe", "nstrace tracepoint", "auditd"} {
 		if slices.Contains(r.Subjects, s) == left(s) {
-			t.Errorf("%s: measured or left out? %v, %+v", s, r.Subjects, r.LeftOut)
+			t.Errorf("%s is neither measured nor left out: %v, %+v", s, r.Subjects, r.LeftOut)
 		}
 	}
 	bpftraces := slices.DeleteFunc(slices.Clone(r.Subjects), func(s string) bool { return !strings.HasPrefix(s, "bpftrace ") })
 	if len(bpftraces) > 1 || len(bpftraces) == 1 == left("bpftrace") {
-		t.Errorf("bpftrace: measured or left out? %v, %+v", r.Subjects, r.LeftOut)
+		t.Errorf("bpftrace is neither measured nor left out: %v, %+v", r.Subjects, r.LeftOut)
 	}
 	if !slices.Contains(r.Subjects, "nstrace tracepoint") {
 		t.Errorf("every kernel has tracepoints: %v", r.Subjects)
@@ -146,7 +146,7 @@ func TestSmoke(t *testing.T) {
 	for _, w := range workloads {
 		row, ok := rows[w.name]
 		if ok == left(w.name) || (!ok && w.needs == "") {
-			t.Errorf("%s: measured or left out? %+v", w.name, r.LeftOut)
+			t.Errorf("%s is neither measured nor left out: %+v", w.name, r.LeftOut)
 		}
 		if !ok {
 			continue
@@ -162,17 +162,17 @@ func TestSmoke(t *testing.T) {
 			in(w.name+", instructions", row.Count.Median, 1, 1e12)
 		}
 	}
-	for _, b := range r.Books {
+	for _, b := range r.Losses {
 		switch {
 		case strings.HasPrefix(b.Subject, "nstrace "):
-			// What the workloads do: some to warm up, and a slice.
+			// The workloads make these events: some to warm up, and one slice.
 			in(b.Subject+", seen", float64(b.Of), 0.02*(10000+5000+2000+5000), 1e6)
 		case strings.HasPrefix(b.Subject, "bpftrace "):
 			in(b.Subject+", printed", float64(b.Of), 100, 1e6)
 		}
 	}
-	if len(r.Books) != len(r.Subjects) {
-		t.Errorf("books of %+v, subjects %v", r.Books, r.Subjects)
+	if len(r.Losses) != len(r.Subjects) {
+		t.Errorf("losses %+v, subjects %v", r.Losses, r.Subjects)
 	}
 
 	backends := 0
@@ -192,7 +192,7 @@ func TestSmoke(t *testing.T) {
 		ordered("alone, writes/s", s.Alone, 1000, 1e9)
 		ordered("traced, writes/s", s.Traced, 100, 1e9)
 		in("a write, µs", s.PerWrite, -1000, 10000)
-		in("seen", float64(s.Books["seen"]), float64(s.Writes)*0.99, float64(s.Writes)*1.01+1000)
+		in("seen", float64(s.Totals["seen"]), float64(s.Writes)*0.99, float64(s.Writes)*1.01+1000)
 		in("lost, %", s.LostPercent, 0, 100)
 		in("CPU of an event, µs", s.CPUPerEvent, 0.001, 100000)
 		in("writes that were read", float64(s.Counted.Writes), 100, 1e9)
@@ -208,8 +208,8 @@ func TestSmoke(t *testing.T) {
 	if s := r.Soak; s == nil {
 		t.Error("no soak")
 	} else {
-		// On the tracepoint way a namespace can end before it is found.
-		in("soak: seen", float64(s.Books["seen"]), 60+20, 1000)
+		// With the tracepoint backend, a namespace can end before nstrace finds it.
+		in("soak: seen", float64(s.Totals["seen"]), 60+20, 1000)
 		in("soak: CPU of an event, µs", s.CPUPerEvent, 0.001, 1e6)
 		for what, mib := range map[string]float64{"before": s.Before, "after": s.After} {
 			in("soak: RSS "+what, mib, 1, s.Peak)
@@ -236,7 +236,7 @@ func TestSmoke(t *testing.T) {
 	text := r.heading() + r.itselfTable() + r.workloadTable() + r.stormTable() + r.soakTable() + r.historyTable() + r.footnotes()
 	for _, w := range workloads {
 		if !strings.Contains(text, "\n"+w.name+" ") && !strings.Contains(text, "\nLeft out: "+w.name+": ") {
-			t.Errorf("%s is not in what is printed", w.name)
+			t.Errorf("the report does not contain %s", w.name)
 		}
 	}
 	t.Logf("printed:\n%s", text)
@@ -274,9 +274,9 @@ func TestInterrupted(t *testing.T) {
 				case err := <-done:
 					poll.Stop()
 					if !interrupted {
-						// auditd can't be had everywhere.
+						// Not every host has auditd.
 						if tt.name != "auditd" || err != nil {
-							t.Errorf("it ended before it got there: %v\n%s", err, stderr)
+							t.Errorf("the run ended before it reached this step: %v\n%s", err, stderr)
 						}
 					} else if cmd.ProcessState.ExitCode() != 1 || !strings.HasSuffix(stderr.String(), "bench: interrupted\n") {
 						t.Errorf("%v\n%s", err, stderr)
@@ -313,17 +313,17 @@ func TestCountedRead(t *testing.T) {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
-	if c.Lines != 3 || c.Told != 42 || c.Lost != 7 {
+	if c.Lines != 3 || c.Reported != 42 || c.Lost != 7 {
 		t.Errorf("%+v", c)
 	}
 }
 
 func TestCompare(t *testing.T) {
-	of := func(v ...float64) *sliced { return &sliced{NS: v} }
-	alone, ratios := compare(map[string][]*sliced{
+	of := func(v ...float64) *childResult { return &childResult{NS: v} }
+	alone, ratios := compare(map[string][]*childResult{
 		nothing: {of(1, 2, 3), of(10, 20, 30)},
 		"other": {of(4, 4, 8), of(20, 60, 60)},
-	}, func(s *sliced) []float64 { return s.NS })
+	}, func(s *childResult) []float64 { return s.NS })
 	if want := (spread{6.5, 1, 30}); alone != want {
 		t.Errorf("alone %+v, want %+v", alone, want)
 	}

@@ -16,11 +16,10 @@ import (
 	"time"
 )
 
-// childArg is the first argument of this program where it runs a job.
+// childArg is the first argument of this program when it runs a job.
 const childArg = "child"
 
-// A job is what this program does in a process of its own. Its results are JSON on
-// standard output.
+// A job is a task that this program does in a child process. Its result is JSON on standard output.
 type job struct {
 	Do string // one of jobs
 
@@ -60,7 +59,7 @@ func init() {
 func runChild(arg string) error {
 	var j job
 	if err := json.Unmarshal([]byte(arg), &j); err != nil {
-		return fmt.Errorf("this is for bench itself to use: %w", err)
+		return fmt.Errorf("only bench itself uses this: %w", err)
 	}
 	do := jobs[j.Do]
 	if do == nil {
@@ -73,15 +72,15 @@ func runChild(arg string) error {
 	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// command is exec.Command for a process that ends with this one, however that comes
-// about, and that a ^C at the terminal does not end: this one does, in order.
+// command is exec.Command for a process that ends when this one does, in whatever way. ^C at the
+// terminal does not end the child: this process ends it in order.
 func command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	return cmd
 }
 
-// command returns the command that does the job.
+// command returns the command that runs the job.
 func (j *job) command() (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -94,8 +93,8 @@ func (j *job) command() (*exec.Cmd, error) {
 	return command(self, childArg, string(arg)), nil
 }
 
-// run does the job and takes its result, if it has one. It is never interrupted, so
-// that what the job has made gets cleaned up; none takes long.
+// run runs the job and decodes its result, if it has one. Nothing interrupts the job, so it can
+// clean up. No job takes long.
 func (j *job) run(result any) error {
 	cmd, err := j.command()
 	if err != nil {
@@ -108,7 +107,7 @@ func (j *job) run(result any) error {
 	return json.Unmarshal(out, result)
 }
 
-// runCommand is cmd.Output with what the command complained of in the error.
+// runCommand is cmd.Output, with the command's standard error in the error.
 func runCommand(cmd *exec.Cmd) ([]byte, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -135,20 +134,20 @@ type gang struct {
 	stderr []*bytes.Buffer
 }
 
-// gather starts the jobs and waits until each of them is ready to go (see atGate). It
-// has to be followed by disband.
-func gather(all []*job) (*gang, error) {
+// newGang starts the jobs and waits until each of them is ready (see waitForStart). The caller must
+// call end.
+func newGang(all []*job) (*gang, error) {
 	g := &gang{}
 	for _, j := range all {
 		if err := g.add(j); err != nil {
-			g.disband()
+			g.end()
 			return nil, err
 		}
 	}
 	for i := range g.cmds {
 		ready := make([]byte, 1)
 		if _, err := io.ReadFull(g.stdout[i], ready); err != nil {
-			g.disband()
+			g.end()
 			return nil, withStderr(fmt.Errorf("%s is not ready: %w", g.names[i], err), g.stderr[i].String())
 		}
 	}
@@ -181,14 +180,13 @@ func (g *gang) add(j *job) error {
 	return nil
 }
 
-// work lets all go and calls take with the result of each. It returns early
-// if ctx ends.
+// work starts all jobs and calls take with the result of each. It returns early if ctx ends.
 func (g *gang) work(ctx context.Context, take func(json []byte) error) error {
 	stop := context.AfterFunc(ctx, g.kill)
 	defer stop()
 	for _, in := range g.stdin {
 		if _, err := in.Write([]byte{1}); err != nil {
-			return fmt.Errorf("let it go: %w", err)
+			return fmt.Errorf("start the job: %w", err)
 		}
 	}
 	for i, cmd := range g.cmds {
@@ -211,12 +209,12 @@ func (g *gang) work(ctx context.Context, take func(json []byte) error) error {
 
 func (g *gang) kill() {
 	for _, cmd := range g.cmds {
-		_ = cmd.Process.Kill() // one that has ended is as good
+		_ = cmd.Process.Kill() // a job that has ended is fine, too
 	}
 }
 
-// disband ends those that are left.
-func (g *gang) disband() {
+// end ends the jobs that still run.
+func (g *gang) end() {
 	g.kill()
 	for _, cmd := range g.cmds {
 		if cmd.ProcessState == nil {
@@ -225,19 +223,19 @@ func (g *gang) disband() {
 	}
 }
 
-// atGate tells the one who gathers that this job is ready, and waits for its word.
-func atGate() error {
+// waitForStart reports that this job is ready, and waits until the gang starts it.
+func waitForStart() error {
 	if _, err := os.Stdout.Write([]byte{1}); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(os.Stdin, make([]byte, 1)); err != nil {
-		return fmt.Errorf("nobody lets this go: %w", err)
+		return fmt.Errorf("wait for the start: %w", err)
 	}
 	return nil
 }
 
-// look is exec.LookPath that also knows the folders which are not in every PATH.
-func look(name string) (string, error) {
+// lookPath is exec.LookPath, and also searches folders that are not in every PATH.
+func lookPath(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {
 		return path, nil
@@ -250,8 +248,8 @@ func look(name string) (string, error) {
 	return "", err
 }
 
-// reason is what a program complained of, in one line: the last that is about an
-// error, or else the last.
+// reason returns the reason of a program's failure in one line: the last line that is about an
+// error, or else the last one.
 func reason(err error) string {
 	var last, complaint string
 	for line := range strings.Lines(err.Error()) {

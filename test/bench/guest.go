@@ -16,14 +16,14 @@ import (
 	"github.com/nstrace/nstrace/test/vm/wire"
 )
 
-// inGuest runs this program, with the flags it was given, in a virtual machine.
+// inGuest runs this program in a virtual machine, with the same flags.
 func inGuest(ctx context.Context, c *config, scratch string) (int, error) {
 	kernels := vm.Kernels{Log: progress}
 	kernel, err := kernels.Get(ctx, c.vm)
 	if err != nil {
 		return 0, err
 	}
-	self := filepath.Join(scratch, "bench") // linked to nothing that a guest may lack
+	self := filepath.Join(scratch, "bench") // static: a guest may lack libraries
 	if err := goBuild(ctx, self, "github.com/nstrace/nstrace/test/bench"); err != nil {
 		return 0, err
 	}
@@ -37,8 +37,8 @@ func inGuest(ctx context.Context, c *config, scratch string) (int, error) {
 		{"bpftrace", "/usr/bin/bpftrace"}, {"auditd", "/usr/sbin/auditd"}, {"auditctl", "/usr/sbin/auditctl"},
 		{"runc", "/usr/bin/runc"}, {"busybox", "/usr/bin/busybox"},
 	} {
-		// What is missing here is missing there, where it is reported.
-		if path, err := look(p.name); err == nil {
+		// A program that is missing here is also missing in the guest, where it is reported.
+		if path, err := lookPath(p.name); err == nil {
 			root.AddProgram(path, p.to)
 		}
 	}
@@ -59,7 +59,7 @@ func inGuest(ctx context.Context, c *config, scratch string) (int, error) {
 		CPUs:   c.cpus,
 
 		Counted: c.counted,
-		Memory:  3072, // bpftrace is large, and is there twice while the guest comes up
+		Memory:  3072, // bpftrace is large, and is in memory twice while the guest boots
 		Limit:   3 * time.Hour,
 		Stdout:  os.Stdout,
 		Stderr:  os.Stderr,

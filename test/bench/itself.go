@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// itself is what nstrace takes when nothing happens.
+// itself has the cost of an nstrace that has nothing to do.
 type itself struct {
 	Binary  float64 `json:"binary_mib"`
 	Start   spread  `json:"start_ms"` // to its first event
-	Crowd   int     `json:"crowd"`    // processes, a tenth of them with a namespace, that were there for
+	Crowd   int     `json:"crowd"`    // processes that existed for Crowded, a tenth of them in a namespace of their own
 	Crowded spread  `json:"crowded_start_ms"`
 	RSS     float64 `json:"rss_mib"`
 	IdleCPU float64 `json:"idle_cpu_percent"`
@@ -35,13 +35,13 @@ func (b *bench) runItself(ctx context.Context) error {
 		return err
 	}
 	if i.Crowd = b.crowd; i.Crowd > 0 {
-		progress("its start among %d processes", i.Crowd)
-		g, err := gather([]*job{{Do: "crowd", Processes: i.Crowd, Namespaces: i.Crowd / 10}})
+		progress("the start of nstrace among %d processes", i.Crowd)
+		g, err := newGang([]*job{{Do: "crowd", Processes: i.Crowd, Namespaces: i.Crowd / 10}})
 		if err != nil {
 			return err
 		}
 		i.Crowded, err = b.starts(ctx, n)
-		g.disband()
+		g.end()
 		if err != nil {
 			return err
 		}
@@ -50,12 +50,12 @@ func (b *bench) runItself(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(b.lookAtIdle(ctx, t, i), t.stop())
+	err = errors.Join(b.measureIdle(ctx, t, i), t.stop())
 	b.report.Itself = i
 	return err
 }
 
-// starts measures how long n takes to its first event, in milliseconds.
+// starts measures the time from the start of n to its first event, in milliseconds.
 func (b *bench) starts(ctx context.Context, n *nstrace) (spread, error) {
 	var ready []float64
 	for range b.rounds {
@@ -71,7 +71,7 @@ func (b *bench) starts(ctx context.Context, n *nstrace) (spread, error) {
 	return summarize(ready), nil
 }
 
-// crowd makes processes that do nothing until this one ends.
+// crowd makes processes that do nothing until this process ends.
 func (j *job) crowd() (any, error) {
 	for i := range j.Processes {
 		flags := uintptr(unix.SIGCHLD)
@@ -82,10 +82,10 @@ func (j *job) crowd() (any, error) {
 			return nil, fmt.Errorf("clone: %w", errno)
 		}
 	}
-	return nil, atGate()
+	return nil, waitForStart()
 }
 
-func (b *bench) lookAtIdle(ctx context.Context, t *tracing, i *itself) error {
+func (b *bench) measureIdle(ctx context.Context, t *tracing, i *itself) error {
 	if err := t.idle(ctx); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *bench) lookAtIdle(ctx context.Context, t *tracing, i *itself) error {
 	return err
 }
 
-// soak is what nstrace takes after it has seen many processes and namespaces.
+// soak has the resources that nstrace uses after it has seen many processes and namespaces.
 type soak struct {
 	Processes   int               `json:"processes"`
 	Namespaces  int               `json:"namespaces"`
@@ -118,7 +118,7 @@ type soak struct {
 	After       float64           `json:"rss_after_mib"`
 	Peak        float64           `json:"rss_peak_mib"`
 	CPUPerEvent float64           `json:"cpu_us_per_event"`
-	Books       map[string]uint64 `json:"books"`
+	Totals      map[string]uint64 `json:"totals"`
 }
 
 func (b *bench) runSoak(ctx context.Context) error {
@@ -127,7 +127,7 @@ func (b *bench) runSoak(ctx context.Context) error {
 	var all []*job
 	cpus := min(runtime.NumCPU(), b.soak)
 	for i := range cpus {
-		// As many for each as can be, and one more for some.
+		// Divide them evenly. The first ones make one more.
 		share := func(n int) int { return n*(i+1)/cpus - n*i/cpus }
 		all = append(all, &job{Do: "soak", Processes: share(b.soak), Namespaces: share(b.soakNamespaces)})
 	}
@@ -137,12 +137,12 @@ func (b *bench) runSoak(ctx context.Context) error {
 	}
 	r := &soak{Processes: b.soak, Namespaces: b.soakNamespaces}
 	used, err := r.watch(ctx, t, all)
-	books, stopErr := t.close()
+	totals, stopErr := t.close()
 	if err := errors.Join(err, stopErr); err != nil {
 		return fmt.Errorf("soak: %w", err)
 	}
-	r.Books = books
-	if received := books["seen"] - books["lost"]; received > 0 {
+	r.Totals = totals
+	if received := totals["seen"] - totals["lost"]; received > 0 {
 		r.CPUPerEvent = float64(used.Nanoseconds()) / 1000 / float64(received)
 	}
 	b.report.Soak = r
@@ -151,11 +151,11 @@ func (b *bench) runSoak(ctx context.Context) error {
 
 // watch runs the jobs under t and returns the CPU time that t has used for them.
 func (r *soak) watch(ctx context.Context, t *tracing, all []*job) (used time.Duration, err error) {
-	g, err := gather(all)
+	g, err := newGang(all)
 	if err != nil {
 		return 0, err
 	}
-	defer g.disband()
+	defer g.end()
 	if err := t.idle(ctx); err != nil {
 		return 0, err
 	}
@@ -186,18 +186,18 @@ func (r *soak) watch(ctx context.Context, t *tracing, all []*job) (used time.Dur
 	return after - before, err
 }
 
-// hostname is the parameter that the soak's processes write: a namespace for it
-// is the cheapest of all.
+// hostname is the parameter that the soak's processes write. Its UTS namespace is the cheapest
+// type.
 var hostname = [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'y', 's', '/', 'k', 'e', 'r', 'n', 'e', 'l', '/',
 	'h', 'o', 's', 't', 'n', 'a', 'm', 'e', 0}
 
 // soak makes processes, one after the other.
 func (j *job) soak() (any, error) {
-	// Not the host's name.
+	// Do not change the host's name.
 	if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
 		return nil, fmt.Errorf("unshare uts: %w", err)
 	}
-	if err := atGate(); err != nil {
+	if err := waitForStart(); err != nil {
 		return nil, err
 	}
 	for i := range j.Processes {

@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A counter counts the instructions of this process and of what descends from it.
+// A counter counts the instructions of this process and its descendants.
 type counter interface {
 	read() (uint64, error)
 }
 
-// countedEnv tells this program in a virtual machine that its clocks count instructions
+// countedEnv tells this program in a virtual machine that the guest's clocks count instructions
 // (vm.Guest.Counted).
 const countedEnv = "NSTRACE_BENCH_COUNTED"
 
@@ -43,7 +43,7 @@ func openInstructions() (counter, error) {
 	return instructions(fd), nil
 }
 
-// instructions is the machine's own counter, a file descriptor. It is this thread's.
+// instructions is a file descriptor of the machine's own counter. It belongs to this thread.
 type instructions int
 
 func (i instructions) read() (uint64, error) {
@@ -69,13 +69,13 @@ func (clocks) read() (uint64, error) {
 	return uint64(own.Nanoseconds() + children.Utime.Nano() + children.Stime.Nano()), nil
 }
 
-// rawIO is read(2) or write(2) of which the Go runtime knows nothing.
+// rawIO is read(2) or write(2) without the Go runtime's knowledge.
 func rawIO(call uintptr, fd int, buf []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
 	return int(n), errno
 }
 
-// cpuTime is the time that a process has used, with all its threads.
+// cpuTime returns the CPU time of all threads of a process.
 func cpuTime(pid int) (time.Duration, error) {
 	// clock_getcpuclockid(3): CPUCLOCK_SCHED of a process.
 	clock := int32(^pid<<3 | 2)
@@ -86,9 +86,9 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// workersRest waits until the kernel's workers are done with what the last workload has
-// left to them: above all, it is they who take network namespaces apart. The host may
-// have other work for them, so it does not wait for long.
+// workersRest waits until the kernel's workers have finished the work that the last workload
+// caused. Above all, they free network namespaces. The host can have other work for them, so it
+// does not wait for long.
 func workersRest(ctx context.Context) error {
 	const window = 50 * time.Millisecond
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Second, errBusy)
@@ -103,7 +103,7 @@ func workersRest(ctx context.Context) error {
 		for _, pid := range pids {
 			t, err := cpuTime(pid)
 			if err != nil {
-				continue // they come and go
+				continue // workers come and go
 			}
 			now[pid] = t
 			if before, ok := last[pid]; ok {
@@ -132,7 +132,7 @@ func workers() ([]int, error) {
 	return processes(func(comm string) bool { return strings.HasPrefix(comm, "kworker/") })
 }
 
-// processes returns the ids of those whose command name is wanted.
+// processes returns the ids of the processes whose command name is wanted.
 func processes(wanted func(comm string) bool) ([]int, error) {
 	all, err := os.ReadDir("/proc")
 	if err != nil {
@@ -145,14 +145,14 @@ func processes(wanted func(comm string) bool) ([]int, error) {
 			continue
 		}
 		comm, err := os.ReadFile("/proc/" + e.Name() + "/comm")
-		if err == nil && wanted(strings.TrimSpace(string(comm))) { // some have ended meanwhile
+		if err == nil && wanted(strings.TrimSpace(string(comm))) { // some ended in between
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
 }
 
-// statusField is a field of /proc/PID/status.
+// statusField returns a field of /proc/PID/status.
 func statusField(pid int, name string) (string, error) {
 	file := fmt.Sprintf("/proc/%d/status", pid)
 	text, err := os.ReadFile(file)
@@ -167,7 +167,7 @@ func statusField(pid int, name string) (string, error) {
 	return "", fmt.Errorf("%s has no %s", file, name)
 }
 
-// memory is a field of /proc/PID/status in MiB.
+// memory returns a field of /proc/PID/status in MiB.
 func memory(pid int, field string) (float64, error) {
 	value, err := statusField(pid, field)
 	if err != nil {
@@ -177,10 +177,10 @@ func memory(pid int, field string) (float64, error) {
 	return float64(kib) / 1024, err
 }
 
-// forkWriter makes a process that writes a hostname and exits, with an errno for its
-// status. After fork(2) of a program with threads a child can call nothing that
-// needs the others, which in Go is almost everything: hence bare system calls on
-// memory that is there, and no stack to grow.
+// forkWriter makes a process that writes a hostname and exits with the errno as its status. After
+// fork(2) of a program with threads, a child can call nothing that needs the other threads, which
+// in Go is almost everything. So it makes bare system calls on existing memory, and does not grow
+// its stack.
 //
 //go:norace
 //go:nosplit
@@ -199,8 +199,8 @@ func forkWriter(flags uintptr) (pid int, errno unix.Errno) {
 	}
 }
 
-// forkSleeper makes a process that does nothing until the thread that made it ends. What
-// is said of forkWriter holds here.
+// forkSleeper makes a process that does nothing until the thread that made it ends. The comment of
+// forkWriter applies here, too.
 //
 //go:norace
 //go:nosplit

@@ -1,103 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Bench measures what nstrace costs: itself, what it watches and what it does not,
-// next to two other ways to learn the same.
+// Bench measures the cost of nstrace: its own, that of the operations that it watches, and that of
+// operations that it does not watch. It compares the cost with two other ways to get the same facts.
 //
-//	go run ./test/bench                            # all but the soak
-//	go run ./test/bench -parts storm -storm 10s    # how much of a storm of writes it takes
-//	go run ./test/bench -parts soak -soak 100000   # what it keeps after many processes
-//	go run ./test/bench -parts history -history 10000000   # what a history costs, and how fast it answers
+//	go run ./test/bench                            # everything except the soak
+//	go run ./test/bench -parts storm -storm 10s    # how it copes with a storm of writes
+//	go run ./test/bench -parts soak -soak 100000   # its memory after many processes
+//	go run ./test/bench -parts history -history 10000000   # the cost of a history, and the time of queries
 //	go run ./test/bench -vm 6.1                    # the same on another kernel, emulated
 //	go run ./test/bench -vm 6.1 -counted           # in instructions, exact
 //
-// It takes root. It builds nstrace unless -nstrace names one.
+// It needs root. It builds nstrace unless -nstrace names one.
 //
 // # Itself
 //
-// The size of the binary, and the time from the start of the process to its first line
-// of JSON (trace.start): what happens from then on is seen. Memory (VmRSS) and CPU
-// time once it has nothing to do.
+// The size of the binary, and the time from the start of the process to its first line of JSON
+// (trace.start): nstrace sees what happens from then on. Also memory (VmRSS) and CPU time once it
+// has nothing to do.
 //
 // # Workloads
 //
-// Each workload runs in turns: with nothing attached, then with each subject, then
-// again from the start, -rounds times. A machine whose speed drifts drifts for
-// all of them. In each turn it is a process of its own that warms up and then
-// runs -slices slices, each of which is one value. A slice is compared with the
-// median slice of the same round with nothing attached; printed is the median of
-// these ratios with the smallest and the largest. The first column has the time of
-// one turn with nothing attached, and the spread of that: a subject whose ratio is
-// within it costs less than this machine can show.
+// Each workload runs in turns: with nothing attached, then with each subject, then again from the
+// start, -rounds times. So if the speed of the machine drifts, that affects all of them alike. In
+// each turn, a workload is a process of its own that warms up and then runs -slices slices. Each
+// slice gives one value, which bench compares with the median slice of the same round with nothing
+// attached. It prints the median of these ratios with the smallest and the largest. The first
+// column has the time of one turn with nothing attached, and the spread of that. A subject whose
+// ratio is within this spread costs less than this machine can show.
 //
-// The subjects are nstrace with each backend that the kernel has; bpftrace, with the
-// best of three scripts that attaches (facts.*.bt), which print who called what
-// and what came of it; and auditd, with rules for the same calls (audit.rules). They
-// are not the same in what they tell: auditd sees that a parameter was opened to be
-// written, not the write, and bpftrace has no values. What could not run is listed
-// with its reason. Below the ratios is what each subject says that it has lost: one
-// that drops what it should report is cheap. nstrace and bpftrace print to a pipe that
-// is read and thrown away, auditd to a file; that and all else which they do in
-// user space takes CPU time from the workload where there are few CPUs.
+// The subjects are nstrace with each backend that the kernel has; bpftrace, with the best of three
+// scripts that attaches (facts.*.bt), which print who made which call with which result; and
+// auditd, with rules for the same calls (audit.rules). They do not report the same: auditd sees
+// that a process opened a parameter for writing, and not the write, and bpftrace has no values.
+// Bench lists what could not run, with the reason. Below the ratios it prints how many events each
+// subject lost, because a subject that drops events is cheap. nstrace and bpftrace print to a pipe,
+// which bench reads and discards, and auditd prints to a file. What they do in user space takes CPU
+// time from the workload if there are few CPUs.
 //
-// Where the machine counts instructions there is a second table with those of the
-// workload, in kernel and user space. They do not depend on what else goes on. No
-// emulated machine counts them, but one can be given a clock that does (-counted),
-// and one CPU, where a turn's time has in it what the subject does in user space, and
-// the second table has not.
+// If the machine counts instructions, a second table has those of the workload, in kernel and user
+// space. They do not depend on what else the machine does. No emulated machine counts them, but
+// -counted gives one a clock that counts instructions, and one CPU. There, the time of a turn
+// includes what the subject does in user space. The second table does not include that.
 //
-// auditd leaves a trace behind: once auditing was on, until the next boot, new
-// processes pass the kernel's audit code at each system call. So but for auditd's
-// turns a rule takes new processes out of that, as if it had never been on.
-// The host's own settings are put back at the end; a host that has audit rules or a
-// daemon of its own keeps them, and auditd is left out.
+// auditd has an effect that stays: once auditing was on, new processes pass the kernel's audit code
+// at each system call, until the next boot. So outside of auditd's turns, a rule excludes new
+// processes, as if auditing had never been on. At the end, bench restores the host's settings. If
+// the host has audit rules or a daemon of its own, bench keeps them and leaves auditd out.
 //
 // # Storm
 //
-// A number of processes, each on a CPU of its own, write a parameter of their own
-// as fast as they can, first with nothing attached and then with nstrace, which
-// writes JSON to /dev/null. All columns after the backend are with nstrace, but
-// for the first:
+// A number of processes, each on its own CPU, write their own parameters as fast as they can: first
+// with nothing attached, and then with nstrace, which writes JSON to /dev/null. All columns except
+// alone are with nstrace:
 //
 //	alone      writes a second with nothing attached: the median of ten parts
 //	traced     the same with nstrace; the ratio, with the smallest and largest of the
 //	           parts, is what a write costs
-//	per write  what one write takes longer, in the writer
-//	seen …     the books of nstrace: seen = written + filtered + lost, and whatever
-//	           else it lists there
+//	per write  how much longer one write takes, in the writer
+//	seen …     nstrace's totals: seen = written + filtered + lost, and any others that it
+//	           prints
 //	CPU        of nstrace's process, for each event that was not lost
 //
-// In a second storm, of a fifth the time, nstrace writes to a pipe, and all that comes is
-// read: "accounted for" compares the writes that were made with those that lines, some
-// of which stand for many (their "count"), and trace.loss tell of. With -storm-values
-// same each write is a repeat of the last, as in a program that has gone wild.
+// In a second storm, a fifth as long, nstrace writes to a pipe, and bench reads every line.
+// "accounted for" compares the number of writes with the number that nstrace reports: in lines,
+// some of which stand for many writes (their "count"), and in trace.loss. With -storm-values same,
+// each write repeats the last one, as a program in a tight loop does.
 //
-// Last, with one writer, nstrace is stopped (SIGSTOP) for up to a second of writes that all
-// differ, and has to read them when nothing else runs: how many a second, from the ring to
-// JSON, one CPU is good for.
+// Last, with one writer, bench stops nstrace (SIGSTOP) for up to a second of writes that all
+// differ. Then nstrace reads them while nothing else runs. This shows how many events per second
+// one CPU handles, from the ring to JSON.
 //
 // # Soak
 //
-// A number of processes live one after the other on each CPU. Each writes a parameter,
-// and some or all are in a UTS namespace that was made for them. What nstrace
-// remembers of the dead has to be bounded: compare its memory before and after.
+// A number of processes run one after the other on each CPU. Each writes a parameter, and some or
+// all are in a new UTS namespace of their own. nstrace must limit what it remembers of processes
+// that have ended: compare its memory before and after.
 //
 // # History
 //
-// Events, nine in ten of them writes to 3,000 parameters and one a namespace of a process
-// of its own, go into a history as nstrace record keeps it: how many a second until they
-// are on the disk, the CPU time of each (with the making of it), and what they take there. Then
-// nstrace blame and nstrace history sysctl, for a parameter that one event in thousand
-// is about, run from start to end, with nothing of the database in memory and again.
+// Bench records events in a history as nstrace record does. Nine in ten are writes to 3,000
+// parameters. One in ten is a namespace that a new process makes. The results are the number of
+// events per second until they are on the disk, the CPU time of each (including the time to make
+// it), and their size on disk. Then nstrace blame and nstrace history sysctl run from start to end,
+// twice: with nothing of the database in memory, and again. One event in a thousand is about the
+// parameter of nstrace history sysctl.
 //
 // # Emulation
 //
-// Inside a virtual machine without hardware support (-vm) absolute times mean nothing,
-// and the guest's CPUs take turns on one of the host: with more writers each gets
-// slower by itself, and nstrace gets a smaller share of the time to read what they
-// cause, so that a loss there says nothing of a real machine. Compare the ratios, and
-// keep in mind that even these are too large: what a subject does in user space,
-// on a real machine on another CPU, takes its time from the workload there. Best is
-// to count (-counted).
+// In a virtual machine without hardware support (-vm), absolute times mean nothing. The guest's
+// CPUs take turns on one CPU of the host. So with more writers, each writer gets slower, and
+// nstrace gets a smaller share of the time to read their events. A loss there says nothing about a
+// real machine. Compare the ratios, but even they are too large: on a real machine, a subject's
+// work in user space runs on another CPU, and here it takes time from the workload. It is best to
+// count instructions (-counted).
 package main
 
 import (
@@ -120,10 +115,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parts are what a run consists of.
+// parts are the parts of a run.
 var parts = []string{"itself", "workloads", "storm", "soak", "history"}
 
-// What the command line asks for.
+// config is the command line.
 type config struct {
 	nstrace  string
 	rounds   int
@@ -150,13 +145,13 @@ type config struct {
 	counted bool
 }
 
-// names is a flag with a list of names, of which the beginnings count.
+// names is a flag with a list of names or beginnings of names.
 type names []string
 
 func (n *names) String() string     { return strings.Join(*n, ",") }
 func (n *names) Set(s string) error { *n = strings.Split(s, ","); return nil }
 
-// has says whether name is asked for; an empty list asks for everything.
+// has reports whether name is selected. An empty list selects everything.
 func (n names) has(name string) bool {
 	return len(n) == 0 || slices.ContainsFunc(n, func(p string) bool { return strings.HasPrefix(name, p) })
 }
@@ -173,7 +168,7 @@ func (c *counts) Set(s string) error {
 	for f := range strings.SplitSeq(s, ",") {
 		n, err := strconv.Atoi(f)
 		if err != nil || n < 1 {
-			return fmt.Errorf("%q is no number of writers", f)
+			return fmt.Errorf("invalid number of writers %q", f)
 		}
 		*c = append(*c, n)
 	}
@@ -182,22 +177,22 @@ func (c *counts) Set(s string) error {
 
 func parseFlags() (*config, error) {
 	c := &config{}
-	flag.StringVar(&c.nstrace, "nstrace", "", "the nstrace to measure; built if empty")
-	flag.IntVar(&c.rounds, "rounds", 5, "how often each workload runs with each subject")
-	flag.IntVar(&c.slices, "slices", 5, "how many values a workload gives each time")
-	flag.Float64Var(&c.scale, "scale", 1, "how much of each workload to run; 0.05 in emulation")
-	flag.Var(&c.subjects, "subjects", "only these `subjects`, by the beginnings of their names: nstrace, 'bpftrace kprobe', auditd")
-	flag.Var(&c.work, "workloads", "only these `workloads`, by the beginnings of their names")
-	flag.DurationVar(&c.idle, "idle", 10*time.Second, "how long to look at an idle nstrace")
-	flag.IntVar(&c.crowd, "crowd", 10_000, "among how many `processes` to start nstrace, besides; 0: none")
+	flag.StringVar(&c.nstrace, "nstrace", "", "path of the nstrace to measure (default: build it)")
+	flag.IntVar(&c.rounds, "rounds", 5, "how many times each workload runs with each subject")
+	flag.IntVar(&c.slices, "slices", 5, "how many values each run of a workload gives")
+	flag.Float64Var(&c.scale, "scale", 1, "how much of each workload to run (in emulation 0.05)")
+	flag.Var(&c.subjects, "subjects", "only `subjects` whose names begin so: nstrace, 'bpftrace kprobe', auditd")
+	flag.Var(&c.work, "workloads", "only `workloads` whose names begin so")
+	flag.DurationVar(&c.idle, "idle", 10*time.Second, "how long to measure an idle nstrace")
+	flag.IntVar(&c.crowd, "crowd", 10_000, "also start nstrace among this number of `processes` (0: do not)")
 	flag.BoolVar(&c.json, "json", false, "print the results as JSON")
 	flag.Var(&c.parts, "parts", "only these `parts`: "+strings.Join(parts, ", "))
-	flag.DurationVar(&c.storm, "storm", 5*time.Second, "how long each storm blows")
+	flag.DurationVar(&c.storm, "storm", 5*time.Second, "how long each storm takes")
 	flag.StringVar(&c.stormValues, "storm-values", "distinct", "whether each write of a storm has a value of its own: distinct or same")
 	flag.Var(&c.stormWriters, "storm-writers", "how `many` processes write at once, a list (default 1, 2, 4 and so on, to the number of CPUs)")
-	flag.IntVar(&c.soak, "soak", 0, "look at nstrace's memory after `N` processes that each write a parameter (default 0: do not)")
-	flag.IntVar(&c.soakNamespaces, "soak-namespaces", 0, "how many of these make a namespace (default all)")
-	flag.IntVar(&c.history, "history", 1_000_000, "how many `events` go into a history; 0: none")
+	flag.IntVar(&c.soak, "soak", 0, "measure nstrace's memory after `N` processes that each write a parameter (default 0: do not)")
+	flag.IntVar(&c.soakNamespaces, "soak-namespaces", 0, "how many of these processes make a namespace (default all)")
+	flag.IntVar(&c.history, "history", 1_000_000, "how many `events` to record in a history (0: none)")
 	flag.StringVar(&c.vm, "vm", "", "run all of this in a virtual machine with this Debian `kernel`, such as 6.1")
 	flag.IntVar(&c.cpus, "cpus", 2, "how many CPUs the virtual machine has")
 	flag.BoolVar(&c.counted, "counted", false, "with -vm: have the guest's clock count instructions")
@@ -212,7 +207,7 @@ func parseFlags() (*config, error) {
 	} {
 		for _, name := range f.asked {
 			if !slices.ContainsFunc(f.exists, func(s string) bool { return strings.HasPrefix(s, name) }) {
-				return nil, fmt.Errorf("-%s: there is no %q, but %s", f.name, name, strings.Join(f.exists, ", "))
+				return nil, fmt.Errorf("-%s: unknown %q: want one of %s", f.name, name, strings.Join(f.exists, ", "))
 			}
 		}
 	}
@@ -220,19 +215,19 @@ func parseFlags() (*config, error) {
 	flag.Visit(func(f *flag.Flag) { set[f.Name] = true })
 	switch {
 	case flag.NArg() > 0:
-		return nil, fmt.Errorf("what is %q? All there is are flags", flag.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q: want only flags", flag.Arg(0))
 	case c.rounds < 1 || c.slices < 1 || c.scale <= 0 || c.cpus < 1 || c.idle <= 0:
-		return nil, errors.New("-rounds, -slices, -scale, -idle and -cpus have to be positive")
+		return nil, errors.New("-rounds, -slices, -scale, -idle and -cpus must be positive")
 	case c.stormValues != "same" && c.stormValues != "distinct":
-		return nil, fmt.Errorf("-storm-values is same or distinct, not %q", c.stormValues)
+		return nil, fmt.Errorf("-storm-values: invalid value %q: want same or distinct", c.stormValues)
 	case c.soakNamespaces > c.soak:
-		return nil, errors.New("-soak-namespaces is about the processes of -soak: there can't be more")
+		return nil, errors.New("-soak-namespaces must not be greater than -soak")
 	case set["cpus"] && c.vm == "":
-		return nil, errors.New("-cpus is about the machine of -vm")
+		return nil, errors.New("-cpus needs -vm")
 	case c.counted && c.vm == "":
-		return nil, errors.New("-counted is about the machine of -vm")
+		return nil, errors.New("-counted needs -vm")
 	case c.counted && c.cpus != 1 && set["cpus"]:
-		return nil, errors.New("-counted takes one CPU: QEMU does not count on more")
+		return nil, errors.New("-counted needs -cpus 1: QEMU does not count on more")
 	}
 	if c.counted {
 		c.cpus = 1
@@ -253,8 +248,8 @@ func parseFlags() (*config, error) {
 	return c, nil
 }
 
-// A process that is started here is to end with this one (see command), and the kernel
-// takes the thread that started it for this one: it has to be one that stays.
+// A process that is started here must end with this one (see command). The kernel watches the
+// thread that started the process, so that thread must not end.
 func init() { runtime.LockOSThread() }
 
 func main() {
@@ -320,14 +315,14 @@ func goBuild(ctx context.Context, out, pkg string) error {
 // bench is one run.
 type bench struct {
 	*config
-	scratch string // for everything that has to be a file
-	audit   *audit // nil where it is left alone
-	noAudit string // and why
+	scratch string // folder for temporary files
+	audit   *audit // nil if bench does not touch the kernel's audit
+	noAudit string // the reason for that
 	report  report
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	// Whatever is measured: some earlier run may have had auditing on.
+	// Always, because an earlier run may have left auditing on.
 	if b.audit, b.noAudit, err = openAudit(b.scratch); err != nil {
 		return err
 	}
@@ -389,23 +384,24 @@ func (b *bench) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// progress says what takes so long.
+// progress reports the current step.
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
 }
 
-// noteOthers looks for what others have attached, where nothing of this run is.
+// noteOthers checks whether other programs trace this host. Call it while nothing of this run is
+// attached.
 func (b *bench) noteOthers() error {
 	others := []string{"nstrace", "bpftrace", "auditd"}
 	pids, err := processes(func(comm string) bool { return slices.Contains(others, comm) })
 	if err == nil && len(pids) > 0 && !b.report.NotAlone {
 		b.report.NotAlone = true
-		progress("others trace this host: processes %v", pids)
+		progress("other programs trace this host: processes %v", pids)
 	}
 	return err
 }
 
-// leave notes that something is not measured, and why.
-func (b *bench) leave(what, why string) {
+// leaveOut notes that something is not measured, and why.
+func (b *bench) leaveOut(what, why string) {
 	b.report.LeftOut = append(b.report.LeftOut, leftOut{what, why})
 }

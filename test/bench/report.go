@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// report is all that a run found. It is what -json prints.
+// report has the results of a run. -json prints it.
 type report struct {
 	Kernel string  `json:"kernel"`
 	CPUs   int     `json:"cpus"`
@@ -18,15 +18,15 @@ type report struct {
 	Scale  float64 `json:"scale"`
 
 	Itself       *itself        `json:"itself,omitempty"`
-	Subjects     []string       `json:"subjects,omitempty"` // but for nothing
+	Subjects     []string       `json:"subjects,omitempty"` // except nothing
 	Workloads    []row          `json:"workloads,omitempty"`
 	Instructions string         `json:"instructions,omitempty"` // why they were not counted
-	Books        []books        `json:"books,omitempty"`
+	Losses       []losses       `json:"losses,omitempty"`
 	Storm        []stormRow     `json:"storm,omitempty"`
 	Soak         *soak          `json:"soak,omitempty"`
 	History      *historyResult `json:"history,omitempty"`
 	LeftOut      []leftOut      `json:"left_out,omitempty"`
-	NotAlone     bool           `json:"not_alone,omitempty"` // others traced this host as well
+	NotAlone     bool           `json:"not_alone,omitempty"` // other programs also traced this host
 }
 
 type leftOut struct {
@@ -43,15 +43,15 @@ type row struct {
 	Instructions map[string]spread `json:"instruction_ratios,omitempty"`
 }
 
-// books is what a subject says of its own completeness, over all turns.
-type books struct {
+// losses has what a subject lost, by its own count, in all turns.
+type losses struct {
 	Subject string `json:"subject"`
 	Lost    uint64 `json:"lost"`
-	Of      uint64 `json:"of,omitempty"` // 0: it does not say
+	Of      uint64 `json:"of,omitempty"` // 0: unknown
 	Unit    string `json:"unit"`
 }
 
-// spread sums up a number of values.
+// spread is a summary of values.
 type spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -69,7 +69,7 @@ func (s spread) String() string {
 	return fmt.Sprintf("%.2f (%.2f to %.2f)", s.Median, s.Min, s.Max)
 }
 
-// precise is for what hardly varies.
+// precise is String for values that hardly vary.
 func (s spread) precise() string {
 	return fmt.Sprintf("%.3f (%.3f to %.3f)", s.Median, s.Min, s.Max)
 }
@@ -156,11 +156,11 @@ func (r *report) workloadTable() string {
 		}))
 		b.WriteString("\n")
 	}
-	for _, k := range r.Books {
+	for _, k := range r.Losses {
 		if k.Of > 0 {
-			fmt.Fprintf(&b, "Lost by %s, as it says: %d of %d %s (%.2f %%).\n", k.Subject, k.Lost, k.Of, k.Unit, 100*float64(k.Lost)/float64(k.Of))
+			fmt.Fprintf(&b, "Lost by %s, by its own count: %d of %d %s (%.2f %%).\n", k.Subject, k.Lost, k.Of, k.Unit, 100*float64(k.Lost)/float64(k.Of))
 		} else {
-			fmt.Fprintf(&b, "Lost by %s, as it says: %d %s.\n", k.Subject, k.Lost, k.Unit)
+			fmt.Fprintf(&b, "Lost by %s, by its own count: %d %s.\n", k.Subject, k.Lost, k.Unit)
 		}
 	}
 	return b.String()
@@ -170,10 +170,10 @@ func (r *report) stormTable() string {
 	if len(r.Storm) == 0 {
 		return ""
 	}
-	// nstrace may list more in its books than what it always has.
+	// nstrace can print totals that are not always there.
 	words := []string{"seen", "written", "filtered", "lost"}
 	for _, s := range r.Storm {
-		for w := range s.Books {
+		for w := range s.Totals {
 			if !slices.Contains(words, w) && w != "events" && w != "event" {
 				words = append(words, w)
 			}
@@ -193,7 +193,7 @@ func (r *report) stormTable() string {
 				spread{s.Alone.Median / s.Traced.Median, s.Alone.Median / s.Traced.Max, s.Alone.Median / s.Traced.Min},
 				fmt.Sprintf("%+.2f µs", s.PerWrite), s.Writes}
 			for _, w := range words {
-				cells = append(cells, s.Books[w])
+				cells = append(cells, s.Totals[w])
 			}
 			line(append(cells, fmt.Sprintf("%.1f", s.LostPercent), fmt.Sprintf("%.2f µs", s.CPUPerEvent),
 				s.Counted.String())...)
@@ -201,7 +201,7 @@ func (r *report) stormTable() string {
 	}))
 	for _, s := range r.Storm {
 		if l := s.Backlog; l != nil {
-			fmt.Fprintf(&b, "\nnstrace %s, stopped meanwhile and then alone with %d of them in a ring of %s: %.2f µs of CPU each, %s a second on one CPU.\n",
+			fmt.Fprintf(&b, "\nnstrace %s, stopped during the storm and then alone with %d writes in a ring of %s: %.2f µs of CPU each, %s a second on one CPU.\n",
 				s.Backend, l.Events, backlogRing, l.CPUPerEvent, number(1e6/l.CPUPerEvent))
 		}
 	}
@@ -217,18 +217,18 @@ func (r *report) soakTable() string {
 			line("resident memory after", fmt.Sprintf("%.1f MiB", s.After))
 			line("resident memory at most", fmt.Sprintf("%.1f MiB", s.Peak))
 			for _, w := range []string{"seen", "lost"} {
-				line(w, s.Books[w])
+				line(w, s.Totals[w])
 			}
 			line("CPU for each event", fmt.Sprintf("%.2f µs", s.CPUPerEvent))
 		})
 }
 
-// footnotes says what is missing from all of that, and what is wrong with it.
+// footnotes returns what is missing from the results, and what is wrong with them.
 func (r *report) footnotes() string {
 	var b strings.Builder
 	b.WriteString("\n")
 	if r.NotAlone {
-		b.WriteString("Others traced this host as well while nothing was attached here: the ratios are too small.\n")
+		b.WriteString("Other programs traced this host while bench had nothing attached: the ratios are too small.\n")
 	}
 	for _, l := range r.LeftOut {
 		fmt.Fprintf(&b, "Left out: %s: %s\n", l.What, l.Why)
@@ -236,7 +236,7 @@ func (r *report) footnotes() string {
 	return b.String()
 }
 
-// table aligns columns: the first to the left and all others to the right.
+// table aligns the first column left and all others right.
 func table(fill func(line func(...any))) string {
 	var rows [][]string
 	var widths []int
@@ -267,7 +267,7 @@ func table(fill func(line func(...any))) string {
 	return b.String()
 }
 
-// number prints what matters of a quantity of unknown size.
+// number returns the significant digits of a number of unknown size.
 func number(v float64) string {
 	if v < 100 {
 		return fmt.Sprintf("%.1f", v)

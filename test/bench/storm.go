@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stormRow is one storm: with so many writers, under one backend.
+// stormRow is one storm, with a number of writers and one backend.
 type stormRow struct {
 	Writers     int               `json:"writers"`
 	Backend     string            `json:"backend"`
@@ -23,41 +23,43 @@ type stormRow struct {
 	Seconds     float64           `json:"seconds"`
 	Alone       spread            `json:"alone_per_s"`  // writes of all writers with nothing attached
 	Traced      spread            `json:"traced_per_s"` // and with nstrace
-	PerWrite    float64           `json:"us_per_write"` // that one takes longer
-	Writes      uint64            `json:"writes"`       // made with nstrace attached
-	Books       map[string]uint64 `json:"books"`
+	PerWrite    float64           `json:"us_per_write"` // how much longer one write takes
+	Writes      uint64            `json:"writes"`       // with nstrace attached
+	Totals      map[string]uint64 `json:"totals"`
 	LostPercent float64           `json:"lost_percent"`
 	CPUPerEvent float64           `json:"cpu_us_per_event"`
 	Counted     counted           `json:"counted"`
 	Backlog     *backlog          `json:"backlog,omitempty"` // with one writer
 }
 
-// backlog is how fast nstrace reads what came while it did not run: with nobody else at
-// work, at what it can do with one CPU.
+// backlog is how fast nstrace reads events that came while it was stopped. It reads with one CPU
+// while nothing else runs.
 type backlog struct {
 	Events      uint64  `json:"events"`
 	CPUPerEvent float64 `json:"cpu_us_per_event"`
 }
 
-// backlogRing is room for more than any writer writes meanwhile.
+// backlogRing has room for more than a writer writes while nstrace is stopped.
 const backlogRing = "256MiB"
 
-// counted is a storm of which every line was read.
+// counted is a storm of which bench read every line.
 type counted struct {
-	Writes uint64 `json:"writes"`
-	Lines  uint64 `json:"lines"`
-	Told   uint64 `json:"told"` // by these lines, with their count
-	Lost   uint64 `json:"lost"` // by trace.loss lines
+	Writes   uint64 `json:"writes"`
+	Lines    uint64 `json:"lines"`
+	Reported uint64 `json:"reported"` // by these lines, with their count
+	Lost     uint64 `json:"lost"`     // by trace.loss lines
 }
 
-func (c counted) percent() float64 { return 100 * float64(c.Told+c.Lost) / float64(max(1, c.Writes)) }
+func (c counted) percent() float64 {
+	return 100 * float64(c.Reported+c.Lost) / float64(max(1, c.Writes))
+}
 
 func (c counted) String() string {
-	return fmt.Sprintf("%.2f %%: %d in %d lines + %d lost, of %d", c.percent(), c.Told, c.Lines, c.Lost, c.Writes)
+	return fmt.Sprintf("%.2f %%: %d in %d lines + %d lost, of %d", c.percent(), c.Reported, c.Lines, c.Lost, c.Writes)
 }
 
-// blown is what one writer has done.
-type blown struct {
+// stormResult is the work of one writer.
+type stormResult struct {
 	Writes uint64
 	Rates  []float64 // writes a second in each part of the storm
 }
@@ -79,18 +81,18 @@ func (j *job) storm() (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", sysctlFile, err)
 	}
-	if err := atGate(); err != nil {
+	if err := waitForStart(); err != nil {
 		return nil, err
 	}
 	var v values
 	value := v.next()
-	var b blown
+	var b stormResult
 	begin := time.Now()
 	for part := range stormParts {
 		end := j.Duration * time.Duration(part+1) / stormParts
 		from, before := time.Since(begin), b.Writes
 		for now := from; now < end; now = time.Since(begin) {
-			// A clock that is a system call would be a part of the storm.
+			// A clock that needs a system call would be a part of the storm.
 			for range 128 {
 				if j.Values == "distinct" {
 					value = v.next()
@@ -101,7 +103,7 @@ func (j *job) storm() (any, error) {
 				b.Writes++
 			}
 		}
-		rate := 0.0 // where it did not get a CPU for all of a part
+		rate := 0.0 // if it had no CPU during the whole part
 		if b.Writes > before {
 			rate = float64(b.Writes-before) / (time.Since(begin) - from).Seconds()
 		}
@@ -174,20 +176,20 @@ func affinity() ([]int, error) {
 	return cpus, nil
 }
 
-// runWriters lets the writers write, after all are ready and before has been called. It
-// returns how many writes there were, and how many a second.
+// runWriters starts the writers once all are ready and before has returned. It returns the number
+// of writes, and the number per second.
 func runWriters(ctx context.Context, all []*job, before func() error) (writes uint64, rate spread, err error) {
-	g, err := gather(all)
+	g, err := newGang(all)
 	if err != nil {
 		return 0, spread{}, err
 	}
-	defer g.disband()
+	defer g.end()
 	if err := before(); err != nil {
 		return 0, spread{}, err
 	}
 	rates := make([]float64, stormParts)
 	err = g.work(ctx, func(text []byte) error {
-		var w blown
+		var w stormResult
 		if err := json.Unmarshal(text, &w); err != nil {
 			return err
 		}
@@ -197,12 +199,12 @@ func runWriters(ctx context.Context, all []*job, before func() error) (writes ui
 		}
 		return nil
 	})
-	// A part for which no writer got a CPU is not a rate of anything.
+	// Leave out a part in which no writer got a CPU.
 	rates = slices.DeleteFunc(rates, func(r float64) bool { return r == 0 })
 	return writes, summarize(rates), err
 }
 
-// measure lets the writers write with nstrace attached.
+// measure runs the writers with nstrace attached.
 func (r *stormRow) measure(ctx context.Context, n *nstrace, all []*job) error {
 	t, err := n.discarding(ctx)
 	if err != nil {
@@ -218,35 +220,35 @@ func (r *stormRow) measure(ctx context.Context, n *nstrace, all []*job) error {
 		return err
 	})
 	if err == nil {
-		err = t.idle(ctx) // what is in the ring belongs to it
+		err = t.idle(ctx) // the events in the ring count, too
 	}
 	if err == nil {
 		after, err = cpuTime(pid)
 	}
-	books, stopErr := t.close()
+	totals, stopErr := t.close()
 	if err := errors.Join(err, stopErr); err != nil {
 		return err
 	}
-	r.Books = books
+	r.Totals = totals
 	r.PerWrite = 1e6 * float64(r.Writers) * (1/r.Traced.Median - 1/r.Alone.Median)
-	r.LostPercent = 100 * float64(books["lost"]) / float64(max(1, books["seen"]))
-	if received := books["seen"] - books["lost"]; received > 0 {
+	r.LostPercent = 100 * float64(totals["lost"]) / float64(max(1, totals["seen"]))
+	if received := totals["seen"] - totals["lost"]; received > 0 {
 		if after == before {
-			progress("nstrace %s slept through that storm: all that it wrote it read when it was ended", n.backend)
+			progress("nstrace %s did not run during that storm: it read all events at its end", n.backend)
 		}
 		r.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(received)
 	}
 	return nil
 }
 
-// measureBacklog stops nstrace, lets the writers write, and has it go on.
+// measureBacklog stops nstrace, runs the writers, and continues nstrace.
 func measureBacklog(ctx context.Context, n *nstrace, all []*job) (*backlog, error) {
 	t, err := n.discarding(ctx, "--ring-size", backlogRing)
 	if err != nil {
 		return nil, err
 	}
 	for _, j := range all {
-		j.Values = "distinct" // others are counted in the kernel
+		j.Values = "distinct" // the kernel side counts repeats
 	}
 	var b backlog
 	b.Events, _, err = runWriters(ctx, all, func() error {
@@ -263,18 +265,18 @@ func measureBacklog(ctx context.Context, n *nstrace, all []*job) (*backlog, erro
 	if err == nil {
 		after, err = cpuTime(t.cmd.Process.Pid)
 	}
-	books, stopErr := t.close()
+	totals, stopErr := t.close()
 	if err := errors.Join(err, stopErr); err != nil {
 		return nil, err
 	}
-	if books["lost"] != 0 || books["written"] < b.Events {
-		return nil, fmt.Errorf("%d writes, and %v", b.Events, books)
+	if totals["lost"] != 0 || totals["written"] < b.Events {
+		return nil, fmt.Errorf("%d writes, and %v", b.Events, totals)
 	}
 	b.CPUPerEvent = float64((after - before).Nanoseconds()) / 1000 / float64(b.Events)
 	return &b, nil
 }
 
-// measure lets the writers write and reads all that nstrace says of it.
+// measure runs the writers and reads everything that nstrace reports.
 func (c *counted) measure(ctx context.Context, n *nstrace, all []*job) error {
 	var mu sync.Mutex
 	var bad error
@@ -289,18 +291,18 @@ func (c *counted) measure(ctx context.Context, n *nstrace, all []*job) error {
 		return err
 	}
 	c.Writes, _, err = runWriters(ctx, all, func() error { return t.idle(ctx) })
-	err = errors.Join(err, t.stop()) // after which no line comes any more
+	err = errors.Join(err, t.stop()) // no line comes after that
 	mu.Lock()
 	defer mu.Unlock()
 	return errors.Join(err, bad)
 }
 
 func (c *counted) read(line []byte) error {
-	// Most by far are of this kind, and to decode them all would take longer than
-	// they take to come.
+	// Most lines are of this kind. To decode all of them would take longer than they take to
+	// arrive.
 	if bytes.Contains(line, []byte(`"type":"sysctl.write"`)) && !bytes.Contains(line, []byte(`"count":`)) {
 		c.Lines++
-		c.Told++
+		c.Reported++
 		return nil
 	}
 	var e struct {
@@ -315,9 +317,9 @@ func (c *counted) read(line []byte) error {
 	case "sysctl.write":
 		c.Lines++
 		if e.Count == nil {
-			c.Told++ // something else in it has that name
+			c.Reported++ // another field has that name
 		} else {
-			c.Told += *e.Count
+			c.Reported += *e.Count
 		}
 	case "trace.loss":
 		c.Lost += e.Loss.Records["sysctl.write"]

@@ -27,21 +27,21 @@ import (
 // A subject is something that can be attached while a workload runs.
 type subject interface {
 	name() string
-	// optional says that a host may be unable to start it, and the run goes on.
+	// optional reports whether the run continues if a host cannot start the subject.
 	optional() bool
 	start(ctx context.Context) (running, error)
-	// books says what it has lost so far, if it knows.
-	books() (books, bool)
+	// losses returns what it has lost so far, if it knows.
+	losses() (losses, bool)
 }
 
-// running is a subject that sees all that happens from now on.
+// running is a subject that is attached.
 type running interface {
 	// idle waits until it has nothing left to do.
 	idle(ctx context.Context) error
 	stop() error
 }
 
-// subjects returns the names of all there are.
+// subjects returns the names of all subjects.
 func subjects() []string {
 	var all []string
 	for _, backend := range []tracer.Backend{tracer.Fentry, tracer.Kprobe, tracer.Tracepoint} {
@@ -53,8 +53,8 @@ func subjects() []string {
 	return append(all, "auditd")
 }
 
-// patience is how long a subject may take to start, to settle and to end. Only
-// one that hangs takes that long, also in emulation.
+// patience is the maximum time for a subject to start, to become idle and to end. Only one that
+// hangs takes that long, even in emulation.
 const patience = 3 * time.Minute
 
 // nothing is the subject that all others are compared with.
@@ -65,7 +65,7 @@ type none struct{}
 func (none) name() string                           { return nothing }
 func (none) optional() bool                         { return false }
 func (none) start(context.Context) (running, error) { return none{}, nil }
-func (none) books() (books, bool)                   { return books{}, false }
+func (none) losses() (losses, bool)                 { return losses{}, false }
 func (none) idle(context.Context) error             { return nil }
 func (none) stop() error                            { return nil }
 
@@ -92,15 +92,15 @@ func (b *bench) backends() ([]string, error) {
 		if c.OK {
 			add(c.Name)
 		} else if b.subjects.has("nstrace " + c.Name) {
-			b.leave("nstrace "+c.Name, c.Detail)
+			b.leaveOut("nstrace "+c.Name, c.Detail)
 		}
 	}
 	add(string(tracer.Tracepoint))
 	return found, nil
 }
 
-// offered returns the subjects to measure.
-func (b *bench) offered(backends []string) []subject {
+// available returns the subjects to measure.
+func (b *bench) available(backends []string) []subject {
 	all := []subject{none{}}
 	for _, name := range backends {
 		all = append(all, &nstrace{bin: b.nstrace, backend: name})
@@ -112,15 +112,15 @@ func (b *bench) offered(backends []string) []subject {
 		}
 	}
 	if len(scripts) > 0 {
-		if path, err := look("bpftrace"); err != nil {
-			b.leave("bpftrace", "not installed")
+		if path, err := lookPath("bpftrace"); err != nil {
+			b.leaveOut("bpftrace", "not installed")
 		} else {
-			all = append(all, &bpftrace{bin: path, dir: b.scratch, scripts: scripts, leave: b.leave})
+			all = append(all, &bpftrace{bin: path, dir: b.scratch, scripts: scripts, leaveOut: b.leaveOut})
 		}
 	}
 	if b.subjects.has("auditd") {
 		if b.audit == nil {
-			b.leave("auditd", b.noAudit)
+			b.leaveOut("auditd", b.noAudit)
 		} else {
 			all = append(all, b.audit)
 		}
@@ -134,10 +134,10 @@ type tool struct {
 	stderr safeBuffer
 	end    os.Signal
 	done   chan struct{} // closed when it has ended
-	err    error         // how, then
+	err    error         // then: how it ended
 }
 
-// startTool starts a command that has its standard output set.
+// startTool starts a command. Its standard output must be set.
 func startTool(cmd *exec.Cmd, end os.Signal) (*tool, error) {
 	t := &tool{cmd: cmd, end: end, done: make(chan struct{})}
 	cmd.Stderr = &t.stderr
@@ -151,7 +151,7 @@ func startTool(cmd *exec.Cmd, end os.Signal) (*tool, error) {
 	return t, nil
 }
 
-// ended is the error of a tool that has ended though nobody has asked it to.
+// ended returns the error of a tool that ended by itself.
 func (t *tool) ended() error {
 	err := t.err
 	if err == nil {
@@ -160,7 +160,7 @@ func (t *tool) ended() error {
 	return withStderr(fmt.Errorf("%s ended by itself: %w", filepath.Base(t.cmd.Path), err), t.stderr.String())
 }
 
-// await calls ready until it says that it is so.
+// await calls ready until it returns true.
 func (t *tool) await(ctx context.Context, what string, ready func() (bool, error)) error {
 	deadline := time.After(patience)
 	for {
@@ -179,12 +179,12 @@ func (t *tool) await(ctx context.Context, what string, ready func() (bool, error
 	}
 }
 
-// idle waits until the process uses no CPU time to speak of.
+// idle waits until the process uses hardly any CPU time.
 func (t *tool) idle(ctx context.Context) error {
 	const window = 100 * time.Millisecond
 	var last time.Duration
 	var at time.Time
-	return t.await(ctx, "at rest", func() (bool, error) {
+	return t.await(ctx, "idle", func() (bool, error) {
 		if time.Since(at) < window {
 			return false, nil
 		}
@@ -201,8 +201,8 @@ func (t *tool) idle(ctx context.Context) error {
 	})
 }
 
-// catches says whether it has a handler for a signal by now.
-func (t *tool) catches(signal syscall.Signal) (bool, error) {
+// handles reports whether the process has a handler for a signal.
+func (t *tool) handles(signal syscall.Signal) (bool, error) {
 	mask, err := statusField(t.cmd.Process.Pid, "SigCgt")
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // it has ended, which await finds out
@@ -229,7 +229,7 @@ func (t *tool) stop() error {
 	case <-time.After(patience):
 		_ = t.cmd.Process.Kill()
 		<-t.done
-		return withStderr(fmt.Errorf("%s did not end in %v when asked to", filepath.Base(t.cmd.Path), patience), t.stderr.String())
+		return withStderr(fmt.Errorf("%s did not end within %v of the signal", filepath.Base(t.cmd.Path), patience), t.stderr.String())
 	}
 	if t.err != nil {
 		return withStderr(fmt.Errorf("%s: %w", filepath.Base(t.cmd.Path), t.err), t.stderr.String())
@@ -237,7 +237,7 @@ func (t *tool) stop() error {
 	return nil
 }
 
-// safeBuffer collects the end of what a process writes, while others look at it.
+// safeBuffer keeps the end of what a process writes. Other goroutines can read it at the same time.
 type safeBuffer struct {
 	mu sync.Mutex
 	b  []byte
@@ -285,17 +285,17 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	}
 }
 
-// nstrace is the subject that this is about.
+// nstrace is the subject that this benchmark is about.
 type nstrace struct {
 	bin, backend string
-	sum          map[string]uint64 // the books of all runs
+	sum          map[string]uint64 // the totals of all runs
 }
 
 func (n *nstrace) name() string   { return "nstrace " + n.backend }
 func (n *nstrace) optional() bool { return false }
 
-func (n *nstrace) books() (books, bool) {
-	return books{Subject: n.name(), Lost: n.sum["lost"], Of: n.sum["seen"], Unit: "events"}, n.sum != nil
+func (n *nstrace) losses() (losses, bool) {
+	return losses{Subject: n.name(), Lost: n.sum["lost"], Of: n.sum["seen"], Unit: "events"}, n.sum != nil
 }
 
 func (n *nstrace) start(ctx context.Context) (running, error) {
@@ -309,9 +309,8 @@ type tracing struct {
 	of *nstrace
 }
 
-// piped starts it with JSON on a pipe, each line of which goes to line, and returns
-// when the first one has come: events come from then on. It took as long as
-// that returned time.
+// piped starts nstrace with JSON on a pipe and calls line for each line. It returns when the first
+// line has come: nstrace sees events from then on. The returned time is how long that took.
 func (n *nstrace) piped(ctx context.Context, line func([]byte)) (*tracing, time.Duration, error) {
 	begin := time.Now()
 	var mu sync.Mutex
@@ -339,9 +338,9 @@ func (n *nstrace) piped(ctx context.Context, line func([]byte)) (*tracing, time.
 	return &tracing{t, n}, first, nil
 }
 
-// discarding starts it with JSON to /dev/null, and more flags.
+// discarding starts nstrace with JSON to /dev/null, and with more flags.
 func (n *nstrace) discarding(ctx context.Context, more ...string) (*tracing, error) {
-	// With -v it says how everything is attached as soon as it is.
+	// With -v nstrace prints how everything is attached, as soon as it is.
 	cmd := command(n.bin, append([]string{"-o", "json", "-v", "--backend", n.backend}, more...)...)
 	t, err := startTool(cmd, os.Interrupt)
 	if err != nil {
@@ -355,7 +354,7 @@ func (n *nstrace) discarding(ctx context.Context, more ...string) (*tracing, err
 	return &tracing{t, n}, nil
 }
 
-// abandon ends a tool that did not start well, unless it has ended by itself.
+// abandon ends a tool whose start failed, unless it has ended by itself.
 func abandon(t *tool) error {
 	select {
 	case <-t.done:
@@ -365,47 +364,47 @@ func abandon(t *tool) error {
 	}
 }
 
-// stop ends it and adds up its books.
+// stop ends it and adds up its totals.
 func (t *tracing) stop() error {
 	_, err := t.close()
 	return err
 }
 
-// close ends it and returns its books.
+// close ends it and returns its totals.
 func (t *tracing) close() (map[string]uint64, error) {
 	if err := t.tool.stop(); err != nil {
 		return nil, err
 	}
 	text := t.stderr.String()
-	books := map[string]uint64{}
+	totals := map[string]uint64{}
 	for line := range strings.Lines(text) {
 		if !strings.Contains(line, " seen") {
 			continue
 		}
-		for _, m := range bookEntry.FindAllStringSubmatch(line, -1) {
+		for _, m := range totalEntry.FindAllStringSubmatch(line, -1) {
 			n, err := strconv.ParseUint(m[1], 10, 64)
 			if err != nil {
 				return nil, fmt.Errorf("%q: %w", line, err)
 			}
-			books[m[2]] = n
+			totals[m[2]] = n
 		}
 	}
-	if _, ok := books["lost"]; !ok {
-		return nil, fmt.Errorf("nstrace said nothing of what it has seen and lost: %q", text)
+	if _, ok := totals["lost"]; !ok {
+		return nil, fmt.Errorf("nstrace did not print its totals: %q", text)
 	}
 	if t.of.sum == nil {
 		t.of.sum = map[string]uint64{}
 	}
-	for k, v := range books {
+	for k, v := range totals {
 		t.of.sum[k] += v
 	}
-	return books, nil
+	return totals, nil
 }
 
-// bookEntry matches what the line that closes the books is made of, such as "9 seen".
-var bookEntry = regexp.MustCompile(`\b(\d+) ([a-z]+)`)
+// totalEntry matches an entry of the line with the totals, such as "9 seen".
+var totalEntry = regexp.MustCompile(`\b(\d+) ([a-z]+)`)
 
-// A script has bpftrace print much the same.
+// A script makes bpftrace print much the same facts as nstrace.
 type script struct {
 	way  string
 	text []byte
@@ -419,15 +418,15 @@ var (
 	//go:embed facts.tracepoint.bt
 	factsTracepoint []byte
 
-	// The best first.
+	// The best one first.
 	facts = []script{{"kfunc", factsKfunc}, {"kprobe", factsKprobe}, {"tracepoint", factsTracepoint}}
 )
 
-// bpftrace is the subject that one would put together in an hour.
+// bpftrace is a subject that somebody could write in an hour.
 type bpftrace struct {
 	bin, dir string
-	scripts  []script // of which the first that attaches is taken
-	leave    func(what, why string)
+	scripts  []script // the first one that attaches is used
+	leaveOut func(what, why string)
 	chosen   bool
 
 	mu            sync.Mutex
@@ -443,10 +442,10 @@ func (b *bpftrace) name() string {
 	return "bpftrace"
 }
 
-func (b *bpftrace) books() (books, bool) {
+func (b *bpftrace) losses() (losses, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return books{Subject: b.name(), Lost: b.lost, Of: b.printed + b.lost, Unit: "lines"}, true
+	return losses{Subject: b.name(), Lost: b.lost, Of: b.printed + b.lost, Unit: "lines"}, true
 }
 
 func (b *bpftrace) start(ctx context.Context) (running, error) {
@@ -459,14 +458,14 @@ func (b *bpftrace) start(ctx context.Context) (running, error) {
 		if b.chosen || ctx.Err() != nil {
 			return nil, err
 		}
-		b.leave("bpftrace "+b.scripts[0].way, strings.ReplaceAll(reason(err), b.dir+"/", ""))
+		b.leaveOut("bpftrace "+b.scripts[0].way, strings.ReplaceAll(reason(err), b.dir+"/", ""))
 		if b.scripts = b.scripts[1:]; len(b.scripts) == 0 {
 			return nil, errors.New("none of its scripts attaches here")
 		}
 	}
 }
 
-// lostEvents is what bpftrace prints where its buffers were full.
+// lostEvents is the message of bpftrace when its buffers were full.
 var lostEvents = regexp.MustCompile(`^Lost (\d+) events`)
 
 func (b *bpftrace) try(ctx context.Context, s script) (running, error) {
@@ -478,7 +477,7 @@ func (b *bpftrace) try(ctx context.Context, s script) (running, error) {
 	if err != nil {
 		return nil, err
 	}
-	calls := []string{" unshare ", " setns ", " write "} // by which it is seen to be at work
+	calls := []string{" unshare ", " setns ", " write "} // it works once it has printed all of these
 	seen := map[string]bool{}
 	cmd.Stdout = &lineWriter{line: func(l []byte) {
 		b.mu.Lock()
@@ -498,7 +497,8 @@ func (b *bpftrace) try(ctx context.Context, s script) (running, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It does not say when it has attached: cause what it is to see until it does.
+	// bpftrace does not report when it has attached. So make the events that it should see until it
+	// prints them.
 	if err := t.await(ctx, "tracing", func() (bool, error) {
 		b.mu.Lock()
 		ready := len(seen) == len(calls)
@@ -513,7 +513,7 @@ func (b *bpftrace) try(ctx context.Context, s script) (running, error) {
 	return t, nil
 }
 
-// poke does once what the subjects report.
+// poke makes each of the calls that the subjects report once.
 func (*job) poke() (any, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("unshare net: %w", err)
@@ -534,8 +534,8 @@ func (*job) poke() (any, error) {
 	return nil, nil
 }
 
-// tracefs runs a program that wants tracefs where it should be. Not every host has
-// it there, and none gets it: the mount is this process's own.
+// tracefs runs a program that needs tracefs in the usual place. Not every host has it mounted
+// there. The mount is visible only to this process and its children.
 func (j *job) tracefs() (any, error) {
 	const dir = "/sys/kernel/tracing"
 	if _, err := os.Stat(dir + "/events"); err != nil {

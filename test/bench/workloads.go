@@ -18,18 +18,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A workload does something many times over.
+// A workload does one thing many times.
 type workload struct {
 	name  string
 	turns int // in a slice, at scale 1
-	// needs names a program that not every host has. Such a workload is tried
-	// before it is measured, and left out if it fails.
+	// needs names a program that not every host has. Bench tries such a workload before it
+	// measures, and leaves it out if it fails.
 	needs string
-	// setup returns the workload ready to run; dir is an empty folder.
+	// setup returns the workload ready to run. dir is an empty folder.
 	setup func(dir string) (turn func() error, err error)
 }
 
-// The first of them do what nstrace reports, the others do not.
+// nstrace reports what the first workloads do. It does not report what the others do.
 var workloads = []workload{
 	{name: "sysctl pwrite", turns: 10000, setup: sysctlPwrite},
 	{name: "sysctl open+write+close", turns: 5000, setup: sysctlOpen},
@@ -63,15 +63,15 @@ func workloadNames() []string {
 // sysctlFile belongs to the network namespace that each child makes for itself.
 const sysctlFile = "/proc/sys/net/ipv4/tcp_keepalive_time"
 
-// values gives what to write to sysctlFile: each time another value, since a write
-// that changes nothing may be cheaper to report.
+// values returns the values to write to sysctlFile. Each differs from the last one, because a write
+// that changes nothing can be cheaper to report.
 type values struct {
 	n   int64
 	buf []byte
 }
 
 func (v *values) next() []byte {
-	const maxKeepalive = 32767 // all that the parameter takes
+	const maxKeepalive = 32767 // the parameter's maximum
 	v.n = v.n%maxKeepalive + 1
 	v.buf = append(strconv.AppendInt(v.buf[:0], v.n, 10), '\n')
 	return v.buf
@@ -117,11 +117,11 @@ func backAndForth(string) (func() error, error) {
 
 // runcRun runs a container that does nothing.
 func runcRun(dir string) (func() error, error) {
-	runc, err := look("runc")
+	runc, err := lookPath("runc")
 	if err != nil {
 		return nil, err
 	}
-	busybox, err := look("busybox")
+	busybox, err := lookPath("busybox")
 	if err != nil {
 		return nil, err
 	}
@@ -185,8 +185,8 @@ func openClose() error {
 	return unix.Close(fd)
 }
 
-// openTruncate opens as a shell's > does, for which the kernel asks whether the mount can be
-// written to.
+// openTruncate opens a file as a shell's > does. For that the kernel checks whether the mount is
+// writable.
 func openTruncate(dir string) (func() error, error) {
 	file := filepath.Join(dir, "truncated")
 	return func() error {
@@ -206,8 +206,8 @@ func pingPong(string) (func() error, error) {
 			return nil, fmt.Errorf("pipe: %w", err)
 		}
 	}
-	// Both on one CPU: whether the scheduler puts them on one or on two makes more of
-	// a difference than anything else, and it changes its mind.
+	// Both on one CPU. Otherwise the scheduler puts them on one or on two, which makes the largest
+	// difference of all, and changes from time to time.
 	var cpus unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
 		return nil, fmt.Errorf("sched_getaffinity: %w", err)
@@ -258,7 +258,7 @@ func firstCPU(all *unix.CPUSet) *unix.CPUSet {
 
 // goBuildSmall builds a small program, each time after a change to it.
 func goBuildSmall(dir string) (func() error, error) {
-	path, err := look("go")
+	path, err := lookPath("go")
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +268,7 @@ func goBuildSmall(dir string) (func() error, error) {
 	n := 0
 	return func() error {
 		n++
-		// The process id keeps the build cache from knowing the program.
+		// The process id makes the program new to the build cache.
 		text := fmt.Sprintf("package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println(%d, %d) }\n", os.Getpid(), n)
 		if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(text), 0o644); err != nil {
 			return err
@@ -281,8 +281,8 @@ func goBuildSmall(dir string) (func() error, error) {
 	}, nil
 }
 
-// transfer reads or writes one byte. To wait in a system call of which the Go runtime
-// knows makes it give this thread's work to another, which takes its time.
+// transfer reads or writes one byte. If the Go runtime knew that this thread waits in a system
+// call, it would hand the thread's work to another thread, which takes time.
 func transfer(call uintptr, fd int, buf []byte) error {
 	for {
 		n, errno := rawIO(call, fd, buf)
@@ -298,11 +298,11 @@ func transfer(call uintptr, fd int, buf []byte) error {
 	}
 }
 
-// sliced is what a workload's child has measured.
-type sliced struct {
+// childResult is what a workload's child measured.
+type childResult struct {
 	NS             []float64 // of a turn, a value for each slice
-	Instructions   []float64 // likewise; empty if they can't be counted
-	NoInstructions string    // and why
+	Instructions   []float64 // of a turn, a value for each slice; empty if they can't be counted
+	NoInstructions string    // the reason for that
 }
 
 func (j *job) workload() (any, error) {
@@ -334,7 +334,7 @@ func (j *job) workload() (any, error) {
 	if err := slice((j.Turns + 4) / 5); err != nil { // to warm up
 		return nil, err
 	}
-	s := &sliced{}
+	s := &childResult{}
 	if noCounter != nil {
 		s.NoInstructions = noCounter.Error()
 	}
@@ -361,7 +361,7 @@ func (j *job) workload() (any, error) {
 }
 
 // measured holds all values of a run, by workload, subject and round.
-type measured map[string]map[string][]*sliced
+type measured map[string]map[string][]*childResult
 
 // runWorkloads runs each workload with each subject in each round.
 func (b *bench) runWorkloads(ctx context.Context, backends []string) error {
@@ -372,18 +372,18 @@ func (b *bench) runWorkloads(ctx context.Context, backends []string) error {
 			continue
 		}
 		if w.needs != "" {
-			if _, err := look(w.needs); err != nil {
-				b.leave(w.name, fmt.Sprintf("no %s here", w.needs))
+			if _, err := lookPath(w.needs); err != nil {
+				b.leaveOut(w.name, fmt.Sprintf("this host has no %s", w.needs))
 				continue
 			}
 			if _, err := b.child(w, 0); err != nil {
-				b.leave(w.name, "it fails here: "+reason(err))
+				b.leaveOut(w.name, "fails on this host: "+reason(err))
 				continue
 			}
 		}
 		run = append(run, w)
 	}
-	all := b.offered(backends)
+	all := b.available(backends)
 	values := measured{}
 	for round := range b.rounds {
 		if err := b.noteOthers(); err != nil {
@@ -397,11 +397,11 @@ func (b *bench) runWorkloads(ctx context.Context, backends []string) error {
 			progress("round %d of %d: %s", round+1, b.rounds, s.name())
 			running, err := s.start(ctx)
 			if err != nil {
-				// What attached once and then no more is not this host's nature.
+				// This host can attach it, so the failure is an error.
 				if round > 0 || !s.optional() || ctx.Err() != nil {
 					return fmt.Errorf("%s: %w", s.name(), err)
 				}
-				b.leave(s.name(), reason(err))
+				b.leaveOut(s.name(), reason(err))
 				continue
 			}
 			left = append(left, s)
@@ -419,10 +419,10 @@ func (b *bench) runWorkloads(ctx context.Context, backends []string) error {
 	return nil
 }
 
-// turn runs each workload once, under whatever is attached.
+// turn runs each workload once, with the current subject attached.
 func (b *bench) turn(ctx context.Context, subject string, r running, run []*workload, values measured) error {
 	for _, w := range run {
-		// What the last workload has left to do is not this one's cost.
+		// Work that the last workload left behind is not this one's cost.
 		if err := r.idle(ctx); err != nil {
 			return fmt.Errorf("%s: %w", subject, err)
 		}
@@ -437,52 +437,52 @@ func (b *bench) turn(ctx context.Context, subject string, r running, run []*work
 			return fmt.Errorf("%s, with %s attached: %w", w.name, subject, err)
 		}
 		if values[w.name] == nil {
-			values[w.name] = map[string][]*sliced{}
+			values[w.name] = map[string][]*childResult{}
 		}
 		values[w.name][subject] = append(values[w.name][subject], s)
 	}
 	return r.idle(ctx)
 }
 
-// child runs a workload in a process of its own.
-func (b *bench) child(w *workload, slices int) (*sliced, error) {
+// child runs a workload in a child process.
+func (b *bench) child(w *workload, slices int) (*childResult, error) {
 	dir, err := os.MkdirTemp(b.scratch, strings.ReplaceAll(w.name, " ", "-")+"-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	var s sliced
+	var s childResult
 	j := &job{Do: "workload", Workload: w.name, Turns: max(1, int(float64(w.turns)*b.scale)), Slices: slices, Dir: dir}
 	return &s, j.run(&s)
 }
 
-// tabulate compares what was measured.
+// tabulate fills the table with the measured values.
 func (b *bench) tabulate(all []subject, run []*workload, values measured) {
 	r := &b.report
 	for _, s := range all {
 		if s.name() != nothing {
 			r.Subjects = append(r.Subjects, s.name())
 		}
-		if k, ok := s.books(); ok {
-			r.Books = append(r.Books, k)
+		if k, ok := s.losses(); ok {
+			r.Losses = append(r.Losses, k)
 		}
 	}
 	for _, w := range run {
 		got := values[w.name]
 		row := row{Workload: w.name}
-		row.NS, row.Ratios = compare(got, func(s *sliced) []float64 { return s.NS })
+		row.NS, row.Ratios = compare(got, func(s *childResult) []float64 { return s.NS })
 		if why := got[nothing][0].NoInstructions; why != "" {
 			r.Instructions = why
 		} else {
-			row.Count, row.Instructions = compare(got, func(s *sliced) []float64 { return s.Instructions })
+			row.Count, row.Instructions = compare(got, func(s *childResult) []float64 { return s.Instructions })
 		}
 		r.Workloads = append(r.Workloads, row)
 	}
 }
 
-// compare sums up the values with nothing attached, and gives each subject's as ratios
-// to the median of those in the same round.
-func compare(by map[string][]*sliced, of func(*sliced) []float64) (alone spread, ratios map[string]spread) {
+// compare summarizes the values with nothing attached. It returns each subject's values as ratios
+// to their median in the same round.
+func compare(by map[string][]*childResult, of func(*childResult) []float64) (alone spread, ratios map[string]spread) {
 	var base []float64
 	for _, s := range by[nothing] {
 		base = append(base, of(s)...)

@@ -17,11 +17,11 @@ import (
 	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
-// TestCRI has containerd run a pod as a kubelet has it do: with a cgroup below kubepods, a
-// network by CNI plugins, a parameter set for it, and a container in it.
+// TestCRI makes containerd run a pod as the kubelet does: with a cgroup below kubepods, a network
+// by CNI plugins, a parameter set for the pod, and a container in it.
 func TestCRI(t *testing.T) {
 	if !runtimetest.IsGuest() {
-		t.Skip("plugins of CNI change the host: go test ./test/vm -run TestContainers")
+		t.Skip("CNI plugins change the host: go test ./test/vm -run TestContainers")
 	}
 	runtimetest.Need(t, "nsenter", "sysctl")
 	const uid = "8fbb1b12-7d3c-4fd0-a6a7-9c1b0c3f2f10"
@@ -54,14 +54,14 @@ func TestCRI(t *testing.T) {
 		}{{e.Container, e.Pod}, {owner(e), ownerPod(e)}} {
 			if c := who.container; c != nil {
 				if made[c.ID] == nil || (c.Source == event.FromRuntime) != (c.Image != "") || c.Image != "" && c.Name != made[c.ID][0] {
-					t.Errorf("no such container: %s", line(e))
+					t.Errorf("an unknown container: %s", line(e))
 				}
 				if who.pod == nil {
 					t.Errorf("a container without its pod: %s", line(e))
 				}
 			}
 			if p := who.pod; p != nil && (p.UID != uid || p.Name != "" && (p.Name != "web-0" || p.Namespace != "shop")) {
-				t.Errorf("no such pod: %s", line(e))
+				t.Errorf("an unknown pod: %s", line(e))
 			}
 		}
 	}
@@ -71,16 +71,16 @@ func TestCRI(t *testing.T) {
 	}{"651": {sandbox, attribution.RoleRuntime}, "652": {id, ""}, "653": {"", ""}} {
 		wrote := pick(about(events, event.SysctlWrite, net), func(e *event.Event) bool { return *e.Sysctl.New == value })
 		if len(wrote) == 0 {
-			t.Fatalf("nobody wrote %s", value)
+			t.Fatalf("no event has a write of %s", value)
 		}
 		e := wrote[len(wrote)-1]
 		switch {
 		case want.container == "" && e.Container != nil, want.container != "" && (e.Container == nil || e.Container.ID != want.container), e.Process.Role != want.role:
-			t.Errorf("not of %q in the role of %q: %s", want.container, want.role, line(e))
+			t.Errorf("want a write by container %q in the role %q: %s", want.container, want.role, line(e))
 		case ownerPod(e) == nil || ownerPod(e).UID != uid || owner(e) != nil && owner(e).ID != sandbox:
-			t.Errorf("not to the pod's network: %s", line(e))
+			t.Errorf("want a write to the pod's network: %s", line(e))
 		case e.Sysctl.Namespace.Name != filepath.Base(netns):
-			t.Errorf("not named as %s: %s", netns, line(e))
+			t.Errorf("want a namespace with the name of %s: %s", netns, line(e))
 		}
 		if value == "653" && (ownerPod(e).Name != "web-0" || ownerPod(e).Namespace != "shop") {
 			t.Errorf("the pod has no name: %s", line(e))
@@ -97,8 +97,8 @@ func TestCRI(t *testing.T) {
 	}
 }
 
-// sandboxOf returns the process of a pod's sandbox and the file of its network namespace,
-// as containerd has them.
+// sandboxOf returns the process of a pod's sandbox and the file of its network namespace, as
+// containerd reports them.
 func sandboxOf(t *testing.T, c *runtimetest.Containerd, sandbox string) (pid, netns string) {
 	t.Helper()
 	status, err := c.CRI.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: sandbox, Verbose: true})

@@ -16,18 +16,18 @@ import (
 	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
-// parameter is one that each network namespace has.
+// parameter is a parameter that each network namespace has.
 const parameter = "net.ipv4.tcp_keepalive_time"
 
-// An engine makes containers, by Docker's command line or one that is like it.
+// An engine makes containers. Its command line is Docker's or similar.
 type engine struct {
-	command []string // and what it takes in any case
-	runtime string   // as nstrace calls it
-	spec    string   // for --runtime-socket, empty to have it found
+	command []string // and the arguments of every call
+	runtime string   // its name in events
+	spec    string   // for --runtime-socket; empty: nstrace finds it
 	made    known
 	dir     string
 	network string // --network of a container with a network of its own
-	slow    bool   // it can be slower to tell of a container than that is to start
+	slow    bool   // it can report a container later than the container starts
 	late    bool   // its runtime makes the namespaces before it is in the container's cgroup
 }
 
@@ -49,7 +49,7 @@ func (e *engine) do(t *testing.T, args ...string) string {
 	return runtimetest.Output(t, e.command[0], e.args(args...)...)
 }
 
-// inspect returns a fact about a container.
+// inspect returns one field about a container.
 func (e *engine) inspect(t *testing.T, name, format string) string {
 	t.Helper()
 	return e.do(t, "inspect", "--format", format, name)
@@ -66,7 +66,7 @@ func (e *engine) run(t *testing.T, name string, args ...string) string {
 	return id
 }
 
-// try does the same for any goroutine, and does not enter it as made.
+// try is run for any goroutine. It does not add the container to the known ones.
 func (e *engine) try(name string, args ...string) (string, error) {
 	file := filepath.Join(e.dir, name+".id")
 	if _, err := runtimetest.Try(e.command[0], e.args(slices.Concat([]string{"run", "--rm", "--cidfile", file, "--name", name}, args)...)...); err != nil {
@@ -88,7 +88,7 @@ func (e *engine) keep(t *testing.T, name string, args ...string) string {
 
 func (e *engine) pid(t *testing.T, name string) string { return e.inspect(t, name, "{{.State.Pid}}") }
 
-// ns is the number of a process's namespace, as /proc has it.
+// ns returns the number of a process's namespace from /proc.
 func ns(t *testing.T, pid, typ string) uint32 {
 	t.Helper()
 	link, err := os.Readlink("/proc/" + pid + "/ns/" + typ)
@@ -106,7 +106,7 @@ func TestDocker(t *testing.T) {
 	dir := runtimetest.Dir(t)
 	var more []string
 	if runtimetest.IsGuest() {
-		more = []string{"--exec-root", "/run/docker"} // as it is by itself, with the folder of network namespaces in it
+		more = []string{"--exec-root", "/run/docker"} // the default, which has the folder of network namespaces
 	}
 	d := runtimetest.Docker(t, dir, more...)
 	e := &engine{command: d.CLI, runtime: "docker", spec: "docker:" + d.Socket, made: known{}, dir: dir, network: "none"}
@@ -124,12 +124,12 @@ func TestDocker(t *testing.T) {
 		events := s.end()
 		e.check(t, events)
 		if len(pick(events, func(ev *event.Event) bool { return ev.Container != nil && ev.Container.ID == id })) == 0 {
-			t.Error("the container after the restart is not there")
+			t.Error("no event has the container after the restart")
 		}
 	})
 }
 
-// testAll is what all engines do.
+// testAll runs the tests that all engines have in common.
 func (e *engine) testAll(t *testing.T) {
 	t.Run("Sysctl", e.testSysctl)
 	t.Run("Sides", e.testSides)
@@ -156,14 +156,14 @@ func (e *engine) testSysctl(t *testing.T) {
 	if len(wrote) == 2 {
 		if o := wrote[1]; o.Via != "open" || o.Error != "EROFS" || o.Container == nil || o.Container.ID != id || o.Process.Role != "" ||
 			owner(o) == nil || owner(o).ID != id {
-			t.Errorf("not the container's program, which /proc/sys is read-only for: %s", line(o))
+			t.Errorf("want the refused write of the container's program: %s", line(o))
 		}
 	}
 	if w.Container == nil || w.Container.ID != id || w.Process.Role != "runtime" || *w.Sysctl.New != "607" {
-		t.Errorf("not by the runtime in the container: %s", line(w))
+		t.Errorf("want a write by the runtime in the container: %s", line(w))
 	}
 	if c := owner(w); c == nil || c.ID != id || (c.Name != "web-1" && !e.slow) {
-		t.Errorf("not in the container's network: %s", line(w))
+		t.Errorf("want a write to the container's network: %s", line(w))
 	}
 	for _, typ := range []event.NSType{"net", "mnt", "uts", "ipc", "pid"} {
 		made := pick(events, func(ev *event.Event) bool {
@@ -174,20 +174,20 @@ func (e *engine) testSysctl(t *testing.T) {
 		})
 		// The engine creates the network namespace before it is known for which container.
 		if (len(made) == 0 && typ != event.NSTypeNet && !e.late) || len(gone) == 0 {
-			t.Errorf("%s: made %d times and ended %d times as the container's", typ, len(made), len(gone))
+			t.Errorf("%s: the container's was made %d times and ended %d times", typ, len(made), len(gone))
 		}
 	}
 }
 
-// seesOpens says whether an event is a beginning that says that writes are seen which are
-// refused when the file is opened.
+// seesOpens reports whether an event is a trace.start of a run that sees writes which the kernel
+// refuses at the open.
 func seesOpens(ev *event.Event) bool {
 	return ev.Type == event.TraceStart && slices.ContainsFunc(ev.Trace.Observations, func(o event.Observation) bool {
 		return o.Name == "open" && len(o.Hooks) > 0
 	})
 }
 
-// testSides acts on containers from outside and from one to the other.
+// testSides acts on containers from outside, and from one container to another.
 func (e *engine) testSides(t *testing.T) {
 	old := e.keep(t, "old", "--network", e.network)
 	oldPID := e.pid(t, "old")
@@ -220,8 +220,8 @@ func (e *engine) testSides(t *testing.T) {
 	}
 	e.do(t, "rename", "old", "older")
 	e.made[old] = append(e.made[old], "older")
-	// What the engine tells of it, it tells in a moment: until it was heard, the name is the
-	// old one, and not wrong either.
+	// The engine reports the new name a moment later. Until then, the old name is shown, which is
+	// fine.
 	named("older")
 	net := ns(t, oldPID, "net")
 	kept := e.inspect(t, old, "{{.NetworkSettings.SandboxKey}}")
@@ -252,16 +252,16 @@ func (e *engine) testSides(t *testing.T) {
 		return wrote[0]
 	}
 	if w := by("701"); w.Container != nil || owner(w) == nil || owner(w).ID != old || owner(w).Name != "old" || w.Sysctl.Namespace.ID != net {
-		t.Errorf("not the host acting on the container: %s", line(w))
+		t.Errorf("want a write of the host to the container: %s", line(w))
 	} else if dir := strings.TrimPrefix(filepath.Dir(kept), "/var"); (dir == "/run/netns" || dir == "/run/docker/netns") && w.Sysctl.Namespace.Name != filepath.Base(kept) {
-		t.Errorf("not named as %s: %s", kept, line(w))
+		t.Errorf("want the name %s: %s", kept, line(w))
 	} else if runtimetest.IsGuest() && w.Sysctl.Namespace.Name == "" {
-		t.Errorf("%s keeps it as %q, where nobody looks", e.runtime, kept)
+		t.Errorf("%s keeps it as %q, which is not a known path", e.runtime, kept)
 	}
 	if privileged == "" {
-		t.Log("no privileged container: this host has not all capabilities to give")
+		t.Log("no privileged container: this host does not have all capabilities")
 	} else if w := by("702"); w.Container == nil || w.Container.ID != privileged || owner(w) == nil || owner(w).ID != privileged || w.Process.Role != "" {
-		t.Errorf("not the container's program acting on itself: %s", line(w))
+		t.Errorf("want a write of the container's program to its own namespace: %s", line(w))
 	}
 	entered := pick(events, func(ev *event.Event) bool {
 		return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net && ev.Container != nil && ev.Container.ID == peer
@@ -274,16 +274,16 @@ func (e *engine) testSides(t *testing.T) {
 		switch {
 		case n == nil:
 		case n.ID == net && (owner(ev) == nil || owner(ev).ID != old):
-			t.Errorf("not known as the old one's network: %s", line(ev))
+			t.Errorf("want the network of the old container: %s", line(ev))
 		case n.Host && n.Owner != nil:
-			t.Errorf("the host's own namespace is somebody's: %s", line(ev))
+			t.Errorf("the host's own namespace has an owner: %s", line(ev))
 		case n.Type == event.NSTypeNet && owner(ev) != nil && owner(ev).ID == host:
-			t.Errorf("a container in the host's network has one: %s", line(ev))
+			t.Errorf("a container in the host's network owns one: %s", line(ev))
 		}
 	}
 }
 
-// allCapabilities says whether a process of this host can have every capability.
+// allCapabilities reports whether a process of this host can have every capability.
 func allCapabilities(t *testing.T) bool {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")
@@ -306,7 +306,7 @@ func allCapabilities(t *testing.T) bool {
 	return set == 1<<(n+1)-1
 }
 
-// testBurst starts many containers at once, each of which is gone at once.
+// testBurst starts many containers at once. Each ends at once.
 func (e *engine) testBurst(t *testing.T) {
 	n := 12
 	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
@@ -334,12 +334,12 @@ func (e *engine) testBurst(t *testing.T) {
 			return ev.Type == event.NamespaceCreate && ev.Namespace.Type == event.NSTypeMnt && owner(ev) != nil && owner(ev).ID == id && ev.Outcome == event.Success
 		})
 		if len(made) == 0 {
-			t.Errorf("burst-%d, %s: no mount namespace of it", i, id)
+			t.Errorf("burst-%d, %s: no event about its mount namespace", i, id)
 		}
 	}
 }
 
-// testNoRuntime has nobody to ask: containers have ids, and no names.
+// testNoRuntime runs nstrace without a runtime to ask: containers have ids and no names.
 func (e *engine) testNoRuntime(t *testing.T) {
 	s := trace(t, "--runtime-socket", "none")
 	id := e.run(t, "nameless", "--network", "none", runtimetest.Image, "true")

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package containers runs real containers, by real Docker and Podman, under a real
-// nstrace, and compares whose it says that processes and namespaces are with what the
-// runtimes and /proc say. It takes root. NSTRACE_BIN names the nstrace to test;
-// without it one is built.
+// Package containers runs real containers with real Docker and Podman under a real nstrace. It
+// compares the owners of processes and namespaces in the events with the runtimes and /proc. The
+// tests need root. NSTRACE_BIN names the nstrace to test; without it, the tests build one.
 package containers
 
 import (
@@ -38,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func runAll(m *testing.M) (int, error) {
 	if os.Geteuid() != 0 {
-		return 0, errors.New("containers and their tracer take root")
+		return 0, errors.New("containers and nstrace need root")
 	}
 	if nstraceBin = os.Getenv("NSTRACE_BIN"); nstraceBin == "" {
 		dir, err := os.MkdirTemp("", "nstrace-containers-")
@@ -55,7 +54,7 @@ func runAll(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// A stream is an nstrace that runs while a test does things.
+// A stream is an nstrace that runs during a test.
 type stream struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -63,7 +62,7 @@ type stream struct {
 	err  bytes.Buffer
 }
 
-// trace starts nstrace, and returns when it sees everything.
+// trace starts nstrace, and returns when it sees all events.
 func trace(t *testing.T, args ...string) *stream {
 	t.Helper()
 	s := &stream{t: t, file: filepath.Join(t.TempDir(), "events")}
@@ -81,18 +80,17 @@ func trace(t *testing.T, args ...string) *stream {
 		if s.cmd.ProcessState == nil {
 			_ = s.cmd.Process.Kill()
 			_ = s.cmd.Wait()
-			t.Logf("nstrace %q said: %s", args, &s.err)
+			t.Logf("nstrace %q printed: %s", args, &s.err)
 		}
 	})
-	runtimetest.Eventually(t, "nstrace has begun", func() bool {
+	runtimetest.Eventually(t, "nstrace has started", func() bool {
 		b, err := os.ReadFile(s.file)
 		return err == nil && bytes.IndexByte(b, '\n') >= 0
 	})
 	return s
 }
 
-// end ends nstrace, and returns what it saw. Whatever it says has to be valid, and it may
-// not have lost anything.
+// end ends nstrace and returns its events. They must be valid, and none may be lost.
 func (s *stream) end() []*event.Event {
 	s.t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
@@ -122,7 +120,7 @@ func (s *stream) end() []*event.Event {
 	}
 }
 
-// namespace is what the event is about.
+// namespace returns the namespace that the event is about.
 func namespace(e *event.Event) *event.Namespace {
 	if e.Sysctl != nil {
 		return e.Sysctl.Namespace
@@ -130,7 +128,7 @@ func namespace(e *event.Event) *event.Namespace {
 	return e.Namespace
 }
 
-// owner is the container that the event's namespace is said to be of.
+// owner returns the container that owns the event's namespace.
 func owner(e *event.Event) *event.Container {
 	if ns := namespace(e); ns != nil && ns.Owner != nil {
 		return ns.Owner.Container
@@ -138,7 +136,7 @@ func owner(e *event.Event) *event.Container {
 	return nil
 }
 
-// known are the names that a container has had, by its id.
+// known are the names that containers have had, by id.
 type known map[string][]string
 
 // ownerPod returns the pod that owns the namespace of an event.
@@ -149,7 +147,7 @@ func ownerPod(e *event.Event) *event.Pod {
 	return nil
 }
 
-// about are the events of one type about a network namespace.
+// about returns the events of one type about a network namespace.
 func about(events []*event.Event, typ event.Type, id uint32) []*event.Event {
 	return pick(events, func(e *event.Event) bool {
 		ns := namespace(e)
@@ -165,9 +163,8 @@ func line(e *event.Event) string {
 	return string(text)
 }
 
-// check says that no event has a wrong container: none that was not made, none under
-// a name or image that it never had, and none that the process's cgroup does
-// not name. It prints how many have no name.
+// check checks that no event has a wrong container: one that was not made, one with a name or image
+// that it never had, or one that the process's cgroup does not name. It logs how many have no name.
 func (e *engine) check(t *testing.T, events []*event.Event) {
 	t.Helper()
 	named, nameless := 0, 0
@@ -177,33 +174,33 @@ func (e *engine) check(t *testing.T, events []*event.Event) {
 			case c == nil:
 				continue
 			case e.made[c.ID] == nil:
-				t.Errorf("a container that nobody made: %s", line(ev))
+				t.Errorf("an unknown container: %s", line(ev))
 			case c.Source != event.FromRuntime:
 				nameless++
 			case !slices.Contains(e.made[c.ID], c.Name) || c.Image != runtimetest.Image || c.Runtime != e.runtime:
-				t.Errorf("a container called %s, image %s, of %s, was never made: %s", c.Name, c.Image, c.Runtime, line(ev))
+				t.Errorf("no container had the name %s, the image %s and the runtime %s: %s", c.Name, c.Image, c.Runtime, line(ev))
 			default:
 				named++
 			}
 		}
 		if c := ev.Container; c != nil && !strings.Contains(ev.Process.Cgroup, c.ID) {
-			t.Errorf("its cgroup does not say so: %s", line(ev))
+			t.Errorf("its cgroup names another container or none: %s", line(ev))
 		}
 		if ev.Container == nil && ev.Process != nil {
 			for id := range e.made {
 				if strings.Contains(ev.Process.Cgroup, id) && !strings.Contains(ev.Process.Cgroup, "conmon") {
-					t.Errorf("its cgroup says that it is in one: %s", line(ev))
+					t.Errorf("its cgroup names a container: %s", line(ev))
 				}
 			}
 		}
 	}
 	t.Logf("%d containers named, %d without a name, of %d events", named, nameless, len(events))
 	if nameless > 0 && !e.slow {
-		t.Errorf("%d were not named, though their runtime was there", nameless)
+		t.Errorf("%d have no name, although their runtime was running", nameless)
 	}
 }
 
-// pick returns those events for which ok holds.
+// pick returns the events for which ok is true.
 func pick(events []*event.Event, ok func(*event.Event) bool) (some []*event.Event) {
 	for _, e := range events {
 		if ok(e) {

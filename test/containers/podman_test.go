@@ -13,7 +13,7 @@ func TestPodman(t *testing.T) {
 	d := runtimetest.Podman(t, dir)
 	e := &engine{
 		command: d.CLI, runtime: "podman", spec: "podman:" + d.Socket, made: known{}, dir: dir, network: "none",
-		slow: true, // podman run has the container locked until it has started, and events come by a look each 250 ms
+		slow: true, // podman run locks the container until it has started, and Podman polls for events every 250 ms
 	}
 	e.do(t, "load", "--input", runtimetest.ImageTar(t, dir))
 	e.testAll(t)

@@ -19,23 +19,23 @@ import (
 	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
-// tester is a user of the guests, who may use sudo.
+// tester is a user of the guests who may use sudo.
 const (
 	tester    = "tester"
 	testerUID = 1000
 )
 
-// onSystemd skips a test of what only a host that was booted by systemd has, and which would
-// leave units, users' sessions and containers on one that is not for tests.
+// onSystemd skips a test that needs a host booted by systemd. Such a test leaves units, sessions
+// and containers behind, so it runs only in a guest.
 func onSystemd(t *testing.T) {
 	t.Helper()
 	if _, err := os.Stat("/run/systemd/system"); err != nil || !runtimetest.IsGuest() {
-		t.Skip("it takes a guest that systemd booted: go test ./test/vm -run TestSystemd")
+		t.Skip("needs a guest that systemd booted: go test ./test/vm -run TestSystemd")
 	}
 }
 
-// facts are what a program under test prints of itself: its cgroup, as /proc has it, and the
-// number of its network namespace.
+// facts is a script with which a program under test prints its cgroup from /proc and the number of
+// its network namespace.
 const facts = `sed -n s/^0:://p /proc/self/cgroup; readlink /proc/self/ns/net; `
 
 type fact struct {
@@ -56,7 +56,7 @@ func parseFacts(t *testing.T, out string) (f fact) {
 	return f
 }
 
-// unitOf is the unit that an event's namespace is said to be of.
+// unitOf returns the unit that owns an event's namespace.
 func unitOf(e *event.Event) string {
 	if ns := namespace(e); ns.Owner != nil {
 		return ns.Owner.Unit
@@ -64,7 +64,7 @@ func unitOf(e *event.Event) string {
 	return ""
 }
 
-// exactlyOne fails a test that has not got one event.
+// exactlyOne fails the test unless there is exactly one event.
 func exactlyOne(t *testing.T, what string, events []*event.Event) *event.Event {
 	t.Helper()
 	if len(events) != 1 {
@@ -76,8 +76,8 @@ func exactlyOne(t *testing.T, what string, events []*event.Event) *event.Event {
 	return events[0]
 }
 
-// TestSystemdUnit has a service with a network namespace of its own, which systemd makes,
-// and a second one that joins it.
+// TestSystemdUnit runs a service with its own network namespace, which systemd makes, and a second
+// service that joins it.
 func TestSystemdUnit(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-run", "systemctl", "sysctl")
@@ -97,26 +97,26 @@ func TestSystemdUnit(t *testing.T) {
 
 	e := exactlyOne(t, "create", about(events, event.NamespaceCreate, id))
 	if e.Unit != first || unitOf(e) != first || e.Container != nil || e.Process.Role != attribution.RoleSystemd {
-		t.Errorf("not of %s: %s", first, line(e))
+		t.Errorf("want %s: %s", first, line(e))
 	}
 	e = exactlyOne(t, "write", about(events, event.SysctlWrite, id))
 	if e.Unit != second || unitOf(e) != first || e.Process.Cgroup != joined.cgroup || e.Sysctl.New == nil || *e.Sysctl.New != "631" {
-		t.Errorf("not a write of %s to a namespace of %s: %s", second, first, line(e))
+		t.Errorf("want a write of %s to a namespace of %s: %s", second, first, line(e))
 	}
-	// It goes back and forth while it looks whether there is one to join.
+	// systemd enters and leaves namespaces while it checks whether there is one to join.
 	entered := pick(about(events, event.NamespaceEnter, id), func(e *event.Event) bool { return e.Unit == second })
 	if len(entered) == 0 {
-		t.Errorf("%s has not entered it", second)
+		t.Errorf("%s did not enter it", second)
 	}
 	for _, e := range entered {
 		if unitOf(e) != first {
-			t.Errorf("not of %s: %s", first, line(e))
+			t.Errorf("want %s: %s", first, line(e))
 		}
 	}
 }
 
-// TestSystemdThere has a service whose namespace was there before nstrace.
-func TestSystemdThere(t *testing.T) {
+// TestSystemdExisting runs a service whose namespace existed before nstrace.
+func TestSystemdExisting(t *testing.T) {
 	onSystemd(t)
 	const unit = "nst-there.service"
 	runtimetest.Output(t, "systemd-run", "--quiet", "--unit", unit, "-p", "PrivateNetwork=yes", "-p", "Type=exec", "sleep", "infinity")
@@ -128,12 +128,12 @@ func TestSystemdThere(t *testing.T) {
 	events := s.end()
 	for _, typ := range []event.Type{event.NamespaceEnter, event.SysctlWrite} {
 		if e := exactlyOne(t, string(typ), about(events, typ, id)); unitOf(e) != unit || e.Unit == unit {
-			t.Errorf("not somebody else's event about %s: %s", unit, line(e))
+			t.Errorf("want an event of another process about %s: %s", unit, line(e))
 		}
 	}
 }
 
-// TestSystemdSysctl has systemd set parameters as at boot.
+// TestSystemdSysctl makes systemd set parameters as at boot.
 func TestSystemdSysctl(t *testing.T) {
 	onSystemd(t)
 	const file = "/run/sysctl.d/99-nstrace.conf"
@@ -150,11 +150,11 @@ func TestSystemdSysctl(t *testing.T) {
 	runtimetest.Output(t, "systemctl", "restart", "systemd-sysctl.service")
 	e := exactlyOne(t, "write", pick(s.end(), func(e *event.Event) bool { return e.Type == event.SysctlWrite }))
 	if e.Unit != "systemd-sysctl.service" || e.Process.Role != attribution.RoleSystemd || e.Process.Comm != "systemd-sysctl" || *e.Sysctl.New != "booted" {
-		t.Errorf("not of systemd-sysctl: %s", line(e))
+		t.Errorf("want a write of systemd-sysctl: %s", line(e))
 	}
 }
 
-// TestSystemdNspawn has a container of systemd-nspawn.
+// TestSystemdNspawn runs a container of systemd-nspawn.
 func TestSystemdNspawn(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-nspawn", "machinectl", "tar")
@@ -186,35 +186,35 @@ func TestSystemdNspawn(t *testing.T) {
 
 	writes := about(events, event.SysctlWrite, id)
 	if len(writes) != 2 {
-		t.Fatalf("%d writes, want its own and the host's", len(writes))
+		t.Fatalf("%d writes, want two: one of the container and one of the host", len(writes))
 	}
 	own, host := writes[0], writes[1]
 	if c := own.Container; c == nil || c.ID != machine || c.Runtime != "systemd-nspawn" || own.Unit != unit {
-		t.Errorf("not of %s in %s: %s", machine, unit, line(own))
+		t.Errorf("want a write of %s in %s: %s", machine, unit, line(own))
 	}
 	if host.Container != nil || host.Unit == unit {
-		t.Errorf("not of the host: %s", line(host))
+		t.Errorf("want a write of the host: %s", line(host))
 	}
 	for _, e := range writes {
 		if c := owner(e); c == nil || c.ID != machine {
-			t.Errorf("not to a namespace of %s: %s", machine, line(e))
+			t.Errorf("want a write to a namespace of %s: %s", machine, line(e))
 		}
 	}
 	created := exactlyOne(t, "create", about(events, event.NamespaceCreate, id))
 	if created.Process.Role != attribution.RoleEngine || owner(created) != nil {
-		t.Errorf("not by systemd-nspawn: %s", line(created))
+		t.Errorf("want an event of systemd-nspawn: %s", line(created))
 	}
 	for _, e := range events {
 		for _, c := range []*event.Container{e.Container, owner(e)} {
 			if c != nil && c.ID != machine {
-				t.Errorf("a container that nobody made: %s", line(e))
+				t.Errorf("an unknown container: %s", line(e))
 			}
 		}
 	}
 }
 
-// TestSystemdPodman has Podman run by a user who is not root, whose containers are in the
-// cgroup of the user's manager, and whose socket is the user's.
+// TestSystemdPodman runs Podman as a user other than root. The containers are in the cgroup of the
+// user's manager, and the socket belongs to the user.
 func TestSystemdPodman(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "podman", "conmon", "crun", "newuidmap", "loginctl", "systemd-run", "nsenter", "sysctl")
@@ -236,12 +236,12 @@ func TestSystemdPodman(t *testing.T) {
 		slow: true, // as in TestPodman
 		late: true, // crun
 	}
-	// The user's manager stays when no session is left.
+	// The user's manager stays after the last session.
 	runtimetest.Output(t, "loginctl", "enable-linger", tester)
 	t.Cleanup(func() { _ = exec.Command("loginctl", "disable-linger", tester).Run() })
 	e.do(t, "load", "--input", runtimetest.ImageTar(t, dir))
 	runtimetest.Output(t, asTester[0], append(asTester[1:], "systemctl", "--user", "start", "podman.socket")...)
-	// What listens there takes seconds to start.
+	// The service behind the socket takes seconds to start.
 	runtimetest.Output(t, asTester[0], append(asTester[1:], "podman", "--remote", "--url", "unix://"+runtimeDir+"/podman/podman.sock", "version")...)
 	t.Run("Sysctl", e.testSysctl)
 	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
@@ -249,7 +249,7 @@ func TestSystemdPodman(t *testing.T) {
 	}
 }
 
-// TestSystemdSudo has a user who logged in and changes a parameter as root.
+// TestSystemdSudo has a user log in and change a parameter as root.
 func TestSystemdSudo(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-run", "sudo", "unshare", "sysctl")
@@ -263,20 +263,21 @@ func TestSystemdSudo(t *testing.T) {
 	e := exactlyOne(t, "write", pick(s.end(), func(e *event.Event) bool { return e.Type == event.SysctlWrite }))
 	p := e.Process
 	if p.UID != 0 || p.User != "root" || p.SudoUID == nil || *p.SudoUID != testerUID || p.SudoUser != tester {
-		t.Errorf("not root's for %s by sudo: %s", tester, line(e))
+		t.Errorf("want root for %s by sudo: %s", tester, line(e))
 	}
 	if p.LoginUID == nil || *p.LoginUID != testerUID || p.LoginUser != tester || p.SessionID == nil {
-		t.Errorf("not of %s's login: %s", tester, line(e))
+		t.Errorf("want the login of %s: %s", tester, line(e))
 	}
 	if p.Cgroup != lines[2] || e.Container != nil {
-		t.Errorf("not in %s: %s", lines[2], line(e))
+		t.Errorf("want the cgroup %s: %s", lines[2], line(e))
 	}
 	if scope := filepath.Base(lines[2]); !strings.HasPrefix(scope, "session-") || e.Unit != scope {
-		t.Errorf("not of %s: %s", scope, line(e))
+		t.Errorf("want %s: %s", scope, line(e))
 	}
 }
 
-// TestSystemdUsers has a user that only systemd knows, and one who is made in the middle.
+// TestSystemdUsers runs processes of a user that only systemd knows, and of one that is created
+// during the test.
 func TestSystemdUsers(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-run", "setpriv", "unshare", "getent")
@@ -286,7 +287,7 @@ func TestSystemdUsers(t *testing.T) {
 		"sh", "-c", "while :; do unshare --user true; done")
 	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", unit).Run() })
 	dynamic := strings.Split(runtimetest.Output(t, "getent", "passwd", runtimetest.Output(t, "systemctl", "show", "--property=UID", "--value", unit)), ":")
-	// Who tells can be slow, and then a later event has the name.
+	// The answer can be slow, and then a later event has the name.
 	runtimetest.Eventually(t, "the user's name", func() bool {
 		text, err := os.ReadFile(s.file)
 		return err == nil && strings.Contains(string(text), `"user":"`+dynamic[0]+`"`)
@@ -314,14 +315,14 @@ func TestSystemdUsers(t *testing.T) {
 		switch p := e.Process; fmt.Sprint(p.UID) {
 		case dynamic[2]:
 			if p.User != "" && p.User != dynamic[0] {
-				t.Errorf("not of %s: %s", dynamic[0], line(e))
+				t.Errorf("want %s: %s", dynamic[0], line(e))
 			}
 		case uid:
 			if late++; late == 2 && p.User != "late" || p.User != "" && p.User != "late" {
-				t.Errorf("not of late: %s", line(e))
+				t.Errorf("want the user late: %s", line(e))
 			}
 		default:
-			t.Errorf("not of %s or %s: %s", dynamic[2], uid, line(e))
+			t.Errorf("want the user %s or %s: %s", dynamic[2], uid, line(e))
 		}
 	}
 	if late != 2 {
@@ -329,8 +330,8 @@ func TestSystemdUsers(t *testing.T) {
 	}
 }
 
-// TestSystemdRecord has nstrace record run by its unit. It is ready once it watches, and what
-// changes while it is stopped, or that it was killed, is in the history.
+// TestSystemdRecord runs nstrace record as its unit. The unit is ready once nstrace traces. The
+// history has what changed while it was stopped, and that it was killed.
 func TestSystemdRecord(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "systemctl", "sysctl")
@@ -348,8 +349,8 @@ func TestSystemdRecord(t *testing.T) {
 		t.Helper()
 		return runtimetest.Output(t, "systemctl", "show", "--property="+property, "--value", unit)
 	}
-	// life is what the history has of the parameter, and of time that was not watched.
-	life := func() (all []string) {
+	// lines returns the parameter's events in the history, and the gaps.
+	lines := func() (all []string) {
 		t.Helper()
 		for l := range strings.Lines(runtimetest.Output(t, nstraceBin, "history", "-o", "json", "-e", "sysctl")) {
 			var e event.Event
@@ -372,7 +373,7 @@ func TestSystemdRecord(t *testing.T) {
 		t.Helper()
 		var got []string
 		for end := time.Now().Add(runtimetest.Patience); ; time.Sleep(50 * time.Millisecond) {
-			if got = life(); slices.Equal(got, what) {
+			if got = lines(); slices.Equal(got, what) {
 				return
 			}
 			if time.Now().After(end) {
@@ -396,18 +397,18 @@ func TestSystemdRecord(t *testing.T) {
 	runtimetest.Output(t, "systemctl", "kill", "--signal=KILL", unit)
 	for end := time.Now().Add(runtimetest.Patience); show("NRestarts") != "1" || show("ActiveState") != "active"; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("it is not started again:\n%s", runtimetest.Output(t, "systemctl", "status", unit))
+			t.Fatalf("systemd did not restart it:\n%s", runtimetest.Output(t, "systemctl", "status", unit))
 		}
 	}
 	set("34")
 	want(before+" to 31", "gap, stopped", "drift 31 to 32", "32 to 33", "gap, crashed", "33 to 34")
 }
 
-// TestSystemdWatchdog has a watchdog of seconds for the unit. nstrace feeds it while nothing
-// happens and while more happens than it can read at once, and not while it does not run.
+// TestSystemdWatchdog sets the unit's watchdog to seconds. nstrace feeds it while nothing happens,
+// and while more happens than it can read at once. It does not feed it while it is stopped.
 func TestSystemdWatchdog(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it waits for systemd, and make test-all runs it")
+		t.Skip("waits long for systemd: make test-all")
 	}
 	onSystemd(t)
 	runtimetest.Need(t, "systemctl", "unshare")
@@ -419,7 +420,7 @@ func TestSystemdWatchdog(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// With a database of its own: TestSystemdRecord counts what is in the unit's.
+	// Use another database: TestSystemdRecord counts the events in the unit's own.
 	dropIn := fmt.Sprintf("[Service]\nWatchdogSec=%v\nExecStart=\nExecStart=/usr/local/bin/nstrace record --db %s\n", interval, filepath.Join(t.TempDir(), "history.db"))
 	if err := os.WriteFile(file, []byte(dropIn), 0o644); err != nil {
 		t.Fatal(err)
@@ -438,7 +439,7 @@ func TestSystemdWatchdog(t *testing.T) {
 	runtimetest.Output(t, "systemctl", "daemon-reload")
 	runtimetest.Output(t, "systemctl", "restart", unit)
 
-	// systemd notes when it was fed last, in microseconds since boot.
+	// systemd records when it was last fed, in microseconds since boot.
 	fed := func() (at time.Duration) {
 		t.Helper()
 		usec, err := strconv.ParseInt(show("WatchdogTimestampMonotonic"), 10, 64)
@@ -447,13 +448,14 @@ func TestSystemdWatchdog(t *testing.T) {
 		}
 		return time.Duration(usec) * time.Microsecond
 	}
-	// lives checks that it is fed for longer than the interval while f runs again and again.
+	// lives checks that nstrace feeds the watchdog for longer than the interval while f runs
+	// repeatedly.
 	lives := func(when string, f func()) {
 		t.Helper()
 		from := fed()
 		for end := time.Now().Add(runtimetest.Patience); fed() < from+2*interval; f() {
 			if show("ActiveState") != "active" || show("NRestarts") != "0" || time.Now().After(end) {
-				t.Fatalf("%s: its watchdog is not fed:\n%s", when, journal())
+				t.Fatalf("%s: nstrace did not feed its watchdog:\n%s", when, journal())
 			}
 		}
 	}
@@ -466,10 +468,10 @@ func TestSystemdWatchdog(t *testing.T) {
 	runtimetest.Output(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", unit)
 	for end := time.Now().Add(runtimetest.Patience); show("NRestarts") != "1" || show("ActiveState") != "active"; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("it is not started again:\n%s", journal())
+			t.Fatalf("systemd did not restart it:\n%s", journal())
 		}
 	}
 	if now := show("MainPID"); now == pid || !strings.Contains(journal(), "Watchdog timeout") {
-		t.Errorf("process %s, then %s, and no word of the watchdog:\n%s", pid, now, journal())
+		t.Errorf("process %s, then %s, and the journal does not mention the watchdog:\n%s", pid, now, journal())
 	}
 }

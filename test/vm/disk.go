@@ -11,17 +11,17 @@ import (
 	"os"
 )
 
-// A Disk is what a guest has as /dev/vda. QEMU notes each write to it and each flush, so
-// that it can be said what is on it once the power goes.
+// A Disk is a guest's /dev/vda. QEMU logs each write to it and each flush, so the content after a
+// power cut is known.
 type Disk struct {
 	Image string // a file as large as the disk
 	log   string
 }
 
-// logRoom is how large the notes of a disk may get. The file has holes.
+// logRoom is the maximum size of a disk's log. The file is sparse.
 const logRoom = 8 << 30
 
-// NewDisk makes a disk with an empty ext4 on it, in a folder.
+// NewDisk makes a disk with an empty ext4 in a folder.
 func NewDisk(ctx context.Context, dir string, size int64) (*Disk, error) {
 	d := &Disk{Image: dir + "/disk", log: dir + "/disk.log"}
 	for file, n := range map[string]int64{d.Image: size, d.log: logRoom} {
@@ -36,7 +36,7 @@ func NewDisk(ctx context.Context, dir string, size int64) (*Disk, error) {
 	return d, err
 }
 
-// args are QEMU's for the disk.
+// args returns QEMU's arguments for the disk.
 func (d *Disk) args() []string {
 	return []string{
 		"-blockdev", "driver=file,node-name=image,filename=" + d.Image,
@@ -46,8 +46,8 @@ func (d *Disk) args() []string {
 	}
 }
 
-// The notes are in the format of the kernel's dm-log-writes: a sector that says how many
-// entries there are, and for each a sector with its head, and what was written.
+// The log has the format of the kernel's dm-log-writes: a sector with the number of entries, and
+// for each entry a sector with its head and the data that was written.
 const (
 	logMagic  = 0x6a736677736872
 	logSector = 512
@@ -59,10 +59,10 @@ const (
 
 type logEntry struct{ Sector, Sectors, Flags, DataLen uint64 }
 
-// CutPower makes the disk what it is after a power cut at the worst time, of before, a copy
-// of the image from before the guest: all that was written until the guest was told last
-// that the disk is flushed, and nothing of what came later. It returns how many writes
-// that are, and how many are lost.
+// CutPower gives the disk the content that it has after a power cut at the worst time. before is a
+// copy of the image from before the guest. CutPower applies all writes up to the last flush that
+// the guest knows of, and nothing later. It returns how many writes that are, and how many are
+// lost.
 func (d *Disk) CutPower(before string) (kept, lost int, err error) {
 	log, err := os.Open(d.log)
 	if err != nil {
@@ -82,9 +82,9 @@ func (d *Disk) CutPower(before string) (kept, lost int, err error) {
 		return 0, 0, err
 	}
 	if super.Magic != logMagic || super.SectorSize != logSector {
-		return 0, 0, fmt.Errorf("these are no notes of a disk: %+v", super)
+		return 0, 0, fmt.Errorf("this is not the log of a disk: %+v", super)
 	}
-	type write struct{ at, from, n int64 } // on the disk, in the notes, bytes
+	type write struct{ at, from, n int64 } // on the disk, in the log, bytes
 	var since []write                      // the last flush
 	at := int64(logSector)
 	for i := uint64(0); ; i++ {
@@ -96,8 +96,8 @@ func (d *Disk) CutPower(before string) (kept, lost int, err error) {
 			break
 		}
 		at += logSector
-		// QEMU says how many entries there are with each flush, before the guest is told
-		// of it. What is behind that was not flushed.
+		// QEMU writes the number of entries at each flush, before it completes the flush to the
+		// guest. The entries behind that were not flushed.
 		flushed := i < super.Entries
 		if e.Flags&logFlush != 0 && flushed {
 			for _, w := range since {

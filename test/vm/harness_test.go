@@ -18,12 +18,11 @@ import (
 	"github.com/nstrace/nstrace/test/vm/wire"
 )
 
-// harnessKernel is the one to test the guests themselves with.
+// harnessKernel is the kernel for the tests of the guests themselves.
 const harnessKernel = "6.1"
 
-// TestHarness checks that whatever the guest's tests do comes out as what it is. It runs
-// TestKernel in a process of its own, with the stand-in tests, because some
-// of them are to fail.
+// TestHarness checks that the results of tests in a guest are reported as they are. It runs
+// TestKernel in a child process, with tests in testdata, because some of them must fail.
 func TestHarness(t *testing.T) {
 	if err := CheckHost(); err != nil {
 		t.Fatal(err)
@@ -132,8 +131,7 @@ func TestHarness(t *testing.T) {
 	}
 }
 
-// TestBoot checks what happens to a guest that never gets to its program, and to one
-// whose program can't be started.
+// TestBoot has guests that never start their program, and one whose program cannot be started.
 func TestBoot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("TestHarness boots a guest that works")
@@ -248,7 +246,7 @@ func TestImageName(t *testing.T) {
 	}
 }
 
-// TestRoot lets cpio(1) read what Root writes.
+// TestRoot checks with cpio(1) what Root writes.
 func TestRoot(t *testing.T) {
 	cpio, err := lookProgram("cpio")
 	if err != nil {
@@ -300,7 +298,7 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// TestInterrupted checks that a download that was cut short is not taken for a kernel.
+// TestInterrupted checks that Get does not use a download that was cut short.
 func TestInterrupted(t *testing.T) {
 	if err := CheckHost(); err != nil {
 		t.Fatal(err)

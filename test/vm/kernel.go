@@ -24,19 +24,19 @@ import (
 // A Kernel is a Debian cloud kernel, unpacked.
 type Kernel struct {
 	Series  string // major and minor version: 6.1
-	Release string // what uname -r says: 6.1.0-50-cloud-amd64
+	Release string // as uname -r prints it: 6.1.0-50-cloud-amd64
 	Version string // version of the Debian package
 	Image   string // path of the bzImage
 	Modules string // path of the folder named Release below lib/modules; empty if the archive has none
 }
 
-// Newest is accepted in place of a series, and means the newest kernel that
-// Debian has packaged for its stable release.
+// Newest stands for the newest kernel that Debian has packaged for its stable release. Get accepts
+// it as a series.
 const Newest = "newest"
 
-// archive is a Debian release that carries kernels. Each gets a package index of
-// its own, so that a series is taken from the release that it belongs to: the
-// security suite of bullseye has 6.1 as well, built for another userland.
+// archive is a Debian release with kernels. Each has its own package index, so that each series
+// comes from its own release: the security suite of bullseye also has 6.1, built for another
+// userland.
 type archive struct {
 	name   string
 	suites []string
@@ -53,8 +53,8 @@ var (
 	backports = archive{"trixie-backports", []string{"trixie-backports"}}
 )
 
-// listsMaxAge is how old a package index may get before it is fetched again. An
-// index that names packages which the mirror no longer has is fetched again at once.
+// listsMaxAge is the maximum age of a package index. If an index names packages that the mirror no
+// longer has, it is fetched again at once.
 const listsMaxAge = 24 * time.Hour
 
 // Kernels finds and unpacks kernels. The zero value is ready for use.
@@ -63,8 +63,8 @@ type Kernels struct {
 	Log func(format string, args ...any) // reports slow steps; may be nil
 }
 
-// CacheDir is where kernels are kept between runs: $NSTRACE_CACHE, or the folder
-// nstrace in the user's cache folder.
+// CacheDir returns the folder that keeps kernels between runs: $NSTRACE_CACHE, or nstrace in the
+// user's cache folder.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("NSTRACE_CACHE"); dir != "" {
 		return filepath.Abs(dir)
@@ -76,8 +76,8 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "nstrace"), nil
 }
 
-// Get returns the newest kernel of a series, such as "6.12", or of Newest,
-// after downloading it if need be.
+// Get returns the newest kernel of a series, such as "6.12", or of Newest. It downloads the kernel
+// if necessary.
 func (k *Kernels) Get(ctx context.Context, series string) (*Kernel, error) {
 	kernel, err := k.get(ctx, series)
 	if err != nil {
@@ -103,7 +103,7 @@ func (k *Kernels) get(ctx context.Context, series string) (*Kernel, error) {
 	}
 	kernel, err := a.unpack(ctx, p)
 	if err != nil && ctx.Err() == nil && !a.updated {
-		// Most likely the index is from before the mirror's last update.
+		// The index is probably older than the mirror's last update.
 		if uerr := a.update(ctx); uerr != nil {
 			return nil, errors.Join(err, uerr)
 		}
@@ -115,8 +115,8 @@ func (k *Kernels) get(ctx context.Context, series string) (*Kernel, error) {
 	return kernel, err
 }
 
-// Backports lists the series that trixie-backports has now, oldest first, and says
-// which of them Newest stands for.
+// Backports returns the series that trixie-backports has now, oldest first, and the one that Newest
+// stands for.
 func (k *Kernels) Backports(ctx context.Context) (series []string, newest string, err error) {
 	a, err := k.open(ctx, backports)
 	if err != nil {
@@ -134,20 +134,19 @@ func (k *Kernels) Backports(ctx context.Context) (series []string, newest string
 	return slices.Compact(series), p.series, err
 }
 
-// apt is a private configuration of apt: package lists and state of its own, so
-// that neither root nor a change to the host's own sources is needed. All else
-// (proxies, credentials) is the host's.
+// apt is a private configuration of apt with its own package lists and state. So it needs neither
+// root nor a change to the host's sources. Everything else (proxies, credentials) is the host's.
 type apt struct {
 	archive
 	cache   string // the whole cache
 	dir     string // this archive's part of it
 	lock    *os.File
 	log     func(format string, args ...any)
-	updated bool // the index was fetched by this very apt
+	updated bool // this apt has fetched the index
 }
 
-// open takes the archive's lock, waiting for other processes that use the same
-// cache, and sees to it that there is an index.
+// open takes the archive's lock and makes sure that there is an index. It waits for other processes
+// that use the same cache.
 func (k *Kernels) open(ctx context.Context, from archive) (_ *apt, err error) {
 	if err := CheckHost(); err != nil {
 		return nil, err
@@ -188,7 +187,7 @@ func (k *Kernels) open(ctx context.Context, from archive) (_ *apt, err error) {
 // close releases the lock.
 func (a *apt) close() { a.lock.Close() }
 
-// CheckHost says in one line what this host lacks for running guests, if anything.
+// CheckHost returns an error of one line if this host cannot run guests.
 func CheckHost() error {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		return fmt.Errorf("the test machines are made of the host's own programs and Debian's amd64 kernels: run this on Linux amd64, not %s %s", runtime.GOOS, runtime.GOARCH)
@@ -199,8 +198,7 @@ func CheckHost() error {
 	return needPrograms(hostPrograms, guestPrograms)
 }
 
-// hostPrograms are the programs that this package itself runs, by the Debian
-// package that has them.
+// hostPrograms are the programs that this package runs, by the Debian package that has them.
 var hostPrograms = map[string][]string{
 	"apt":             {"apt-get", "apt-cache"},
 	"dpkg":            {"dpkg-deb"},
@@ -210,7 +208,7 @@ var hostPrograms = map[string][]string{
 	"xz-utils":        {"xz"},
 }
 
-// needPrograms says in one line what to install.
+// needPrograms returns an error of one line that says what to install.
 func needPrograms(needed ...map[string][]string) error {
 	var missing, packages []string
 	for _, byPackage := range needed {
@@ -232,8 +230,8 @@ func needPrograms(needed ...map[string][]string) error {
 		strings.Join(slices.Compact(missing), ", "), strings.Join(slices.Compact(packages), " "))
 }
 
-// lookProgram is exec.LookPath that also knows the folders which Debian leaves
-// out of an unprivileged user's PATH.
+// lookProgram is exec.LookPath, and also searches the folders that Debian leaves out of an
+// unprivileged user's PATH.
 func lookProgram(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -249,7 +247,7 @@ func lookProgram(name string) (string, error) {
 
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// configure writes the private configuration and brings the index up to date.
+// configure writes the private configuration and updates the index.
 func (a *apt) configure(ctx context.Context) error {
 	mirror, security, err := mirrors(ctx)
 	if err != nil {
@@ -263,9 +261,9 @@ func (a *apt) configure(ctx context.Context) error {
 		}
 		fmt.Fprintf(&sources, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, uri, suite)
 	}
-	// Hooks of the host's configuration are about the host's own packages, and some
-	// of them fail for anyone but root. A release that Debian no longer updates
-	// has an index whose validity has ended; its signature is still checked.
+	// Hooks in the host's configuration are for the host's own packages, and some fail without
+	// root. If Debian no longer updates a release, the validity of its index has ended. apt still
+	// checks its signature.
 	conf := fmt.Sprintf(`#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -300,18 +298,18 @@ Dir::Cache::Archives "%[1]s/archives";
 		return nil
 	}
 	if err := a.update(ctx); err != nil {
-		// A kernel of yesterday will do where the mirror can't be reached now,
-		// or no longer has all suites of the release.
+		// Yesterday's index is good enough if the mirror is not reachable, or no longer has all
+		// suites of the release.
 		if packages, perr := a.packages(ctx); perr != nil || len(packages) == 0 {
 			return err
 		}
-		a.log("going on with what is there: %v", err)
+		a.log("using the existing index: %v", err)
 	}
 	return nil
 }
 
-// stamp is the file whose age is that of the index. Its name depends on the
-// sources, so that another mirror means another index.
+// stamp returns the file whose age is that of the index. Its name depends on the sources, so
+// another mirror has another index.
 func (a *apt) stamp(sources string) string {
 	sum := sha256.Sum256([]byte(sources))
 	return filepath.Join(a.dir, "updated-"+hex.EncodeToString(sum[:8]))
@@ -335,8 +333,7 @@ func (a *apt) run(ctx context.Context, program string, args ...string) ([]byte, 
 	return run(ctx, "", program, append([]string{"-c", filepath.Join(a.dir, "apt.conf")}, args...)...)
 }
 
-// run runs a program and returns its output. The error holds what it complained
-// about.
+// run runs a program and returns its output. The error contains its standard error.
 func run(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
 	path, err := lookProgram(program)
 	if err != nil {
@@ -354,10 +351,10 @@ func run(ctx context.Context, dir, program string, args ...string) ([]byte, erro
 	return out, nil
 }
 
-// mirrors returns where this host gets Debian from. apt itself is asked, by what
-// it would fetch, because only it knows all the ways to write its sources.
+// mirrors returns where this host gets Debian from. It asks apt what it would fetch, because only
+// apt knows all forms of its sources.
 func mirrors(ctx context.Context) (mirror, security string, err error) {
-	// With an empty folder for lists it needs neither its lock nor the network.
+	// With an empty folder for lists, apt needs neither its lock nor the network.
 	lists, err := os.MkdirTemp("", "nstrace-lists-")
 	if err != nil {
 		return "", "", err
@@ -377,12 +374,12 @@ func mirrors(ctx context.Context) (mirror, security string, err error) {
 	return mirror, security, nil
 }
 
-// inRelease matches the lines of apt-get update --print-uris that stand for a suite.
+// inRelease matches the lines of apt-get update --print-uris that are about a suite.
 var inRelease = regexp.MustCompile(`(?m)^'(\S+?)/dists/(\S+?)/InRelease' `)
 
-// parseMirrors finds the main and the security archive in the output of apt-get
-// update --print-uris. The main one is known by carrying a suite NAME-updates or a
-// path that ends in /debian: other archives use a release's name for a suite as well.
+// parseMirrors finds the main and the security archive in the output of apt-get update
+// --print-uris. The main archive has a suite NAME-updates, or a path that ends in /debian. Other
+// archives also use a release's name for a suite.
 func parseMirrors(printURIs string) (mirror, security string) {
 	for _, m := range inRelease.FindAllStringSubmatch(printURIs, -1) {
 		uri, suite := m[1], m[2]
@@ -398,7 +395,7 @@ func parseMirrors(printURIs string) (mirror, security string) {
 		}
 	}
 	if security == "" && mirror != "" {
-		security = mirror + "-security" // as mirrors of both have it
+		security = mirror + "-security" // as on mirrors of both
 	}
 	return mirror, security
 }
@@ -409,17 +406,17 @@ type kernelPackage struct {
 	series  string
 	version string
 	names   []string // the package and those of the same ABI that it depends on
-	modules bool     // they have the modules, and not the image alone
+	modules bool     // they have the modules, not only the image
 }
 
 // imageName leaves out meta packages, real-time kernels and debug symbols.
 var imageName = regexp.MustCompile(`^linux-image-(([0-9]+\.[0-9]+)\.[0-9][^-]*(?:-[0-9a-z.]+)?-cloud-amd64)(-unsigned)?$`)
 
-// packages lists the kernels of the archive, newest first.
+// packages returns the kernels of the archive, newest first.
 //
-// Debian's archive keeps the signed half of a superseded backport for longer than the
-// rest of it. Before 6.19 that is all there is to a kernel; after, it is the image
-// without modules. That boots, so it counts, behind the complete ones of its series.
+// Debian's archive keeps the signed half of a superseded backport for longer than the rest. Before
+// 6.19, that half is the whole kernel. From 6.19 on, it is the image without modules. That image
+// boots, so it counts, but behind the complete kernels of its series.
 func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 	out, err := a.run(ctx, "apt-cache", "pkgnames", "linux-")
 	if err != nil {
@@ -472,7 +469,7 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 		if c := compareVersions(b.abi, a.abi); c != 0 {
 			return c
 		}
-		// Signed or not is the same image; the signed one has the shorter name.
+		// Signed and unsigned packages have the same image. The signed one has the shorter name.
 		return len(a.names[0]) - len(b.names[0])
 	})
 	return packages, nil
@@ -511,9 +508,9 @@ func parsePackages(show string) map[string]aptPackage {
 	return all
 }
 
-// compareVersions compares two versions, or parts of versions, by the rules of
-// deb-version(7): runs of digits as numbers, all between them with letters before
-// other characters and a tilde before everything, even the end.
+// compareVersions compares two versions, or parts of versions, by the rules of deb-version(7):
+// digits as numbers; in everything else, letters before other characters, and a tilde before
+// everything, even the end.
 func compareVersions(a, b string) int {
 	order := func(s string) int {
 		switch {
@@ -568,9 +565,8 @@ func (a *apt) find(ctx context.Context, series string) (kernelPackage, error) {
 	return kernelPackage{}, fmt.Errorf("the mirror's %s has no linux-image-%s.*-cloud-amd64", strings.Join(a.suites, ", "), series)
 }
 
-// unpack downloads and unpacks a kernel, unless that was done before. It is made
-// whole under another name and only then gets its own, so that a run that was
-// interrupted leaves nothing which looks complete.
+// unpack downloads and unpacks a kernel, unless that was done before. It gives the kernel its final
+// name only at the end, so an interrupted run leaves nothing that looks complete.
 func (a *apt) unpack(ctx context.Context, p kernelPackage) (*Kernel, error) {
 	dir := filepath.Join(a.cache, "kernels", p.names[0]+"_"+strings.ReplaceAll(p.version, ":", "%3a"))
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -622,7 +618,7 @@ func openKernel(dir string, p kernelPackage) (*Kernel, error) {
 	kernel := &Kernel{Series: p.series, Release: p.abi, Version: p.version}
 	for _, lib := range []string{"usr/lib/modules/", "lib/modules/"} {
 		modules := filepath.Join(dir, lib+p.abi)
-		// The folder alone can come with the image.
+		// The image's package can also contain an empty folder.
 		if _, err := os.Stat(filepath.Join(modules, "kernel")); err == nil {
 			kernel.Modules = modules
 		}

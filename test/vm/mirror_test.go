@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A mirror repeats tests that run elsewhere as subtests of one here, while they run.
+// A mirror shows tests that run elsewhere as subtests of a test here, while they run.
 type mirror struct {
 	t          *testing.T
 	nodes      map[string]*node // the tests that run, by name
@@ -24,7 +24,7 @@ type mirror struct {
 type node struct {
 	name     string
 	t        *testing.T    // nil if the host's -run leaves the test out
-	outcome  chan string   // what to end it with
+	outcome  chan string   // the outcome to end it with
 	returned chan struct{} // closed when it has ended here
 }
 
@@ -75,8 +75,8 @@ func (m *mirror) handle(ev *event) {
 	}
 }
 
-// framing tells lines that the testing package prints around a test's own output.
-// Here it prints them again.
+// framing reports whether a line is one that the testing package prints around a test's own output.
+// The testing package here prints such lines again.
 func (m *mirror) framing(ev *event) bool {
 	if ev.Test == "" {
 		return ev.Output == "PASS\n" || ev.Output == "FAIL\n"
@@ -90,7 +90,7 @@ func (m *mirror) framing(ev *event) bool {
 	return false
 }
 
-// reporter is the test here that stands for n, or for the nearest test around it.
+// reporter returns the test here that stands for n, or for the nearest test around it.
 func (m *mirror) reporter(n *node) (t *testing.T, exact bool) {
 	if n != nil && n.t != nil {
 		return n.t, true
@@ -116,7 +116,8 @@ func cutLast(name string) (before, after string) {
 func (m *mirror) start(name string) {
 	n := &node{name: name, outcome: make(chan string), returned: make(chan struct{})}
 	parent, rel := m.t, name
-	// A subtest's own name can have slashes, so its parent is not simply what is before the last.
+	// A subtest's own name can contain slashes, so its parent is not simply the part before the
+	// last one.
 	for up, _ := cutLast(name); up != ""; up, _ = cutLast(up) {
 		if p := m.nodes[up]; p != nil {
 			parent, rel = p.t, name[len(up)+1:]
@@ -162,7 +163,7 @@ func (m *mirror) end(n *node, outcome string) {
 	delete(m.nodes, n.name)
 }
 
-// close ends the tests that never said how they ended, the innermost first.
+// close ends the tests whose end was never reported, the innermost first.
 func (m *mirror) close() {
 	names := make([]string, 0, len(m.nodes))
 	for name := range m.nodes {

@@ -20,8 +20,8 @@ import (
 	"github.com/nstrace/nstrace/test/vm/wire"
 )
 
-// storm records a storm of writes on the disk, and says again and again which event is the
-// last in the history. It does not end.
+// storm records a storm of writes on the disk. It prints again and again which event is the last in
+// the history. It does not end.
 const storm = `
 set -eu
 modprobe -a virtio_blk ext4
@@ -32,7 +32,7 @@ until [ -s /tmp/stream ]; do sleep 0.1; done
 while :; do nstrace history --db /mnt/history.db -e sysctl -o json -n 1; done
 `
 
-// after looks at what is there after the power cut, and has another run record.
+// after checks the history after the power cut, and then records another run.
 const after = `
 set -eu
 modprobe -a virtio_blk ext4
@@ -51,8 +51,7 @@ head -n $(wc -l < /tmp/before) /tmp/all | sha256sum > /tmp/again
 [ "$(cat /tmp/again)" = "$(sha256sum < /tmp/before)" ]
 `
 
-// acknowledgements takes the lines that a guest prints, and cuts its power once there are
-// some.
+// acknowledgements reads the lines that a guest prints, and cuts its power after some of them.
 type acknowledgements struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
@@ -70,20 +69,20 @@ func (a *acknowledgements) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lines are those that differ, and are whole.
+// lines returns the complete lines without repeats.
 func (a *acknowledgements) lines() []string {
 	whole := a.text.String()
 	whole = whole[:strings.LastIndexByte(whole, '\n')+1]
 	return slices.Compact(slices.Collect(strings.Lines(whole)))
 }
 
-// TestPowerCut cuts a guest's power in the middle of a storm that nstrace records. What it
-// has shown to be in the history is there after the next boot, and the history is whole,
-// though nothing is that the disk was not told to flush.
+// TestPowerCut cuts a guest's power in the middle of a storm that nstrace records. The disk loses
+// everything that the guest did not flush. After the next boot, the history must be intact, and
+// must have the events that it had shown before.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
-		t.Skip("it boots two guests, one after the other: make test-all")
+		t.Skip("boots two guests, one after the other: make test-all")
 	}
 	if err := CheckHost(); err != nil {
 		t.Fatal(err)
@@ -131,14 +130,14 @@ func TestPowerCut(t *testing.T) {
 	_, err = boot(ctx, storm, said, nil)
 	var ge *GuestError
 	if !errors.As(err, &ge) || ctx.Err() == nil {
-		t.Fatalf("it ended by itself: %v\n%s", err, &said.text)
+		t.Fatalf("the guest ended by itself: %v\n%s", err, &said.text)
 	}
 	lines := said.lines()
 	kept, lost, err := disk.CutPower(before)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d writes are on the disk, %d were not flushed; acknowledged was, last,\n%s", kept, lost, lines[len(lines)-1])
+	t.Logf("%d writes are on the disk, %d were not flushed; the last acknowledgement was\n%s", kept, lost, lines[len(lines)-1])
 
 	var out bytes.Buffer
 	began := time.Now()
@@ -152,10 +151,10 @@ func TestPowerCut(t *testing.T) {
 		fmt.Sprintf("found %d\n", len(lines)), `"type":"trace.gap"`, `"same_boot":false,"ended":"crashed"`,
 	} {
 		if !strings.Contains(text, want) {
-			t.Errorf("there is no %s", want)
+			t.Errorf("the output lacks %s", want)
 		}
 	}
 	if n := strings.Count(text, "nothing was removed or changed"); n != 2 {
-		t.Errorf("%d of 2 times the history was whole", n)
+		t.Errorf("the history was intact %d of 2 times", n)
 	}
 }

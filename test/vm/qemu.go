@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vm runs programs, and above all the end-to-end tests, on Linux kernels other
-// than the host's. It downloads Debian's cloud kernels, makes a root filesystem in
-// memory of the host's own programs, and boots both in QEMU, emulated.
+// Package vm runs programs, mainly the end-to-end tests, on other Linux kernels than the host's. It
+// downloads Debian's cloud kernels, makes an initramfs from the host's own programs, and boots both
+// in QEMU, emulated.
 //
 //	go test ./test/vm -run TestKernel/6.1 -v
 //	go run ./test/vm/cmd/nsvm -kernel 6.1 -- uname -r
 //
-// The first runs ./test/e2e as root on the newest kernel 6.1 and reports its tests as
-// subtests; the second runs any one command. Needed are Debian on amd64, go, and
-// the packages that the tests name if they are missing; neither root nor /dev/kvm.
+// The first command runs ./test/e2e as root on the newest kernel 6.1 and reports its tests as
+// subtests. The second one runs a single command. Both need Debian on amd64, go, and some packages,
+// which the tests name if they are missing. They need neither root nor /dev/kvm.
 //
-// These variables of the environment steer the tests:
+// These environment variables control the tests:
 //
 //	NSTRACE_TEST_ALL=1      also the kernels in backports that are not the newest
 //	NSTRACE_GUEST_RUN       -test.run in the guest; TestKernel/6.1/TestX does the same
 //	NSTRACE_GUEST_TESTS     folder of the tests, below the repository; default test/e2e
-//	NSTRACE_GUEST_BIN       folder with more programs, put into /usr/local/bin
+//	NSTRACE_GUEST_BIN       folder with more programs for /usr/local/bin
 //	NSTRACE_GUEST_TIMEOUT   limit for each kernel; default 10m
-//	NSTRACE_CACHE           where kernels are kept; default nstrace in the user's cache
+//	NSTRACE_CACHE           folder for kernels; default nstrace in the user's cache
 //
-// The tests in the guest get every variable NSTRACE_*; NSTRACE_BIN is the path of
-// nstrace, and NSTRACE_GUEST_NO_MODULES is set where the kernel's modules are
-// no longer to be had, so that there is no veth, bridge, dummy and overlay.
+// The tests in the guest get every variable NSTRACE_*. NSTRACE_BIN is the path of nstrace.
+// NSTRACE_GUEST_NO_MODULES is set if the archive no longer has the kernel's modules. Then there is
+// no veth, bridge, dummy or overlay.
 package vm
 
 import (
@@ -45,7 +45,7 @@ import (
 	"github.com/nstrace/nstrace/test/vm/wire"
 )
 
-// A Guest is one run of one program in a virtual machine that lives no longer.
+// A Guest is one run of one program in a virtual machine that ends with the program.
 type Guest struct {
 	Kernel *Kernel
 	Root   *Root // as made by NewGuestRoot, with what the program needs
@@ -54,51 +54,50 @@ type Guest struct {
 	CPUs   int   // 2 if zero
 	Disk   *Disk // nil for none
 
-	// Counted makes the guest's clock one of instructions: each takes a nanosecond,
-	// whatever goes on outside, so that two runs give nearly the same times. With
-	// more CPUs than one QEMU 7.2 does not get through the start of the second.
+	// Counted makes the guest's clock count instructions: each takes a nanosecond, whatever else
+	// the host does. So two runs give nearly the same times. With more than one CPU, QEMU 7.2 hangs
+	// at the start of the second.
 	Counted bool
 
-	// Limit bounds all boots and the run together, and BootLimit what comes before the
-	// program's start in each boot. Zero means ten minutes and one and a half.
+	// Limit is the maximum time for all boots and the run together. BootLimit is that for each boot
+	// up to the program's start. Zero means ten minutes, and one and a half minutes.
 	Limit, BootLimit time.Duration
 
-	Stdout, Stderr io.Writer // of the program, as it comes; nil discards
-	Console        io.Writer // what the kernel prints, as it comes; nil discards
+	Stdout, Stderr io.Writer // of the program, as it prints it; nil discards it
+	Console        io.Writer // what the kernel prints, as it prints it; nil discards it
 	Log            func(format string, args ...any)
 }
 
-// Result is how a guest's program ended.
+// Result says how a guest's program ended.
 type Result struct {
 	wire.ExitStatus
-	Console []byte        // all that the kernel printed
+	Console []byte        // everything that the kernel printed
 	Boot    time.Duration // until the program was started
 	Run     time.Duration // from then until the machine was off
 }
 
-// GuestError says that the guest ended with no result of its program.
+// GuestError is the error of a guest that ended without a result of its program.
 type GuestError struct {
 	Reason  string
-	Init    bool   // the guest's init says so, and the kernel is well
-	Console []byte // all that the kernel printed
-	retry   bool   // another boot may do better
+	Init    bool   // the guest's init reported it; the kernel works
+	Console []byte // everything that the kernel printed
+	retry   bool   // another boot may succeed
 }
 
 func (e *GuestError) Error() string { return e.Reason }
 
-// maxBoots is how often a machine is started whose program was never reached: what is
-// wrong before that is not what is tested. Once the program runs nothing is
-// ever tried again.
+// maxBoots is the maximum number of boots of a guest that does not reach its program: the tests are
+// not about what fails before that. Once the program runs, nothing is ever tried again.
 const maxBoots = 3
 
-// DefaultEnv is the environment of a program that asks for nothing else.
+// DefaultEnv is the environment of a program whose Job has none.
 var DefaultEnv = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=dumb",
 }
 
-// NewGuestRoot returns a root with all that any guest with this kernel needs. dir is a
-// folder of this module, to compile init from.
+// NewGuestRoot returns a root with everything that a guest with this kernel needs. dir is a folder
+// of this module, for compiling init.
 func NewGuestRoot(ctx context.Context, dir string, k *Kernel) (*Root, error) {
 	tmp, err := os.MkdirTemp("", "nstrace-init-")
 	if err != nil {
@@ -122,8 +121,8 @@ func NewGuestRoot(ctx context.Context, dir string, k *Kernel) (*Root, error) {
 	return r, r.err
 }
 
-// Start boots the guest and runs its program to the end. The error is a
-// *GuestError if the guest did not get there.
+// Start boots the guest and runs its program to the end. The error is a *GuestError if the guest
+// did not get there.
 func (g *Guest) Start(ctx context.Context) (*Result, error) {
 	job := g.Job
 	if g.Kernel.Modules != "" {
@@ -149,7 +148,7 @@ func (g *Guest) Start(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer initrd.Close()
-	// QEMU gets it as an open file, so that however this ends it leaves nothing behind.
+	// QEMU gets the file open, so nothing is left behind however this ends.
 	if err := os.Remove(initrd.Name()); err != nil {
 		return nil, err
 	}
@@ -175,8 +174,8 @@ func (g *Guest) Start(ctx context.Context) (*Result, error) {
 	}
 }
 
-// commandLine makes every oops a panic, and a panic the end of QEMU, so that no
-// crash goes unnoticed and none has to be waited out.
+// commandLine makes every oops a panic, and every panic the end of QEMU. So a test notices each
+// crash at once.
 const commandLine = "console=ttyS0 panic=-1 oops=panic reboot=t mitigations=off net.ifnames=0"
 
 func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
@@ -216,19 +215,18 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 	var complaints bytes.Buffer
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
-		// Never KVM: this runs inside virtual machines that offer it and can't keep the
-		// promise, and results should not depend on the host's processor. One thread
-		// for all processors, because with one each QEMU can go on executing code
-		// that the other processor has just replaced: a kernel that patches itself, as
-		// attaching a probe makes it do, then dies of a breakpoint that is long gone
-		// ("Oops: int3"). That way is not slower either.
+		// Never KVM: this runs inside virtual machines that offer KVM but cannot run it, and
+		// results should not depend on the host's processor. Use one thread for all processors.
+		// With one thread each, QEMU can go on executing code that another processor has just
+		// replaced. Then a kernel that patches itself, as it does to attach a probe, dies of a
+		// breakpoint that no longer exists ("Oops: int3"). One thread is not slower either.
 		"-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "qemu64,+rdrand",
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory), "-no-reboot",
 		"-kernel", g.Kernel.Image, "-initrd", "/dev/fd/5",
 		"-chardev", "file,id=console,path=/dev/fd/3", "-serial", "chardev:console",
 		"-chardev", "file,id=frames,path=/dev/fd/4", "-serial", "chardev:frames",
-		// A card to be moved between network namespaces, on a network with nothing in it:
-		// of one without QEMU complains, which is then in what is said of each failure.
+		// A card for moves between network namespaces, on a network with nothing else. Without a
+		// network, QEMU prints a warning, which would then appear in every failure.
 		"-netdev", "user,id=nowhere,restrict=on,ipv6=off", "-device", "virtio-net-pci,romfile=,netdev=nowhere",
 	}
 	if g.Disk != nil {
@@ -237,7 +235,7 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 	line := commandLine
 	if g.Counted {
 		args = append(args, "-icount", "shift=0,sleep=off")
-		line += " tsc=reliable" // its frequency can't be measured against another clock here
+		line += " tsc=reliable" // the guest has no other clock to measure its frequency
 	}
 	cmd := exec.CommandContext(ctx, qemu, append(args, "-append", line)...)
 	cmd.ExtraFiles = []*os.File{consoleEnd, framesEnd, initrd} // 3, 4 and 5
@@ -283,7 +281,7 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 	}
 }
 
-// reason finds words for why a guest ended with nothing to show.
+// reason says why a guest ended without a result.
 func reason(cause error, s *session, frameErr, qemuErr error, complaints string, console []byte) string {
 	var why []string
 	switch {
@@ -305,7 +303,7 @@ func reason(cause error, s *session, frameErr, qemuErr error, complaints string,
 		why = append(why, "QEMU: "+qemuErr.Error())
 	}
 	if cause == nil && frameErr != nil {
-		why = append(why, "what it reported: "+frameErr.Error())
+		why = append(why, "its report: "+frameErr.Error())
 	}
 	if complaints = strings.TrimSpace(complaints); complaints != "" {
 		why = append(why, complaints)
@@ -322,7 +320,7 @@ func tee(w, also io.Writer) io.Writer {
 	return io.MultiWriter(w, also)
 }
 
-// session is what a guest has reported.
+// session has what a guest has reported.
 type session struct {
 	guest   *Guest
 	started time.Time

@@ -20,9 +20,8 @@ import (
 	"syscall"
 )
 
-// guestPrograms are the programs of the host that a guest has, by the Debian
-// package that has them. They are the real ones, not busybox's, because what
-// nstrace is to describe is what these do.
+// guestPrograms are the host's programs that a guest has, by the Debian package that has them. They
+// are not busybox's, because nstrace has to describe the real programs.
 var guestPrograms = map[string][]string{
 	"auditd":         {"auditctl"},
 	"bash":           {"bash", "sh"},
@@ -55,17 +54,17 @@ var guestPrograms = map[string][]string{
 	"util-linux":  {"dmesg", "findmnt", "flock", "lsns", "mountpoint", "nsenter", "pivot_root", "prlimit", "script", "setpriv", "setsid", "taskset", "unshare"},
 }
 
-// guestModules are loaded in every guest before its program starts, so that
-// no modprobe shows up in a trace at a time that depends on what ran before.
+// guestModules are loaded in every guest before its program starts. So the time of a modprobe in a
+// trace does not depend on what ran before.
 var guestModules = []string{"bridge", "dummy", "fuse", "overlay", "veth", "virtio_net", "virtio_pci"}
 
-// moreModules are there for modprobe and for the kernel to ask for.
+// moreModules are available to modprobe, and to the kernel when it asks for them.
 var moreModules = []string{
 	"binfmt_misc", "br_netfilter", "ext4", "ipvlan", "loop", "macvlan", "nf_conntrack", "nf_nat", "nf_tables",
 	"squashfs", "tun", "virtio_blk", "vxlan",
 }
 
-// guestFiles are the files of a guest's /etc that are not taken from the host.
+// guestFiles are the files of a guest's /etc that do not come from the host.
 var guestFiles = map[string]string{
 	"/etc/passwd": "root:x:0:0:root:/root:/bin/bash\n" +
 		"tester:x:1000:1000:tester:/home/tester:/bin/bash\n" +
@@ -79,9 +78,9 @@ var guestFiles = map[string]string{
 	"/etc/os-release":    "ID=nstrace-guest\nNAME=\"nstrace test guest\"\n",
 }
 
-// A Root collects what a guest's root holds, and writes it as the cpio archive
-// that the kernel unpacks at boot. The first error sticks and is returned by
-// WriteTo. It has no need of privileges: owners and devices exist only in the archive.
+// A Root collects the content of a guest's root, and writes it as the cpio archive that the kernel
+// unpacks at boot. WriteTo returns the first error of all methods. A Root needs no privileges:
+// owners and devices exist only in the archive.
 type Root struct {
 	entries map[string]*entry // by clean absolute path in the guest
 	err     error
@@ -98,7 +97,7 @@ type entry struct {
 // mergedUsr are the links of a system whose /bin and so on are in /usr.
 var mergedUsr = []string{"bin", "lib", "lib64", "sbin"}
 
-// NewRoot returns a root that has the folders every root has and nothing else.
+// NewRoot returns a root with the folders that every root has, and nothing else.
 func NewRoot() *Root {
 	r := &Root{entries: make(map[string]*entry)}
 	for _, name := range mergedUsr {
@@ -113,7 +112,7 @@ func NewRoot() *Root {
 	r.Symlink("/run", "/var/run")
 	r.Symlink("/proc/self/mounts", "/etc/mtab")
 	r.Mkdir("/home/tester", 0o755, 1000)
-	// Without these two the kernel starts init with no standard streams.
+	// Without these two, the kernel starts init without standard streams.
 	r.add("/dev/console", &entry{mode: syscall.S_IFCHR | 0o600, dev: 5<<8 | 1})
 	r.add("/dev/null", &entry{mode: syscall.S_IFCHR | 0o666, dev: 1<<8 | 3})
 	return r
@@ -141,7 +140,7 @@ func (r *Root) AddSystem() {
 	}
 }
 
-// What a guest that systemd boots has more.
+// What a guest with systemd has in addition.
 var (
 	systemdPrograms = []string{
 		"busctl", "dbus-daemon", "journalctl", "loginctl", "machinectl", "sudo", "systemctl", "systemd-nspawn", "systemd-run", "systemd-tmpfiles",
@@ -155,14 +154,14 @@ var (
 		"/etc/machine-id":                    "6e73747261636567756573740000cafe\n",
 		"/etc/systemd/system/default.target": "[Unit]\nRequires=basic.target\nWants=dbus.socket systemd-logind.service\nAfter=basic.target dbus.socket systemd-logind.service\n",
 		"/etc/sudoers":                       "root ALL=(ALL:ALL) ALL\ntester ALL=(ALL:ALL) NOPASSWD: ALL\n",
-		// Nobody has a password here. Who logs in, and whose manager starts, gets a login uid
-		// and a session, as from login and sshd.
+		// No user has a password here. A login, and the start of a user's manager, sets a login uid
+		// and a session, as login and sshd do.
 		"/etc/pam.d/sudo":         "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession sufficient pam_permit.so\n",
 		"/etc/pam.d/login":        "account required pam_permit.so\nsession required pam_loginuid.so\nsession required pam_systemd.so class=user type=tty\n",
 		"/etc/pam.d/systemd-user": "account required pam_permit.so\nsession required pam_loginuid.so\nsession required pam_systemd.so\n",
 	}
-	// Those that fail in an initramfs, which has neither an index of modules before the
-	// job is set up nor a password file to lock.
+	// Units that fail in an initramfs, which has no index of modules before the job is set up, and
+	// no lock for a password file.
 	systemdMasked = []string{"kmod-static-nodes.service", "systemd-sysusers.service"}
 )
 
@@ -197,8 +196,8 @@ func (r *Root) AddSystemd() {
 	r.AddBytes([]byte(guestFiles["/etc/group"]+"messagebus:x:100:\n"), "/etc/group", 0o644)
 }
 
-// AddModules adds the kernel's modules for guests, with what they depend on, and
-// the indexes that modprobe needs.
+// AddModules adds the kernel's modules for guests, the modules that they depend on, and the indexes
+// that modprobe needs.
 func (r *Root) AddModules(ctx context.Context, k *Kernel) error {
 	if k.Modules == "" {
 		return nil
@@ -223,7 +222,7 @@ func (r *Root) AddModules(ctx context.Context, k *Kernel) error {
 		todo = todo[1:]
 		m, ok := depends[name]
 		if !ok || done[name] {
-			continue // what is not a module is built in, or modprobe will say so
+			continue // it is built in; otherwise modprobe reports that it is missing
 		}
 		done[name] = true
 		todo = append(todo, m.depends...)
@@ -232,7 +231,7 @@ func (r *Root) AddModules(ctx context.Context, k *Kernel) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}
-		// Unpacked here: not every kernel can do it, and on an emulated processor it is slow.
+		// Unpack it here: not every kernel can do that, and it is slow on an emulated processor.
 		var data []byte
 		from := filepath.Join(k.Modules, m.path)
 		if strings.HasSuffix(m.path, ".xz") {
@@ -270,10 +269,10 @@ type module struct {
 	depends []string
 }
 
-// moduleDepends reads what depends on what. Debian makes modules.dep only when
-// the package is installed, hence depmod, which writes it to its standard output here.
+// moduleDepends reads the dependencies of modules. Debian makes modules.dep only when it installs
+// the package. So this runs depmod, which writes it to its standard output.
 func moduleDepends(ctx context.Context, k *Kernel) (map[string]module, error) {
-	// depmod wants BASE/lib/modules/RELEASE, which newer packages have below usr.
+	// depmod needs BASE/lib/modules/RELEASE. Newer packages have it below usr.
 	base := filepath.Clean(filepath.Join(k.Modules, "../../.."))
 	out, err := run(ctx, "", "depmod", "-n", "-b", base, k.Release)
 	if err != nil {
@@ -302,7 +301,7 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// slurp adds a folder's files by content, for a folder that is about to go away.
+// slurp adds the content of a folder's files, for a folder that will be removed.
 func (r *Root) slurp(dir, to string) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -321,7 +320,7 @@ func (r *Root) slurp(dir, to string) error {
 	})
 }
 
-// Mkdir adds a folder and those above it.
+// Mkdir adds a folder and its parents.
 func (r *Root) Mkdir(name string, perm uint32, owner int) {
 	r.add(name, &entry{mode: syscall.S_IFDIR | perm, uid: owner, gid: owner})
 }
@@ -336,9 +335,9 @@ func (r *Root) AddBytes(data []byte, name string, perm uint32) {
 	r.add(name, &entry{mode: syscall.S_IFREG | perm, data: data})
 }
 
-// AddProgram adds a file of the host and, if that is a program, the shared
-// libraries it needs. Its mode is kept, with a set-user-ID bit, but everyone in the
-// guest may use it: the host's umask is nothing a test should depend on.
+// AddProgram adds a file of the host and, if it is a program, the shared libraries that it needs.
+// It keeps the mode, including a set-user-ID bit, but everybody in the guest may use the file: no
+// test should depend on the host's umask.
 func (r *Root) AddProgram(from, name string) {
 	if r.err != nil {
 		return
@@ -361,7 +360,7 @@ func (r *Root) AddProgram(from, name string) {
 	r.addLibraries(real)
 }
 
-// AddTree adds a file, or a folder with all that is in it.
+// AddTree adds a file, or a folder with everything in it.
 func (r *Root) AddTree(from, to string) {
 	if r.err != nil {
 		return
@@ -397,8 +396,8 @@ func (r *Root) fail(err error) {
 	}
 }
 
-// clean returns the one name that a path has in a root whose /bin and so on
-// are links into /usr: the kernel would unpack a second folder over the link.
+// clean returns the only name of a path in a root whose /bin and so on are links into /usr. The
+// kernel would unpack a second folder over the link.
 func clean(name string) string {
 	name = path.Clean("/" + name)
 	first, rest, ok := strings.Cut(name[1:], "/")
@@ -418,15 +417,14 @@ func (r *Root) add(name string, e *entry) {
 	}
 }
 
-// libraryDirs are where Debian's dynamic linker looks.
+// libraryDirs are the folders that Debian's dynamic linker searches.
 var libraryDirs = []string{
 	"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu",
 	"/lib64", "/usr/lib64", "/lib", "/usr/lib",
 }
 
-// addLibraries adds the dynamic linker and the libraries that an ELF file needs, and
-// those that they need. It reads the files instead of asking ldd, which
-// would run them.
+// addLibraries adds the dynamic linker and the libraries that an ELF file needs, directly or
+// indirectly. It reads the files instead of asking ldd, which would run them.
 func (r *Root) addLibraries(file string) {
 	f, err := elf.Open(file)
 	if err != nil {
@@ -462,7 +460,7 @@ func (r *Root) addLibraries(file string) {
 		}
 	}
 	dirs = append(dirs, libraryDirs...)
-	dirs = append(dirs, filepath.Dir(file)) // where systemd's own find each other, once a program has loaded them
+	dirs = append(dirs, filepath.Dir(file)) // systemd's libraries find each other there once a program has loaded them
 next:
 	for _, lib := range libraries {
 		for _, dir := range dirs {
@@ -480,8 +478,8 @@ next:
 	}
 }
 
-// WriteTo writes the root as an archive in cpio's "newc" format, uncompressed: an
-// emulated processor takes longer to unpack than QEMU to load it.
+// WriteTo writes the root as an uncompressed archive in cpio's "newc" format. An emulated processor
+// takes longer to unpack one than QEMU takes to load it.
 func (r *Root) WriteTo(w io.Writer) (int64, error) {
 	if r.err != nil {
 		return 0, r.err
@@ -491,7 +489,7 @@ func (r *Root) WriteTo(w io.Writer) (int64, error) {
 	for name := range r.entries {
 		names = append(names, name)
 	}
-	slices.Sort(names) // folders before what is in them
+	slices.Sort(names) // folders before their content
 	for _, name := range names {
 		if err := c.write(name[1:], r.entries[name]); err != nil {
 			return c.n, fmt.Errorf("writing %s into the guest's root: %w", name, err)
@@ -560,8 +558,8 @@ func (c *cpio) pad() error {
 	return nil
 }
 
-// goBuild compiles a package of this module for a guest, where there is no
-// libc of the right kind to rely on.
+// goBuild compiles a package of this module for a guest, statically, because a guest may not have a
+// suitable libc.
 func goBuild(ctx context.Context, dir, out, pkg string, test bool) error {
 	args := []string{"build", "-o", out, pkg}
 	if test {

@@ -25,28 +25,28 @@ import (
 	"github.com/nstrace/nstrace/test/vm/wire"
 )
 
-// Where things are in a guest. The tests' folder is where it is in the
-// repository, so that relative paths in the tests mean the same.
+// Paths in a guest. The tests' folder has the same path as in the repository, so that relative
+// paths in the tests mean the same.
 const (
 	guestSource = "/src"
 	guestBinary = "/usr/libexec/guest.test"
 	guestTracer = "/usr/bin/nstrace"
 )
 
-// maxGuests is how many machines run at once. Each takes one of the host's
-// processors, see Guest.boot.
+// maxGuests is the number of guests that run at once. Each uses one of the host's processors, see
+// Guest.boot.
 const maxGuests = 2
 
-// guests has a place for each machine that runs.
+// guests is a semaphore for maxGuests.
 var guests = make(chan struct{}, maxGuests)
 
-// betweenTests are what the kernels between the oldest and the newest are tested with: each
-// way once with each backend, and each backend alone. The whole suite takes a guest ten
-// minutes; make test-all runs it on each kernel.
+// betweenTests are the tests for the kernels between the oldest and the newest: each way once with
+// each backend, and each backend alone. In a guest, the whole suite takes ten minutes; make
+// test-all runs it on each kernel.
 const betweenTests = "^(TestCoverage|TestAlone|TestBackends)$"
 
-// TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in a
-// machine of its own, and reports them as subtests: TestKernel/6.1/TestName/sub.
+// TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in its own guest,
+// and reports them as subtests: TestKernel/6.1/TestName/sub.
 func TestKernel(t *testing.T) {
 	t.Parallel()
 	if err := CheckHost(); err != nil {
@@ -56,7 +56,7 @@ func TestKernel(t *testing.T) {
 	kernels := &Kernels{Log: t.Logf}
 	all, newest, err := kernels.Backports(t.Context())
 	if err != nil {
-		newest = Newest // whose subtest then fails; the others need no network
+		newest = Newest // its subtest then fails; the others need no network
 		t.Log(err)
 	}
 	series := []string{"5.10", "6.1", "6.12", newest}
@@ -110,8 +110,8 @@ func onKernels(t *testing.T, series []string, build func() (*payload, error), se
 }
 
 // TestFtrace runs the end-to-end test that turns ftrace off and on, in guests with one CPU: an
-// emulated kernel with two can crash while it rewrites its own code. 6.12 lets everything be
-// turned off at any time; 5.10 refuses some of it, and the newest most.
+// emulated kernel with two can crash while it rewrites its own code. 6.12 can turn everything off
+// at any time. 5.10 refuses some of it, and the newest kernel refuses most.
 func TestFtrace(t *testing.T) {
 	t.Parallel()
 	if err := CheckHost(); err != nil {
@@ -132,12 +132,12 @@ func TestFtrace(t *testing.T) {
 	})
 }
 
-// containersKernel is that of a guest with container engines, which is to have cgroup v2
-// alone; a host's may have anything.
+// containersKernel is the kernel of a guest with container engines. The guest has only cgroup v2,
+// whatever the host has.
 const containersKernel = "6.12"
 
-// TestContainers runs the tests with container engines in a guest, the short ones: what
-// does not depend on the kernel was tested on the host.
+// TestContainers runs the tests with container engines in a guest. It uses -short, because the host
+// has run the tests that do not depend on the kernel.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	runContainers(t, func(p *payload) {
@@ -146,8 +146,8 @@ func TestContainers(t *testing.T) {
 	}, "dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "podman", "conmon", "runc", "tar")
 }
 
-// TestSystemd runs the tests with units of systemd, and what needs a system that was booted
-// by it, in a guest where it is process 1.
+// TestSystemd runs the tests that need units or a system booted by systemd, in a guest where
+// systemd is process 1.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	runContainers(t, func(p *payload) {
@@ -187,25 +187,25 @@ func runContainers(t *testing.T, set func(*payload), programs ...string) {
 	runTests(t, kernel, p)
 }
 
-// payload is what is tested.
+// payload is what a guest tests.
 type payload struct {
 	module  string // root of the repository
 	pkg     string // folder of the tests, below module
 	tests   string // test binary
-	nstrace string // empty if the tests are not about it
-	helpers string // folder of the tests' own C programs; likewise
+	nstrace string // empty if the tests do not use it
+	helpers string // folder of the tests' own C programs; also empty if unused
 
-	programs []string // more programs that the tests need, where the host has them
-	trees    []string // and folders
-	memory   int      // of the guest, MiB; 0 for what is usual
-	cpus     int      // of the guest; 0 for what is usual
+	programs []string // more programs for the tests, if the host has them
+	trees    []string // more folders
+	memory   int      // of the guest, MiB; 0: the default
+	cpus     int      // of the guest; 0: the default
 	short    bool     // run with -test.short
-	systemd  bool     // as the guest's process 1
+	systemd  bool     // systemd is the guest's process 1
 	only     string   // -test.run, unless the host was given one
 }
 
-// buildPayload compiles the tests of pkg, a folder, and nstrace. Those below testdata are
-// about the guests and get no nstrace.
+// buildPayload compiles the tests of pkg, a folder, and nstrace. Tests below testdata are about the
+// guests and need no nstrace.
 func buildPayload(t *testing.T, pkg string) (*payload, error) {
 	gomod, err := run(t.Context(), "", "go", "env", "GOMOD")
 	if err != nil {
@@ -284,14 +284,14 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 		filter = p.only
 	}
 	args := []string{guestBinary, "-test.v=test2json", "-test.run=" + filter,
-		// The tests' own limit comes first: it says where they are.
+		// The tests' own limit comes first, because its error shows where they are.
 		"-test.timeout=" + (limit * 3 / 4).String()}
 	if testing.Short() || p.short {
 		args = append(args, "-test.short")
 	}
 	env := append(slices.Clone(DefaultEnv), "NSTRACE_BIN="+guestTracer)
 	if kernel.Modules == "" {
-		t.Logf("the archive has no modules for %s, hence no veth, bridge, dummy and overlay", kernel.Release)
+		t.Logf("the archive has no modules for %s, so there is no veth, bridge, dummy or overlay", kernel.Release)
 		env = append(env, "NSTRACE_GUEST_NO_MODULES=1")
 	}
 	for _, kv := range os.Environ() {
@@ -342,7 +342,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	}()
 	m := newMirror(t)
 	readErr := m.follow(events)
-	// Should that have failed the guest must still find a reader.
+	// Even if that failed, the guest must still have a reader.
 	io.Copy(io.Discard, events)
 	end := <-done
 	waitErr := toJSON.Wait()
@@ -358,7 +358,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	case end.err != nil:
 		t.Error(end.err)
 	case result.Signal != 0:
-		t.Errorf("the tests were ended by a signal: %v", syscall.Signal(result.Signal))
+		t.Errorf("a signal ended the tests: %v", syscall.Signal(result.Signal))
 	case result.Code != 0 && !m.failed:
 		t.Errorf("the tests exited with status %d, though none has failed", result.Code)
 	case result.Code == 0 && m.unfinished:
@@ -369,17 +369,17 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	if end.result != nil {
 		t.Logf("kernel %s: up after %.1f s, done after another %.1f s", kernel.Release, end.result.Boot.Seconds(), end.result.Run.Seconds())
 		if lines := complaints.FindAll(end.result.Console, -1); lines != nil {
-			t.Logf("the kernel complained: %s\nits console:\n%s", lines[0], end.result.Console)
+			t.Logf("the kernel reported a fault: %s\nits console:\n%s", lines[0], end.result.Console)
 		}
 	}
 }
 
-// complaints are lines of a kernel that is not well, though it lived on.
+// complaints are lines that a kernel prints when it finds a fault and continues.
 var complaints = regexp.MustCompile(`(?m)^.*(?:WARNING: |BUG: |Call Trace:|stall on|stalls on).*$`)
 
 // timeLimit returns how long a guest may take: NSTRACE_GUEST_TIMEOUT, or half an hour, or an hour
-// for the whole suite. It is always less than what is left until go test itself gives up,
-// because only this side has the console to show.
+// for the whole suite. It is always less than the time until go test itself gives up, because go
+// test cannot show the console.
 func timeLimit(t *testing.T) time.Duration {
 	limit := 30 * time.Minute
 	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
@@ -396,13 +396,13 @@ func timeLimit(t *testing.T) time.Duration {
 		limit = min(limit, time.Until(deadline)-15*time.Second)
 	}
 	if limit < 5*time.Second {
-		t.Fatal("no time is left for this kernel: go test -timeout has to be longer")
+		t.Fatal("no time is left for this kernel: use a longer go test -timeout")
 	}
 	return limit.Round(time.Second)
 }
 
-// guestFilter is the -test.run of the guest: NSTRACE_GUEST_RUN, or else what
-// follows the kernel in the host's own -run.
+// guestFilter is the -test.run of the guest: NSTRACE_GUEST_RUN, or else what follows the kernel in
+// the host's own -run.
 func guestFilter() string {
 	if filter := os.Getenv("NSTRACE_GUEST_RUN"); filter != "" {
 		return filter
@@ -410,9 +410,9 @@ func guestFilter() string {
 	return runFilter(2)
 }
 
-// runFilter returns part n of the pattern that this test binary was given by -run: the
-// kernel is part 1, all that follows is part 2. Of an alternative like A/B|C/D it
-// makes nothing; go test then chooses which subtests to show.
+// runFilter returns part n of the pattern in this test binary's -run: the kernel is part 1,
+// everything after it is part 2. It does not support alternatives like A/B|C/D; go test then
+// chooses which subtests to show.
 func runFilter(n int) string {
 	pattern := flag.Lookup("test.run").Value.String()
 	parts := strings.SplitN(pattern, "/", 3)
@@ -422,9 +422,9 @@ func runFilter(n int) string {
 	return parts[n]
 }
 
-// trackInputs makes go test's cache see what the tests depend on. It watches which
-// files a test opens; of what is compiled here it would know nothing, and
-// repeat an old result after a change to the tracer.
+// trackInputs makes go test's cache depend on the sources. go test watches which files a test
+// opens, but not what the tests compile here. Without this, it would repeat an old result after a
+// change to the tracer.
 func trackInputs(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -438,7 +438,7 @@ func trackInputs(t *testing.T) {
 			_, err = os.Stat(path)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // someone is at work here
+			return nil // somebody is editing it
 		}
 		return err
 	})

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Init is process 1 of a test guest. It makes of the initramfs a system that looks
-// like a small host to the program under test, runs one program, tells the
-// host how that ended, and powers the machine off. Where the job wants systemd it
-// leaves process 1 to that, and does the rest beside it.
+// Init is process 1 of a test guest. It turns the initramfs into a system that looks like a small
+// host to the program under test. It runs one program, reports to the host how the program ended,
+// and powers the machine off. If the job needs systemd, systemd becomes process 1, and init runs
+// beside it.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 		stage = os.Args[1]
 	}
 	if os.Getpid() != 1 && stage != besideSystemd {
-		fmt.Fprintln(os.Stderr, "init: this is the init of a test guest, not to be run anywhere else")
+		fmt.Fprintln(os.Stderr, "init: this is the init of a test guest: do not run it anywhere else")
 		os.Exit(2)
 	}
 	var err error
@@ -48,14 +48,14 @@ func main() {
 	powerOff()
 }
 
-// What a stage tells the next.
+// Environment variables that one stage sets for the next.
 const (
 	inTmpfs       = "in-tmpfs"
 	besideSystemd = "beside-systemd"
 )
 
-// switchRoot moves the system off the initramfs, on which pivot_root(2)
-// fails, and with that every container runtime.
+// switchRoot moves the system off the initramfs. On an initramfs pivot_root(2) fails, and so does
+// every container runtime.
 func switchRoot() error {
 	const root = "/.root"
 	if err := os.Mkdir(root, 0o755); err != nil {
@@ -64,7 +64,8 @@ func switchRoot() error {
 	if err := syscall.Mount("root", root, "tmpfs", 0, "mode=755,size=90%"); err != nil {
 		return fmt.Errorf("mounting a tmpfs for the root: %w", err)
 	}
-	// A file is removed as soon as it is copied: there may not be memory for all of it twice.
+	// Remove each file as soon as it is copied: there may not be enough memory for two copies of
+	// everything.
 	names, err := os.ReadDir("/")
 	if err != nil {
 		return err
@@ -131,7 +132,7 @@ func move(from, to string) error {
 		return err
 	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFLNK {
-		// After chown(2), which takes away a set-user-ID bit.
+		// After chown(2), which clears a set-user-ID bit.
 		if err := syscall.Chmod(to, st.Mode&0o7777); err != nil {
 			return &fs.PathError{Op: "chmod", Path: to, Err: err}
 		}
@@ -156,7 +157,7 @@ func copyFile(from, to string) error {
 	return w.Close()
 }
 
-// start sets the system up and goes on to the job, or to systemd and the job.
+// start sets the system up and continues with the job, or with systemd and the job.
 func start() error {
 	if err := mounts(); err != nil {
 		return err
@@ -177,7 +178,7 @@ func start() error {
 	return fmt.Errorf("%s: %w", systemd, syscall.Exec(systemd, []string{systemd}, os.Environ()))
 }
 
-// waitForSystemd returns when all that is to be started at boot was.
+// waitForSystemd returns when systemd has started everything.
 func waitForSystemd() error {
 	for {
 		out, err := exec.Command("/usr/bin/systemctl", "is-system-running", "--wait").CombinedOutput()
@@ -188,7 +189,7 @@ func waitForSystemd() error {
 			failed, _ := exec.Command("/usr/bin/systemctl", "--failed", "--no-legend", "--plain").CombinedOutput()
 			log, _ := exec.Command("/usr/bin/journalctl", "--no-pager", "-n", "50").CombinedOutput()
 			return fmt.Errorf("systemd could not start:\n%s%s", failed, log)
-		default: // it does not listen yet
+		default: // systemd does not listen yet
 			if _, other := errors.AsType[*exec.ExitError](err); err != nil && !other {
 				return err
 			}
@@ -209,7 +210,7 @@ func readJob() (*wire.Job, error) {
 	return job, nil
 }
 
-// runJob runs the job's program once ready returns, and reports.
+// runJob runs the job's program once ready returns, and reports its end.
 func runJob(ready func() error) error {
 	port, err := openPort()
 	if err != nil {
@@ -279,7 +280,7 @@ func mounts() error {
 			return fmt.Errorf("mounting %s: %w", m.target, err)
 		}
 	}
-	// As systemd leaves it; what a new mount namespace does depends on it.
+	// As systemd does it. The mounts of a new mount namespace depend on it.
 	if err := syscall.Mount("", "/", "", syscall.MS_SHARED|syscall.MS_REC, ""); err != nil {
 		return fmt.Errorf("making the mounts shared: %w", err)
 	}
@@ -305,7 +306,7 @@ func ioctl(fd, request, arg uintptr) error {
 
 // openPort opens the serial port to the host, for eight-bit clean output.
 func openPort() (*os.File, error) {
-	// Not os.OpenFile: that would make it non-blocking and put it into a poller.
+	// Not os.OpenFile, which would make it non-blocking and put it into a poller.
 	fd, err := syscall.Open(wire.Port, syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: wire.Port, Err: err}
@@ -318,9 +319,9 @@ func openPort() (*os.File, error) {
 	return os.NewFile(uintptr(fd), wire.Port), nil
 }
 
-// drain waits until all that was written to the port has been sent.
+// drain waits until everything that was written to the port has been sent.
 func drain(port *os.File) error {
-	const tcsbrk = 0x5409 // TCSBRK, which is tcdrain(3) if its argument is not zero
+	const tcsbrk = 0x5409 // TCSBRK: with an argument other than zero, the same as tcdrain(3)
 	return ioctl(port.Fd(), tcsbrk, 1)
 }
 
@@ -340,8 +341,8 @@ func loopbackUp() error {
 	return ioctl(uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&ifreq)))
 }
 
-// run runs the job's program, passes on what it prints, and returns when it and
-// every other process are gone.
+// run runs the job's program and passes on its output. It returns when the program and all other
+// processes have ended.
 func run(job *wire.Job, frames *wire.Writer) (*wire.ExitStatus, error) {
 	for _, kv := range job.Env {
 		if path, ok := strings.CutPrefix(kv, "PATH="); ok {
@@ -402,9 +403,9 @@ func run(job *wire.Job, frames *wire.Writer) (*wire.ExitStatus, error) {
 		return nil, fmt.Errorf("starting %s in %s: %w", program, job.Dir, err)
 	}
 	stdout.Close()
-	stderr.Close() // the same one if merged, and then an error that does not matter
+	stderr.Close() // the same file if merged; then the error does not matter
 
-	// As process 1 this waits for orphans as well, so os/exec can't be used.
+	// As process 1, this also waits for orphans, so it cannot use os/exec.
 	var status *wire.ExitStatus
 	for {
 		var ws syscall.WaitStatus
@@ -413,7 +414,7 @@ func run(job *wire.Job, frames *wire.Writer) (*wire.ExitStatus, error) {
 		case err == syscall.EINTR:
 			continue
 		case err == syscall.ECHILD:
-			copying.Wait() // nobody is left who could write
+			copying.Wait() // no process is left that could write
 			return status, nil
 		case err != nil:
 			return nil, fmt.Errorf("waiting: %w", err)
@@ -425,21 +426,21 @@ func run(job *wire.Job, frames *wire.Writer) (*wire.ExitStatus, error) {
 		if ws.Signaled() {
 			status = &wire.ExitStatus{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
 		}
-		// Whatever it left behind may hold its output open.
+		// Processes that it left behind can hold its output open.
 		if err := syscall.Kill(-1, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
-			return nil, fmt.Errorf("killing what is left: %w", err)
+			return nil, fmt.Errorf("killing the remaining processes: %w", err)
 		}
 	}
 }
 
-// powerOff ends the machine. QEMU has an option to end instead of rebooting, and a reboot
-// needs neither ACPI nor the end of process 1, which would be a panic.
+// powerOff ends the machine. QEMU has an option to end instead of rebooting. A reboot needs neither
+// ACPI nor the end of process 1, which would be a panic.
 func powerOff() {
 	syscall.Sync()
 	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART); err != nil {
 		fmt.Fprintln(os.Stderr, "init: reboot:", err)
 	}
-	// Does the same with no regard for anything.
+	// Reboots at once, without a sync.
 	if err := os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0); err != nil {
 		fmt.Fprintln(os.Stderr, "init: sysrq:", err)
 	}

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wire is what the host and the init of a guest say to each other: the
-// [Job] that the host puts into the guest's root, and the frames that come back
-// through a serial port of its own.
+// Package wire is the protocol between the host and the init of a guest: the [Job] that the host
+// puts into the guest's root, and the frames that come back through a separate serial port.
 package wire
 
 import (
@@ -15,41 +14,40 @@ import (
 // JobPath is where the guest's init finds its Job, as JSON.
 const JobPath = "/.nsvm-job.json"
 
-// Port is the guest's end of the frames' channel. The console is the first
-// serial port; what the kernel prints there can therefore never get into the
-// middle of a frame.
+// Port is the guest's end of the channel for frames. The console is the first serial port, so
+// kernel messages never get into a frame.
 const Port = "/dev/ttyS1"
 
-// Job is what a guest is booted for.
+// Job is the task of a guest.
 type Job struct {
 	Args     []string // program and its arguments; the program is looked up in PATH
 	Env      []string // KEY=value
 	Dir      string   // working directory
 	Hostname string
 	Modules  []string // loaded before the program is started
-	Merge    bool     // standard error goes where standard output goes, in order
-	Systemd  bool     // process 1 is systemd, and the program is started once that is up
+	Merge    bool     // send standard error to standard output, in order
+	Systemd  bool     // process 1 is systemd; the program starts once systemd is up
 }
 
-// Kind says what a frame holds.
+// Kind is the type of a frame.
 type Kind byte
 
 // Kinds of frames.
 const (
-	Start  Kind = 'S' // the system is up, the program is about to be started
+	Start  Kind = 'S' // the system is up, and the program starts
 	Stdout Kind = 'o' // bytes of its standard output
 	Stderr Kind = 'e' // bytes of its standard error
-	Exit   Kind = 'x' // it ended; the payload is an ExitStatus as JSON
+	Exit   Kind = 'x' // the program ended; the payload is an ExitStatus as JSON
 	Failed Kind = 'f' // init could not do its work; the payload says why
 )
 
-// ExitStatus is how the program ended. Signal is zero unless one killed it.
+// ExitStatus says how the program ended. Signal is zero unless a signal killed it.
 type ExitStatus struct {
 	Code   int
 	Signal int
 }
 
-// maxPayload bounds what a reader is ready to allocate for one frame.
+// maxPayload is the maximum size that a reader allocates for one frame.
 const maxPayload = 1 << 20
 
 // Writer writes frames. It can be used from several goroutines.

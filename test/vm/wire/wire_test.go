@@ -12,7 +12,7 @@ import (
 func TestFrames(t *testing.T) {
 	var buf bytes.Buffer
 	w := NewWriter(&buf)
-	payload := []byte{0, 3, 4, 10, 13, 17, 19, 255} // what a terminal would act on
+	payload := []byte{0, 3, 4, 10, 13, 17, 19, 255} // bytes that a terminal would act on
 	for _, p := range [][]byte{nil, payload} {
 		if err := w.Write(Stdout, p); err != nil {
 			t.Fatal(err)
@@ -29,7 +29,7 @@ func TestFrames(t *testing.T) {
 		t.Errorf("after the last: %v", err)
 	}
 
-	// Cut anywhere inside of a frame it must not look like an orderly end.
+	// A stream that is cut inside a frame must not look like a normal end.
 	for n := 6; n < len(whole); n++ {
 		r := bytes.NewReader(whole[5:n])
 		if _, _, err := Read(r); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -43,6 +43,6 @@ func TestFrames(t *testing.T) {
 		t.Error("a frame of 4 GiB was accepted")
 	}
 	if err := w.Write(Stdout, make([]byte, maxPayload+1)); err == nil {
-		t.Error("too long a frame was written")
+		t.Error("Write accepted a frame that is too long")
 	}
 }

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Nsvm runs one command in a virtual machine with a kernel of choice, for
-// development:
+// Nsvm runs one command in a virtual machine with a kernel of your choice, for development:
 //
 //	go run ./test/vm/cmd/nsvm -kernel 6.1 -copy ./nstrace:/usr/bin/nstrace -- nstrace check
 //
-// It prints what the command prints and exits with its status. The command runs as root
-// in a machine that has the programs of the host listed in package vm, and that
-// is gone afterwards.
+// It prints what the command prints and exits with its status. The command runs as root. The
+// machine has the host's programs that package vm lists, and ends with the command.
 package main
 
 import (
@@ -43,8 +41,7 @@ func (l *list) Set(s string) error {
 	return nil
 }
 
-// Exit statuses of nsvm itself, chosen as those of env(1) and timeout(1): apart
-// from the command's own.
+// Exit statuses of nsvm itself, as in env(1) and timeout(1): commands rarely use them.
 const (
 	exitUsage  = 125
 	exitFailed = 125

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package smoke stands in for the end-to-end tests, to test the guests
-// themselves. What is meant to go wrong does so only if NSTRACE_SMOKE asks for it.
+// Package smoke replaces the end-to-end tests in tests of the guests themselves. Tests that must
+// fail do so only if NSTRACE_SMOKE is set.
 package smoke
 
 import (
@@ -108,7 +108,7 @@ func TestSystem(t *testing.T) {
 	})
 }
 
-// TestOutcomes has one test of each kind, to be reported as they are.
+// TestOutcomes has one test of each outcome.
 func TestOutcomes(t *testing.T) {
 	t.Run("pass", func(t *testing.T) { t.Log("passing along") })
 	t.Run("skip", func(t *testing.T) { t.Skip("not today") })
@@ -168,7 +168,7 @@ func TestHang(t *testing.T) {
 	select {}
 }
 
-// TestHardHang stops the machine so that no timer of its own can help.
+// TestHardHang stops the machine so that none of its own timers can help.
 func TestHardHang(t *testing.T) {
 	bad(t, "hardhang")
 	sh(t, "kill -STOP $PPID; sleep inf")

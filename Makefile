@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Everything but `generate`, the checks and the tests needs Go alone: the compiled
-# BPF programs are committed.
+# Everything except `generate`, the checks and the tests needs only Go: the compiled BPF programs
+# are committed.
 
 GO      ?= go
-# clang 14 (Debian 12) made the committed objects; another major version makes
-# others, just as good, and check-generated then compares sources only.
+# clang 14 (Debian 12) made the committed objects. Another major version makes other objects, which
+# work as well. check-generated then compares only the sources.
 CLANG   ?= clang-14
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
@@ -20,7 +20,7 @@ GENERATED_FROM := $(C_SOURCES) bpf/gen.go
 .DEFAULT_GOAL := build
 
 .PHONY: help
-help: ## show this
+help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 .PHONY: build
@@ -30,7 +30,7 @@ build: ## build ./nstrace
 PREFIX ?= /usr/local
 
 .PHONY: install
-install: build ## put nstrace and its systemd unit below PREFIX (/usr/local)
+install: build ## install nstrace and its systemd unit below PREFIX (/usr/local)
 	install -D -m 0755 nstrace $(DESTDIR)$(PREFIX)/bin/nstrace
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's:/usr/local/:$(PREFIX)/:' systemd/nstrace.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/nstrace.service
@@ -46,11 +46,11 @@ format: ## format Go and C
 	clang-format -i $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
 
 .PHONY: deps
-deps: ## install what the tests need (Debian, root); elsewhere say what it is
+deps: ## install what the tests need (Debian, root), or print what that is
 	@./test/deps
 
 .PHONY: lint
-lint: ## what needs no kernel: formats, vet, staticcheck, generated code
+lint: ## run the checks that need no kernel: formats, vet, staticcheck, generated code
 	@unformatted=$$(gofmt -l $(GO_DIRS)); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	clang-format --dry-run -Werror $(C_SOURCES) $(wildcard test/e2e/testdata/*.c)
@@ -77,9 +77,8 @@ check-generated: ## fail if the committed BPF objects are not those of their sou
 		for f in bpf/*_bpfel.*; do cmp "$$f" "$$tmp/$$f" || { echo "$$f is stale: make generate"; exit 1; }; done; \
 	else echo "bpf: no $(CLANG) here, compared the objects' sources only"; fi
 
-# -p 1: the suites that load programs and boot kernels get the machine to
-# themselves. gotestsum: what failed comes once more at the end, with its output;
-# it stands thousands of lines up otherwise.
+# -p 1: the suites that load programs and boot kernels run alone. gotestsum prints each failure
+# again at the end, with its output; otherwise it would be thousands of lines above.
 TESTSUM = $(GO) tool gotestsum --format standard-verbose --hide-summary skipped --
 
 # The race detector leaves out SQLite, which is C translated to Go: checking that code would make
@@ -87,21 +86,21 @@ TESTSUM = $(GO) tool gotestsum --format standard-verbose --hide-summary skipped 
 UNRACED = '-gcflags=modernc.org/...=-race=false'
 
 .PHONY: test
-test: deps lint ## all tests, native and in virtual machines of the main kernels (Debian, root)
+test: deps lint ## run all tests, native and in virtual machines of the main kernels (Debian, root)
 	$(GO) test -race $(UNRACED) -timeout 20m $$($(GO) list ./... | grep -v /test/)
 	$(GO) test -timeout 10m ./internal/history
 	$(TESTSUM) -p 1 -count 1 -timeout 80m ./test/...
 
-# What `make test` leaves out, in parts that take less than an hour each on two CPUs. Each
-# part of a kernel runs the whole end-to-end suite on it.
+# The tests that `make test` leaves out, in parts that take less than an hour each on two CPUs.
+# Each part for a kernel runs the whole end-to-end suite on it.
 ALL_KERNELS := 5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3
 
 .PHONY: test-all
-test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) ## test, and its long form on each kernel
+test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) ## run test, and its long form on each kernel
 
 .PHONY: test-more
 test-more: export NSTRACE_TEST_ALL = 1
-test-more: deps ## the long form of what needs no kernel of its own: containers, power cut, benchmark
+test-more: deps ## run the long tests that need no other kernel: containers, power cut, benchmark
 	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers
 	$(TESTSUM) -count 1 -timeout 60m ./test/vm -skip 'TestKernel$$'
 
@@ -110,25 +109,25 @@ $(addprefix test-kernel-,$(ALL_KERNELS)): test-kernel-%: deps
 	NSTRACE_TEST_ALL=1 $(TESTSUM) -count 1 -timeout 60m ./test/vm -run 'TestKernel/$*'
 
 .PHONY: coverage
-coverage: deps ## make docs/coverage.md anew from what the tests find on each kernel
+coverage: deps ## generate docs/coverage.md from the results of the tests on each kernel
 	NSTRACE_TEST_ALL=1 NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'TestKernel/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
 
 .PHONY: bench-deps
-bench-deps: ## install what nstrace is compared with (Debian, root)
+bench-deps: ## install the programs that the benchmark compares nstrace with (Debian, root)
 	@./test/bench/deps
 
-# BENCHFLAGS='-soak 100000' and the like add flags; go run ./test/bench -h has them.
+# BENCHFLAGS adds flags, such as BENCHFLAGS='-soak 100000'. go run ./test/bench -h lists them.
 .PHONY: bench
-bench: build bench-deps ## measure what nstrace costs on this machine (root)
+bench: build bench-deps ## measure the cost of nstrace on this machine (root)
 	$(GO) test -run '^$$' -bench . -benchmem ./event ./internal/filter ./internal/history ./internal/runtimes ./output ./tracer
 	$(GO) run ./test/bench -nstrace ./nstrace $(BENCHFLAGS)
 
 KERNEL ?= 6.1
 CPUS   ?= 2
 .PHONY: bench-vm
-bench-vm: build deps bench-deps ## the same on another kernel: KERNEL=6.1 CPUS=2
+bench-vm: build deps bench-deps ## measure it on another kernel: KERNEL=6.1 CPUS=2
 	$(GO) run ./test/bench -nstrace ./nstrace -vm $(KERNEL) -cpus $(CPUS) $(BENCHFLAGS)
 
 .PHONY: clean
-clean: ## remove what build made
+clean: ## remove the output of build
 	rm -f nstrace

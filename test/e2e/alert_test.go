@@ -13,7 +13,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestAlert has each of the shipped rules met by a real program, and seen by every backend.
+// TestAlert makes real programs meet each built-in rule, and checks the alerts of every backend.
 func TestAlert(t *testing.T) {
 	anyKernel(t)
 	h := watchWith(t, []string{"--alert", "default"}, backends...)
@@ -32,7 +32,7 @@ func TestAlert(t *testing.T) {
 	h.close(t)
 }
 
-// alerts lists what events met: "rule severity", each with what of it.
+// alerts returns the alerts of events, each as "rule severity" and the event's brief.
 func alerts(events []*emitted) []string {
 	var all []string
 	for _, e := range events {
@@ -43,8 +43,8 @@ func alerts(events []*emitted) []string {
 	return all
 }
 
-// testEscape has a container that sees the host's processes enter the host's network with
-// nsenter, and its own, which alerts nobody.
+// testEscape has a container that sees the host's processes. It enters the host's network with
+// nsenter, and its own network, which must cause no alert.
 func testEscape(t *testing.T, h *host) {
 	id := strings.Repeat("0123456789abcdef", 4)
 	bundle := newBundle(t, func(config map[string]any) {
@@ -58,9 +58,9 @@ func testEscape(t *testing.T, h *host) {
 		linux["cgroupsPath"] = "/docker/" + id
 	})
 	w := h.run(t, "runc", []string{"--root", t.TempDir(), "run", "--bundle", bundle, "nstrace-escape"})
-	// The witness: it was where the host is.
+	// The container's program was in the host's network.
 	if got, want := strings.TrimSpace(w.stdout.String()), fmt.Sprintf("net:[%d]", h.ns["net"]); got != want {
-		t.Fatalf("it was in %s, and the host is in %s", got, want)
+		t.Fatalf("the program was in %s, the host is in %s", got, want)
 	}
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		var met []*emitted
@@ -70,7 +70,7 @@ func testEscape(t *testing.T, h *host) {
 			}
 		}
 		if len(met) != 1 || met[0].Type != event.NamespaceEnter || met[0].Namespace.ID != h.ns["net"] || met[0].Container.ID != id {
-			t.Fatalf("what met a rule is\n%s", dump(met))
+			t.Fatalf("events with an alert:\n%s", dump(met))
 		}
 		a := met[0].Alert[0]
 		want := fmt.Sprintf("%s[%d] in container %s entered the host's net namespace", met[0].Process.Comm, met[0].Process.PID, id)
@@ -78,12 +78,12 @@ func testEscape(t *testing.T, h *host) {
 			t.Errorf("%+v, want the message %q", a, want)
 		}
 		if len(events) < 6 {
-			t.Errorf("only %d events: what meets no rule is missing", len(events))
+			t.Errorf("only %d events: those without an alert are missing", len(events))
 		}
 	})
 }
 
-// testAlertedWrite sets a parameter to the value that it has, to another, and back.
+// testAlertedWrite sets a parameter to its current value, to another one, and back.
 func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 	file := "/proc/sys/" + sysctlPath(name)
 	text, err := os.ReadFile(file)
@@ -124,10 +124,10 @@ func testAlertedWrite(t *testing.T, h *host, rule, name, value string) {
 			meets + write{name: name, old: value, new: old}.on(s),
 		}
 		if got := alerts(events); !slices.Equal(got, want) {
-			t.Errorf("met were\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+			t.Errorf("got alerts\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 		}
 		if n := len(only(written(events), event.SysctlWrite)); n != 3 {
-			t.Errorf("it was written to %d times, not 3", n)
+			t.Errorf("%d writes, want 3", n)
 		}
 		for _, e := range events {
 			for _, a := range e.Alert {
@@ -145,13 +145,13 @@ func testUserNamespace(t *testing.T, h *host) {
 	root := h.run(t, "unshare", []string{"--user", "true"})
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if got, want := alerts(events), []string{"unprivileged-userns info create user unshare: success"}; !slices.Equal(got, want) {
-			t.Errorf("met were %q, want %q", got, want)
+			t.Errorf("got alerts %q, want %q", got, want)
 		}
 		w.ends(t, s, events)
 	})
 	root.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if got := alerts(events); len(got) > 0 {
-			t.Errorf("root met %q", got)
+			t.Errorf("root got alerts %q", got)
 		}
 		root.ends(t, s, events)
 	})
@@ -166,7 +166,7 @@ const ownRules = `rules:
 - {name: made, when: type == "namespace.create"}
 `
 
-// TestAlertFilter asks for the events that met a rule only, of rules of its own.
+// TestAlertFilter selects only the events that met a rule of its own file.
 func TestAlertFilter(t *testing.T) {
 	anyKernel(t)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
@@ -187,7 +187,7 @@ func TestAlertFilter(t *testing.T) {
 	if sum := all[2].Trace.Totals; sum.Alerts != 1 || sum.Written != 1 || sum.Filtered < 2 {
 		t.Errorf("totals %+v", *sum)
 	}
-	// As people see it.
+	// In the formats for people.
 	for _, format := range []string{"table", "wide"} {
 		status, _, stderr = complete(t, append([]string{"run", "--alert", file, "-o", format}, command...))
 		lines := strings.Split(stderr, "\n")
@@ -200,8 +200,8 @@ func TestAlertFilter(t *testing.T) {
 	}
 }
 
-// TestAlertMistake has rules with mistakes, which are found before anything is attached,
-// and asks for those that are shipped.
+// TestAlertMistake has rules with mistakes, which nstrace reports before it attaches. It also
+// prints the built-in rules.
 func TestAlertMistake(t *testing.T) {
 	anyKernel(t)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
@@ -221,7 +221,7 @@ func TestAlertMistake(t *testing.T) {
 	}
 	help := output(t, nstraceBin, "--alert", "help")
 	if again := output(t, nstraceBin, "record", "--db", file+".db", "--alert", "help"); again != help {
-		t.Errorf("of record, help is %s", again)
+		t.Errorf("nstrace record prints the help %s", again)
 	}
 	if !strings.Contains(help, "\n  - name: container-escape\n") {
 		t.Errorf("help is %s", help)
@@ -230,6 +230,6 @@ func TestAlertMistake(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, _, stderr := complete(t, []string{"run", "--alert", file, "--", "true"}); status != 0 || strings.Contains(stderr, "nstrace:") {
-		t.Errorf("what help shows is not taken: status %d: %s", status, stderr)
+		t.Errorf("nstrace rejects the rules that help prints: status %d: %s", status, stderr)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// newBundle makes a bundle for runc with busybox in it, configured by change.
+// newBundle makes a bundle for runc with busybox in it. change edits its configuration.
 func newBundle(t *testing.T, change func(config map[string]any)) string {
 	t.Helper()
 	bundle := t.TempDir()
@@ -41,8 +41,8 @@ func newBundle(t *testing.T, change func(config map[string]any)) string {
 	return bundle
 }
 
-// testContainer runs a container whose parameters the runtime sets before the
-// container's own program begins.
+// testContainer runs a container. The runtime sets its parameters before the container's own
+// program starts.
 func testContainer(t *testing.T, h *host) {
 	values := map[string]string{
 		"net.ipv4.tcp_keepalive_time": "607",
@@ -52,7 +52,7 @@ func testContainer(t *testing.T, h *host) {
 	var types []event.NSType
 	bundle := newBundle(t, func(config map[string]any) {
 		linux := config["linux"].(map[string]any)
-		// Its own program also writes, so that order can be seen.
+		// The container's program also writes, so the test can check the order.
 		config["process"].(map[string]any)["args"] = []string{"/bin/busybox", "sh", "-c",
 			`for n in mnt net ipc user pid uts cgroup; do echo $n=$(/bin/busybox readlink /proc/self/ns/$n); done; echo now-in-the-container >/proc/sys/kernel/hostname || echo refused=yes`}
 		linux["sysctl"] = values
@@ -79,7 +79,7 @@ func testContainer(t *testing.T, h *host) {
 		for _, typ := range types {
 			inside := w.printed(string(typ))
 			if len(inside) != 1 || made[typ] == nil || made[typ].Namespace.ID != parseID(t, inside[0]) {
-				t.Errorf("inside it was %q, made was %+v", inside, made[typ])
+				t.Errorf("the container saw %q, nstrace saw %+v", inside, made[typ])
 			}
 		}
 		if t.Failed() {
@@ -87,7 +87,7 @@ func testContainer(t *testing.T, h *host) {
 		}
 		var wrote []*emitted
 		for _, e := range only(events, event.SysctlWrite) {
-			// runc itself also writes to parameters that there is no copy of.
+			// runc itself also writes to parameters that are not in a namespace.
 			if _, ours := values[e.Sysctl.Name]; ours {
 				wrote = append(wrote, e)
 			}

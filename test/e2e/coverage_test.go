@@ -22,9 +22,8 @@ import (
 	"github.com/nstrace/nstrace/test/e2e/coverage"
 )
 
-// A way is one to make, enter, keep or end a namespace, to change a parameter or to move a
-// device: a shell script that goes it, and which of the events that the script causes are
-// about that and not about how it got there.
+// A way is a way to make, enter, pin or end a namespace, to change a parameter or to move a device:
+// a shell script, and the types of events that are about it. The script's other events prepare it.
 type way struct {
 	group, name string
 	script      string
@@ -33,9 +32,9 @@ type way struct {
 	modules     bool   // it needs a kind of device that the kernels have in modules
 }
 
-// groupCalls are the calls by which audit can tell of the ways of a group.
+// groupCalls are the calls in audit records that belong to a group's ways.
 var groupCalls = map[string][]string{
-	"Make": {"clone", "unshare", "open_tree", "fsmount"}, "Enter": {"setns"}, "Keep": {"mount", "open_tree", "move_mount", "umount2"},
+	"Make": {"clone", "unshare", "open_tree", "fsmount"}, "Enter": {"setns"}, "Pin": {"mount", "open_tree", "move_mount", "umount2"},
 	"Parameter": {"openat", "sethostname", "setdomainname"},
 }
 
@@ -46,7 +45,7 @@ var (
 	sysctl1  = []event.Type{event.SysctlWrite}
 )
 
-// ways are the rows of docs/coverage.md. A script's $TMP is a folder of its own.
+// ways are the rows of docs/coverage.md. A script's $TMP is an empty folder.
 func ways() []way {
 	const (
 		keepalive = "/proc/sys/net/ipv4/tcp_keepalive_time"
@@ -60,8 +59,8 @@ func ways() []way {
 		{group: "Make", name: "`clone3(2)`", script: h("nsclone") + " clone3 net,time", about: creates1, via: "clone3"},
 		{group: "Make", name: "`unshare(2)`", script: "unshare --net --uts true", about: creates1, via: "unshare"},
 		{group: "Make", name: "`unshare(2)` of a thread", script: h("nsthread") + " 1 net </dev/null", about: creates1, via: "unshare"},
-		{group: "Make", name: "`unshare(2)` of a PID namespace that no child comes to", script: "unshare --pid true", about: creates1, via: "unshare"},
-		{group: "Make", name: "`unshare(2)` that is refused", script: "! setpriv --reuid 1000 --clear-groups --inh-caps=-all --bounding-set=-all unshare --net true", about: creates1, via: "unshare"},
+		{group: "Make", name: "`unshare(2)` of a PID namespace, without a child", script: "unshare --pid true", about: creates1, via: "unshare"},
+		{group: "Make", name: "`unshare(2)`, refused", script: "! setpriv --reuid 1000 --clear-groups --inh-caps=-all --bounding-set=-all unshare --net true", about: creates1, via: "unshare"},
 		{group: "Make", name: "`unshare(2)`, `UNSHARE_EMPTY_MNTNS`", script: h("nsnew") + " unshare", about: creates1},
 		{group: "Make", name: "`clone3(2)`, `CLONE_EMPTY_MNTNS`", script: h("nsnew") + " clone3", about: creates1},
 		{group: "Make", name: "`open_tree(2)`, `OPEN_TREE_NAMESPACE`", script: h("nsnew") + " open_tree", about: creates1},
@@ -70,11 +69,11 @@ func ways() []way {
 		{group: "Enter", name: "`setns(2)`, namespace file", script: h("nsset") + " file /proc/$$/ns/net net", about: enters1},
 		{group: "Enter", name: "`setns(2)`, pidfd, several types", script: h("nsset") + " pidfd $$ net,uts", about: enters1},
 		{group: "Enter", name: "`setns(2)`, file opened by handle", script: h("nsset") + " handle /proc/$$/ns/net net", about: enters1},
-		{group: "Enter", name: "`setns(2)` that is refused", script: h("nsset") + " fd 99 net", about: enters1},
+		{group: "Enter", name: "`setns(2)`, refused", script: h("nsset") + " fd 99 net", about: enters1},
 		{group: "Enter", name: "`execve(2)`, time namespace for children", script: "unshare --time true", about: enters1},
 
-		{group: "Keep", name: "bind mount, `mount(2)`", script: `unshare --mount sh -c 'touch $TMP/pin; mount --bind /proc/self/ns/uts $TMP/pin'`, about: []event.Type{"namespace.pin"}},
-		{group: "Keep", name: "`ip netns add`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: []event.Type{"namespace.pin", "namespace.unpin"}},
+		{group: "Pin", name: "bind mount, `mount(2)`", script: `unshare --mount sh -c 'touch $TMP/pin; mount --bind /proc/self/ns/uts $TMP/pin'`, about: []event.Type{"namespace.pin"}},
+		{group: "Pin", name: "`ip netns add`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: []event.Type{"namespace.pin", "namespace.unpin"}},
 
 		{group: "End", name: "last process", script: "unshare --net --uts true", about: ends1},
 		{group: "End", name: "last mount, `umount(2)`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: ends1},
@@ -87,7 +86,7 @@ func ways() []way {
 		{group: "Parameter", name: "`open(2)`, `O_TRUNC`, read-only procfs", script: "unshare --mount --pid --fork sh -e -c 'mount -t proc -o ro none /proc; ! echo 601 >" + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`open(2)`, read-only procfs", script: "unshare --mount --pid --fork sh -e -c 'mount -t proc -o ro none /proc; ! echo 601 >>" + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`open(2)`, no permission", script: nobody + "'! echo 601 >" + keepalive + "'", about: sysctl1},
-		{group: "Parameter", name: "`access(2)`, which is no attempt", script: nobody + "'! test -w " + keepalive + "'", about: sysctl1},
+		{group: "Parameter", name: "`access(2)`, which does not try to write", script: nobody + "'! test -w " + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`sethostname(2)`, `setdomainname(2)`", script: `unshare --uts sh -e -c 'hostname cover; domainname cover'`, about: sysctl1},
 		{group: "Parameter", modules: true, name: "netlink: `ip link set addrgenmode`", script: alone + "ip link add d0 type dummy; ip link set d0 addrgenmode none'", about: sysctl1},
 		{group: "Parameter", modules: true, name: "cascade of `net.ipv4.ip_forward`", script: alone + "ip link add d0 type dummy; ip link set d0 up; echo 1 >/proc/sys/net/ipv4/ip_forward'", about: sysctl1, via: "cascade"},
@@ -98,9 +97,9 @@ func ways() []way {
 	}
 }
 
-// TestCoverage goes each way once, under each backend and the kernel's audit, and compares
-// what these report with what testdata/coverage.json has of this kernel, from which
-// docs/coverage.md is made. A kernel that the file does not have is only tried.
+// TestCoverage runs each way once with each backend and the kernel's audit. It compares their
+// reports with those that testdata/coverage.json has for this kernel. docs/coverage.md is made from
+// that file. If the file does not have the kernel, the test only runs the ways.
 func TestCoverage(t *testing.T) {
 	all, err := coverage.Read("testdata/coverage.json")
 	if err != nil {
@@ -108,7 +107,7 @@ func TestCoverage(t *testing.T) {
 	}
 	series := kernelSeries()
 	_, known := all.Kernels[series]
-	// A kernel of Debian's, in a guest: what another of the series has is not known.
+	// Only Debian's kernels, in guests: another kernel of the series can behave differently.
 	known = known && os.Getenv("NSTRACE_BIN") != ""
 	update := os.Getenv("NSTRACE_COVERAGE") != ""
 	audit := startAudit(t)
@@ -120,8 +119,8 @@ func TestCoverage(t *testing.T) {
 			}
 			got := way.cover(t, h, audit)
 			if update {
-				// Where the kernel can skip a program, once is not enough to say so: the most
-				// that was reported is what can be.
+				// If the kernel can skip a program, one run is not enough. Each run can report
+				// less, so compare what all runs together reported.
 				for tries := 1; tries < 3 && canMiss(event.SysctlWrite); tries++ {
 					for column, said := range way.cover(t, h, audit) {
 						if len(said) > len(got[column]) {
@@ -156,7 +155,7 @@ func TestCoverage(t *testing.T) {
 	h.close(t)
 }
 
-// differs says what was reported of a way that all has otherwise, "" for nothing.
+// differs returns how a report differs from the recorded one, "" if it does not.
 func differs(all *coverage.All, kernel string, way *way, got map[string]string) string {
 	for _, column := range coverage.Columns {
 		if _, here := got[column]; !here {
@@ -169,7 +168,7 @@ func differs(all *coverage.All, kernel string, way *way, got map[string]string) 
 	return ""
 }
 
-// cover goes the way and returns what each of coverage.Columns reports of it.
+// cover runs a way and returns what each of coverage.Columns reports.
 func (way *way) cover(t *testing.T, h *host, audit *auditLog) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -200,7 +199,7 @@ func (way *way) cover(t *testing.T, h *host, audit *auditLog) map[string]string 
 	return got
 }
 
-// summary is an event without what differs from run to run.
+// summary returns an event without what differs from run to run.
 func summary(e *emitted) string {
 	words := []string{string(e.Type)}
 	if e.Namespace != nil && e.Namespace.Type != "" {
@@ -230,14 +229,15 @@ func kernelSeries() string {
 	return fmt.Sprintf("%d.%d", major, minor)
 }
 
-// An auditLog is what the kernel's audit says, of rules for the calls that nstrace watches.
+// An auditLog reads the records of the kernel's audit, with rules for the calls that nstrace
+// watches.
 type auditLog struct {
 	mu      sync.Mutex
 	records []map[string]string // their fields
 }
 
-// auditCalls are the numbers of those that audit can tell from others: it does not look behind pointers,
-// where clone3(2) has its flags.
+// auditCalls are the numbers of the calls that audit can select. It does not follow pointers, where
+// clone3(2) has its flags.
 var auditCalls = map[string]string{
 	"56": "clone", "165": "mount", "166": "umount2", "170": "sethostname", "171": "setdomainname", "272": "unshare",
 	"308": "setns", "428": "open_tree", "429": "move_mount", "432": "fsmount", "257": "openat",
@@ -245,8 +245,8 @@ var auditCalls = map[string]string{
 
 const auditKey = "nstrace-coverage"
 
-// startAudit sets the rules and reads what comes of them; nil where the kernel's audit is
-// somebody else's.
+// startAudit sets the rules and reads the records. It returns nil if another program uses the
+// kernel's audit.
 func startAudit(t *testing.T) *auditLog {
 	t.Helper()
 	ctl, err := exec.LookPath("auditctl")
@@ -335,8 +335,8 @@ func (a *auditLog) mark() int {
 	return len(a.records)
 }
 
-// since says which of these calls were recorded from a mark on of the process pid and its
-// descendants. It knows that all is there when a call of its own is.
+// since returns which of these calls audit recorded after a mark, of the process pid and its
+// descendants. It makes a call of its own, and waits for the record of that call.
 func (a *auditLog) since(t *testing.T, at, pid int, calls []string) string {
 	t.Helper()
 	fence := exec.Command("unshare", "--uts", "true")
@@ -378,7 +378,7 @@ func (a *auditLog) since(t *testing.T, at, pid int, calls []string) string {
 	return strings.Join(slices.Compact(said), ", ")
 }
 
-// TestCoverageDocs checks that docs/coverage.md is what testdata/coverage.json says.
+// TestCoverageDocs checks that docs/coverage.md matches testdata/coverage.json.
 func TestCoverageDocs(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "coverage.md"))
 	if os.IsNotExist(err) {

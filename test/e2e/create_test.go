@@ -29,11 +29,10 @@ func allFlags() []string {
 	return all
 }
 
-// printNS is a shell command that prints the namespaces it is in, as
-// "net=net:[4026531840]".
+// printNS is a shell command that prints its namespaces, such as "net=net:[4026531840]".
 const printNS = `for n in mnt net ipc user pid uts cgroup time; do echo $n=$(readlink /proc/self/ns/$n); done`
 
-// printedNS reads what printNS printed.
+// printedNS parses the output of printNS.
 func (w *work) printedNS(t *testing.T) map[event.NSType]uint32 {
 	t.Helper()
 	m := map[event.NSType]uint32{}
@@ -47,7 +46,7 @@ func (w *work) printedNS(t *testing.T) map[event.NSType]uint32 {
 	return m
 }
 
-// tester is the user without privileges.
+// tester is a user without privileges.
 const tester = 1000
 
 func testCreate(t *testing.T, h *host) {
@@ -60,7 +59,7 @@ func testCreate(t *testing.T, h *host) {
 
 func testUnshare(t *testing.T, h *host) {
 	for _, typ := range event.NSTypes() {
-		// What is asked for by pid and time is what the next child gets.
+		// The new pid and time namespaces are for the next child.
 		for _, fork := range []bool{false, true} {
 			if fork && typ != event.NSTypePID && typ != event.NSTypeTime {
 				continue
@@ -71,8 +70,8 @@ func testUnshare(t *testing.T, h *host) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				// A shell could not fork: its first child would be a pid
-				// namespace's init.
+				// The first child of a shell would be the pid namespace's init, and the shell could
+				// not fork again.
 				unborn := typ == event.NSTypePID && !fork
 				if unborn {
 					args = append(args, "true")
@@ -95,15 +94,15 @@ func testUnshare(t *testing.T, h *host) {
 					}
 					e := events[0]
 					if e.Namespace.ID != inside[typ] && !unborn {
-						t.Errorf("id %d, inside it was %d", e.Namespace.ID, inside[typ])
+						t.Errorf("id %d, the program saw %d", e.Namespace.ID, inside[typ])
 					}
 					for typ, id := range e.Process.NS {
 						if id != h.ns[typ] {
-							t.Errorf("before it the process was in %s %d, the host's is %d", typ, id, h.ns[typ])
+							t.Errorf("the process came from %s %d, the host's is %d", typ, id, h.ns[typ])
 						}
 					}
 					if int(e.Process.PID) != w.pid || e.Process.TID != e.Process.PID || e.ChildPID != 0 {
-						t.Errorf("pid %d, tid %d, child %d; it was %d", e.Process.PID, e.Process.TID, e.ChildPID, w.pid)
+						t.Errorf("pid %d, tid %d, child %d; want pid %d", e.Process.PID, e.Process.TID, e.ChildPID, w.pid)
 					}
 					if want := "/usr/bin/unshare"; e.Process.Exe != want || e.Process.Comm != "unshare" ||
 						!slices.Equal(e.Process.Args, w.cmd.Args) {
@@ -132,7 +131,7 @@ func testUnshare(t *testing.T, h *host) {
 				for _, e := range events {
 					ns := e.Namespace
 					if ns.ID != inside[ns.Type] {
-						t.Errorf("%s: id %d, inside it was %d", ns.Type, ns.ID, inside[ns.Type])
+						t.Errorf("%s: id %d, the program saw %d", ns.Type, ns.ID, inside[ns.Type])
 					}
 					owner := inside["user"]
 					if ns.Type == event.NSTypeUser {
@@ -153,7 +152,7 @@ func testUnshare(t *testing.T, h *host) {
 				if s.backend == tracer.Tracepoint {
 					return
 				}
-				// What it owns holds a user namespace.
+				// A user namespace lives as long as the namespaces that it owns.
 				all := s.since(w.from[s])
 				var user *emitted
 				for _, e := range events {
@@ -163,11 +162,11 @@ func testUnshare(t *testing.T, h *host) {
 				}
 				for _, e := range events {
 					d := destroyOf(all, e.Namespace)
-					// An end that the kernel skipped was looked at by w.ends; it is
-					// found late, or not, by another namespace having the number.
+					// If the kernel skipped an end, w.ends has reported that. A scan finds the end
+					// later, or never if another namespace has the number.
 					skipped := func(d *emitted) bool { return d == nil || d.Namespace.Detected != "" }
 					if !skipped(d) && !skipped(user) && d.Seq > user.Seq {
-						t.Errorf("%s ended after the user namespace that owns it", e.Namespace.Type)
+						t.Errorf("%s ended after its owning user namespace", e.Namespace.Type)
 					}
 				}
 			})
@@ -184,14 +183,14 @@ func testUnshare(t *testing.T, h *host) {
 			}
 			first, second := events[0], events[1]
 			if second.Process.NS["uts"] != first.Namespace.ID || second.Namespace.ID != inside["uts"] {
-				t.Errorf("from %d to %d; made %d, inside it was %d", second.Process.NS["uts"], second.Namespace.ID, first.Namespace.ID, inside["uts"])
+				t.Errorf("from %d to %d; made %d, the program saw %d", second.Process.NS["uts"], second.Namespace.ID, first.Namespace.ID, inside["uts"])
 			}
 			w.ends(t, s, events)
 		})
 	})
 }
 
-// testRefused has calls that make nothing.
+// testRefused has calls that the kernel refuses.
 func testRefused(t *testing.T, h *host) {
 	t.Run("EPERM", func(t *testing.T) {
 		t.Parallel()
@@ -201,7 +200,7 @@ func testRefused(t *testing.T, h *host) {
 			noneMade(t, s, w, events)
 		})
 	})
-	// The limits are those of a user namespace of its own.
+	// The limits belong to a separate user namespace.
 	for _, tt := range []struct {
 		limit string
 		flags []string
@@ -209,7 +208,7 @@ func testRefused(t *testing.T, h *host) {
 	}{
 		{"user", []string{"--user"}, []event.NSType{"user"}},
 		{"user", []string{"--user", "--net", "--ipc"}, []event.NSType{"user", "net", "ipc"}},
-		// The kernel has made those that come before it, and takes them back.
+		// The kernel has made the namespaces before it, and frees them.
 		{"net", []string{"--net", "--uts", "--ipc", "--pid", "--mount"}, []event.NSType{"net", "uts", "ipc", "pid", "mnt"}},
 		{"uts", []string{"--net", "--uts", "--ipc", "--mount"}, []event.NSType{"net", "uts", "ipc", "mnt"}},
 		{"time", allFlags()[1:], slices.DeleteFunc(event.NSTypes(), func(typ event.NSType) bool { return typ == event.NSTypeMnt })},
@@ -232,24 +231,23 @@ func testRefused(t *testing.T, h *host) {
 	}
 }
 
-// noneMade checks that nothing ended that was not made: the kernel also frees
-// what it took for a call that then failed.
+// noneMade checks that no namespace ends that was not made: the kernel also frees namespaces that
+// it allocated for a call that then failed.
 func noneMade(t *testing.T, s *stream, w *work, events []*emitted) {
 	t.Helper()
 	for _, e := range events {
 		if e.Outcome == event.Failure && (e.Namespace.ID != 0 || e.Namespace.UID != "" || e.ChildPID != 0) {
-			t.Errorf("it made something and failed: %s", e.line)
+			t.Errorf("a failed call made a namespace: %s", e.line)
 		}
 	}
 	for _, d := range only(s.since(w.from[s]), event.NamespaceDestroy) {
 		if d.Namespace.Creator == nil && !w.host.before[d.Namespace.ID] && !w.host.made(d.Namespace) {
-			t.Errorf("the end of what was never there: %s", d.line)
+			t.Errorf("the end of a namespace that never existed: %s", d.line)
 		}
 	}
 }
 
-// made says whether a stream has a namespace's creation, where another can have
-// missed it.
+// made reports whether a stream has a namespace's creation, if the stream could have missed it.
 func (h *host) made(ns *event.Namespace) bool {
 	return canMiss(event.NamespaceCreate) && slices.ContainsFunc(h.streams, func(s *stream) bool {
 		return slices.ContainsFunc(s.since(0), func(e *emitted) bool {
@@ -262,7 +260,7 @@ func testClone(t *testing.T, h *host) {
 	for _, via := range []string{"clone", "clone3"} {
 		types := []event.NSType{"mnt", "uts", "ipc", "user", "pid", "net", "cgroup"}
 		if via == "clone3" {
-			types = append(types, "time") // clone has no bit left for it
+			types = append(types, "time") // clone has no free bit for it
 		}
 		for _, tt := range []struct {
 			name  string
@@ -278,7 +276,7 @@ func testClone(t *testing.T, h *host) {
 				for i, typ := range tt.types {
 					flags[i] = string(typ)
 				}
-				// The child is seen as well, in what it did next.
+				// The next event is the child's.
 				w := h.run(t, helper("nsclone"), []string{via, strings.Join(flags, ","), "unshare", "--uts", "sh", "-c", printNS})
 				inside := w.printedNS(t)
 				child, err := strconv.Atoi(strings.Join(w.printed("child"), ","))
@@ -294,17 +292,17 @@ func testClone(t *testing.T, h *host) {
 						switch {
 						case e.Via == "unshare":
 							if int(e.Process.PID) != child || int(e.Process.PPID) != w.pid {
-								t.Errorf("the child's pid is %d of %d, it was %d of %d", e.Process.PID, e.Process.PPID, child, w.pid)
+								t.Errorf("pid %d and ppid %d, want %d and %d", e.Process.PID, e.Process.PPID, child, w.pid)
 							}
 							for _, typ := range tt.types {
 								if id := ids(events[:i])[typ]; e.Process.NS[typ] != id {
-									t.Errorf("the child was in %s %d, made was %d", typ, e.Process.NS[typ], id)
+									t.Errorf("the child was in %s %d, the new one is %d", typ, e.Process.NS[typ], id)
 								}
 							}
 						case int(e.Process.PID) != w.pid || int(e.ChildPID) != child:
-							t.Errorf("pid %d, child %d; it was %d, %d", e.Process.PID, e.ChildPID, w.pid, child)
+							t.Errorf("pid %d, child %d; want %d, %d", e.Process.PID, e.ChildPID, w.pid, child)
 						case e.Namespace.Type != event.NSTypeUTS && e.Namespace.ID != inside[e.Namespace.Type]:
-							t.Errorf("%s: id %d, inside it was %d", e.Namespace.Type, e.Namespace.ID, inside[e.Namespace.Type])
+							t.Errorf("%s: id %d, the program saw %d", e.Namespace.Type, e.Namespace.ID, inside[e.Namespace.Type])
 						}
 					}
 					w.ends(t, s, events)
@@ -316,13 +314,13 @@ func testClone(t *testing.T, h *host) {
 			opts         []option
 		}{
 			{"net,uts", "EPERM", []option{asUser(tester)}},
-			{"mnt,fs", "EINVAL", nil}, // share the working directory and be elsewhere
+			{"mnt,fs", "EINVAL", nil}, // the two contradict each other
 		} {
 			t.Run(via+" "+tt.errno, func(t *testing.T) {
 				t.Parallel()
 				w := h.run(t, helper("nsclone"), []string{via, tt.flags}, tt.opts...)
 				if got := w.printed("error"); !slices.Equal(got, []string{tt.errno}) {
-					t.Fatalf("the call gave %q", w.stdout.String())
+					t.Fatalf("the call returned %q", w.stdout.String())
 				}
 				var types []event.NSType
 				for typ := range strings.SplitSeq(tt.flags, ",") {
@@ -344,7 +342,7 @@ func testClone(t *testing.T, h *host) {
 	}
 	t.Run("a signal is no flag", func(t *testing.T) {
 		t.Parallel()
-		// CLONE_NEWTIME lies within clone(2)'s number of the signal.
+		// In clone(2), the bit of CLONE_NEWTIME belongs to the number of the signal.
 		w := h.run(t, helper("nsclone"), []string{"clone", "time"})
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) { same(t, events) })
 	})
@@ -371,20 +369,20 @@ func testThreads(t *testing.T, h *host) {
 		found := map[uint32]uint32{}
 		for _, e := range events {
 			if int(e.Process.PID) != w.pid {
-				t.Errorf("pid %d, it was %d", e.Process.PID, w.pid)
+				t.Errorf("pid %d, want %d", e.Process.PID, w.pid)
 			}
 			if e.Namespace.Type == event.NSTypeNet {
 				found[e.Process.TID] = e.Namespace.ID
 			}
 		}
 		if fmt.Sprint(found) != fmt.Sprint(made) {
-			t.Errorf("the threads' namespaces are %v, they were %v", found, made)
+			t.Errorf("the threads' namespaces are %v, want %v", found, made)
 		}
 		w.ends(t, s, events)
 	})
 }
 
-// testTools has other programs that make namespaces.
+// testTools runs other programs that make namespaces.
 func testTools(t *testing.T, h *host) {
 	t.Run("busybox", func(t *testing.T) {
 		t.Parallel()
@@ -394,7 +392,7 @@ func testTools(t *testing.T, h *host) {
 			same(t, events, creates("unshare", "success", "net", "uts", "ipc")...)
 			for _, e := range events {
 				if e.Namespace.ID != inside[e.Namespace.Type] {
-					t.Errorf("%s: id %d, inside it was %d", e.Namespace.Type, e.Namespace.ID, inside[e.Namespace.Type])
+					t.Errorf("%s: id %d, the program saw %d", e.Namespace.Type, e.Namespace.ID, inside[e.Namespace.Type])
 				}
 				if e.Process.Comm != "busybox" {
 					t.Errorf("comm %q", e.Process.Comm)
@@ -429,11 +427,11 @@ func testTools(t *testing.T, h *host) {
 					}
 					own++
 					if made[id] == nil || made[id].Namespace.Type != typ {
-						t.Errorf("inside it was in %s %d, and nothing has made that", typ, id)
+						t.Errorf("the program was in %s %d, which no event made", typ, id)
 					}
 				}
-				if own < 6 { // bwrap leaves out cgroup and user where it need not or can't
-					t.Errorf("only %d namespaces were its own: %v", own, inside)
+				if own < 6 { // bwrap does not always make a cgroup and a user namespace
+					t.Errorf("only %d of its namespaces are new: %v", own, inside)
 				}
 				w.ends(t, s, events)
 			})

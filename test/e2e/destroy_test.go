@@ -14,7 +14,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// testDestroy has namespaces that something other than a process keeps.
+// testDestroy has namespaces that something other than a process keeps alive.
 func testDestroy(t *testing.T, h *host) {
 	t.Run("ip netns", func(t *testing.T) { testNetns(t, h) })
 	t.Run("bind mount", func(t *testing.T) {
@@ -44,7 +44,7 @@ func testDestroy(t *testing.T, h *host) {
 	})
 	t.Run("child", func(t *testing.T) {
 		t.Parallel()
-		// The user namespace that owns another, which is mounted.
+		// The user namespace that owns another one, which is mounted.
 		pin := filepath.Join(scratch, "pinned-net")
 		w := h.start(t, "unshare", []string{"--user", "--net", "sh", "-c", "echo ready=yes; exec cat"})
 		w.value(t, "ready")
@@ -58,8 +58,8 @@ func testDestroy(t *testing.T, h *host) {
 	})
 }
 
-// look makes sure that each stream has looked at what is alive since now: it makes
-// a namespace, ends it, and waits until that is known.
+// look waits until each stream has scanned for live namespaces. It makes a namespace, ends it, and
+// waits for the event.
 func (h *host) look(t *testing.T) {
 	t.Helper()
 	w := h.run(t, "unshare", []string{"--uts", "true"})
@@ -76,19 +76,18 @@ func (h *host) look(t *testing.T) {
 	}
 }
 
-// alive checks that no stream has reported the end of what events have made.
+// alive checks that no stream has reported the end of the namespaces that events made.
 func (w *work) alive(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	all := s.since(w.from[s])
 	for _, e := range only(events, event.NamespaceCreate) {
 		if d := destroyOf(all, e.Namespace); d != nil {
-			t.Errorf("it is alive, and the event says it ended: %s", d.line)
+			t.Errorf("the event reports the end of a live namespace: %s", d.line)
 		}
 	}
 }
 
-// outlives checks that what w has made lives on, though w has ended, until
-// release.
+// outlives checks that the namespaces of w outlive it, until release.
 func (w *work) outlives(t *testing.T, release func()) {
 	t.Helper()
 	w.host.look(t)
@@ -96,7 +95,7 @@ func (w *work) outlives(t *testing.T, release func()) {
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		made[s] = only(events, event.NamespaceCreate)
 		if len(made[s]) == 0 {
-			t.Error("nothing was made")
+			t.Error("no namespace was made")
 		}
 		w.alive(t, s, made[s])
 	})
@@ -108,7 +107,7 @@ func (w *work) outlives(t *testing.T, release func()) {
 
 func testNetns(t *testing.T, h *host) {
 	const name = "nstrace-e2e"
-	t.Cleanup(func() { // if it is still there
+	t.Cleanup(func() { // if it still exists
 		if _, err := os.Stat("/run/netns/" + name); err == nil {
 			output(t, "ip", "netns", "del", name)
 		}
@@ -122,7 +121,7 @@ func testNetns(t *testing.T, h *host) {
 	add.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, only(events, event.NamespaceCreate), creates("unshare", "success", "net")...)
 		if ids(only(events, event.NamespaceCreate))["net"] != id {
-			t.Errorf("made %v, and %s is %d", ids(events), name, id)
+			t.Errorf("the events have %v, and %s is %d", ids(events), name, id)
 		}
 	})
 	checkName := func(t *testing.T, e *emitted) {
@@ -149,7 +148,7 @@ func testNetns(t *testing.T, h *host) {
 		exec.ends(t, s, events)
 	})
 
-	// It has outlived every process so far.
+	// So far it has outlived every process.
 	h.look(t)
 	sit := h.start(t, "ip", []string{"netns", "exec", name, "sh", "-c", "echo ready=yes; exec cat"})
 	sit.value(t, "ready")
@@ -157,7 +156,7 @@ func testNetns(t *testing.T, h *host) {
 		add.alive(t, s, add.all(s))
 	}
 
-	// The name goes, and the process stays.
+	// The name goes away, and the process stays.
 	h.run(t, "ip", []string{"netns", "del", name})
 	h.look(t)
 	for _, s := range h.streams {

@@ -20,7 +20,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// snapshot attaches, looks at everything, and detaches, as a recorder at its start and end.
+// snapshot attaches, takes a snapshot, and detaches, as a recorder does at its start and end.
 func snapshot(t *testing.T) *drift.Snapshot {
 	t.Helper()
 	tr, err := tracer.New(tracer.Options{Backend: backends[0]})
@@ -46,14 +46,14 @@ func snapshot(t *testing.T) *drift.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d parameters, %d namespaces: %v to look, %v in all, %d bytes", len(s.Parameters), len(s.Namespaces), looked, time.Since(at), len(b))
+	t.Logf("%d parameters, %d namespaces: %v to scan, %v in total, %d bytes", len(s.Parameters), len(s.Namespaces), looked, time.Since(at), len(b))
 	if s, err = drift.Decode(drift.Version, b); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// driftBrief is "drift vm.swappiness 60 → 1 in 4026532281", "gone net 4026532281".
+// driftBrief returns "drift vm.swappiness 60 → 1 in 4026532281" or "gone net 4026532281".
 func driftBrief(e *event.Event) string {
 	_, s, _ := strings.Cut(string(e.Type), ".")
 	if v := e.Sysctl; v != nil {
@@ -68,8 +68,8 @@ func driftBrief(e *event.Event) string {
 	return s
 }
 
-// own says whether an event is of a Tracer, of this process or in an nstrace: one that has
-// something mounted for itself has a mount namespace of its own.
+// own reports whether an event is about a Tracer in this process, or about an nstrace: one that
+// mounts something for itself has its own mount namespace.
 func own(e *emitted) bool {
 	is := func(pid uint32, comm string) bool {
 		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin)
@@ -78,8 +78,8 @@ func own(e *emitted) bool {
 		e.Type == event.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)
 }
 
-// watched is what drift has to find, by what a stream that watched has of it: it is the
-// witness, for whatever else this machine does meanwhile, too.
+// watched returns the differences that drift must find, from the events of a stream that watched.
+// That stream is the witness, also for changes that other programs make at the same time.
 func watched(events []*emitted) (want []string) {
 	type parameter struct {
 		name string
@@ -130,8 +130,8 @@ func watched(events []*emitted) (want []string) {
 	return want
 }
 
-// TestDrift has real programs change parameters and namespaces while only the witness
-// watches. What is found is that, and nothing else.
+// TestDrift has real programs change parameters and namespaces while only the witness watches.
+// Drift must find exactly these changes.
 func TestDrift(t *testing.T) {
 	anyKernel(t)
 	name := func(s string) string { return fmt.Sprintf("nstrace-%d-%s", os.Getpid(), s) }
@@ -162,15 +162,15 @@ func TestDrift(t *testing.T) {
 	before := snapshot(t)
 	if events := drift.Compare(before, snapshot(t)); len(events) > 0 && len(watched(s.since(h.from[s]))) == 0 {
 		for _, e := range events {
-			t.Errorf("nothing happened, and yet: %s", driftBrief(e))
+			t.Errorf("nothing happened, but drift reports %s", driftBrief(e))
 		}
 	}
 
 	h.fence(t)
 	from := s.len()
 	before = snapshot(t)
-	// A namespace that lives on by a descriptor of a process that is not in it, and one by
-	// being the parent of another.
+	// One namespace that a descriptor of a process outside keeps alive, and one that its child
+	// namespace keeps alive.
 	holder := h.start(t, "sh", []string{"-ec", `unshare --uts=` + held + ` true; exec 3<` + held + `; umount -l ` + held + `; echo ready=$(stat -Lc %i /proc/self/fd/3); read x || :`})
 	descriptor := uint32(atoi(t, holder.value(t, "ready")))
 	nested := h.start(t, "unshare", []string{"--user", "--map-root-user", "--fork", "unshare", "--user", "--net", "sh", "-c", "echo inner=$(readlink /proc/self/ns/user); read x || :"})
@@ -185,7 +185,7 @@ func TestDrift(t *testing.T) {
 		unshare --net --ipc true`, atoi(t, ratio)+1, readFile(t, "/proc/sys/vm/swappiness"), name("kept"), name("old"), name("new")))
 	w.endsOf(t, s, w.all(s))
 	old := h.netns(t, before, name("old"))
-	// Without ids of the kernel's own, each Tracer has its own uid for it.
+	// Without ids from the kernel, each Tracer gives it another uid.
 	s.awaitFrom(t, from, "the end of "+old.Name, func(all []*emitted) bool {
 		return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.NamespaceDestroy && e.Namespace.ID == old.ID })
 	})
@@ -200,7 +200,7 @@ func TestDrift(t *testing.T) {
 			t.Errorf("%s: between %+v", driftBrief(e), *b)
 		}
 		if e.Type == event.NamespaceGone && e.Namespace.ID == old.ID && (e.Namespace.Name != name("old") || e.Namespace.UID != old.UID) {
-			t.Errorf("what is gone is %+v, and was %+v", *e.Namespace, *old)
+			t.Errorf("the gone namespace is %+v, want %+v", *e.Namespace, *old)
 		}
 	}
 	slices.Sort(got)
@@ -208,7 +208,7 @@ func TestDrift(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
-	// The witness saw what this is about.
+	// The witness must have seen the changes of this test.
 	for _, must := range []string{
 		"drift vm.overcommit_ratio", `drift net.ipv4.tcp_keepalive_time ["7200"] → ["641"]`, "drift net.ipv4.conf.lo.rp_filter",
 		fmt.Sprintf("gone net %d", old.ID), "appeared net", fmt.Sprintf("appeared uts %d", descriptor), fmt.Sprintf("appeared user %d", inner),
@@ -217,21 +217,21 @@ func TestDrift(t *testing.T) {
 			t.Errorf("the witness has no %q in\n\t%s", must, strings.Join(want, "\n\t"))
 		}
 	}
-	// What was watched is no drift: with it, before is after.
+	// Changes that were watched are no drift: with them applied, before equals after.
 	for _, e := range s.since(from) {
 		if !own(e) {
 			before.Apply(&e.Event)
 		}
 	}
 	for _, e := range drift.Compare(before, after) {
-		t.Errorf("it was watched, and yet: %s", driftBrief(e))
+		t.Errorf("this change was watched, but drift reports %s", driftBrief(e))
 	}
 	holder.stop(t)
 	nested.stop(t)
 }
 
-// TestRecordDrift has nstrace record stopped, and killed, and things change meanwhile. It
-// tells of that at the next start, and of nothing else.
+// TestRecordDrift stops nstrace record in order, and later kills it, and changes things in between.
+// The next start must report these changes and nothing else.
 func TestRecordDrift(t *testing.T) {
 	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
@@ -283,8 +283,8 @@ func TestRecordDrift(t *testing.T) {
 			}
 		}
 		want := watched(witness.since(from))
-		// What this is about keeps no mount namespace. Others that this machine runs do, another
-		// nstrace for one, which the witness leaves out and a recorder does not.
+		// This test keeps no mount namespace alive. Other programs on this machine do, for example
+		// another nstrace, which the witness leaves out and a recorder does not.
 		got, want = slices.DeleteFunc(got, aboutMounts), slices.DeleteFunc(want, aboutMounts)
 		if !slices.Equal(got, want) {
 			t.Errorf("reported\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
@@ -305,7 +305,7 @@ func TestRecordDrift(t *testing.T) {
 	s.interrupt(t)
 	s.checkEnd(t, true)
 
-	// It was stopped.
+	// nstrace was stopped in order.
 	h.fence(t)
 	from = witness.len()
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=62")
@@ -318,13 +318,13 @@ func TestRecordDrift(t *testing.T) {
 		}
 	}
 
-	// It is killed, after something happened that it has recorded.
+	// nstrace is killed after it has recorded something.
 	output(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=651")
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=63")
 	ready(s)
 	s.awaitHistory(t, db, "63")
 	s.awaitSnapshot(t, db)
-	// What is newer than its snapshot is known by what was written there.
+	// nstrace knows a newer namespace than the snapshot from the recorded writes to it.
 	output(t, "ip", "netns", "add", name+"-later")
 	output(t, "ip", "netns", "exec", name+"-later", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=661")
 	s.awaitHistory(t, db, "661")
@@ -356,7 +356,7 @@ func TestRecordDrift(t *testing.T) {
 	s.interrupt(t)
 	s.checkEnd(t, true)
 
-	// And it is in the history.
+	// The history has them, too.
 	past := output(t, nstraceBin, "history", "--db", db, "-e", "sysctl.drift,namespace.gone", "-o", "json")
 	for _, want := range []string{`"old":"61","after":"62"`, `"old":"63","after":"64"`, fmt.Sprintf(`"type":"net","id":%d,`, gone), `"boot":"same"`} {
 		if !strings.Contains(past, want) {
@@ -454,8 +454,8 @@ func aboutMounts(brief string) bool {
 	return strings.HasPrefix(brief, "appeared mnt ") || strings.HasPrefix(brief, "gone mnt ")
 }
 
-// awaitHistory waits until a write of a value is in the database: it is kept a moment after
-// it is streamed.
+// awaitHistory waits until a write of a value is in the database. That happens a moment after it is
+// streamed.
 func (s *stream) awaitHistory(t *testing.T, db, value string) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
@@ -500,7 +500,7 @@ func atoi(t *testing.T, s string) (n int) {
 	return n
 }
 
-// netns finds what a snapshot has of a network namespace of a name.
+// netns returns the network namespace of a name in a snapshot.
 func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *event.Namespace {
 	t.Helper()
 	for _, ns := range s.Namespaces {
@@ -508,12 +508,12 @@ func (h *host) netns(t *testing.T, s *drift.Snapshot, name string) *event.Namesp
 			return &ns.Namespace
 		}
 	}
-	t.Fatalf("there is no %s", name)
+	t.Fatalf("no network namespace %s", name)
 	return nil
 }
 
-// endsOf waits for the ends of what a script made and did not keep: of its mount
-// namespaces, and what else only its processes were in.
+// endsOf waits for the ends of the namespaces that a script made and did not keep: its mount
+// namespaces, and those that only its processes were in.
 func (w *work) endsOf(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	for _, e := range only(events, event.NamespaceCreate) {

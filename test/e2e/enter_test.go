@@ -16,20 +16,20 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// A room is a process in namespaces of its own, all eight, that others enter.
+// A room is a process in its own namespaces of all eight types. Other processes enter them.
 type room struct {
 	*work
 	inside int // the process's pid
 	ns     map[event.NSType]uint32
 }
 
-// open starts a room. The caller stops it, or the test's end does.
+// open starts a room. The caller or the end of the test stops it.
 func (h *host) open(t *testing.T) *room {
 	t.Helper()
 	args := append(allFlags(), "--fork", "--kill-child", "--map-root-user", "sh", "-c", "echo pid=$$; exec cat")
 	r := &room{work: h.start(t, "unshare", args)}
 	if pid := r.value(t, "pid"); pid != "1" {
-		t.Fatalf("in a pid namespace of its own it has pid %s", pid)
+		t.Fatalf("in its own pid namespace it has pid %s", pid)
 	}
 	r.inside = childOf(t, r.pid)
 	var err error
@@ -68,7 +68,7 @@ func testEnter(t *testing.T, h *host) {
 	})
 }
 
-// checkEntered checks the ids of successful entries: into to, from from.
+// checkEntered checks the ids of successful entries into to, from from.
 func checkEntered(t *testing.T, events []*emitted, to, from map[event.NSType]uint32) {
 	t.Helper()
 	for _, e := range events {
@@ -86,14 +86,14 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 	for _, typ := range event.NSTypes() {
 		t.Run("nsenter "+string(typ), func(t *testing.T) {
 			t.Parallel()
-			// Programs of a mount or user namespace are the same here.
+			// A mount or user namespace of a room has the same programs as the host.
 			w := h.run(t, "nsenter", []string{flagOf[typ] + "=" + r.path(typ), "sh", "-c", printNS})
 			inside := w.printedNS(t)
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, enters("success", typ)...)
 				checkEntered(t, events, r.ns, h.ns)
 				if inside[typ] != r.ns[typ] {
-					t.Errorf("inside it was %d, want %d", inside[typ], r.ns[typ])
+					t.Errorf("the program saw %d, want %d", inside[typ], r.ns[typ])
 				}
 			})
 		})
@@ -102,7 +102,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 		t.Parallel()
 		w := h.run(t, "nsenter", []string{"--target", strconv.Itoa(r.inside), "--all", "true"})
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
-			// It tries some in two orders, and one of them may fail.
+			// nsenter tries some types in two orders, and one of these calls can fail.
 			well := slices.DeleteFunc(slices.Clone(events), func(e *emitted) bool { return e.Outcome == event.Failure })
 			same(t, well, enters("success", event.NSTypes()...)...)
 			checkEntered(t, well, r.ns, h.ns)
@@ -118,13 +118,13 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 			checkEntered(t, events, r.ns, h.ns)
 		})
 	})
-	// A user namespace first of all, or one has no right to the rest of it.
+	// Enter the user namespace first: the other types need its capabilities.
 	several := event.NSTypes()
 	for _, types := range [][]event.NSType{{"net"}, {"net", "uts", "ipc"}, several} {
 		t.Run(fmt.Sprintf("pidfd %d", len(types)), func(t *testing.T) {
 			t.Parallel()
 			w := h.run(t, helper("nsset"), []string{"pidfd", strconv.Itoa(r.inside), join(types), "sh", "-c", printNS})
-			// Every kernel that nstrace runs on can do that, but for time.
+			// Every kernel that nstrace supports can do that, except for time.
 			if got := w.printed("result"); !slices.Equal(got, []string{"ok"}) {
 				t.Fatalf("setns: %q", w.stdout.String())
 			}
@@ -135,10 +135,10 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 				for _, e := range events {
 					// A pid namespace is for children.
 					if ns := e.Namespace; ns.Type != event.NSTypePID && ns.ID != inside[ns.Type] {
-						t.Errorf("%s: id %d, inside it was %d", ns.Type, ns.ID, inside[ns.Type])
+						t.Errorf("%s: id %d, the program saw %d", ns.Type, ns.ID, inside[ns.Type])
 					}
 					if e.Time != events[0].Time {
-						t.Errorf("one call at two times: %v, %v", e.Time, events[0].Time)
+						t.Errorf("one call with two times: %v, %v", e.Time, events[0].Time)
 					}
 				}
 			})
@@ -168,7 +168,7 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 			checkEntered(t, events[:1], r.ns, h.ns)
 			checkEntered(t, events[1:], h.ns, r.ns)
 			if got := events[1].Process.NS["net"]; got != r.ns["net"] {
-				t.Errorf("before it was in %d, want %d", got, r.ns["net"])
+				t.Errorf("the process came from %d, want %d", got, r.ns["net"])
 			}
 		})
 	})
@@ -182,7 +182,7 @@ func join(types []event.NSType) string {
 	return strings.Join(names, ",")
 }
 
-// bindNS keeps a namespace by a bind mount until the test's end.
+// bindNS keeps a namespace alive by a bind mount until the test's end.
 func bindNS(t *testing.T, ns, at string) {
 	t.Helper()
 	if err := os.WriteFile(at, nil, 0o644); err != nil {
@@ -204,7 +204,7 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 		name  string
 		args  []string // of nsset
 		errno string
-		types []event.NSType // none: not even what was wanted is known
+		types []event.NSType // none: even the wanted types are unknown
 		to    map[event.NSType]uint32
 		opts  []option
 	}{
@@ -218,7 +218,7 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 		{name: "own user namespace", args: []string{"file", "/proc/self/ns/user", "user"}, errno: "EINVAL", types: []event.NSType{"user"}, to: h.ns},
 		{name: "pidfd of another by a user", args: []string{"pidfd", theirs, "net,uts"}, errno: "EPERM", types: []event.NSType{"net", "uts"}, to: r.ns, opts: []option{asUser(tester)}},
 		{name: "pidfd of no type", args: []string{"pidfd", theirs, "none"}, errno: "EINVAL"},
-		// All or nothing: the right to the last is missing.
+		// The call enters all or nothing: the permission for the last type is missing.
 		{name: "half-way", args: []string{"pidfd", theirs, "user,net,uts,fs"}, errno: "EINVAL", types: []event.NSType{"user", "net", "uts"}, to: r.ns},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -229,7 +229,7 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 			}
 			for typ, id := range w.printedNS(t) {
 				if id != h.ns[typ] {
-					t.Errorf("it failed, and is in %s %d", typ, id)
+					t.Errorf("the call failed, but the process is in %s %d", typ, id)
 				}
 			}
 			want := enters(tt.errno, tt.types...)

@@ -16,8 +16,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// TestTaskExit checks that a task which ends inside a call leaves nothing in nstrace's maps
-// of calls under way. They have a fixed size: once they are full, nobody's calls are seen.
+// TestTaskExit checks that a task that ends inside a call leaves nothing in nstrace's maps of calls
+// in progress. These maps have a fixed size: once they are full, nstrace sees no further calls.
 func TestTaskExit(t *testing.T) {
 	with := backends
 	if testing.Short() { // the programs are the same with each
@@ -43,14 +43,14 @@ type exitHost struct {
 	maps map[*stream]map[string]string
 }
 
-// underWay names the maps whose entries are tasks inside a call, by a thread's id or a process's.
-var underWay = []string{"execs", "long_values", "ns_calls", "open_checks", "pin_calls", "rtnl_calls", "writes"}
+// inProgress names the maps of tasks inside a call. Their keys are thread ids or process ids.
+var inProgress = []string{"execs", "long_values", "ns_calls", "open_checks", "pin_calls", "rtnl_calls", "writes"}
 
-// mostCalls is how many entries the largest of these maps has.
+// mostCalls is the number of entries of the largest of these maps.
 const mostCalls = 8192
 
-// needEnterByExec skips a test on kernels before 6.3. There execve(2) enters nothing, and a
-// task with a time namespace for its children can't share its memory with one of them.
+// needEnterByExec skips a test on kernels before 6.3. There execve(2) enters no namespace, and a
+// task with a time namespace for its children cannot share its memory with one of them.
 func needEnterByExec(t *testing.T) {
 	t.Helper()
 	if !entersByExec() {
@@ -58,9 +58,9 @@ func needEnterByExec(t *testing.T) {
 	}
 }
 
-// testFailedExec has an ordinary user execute a program on which the kernel gives up once it
-// can't go back, and then looks whether nstrace still sees a namespace. On the host that
-// happens more often than the maps have entries; a guest is too slow.
+// testFailedExec has an ordinary user run an exec that fails after the point of no return. Then it
+// checks that nstrace still sees a namespace. On the host, this happens more often than the maps
+// have entries. A guest is too slow for that.
 func testFailedExec(t *testing.T, h *exitHost) {
 	needEnterByExec(t)
 	many := mostCalls + 100
@@ -74,13 +74,13 @@ func testFailedExec(t *testing.T, h *exitHost) {
 		t.Run(tt.by, func(t *testing.T) {
 			w := h.run(t, helper("nsexec"), []string{tt.by, strconv.Itoa(tt.n)}, asUser(tester))
 			if died := w.printed("died"); !slices.Equal(died, []string{strconv.Itoa(tt.n)}) {
-				t.Fatalf("%d were to die: %q", tt.n, died)
+				t.Fatalf("%d processes should have died: %q", tt.n, died)
 			}
 			h.checkFreed(t)
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				for _, e := range events {
 					if e.Type == event.NamespaceEnter {
-						t.Errorf("nothing was entered: %s", e.line)
+						t.Errorf("no namespace was entered: %s", e.line)
 					}
 				}
 			})
@@ -92,8 +92,8 @@ func testFailedExec(t *testing.T, h *exitHost) {
 	})
 }
 
-// testThreadExec executes a program in a thread other than the first. The kernel gives that
-// thread the first one's id in the middle of the call (de_thread() in fs/exec.c).
+// testThreadExec calls execve(2) in a thread other than the first. The kernel gives that thread the
+// first one's id in the middle of the call (de_thread() in fs/exec.c).
 func testThreadExec(t *testing.T, h *exitHost) {
 	needEnterByExec(t)
 	w := h.run(t, helper("nsexec"), []string{"run", "sh", "-c", "echo time=$(readlink /proc/self/ns/time)"})
@@ -121,7 +121,7 @@ func testKilledInCall(t *testing.T, h *exitHost) {
 	w.value(t, "tid")
 	for _, s := range h.streams {
 		if !slices.ContainsFunc(h.entries(t, s), func(e entry) bool { return e.of == "writes" }) && s.backend != tracer.Tracepoint {
-			t.Errorf("%v: nothing is under way", s)
+			t.Errorf("%v: no call is in progress", s)
 		}
 	}
 	if err := syscall.Kill(w.pid, syscall.SIGKILL); err != nil {
@@ -132,13 +132,13 @@ func testKilledInCall(t *testing.T, h *exitHost) {
 	h.checkFreed(t)
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		if !slices.ContainsFunc(events, func(e *emitted) bool { return e.Via == "sethostname" && e.Error == "EFAULT" }) {
-			t.Errorf("no sethostname that failed")
+			t.Errorf("no failed sethostname")
 		}
 	})
 }
 
-// testLongValue writes the shortest value that doesn't fit into an entry of writes, from a task
-// that goes on living.
+// testLongValue writes the shortest value that does not fit into an entry of writes, from a task
+// that continues to live.
 func testLongValue(t *testing.T, h *exitHost) {
 	value := strings.Repeat("x", 63) + "y"
 	w := h.start(t, "unshare", []string{"--uts", "sh", "-e", "-c", `
@@ -151,7 +151,7 @@ func testLongValue(t *testing.T, h *exitHost) {
 	for _, s := range h.streams {
 		for _, e := range h.entries(t, s) {
 			if e.id == pid {
-				t.Errorf("%v: the write is over, and there is %v", s, e)
+				t.Errorf("%v: the write is over, but the map has %v", s, e)
 			}
 		}
 	}
@@ -164,18 +164,18 @@ func testLongValue(t *testing.T, h *exitHost) {
 			}
 		}
 		if !slices.Equal(values, []string{value}) {
-			t.Errorf("it says that %q was written, want %q", values, value)
+			t.Errorf("nstrace reports the values %q, want %q", values, value)
 		}
 	})
 }
 
-// An entry is one of a map of calls under way.
+// An entry is an entry of a map of calls in progress.
 type entry struct {
 	of string // the map
 	id int    // of the thread, or of the process for execs
 }
 
-// checkFreed checks that whatever is under way has a task that lives.
+// checkFreed checks that every entry belongs to a live task.
 func (h *exitHost) checkFreed(t *testing.T) {
 	t.Helper()
 	for _, s := range h.streams {
@@ -186,19 +186,19 @@ func (h *exitHost) checkFreed(t *testing.T) {
 		if len(dead) == 0 {
 			continue
 		}
-		// A call could end, and its task after it, since the map was read.
+		// The call and its task can have ended since the map was read.
 		now := h.entries(t, s)
 		left := slices.DeleteFunc(dead, func(e entry) bool { return !slices.Contains(now, e) })
 		if len(left) > 0 {
-			t.Errorf("%v: %d entries of tasks that are gone, such as %v", s, len(left), left[0])
+			t.Errorf("%v: %d entries of tasks that have ended, such as %v", s, len(left), left[0])
 		}
 	}
 }
 
-// entries asks bpftool what is in the maps of calls under way.
+// entries returns the entries of the maps of calls in progress, from bpftool.
 func (h *exitHost) entries(t *testing.T, s *stream) (all []entry) {
 	t.Helper()
-	for _, name := range underWay {
+	for _, name := range inProgress {
 		id := h.maps[s][name]
 		if id == "" {
 			t.Fatalf("%v has no map %s", s, name)

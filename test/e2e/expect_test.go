@@ -16,9 +16,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// brief says in a line what an event reports, for comparisons that people can
-// read: "create net unshare: success", "enter uts setns: EPERM",
-// "write kernel.domainname a -> b = b: success", "destroy net".
+// brief returns one line about an event, for comparisons that people can read: "create net unshare:
+// success", "enter uts setns: EPERM", "write kernel.domainname a -> b = b: success", "destroy net".
 func (e *emitted) brief() string {
 	var sb strings.Builder
 	_, what, _ := strings.Cut(string(e.Type), ".")
@@ -63,8 +62,8 @@ func briefs(events []*emitted) []string {
 	return all
 }
 
-// same checks that events are those wanted. The namespaces of one call come in
-// no particular order, hence neither here; order is checked on its own.
+// same checks that the events are the wanted ones. The namespaces of one call come in any order, so
+// same ignores the order. Other tests check the order.
 func same(t *testing.T, events []*emitted, want ...string) {
 	t.Helper()
 	got := briefs(events)
@@ -75,7 +74,7 @@ func same(t *testing.T, events []*emitted, want ...string) {
 	}
 }
 
-// creates are the briefs of one call that made, or did not make, namespaces.
+// creates returns the briefs of one call that made, or failed to make, namespaces.
 func creates(via, result string, types ...event.NSType) []string {
 	var all []string
 	for _, typ := range types {
@@ -92,12 +91,11 @@ func enters(result string, types ...event.NSType) []string {
 	return all
 }
 
-// A write is what a test knows of a write to a parameter. after is "-" where it
-// is not known, and the same as new if empty.
+// A write is the expected write to a parameter. after is "-" if it is unknown, and empty if it
+// equals new.
 type write struct{ name, old, new, after, err string }
 
-// on is the write's brief as s reports it: with nothing hooked but cgroup/sysctl it
-// cannot know what came of it.
+// on returns the write's brief for s. With only cgroup/sysctl hooked, s cannot know the result.
 func (w write) on(s *stream) string {
 	text := fmt.Sprintf("write %s %q -> %q", w.name, w.old, w.new)
 	if s.backend == tracer.Tracepoint {
@@ -116,7 +114,7 @@ func (w write) on(s *stream) string {
 	return text + ": success"
 }
 
-// only keeps the events of one type.
+// only returns the events of one type.
 func only(events []*emitted, typ event.Type) []*emitted {
 	var some []*emitted
 	for _, e := range events {
@@ -127,7 +125,7 @@ func only(events []*emitted, typ event.Type) []*emitted {
 	return some
 }
 
-// ids maps the type of each namespace that events are about to its id.
+// ids returns the id of each namespace that events are about, by type.
 func ids(events []*emitted) map[event.NSType]uint32 {
 	m := map[event.NSType]uint32{}
 	for _, e := range events {
@@ -148,7 +146,7 @@ func (h *host) checkEvent(t *testing.T, e *emitted) {
 	if e.Host != h.name || e.BootID != h.bootID {
 		wrong("host %q, boot %q; it is %q, %q", e.Host, e.BootID, h.name, h.bootID)
 	}
-	// Clocks are set now and then.
+	// The clock can be set in between.
 	if e.Time.Before(h.started.Add(-time.Second)) || e.Time.After(time.Now().Add(time.Second)) {
 		wrong("it happened at %v, between %v and now", e.Time, h.started)
 	}
@@ -194,14 +192,14 @@ func (h *host) checkEvent(t *testing.T, e *emitted) {
 	}
 }
 
-// sysctlPath is the file that sysctl(8) writes for a name: with the first
-// separator a dot, dots and slashes change places.
+// sysctlPath returns the file that sysctl(8) writes for a name. If the first separator is a dot,
+// dots and slashes change places.
 func sysctlPath(name string) string {
 	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
 }
 
-// ends waits until s has reported the end of each namespace that events made, and
-// checks those reports.
+// ends waits until s has reported the end of each namespace that events made, and checks these
+// reports.
 func (w *work) ends(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	for _, e := range events {
@@ -213,8 +211,8 @@ func (w *work) ends(t *testing.T, s *stream, events []*emitted) {
 	}
 }
 
-// awaitDestroy waits for the end of a namespace. It is nil where the stream lacks it,
-// which the stream's end has to tell of.
+// awaitDestroy waits for the end of a namespace. It returns nil if the stream lacks it. Then the
+// end of the stream must report it as missed.
 func (s *stream) awaitDestroy(t *testing.T, from int, ns *event.Namespace) *emitted {
 	t.Helper()
 	var found *emitted
@@ -223,20 +221,20 @@ func (s *stream) awaitDestroy(t *testing.T, from int, ns *event.Namespace) *emit
 		return found != nil
 	}
 	what := fmt.Sprintf("destroy of %s %d", ns.Type, ns.ID)
-	// The tracepoint way looks, and looks again.
+	// The tracepoint backend scans once a second.
 	if s.backend != tracer.Tracepoint && !s.comes(from, patience/3, there) && !s.over() {
 		s.mu.Lock()
 		s.missing[event.NamespaceDestroy]++
 		s.mu.Unlock()
-		t.Logf("%v: no %s, which must be in its trace.loss", s, what)
+		t.Logf("%v: no %s: trace.loss must report it", s, what)
 		return nil
 	}
 	s.awaitFrom(t, from, what, there)
 	return found
 }
 
-// destroyOf finds the end of a namespace, nil if it has not ended. Numbers are used
-// again, uids are not.
+// destroyOf returns the end of a namespace, nil if there is none. The kernel reuses numbers, but
+// not uids.
 func destroyOf(events []*emitted, ns *event.Namespace) *emitted {
 	for _, e := range events {
 		if e.Type == event.NamespaceDestroy && e.Namespace.ID == ns.ID && e.Namespace.UID == ns.UID {
@@ -251,7 +249,7 @@ func checkDestroy(t *testing.T, s *stream, created, d *emitted) {
 	t.Helper()
 	wrong := func(what string) {
 		t.Helper()
-		t.Errorf("%s of the end\n%sof what was made by\n%s", what, d.line, created.line)
+		t.Errorf("%s of the end\n%sof the namespace made by\n%s", what, d.line, created.line)
 	}
 	c, ns := created.Namespace, d.Namespace
 	if ns.Type != c.Type || ns.UserNS != c.UserNS {
@@ -276,7 +274,7 @@ func checkDestroy(t *testing.T, s *stream, created, d *emitted) {
 		want = "scan"
 	}
 	if ns.Detected == "scan" && want == "" {
-		// The event was missed, and a scan found the end.
+		// The kernel skipped the event, and a scan found the end.
 		s.excuse(t, d)
 		return
 	}
@@ -285,7 +283,7 @@ func checkDestroy(t *testing.T, s *stream, created, d *emitted) {
 	}
 }
 
-// compare checks that fentry and kprobe have said the same of w, field for field.
+// compare checks that fentry and kprobe reported the same about w, field by field.
 func (w *work) compare(t *testing.T) {
 	t.Helper()
 	by := map[*stream][]*emitted{}
@@ -295,9 +293,9 @@ func (w *work) compare(t *testing.T) {
 	compareStreams(t, by)
 }
 
-// compareStreams compares what two nstraces say of the same processes. Each
-// thread's events are in order; between threads the order is that of two
-// different instants within the call.
+// compareStreams compares what two nstraces report about the same processes. The events of each
+// thread are in order. Events of different threads can be in another order, because the two hooks
+// run at different instants within a call.
 func compareStreams(t *testing.T, by map[*stream][]*emitted) {
 	t.Helper()
 	var fentry, kprobe *stream
@@ -338,7 +336,7 @@ func compareStreams(t *testing.T, by map[*stream][]*emitted) {
 	}
 }
 
-// byThread are the events that fentry and kprobe have in common.
+// byThread returns the events that fentry and kprobe have in common, by thread.
 func byThread(events []*emitted) map[string][]*emitted {
 	m := map[string][]*emitted{}
 	for _, e := range events {
@@ -350,10 +348,9 @@ func byThread(events []*emitted) map[string][]*emitted {
 	return m
 }
 
-// comparable is what two nstraces have to agree on: all but their own numbering and
-// the instants at which they looked. Where the kernel has no id of
-// its own for a namespace, its uid is made of such an instant; the name of one is
-// what ip-netns(8) had called it by then.
+// comparable returns the part of an event that two nstraces must agree on: everything except their
+// own numbers and the instants at which they looked. Where the kernel has no id for a namespace,
+// its uid depends on such an instant. So does the name that ip-netns(8) had given it by then.
 func comparable(t *testing.T, e *emitted) map[string]any {
 	t.Helper()
 	var m map[string]any

@@ -13,9 +13,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestExpression runs one nstrace without a filter, and beside it one for each
-// expression: what the latter has is what the former has and the same question, asked
-// in Go, lets through.
+// TestExpression runs one nstrace without a filter, and one for each expression. Each of the latter
+// must have the events of the former for which the same question, written in Go, is true.
 func TestExpression(t *testing.T) {
 	anyKernel(t)
 	h := watch(t, backends[0])
@@ -50,7 +49,7 @@ func TestExpression(t *testing.T) {
 
 	unshare := `unshare --net sh -c 'for v in 621 622 623; do echo $v >/proc/sys/net/ipv4/tcp_keepalive_time; done'`
 	works := []*work{h.sh(t, unshare)}
-	first.awaitEnd(t) // by itself; its programs are not taken from a function that the next one calls
+	first.awaitEnd(t) // so that it does not detach while the next one runs
 	works = append(works,
 		h.sh(t, `printf nsexpression >/proc/self/comm; `+unshare+`; unshare --uts true; :`),
 		h.try(t, "unshare", []string{"--net", "true"}, asUser(tester)))
@@ -82,7 +81,7 @@ func TestExpression(t *testing.T) {
 				}
 			}
 			if len(want) == 0 || len(want) == len(unfiltered) {
-				t.Fatalf("%d of %d events are to pass: that tests nothing", len(want), len(unfiltered))
+				t.Fatalf("%d of %d events should pass, which tests nothing", len(want), len(unfiltered))
 			}
 			got := mine(r.s.since(0))
 			lack, more := r.s.lacking(got, want), all.lacking(want, got)
@@ -116,7 +115,7 @@ func TestExpression(t *testing.T) {
 	h.close(t)
 }
 
-// TestExpressionRun has a filter on a command's events, and their file.
+// TestExpressionRun filters a command's events, which go to a file.
 func TestExpressionRun(t *testing.T) {
 	anyKernel(t)
 	file := filepath.Join(t.TempDir(), "events.json")
@@ -134,8 +133,8 @@ func TestExpressionRun(t *testing.T) {
 	}
 }
 
-// TestExpressionMistake has a mistake in the expression, which is found before
-// anything is attached, and the help, which needs no command.
+// TestExpressionMistake has expressions with a mistake, which nstrace reports before it attaches.
+// It also prints the help, which needs no command.
 func TestExpressionMistake(t *testing.T) {
 	anyKernel(t)
 	for _, args := range [][]string{{}, {"run"}} {

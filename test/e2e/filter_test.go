@@ -16,9 +16,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// A filterRow is a command line's filter and the events that it lets through, of those that
-// the works of TestFilter cause: "WORK EVENT TARGET", where EVENT is the type without its
-// family. See TestFilter for the works.
+// A filterRow is a command line's filter, and the events of the works of TestFilter that it lets
+// through: "WORK EVENT TARGET". EVENT is the type without its family. See TestFilter for the works.
 type filterRow struct {
 	args string
 	want []string
@@ -53,7 +52,7 @@ var filterRows = []filterRow{
 		"wait write net.ipv4.tcp_keepalive_time", "wait destroy net", "pin pin uts", "pin unpin uts",
 	}},
 	{args: "-t user", want: []string{"user create user", "user destroy user"}},
-	// The end of its namespace is not its doing to a tracer that did not see who made it.
+	// A tracer that did not see who made the namespace does not attribute its end to this process.
 	{args: "-p %d", want: []string{"wait write net.ipv4.tcp_keepalive_time"}},
 	{args: "-c nsclone -c sysctl", want: []string{"clone create uts", "clone destroy uts", "net write net.ipv4.tcp_keepalive_time"}},
 	{args: "-u 1000", want: []string{
@@ -74,9 +73,8 @@ var filterRows = []filterRow{
 // to the trampoline of a function (BPF_MAX_TRAMP_LINKS), and each nstrace attaches two.
 const filterGroup = 5
 
-// TestFilter runs one nstrace without a filter, and beside it one for each of filterRows, a few
-// at a time. Each has the events that its row lists, and they are the same as without a filter.
-// The works:
+// TestFilter runs one nstrace without a filter, and one for each of filterRows, a few at a time.
+// Each has the events that its row lists, and they are the same as without a filter. The works:
 //
 //	net      a network namespace, in which sysctl(8) writes a parameter
 //	uts      a UTS namespace, in which a shell writes a parameter
@@ -92,7 +90,7 @@ const filterGroup = 5
 func TestFilter(t *testing.T) {
 	h := watch(t, backends[0])
 	rows := slices.Clone(filterRows)
-	if testing.Short() { // the host tests the others
+	if testing.Short() { // the host runs the other rows
 		rows = slices.DeleteFunc(rows, func(r filterRow) bool { return r.args != "-t net,uts" })
 	}
 	for group := range slices.Chunk(rows, filterGroup) {
@@ -159,8 +157,8 @@ func testFilters(t *testing.T, h *host, rows []filterRow) {
 	sitter.stop(t)
 	works = append(works, sitter)
 
-	// What the works did, from when all the others were attached on. The end of a namespace
-	// has no process: it belongs to the work that made the namespace.
+	// The works' events, from when all the others were attached. The end of a namespace has no
+	// process: it belongs to the work that made the namespace.
 	workOf := func(e *emitted) *work {
 		for _, w := range works {
 			if e.of(w.pid) {
@@ -190,7 +188,7 @@ func testFilters(t *testing.T, h *host, rows []filterRow) {
 			return nil
 		case e.Namespace.Creator != nil:
 			return makers[e.Namespace.Creator.PID]
-		case e.Namespace.ID == before: // nobody else had the number meanwhile
+		case e.Namespace.ID == before: // no other namespace had the number in between
 			return sitter
 		}
 		return nil
@@ -202,7 +200,7 @@ func testFilters(t *testing.T, h *host, rows []filterRow) {
 		}
 		return names[by(e)] + " " + what + " " + string(e.Namespace.Type)
 	}
-	// The streams with a filter did not see who made the namespace from before them.
+	// The streams with a filter did not see who made the earlier namespace.
 	shown := func(e *emitted) map[string]any {
 		m := comparable(t, e)
 		if ns, ok := m["namespace"].(map[string]any); ok && e.Type == event.NamespaceDestroy && e.Namespace.ID == before {
@@ -271,7 +269,7 @@ func testLimits(t *testing.T, h *host) {
 	})
 }
 
-// order puts the ends of namespaces, which come when they come, behind the rest.
+// order moves the ends of namespaces, which can come at any time, behind the other events.
 func order(a, b *emitted) int {
 	key := func(e *emitted) string {
 		if e.Type == event.NamespaceDestroy {

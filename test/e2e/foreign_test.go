@@ -22,7 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// foreign makes a history of one write, which somebody then changes.
+// foreign makes a history of one write, and then changes it by SQL statements.
 func foreign(t *testing.T, script ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "history.db")
@@ -51,8 +51,8 @@ func foreign(t *testing.T, script ...string) string {
 	return path
 }
 
-// TestForeignHistory has each command refuse a database whose tables somebody else made, at
-// once and with one line.
+// TestForeignHistory checks that each command refuses a database with foreign tables, at once and
+// with one line.
 func TestForeignHistory(t *testing.T) {
 	anyKernel(t)
 	for _, tt := range []struct {
@@ -85,8 +85,8 @@ func TestForeignHistory(t *testing.T) {
 	}
 }
 
-// TestForeignRows has blame look at no path but that of a parameter, and leave out what is no
-// write.
+// TestForeignRows checks that blame opens no path except those of parameters, and leaves out rows
+// that are not writes.
 func TestForeignRows(t *testing.T) {
 	anyKernel(t)
 	fifo := filepath.Join(t.TempDir(), "fifo")
@@ -94,7 +94,7 @@ func TestForeignRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := blame(t, foreign(t)); len(got) != 1 || got[0].State != "drifted" || got[0].Value == nil || *got[0].Value != "Linux" {
-		t.Errorf("as it was recorded: %+v", got)
+		t.Errorf("before the change: %+v", got)
 	}
 	for _, path := range []string{fifo, "/dev/zero", "/proc/sys/kernel/osrelease", "/proc/sys/.." + fifo} {
 		got := blame(t, foreign(t, "UPDATE parameter SET path = '"+path+"'"))
@@ -114,8 +114,8 @@ func TestForeignRows(t *testing.T) {
 	}
 }
 
-// TestImportInterrupted interrupts an import that waits for what is to be imported: it leaves
-// nothing. What it makes meanwhile is for its owner alone.
+// TestImportInterrupted interrupts an import that waits for its input. Nothing must stay behind.
+// Until then, only the owner can read what import has made.
 func TestImportInterrupted(t *testing.T) {
 	anyKernel(t)
 	dir := t.TempDir()
@@ -139,12 +139,12 @@ func TestImportInterrupted(t *testing.T) {
 	for deadline := time.Now().Add(patience); ; {
 		if info, err := os.Stat(db + "-wal"); err == nil {
 			if m := info.Mode().Perm(); m != 0o600 {
-				t.Errorf("its log has the mode %o", m)
+				t.Errorf("the log has mode %o", m)
 			}
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("it has not begun")
+			t.Fatal("the import did not start")
 		}
 	}
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
@@ -157,7 +157,7 @@ func TestImportInterrupted(t *testing.T) {
 		t.Errorf("%v: %s", err, cmd.Stderr)
 	}
 	if _, err := os.Stat(db); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it leaves a database: %v", err)
+		t.Errorf("the import left a database: %v", err)
 	}
 	if status, _, stderr := nstrace(t, []string{"history", "import", "-", "--db", db}, func(cmd *exec.Cmd) { cmd.Stdin = strings.NewReader(export) }); status != 0 {
 		t.Error(stderr)

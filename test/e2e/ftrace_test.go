@@ -31,16 +31,16 @@ const (
 	nothingTells = "the kernel attaches such programs, but does not run them"
 )
 
-// TestFtrace turns ftrace and kprobes off before a run of nstrace and during one. nstrace has
-// to say so, to go on by tracepoints, and to leave a kernel in which ftrace still works: a
-// detach at the wrong moment makes the next attach disable ftrace until the next boot.
+// TestFtrace turns ftrace and kprobes off before a run of nstrace and during one. nstrace must
+// report that, continue with tracepoints, and leave a kernel in which ftrace still works: a detach
+// at the wrong moment makes the next attach disable ftrace until the next boot.
 //
-// To turn ftrace on or off the kernel rewrites thousands of its functions. TestFtrace of
-// test/vm has a guest with one CPU for that; on others an emulated kernel can crash, and a
-// real one is not ours to play with.
+// The kernel rewrites thousands of its functions to turn ftrace on or off. An emulated kernel with
+// more than one CPU can crash then, so TestFtrace of test/vm runs this in a guest with one. Real
+// hosts are not for such tests.
 func TestFtrace(t *testing.T) {
 	if n := runtime.NumCPU(); n != 1 {
-		t.Skipf("there are %d CPUs: it takes a guest with one, see test/vm", n)
+		t.Skipf("needs a guest with one CPU, and there are %d: see test/vm", n)
 	}
 	if len(backends) == 1 {
 		t.Skip("this kernel offers neither fentry nor kprobe")
@@ -67,7 +67,7 @@ func TestFtrace(t *testing.T) {
 		}
 		t.Run("kprobes during", testKprobesDuring)
 	}
-	// What is wrong with the kernel's books shows at the next attach.
+	// A fault in the kernel's ftrace shows at the next attach.
 	for _, b := range backends {
 		s := startStream(t, "--backend", string(b))
 		s.awaitStart(t)
@@ -80,7 +80,7 @@ func TestFtrace(t *testing.T) {
 	}
 }
 
-// kernelWarnings counts the warnings in the kernel's log.
+// kernelWarnings returns the number of warnings in the kernel's log.
 func kernelWarnings(t *testing.T) int {
 	t.Helper()
 	size, err := unix.Klogctl(unix.SYSLOG_ACTION_SIZE_BUFFER, nil)
@@ -95,8 +95,8 @@ func kernelWarnings(t *testing.T) int {
 	return bytes.Count(b[:n], []byte("[ cut here ]"))
 }
 
-// turnOff turns a switch of the kernel off until the test ends, or until on is called. It
-// skips the test where the kernel refuses.
+// turnOff turns a switch of the kernel off until the test ends, or until on is called. It skips the
+// test if the kernel refuses.
 func turnOff(t *testing.T, file string) (on func()) {
 	t.Helper()
 	switch err := os.WriteFile(file, []byte("0"), 0); {
@@ -114,17 +114,17 @@ func turnOff(t *testing.T, file string) (on func()) {
 	return on
 }
 
-// stays checks that a switch has been left as it was.
+// stays checks that a switch still has the value that the test gave it.
 func stays(t *testing.T, file, value string) {
 	t.Helper()
 	if got := readFile(t, file); got != value {
-		t.Errorf("%s is %s, and was %s", file, got, value)
+		t.Errorf("%s is %s, want %s", file, got, value)
 	}
 }
 
 var acts int
 
-// actUnder makes a namespace and writes a parameter in it, and waits for s to tell of both.
+// actUnder makes a namespace, writes a parameter in it, and waits until s reports both.
 func actUnder(t *testing.T, s *stream) {
 	t.Helper()
 	acts++
@@ -145,17 +145,17 @@ func actUnder(t *testing.T, s *stream) {
 	})
 }
 
-// awaitDeaf waits for s to tell that the kernel runs its programs no more.
-func awaitDeaf(t *testing.T, s *stream) {
+// awaitHooksOff waits until s reports that the kernel no longer runs its programs.
+func awaitHooksOff(t *testing.T, s *stream) {
 	t.Helper()
 	s.await(t, "trace.loss of an unknown number", func(all []*emitted) bool { return len(deafLosses(all)) > 0 })
 }
 
-// linkedProgram finds the program that a link of fdinfo belongs to.
+// linkedProgram matches the id of the program in the fdinfo of a link.
 var linkedProgram = regexp.MustCompile(`(?ms)^link_id:.*?^prog_id:\s+(\d+)$`)
 
-// checkAttached checks that s has a link to its program of that name, as the kernel says of its
-// descriptors.
+// checkAttached checks that s has a link to its program of that name, according to the kernel's
+// information about its descriptors.
 func checkAttached(t *testing.T, s *stream, program string) {
 	t.Helper()
 	infos, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", s.cmd.Process.Pid))
@@ -166,7 +166,7 @@ func checkAttached(t *testing.T, s *stream, program string) {
 	for _, info := range infos {
 		text, err := os.ReadFile(info)
 		if err != nil {
-			continue // closed meanwhile
+			continue // closed in between
 		}
 		m := linkedProgram.FindSubmatch(text)
 		if m == nil {
@@ -181,7 +181,7 @@ func checkAttached(t *testing.T, s *stream, program string) {
 		}
 		names = append(names, about.Name)
 	}
-	t.Errorf("%v has no link to %s, but to %v", s, program, names)
+	t.Errorf("%v has no link to %s, only to %v", s, program, names)
 }
 
 func deafLosses(all []*emitted) (losses []*emitted) {
@@ -193,9 +193,9 @@ func deafLosses(all []*emitted) (losses []*emitted) {
 	return losses
 }
 
-// checkDeaf checks that s reported that the kernel did not run the programs of its backend, with the
-// reason and the backend that it used instead.
-func checkDeaf(t *testing.T, s *stream, reason string, instead tracer.Backend) {
+// checkHooksOff checks that s reported that the kernel did not run the programs of its backend,
+// with the reason and the backend that it used instead.
+func checkHooksOff(t *testing.T, s *stream, reason string, instead tracer.Backend) {
 	t.Helper()
 	all := s.since(0)
 	losses := deafLosses(all)
@@ -214,8 +214,8 @@ func checkDeaf(t *testing.T, s *stream, reason string, instead tracer.Backend) {
 	}
 }
 
-// checkNotes checks that a run has ended well, with its books in order, and that it printed
-// what its events have as notes. It returns the notes.
+// checkNotes checks that a run ended normally with correct totals, and that it printed the notes of
+// its events. It returns the notes.
 func checkNotes(t *testing.T, s *stream) (notes []string) {
 	t.Helper()
 	if s.err != nil {
@@ -242,7 +242,7 @@ func checkNotes(t *testing.T, s *stream) (notes []string) {
 		summary := printed[len(printed)-1]
 		printed = printed[:len(printed)-1]
 		if uncounted := len(deafLosses(all)) > 0; strings.Contains(summary, "an unknown number lost") != uncounted {
-			t.Errorf("%v sums up: %q", s, summary)
+			t.Errorf("%v prints the summary %q", s, summary)
 		}
 	}
 	for _, n := range notes {
@@ -251,12 +251,12 @@ func checkNotes(t *testing.T, s *stream) (notes []string) {
 		}
 	}
 	if s.err == nil && len(printed) != len(notes) {
-		t.Errorf("%v printed %q, and the notes are %q", s, printed, notes)
+		t.Errorf("%v printed %q, but the notes are %q", s, printed, notes)
 	}
 	return notes
 }
 
-// one returns the note that has a text in it.
+// one returns the only note that contains text.
 func one(t *testing.T, notes []string, text string) {
 	t.Helper()
 	n := 0
@@ -266,7 +266,7 @@ func one(t *testing.T, notes []string, text string) {
 		}
 	}
 	if n != 1 {
-		t.Errorf("%d of %q say %q", n, notes, text)
+		t.Errorf("%d of %q contain %q", n, notes, text)
 	}
 }
 
@@ -322,25 +322,25 @@ func testFtraceDuring(t *testing.T, b tracer.Backend) {
 	s.awaitStart(t)
 	actUnder(t, s)
 	on := turnOff(t, ftraceFile)
-	awaitDeaf(t, s)
-	checkAttached(t, s, "task_exit") // it frees what tasks leave in the maps, which stay
+	awaitHooksOff(t, s)
+	checkAttached(t, s, "task_exit") // it frees the entries of tasks, which the maps still have
 	actUnder(t, s)
 	stays(t, ftraceFile, "0")
 	on()
-	actUnder(t, s) // it stays on the tracepoint way, and tells everything once
+	actUnder(t, s) // s still uses tracepoints, and reports everything once
 	acted := only(s.since(0), event.NamespaceCreate)
 	if len(acted) != 3 {
 		t.Errorf("three namespaces were made:\n%s", dump(acted))
 	}
 	s.interrupt(t)
-	checkDeaf(t, s, event.LossFtraceOff, tracer.Tracepoint)
+	checkHooksOff(t, s, event.LossFtraceOff, tracer.Tracepoint)
 	notes := checkNotes(t, s)
 	one(t, notes, turnedOn)
 	one(t, notes, "are lost")
 }
 
-// testFtraceRun has the traced command turn ftrace off. What it does later, and what the
-// processes do that it started meanwhile, is still followed.
+// testFtraceRun has the traced command turn ftrace off. nstrace must still follow what the command
+// does later, and what its children do that started in between.
 func testFtraceRun(t *testing.T) {
 	turnOff(t, ftraceFile)() // or skip
 	file := filepath.Join(t.TempDir(), "events")
@@ -366,7 +366,7 @@ func testFtraceRun(t *testing.T) {
 	stays(t, ftraceFile, "0")
 }
 
-// testFtraceNothingLeft watches what tracepoints cannot see.
+// testFtraceNothingLeft watches only what tracepoints cannot see.
 func testFtraceNothingLeft(t *testing.T) {
 	s := startStream(t, "--backend", string(backends[len(backends)-2]), "-e", "netdev")
 	s.awaitStart(t)
@@ -375,7 +375,7 @@ func testFtraceNothingLeft(t *testing.T) {
 	if s.err == nil || exitStatus(s.cmd.ProcessState) != 3 || !strings.Contains(s.stderr.String(), "this host can't") {
 		t.Errorf("%v\n%s", s.err, s.stderr.String())
 	}
-	checkDeaf(t, s, event.LossFtraceOff, tracer.None)
+	checkHooksOff(t, s, event.LossFtraceOff, tracer.None)
 	s.err = nil
 	if all := s.since(0); all[len(all)-1].Type != event.TraceStop {
 		t.Errorf("the end:\n%s", dump(all))
@@ -383,12 +383,12 @@ func testFtraceNothingLeft(t *testing.T) {
 	stays(t, ftraceFile, "0")
 }
 
-// kprobesOff turns kprobes off; their switch is in debugfs.
+// kprobesOff turns kprobes off. The switch is in debugfs.
 func kprobesOff(t *testing.T) (on func()) {
 	t.Helper()
 	if _, err := os.Stat(kprobesFile); err != nil {
 		if err := unix.Mount("debugfs", debugfs, "debugfs", 0, ""); err != nil {
-			t.Skipf("there is no debugfs: %v", err)
+			t.Skipf("no debugfs: %v", err)
 		}
 		t.Cleanup(func() { unix.Unmount(debugfs, unix.MNT_DETACH) })
 	}
@@ -411,12 +411,12 @@ func testKprobesDuring(t *testing.T) {
 	s := startStream(t, "--backend", "kprobe")
 	s.awaitStart(t)
 	on := kprobesOff(t)
-	awaitDeaf(t, s)
+	awaitHooksOff(t, s)
 	checkAttached(t, s, "task_exit")
 	actUnder(t, s)
 	stays(t, kprobesFile, "0")
 	on()
 	s.interrupt(t)
-	checkDeaf(t, s, event.LossProbesOff, tracer.Tracepoint)
+	checkHooksOff(t, s, event.LossProbesOff, tracer.Tracepoint)
 	one(t, checkNotes(t, s), "are lost")
 }

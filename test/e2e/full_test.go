@@ -17,8 +17,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestRecordOnFullDisk starts nstrace record where its disk is full. The stream goes on.
-// Once there is space, the history has all events, and the gap and the differences before them.
+// TestRecordOnFullDisk starts nstrace record on a full disk. The stream continues. Once there is
+// space, the history has all events, and before them the gap and the differences.
 func TestRecordOnFullDisk(t *testing.T) {
 	anyKernel(t)
 	dir := filepath.Join(scratch, filepath.Base(t.TempDir())+".full")
@@ -62,7 +62,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 	s := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	s.awaitStart(t)
 	if said := s.stderr.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "the disk is full: buffering up to") {
-		t.Errorf("it says %q", said)
+		t.Errorf("nstrace printed %q", said)
 	}
 	output(t, "unshare", "--net", "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=671")
 	s.await(t, "the write", func(all []*emitted) bool {
@@ -72,7 +72,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 		t.Errorf("reported before nstrace can know it:\n%s", dump(all))
 	}
 
-	// Nothing happens any more: it finds out by itself.
+	// Nothing more happens: nstrace must notice by itself.
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 	}
 	for _, e := range s.since(0) {
 		if e.Type == event.SysctlDrift && e.Sysctl.Name == "net.ipv4.tcp_keepalive_time" {
-			t.Errorf("it was watched: %s", e.line)
+			t.Errorf("this change was watched: %s", e.line)
 		}
 	}
 	s.interrupt(t)
@@ -109,14 +109,14 @@ func TestRecordOnFullDisk(t *testing.T) {
 		lines.Write(e.line)
 	}
 	if _, stdout, _ := nstrace(t, []string{"history", "--db", db, "-o", "json"}); stdout != lines.String() {
-		t.Errorf("history is not what was streamed:\n%s\nwant\n%s", stdout, lines.String())
+		t.Errorf("the history differs from the stream:\n%s\nwant\n%s", stdout, lines.String())
 	}
 	if status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", db}); status != 0 {
 		t.Errorf("verify: %s%s", stdout, stderr)
 	}
 }
 
-// TestRecordMistakes has nstrace record refuse what can't be a database.
+// TestRecordMistakes checks that nstrace record refuses files that cannot be a database.
 func TestRecordMistakes(t *testing.T) {
 	anyKernel(t)
 	dir := t.TempDir()
@@ -139,6 +139,6 @@ func TestRecordMistakes(t *testing.T) {
 		}
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 2 {
-		t.Errorf("left is %q", left)
+		t.Errorf("files left: %q", left)
 	}
 }

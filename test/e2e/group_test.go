@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// settings writes a file for sysctl -p with parameters that a network namespace has,
-// and returns how many.
+// settings writes a file for sysctl -p with parameters of a network namespace, and returns their
+// number.
 func settings(t *testing.T) (file string, n int) {
 	t.Helper()
 	var sb strings.Builder
-	// What was set for lo does not change with the default.
+	// A change of the default does not change what was set for lo.
 	for _, dev := range []string{"all", "lo", "default"} {
 		for _, param := range []string{"rp_filter", "log_martians", "accept_redirects", "send_redirects", "arp_ignore", "arp_announce"} {
 			fmt.Fprintf(&sb, "net.ipv4.conf.%s.%s = 1\n", dev, param)
@@ -34,7 +34,8 @@ func settings(t *testing.T) (file string, n int) {
 	return file, n
 }
 
-// TestGroup has sysctl -p set many parameters, which is a line, and one that opens.
+// TestGroup has sysctl -p set many parameters. They are one line, or a line with the events below
+// it.
 func TestGroup(t *testing.T) {
 	anyKernel(t)
 	conf, n := settings(t)
@@ -60,7 +61,7 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// TestGroupStream has the line come while nothing else happens, long before the end.
+// TestGroupStream checks that the line appears while nothing else happens, long before the end.
 func TestGroupStream(t *testing.T) {
 	anyKernel(t)
 	conf, n := settings(t)
@@ -78,7 +79,7 @@ func TestGroupStream(t *testing.T) {
 	defer end.Stop()
 	lines := bufio.NewScanner(out)
 	for first := true; lines.Scan(); first = false {
-		if first { // the header, written once all is attached
+		if first { // the header, which appears once everything is attached
 			output(t, "unshare", "--net", "sysctl", "-q", "-p", conf)
 		} else if strings.Contains(lines.Text(), fmt.Sprintf("%d writes net.ipv4.conf.*", n)) {
 			break
@@ -87,15 +88,15 @@ func TestGroupStream(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	for lines.Scan() { // Wait wants everything to be read
+	for lines.Scan() { // read everything before Wait
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
 }
 
-// TestGroupBlame asks who set what sysctl -p set: a line, and one that opens. What was
-// changed since is none of it.
+// TestGroupBlame shows in nstrace blame what sysctl -p set: as one line, or as a line with the
+// parameters below it. A parameter that changed since is not part of it.
 func TestGroupBlame(t *testing.T) {
 	anyKernel(t)
 	conf, n := settings(t)
@@ -134,7 +135,7 @@ func TestGroupBlame(t *testing.T) {
 	}
 }
 
-// TestGroupMistake has values that there are not, and JSON, which has every event.
+// TestGroupMistake has invalid values, and JSON, which has every event.
 func TestGroupMistake(t *testing.T) {
 	anyKernel(t)
 	for _, tt := range []struct {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package e2e runs real programs on a real kernel under a real nstrace and checks
-// what it says of them. It takes root. Everything is done once and watched
-// through each backend that the kernel offers at the same time.
+// Package e2e runs real programs on a real kernel under a real nstrace and checks its events. The
+// tests need root. Each program runs once, while one nstrace for each backend of the kernel
+// watches.
 //
-// NSTRACE_BIN names the nstrace to test, NSTRACE_E2E_HELPERS the folder with the compiled
-// programs of testdata; without these, and with a compiler, they are built.
+// NSTRACE_BIN names the nstrace to test, and NSTRACE_E2E_HELPERS the folder with the compiled
+// programs of testdata. Without these variables, the tests build them, which needs a compiler.
 package e2e
 
 import (
@@ -37,21 +37,21 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// patience is how long anything may take that has to happen. Nothing waits that
-// long unless it fails; emulated processors are slow.
+// patience is the maximum time for anything that must happen. Only failing tests wait that long.
+// Emulated processors are slow.
 const patience = 120 * time.Second
 
-// What TestMain finds.
+// Set by TestMain.
 var (
 	nstraceBin string
 	helperDir  string
-	scratch    string           // a folder that everyone may read
+	scratch    string           // a folder that everybody can read
 	report     tracer.Report    // nstrace check
 	backends   []tracer.Backend // that this kernel offers
 )
 
-// The main thread, which is what /proc/PID shows, stays in the host's namespaces: no
-// goroutine that changes its thread's gets it.
+// The main thread, which /proc/PID shows, stays in the host's namespaces: no goroutine that changes
+// its thread's namespaces runs on it.
 func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
@@ -67,11 +67,11 @@ func runAll(m *testing.M) (int, error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("the end-to-end tests trace the kernel: run them as root")
 	}
-	// Most tests wait for the kernel most of the time, not for a processor.
+	// Most tests wait most of the time for the kernel, not for a processor.
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		return 0, err
 	}
-	// What is made here is for other users to read as well.
+	// Other users must be able to read the files of the tests.
 	unix.Umask(0o022)
 	var err error
 	if scratch, err = os.MkdirTemp("", "nstrace-e2e-"); err != nil {
@@ -129,16 +129,16 @@ func prepare() error {
 	return nil
 }
 
-// anyKernel skips a test of what does not depend on the kernel: guests are given -short, but
-// for make test-all, and the host is not.
+// anyKernel skips a test that does not depend on the kernel in guests. Guests get -short (except in
+// make test-all), and the host does not.
 func anyKernel(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("it is the same on every kernel, and tested on the host")
+		t.Skip("does not depend on the kernel, and runs on the host")
 	}
 }
 
-// has says whether nstrace check found the capability.
+// has reports whether nstrace check found the capability.
 func has(name string) bool {
 	return slices.ContainsFunc(report.Capabilities, func(c tracer.Capability) bool { return c.Name == name && c.OK })
 }
@@ -158,7 +158,7 @@ func helper(name string) string {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		// Every test that uses it fails and says so.
+		// Every test that uses it fails with this error.
 		return "/nonexistent/" + name + ": install gcc and libc6-dev, or set NSTRACE_E2E_HELPERS"
 	}
 	return path
@@ -170,9 +170,9 @@ type emitted struct {
 	line []byte
 }
 
-// A stream is one running nstrace and all that it has written.
+// A stream is a running nstrace and everything that it has written.
 type stream struct {
-	backend tracer.Backend // as asked for, "" if not
+	backend tracer.Backend // of --backend, "" without it
 	args    []string
 	cmd     *exec.Cmd
 	stderr  buffer
@@ -180,7 +180,7 @@ type stream struct {
 	mu     sync.Mutex
 	events []*emitted
 	faults []string      // what is wrong with the lines themselves
-	more   chan struct{} // closed when there is more, or when it has ended
+	more   chan struct{} // closed when there is more, or when the process has ended
 	ended  bool
 
 	missing map[event.Type]int // see missed_test.go
@@ -188,7 +188,7 @@ type stream struct {
 	err     error // how it ended
 }
 
-// buffer collects what a process writes, for others to look at meanwhile.
+// buffer collects what a process writes. Other goroutines can read it at the same time.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -206,8 +206,8 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// startStream starts nstrace -o json with more arguments. Its events come on
-// standard output, or, for nstrace run, in the file given with -O.
+// startStream starts nstrace -o json with more arguments. Its events come on standard output, or,
+// for nstrace run, in the file of -O.
 func startStream(t *testing.T, args ...string) *stream {
 	t.Helper()
 	s := &stream{args: append([]string{"-o", "json"}, args...), more: make(chan struct{}), missing: map[event.Type]int{}, excused: map[string]bool{}}
@@ -225,7 +225,7 @@ func startStream(t *testing.T, args ...string) *stream {
 	}
 	t.Cleanup(func() {
 		if !s.over() {
-			s.cmd.Process.Signal(syscall.SIGCONT) // in case that it was stopped
+			s.cmd.Process.Signal(syscall.SIGCONT) // if it was stopped
 			s.cmd.Process.Kill()
 			s.await(t, "its end", func([]*emitted) bool { return s.ended })
 		}
@@ -256,7 +256,7 @@ func (s *stream) read(r io.Reader) {
 	close(s.more)
 }
 
-// add takes in one line. Each is checked against the schema.
+// add parses one line and checks it against the schema.
 func (s *stream) add(line []byte) {
 	e, err := parseEvent(line)
 	s.mu.Lock()
@@ -281,10 +281,10 @@ func (s *stream) add(line []byte) {
 func parseEvent(line []byte) (*emitted, error) {
 	var errs []error
 	if !bytes.HasSuffix(line, []byte("\n")) {
-		errs = append(errs, fmt.Errorf("a line that does not end: %q", line))
+		errs = append(errs, fmt.Errorf("an incomplete line: %q", line))
 	}
 	if err := schematest.Validate(line); err != nil {
-		errs = append(errs, fmt.Errorf("not as the schema has it: %w\n%s", err, line))
+		errs = append(errs, fmt.Errorf("a line violates the schema: %w\n%s", err, line))
 	}
 	e := &emitted{line: line}
 	if err := json.Unmarshal(line, &e.Event); err != nil {
@@ -312,8 +312,7 @@ func (s *stream) len() int {
 	return len(s.events)
 }
 
-// awaitFrom waits until done says of the events from index from on that they are
-// what was waited for.
+// awaitFrom waits until done returns true for the events from index from on.
 func (s *stream) awaitFrom(t testing.TB, from int, what string, done func([]*emitted) bool) {
 	t.Helper()
 	if s.comes(from, patience, done) {
@@ -341,8 +340,8 @@ func (s *stream) awaitStart(t testing.TB) {
 	}
 }
 
-// checkStart checks that a run says how each thing is attached, and what that way
-// does not see.
+// checkStart checks that a run reports how each observation is attached, and what it does not see
+// that way.
 func checkStart(t testing.TB, b tracer.Backend, start *emitted) {
 	t.Helper()
 	var uts unix.Utsname
@@ -358,18 +357,18 @@ func checkStart(t testing.TB, b tracer.Backend, start *emitted) {
 	}
 }
 
-// checkObservation checks that an observation is attached by b, and what it then says.
+// checkObservation checks that an observation is attached by b, and checks its report.
 func checkObservation(t testing.TB, o event.Observation, b tracer.Backend, auto bool) {
 	t.Helper()
-	if (o.Name == "open" || o.Name == "netdev" || o.Name == "netconf") && !seesDevices(b) { // they have no such way
+	if (o.Name == "open" || o.Name == "netdev" || o.Name == "netconf") && !seesDevices(b) { // tracepoints do not see it
 		b = tracer.None
 	}
 	blind := b != tracer.Fentry && b != tracer.Kprobe && o.Name != "exec"
 	if o.Name == "open" && auto {
-		blind = true // or all opens would be dearer
+		blind = true // otherwise all opens would cost more
 	}
 	if attached := b != tracer.None; o.Backend != string(b) || (len(o.Hooks) > 0) != attached || (len(o.Missing) > 0) != blind {
-		t.Errorf("%s is attached by %s with %v and does not see %v; it should be by %s", o.Name, o.Backend, o.Hooks, o.Missing, b)
+		t.Errorf("%s is attached by %s with %v and does not see %v; want %s", o.Name, o.Backend, o.Hooks, o.Missing, b)
 	}
 }
 
@@ -387,7 +386,7 @@ func (s *stream) awaitEnd(t testing.TB) {
 		select {
 		case <-more:
 		case <-limit:
-			t.Fatalf("%v has not ended after %v", s, patience)
+			t.Fatalf("%v did not end within %v", s, patience)
 		}
 	}
 }
@@ -396,13 +395,13 @@ func (s *stream) awaitEnd(t testing.TB) {
 func (s *stream) interrupt(t testing.TB) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatalf("%v: %v; it ended: %v\n%s", s, err, s.err, s.stderr.String())
+		t.Fatalf("%v: %v; its end: %v\n%s", s, err, s.err, s.stderr.String())
 	}
 	s.awaitEnd(t)
 }
 
-// checkEnd checks the books of a run that has ended as it should: the last line,
-// the identity of its totals, and that standard error says the same.
+// checkEnd checks the accounting of a run that ended normally: the last line, the sum of its
+// totals, and that standard error has the same numbers.
 func (s *stream) checkEnd(t testing.TB, lossless bool) *event.Totals {
 	t.Helper()
 	if s.err != nil {
@@ -449,10 +448,10 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *event.Totals {
 		t.Errorf("%v: %d seen, but %d written + %d filtered + %d lost", s, sum.Seen, sum.Written, sum.Filtered, sum.Lost)
 	}
 	if sum.Written != written {
-		t.Errorf("%v: the totals say %d written, and there are %d", s, sum.Written, written)
+		t.Errorf("%v: the totals say %d written, but the stream has %d", s, sum.Written, written)
 	}
 	if sum.Alerts != raised {
-		t.Errorf("%v: the totals say %d alerts, and there are %d", s, sum.Alerts, raised)
+		t.Errorf("%v: the totals say %d alerts, but the stream has %d", s, sum.Alerts, raised)
 	}
 	if lossless {
 		s.checkMissed(t, missed, sum)
@@ -470,19 +469,19 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *event.Totals {
 	return sum
 }
 
-// A host is this machine with one nstrace for each backend watching all of it.
+// A host is this machine, with one nstrace for each backend that watches all of it.
 type host struct {
 	streams []*stream
 	fences  chan<- string // values to write
 	fenced  <-chan error
 	ns      map[event.NSType]uint32 // of pid 1
-	before  map[uint32]bool         // namespaces that were there already
+	before  map[uint32]bool         // namespaces that existed at the start
 	bootID  string
 	name    string
 	started time.Time
-	from    map[*stream]int // from where on all were attached
-	mu      sync.Mutex      // for what follows, and one fence at a time
-	seen    map[*stream]int // faults that were reported
+	from    map[*stream]int // index of the first event after all were attached
+	mu      sync.Mutex      // for the fields below; also allows one fence at a time
+	seen    map[*stream]int // number of reported faults
 	nfences int
 }
 
@@ -498,7 +497,7 @@ func watchWith(t *testing.T, args []string, backends ...tracer.Backend) *host {
 	h := &host{started: time.Now(), seen: map[*stream]int{}, from: map[*stream]int{}, before: aliveNow()}
 	var err error
 	h.ns, err = namespacesOf(1)
-	if errors.Is(err, os.ErrPermission) { // a root that may not look at everything
+	if errors.Is(err, os.ErrPermission) { // root without some capability
 		h.ns, err = namespacesOf(os.Getpid())
 	}
 	if err != nil {
@@ -522,8 +521,8 @@ func watchWith(t *testing.T, args []string, backends ...tracer.Backend) *host {
 	return h
 }
 
-// startFences starts a thread in a UTS namespace of its own, in which it
-// writes what it is sent to a parameter that nobody else reads.
+// startFences starts a thread in its own UTS namespace. It writes the values that it receives to a
+// parameter that nothing else reads.
 func (h *host) startFences(t *testing.T) {
 	values, done := make(chan string), make(chan error)
 	go func() {
@@ -547,9 +546,9 @@ func (h *host) startFences(t *testing.T) {
 	t.Cleanup(func() { close(values) })
 }
 
-// fence makes sure that every stream has all that the kernel had to tell until now:
-// it does something that they report, and waits for that. The ring
-// is in order. The ends of namespaces, which come in their own time, are no part of it.
+// fence waits until every stream has all events of the kernel up to now. It causes an event that
+// every stream reports, and waits for it. The ring is in order. The ends of namespaces can come
+// later.
 func (h *host) fence(t testing.TB) {
 	t.Helper()
 	from := make([]int, len(h.streams))
@@ -561,7 +560,7 @@ func (h *host) fence(t testing.TB) {
 		there := func(new []*emitted) bool {
 			return slices.ContainsFunc(new, func(e *emitted) bool { return e.fence() >= first })
 		}
-		// One that can be missed is put up again.
+		// If the kernel can skip the event of a fence, try again.
 		for canMiss(event.SysctlWrite) && !s.comes(from[i], patience/10, there) && !s.over() {
 			h.writeFence(t)
 		}
@@ -581,8 +580,7 @@ func (h *host) writeFence(t testing.TB) int {
 	return h.nfences
 }
 
-// comes waits for a while until done says of the events from index from on that they
-// are what was waited for.
+// comes waits for a while until done returns true for the events from index from on.
 func (s *stream) comes(from int, while time.Duration, done func([]*emitted) bool) bool {
 	limit := time.After(while)
 	for {
@@ -600,10 +598,10 @@ func (s *stream) comes(from int, while time.Duration, done func([]*emitted) bool
 	}
 }
 
-// fenceMark begins what is written for a fence.
+// fenceMark is the prefix of the values of fences.
 var fenceMark = fmt.Sprintf("fence-of-%d-", os.Getpid())
 
-// fence returns which fence of this process the event is, 0 if none.
+// fence returns the number of this process's fence that the event is, 0 if it is none.
 func (e *emitted) fence() int {
 	if e.Sysctl == nil || e.Sysctl.New == nil {
 		return 0
@@ -633,15 +631,14 @@ type work struct {
 // An option changes how a program is started.
 type option func(*exec.Cmd)
 
-// asUser runs it as an ordinary user, with no privileges.
+// asUser runs it as an ordinary user, without privileges.
 func asUser(uid uint32) option {
 	return func(cmd *exec.Cmd) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
 	}
 }
 
-// start runs a program that goes on until stop; the caller reads what it
-// prints line by line.
+// start runs a program that continues until stop. The caller reads its output line by line.
 func (h *host) start(t *testing.T, program string, args []string, opts ...option) *work {
 	t.Helper()
 	w := h.prepare(program, args, opts)
@@ -664,8 +661,7 @@ func (h *host) start(t *testing.T, program string, args []string, opts ...option
 	return w
 }
 
-// run runs a program to its end, which has to be a success, and waits for the
-// streams.
+// run runs a program to its end and waits for the streams. The program must succeed.
 func (h *host) run(t *testing.T, program string, args []string, opts ...option) *work {
 	t.Helper()
 	w := h.try(t, program, args, opts...)
@@ -727,11 +723,11 @@ func (w *work) end(t *testing.T) {
 	w.status = exitStatus(w.cmd.ProcessState)
 }
 
-// sysProcAttr puts a program into a group of its own, so that whatever it has started
-// can be ended with it.
+// sysProcAttr puts a program into its own process group, so that kill can end it with all its
+// children.
 func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// kill ends the program and all that it has started and that has not moved on.
+// kill ends the program and all its children that are still in its group.
 func (w *work) kill() { syscall.Kill(-w.pid, syscall.SIGKILL) }
 
 func exitStatus(st *os.ProcessState) int {
@@ -741,7 +737,7 @@ func exitStatus(st *os.ProcessState) int {
 	return st.ExitCode()
 }
 
-// stop lets a started program end, by the end of its input.
+// stop closes the input of a started program, and waits for its end.
 func (w *work) stop(t *testing.T) {
 	t.Helper()
 	w.stdin.Close()
@@ -788,7 +784,7 @@ func (w *work) value(t *testing.T, key string) string {
 	return value
 }
 
-// printed returns the values of key=value lines that a program has printed.
+// printed returns the values of the key=value lines that a program has printed.
 func (w *work) printed(key string) []string {
 	var values []string
 	for line := range strings.Lines(w.stdout.String()) {
@@ -809,7 +805,7 @@ func (w *work) sync(t *testing.T) {
 	w.host.checkLines(t)
 }
 
-// checkLines reports what is wrong with the lines since the last time.
+// checkLines reports what is wrong with the lines since the last call.
 func (h *host) checkLines(t *testing.T) {
 	t.Helper()
 	h.mu.Lock()
@@ -825,7 +821,7 @@ func (h *host) checkLines(t *testing.T) {
 	}
 }
 
-// all returns what s says that w's process and its descendants did.
+// all returns the events in s of w's process and its descendants.
 func (w *work) all(s *stream) []*emitted {
 	var mine []*emitted
 	for _, e := range s.since(w.from[s])[:w.to[s]-w.from[s]] {
@@ -836,7 +832,7 @@ func (w *work) all(s *stream) []*emitted {
 	return mine
 }
 
-// of says whether the process pid or a descendant of it did it.
+// of reports whether the process of the event is pid or a descendant of it.
 func (e *emitted) of(pid int) bool {
 	return e.Process != nil && (int(e.Process.PID) == pid ||
 		slices.ContainsFunc(e.Process.Ancestors, func(a event.Actor) bool { return int(a.PID) == pid }))
@@ -868,7 +864,7 @@ func (w *work) each(t *testing.T, check func(t *testing.T, s *stream, events []*
 	w.compare(t)
 }
 
-// dump shows events to people.
+// dump formats events for people.
 func dump(events []*emitted) string {
 	var sb strings.Builder
 	const most = 12
@@ -894,7 +890,7 @@ func readFile(t testing.TB, path string) string {
 	return strings.TrimSuffix(string(b), "\n")
 }
 
-// output runs a program that no check is about and returns what it prints.
+// output runs a program that the test does not check, and returns its output.
 func output(t testing.TB, program string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(program, args...)
@@ -927,13 +923,13 @@ func nsID(path string) (uint32, error) {
 	return uint32(st.Ino), nil
 }
 
-// parseID takes "net:[4026531840]" apart.
+// parseID parses "net:[4026531840]".
 func parseID(t testing.TB, link string) uint32 {
 	t.Helper()
 	_, rest, ok := strings.Cut(link, ":[")
 	id, err := strconv.ParseUint(strings.TrimSuffix(rest, "]"), 10, 32)
 	if !ok || err != nil {
-		t.Fatalf("%q is no namespace", link)
+		t.Fatalf("%q is not a namespace", link)
 	}
 	return uint32(id)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// pastEvents are those that nstrace history -o json shows with more flags. They are checked
+// pastEvents returns the events that nstrace history -o json shows with more flags. It checks them
 // against the schema.
 func pastEvents(t *testing.T, db string, args ...string) []*emitted {
 	t.Helper()
@@ -38,7 +38,7 @@ func pastEvents(t *testing.T, db string, args ...string) []*emitted {
 	return all
 }
 
-// A blameLine is one of nstrace blame -o json.
+// A blameLine is one line of nstrace blame -o json.
 type blameLine struct {
 	Parameter string
 	Namespace *event.Namespace
@@ -66,8 +66,8 @@ func blame(t *testing.T, db string, args ...string) []blameLine {
 	return all
 }
 
-// what is what two tracers say alike of an event: not its number, and not what each finds
-// out by itself, such as the uid where the kernel has none.
+// what returns the part of an event that two tracers agree on. It excludes its number, and what
+// each tracer determines by itself, such as the uid if the kernel has none.
 func what(e *emitted) string {
 	var b strings.Builder
 	fmt.Fprint(&b, e.Type, " ", e.Outcome, " ", e.Error, " ", e.Via)
@@ -90,8 +90,7 @@ func what(e *emitted) string {
 	return b.String()
 }
 
-// compareWhat compares the events of two nstraces, but for what each finds by a look of its
-// own.
+// compareWhat compares the events of two nstraces, except for those that each finds by a scan.
 func compareWhat(t *testing.T, name string, got, want []*emitted) {
 	t.Helper()
 	of := func(events []*emitted) (all []string) {
@@ -108,8 +107,8 @@ func compareWhat(t *testing.T, name string, got, want []*emitted) {
 	}
 }
 
-// TestHistory records what ip, sysctl and runc do while another nstrace streams it, and then
-// asks who did it.
+// TestHistory records what ip, sysctl and runc do while another nstrace streams it. Then it queries
+// who did it.
 func TestHistory(t *testing.T) {
 	anyKernel(t)
 	dir := t.TempDir()
@@ -147,17 +146,17 @@ func TestHistory(t *testing.T) {
 		lines.Write(e.line)
 	}
 	if _, stdout, _ := nstrace(t, []string{"history", "--db", db, "-o", "json"}); stdout != lines.String() {
-		t.Errorf("history is not what was streamed:\n%s\nwant\n%s", stdout, lines.String())
+		t.Errorf("the history differs from the stream:\n%s\nwant\n%s", stdout, lines.String())
 	}
 
-	// One parameter's life.
+	// The history of one parameter.
 	var wrote, about []*emitted
 	for _, e := range live.since(0) {
 		ns := e.Namespace
 		if e.Sysctl != nil {
 			ns = e.Sysctl.Namespace
 		}
-		if ns == nil || ns.ID != id || ns.Type != event.NSTypeNet || own(e) { // record itself looks around in it
+		if ns == nil || ns.ID != id || ns.Type != event.NSTypeNet || own(e) { // record itself enters it for its snapshot
 			continue
 		}
 		about = append(about, e)
@@ -169,17 +168,17 @@ func TestHistory(t *testing.T) {
 		t.Fatalf("%d writes: %s", len(wrote), dump(wrote))
 	}
 	compareWhat(t, "history sysctl", pastEvents(t, db, "sysctl", param, "--netns", fmt.Sprint(id)), wrote)
-	// The namespace's life so far.
-	compareWhat(t, "history ns", pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net"), about) // the number may have been another's
+	// The history of the namespace so far.
+	compareWhat(t, "history ns", pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net"), about) // another namespace can have had the number
 	compareWhat(t, "history ns by name", pastEvents(t, db, "ns", name), about)
-	// Filters are those of the stream.
+	// The filters are those of the stream.
 	compareWhat(t, "history -n", pastEvents(t, db, "--netns", fmt.Sprint(id), "-e", "sysctl", "-c", "sysctl", "-n", "1", "--since", "-1h"), wrote[1:])
 	compareWhat(t, "history --grep --reverse", pastEvents(t, db, "--sysctl", param, "--grep", `"NEW":"60[12]"`+"|"+fmt.Sprint(id), "--netns", fmt.Sprint(id), "--reverse"), []*emitted{wrote[1], wrote[0]})
 	if past := pastEvents(t, db, "--until", "yesterday"); len(past) > 0 {
 		t.Errorf("before yesterday: %s", dump(past))
 	}
 
-	// Who set it, as recorded, and then behind everybody's back.
+	// Who set it, first as recorded, and then after a change that nstrace did not see.
 	ofNet := []string{param, "--netns", fmt.Sprint(id)}
 	check := func(state, value string) {
 		t.Helper()
@@ -193,13 +192,13 @@ func TestHistory(t *testing.T) {
 	output(t, "ip", "netns", "exec", name, "sysctl", "-q", "-w", param+"=603")
 	check("drifted", "603")
 	if _, stdout, _ := nstrace(t, append([]string{"blame", "--db", db}, ofNet...)); !strings.Contains(stdout, "drifted:") || !strings.Contains(stdout, "603") {
-		t.Errorf("the table does not say it:\n%s", stdout)
+		t.Errorf("the table lacks it:\n%s", stdout)
 	}
 	if got := blame(t, db, param); slices.ContainsFunc(got, func(l blameLine) bool { return l.Namespace != nil && l.Namespace.ID == id }) {
-		t.Errorf("asked for the host's: %+v", got)
+		t.Errorf("the host's parameters: %+v", got)
 	}
 
-	// The next run says that nobody watched, and is killed in the middle of a storm.
+	// The next run reports the gap, and is killed in the middle of a storm.
 	again := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	again.await(t, "trace.gap", func(all []*emitted) bool { return len(all) > 1 })
 	checkGap(t, again, rec, event.GapStopped)
@@ -207,7 +206,7 @@ func TestHistory(t *testing.T) {
 	if err := storm.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// Until some of it is on the disk, however fast this machine is.
+	// Wait until a part of it is on the disk, even on a fast machine.
 	const enough = 300
 	for deadline := time.Now().Add(patience); ; {
 		n := len(pastEvents(t, db, "sysctl", param, "--netns", fmt.Sprint(id), "-n", fmt.Sprint(enough)))
@@ -224,12 +223,12 @@ func TestHistory(t *testing.T) {
 	again.awaitEnd(t)
 	storm.Process.Kill()
 	storm.Wait()
-	// What is there is what was streamed, as far as it goes: all that was committed a second
-	// before, and in order.
+	// The history has the events of the stream in order, at least those that were committed a
+	// second before.
 	kept := pastEvents(t, db)[rec.len():]
 	streamed := again.since(0)
 	if len(kept) < enough || len(kept) > len(streamed)+100_000 {
-		t.Errorf("%d events are kept of %d", len(kept), len(streamed))
+		t.Errorf("the history has %d of %d events", len(kept), len(streamed))
 	}
 	for i := range min(len(kept), len(streamed)) {
 		if !bytes.Equal(kept[i].line, streamed[i].line) {
@@ -249,10 +248,10 @@ func TestHistory(t *testing.T) {
 	third.checkEnd(t, true)
 	life := pastEvents(t, db, "ns", fmt.Sprint(id), "-t", "net", "-e", "namespace.create,namespace.destroy")
 	if len(life) != 2 || life[0].Type != event.NamespaceCreate || life[1].Type != event.NamespaceDestroy {
-		t.Errorf("its life: %s", dump(life))
+		t.Errorf("the history of the namespace: %s", dump(life))
 	}
 
-	// The chain is whole, goes around the world and comes back.
+	// The chain is intact, also after an export and an import.
 	status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", db})
 	if status != 0 || !strings.Contains(stdout, "nothing was removed or changed") {
 		t.Errorf("verify: %d %s%s", status, stdout, stderr)
@@ -262,7 +261,7 @@ func TestHistory(t *testing.T) {
 	if _, again, _ := nstrace(t, []string{"history", "verify", "--db", copied}); again != stdout {
 		t.Errorf("verify: %s\nof the copy: %s", stdout, again)
 	}
-	// And shows what was done to it.
+	// It also shows a change.
 	file := filepath.Join(dir, "export.json")
 	output(t, "sh", "-c", `"$0" history export --db "$1" | sed 's/"new":"602"/"new":"666"/' > "$2"`, nstraceBin, db, file)
 	status, _, stderr = nstrace(t, []string{"history", "import", file, "--db", filepath.Join(dir, "forged.db")})
@@ -271,8 +270,8 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestStandby has two recorders on one database, and one of them killed or ended in the middle
-// of writes: each is there once.
+// TestStandby has two recorders on one database. One of them is killed or ended in the middle of
+// writes. The history must have each write once.
 func TestStandby(t *testing.T) {
 	anyKernel(t)
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
@@ -348,13 +347,13 @@ func TestStandby(t *testing.T) {
 			}
 			for n := range max(writes, len(got)) {
 				if n >= len(got) || got[n] != fmt.Sprint(7000+n) {
-					t.Fatalf("write %d is not where it belongs in %s", 7000+n, got)
+					t.Fatalf("write %d is not in its place in %s", 7000+n, got)
 				}
 			}
 			for _, e := range pastEvents(t, db) {
 				switch e.Type {
 				case event.TraceGap, event.SysctlDrift, event.NamespaceAppeared, event.NamespaceGone:
-					t.Errorf("somebody watched all the time, and yet %s", e.line)
+					t.Errorf("one recorder was running all the time, but the history has %s", e.line)
 				}
 			}
 			if status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", db}); status != 0 {
@@ -364,7 +363,7 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// checkGap checks what the second run says of the time since the first.
+// checkGap checks what the second run reports about the time since the first.
 func checkGap(t *testing.T, s, before *stream, ended string) {
 	t.Helper()
 	all, past := s.since(0), before.since(0)
@@ -375,7 +374,7 @@ func checkGap(t *testing.T, s, before *stream, ended string) {
 	}
 }
 
-// TestHistoryOfContainer asks who set what runc sets before the container's program begins.
+// TestHistoryOfContainer queries who set what runc sets before the container's program starts.
 func TestHistoryOfContainer(t *testing.T) {
 	anyKernel(t)
 	dir := t.TempDir()
@@ -427,7 +426,7 @@ func TestHistoryOfContainer(t *testing.T) {
 // TestHistoryOfNothing checks the messages that explain why there are no events.
 func TestHistoryOfNothing(t *testing.T) {
 	anyKernel(t)
-	dir, err := os.MkdirTemp("", "nstrace-e2e-") // which anybody can get to
+	dir, err := os.MkdirTemp("", "nstrace-e2e-") // which everybody can read
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,8 +459,8 @@ func TestHistoryOfNothing(t *testing.T) {
 	}
 }
 
-// TestHistoryMoved has the history moved away while it is recorded and followed: both go on in
-// a new one, and none of what happened is missing.
+// TestHistoryMoved moves the history away while it is recorded and followed. Both continue in a new
+// one, and no event is missing.
 func TestHistoryMoved(t *testing.T) {
 	anyKernel(t)
 	db := filepath.Join(t.TempDir(), "history.db")
@@ -498,7 +497,7 @@ func TestHistoryMoved(t *testing.T) {
 		values = append(values, *e.Sysctl.New)
 	}
 	if !slices.Equal(values, []string{"701", "702"}) {
-		t.Errorf("followed was %q", values)
+		t.Errorf("--follow printed %q", values)
 	}
 	for path, value := range map[string]int{kept: 701, db: 702} {
 		if status, stdout, stderr := nstrace(t, []string{"history", "verify", "--db", path}); status != 0 {

@@ -28,7 +28,7 @@ func takeInventory(t *testing.T, source inventory.Source) *inventory.Inventory {
 	return inv
 }
 
-// holdersOf returns what keeps a namespace alive, by each source. They must agree.
+// holdersOf returns everything that keeps a namespace alive. Both sources must find the same.
 func holdersOf(t *testing.T, typ event.NSType, id uint32) *inventory.Namespace {
 	t.Helper()
 	var found []*inventory.Namespace
@@ -59,7 +59,7 @@ func holderText(n *inventory.Namespace) string {
 		n.Processes, oldest, n.Threads, n.ForChildren, n.Descriptors, n.Sockets, n.Children, n.Owned, len(n.Mounts))
 }
 
-// lsnsCount is how many processes lsns(8) sees in a namespace.
+// lsnsCount returns how many processes lsns(8) sees in a namespace.
 func lsnsCount(t *testing.T, id uint32) (typ event.NSType, processes int) {
 	t.Helper()
 	var list struct {
@@ -81,7 +81,7 @@ func lsnsCount(t *testing.T, id uint32) (typ event.NSType, processes int) {
 	return "", 0
 }
 
-// mustID is nsID for what is there.
+// mustID is nsID for a file that exists.
 func mustID(t *testing.T, path string) uint32 {
 	t.Helper()
 	id, err := nsID(path)
@@ -100,14 +100,14 @@ func parseInt(t *testing.T, s string) int {
 	return n
 }
 
-// TestHolders has namespaces that are kept alive by all that can be seen to.
+// TestHolders keeps namespaces alive in each way that can be seen.
 func TestHolders(t *testing.T) {
 	h := &host{ns: map[event.NSType]uint32{}}
 	var err error
 	if h.ns, err = namespacesOf(os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
-	// A shell that stays itself: what it would run has another name, at some later instant.
+	// A shell that does not exec. A command that it ran would have another name a moment later.
 	const wait = "echo ready=yes; read x || exit 0"
 	quit := func(w *work) {
 		w.stdin.Close()
@@ -130,7 +130,7 @@ func TestHolders(t *testing.T) {
 			t.Errorf("more than processes, or another owner than %d: %+v", h.ns["user"], got)
 		}
 		if owner := holdersOf(t, event.NSTypeUser, h.ns["user"]); !slices.Contains(owner.Owned, inventory.Ref{Type: "uts", ID: id}) {
-			t.Errorf("its owner has not %d: %+v", id, owner.Owned)
+			t.Errorf("its owner does not own %d: %+v", id, owner.Owned)
 		}
 		quit(w)
 	})
@@ -166,7 +166,7 @@ func TestHolders(t *testing.T) {
 	})
 
 	t.Run("descriptor of a mount", func(t *testing.T) {
-		// Such a descriptor's name in /proc is the mount's, and not net:[4026532116].
+		// In /proc, such a descriptor has the name of the mount and not net:[4026532116].
 		const name = "nstrace-e2e-hd"
 		output(t, "ip", "netns", "add", name)
 		t.Cleanup(func() { output(t, "ip", "netns", "del", name) })
@@ -185,22 +185,22 @@ func TestHolders(t *testing.T) {
 		w.value(t, "ready")
 		inner, net := mustID(t, fmt.Sprintf("/proc/%d/ns/user", w.pid)), mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid))
 		got := holdersOf(t, event.NSTypeUser, inner)
-		// Nobody is in the outer one: it is there for its child alone.
+		// No process is in the outer one. Only its child keeps it alive.
 		outer := holdersOf(t, event.NSTypeUser, got.Parent)
 		if outer.Type != event.NSTypeUser || outer.Processes != 0 || outer.Parent != h.ns["user"] {
 			t.Errorf("the outer one: %+v", outer)
 		}
 		if !slices.Equal(outer.Children, []inventory.Ref{{Type: "user", ID: inner}}) {
-			t.Errorf("the outer one has not %d: %+v", inner, outer)
+			t.Errorf("the outer one does not have %d: %+v", inner, outer)
 		}
 		if !slices.Equal(got.Owned, []inventory.Ref{{Type: "net", ID: net}}) || got.UserNS != got.Parent {
-			t.Errorf("the inner one owns not %d: %+v", net, got)
+			t.Errorf("the inner one does not own %d: %+v", net, got)
 		}
 		quit(w)
 	})
 
 	t.Run("for children", func(t *testing.T) {
-		// /proc does not show one that has no first process yet.
+		// /proc does not show a namespace that has no first process yet.
 		w := h.start(t, "unshare", []string{"--pid", "sh", "-c", "exec 4<&0; cat <&4 & " + wait})
 		w.value(t, "ready")
 		id := mustID(t, fmt.Sprintf("/proc/%d/ns/pid_for_children", w.pid))
@@ -216,7 +216,7 @@ func TestHolders(t *testing.T) {
 		w := h.start(t, "unshare", []string{"--net", helper("nssock"), fmt.Sprintf("/proc/%d/ns/net", os.Getpid())})
 		fd := parseInt(t, w.value(t, "fd"))
 		if now := mustID(t, fmt.Sprintf("/proc/%d/ns/net", w.pid)); now != h.ns["net"] {
-			t.Fatalf("it is in %d", now)
+			t.Fatalf("the process is in %d", now)
 		}
 		for _, source := range []inventory.Source{inventory.Iterators, inventory.Proc} {
 			found := 0

@@ -14,11 +14,11 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// stormFile is a parameter that takes any text. Only the storm, in a UTS namespace
-// of its own, sees it changed.
+// stormFile is a parameter that takes any text. Only the storm, in its own UTS namespace, sees it
+// change.
 const stormFile = "/proc/sys/kernel/domainname"
 
-// storm writes the values in turn, n in all, and waits until it is done.
+// storm writes the values in turn, n in total, and waits for the end.
 func storm(t *testing.T, n int, args ...string) {
 	t.Helper()
 	args = append([]string{"--uts", helper("nswrite"), "-n", strconv.Itoa(n)}, args...)
@@ -27,16 +27,16 @@ func storm(t *testing.T, n int, args ...string) {
 	}
 }
 
-// startStopped starts nstrace with a ring of that size and keeps it from reading.
+// startStopped starts nstrace with a ring of that size and stops it from reading.
 func startStopped(t *testing.T, b tracer.Backend, ring string) *stream {
 	t.Helper()
-	// A name that only the storm has.
+	// Only the storm has this name.
 	s := startStream(t, "--backend", string(b), "--ring-size", ring, "--event", "sysctl", "--comm", "nswrite")
 	s.pause(t)
 	return s
 }
 
-// pause keeps s, which was just started, from reading.
+// pause stops s, which was just started, from reading.
 func (s *stream) pause(t *testing.T) {
 	t.Helper()
 	s.awaitStart(t)
@@ -46,7 +46,7 @@ func (s *stream) pause(t *testing.T) {
 	}
 	for deadline := time.Now().Add(patience); statusField(t, pid, "State") != "T"; {
 		if time.Now().After(deadline) {
-			t.Fatal("it does not stop")
+			t.Fatal("nstrace does not stop")
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -82,8 +82,8 @@ func (s *stream) awaitLoss(t *testing.T, typ event.Type, events uint64) {
 	s.await(t, "trace.loss", whole)
 }
 
-// TestLoss stops nstrace from reading while more happens than its ring holds.
-// trace.loss must report every event that did not fit.
+// TestLoss stops nstrace from reading while more events happen than its ring holds. trace.loss must
+// report every event that did not fit.
 func TestLoss(t *testing.T) {
 	const writes = 3000
 	for _, b := range backends {
@@ -93,7 +93,7 @@ func TestLoss(t *testing.T) {
 			if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			// It says so by itself, and goes on.
+			// It reports that without a new event, and continues.
 			s.awaitLoss(t, event.SysctlWrite, writes)
 			storm(t, 1, stormFile, "calm")
 			from := s.len()
@@ -120,13 +120,13 @@ func TestLoss(t *testing.T) {
 				}
 			}
 			if lost == 0 || written == 0 {
-				t.Errorf("%d written and %d lost: the ring should be too small, but not for all", written, lost)
+				t.Errorf("%d written and %d lost: the ring should hold some events and not all", written, lost)
 			}
 			if written+lost != writes+1 {
-				t.Errorf("%d written + %d lost, and there were %d writes", written, lost, writes+1)
+				t.Errorf("%d written + %d lost, want %d writes", written, lost, writes+1)
 			}
 			if sum.Lost != lost {
-				t.Errorf("the totals say %d lost, the trace.loss lines %d", sum.Lost, lost)
+				t.Errorf("the totals say %d lost, the trace.loss lines say %d", sum.Lost, lost)
 			}
 			if want := fmt.Sprintf(" %d lost", lost); !strings.Contains(s.stderr.String(), want) {
 				t.Errorf("standard error has no %q: %s", want, s.stderr.String())
@@ -135,13 +135,13 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// TestFold does the same with repeats of few writes: they are counted instead, and
-// not one is lost.
+// TestFold does the same with repeats of a few writes. The kernel side counts them, and none is
+// lost.
 func TestFold(t *testing.T) {
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) { testFold(t, b, "64KiB", 20_000, 2) })
 	}
-	// So many that some want the same place to be counted in.
+	// So many that some need the same slot.
 	t.Run("many", func(t *testing.T) {
 		anyKernel(t)
 		testFold(t, backends[0], "512KiB", 60_000, 100)
@@ -161,9 +161,9 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	// It says so by itself, and goes on.
+	// It reports that without a new event, and continues.
 	s.await(t, "an event with a count", func(all []*emitted) bool { return all[len(all)-1].Count > 0 })
-	// One that changes nothing is a write all the same.
+	// A write that changes nothing is also a write.
 	storm(t, calm, stormFile, "calm")
 	s.interrupt(t)
 	sum := s.checkEnd(t, true)
@@ -184,7 +184,7 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 			total += max(1, e.Count)
 			folded += e.Count
 			if e.Count > 0 && (e.Time.Before(begin) || e.LastTime.Before(e.Time) || e.LastTime.After(end)) {
-				t.Errorf("not from %v to %v: %s", begin, end, e.line)
+				t.Errorf("want the time from %v to %v: %s", begin, end, e.line)
 			}
 		case event.TraceLoss:
 			missed += e.Loss.Records[event.SysctlWrite]
@@ -194,7 +194,7 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 		t.Errorf("%d missed", missed)
 	}
 	if total+missed != uint64(writes+calm) {
-		t.Errorf("%d writes are accounted for and %d missed, and there were %d", total, missed, writes+calm)
+		t.Errorf("%d writes counted and %d missed, want %d", total, missed, writes+calm)
 	}
 	for _, v := range append(values, "calm") {
 		want := uint64(writes / nvalues)
@@ -202,13 +202,13 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 			want = calm
 		}
 		if n := counted[v]; n > want || n+missed < want {
-			t.Errorf("%d writes of %s and %d missed, and there were %d", n, v, missed, want)
+			t.Errorf("%d writes of %s and %d missed, want %d", n, v, missed, want)
 		}
 	}
 	if len(pids) != 1 {
-		t.Errorf("the storm was processes %v", pids)
+		t.Errorf("the storm has the processes %v", pids)
 	}
 	if folded == 0 || sum.Folded != folded {
-		t.Errorf("the totals say %d folded, the events %d", sum.Folded, folded)
+		t.Errorf("the totals say %d folded, the events say %d", sum.Folded, folded)
 	}
 }

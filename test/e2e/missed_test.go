@@ -16,27 +16,27 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// The kernel does not run a BPF program while another task, or what an interrupt
-// broke into, is inside the same program on the same processor. nstrace reports how
-// often, in trace.loss with the reason "missed". This happens on a busy emulated processor. The tests
+// The kernel does not run a BPF program while another task, or the task that an interrupt
+// interrupted, is inside the same program on the same processor. nstrace reports how often, in
+// trace.loss with the reason "missed". This happens on a busy emulated processor. The tests
 // therefore count the events that one stream lacks and another has. At the end the stream must have
 // reported at least that number of the type as missed. A test still fails if an event was lost
 // without a report.
 
-// canMiss says whether that can happen to events of a type on this kernel. From 6.13
-// on tasks are preempted inside programs; before that only the end of
-// namespaces, which the kernel frees in softirqs as well, is at risk.
+// canMiss reports whether that can happen to events of a type on this kernel. From 6.13 on, tasks
+// can be preempted inside programs. Before that, it can only happen to the end of namespaces, which
+// the kernel also frees in softirqs.
 func canMiss(typ event.Type) bool {
 	return typ == event.NamespaceDestroy || kernelFrom(6, 13)
 }
 
-// tells says whether the kernel counts what a stream misses: up to 6.6 it does not
-// count the kprobes and tracepoints that come while another program runs.
-func (s *stream) tells() bool {
+// countsMissed reports whether the kernel counts what a stream misses: up to 6.6 it does not count
+// the kprobes and tracepoints that come while another program runs.
+func (s *stream) countsMissed() bool {
 	return s.backend == tracer.Fentry || kernelFrom(6, 7)
 }
 
-// kernelFrom says whether the running kernel is of that series or a later one.
+// kernelFrom reports whether the running kernel is of that series or a later one.
 func kernelFrom(major, minor int) bool {
 	var uts unix.Utsname
 	var x, y int
@@ -49,12 +49,12 @@ func kernelFrom(major, minor int) bool {
 	return x > major || (x == major && y >= minor)
 }
 
-// key is what an event is recognized by in another stream.
+// key returns what identifies an event in another stream.
 func (e *emitted) key() string {
 	var what []string
 	if s := e.Sysctl; s != nil {
 		what = append(what, s.Name)
-		// What a refused sethostname(2) was to set is not always known, see testHostname.
+		// The value of a refused sethostname(2) is not always known, see testHostname.
 		if s.New != nil && (e.Via == "write" || e.Outcome == event.Success) {
 			what = append(what, *s.New)
 		}
@@ -70,14 +70,14 @@ func (e *emitted) key() string {
 		return fmt.Sprintf("%s %s %d %s", e.Type, uid, e.Namespace.ID, strings.Join(what, " "))
 	}
 	var tid uint32
-	if e.Process != nil { // a device goes back by itself
+	if e.Process != nil { // the kernel returns a device by itself
 		tid = e.Process.TID
 	}
 	return fmt.Sprintf("%d %s %s %s", tid, e.Type, e.Via, strings.Join(what, " "))
 }
 
-// lacking returns what another stream has of the same processes and this one has
-// not: nothing on a kernel where that would be nstrace's fault.
+// lacking returns the events of the same processes that another stream has and this one lacks. It
+// returns none on a kernel where that would be nstrace's fault.
 func (s *stream) lacking(mine []*emitted, others ...[]*emitted) []*emitted {
 	var most []*emitted
 	for _, other := range others {
@@ -91,13 +91,13 @@ func (s *stream) lacking(mine []*emitted, others ...[]*emitted) []*emitted {
 			case have[e.key()] > 0:
 				have[e.key()]--
 			case s.backend == tracer.Tracepoint && e.Sysctl != nil && e.Outcome == event.Failure:
-				// It can't see all of those, and sees some of them as one.
+				// The tracepoint backend does not see all of those, and sees some of them as one.
 			case e.notByTracepoint() && s.backend == tracer.Tracepoint:
 			case e.onlyByTracepoint() && s.backend != tracer.Tracepoint:
 			case e.unwritten() && !seesDevices(s.backend):
 			case e.Type == event.NetdevMove && !seesDevices(s.backend):
 			case e.isPin() && s.backend == tracer.Tracepoint:
-				// It can't say who did it.
+				// The tracepoint backend does not know who did it.
 			case !canMiss(e.Type):
 				return nil
 			default:
@@ -111,13 +111,14 @@ func (s *stream) lacking(mine []*emitted, others ...[]*emitted) []*emitted {
 	return most
 }
 
-// onlyByTracepoint says whether e can be a clone3(2) that the kernel refuses for its arguments
-// alone (clone3_args_valid()): it never comes to copy_process(), where the others look.
+// onlyByTracepoint reports whether e can be a clone3(2) that the kernel refuses only because of its
+// arguments (clone3_args_valid()). Such a call never reaches copy_process(), where the other
+// backends hook.
 func (e *emitted) onlyByTracepoint() bool {
 	return e.Type == event.NamespaceCreate && e.Via == "clone3" && e.Error == "EINVAL"
 }
 
-// excuse counts events that s lacks, for checkMissed to find them reported.
+// excuse counts events that s lacks, so that checkMissed can check that they were reported.
 func (s *stream) excuse(t testing.TB, lack ...*emitted) {
 	t.Helper()
 	s.mu.Lock()
@@ -125,14 +126,14 @@ func (s *stream) excuse(t testing.TB, lack ...*emitted) {
 	for _, e := range lack {
 		id := string(e.line)
 		if s.excused[id] {
-			continue // it was looked at before, as part of something else
+			continue // it was counted before, as part of something else
 		}
 		s.excused[id] = true
-		// One program that was skipped stands for a write and all that changed with it.
+		// One skipped program stands for a write and everything that changed with it.
 		if e.Via != "cascade" || !slices.ContainsFunc(lack, func(w *emitted) bool { return w.Seq == e.Sysctl.Cause.Seq }) {
 			s.missing[e.Type]++
 		}
-		t.Logf("%v lacks, which must be in its trace.loss: %s", s, e.line)
+		t.Logf("%v lacks an event, and trace.loss must report it: %s", s, e.line)
 	}
 }
 
@@ -150,22 +151,22 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 		t.Errorf("%v: the totals say %d lost, trace.loss says %d missed", s, sum.Lost, all)
 	}
 	if all > 20+sum.Seen/50 {
-		t.Errorf("%v: %d of %d missed: that is no accident", s, all, sum.Seen)
+		t.Errorf("%v: %d of %d missed, which is too many", s, all, sum.Seen)
 	}
 	for typ, n := range s.missing {
-		// One run of a program that was skipped stands for each type that the
-		// call was about. Their number is unknown.
+		// One skipped run of a program counts for each type that the call was about. The number of
+		// these events is unknown.
 		reported := missed[typ]
 		if typ == event.NamespaceCreate || typ == event.NamespaceEnter {
 			reported *= uint64(len(event.NSTypes()))
 		}
-		if uint64(n) > reported && s.tells() {
+		if uint64(n) > reported && s.countsMissed() {
 			t.Errorf("%v: %d %s are missing, but trace.loss reports %d", s, n, typ, missed[typ])
 		}
 	}
 }
 
-// reportedLost matches totals, as text or JSON, in which events are lost.
+// reportedLost matches totals, as text or JSON, that have lost events.
 var reportedLost = regexp.MustCompile(`\+ [1-9][0-9]* lost\n|"lost":[1-9]`)
 
 // complete runs nstrace again while its totals report lost events: a test cannot distinguish events

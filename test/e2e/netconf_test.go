@@ -15,18 +15,18 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// unwritten says whether the event is of a parameter that nobody wrote to.
+// unwritten reports whether the event is about a parameter that no process wrote to.
 func (e *emitted) unwritten() bool {
 	return e.Type == event.SysctlWrite && slices.Contains([]string{"cascade", "netlink", "device"}, e.Via)
 }
 
-// written leaves out what changed without a write to it.
+// written returns the events without those of parameters that changed without a write.
 func written(events []*emitted) []*emitted {
 	return slices.DeleteFunc(slices.Clone(events), (*emitted).unwritten)
 }
 
 // confs reads all settings of network devices in a namespace of ip-netns(8), by the name of the
-// parameter. What is a secret until it is made can't be read.
+// parameter. A secret that was never made cannot be read.
 func confs(t *testing.T, netns string) map[string]string {
 	t.Helper()
 	text := output(t, "ip", "netns", "exec", netns, "sh", "-c",
@@ -42,17 +42,17 @@ func confs(t *testing.T, netns string) map[string]string {
 	return m
 }
 
-// ipMonitorConf is a line of ip monitor netconf about forwarding.
+// ipMonitorConf matches a line of ip monitor netconf about forwarding.
 var ipMonitorConf = regexp.MustCompile(`^(inet6?) (?:dev )?(\S+) forwarding (on|off)`)
 
-// testNetconf has settings of devices change by a write to another one, by rtnetlink and
-// along with the device, and compares with what /proc/sys had before and has after.
+// testNetconf changes settings of devices by a write to another setting, by rtnetlink, and with the
+// device. It compares the events with /proc/sys before and after.
 func testNetconf(t *testing.T, h *host) {
 	if !slices.ContainsFunc(h.streams, func(s *stream) bool { return seesDevices(s.backend) }) {
 		t.Skip("no backend of this kernel sees them, as nstrace check says; TestBackends")
 	}
 	if os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
-		t.Skip("no modules, hence no devices")
+		t.Skip("no modules, so no devices")
 	}
 	const netns = "nstrace-e2e-c"
 	addNetns(t, netns)
@@ -75,22 +75,22 @@ func testNetconf(t *testing.T, h *host) {
 		monitor.Process.Kill()
 		monitor.Wait()
 	}()
-	// It listens once it has heard of something.
+	// ip monitor listens once it has reported something.
 	for deadline := time.Now().Add(patience); heard.String() == ""; {
 		if time.Now().After(deadline) {
-			t.Fatal("ip monitor hears nothing")
+			t.Fatal("ip monitor reports nothing")
 		}
 		output(t, "ip", "netns", "exec", netns, "sh", "-c", "for v in 1 0; do echo $v >/proc/sys/net/ipv4/conf/nc2/forwarding; done")
 	}
 
-	// Some handlers say that one byte was written, and refuse a newline that comes after it.
+	// Some handlers return that they wrote one byte, and refuse a newline after it.
 	set := func(name, value string) string { return "printf " + value + " >/proc/sys/" + sysctlPath(name) }
 	for _, tt := range []struct {
 		name   string
 		script string
-		via    string // of what changes without a write; empty: nothing does
+		via    string // of the changes without a write; empty: there are none
 		at     string // one of them
-		heard  bool   // by ip monitor: one of each device that it says is forwarding now
+		heard  bool   // by ip monitor: one for each device that now forwards
 	}{
 		{name: "ip_forward", script: set("net.ipv4.ip_forward", "1"), via: "cascade", at: "net.ipv4.conf.nc2.forwarding 0 1", heard: true},
 		{name: "ip_forward back", script: set("net.ipv4.ip_forward", "0"), via: "cascade", at: "net.ipv4.conf.all.accept_redirects 0 1", heard: true},
@@ -135,7 +135,7 @@ func testNetconf(t *testing.T, h *host) {
 			}
 			for name := range before {
 				if _, ok := after[name]; !ok {
-					t.Errorf("%s is gone", name)
+					t.Errorf("%s disappeared", name)
 				}
 			}
 			if tt.via != "" && !slices.Contains(want, tt.at) {
@@ -166,7 +166,8 @@ func testNetconf(t *testing.T, h *host) {
 	}
 }
 
-// awaitConf waits until ip monitor has said of each device that it forwards, or no more.
+// awaitConf waits until ip monitor has reported for each device that it forwards, or that it no
+// longer does.
 func awaitConf(t *testing.T, heard *buffer, from int, want []string) {
 	t.Helper()
 	if len(want) < 4 {
@@ -183,22 +184,23 @@ func awaitConf(t *testing.T, heard *buffer, from int, want []string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("ip monitor says\n%s\nand not all of %q", heard.String()[from:], want)
+			t.Errorf("ip monitor prints\n%s\nand not all of %q", heard.String()[from:], want)
 			return
 		}
 	}
 }
 
-// checkChanges checks that events are of what differs in /proc/sys, and of nothing else.
+// checkChanges checks that the events are about the differences in /proc/sys, and nothing else.
 func checkChanges(t *testing.T, s *stream, events []*emitted, want []string, via string, netns uint32) {
 	t.Helper()
-	// Two writes to a parameter's kin come one upon the other; a value is what it was first and is last.
+	// Two writes to related parameters follow each other. Compare the first old value and the last
+	// new one.
 	first, last := map[string]string{}, map[string]string{}
 	var wrote *emitted
 	for i, e := range events {
 		v := e.Sysctl
 		if v.Namespace == nil || v.Namespace.ID != netns {
-			t.Errorf("not of netns %d: %s", netns, e.line)
+			t.Errorf("want netns %d: %s", netns, e.line)
 		}
 		if !e.unwritten() {
 			if wrote = e; v.Cause != nil {
@@ -215,21 +217,21 @@ func checkChanges(t *testing.T, s *stream, events []*emitted, want []string, via
 			switch {
 			case e.Via != "cascade":
 				if v.Cause != nil {
-					t.Errorf("a cause: %s", e.line)
+					t.Errorf("unexpected cause: %s", e.line)
 				}
 			case wrote == nil || v.Cause == nil || v.Cause.Seq != wrote.Seq || v.Cause.Name != wrote.Sysctl.Name ||
 				e.Seq != events[i-1].Seq+1 || e.Process.TID != wrote.Process.TID || e.Time.Before(wrote.Time):
-				t.Errorf("not right behind its cause: %s", e.line)
+				t.Errorf("the event does not follow its cause: %s", e.line)
 			}
 		}
 		if v.Old == nil || v.After == nil {
-			t.Errorf("not known what it was or is: %s", e.line)
+			t.Errorf("the old or new value is missing: %s", e.line)
 			continue
 		}
 		if _, ok := first[v.Name]; !ok {
 			first[v.Name] = *v.Old
 		} else if e.unwritten() && last[v.Name] != *v.Old {
-			t.Errorf("it was %s: %s", last[v.Name], e.line)
+			t.Errorf("the value was %s: %s", last[v.Name], e.line)
 		}
 		last[v.Name] = *v.After
 	}
@@ -245,6 +247,6 @@ func checkChanges(t *testing.T, s *stream, events []*emitted, want []string, via
 		t.Errorf("got\n\t%s\nwant, as /proc/sys shows\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 	if via == "" && slices.ContainsFunc(events, (*emitted).unwritten) {
-		t.Error("what changed was written to")
+		t.Error("the changed parameter was also written to")
 	}
 }

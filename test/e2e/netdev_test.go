@@ -21,7 +21,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// seesDevices says whether a backend sees network devices move.
+// seesDevices reports whether a backend sees network devices move.
 func seesDevices(b tracer.Backend) bool { return b == tracer.Fentry || b == tracer.Kprobe }
 
 // A nic is a device as ip(8) shows it.
@@ -29,10 +29,10 @@ type nic struct {
 	Index uint32 `json:"ifindex"`
 	Name  string `json:"ifname"`
 	MAC   string `json:"address"`
-	place string // host, or the name that ip netns has for where it is
+	place string // host, or the name of its namespace in ip netns
 }
 
-// An end is a network namespace of the tests', by what the test calls it.
+// An end is a network namespace of the tests, by the name that the test gives it.
 type end struct {
 	name string
 	args []string // of ip(8), to get there
@@ -61,7 +61,7 @@ func addNetns(t *testing.T, name string) string {
 	return name
 }
 
-// nicsIn asks ip(8) what is in a network namespace, by hardware address, which a device
+// nicsIn returns the devices in a network namespace from ip(8), by hardware address, which a device
 // keeps.
 func nicsIn(t *testing.T, e end) map[string]nic {
 	t.Helper()
@@ -72,7 +72,7 @@ func nicsIn(t *testing.T, e end) map[string]nic {
 	}
 	m := map[string]nic{}
 	for _, n := range list {
-		if n.MAC != "00:00:00:00:00:00" { // a loopback has none
+		if n.MAC != "00:00:00:00:00:00" { // loopback devices have no address
 			n.place = e.name
 			m[n.MAC] = n
 		}
@@ -80,7 +80,7 @@ func nicsIn(t *testing.T, e end) map[string]nic {
 	return m
 }
 
-// nics are those of all of the test's network namespaces.
+// nics returns the devices of all the test's network namespaces.
 func nics(t *testing.T, nets map[string]end) map[string]nic {
 	t.Helper()
 	all := map[string]nic{}
@@ -92,9 +92,8 @@ func nics(t *testing.T, nets map[string]end) map[string]nic {
 	return all
 }
 
-// change says what has become of a device as ip(8) saw it before and after:
-// "eth0 3 host > eth1 2 a". from is where the request was; before is nil for one that
-// was made.
+// change describes what happened to a device between two outputs of ip(8): "eth0 3 host > eth1 2
+// a". from is the namespace of the request. before is nil for a new device.
 func change(before *nic, after nic, from string) string {
 	if before == nil {
 		return fmt.Sprintf("new %s %d %s by %s", after.Name, after.Index, after.place, from)
@@ -102,7 +101,7 @@ func change(before *nic, after nic, from string) string {
 	return fmt.Sprintf("%s %d %s > %s %d %s", before.Name, before.Index, before.place, after.Name, after.Index, after.place)
 }
 
-// said is what an event says, in the same words.
+// said describes an event in the same form.
 func said(e *emitted, nets map[string]end) string {
 	d := e.Netdev
 	place := func(ns *event.Namespace) string {
@@ -135,16 +134,16 @@ func said(e *emitted, nets map[string]end) string {
 	return change(&before, after, "")
 }
 
-// ipAnswer is what ip(8) prints where the kernel refuses.
+// ipAnswer matches what ip(8) prints if the kernel refuses.
 var ipAnswer = regexp.MustCompile(`(?m)^(?:RTNETLINK answers|Error): .*$`)
 
-// testNetdev moves devices, and compares with what ip(8) shows before and after.
+// testNetdev moves devices, and compares the events with what ip(8) shows before and after.
 func testNetdev(t *testing.T, h *host) {
 	if !slices.ContainsFunc(h.streams, func(s *stream) bool { return seesDevices(s.backend) }) {
 		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
 	}
 	if os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
-		t.Skip("no modules, hence no devices")
+		t.Skip("no modules, so no devices")
 	}
 	nets := deviceNets(t, h)
 	const a, b = "nstrace-e2e-a", "nstrace-e2e-b"
@@ -153,12 +152,12 @@ func testNetdev(t *testing.T, h *host) {
 
 	for _, tt := range []struct {
 		name   string
-		setup  string // beforehand, in a process of its own
+		setup  string // run first, in a separate process
 		script string
-		nmoved int      // how many devices ip(8) sees somewhere else, or made elsewhere
-		failed []string // what was refused, which ip(8) can't show
-		from   string   // where the request is, for what it makes; empty for the host
-		asks   string   // whose process it is, for its network namespace; empty for the host, - for another
+		nmoved int      // how many devices ip(8) sees in another namespace, including new ones
+		failed []string // refused requests, which ip(8) cannot show
+		from   string   // the namespace of a request that makes a device; empty for the host
+		asks   string   // the network namespace of the process; empty for the host, - for another one
 	}{
 		{name: "by name", setup: "ip link add nse0 type dummy",
 			script: "ip link set dev nse0 netns " + a, nmoved: 1},
@@ -196,7 +195,7 @@ func testNetdev(t *testing.T, h *host) {
 		{name: "made, and taken back",
 			script: "! ip link add nst3 master lo type veth peer name nst4 netns " + a, failed: []string{"new nst4 a by host: EOPNOTSUPP"}},
 
-		// What is no move.
+		// Requests that move nothing.
 		{name: "where it is", setup: "ip link add nsn0 type dummy", script: "ip link set nsn0 netns 1; ip link set nsn0 up; ip link set nsn0 down; ip link set nsn0 name nsn1"},
 		{name: "made here", script: "ip link add nsn2 type dummy; ip link add nsn3 type veth peer name nsn4; ip link add nsn5 type bridge; unshare --net true"},
 		{name: "made there from there", script: "ip -n " + a + " link add nsn6 type dummy", from: "a", asks: "a"},
@@ -209,7 +208,7 @@ func testNetdev(t *testing.T, h *host) {
 			before := nics(t, nets)
 			w := h.sh(t, tt.script)
 			if refused := ipAnswer.FindAllString(w.stderr.String(), -1); (len(refused) > 0) != strings.HasPrefix(tt.script, "!") {
-				t.Fatalf("ip says %q", w.stderr.String())
+				t.Fatalf("ip prints %q", w.stderr.String())
 			}
 			if answers := w.printed("answer"); strings.Contains(tt.script, "nslink") && !slices.Equal(answers, []string{"0"}) {
 				t.Fatalf("the kernel answers %q", answers)
@@ -229,7 +228,7 @@ func testNetdev(t *testing.T, h *host) {
 				}
 			}
 			if len(want) != tt.nmoved {
-				t.Fatalf("ip sees %q, that should be %d", want, tt.nmoved)
+				t.Fatalf("ip sees the changes %q, want %d", want, tt.nmoved)
 			}
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				var got []string
@@ -261,7 +260,7 @@ func testNetdev(t *testing.T, h *host) {
 	output(t, "sh", "-c", "for d in /sys/class/net/ns[a-z][0-9]; do ip link del ${d##*/}; done 2>/dev/null; :")
 }
 
-// Of a request to rtnetlink, include/uapi/linux/rtnetlink.h and if_link.h.
+// From include/uapi/linux/rtnetlink.h and if_link.h, for a request to rtnetlink.
 const (
 	rtmNewlink   = 16
 	iflaIfname   = 3
@@ -270,8 +269,8 @@ const (
 	ifinfoHeader = 16 // struct ifinfomsg
 )
 
-// linkRequest finds the request in strace's log, with its dumps of what is sent, that
-// moves a device: who sends it, and the new name.
+// linkRequest finds in strace's log, which has dumps of the sent data, the request that moves a
+// device. It returns the sender and the new name.
 func linkRequest(t *testing.T, log string) (pid int, name string) {
 	t.Helper()
 	var sender int
@@ -320,7 +319,7 @@ func linkRequest(t *testing.T, log string) (pid int, name string) {
 
 var straceDump = regexp.MustCompile(`^ \| [0-9a-f]{5} ((?: {1,2}[0-9a-f]{2}){1,16}) `)
 
-// testStraceLink has strace(1) see the very request that an event is of.
+// testStraceLink checks that strace(1) sees the request that the event is about.
 func testStraceLink(t *testing.T, h *host, nets map[string]end) {
 	output(t, "ip", "link", "add", "nss0", "type", "dummy")
 	log := filepath.Join(t.TempDir(), "strace")
@@ -344,14 +343,13 @@ func testStraceLink(t *testing.T, h *host, nets map[string]end) {
 		e := moves[0]
 		if int(e.Process.PID) != pid || e.Netdev.Name != "nss0" || e.Netdev.NewName != "nss1" || e.Netdev.To.ID != nets["a"].id ||
 			e.Netdev.To.Name != "nstrace-e2e-a" || !e.Netdev.From.Host || e.Outcome != event.Success {
-			t.Errorf("strace has it done by %d: %s", pid, e.line)
+			t.Errorf("strace saw process %d: %s", pid, e.line)
 		}
 	})
 }
 
-// physical returns a device that the kernel does not delete with its network namespace,
-// since no program has made it (no rtnl_link_ops, default_device_exit_batch()): a guest's
-// network card.
+// physical returns a device that the kernel does not delete with its network namespace, because no
+// program has made it (no rtnl_link_ops, default_device_exit_batch()): a guest's network card.
 func physical(t *testing.T) string {
 	t.Helper()
 	cards, err := filepath.Glob("/sys/class/net/*/device/driver")
@@ -366,11 +364,11 @@ func physical(t *testing.T) string {
 	return ""
 }
 
-// testDeviceReturns ends a network namespace with a device in it that goes back to the
-// host: nobody's doing.
+// testDeviceReturns ends a network namespace with a device that returns to the host. No process
+// does that.
 func testDeviceReturns(t *testing.T, h *host) {
 	if os.Getenv("NSTRACE_BIN") == "" {
-		t.Skip("not in a guest: the network card is in use")
+		t.Skip("not in a guest, and the host uses its network card")
 	}
 	card := physical(t)
 	if card == "" {
@@ -394,14 +392,14 @@ func testDeviceReturns(t *testing.T, h *host) {
 		monitor.Process.Kill()
 		monitor.Wait()
 	}()
-	// It listens once it has heard of something.
+	// ip monitor listens once it has reported something.
 	output(t, "ip", "link", "add", "nsm0", "type", "dummy")
 	for !strings.Contains(heard.String(), "nsm1") {
 		output(t, "sh", "-c", "ip link set nsm0 name nsm1; ip link set nsm1 name nsm0")
 	}
 	output(t, "ip", "link", "set", card, "netns", name, "name", "card0")
 	inside := nicsIn(t, end{name: name, args: []string{"-n", name}})
-	output(t, "ip", "-n", name, "link", "add", "nse9", "type", "dummy") // which ends with it
+	output(t, "ip", "-n", name, "link", "add", "nse9", "type", "dummy") // which ends with the namespace
 	output(t, "ip", "netns", "del", name)
 
 	for _, s := range h.streams {
@@ -422,14 +420,14 @@ func testDeviceReturns(t *testing.T, h *host) {
 			t.Errorf("%s", e.line)
 		}
 	}
-	// The card is back, and was in between where nstrace says.
+	// The card is back, and in between it was where nstrace reports.
 	for mac, was := range before {
 		if was.Name != card {
 			continue
 		}
 		in, after := inside[mac], nicsIn(t, end{name: "host"})[mac]
 		if in.Name != "card0" || after.Name != "card0" {
-			t.Errorf("ip saw it as %q, and then as %q", in.Name, after.Name)
+			t.Errorf("ip saw the name %q, and then %q", in.Name, after.Name)
 		}
 		for _, s := range h.streams {
 			for _, e := range only(s.since(from[s]), event.NetdevMove) {
@@ -439,27 +437,27 @@ func testDeviceReturns(t *testing.T, h *host) {
 					index = d.NewIfindex
 				}
 				if e.Process == nil && (d.Ifindex != in.Index || index != after.Index) {
-					t.Errorf("ip saw it as %d, and then as %d: %s", in.Index, after.Index, e.line)
+					t.Errorf("ip saw the index %d, and then %d: %s", in.Index, after.Index, e.line)
 				}
 			}
 		}
 	}
 	for deadline := time.Now().Add(patience); !strings.Contains(heard.String(), "card0"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("ip monitor has not heard of its return:\n%s", heard.String())
+			t.Fatalf("ip monitor does not report its return:\n%s", heard.String())
 		}
 	}
 	output(t, "sh", "-c", "ip link set card0 name "+card+"; ip link del nsm0")
 }
 
-// TestNetdevRun has a command that leaves a network card behind in a namespace: what the
-// kernel then does is still the command's.
+// TestNetdevRun has a command that leaves a network card behind in a namespace. What the kernel
+// then does still belongs to the command.
 func TestNetdevRun(t *testing.T) {
 	if !seesDevices(backends[0]) {
 		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
 	}
 	if os.Getenv("NSTRACE_BIN") == "" || os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
-		t.Skip("not in a guest that has a network card to spare")
+		t.Skip("not in a guest with a free network card")
 	}
 	card := physical(t)
 	for _, b := range backends {
@@ -493,8 +491,8 @@ func TestNetdevRun(t *testing.T) {
 	}
 }
 
-// TestNetdevLoss stops nstrace from reading while more moves are tried than its ring holds:
-// the books have all of them.
+// TestNetdevLoss stops nstrace from reading while more moves are tried than its ring holds. The
+// totals must include all of them.
 func TestNetdevLoss(t *testing.T) {
 	if !seesDevices(backends[0]) {
 		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
@@ -512,7 +510,7 @@ func TestNetdevLoss(t *testing.T) {
 		t.Run(string(b), func(t *testing.T) {
 			s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "netdev")
 			s.pause(t)
-			// Refused each time, which it says at the end.
+			// The kernel refuses each one, and nstrace reports that at the end.
 			if out, err := exec.Command("ip", "-force", "-batch", batch).CombinedOutput(); err == nil || strings.Count(string(out), "Command failed") != tries {
 				t.Fatalf("ip: %v\n%s", err, out)
 			}
@@ -544,14 +542,13 @@ func TestNetdevLoss(t *testing.T) {
 	}
 }
 
-// TestNetdevFilter has one nstrace without a filter, and beside it one for each filter
-// that is about devices.
+// TestNetdevFilter runs one nstrace without a filter, and one for each filter about devices.
 func TestNetdevFilter(t *testing.T) {
 	if !seesDevices(backends[0]) {
 		t.Skip("no backend of this kernel sees devices, as nstrace check says; TestBackends")
 	}
 	if os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
-		t.Skip("no modules, hence no devices")
+		t.Skip("no modules, so no devices")
 	}
 	h := watch(t, backends[0])
 	all := h.streams[0]
@@ -571,7 +568,7 @@ func TestNetdevFilter(t *testing.T) {
 		}},
 		{args: []string{"-e", "netdev", "--filter", `netdev.new_name == "eth7" and netdev.from.host`}, pass: func(e *emitted) bool { return e.Netdev.NewName == "eth7" }},
 	}
-	if testing.Short() { // that a filter gets to netdev.move at all; what filters do, the host tests
+	if testing.Short() { // one filter is enough; the host runs all
 		rows = rows[1:2]
 	}
 	for i := range rows {

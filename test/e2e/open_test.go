@@ -14,15 +14,15 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// notByTracepoint says whether the event is one that the tracepoint way does not see.
+// notByTracepoint reports whether the event is one that the tracepoint backend does not see.
 func (e *emitted) notByTracepoint() bool { return e.Via == "open" }
 
-// straceOpen is an open of a parameter that failed. A descriptor is of a folder that the
-// test opened, and shown with its path (-y).
+// straceOpen matches an open of a parameter that failed. A descriptor is one of a folder that the
+// test opened, and has its path (-y).
 var straceOpen = regexp.MustCompile(`^\d+ +(?:open|openat|openat2|creat)\((?:[^"]*<([^>]*)>[^"]*)?"([^"]*)", (.*)\) += -1 (E[A-Z]+)`)
 
-// straceOpens reads strace's log: each attempt to write a parameter that failed at its
-// file, as "net.ipv4.ip_forward EROFS".
+// straceOpens returns from strace's log each attempt to write a parameter that failed at the open,
+// as "net.ipv4.ip_forward EROFS".
 func straceOpens(t *testing.T, log string) (opens []string) {
 	t.Helper()
 	for line := range strings.Lines(log) {
@@ -43,8 +43,8 @@ func straceOpens(t *testing.T, log string) (opens []string) {
 	return opens
 }
 
-// testOpen has writes that never come to the parameter, since its file cannot be opened,
-// and compares with what strace saw of them.
+// testOpen has writes that fail because the file cannot be opened, and compares the events with
+// what strace saw.
 func testOpen(t *testing.T, h *host) {
 	const (
 		keepalive = "net.ipv4.tcp_keepalive_time"
@@ -68,7 +68,7 @@ func testOpen(t *testing.T, h *host) {
 		{"no right to", nobody + `'! echo 600 >` + file + `; ! echo 600 >>` + file + `'`, []string{keepalive + " EACCES", keepalive + " EACCES"}},
 		{"read-only parameter", `! echo x >/proc/sys/kernel/ostype`, []string{"kernel.ostype EACCES"}},
 		{"host-wide", nobody + `'! echo 0 >/proc/sys/kernel/pid_max; cat /proc/sys/kernel/pid_max'`, []string{"kernel.pid_max EACCES"}},
-		// What is no attempt at a parameter.
+		// Calls that do not try to write a parameter.
 		{"only asked", readOnly + `! test -w ` + file + `; cat ` + file + `; ` + nobody + `'! test -w ` + file + `; cat ` + file + `'`, nil},
 		{"other files", `mkdir -p ro; mount -t tmpfs -o ro none ro; ! echo >ro/file; ` + nobody + `'! echo >/etc/passwd; ! echo >/proc/1/comm; ! echo >/proc/sys/net; :'`, nil},
 		{"missing", readOnly + `! echo >/proc/sys/net/ipv4/nothing`, nil},
@@ -80,7 +80,7 @@ func testOpen(t *testing.T, h *host) {
 			w := h.run(t, "strace", []string{"-f", "-q", "-y", "-o", log, "-e", "trace=open,openat,openat2,creat", "-e", "signal=none",
 				"unshare", "--mount", "--net", "--pid", "--fork", "sh", "-e", "-c", "exec 2>&1; " + tt.script})
 			saw := slices.DeleteFunc(straceOpens(t, readFile(t, log)), func(open string) bool {
-				// It tried the folder, or what is not there.
+				// It tried the folder, or a file that does not exist.
 				return strings.HasPrefix(open, "net ") || strings.HasPrefix(open, "net.ipv4.nothing ")
 			})
 			if !slices.Equal(saw, tt.want) {
@@ -96,7 +96,7 @@ func testOpen(t *testing.T, h *host) {
 						t.Errorf("%s", e.line)
 					}
 					if ns := e.Sysctl.Namespace; strings.HasPrefix(e.Sysctl.Name, "net.") != (ns != nil && ns.Type == event.NSTypeNet && ns.ID == e.Process.NS["net"]) {
-						t.Errorf("not that of its namespace: %s", e.line)
+						t.Errorf("want the parameter of its namespace: %s", e.line)
 					}
 					got = append(got, fmt.Sprint(e.Sysctl.Name, " ", e.Error))
 				}

@@ -17,8 +17,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// pins are the briefs of bind mounts of namespaces and of their ends on s. By the
-// tracepoint way they are seen, but not whose they are.
+// pins returns the briefs of bind mounts of namespaces, and of their ends, for s. The tracepoint
+// backend sees them, but not who made them.
 func pins(s *stream, what, via, result string, types ...event.NSType) []string {
 	if s.backend == tracer.Tracepoint {
 		return nil
@@ -30,12 +30,12 @@ func pins(s *stream, what, via, result string, types ...event.NSType) []string {
 	return all
 }
 
-// isPin says whether an event is about a mount of a namespace.
+// isPin reports whether an event is about a mount of a namespace.
 func (e *emitted) isPin() bool {
 	return e.Type == event.NamespacePin || e.Type == event.NamespaceUnpin
 }
 
-// checkPin checks what an event says of the mount of the namespace id at path.
+// checkPin checks an event about the mount of the namespace id at path.
 func checkPin(t *testing.T, e *emitted, id uint32, path string) {
 	t.Helper()
 	if e.Namespace.ID != id || e.Namespace.Path != path {
@@ -43,8 +43,8 @@ func checkPin(t *testing.T, e *emitted, id uint32, path string) {
 	}
 }
 
-// awaitPin waits for an event about the mount at path that has no process: one that a
-// scan found, or an end without a process.
+// awaitPin waits for an event about the mount at path that has no process: one that a scan found,
+// or an end without a process.
 func (s *stream) awaitPin(t *testing.T, from int, typ event.Type, path string) *emitted {
 	t.Helper()
 	var found *emitted
@@ -75,10 +75,10 @@ func testPin(t *testing.T, h *host) {
 	t.Run("with its mounts", func(t *testing.T) { testPinEnd(t, h) })
 }
 
-// mountCall is one line of strace's log.
+// mountCall matches one line of strace's log.
 var mountCall = regexp.MustCompile(`(?m)^\d+ +(mount|umount2|move_mount)\((.*)\) += 0$`)
 
-// straceMounts counts the calls in strace's log that have all of words and went well.
+// straceMounts returns the number of successful calls in strace's log that contain all words.
 func straceMounts(log string, call string, words ...string) (n int) {
 	for _, m := range mountCall.FindAllStringSubmatch(log, -1) {
 		if m[1] == call && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(m[2], w) }) {
@@ -88,7 +88,7 @@ func straceMounts(log string, call string, words ...string) (n int) {
 	return n
 }
 
-// strace runs a program under strace, and returns what that says of its mounts.
+// strace runs a program under strace, and returns the log of its mounts.
 func (h *host) strace(t *testing.T, args ...string) (*work, string) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "strace")
@@ -98,7 +98,7 @@ func (h *host) strace(t *testing.T, args ...string) (*work, string) {
 
 func testPinNetns(t *testing.T, h *host) {
 	const name, path = "nstrace-e2e-p", "/run/netns/nstrace-e2e-p"
-	t.Cleanup(func() { // if it is still there
+	t.Cleanup(func() { // if it still exists
 		if _, err := os.Stat(path); err == nil {
 			output(t, "ip", "netns", "del", name)
 		}
@@ -109,26 +109,26 @@ func testPinNetns(t *testing.T, h *host) {
 		t.Fatal(err)
 	}
 	if mounts := readFile(t, "/proc/self/mountinfo"); !strings.Contains(mounts, fmt.Sprintf(" net:[%d] %s ", id, path)) {
-		t.Fatalf("it is not mounted:\n%s", mounts)
+		t.Fatalf("the namespace is not mounted:\n%s", mounts)
 	}
 	if n := straceMounts(log, "mount", `"`+path+`"`, "MS_BIND"); n != 1 {
 		t.Fatalf("strace saw %d bind mounts:\n%s", n, log)
 	}
 	add.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, slices.Concat(creates("unshare", "success", "net"), pins(s, "pin", "mount", "success", "net"),
-			enters("success", "net"))...) // ip goes back
+			enters("success", "net"))...) // ip returns
 		if t.Failed() {
 			return
 		}
 		pin := s.awaitPinOf(t, add, events, event.NamespacePin, path)
 		checkPin(t, pin, id, path)
 		if made := only(events, event.NamespaceCreate)[0]; pin.Seq < made.Seq || pin.Namespace.UID != made.Namespace.UID || pin.Namespace.Name != name {
-			t.Errorf("%sis of another than\n%s", pin.line, made.line)
+			t.Errorf("%sis about another namespace than\n%s", pin.line, made.line)
 		}
 	})
 	del, log := h.strace(t, "ip", "netns", "del", name)
 	if n := straceMounts(log, "umount2", `"`+path+`"`); n != 1 {
-		t.Fatalf("strace saw it unmounted %d times:\n%s", n, log)
+		t.Fatalf("strace saw %d unmounts:\n%s", n, log)
 	}
 	del.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, pins(s, "unpin", "umount", "success", "net")...)
@@ -139,13 +139,13 @@ func testPinNetns(t *testing.T, h *host) {
 		checkPin(t, unpin, id, path)
 		for _, e := range only(add.all(s), event.NamespaceCreate) {
 			if d := s.awaitDestroy(t, add.from[s], e.Namespace); d != nil && (d.Seq < unpin.Seq || d.Time.Before(unpin.Time)) {
-				t.Errorf("it ended before what kept it:\n%s%s", d.line, unpin.line)
+				t.Errorf("the namespace ended before its pin:\n%s%s", d.line, unpin.line)
 			}
 		}
 	})
 }
 
-// awaitPinOf returns the one event of w about the mount at path, whoever it says did it.
+// awaitPinOf returns the one event of w about the mount at path, whatever process it names.
 func (s *stream) awaitPinOf(t *testing.T, w *work, events []*emitted, typ event.Type, path string) *emitted {
 	t.Helper()
 	if s.backend == tracer.Tracepoint {
@@ -181,8 +181,8 @@ func testPinUnshare(t *testing.T, h *host) {
 	})
 }
 
-// testPinCalls has each way to mount a namespace's file, in a mount namespace of its own
-// in which all may be moved.
+// testPinCalls mounts a namespace's file in each way, in its own mount namespace, where it may move
+// everything.
 func testPinCalls(t *testing.T, h *host) {
 	t.Parallel()
 	dir := filepath.Join(scratch, "calls")
@@ -235,7 +235,7 @@ func testPinCalls(t *testing.T, h *host) {
 		if !slices.Equal(got, wanted) {
 			t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(wanted, "\n\t"))
 		}
-		// The mount namespace has ended, and with it what was left in it.
+		// The mount namespace has ended, and everything mounted in it too.
 		s.awaitPin(t, w.from[s], event.NamespaceUnpin, filepath.Join(dir, "c"))
 		w.ends(t, s, events)
 	})
@@ -261,7 +261,7 @@ func testPinRefused(t *testing.T, h *host) {
 		{name: "relative target", args: []string{"tree", "/proc/self/ns/uts", "nowhere"}, brief: "pin uts move_mount: ENOENT", typ: "uts"},
 		{name: "folder", args: []string{"bind", "/proc/self/ns/uts", scratch}, brief: "pin uts mount: ENOTDIR", typ: "uts", path: scratch},
 		{name: "by a user", args: []string{"umount", pin}, brief: "unpin uts umount: EPERM", typ: "uts", path: pin, opts: []option{asUser(tester)}},
-		// What is no namespace is none of nstrace's business, and so is what has none to tell.
+		// nstrace ignores mounts of files that are not namespaces, and those without an event.
 		{name: "a file", args: []string{"bind", file, "/proc/self/ns/uts"}},
 		{name: "not mounted", args: []string{"umount", "/proc/self/ns/uts"}},
 	} {
@@ -284,7 +284,7 @@ func testPinRefused(t *testing.T, h *host) {
 	}
 }
 
-// testPinEnd has a pin that goes when what it is mounted on is unmounted lazily.
+// testPinEnd has a pin that ends when the mount below it is unmounted lazily.
 func testPinEnd(t *testing.T, h *host) {
 	t.Parallel()
 	dir := filepath.Join(scratch, "lazy")
@@ -311,14 +311,14 @@ func testPinEnd(t *testing.T, h *host) {
 		checkPin(t, unpin, id, path)
 		for _, e := range only(events, event.NamespaceCreate) {
 			if d := s.awaitDestroy(t, from[s], e.Namespace); d != nil && d.Seq < unpin.Seq {
-				t.Errorf("it ended before what kept it:\n%s%s", d.line, unpin.line)
+				t.Errorf("the namespace ended before its pin:\n%s%s", d.line, unpin.line)
 			}
 		}
 	})
 }
 
-// TestReuse has numbers of namespaces used again at once, by other types and by ones that are
-// mounted, while others end: what ends ends once, and nothing is mounted after its end.
+// TestReuse reuses numbers of namespaces at once, for other types and for mounted namespaces, while
+// others end. Each namespace must end once, and none must be mounted after its end.
 func TestReuse(t *testing.T) {
 	h := watch(t, backends...)
 	rounds := 100

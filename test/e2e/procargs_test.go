@@ -21,17 +21,17 @@ import (
 // somebody is an ordinary user.
 const somebody = 1000
 
-// TestArgs has command lines that are a trap for who reads them.
+// TestArgs has command lines that are a trap for their reader.
 func TestArgs(t *testing.T) {
-	// Not what anybody else does meanwhile, which would have a witness wait for its turn.
+	// Ignore other processes. Otherwise a witness would have to wait for their events.
 	comms := []string{"nsargs", "nsfuse", readFile(t, "/proc/self/comm")}
 	h := watchWith(t, []string{"--comm", strings.Join(comms, ",")}, backends...)
 	t.Run("huge", func(t *testing.T) { testHugeArgs(t, h) })
-	t.Run("held", func(t *testing.T) { testHeldArgs(t, h) }) // the last: it ends the streams
+	t.Run("held", func(t *testing.T) { testHeldArgs(t, h) }) // last, because it ends the streams
 }
 
-// testHugeArgs has processes of a user whose command lines are gigabytes long. nstrace keeps the beginning
-// and does not grow.
+// testHugeArgs has processes of a user whose command lines are gigabytes long. nstrace keeps the
+// beginning and does not grow.
 func testHugeArgs(t *testing.T, h *host) {
 	const (
 		kept  = 1024     // bytes
@@ -39,29 +39,30 @@ func testHugeArgs(t *testing.T, h *host) {
 	)
 	before := map[*stream]int{}
 	for _, s := range h.streams {
-		// From here on VmHWM is the most that it uses.
+		// From here on, VmHWM is the maximum memory use.
 		if err := os.WriteFile("/proc/"+strconv.Itoa(s.cmd.Process.Pid)+"/clear_refs", []byte("5"), 0o200); err != nil {
 			t.Fatal(err)
 		}
 		before[s] = peak(t, s)
 	}
-	// nstrace does without a command line that it did not get soon enough, which an emulated
-	// processor can cause.
+	// nstrace leaves out a command line that it did not get soon enough. On an emulated processor
+	// that can happen.
 	got := map[*stream]bool{}
 	for end := time.Now().Add(patience); len(got) < len(h.streams); {
 		if time.Now().After(end) {
-			t.Fatalf("some stream never has the arguments: %v", got)
+			t.Fatalf("a stream never has the arguments: %v", got)
 		}
 		w := h.start(t, helper("nsargs"), []string{"4096"}, asUser(somebody))
 		w.value(t, "made")
 		w.sync(t)
 		for _, s := range h.streams {
 			for _, e := range w.all(s) {
-				// The kernel gives zeros for what was never written: each ends an argument.
+				// The kernel returns zeros for memory that was never written. Each zero ends an
+				// argument.
 				args := e.Process.Args
 				if e.Type != event.NamespaceCreate || e.Namespace.Type != event.NSTypeUser || args != nil && len(args) != kept ||
 					slices.ContainsFunc(args, func(a string) bool { return a != "" }) {
-					t.Fatalf("%v: not a user namespace by a process with %d empty arguments:\n%s", s, kept, e.line)
+					t.Fatalf("%v: want a user namespace by a process with %d empty arguments:\n%s", s, kept, e.line)
 				}
 				if args != nil {
 					got[s] = true
@@ -72,12 +73,12 @@ func testHugeArgs(t *testing.T, h *host) {
 	}
 	for _, s := range h.streams {
 		if now := peak(t, s); now > before[s]+grows {
-			t.Errorf("%v: it grew from %d to %d kB", s, before[s], now)
+			t.Errorf("%v: nstrace grew from %d to %d kB", s, before[s], now)
 		}
 	}
 }
 
-// peak is the most memory that a stream has used, in kB.
+// peak returns the maximum memory that a stream has used, in kB.
 func peak(t *testing.T, s *stream) int {
 	t.Helper()
 	kb, err := strconv.Atoi(statusField(t, s.cmd.Process.Pid, "VmHWM"))
@@ -87,11 +88,11 @@ func peak(t *testing.T, s *stream) int {
 	return kb
 }
 
-// testHeldArgs has a user's processes that let nobody read their memory: who tries waits.
-// Meanwhile nstrace continues without their command lines, and ends when it gets a signal.
+// testHeldArgs has a user's processes whose memory cannot be read: whoever tries must wait. In the
+// meantime nstrace continues without their command lines, and ends when it gets a signal.
 func testHeldArgs(t *testing.T, h *host) {
 	if !entersByExec() {
-		t.Skip("before 6.3 nsfuse hangs itself: its ways to hold the lock are those of later kernels")
+		t.Skip("before 6.3 nsfuse hangs: it holds the lock in ways of later kernels")
 	}
 	device := fuseDevice(t)
 	var all []*work
@@ -99,7 +100,7 @@ func testHeldArgs(t *testing.T, h *host) {
 		w := h.start(t, helper("nsfuse"), []string{device, way}, asUser(somebody))
 		w.value(t, "ready")
 		if w.value(t, "held") != "1" {
-			t.Logf("%s: the lock can not be held in this way here", way)
+			t.Logf("%s: cannot hold the lock in this way here", way)
 			continue
 		}
 		w.value(t, "made")
@@ -107,7 +108,7 @@ func testHeldArgs(t *testing.T, h *host) {
 		all = append(all, w)
 	}
 	if len(all) == 0 {
-		t.Fatal("the lock can be held in neither way: the test has nothing to show")
+		t.Fatal("cannot hold the lock in either way, so this tests nothing")
 	}
 	for _, w := range all {
 		w.sync(t)
@@ -120,9 +121,9 @@ func testHeldArgs(t *testing.T, h *host) {
 		// All of that happened while the lock was held.
 		w.stdin.Close()
 		if w.value(t, "held") != "1" {
-			t.Errorf("%q: the lock was not held until the end", w.cmd.Args)
+			t.Errorf("%q: the lock was released before the end", w.cmd.Args)
 		}
-		if _, err := io.Copy(io.Discard, w.out); err != nil { // Wait wants everything to be read
+		if _, err := io.Copy(io.Discard, w.out); err != nil { // read everything before Wait
 			t.Error(err)
 		}
 		w.end(t)
@@ -134,16 +135,16 @@ func testHeldArgs(t *testing.T, h *host) {
 			case len(made) != 1 || made[0].Outcome != event.Success:
 				t.Errorf("%v: %d UTS namespaces, want one:\n%s", s, len(made), dump(events))
 			case made[0].Process.PID != uint32(w.pid) || made[0].Process.Args != nil:
-				t.Errorf("%v: not of process %d without arguments:\n%s", s, w.pid, dump(made))
+				t.Errorf("%v: want process %d without arguments:\n%s", s, w.pid, dump(made))
 			}
 		}
 	}
 }
 
-// awaitWitness does something and waits until it comes out, which is to be soon.
+// awaitWitness causes an event and waits for it. It must come soon.
 func awaitWitness(t *testing.T, h *host) {
 	t.Helper()
-	const soon = 2 * time.Second // a test without processor time has several
+	const soon = 2 * time.Second // without processor time, a test needs more than one
 	from := make([]int, len(h.streams))
 	for i, s := range h.streams {
 		from[i] = s.len()
@@ -158,7 +159,7 @@ func awaitWitness(t *testing.T, h *host) {
 			if s.over() || time.Since(written) > 5*soon {
 				t.Fatalf("%v: an event of another process did not come within %v", s, time.Since(written))
 			}
-			h.writeFence(t) // the one before can have been missed
+			h.writeFence(t) // the kernel can have skipped the event of the previous one
 		}
 		t.Logf("%v: the witness came after %v", s, time.Since(written))
 	}
@@ -182,7 +183,7 @@ func fuseDevice(t *testing.T) string {
 		f, err = os.OpenFile(path, os.O_RDWR, 0)
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
-		t.Skipf("no FUSE device can be opened here: %v", err)
+		t.Skipf("cannot open a FUSE device here: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

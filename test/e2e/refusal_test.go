@@ -16,8 +16,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// nstrace runs nstrace to its end and returns its exit status and what it
-// printed.
+// nstrace runs nstrace to its end and returns its exit status and its output.
 func nstrace(t *testing.T, args []string, opts ...option) (status int, stdout, stderr string) {
 	t.Helper()
 	return command(t, append([]string{nstraceBin}, args...), opts...)
@@ -40,15 +39,15 @@ func command(t *testing.T, args []string, opts ...option) (status int, stdout, s
 		t.Fatal(err)
 	}
 	if ctx.Err() != nil {
-		t.Fatalf("%q has not ended after %v\n%s%s", args, patience, out.String(), errs.String())
+		t.Fatalf("%q did not end within %v\n%s%s", args, patience, out.String(), errs.String())
 	}
 	return exitStatus(cmd.ProcessState), out.String(), errs.String()
 }
 
-// TestRefusals has everything that ends with one line that says why.
+// TestRefusals has command lines that fail with one line that says why.
 func TestRefusals(t *testing.T) {
 	anyKernel(t)
-	// A root without a single capability.
+	// root without any capability.
 	powerless := []string{"setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--", nstraceBin}
 	for _, tt := range []struct {
 		name   string
@@ -101,12 +100,12 @@ func TestRefusals(t *testing.T) {
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(stderr, want) {
-					t.Errorf("it does not say %q: %s", want, stderr)
+					t.Errorf("want %q in: %s", want, stderr)
 				}
 			}
 		})
 	}
-	// A backend that the kernel hasn't is no mistake of the command line.
+	// A backend that the kernel lacks is not a mistake on the command line.
 	for _, b := range []tracer.Backend{tracer.Fentry, tracer.Kprobe} {
 		if has(string(b)) {
 			continue
@@ -121,7 +120,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestClosedPipe has the reader go away, as head does.
+// TestClosedPipe closes the reading end of the pipe, as head does.
 func TestClosedPipe(t *testing.T) {
 	anyKernel(t)
 	for _, format := range []string{"json", "table"} {

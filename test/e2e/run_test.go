@@ -19,8 +19,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// readEvents reads a file of events, each checked against the schema, with
-// numbers from 1 and books that balance.
+// readEvents reads a file of events. It checks each against the schema, and checks the numbers and
+// the totals.
 func readEvents(t *testing.T, file string) []*emitted {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -43,7 +43,7 @@ func parseEvents(t *testing.T, text string) []*emitted {
 		}
 	}
 	if len(events) < 2 || events[0].Type != event.TraceStart || events[len(events)-1].Type != event.TraceStop {
-		t.Fatalf("it does not begin with trace.start and end with trace.stop:\n%s", dump(events))
+		t.Fatalf("the first and last lines are not trace.start and trace.stop:\n%s", dump(events))
 	}
 	sum := events[len(events)-1].Trace.Totals
 	if sum.Lost != 0 || sum.Seen != sum.Written+sum.Filtered || sum.Written != uint64(len(events)-2) {
@@ -63,7 +63,7 @@ func TestRunStatus(t *testing.T) {
 		name   string
 		cmd    []string
 		status int
-		says   bool // nstrace has something to say itself
+		says   bool // nstrace prints a message
 	}{
 		{"success", []string{"true"}, 0, false},
 		{"failure", []string{"sh", "-c", "exit 3"}, 3, false},
@@ -96,7 +96,7 @@ func TestRunStatus(t *testing.T) {
 	}
 }
 
-// TestRunFirst checks that nothing of the command comes before it is watched.
+// TestRunFirst checks that nstrace traces the command from its first call.
 func TestRunFirst(t *testing.T) {
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
@@ -118,8 +118,7 @@ func TestRunFirst(t *testing.T) {
 	}
 }
 
-// TestRunFollow checks that all that descends from the command is followed, and
-// nothing else.
+// TestRunFollow checks that nstrace follows all descendants of the command, and nothing else.
 func TestRunFollow(t *testing.T) {
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
@@ -131,7 +130,7 @@ func TestRunFollow(t *testing.T) {
 				if err := unix.Mkfifo(path, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				// To read and to write, and so never to wait for another end.
+				// Open for reading and writing, to not wait for the other end.
 				f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 				if err != nil {
 					t.Fatal(err)
@@ -155,10 +154,10 @@ func TestRunFollow(t *testing.T) {
 				defer fifo["ready"].SetReadDeadline(time.Now())
 				status, stdout, stderr = nstrace(t, []string{"run", "--backend", string(b), "-o", "json", "-O", file, "--", "sh", "-e", "-c", script, dir})
 			}()
-			// Meanwhile others do the same.
+			// At the same time, other processes do the same.
 			if _, err := fifo["ready"].Read(make([]byte, 1)); err != nil {
 				<-done
-				t.Fatalf("the command was not run: %v; status %d\n%s", err, status, stderr)
+				t.Fatalf("the command did not run: %v; status %d\n%s", err, status, stderr)
 			}
 			output(t, "unshare", "--net", "--pid", "--fork", "sh", "-c", "echo 612 >/proc/sys/net/ipv4/tcp_keepalive_time")
 			if _, err := fifo["go"].WriteString("\n"); err != nil {
@@ -166,7 +165,7 @@ func TestRunFollow(t *testing.T) {
 			}
 			<-done
 			if status == 0 && strings.Contains(stderr, " filtered + ") && canMiss(event.NamespaceCreate) {
-				// It says so where something was lost, and only then.
+				// It reports losses, and prints nothing otherwise.
 				t.Skipf("the kernel skipped a program, and nstrace reported it: %s", stderr)
 			}
 			if status != 0 || stdout != "" || stderr != "" {
@@ -192,8 +191,8 @@ func TestRunFollow(t *testing.T) {
 	}
 }
 
-// TestRunTable checks what people see: all the facts, and nothing that a terminal
-// would obey.
+// TestRunTable checks the output for people: it has all facts, and nothing that controls a
+// terminal.
 func TestRunTable(t *testing.T) {
 	anyKernel(t)
 	for _, format := range []string{"table", "wide"} {
@@ -215,11 +214,11 @@ func TestRunTable(t *testing.T) {
 				"net.ipv4.tcp_fin_timeout", "60", "never", "kernel.domainname", "red", "sysctl",
 			} {
 				if !strings.Contains(text, want) {
-					t.Errorf("it has no %q", want)
+					t.Errorf("the table lacks %q", want)
 				}
 			}
 			if failed := strings.Contains(text, "EINVAL"); failed != (backends[0] != tracer.Tracepoint) {
-				t.Errorf("it says EINVAL: %v", failed)
+				t.Errorf("the table has EINVAL: %v", failed)
 			}
 			for line := range strings.Lines(text) {
 				line = strings.TrimSuffix(line, "\n")
@@ -237,8 +236,8 @@ func TestRunTable(t *testing.T) {
 	}
 }
 
-// TestRunStreams checks where things go without an output file: the command's output
-// where it belongs, the events on standard error.
+// TestRunStreams checks the streams without an output file: the command has its own standard
+// output, and the events go to standard error.
 func TestRunStreams(t *testing.T) {
 	status, stdout, stderr := complete(t, []string{"run", "-o", "json", "--", "unshare", "--uts", "echo", "its own words"})
 	if status != 0 || stdout != "its own words\n" {

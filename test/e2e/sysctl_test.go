@@ -33,20 +33,19 @@ func testSysctl(t *testing.T, h *host) {
 	t.Run("hostname", func(t *testing.T) { testHostname(t, h) })
 }
 
-// setting is a shell script that prints what a parameter is, sets it, and
-// prints what it is then. refusal is the same for what will be refused; sysctl(8)
-// would write it twice.
+// setting is a shell script that prints a parameter, sets it, and prints it again. refusal is the
+// same for a write that is refused, because sysctl(8) would write twice.
 const (
 	setting = `sysctl -n "$1"; sysctl -q -w "$1=$2"; sysctl -n "$1"`
 	refusal = `sysctl -n "$1"; echo "$2" 2>/dev/null >/proc/sys/$(echo $1 | tr . /) || echo "refused" >&2; sysctl -n "$1"`
 )
 
-// testNamespaced sets parameters that each namespace has a copy of, with
-// sysctl(8), which also says what they were and are.
+// testNamespaced sets parameters that each namespace has for itself, with sysctl(8), which also
+// prints their values before and after.
 func testNamespaced(t *testing.T, h *host) {
 	for _, tt := range []struct {
 		name, value string
-		typ         event.NSType // whose copy it is
+		typ         event.NSType // of the namespace that it belongs to
 		flags       []string
 		after, err  string
 	}{
@@ -84,10 +83,10 @@ func testNamespaced(t *testing.T, h *host) {
 			case tt.after == "-":
 				want.after = "-"
 			case tt.after != "" && lines[1] != tt.after:
-				t.Fatalf("sysctl reads %q after it, want %q", lines[1], tt.after)
+				t.Fatalf("sysctl then reads %q, want %q", lines[1], tt.after)
 			}
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
-				events = written(events) // testNetconf has what follows of ip_forward
+				events = written(events) // testNetconf checks the changes that follow from ip_forward
 				same(t, events, append(creates("unshare", "success", tt.typ), want.on(s))...)
 				if t.Failed() {
 					return
@@ -106,9 +105,9 @@ func testNamespaced(t *testing.T, h *host) {
 	}
 }
 
-// testValues has values that are long, odd or on their way to somebody else.
+// testValues has values that are long or unusual, or that change on their way to the kernel.
 func testValues(t *testing.T, h *host) {
-	// A name of 64 bytes is what the kernel keeps of it.
+	// The kernel keeps 64 bytes of a name.
 	const kept = 64
 	for _, tt := range []struct {
 		name string
@@ -129,7 +128,7 @@ func testValues(t *testing.T, h *host) {
 				t.Fatalf("the write: %q", w.stdout.String())
 			}
 			if !strings.HasSuffix(w.stdout.String(), "\n"+long[:kept]+"\n") {
-				t.Fatalf("the kernel kept %q", w.stdout.String())
+				t.Fatalf("the kernel now has %q", w.stdout.String())
 			}
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				wrote := only(events, event.SysctlWrite)
@@ -152,11 +151,11 @@ func testValues(t *testing.T, h *host) {
 	}
 	t.Run("a list of ports", func(t *testing.T) {
 		t.Parallel()
-		// The parameter's memory is a bitmap elsewhere.
+		// The parameter's value is a bitmap in other memory.
 		const file = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 		w := h.run(t, "unshare", []string{"--net", "sh", "-c", "echo 8080,9000-9100 >" + file + "; echo 22 >" + file + "; cat " + file})
 		if got := strings.TrimSpace(w.stdout.String()); got != "22" {
-			t.Fatalf("it reads %q", got)
+			t.Fatalf("the test reads %q", got)
 		}
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			const name = "net.ipv4.ip_local_reserved_ports"
@@ -168,7 +167,7 @@ func testValues(t *testing.T, h *host) {
 				if old := append([]string{""}, after...)[i]; e.Sysctl.Old == nil || *e.Sysctl.Old != old {
 					t.Errorf("old %v, want %q", e.Sysctl.Old, old)
 				}
-				// Not known is right, anything else is not.
+				// An unknown value is fine, a wrong one is not.
 				if a := e.Sysctl.After; a != nil && *a != after[i] {
 					t.Errorf("after %q, want %q", *a, after[i])
 				}
@@ -177,7 +176,7 @@ func testValues(t *testing.T, h *host) {
 	})
 	t.Run("bytes", func(t *testing.T) {
 		t.Parallel()
-		// What a terminal would obey, and what is no UTF-8.
+		// Bytes that control a terminal, and bytes that are not UTF-8.
 		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "/proc/sys/kernel/domainname", "\x1b[31mred\xff\xfe", "a\tb\x7f"})
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
@@ -199,11 +198,11 @@ func testValues(t *testing.T, h *host) {
 	})
 	t.Run("a device with a dot", func(t *testing.T) {
 		t.Parallel()
-		// As those of VLANs are named; any device can be given such a name.
+		// Such as the names of VLANs. Any device can have such a name.
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c",
 			"ip link set lo name lo.100; sysctl -q -w net.ipv4.conf.lo/100.forwarding=1; sysctl -n net.ipv4.conf.lo/100.forwarding"})
 		if got := strings.TrimSpace(w.stdout.String()); got != "1" {
-			t.Fatalf("it reads %q", got)
+			t.Fatalf("the test reads %q", got)
 		}
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
@@ -215,8 +214,8 @@ func testValues(t *testing.T, h *host) {
 	})
 	t.Run("a device renamed", func(t *testing.T) {
 		t.Parallel()
-		// Its parameters are registered again each time, probably at the same address, by a
-		// process that writes to them soon after.
+		// Its parameters are registered again each time, probably at the same address. The process
+		// writes to them soon after.
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `old=lo; for new in a0 a1 b0 a0 lo; do
 			ip link set $old name $new; old=$new
 			for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/$new/accept_redirects; done; done`})
@@ -249,7 +248,8 @@ func testValues(t *testing.T, h *host) {
 	})
 }
 
-// testFiles has files that are not written where they were opened.
+// testFiles has files that are written in another namespace or by another process than the one that
+// opened them.
 func testFiles(t *testing.T, h *host) {
 	t.Run("net", func(t *testing.T) {
 		t.Parallel()
@@ -262,7 +262,7 @@ func testFiles(t *testing.T, h *host) {
 			}
 			opened, entered, wrote := events[0], events[1], events[2]
 			if got := wrote.Sysctl.Namespace; got == nil || got.ID != opened.Namespace.ID {
-				t.Errorf("it changed %+v, want %d", got, opened.Namespace.ID)
+				t.Errorf("the write changed %+v, want %d", got, opened.Namespace.ID)
 			}
 			if got := wrote.Process.NS["net"]; got != entered.Namespace.ID {
 				t.Errorf("the writer was in %d, want %d", got, entered.Namespace.ID)
@@ -271,7 +271,7 @@ func testFiles(t *testing.T, h *host) {
 	})
 	t.Run("uts", func(t *testing.T) {
 		t.Parallel()
-		// The kernel looks at the writer here.
+		// Here the namespace is that of the writer.
 		w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "-u", "uts", "/proc/sys/kernel/domainname", "elsewhere"})
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
@@ -280,17 +280,17 @@ func testFiles(t *testing.T, h *host) {
 				t.Fatalf("%d writes, %d namespaces", len(wrote), len(made))
 			}
 			if got := wrote[0].Sysctl.Namespace; got == nil || got.ID != made[1].Namespace.ID {
-				t.Errorf("it changed %+v, want %d", got, made[1].Namespace.ID)
+				t.Errorf("the write changed %+v, want %d", got, made[1].Namespace.ID)
 			}
 		})
 	})
 	t.Run("no longer permitted", func(t *testing.T) {
 		t.Parallel()
-		// Opened by root, written by somebody else: refused before the handler.
+		// Opened by root, written by another user: refused before the handler runs.
 		w := h.run(t, "unshare", []string{"--net", "sh", "-e", "-c", `exec 3>/proc/sys/net/ipv4/tcp_keepalive_time
 			! setpriv --reuid 1000 --regid 1000 --clear-groups sh -c 'echo 604 >&3' 2>/dev/null; cat /proc/sys/net/ipv4/tcp_keepalive_time`})
 		if got := strings.TrimSpace(w.stdout.String()); got != "7200" {
-			t.Fatalf("it reads %q", got)
+			t.Fatalf("the test reads %q", got)
 		}
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			wrote := only(events, event.SysctlWrite)
@@ -310,16 +310,16 @@ func testFiles(t *testing.T, h *host) {
 	})
 }
 
-// testSweep writes to every parameter that a new network and IPC namespace has, the
-// value it has and then another, and compares what was read before and after
-// with what the events say: each kind of handler is among them.
+// testSweep writes to every parameter of a new network and IPC namespace: first its current value
+// and then another one. It compares the events with the values that it read before and after. All
+// kinds of handlers are among them.
 func testSweep(t *testing.T, h *host) {
 	type step struct {
 		path, old, new, after string
 		err                   error
 	}
 	var steps []step
-	var locked []string // those that nobody may open to write
+	var locked []string // parameters that no process can open for writing
 	var tid int
 	from := map[*stream]int{}
 	for _, s := range h.streams {
@@ -340,7 +340,7 @@ func testSweep(t *testing.T, h *host) {
 					return err
 				}
 				for _, root := range roots {
-					// The other devices have what lo has.
+					// The other devices have the same parameters as lo.
 					err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 						if err == nil && d.Type().IsRegular() && !strings.Contains(path, "/neigh/default") && !strings.Contains(path, "/conf/all/") {
 							files = append(files, path)
@@ -416,15 +416,15 @@ func testSweep(t *testing.T, h *host) {
 				}
 			}
 			if s.backend != tracer.Tracepoint && !slices.Equal(refused, locked) {
-				t.Errorf("could not be opened: %q, want %q", refused, locked)
+				t.Errorf("failed opens: %q, want %q", refused, locked)
 			}
-			if s.backend == tracer.Tracepoint { // which reports each try to write the current value
+			if s.backend == tracer.Tracepoint { // which reports each attempt to write the current value
 				wrote = slices.CompactFunc(wrote, func(a, b *emitted) bool {
 					return keeps(a) && keeps(b) && a.Sysctl.Path == b.Sysctl.Path
 				})
 			}
 			if len(wrote) != len(steps) {
-				t.Fatalf("%d writes, it was %d: %s", len(wrote), len(steps), dump(wrote))
+				t.Fatalf("%d writes, want %d: %s", len(wrote), len(steps), dump(wrote))
 			}
 			unknown := 0
 			for i, e := range wrote {
@@ -444,23 +444,23 @@ func testSweep(t *testing.T, h *host) {
 					}
 				}
 				if bad {
-					t.Errorf("it was %+v\n%s", step, e.line)
+					t.Errorf("want %+v\n%s", step, e.line)
 				}
 			}
-			// Some handlers print what their memory does not show.
+			// Some handlers print something other than their memory.
 			if unknown*10 > len(wrote) {
-				t.Errorf("after is not known of %d of %d", unknown, len(wrote))
+				t.Errorf("%d of %d events have no after", unknown, len(wrote))
 			}
 		})
 	}
 }
 
-// keeps says whether e is a write of the value that is there.
+// keeps reports whether e writes the value that is already there.
 func keeps(e *emitted) bool {
 	return e.Sysctl.Old != nil && e.Sysctl.New != nil && *e.Sysctl.Old == *e.Sysctl.New
 }
 
-// testHostWide sets parameters that there is only one copy of, and sets them back.
+// testHostWide sets parameters that belong to no namespace, and sets them back.
 func testHostWide(t *testing.T, h *host) {
 	for _, tt := range []struct{ name, value, after string }{
 		{"vm.swappiness", "61", "61"},
@@ -485,15 +485,15 @@ func testHostWide(t *testing.T, h *host) {
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				same(t, events, write{name: tt.name, old: old, new: tt.value, after: tt.after}.on(s))
 				if !t.Failed() && events[0].Sysctl.Namespace != nil {
-					t.Errorf("of a namespace: %s", events[0].line)
+					t.Errorf("the event has a namespace: %s", events[0].line)
 				}
 			})
 		})
 	}
 }
 
-// testSystem runs sysctl --system over configuration files of the test's own, in a
-// place where nobody else sees either.
+// testSystem runs sysctl --system with configuration files of the test, in a mount namespace where
+// nothing else sees them.
 func testSystem(t *testing.T, h *host) {
 	w := h.run(t, "unshare", []string{"--mount", "--net", "--uts", "sh", "-e", "-c", `
 		mount -t tmpfs tmpfs /etc
@@ -506,7 +506,7 @@ func testSystem(t *testing.T, h *host) {
 		sysctl -n kernel.domainname; sysctl --system >/dev/null; sysctl -n kernel.domainname net.ipv4.tcp_keepalive_time`})
 	lines := strings.Split(w.stdout.String(), "\n")
 	if len(lines) != 4 || lines[1] != "from.first" || lines[2] != "606" {
-		t.Fatalf("it printed %q", lines)
+		t.Fatalf("sysctl printed %q", lines)
 	}
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		wrote := only(events, event.SysctlWrite)
@@ -517,16 +517,16 @@ func testSystem(t *testing.T, h *host) {
 		made := ids(only(events, event.NamespaceCreate))
 		for _, e := range wrote {
 			if ns := e.Sysctl.Namespace; ns == nil || made[ns.Type] != ns.ID {
-				t.Errorf("of %+v, made were %v", ns, made)
+				t.Errorf("in %+v, want one of %v", ns, made)
 			}
 		}
 		w.ends(t, s, only(events, event.NamespaceCreate))
 	})
 }
 
-// testRestart writes to a parameter whose handler returns at once, so that the kernel
-// restarts the call, when it doesn't get the lock of the network configuration,
-// while others take that lock all the time. strace says how often that was so.
+// testRestart writes to a parameter whose handler needs the lock of the network configuration. If
+// the handler does not get the lock, it returns at once, and the kernel restarts the call. Other
+// processes take that lock all the time. strace counts the restarts.
 func testRestart(t *testing.T, h *host) {
 	deadline := time.Now().Add(patience)
 	batch := filepath.Join(t.TempDir(), "batch")
@@ -547,7 +547,7 @@ func testRestart(t *testing.T, h *host) {
 			}
 		}
 		if got := w.printed("ok"); !slices.Equal(got, []string{"300"}) || finished != 300 {
-			t.Fatalf("%q, and strace has %d", got, finished)
+			t.Fatalf("%q, but strace saw %d", got, finished)
 		}
 		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 			var want []string
@@ -571,13 +571,12 @@ func testRestart(t *testing.T, h *host) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the kernel has restarted none of %d writes", round*300)
+			t.Fatalf("the kernel restarted none of %d writes", round*300)
 		}
 	}
 }
 
-// testHostname sets the names of a UTS namespace by the calls that are older than their
-// parameters.
+// testHostname sets the names of a UTS namespace by the calls that are older than their parameters.
 func testHostname(t *testing.T, h *host) {
 	log := filepath.Join(t.TempDir(), "strace")
 	w := h.run(t, "strace", []string{"-f", "-q", "-o", log, "-e", "trace=sethostname,setdomainname", "-e", "signal=none", "unshare", "--uts", "sh", "-e", "-c", `
@@ -609,8 +608,8 @@ func testHostname(t *testing.T, h *host) {
 		}
 		now := []string{"first", "second", long, "example.net", ""}
 		for i, e := range writes {
-			// 7.1 does not always run the program at the entry, see bpf/hostname.h: then what was
-			// there before is not known, and what a refused call was to set is not either.
+			// 7.1 does not always run the program at the entry, see bpf/hostname.h. Then the value
+			// before is unknown, and so is the value of a refused call.
 			late := s.backend == tracer.Tracepoint && i < len(want) && e.Via != "write" && e.Sysctl.Old == nil
 			set := e.Outcome == event.Success && e.Sysctl.New != nil && *e.Sysctl.New == now[i]
 			if late && (set || e.Error == "EPERM" && now[i] == "") {

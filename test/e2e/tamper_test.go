@@ -16,8 +16,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestTamper does to nstrace what somebody would who wants it not to see: it says so, and
-// who that was.
+// TestTamper tampers with nstrace, as somebody would who wants to hide from it. nstrace must report
+// that, and who did it.
 func TestTamper(t *testing.T) {
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
@@ -35,11 +35,11 @@ func TestTamper(t *testing.T) {
 				by = append(by, cmd.Process.Pid)
 			}
 			do("kill", "-STOP", pid)
-			do("kill", "-CONT", pid) // which is no harm
+			do("kill", "-CONT", pid) // which is harmless
 			maps, links := s.kernelObjects(t)
 			key, value := strings.Fields("1 2 0 0"), "1"
 			do("bpftool", slices.Concat([]string{"map", "update", "id", maps["tracees"], "key"}, key, []string{"value", value})...)
-			do("bpftool", slices.Concat([]string{"map", "lookup", "id", maps["tracees"], "key"}, key)...) // likewise
+			do("bpftool", slices.Concat([]string{"map", "lookup", "id", maps["tracees"], "key"}, key)...) // also harmless
 			do("bpftool", slices.Concat([]string{"map", "delete", "id", maps["tracees"], "key"}, key)...)
 			do("bpftool", "link", "detach", "id", links["cgroup"])
 			do("kill", "-TERM", pid)
@@ -60,16 +60,16 @@ func TestTamper(t *testing.T) {
 					continue
 				}
 				if e.Process == nil {
-					t.Fatalf("nobody did it: %s", e.line)
+					t.Fatalf("the event has no process: %s", e.line)
 				}
 				got = append(got, harm(int(e.Process.PID), e.Via, *e.Tamper))
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("it says\n%s\nit was\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			last := s.since(s.len() - 1)[0]
 			if last.Type != event.TraceStop || last.Trace.Signal != "SIGTERM" || last.Process == nil || int(last.Process.PID) != by[6] || last.Process.Comm != "kill" {
-				t.Errorf("ended by SIGTERM of %d, it says %s", by[6], last.line)
+				t.Errorf("want the end by SIGTERM of %d: %s", by[6], last.line)
 			}
 			s.checkEnd(t, true)
 		})
@@ -81,8 +81,8 @@ var (
 	linkID = regexp.MustCompile(`(?m)^link_type:\s+(\S+)\s[^\x00]*?^link_id:\s+(\d+)$`)
 )
 
-// kernelObjects returns the ids of s's maps, by their names, and of its links, by their
-// types, as the kernel tells of its descriptors.
+// kernelObjects returns the ids of s's maps, by name, and of its links, by type, from the kernel's
+// information about its descriptors.
 func (s *stream) kernelObjects(t *testing.T) (maps, links map[string]string) {
 	t.Helper()
 	maps, links = map[string]string{}, map[string]string{}
@@ -93,7 +93,7 @@ func (s *stream) kernelObjects(t *testing.T) (maps, links map[string]string) {
 	for _, info := range infos {
 		text, err := os.ReadFile(info)
 		if err != nil {
-			continue // closed meanwhile
+			continue // closed in between
 		}
 		if m := mapID.FindSubmatch(text); m != nil {
 			var about struct{ Name string }

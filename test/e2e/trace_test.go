@@ -10,8 +10,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestTrace has everything that is watched by one nstrace for each backend, all at
-// the same time, from the first program to the last.
+// TestTrace watches everything with one nstrace for each backend, all at the same time, from the
+// first program to the last.
 func TestTrace(t *testing.T) {
 	h := watch(t, backends...)
 	for _, section := range []struct {
@@ -24,7 +24,7 @@ func TestTrace(t *testing.T) {
 		{"pin", testPin},
 		{"sysctl", testSysctl},
 		{"open", testOpen},
-		{"doors", testDoors},
+		{"calls", testOtherCalls},
 		{"netdev", testNetdev},
 		{"netconf", testNetconf},
 		{"who", testWho},
@@ -39,7 +39,7 @@ func TestTrace(t *testing.T) {
 // close ends the streams and checks them as a whole.
 func (h *host) close(t *testing.T) {
 	t.Helper()
-	// Everything that anyone on this machine did, the tests or not.
+	// All processes on this machine, of the tests or not.
 	h.fence(t)
 	by := map[*stream][]*emitted{}
 	for _, s := range h.streams {
@@ -55,8 +55,8 @@ func (h *host) close(t *testing.T) {
 	}
 }
 
-// checkLives checks that no namespace ends that was neither made before nor there
-// from the start, that none ends twice, and that none is mounted or unmounted after.
+// checkLives checks the order of events about namespaces: a namespace ends only if it was made
+// before or existed at the start. None ends twice, and none is mounted or unmounted after its end.
 func (s *stream) checkLives(t *testing.T, h *host) {
 	t.Helper()
 	made, ended := map[string]bool{}, map[string]bool{}
@@ -64,24 +64,24 @@ func (s *stream) checkLives(t *testing.T, h *host) {
 		switch {
 		case e.Type == event.NamespaceCreate && e.Outcome == event.Success:
 			if made[e.Namespace.UID] {
-				t.Errorf("%v: made again: %s%s", s, e.line, s.life(e))
+				t.Errorf("%v: made twice: %s%s", s, e.line, s.life(e))
 			}
 			made[e.Namespace.UID] = true
 		case e.Type == event.NamespaceDestroy:
 			if ended[e.Namespace.UID] {
-				t.Errorf("%v: ended again: %s%s", s, e.line, s.life(e))
+				t.Errorf("%v: ended twice: %s%s", s, e.line, s.life(e))
 			}
 			ended[e.Namespace.UID] = true
 			if made[e.Namespace.UID] != (e.Namespace.Creator != nil) {
-				t.Errorf("%v: made %v, and its end says %s%s", s, made[e.Namespace.UID], e.line, s.life(e))
+				t.Errorf("%v: made at %v, but its end is %s%s", s, made[e.Namespace.UID], e.line, s.life(e))
 			}
 		case e.isPin() && ended[e.Namespace.UID]:
-			t.Errorf("%v: after its end: %s%s", s, e.line, s.life(e))
+			t.Errorf("%v: an event after the end: %s%s", s, e.line, s.life(e))
 		}
 	}
 }
 
-// life returns what was said last of the namespaces with the number of that of e.
+// life returns the last events about namespaces with the number of that of e.
 func (s *stream) life(e *emitted) string {
 	same := slices.DeleteFunc(slices.Clone(s.since(0)), func(other *emitted) bool {
 		return other.Namespace == nil || other.Namespace.ID != e.Namespace.ID || other.Seq > e.Seq
@@ -89,10 +89,10 @@ func (s *stream) life(e *emitted) string {
 	return "after\n" + dump(same[max(0, len(same)-8):])
 }
 
-// TestAlone has each backend with no other beside it, which could do its work.
+// TestAlone runs each backend without another one, which could hide a fault.
 func TestAlone(t *testing.T) {
 	if len(backends) == 1 {
-		t.Skipf("the kernel has one backend, %s, which is alone in TestTrace", backends[0])
+		t.Skipf("the kernel has one backend, %s, which TestTrace runs alone", backends[0])
 	}
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
@@ -116,16 +116,16 @@ func TestAlone(t *testing.T) {
 	}
 }
 
-// TestBackends checks that what nstrace finds in the kernel is what is there:
-// a backend that it overlooks would be one that no test here runs.
+// TestBackends checks that nstrace finds all backends of the kernel: no test here would run a
+// backend that it overlooks.
 func TestBackends(t *testing.T) {
 	_, err := os.Stat("/sys/bus/event_source/devices/kprobe")
 	if offered := err == nil; has("kprobe") != offered {
-		t.Errorf("kprobes: nstrace says %v, the kernel %v", has("kprobe"), offered)
+		t.Errorf("kprobes: nstrace reports %v, the kernel has %v", has("kprobe"), offered)
 	}
-	// The two come together in every kernel of a distribution.
+	// Every kernel of a distribution has both or none.
 	if has("kprobe") && !has("fentry") {
-		t.Error("a kernel with kprobes, and nstrace finds no fentry")
+		t.Error("the kernel has kprobes, but nstrace finds no fentry")
 	}
 	for _, name := range []string{"btf", "tracefs", "cgroup2"} {
 		if !has(name) {

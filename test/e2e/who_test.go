@@ -28,8 +28,7 @@ func testWho(t *testing.T, h *host) {
 	t.Run("bytes", func(t *testing.T) { testWhoBytes(t, h) })
 }
 
-// inCgroup starts a program in a cgroup of its own, whose path in the v2 hierarchy it
-// returns.
+// inCgroup starts a program in its own cgroup, and returns the cgroup's path in the v2 hierarchy.
 func inCgroup(t *testing.T, name string) (string, option) {
 	t.Helper()
 	root := ""
@@ -52,7 +51,7 @@ func inCgroup(t *testing.T, name string) (string, option) {
 	}
 	t.Cleanup(func() {
 		f.Close()
-		// A cgroup is busy until the last process is reaped, by init perhaps.
+		// A cgroup is busy until its last process is reaped, perhaps by init.
 		for range 100 {
 			if err = unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
 				break
@@ -62,7 +61,7 @@ func inCgroup(t *testing.T, name string) (string, option) {
 		if err != nil {
 			t.Error(err)
 		}
-		unix.Rmdir(filepath.Dir(dir)) // with the last of them
+		unix.Rmdir(filepath.Dir(dir)) // succeeds for the last one
 	})
 	return "/nstrace-e2e/" + name, func(cmd *exec.Cmd) {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(f.Fd())
@@ -103,7 +102,7 @@ func statusField(t *testing.T, pid int, key string) string {
 	return ""
 }
 
-// startTime is when a process began, by its age in clock ticks.
+// startTime returns when a process started, from its age in clock ticks.
 func startTime(t *testing.T, pid int) time.Time {
 	t.Helper()
 	stat := readFile(t, fmt.Sprintf("/proc/%d/stat", pid))
@@ -130,7 +129,7 @@ func testWhoLong(t *testing.T, h *host) {
 	w.value(t, "ready")
 	proc := fmt.Sprintf("/proc/%d/", w.pid)
 	if got := readFile(t, proc+"cgroup"); !slices.Contains(strings.Split(got, "\n"), "0::"+path) {
-		t.Fatalf("it is in %q, not in %s", got, path)
+		t.Fatalf("the process is in %q, want %s", got, path)
 	}
 	began := startTime(t, w.pid)
 	ancestors := chain(t, w.pid)
@@ -159,7 +158,7 @@ func testWhoLong(t *testing.T, h *host) {
 		check := func(what string, got, want any) {
 			t.Helper()
 			if fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("%s is %v, /proc says %v", what, got, want)
+				t.Errorf("%s is %v, /proc has %v", what, got, want)
 			}
 		}
 		check("pid", p.PID, w.pid)
@@ -177,23 +176,23 @@ func testWhoLong(t *testing.T, h *host) {
 		check("tty", p.TTY, "")
 		if login == "4294967295" {
 			if p.LoginUID != nil || p.SessionID != nil || p.LoginUser != "" {
-				t.Errorf("nobody has logged in, and it says %v", p.LoginUID)
+				t.Errorf("got login uid %v without a login", p.LoginUID)
 			}
 		} else {
 			check("login uid", *p.LoginUID, login)
 		}
-		// /proc has it in ticks, and clocks are set now and then.
+		// /proc has it in ticks, and the clock can be set in between.
 		if d := p.StartTime.Sub(began).Abs(); d > 100*time.Millisecond {
-			t.Errorf("it began at %v, /proc says %v", p.StartTime, began)
+			t.Errorf("start time %v, /proc has %v", p.StartTime, began)
 		}
 		made := only(events, event.NamespaceCreate)
 		if len(made) != 1 || made[0].Process.PID != p.PID || made[0].Process.Comm != "unshare" || comm != "sh" {
-			t.Errorf("before it was sh it was unshare")
+			t.Errorf("want one create by this process, as unshare before its exec of sh")
 		}
 	})
 }
 
-// testWhoShort has the process that is gone before anyone can look.
+// testWhoShort has a process that ends before nstrace can read /proc.
 func testWhoShort(t *testing.T, h *host) {
 	t.Parallel()
 	path, cgroup := inCgroup(t, "short")
@@ -226,11 +225,11 @@ func testWhoTerminal(t *testing.T, h *host) {
 	w := h.run(t, "script", []string{"-q", "-c", `tty >tty-of-the-test; unshare --uts true`, "/dev/null"})
 	tty := strings.TrimPrefix(readFile(t, filepath.Join(scratch, "tty-of-the-test")), "/dev/")
 	if !strings.HasPrefix(tty, "pts/") {
-		t.Fatalf("tty says %q", tty)
+		t.Fatalf("tty prints %q", tty)
 	}
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "uts")...)
-		// The kernel's own name of it has no slash.
+		// The kernel's own name for it has no slash.
 		if got := events[0].Process.TTY; got != strings.ReplaceAll(tty, "/", "") && got != tty {
 			t.Errorf("tty %q, want %s", got, tty)
 		}
@@ -252,7 +251,7 @@ func testWhoLogin(t *testing.T, h *host) {
 			t.Errorf("uid %d, gid %d, login uid %v", p.UID, p.GID, p.LoginUID)
 		}
 		if p.SessionID == nil || fmt.Sprint(*p.SessionID) != w.printed("session")[0] {
-			t.Errorf("session %v, /proc says %s", p.SessionID, w.printed("session"))
+			t.Errorf("session %v, /proc has %s", p.SessionID, w.printed("session"))
 		}
 	})
 }
@@ -271,8 +270,7 @@ func testWhoArgs(t *testing.T, h *host) {
 	})
 }
 
-// testWhoBytes has a program whose name and arguments nobody should print as they
-// are.
+// testWhoBytes has a program whose name and arguments must be escaped.
 func testWhoBytes(t *testing.T, h *host) {
 	t.Parallel()
 	const name = "a\x1b[31m\n\xff\"\\b"
@@ -281,8 +279,8 @@ func testWhoBytes(t *testing.T, h *host) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Copied by another process: a program that any process has open for writing
-	// does not start, and those that are forked here meanwhile would have it open.
+	// Another process makes the copy: a program cannot start while any process has it open for
+	// writing, and children that are forked here at the same time would inherit the open file.
 	output(t, "cp", helper("nsclone"), filepath.Join(dir, name))
 	args := []string{"clone", "uts", "true", "", "\x1b]0;title\a", "two\nlines\r", "\xc3\x28", "\u00fc\u2028"}
 	w := h.run(t, filepath.Join(dir, name), args)

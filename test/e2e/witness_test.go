@@ -14,8 +14,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// testWitness asks others what happened: strace for the calls, lsns for what is
-// alive.
+// testWitness compares the events with strace, for the calls, and with lsns, for the live
+// namespaces.
 func testWitness(t *testing.T, h *host) {
 	t.Run("strace", func(t *testing.T) { testStrace(t, h) })
 	t.Run("lsns", func(t *testing.T) { testLsns(t, h) })
@@ -33,8 +33,8 @@ var typeOfFlag = map[string]event.NSType{
 	"CLONE_NEWPID": "pid", "CLONE_NEWNET": "net", "CLONE_NEWCGROUP": "cgroup", "CLONE_NEWTIME": "time",
 }
 
-// straceCalls reads strace's log: for each thread the calls with namespace flags, in
-// order, as "unshare net,uts: success".
+// straceCalls returns from strace's log, for each thread, the calls with namespace flags in order,
+// as "unshare net,uts: success".
 func straceCalls(t *testing.T, log string) map[string][]string {
 	t.Helper()
 	calls, begun := map[string][]string{}, map[string]string{}
@@ -71,7 +71,7 @@ func straceCalls(t *testing.T, log string) map[string][]string {
 	return calls
 }
 
-// eventCalls puts the events of each call together again.
+// eventCalls groups the events by call again.
 func eventCalls(events []*emitted) map[string][]string {
 	calls := map[string][]string{}
 	for i := 0; i < len(events); {
@@ -113,7 +113,7 @@ func testStrace(t *testing.T, h *host) {
 		for i in 1 2 3; do unshare --uts true & unshare --ipc true & done; wait`})
 	want := straceCalls(t, readFile(t, log))
 	if len(want) < 20 {
-		t.Fatalf("strace saw the calls of %d threads only: %v", len(want), want)
+		t.Fatalf("strace saw the calls of only %d threads: %v", len(want), want)
 	}
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		events = slices.DeleteFunc(slices.Clone(events), func(e *emitted) bool { return e.Via == "execve" || e.Type == event.SysctlWrite || e.isPin() })
@@ -125,7 +125,7 @@ func testStrace(t *testing.T, h *host) {
 		}
 		for tid, calls := range got {
 			if want[tid] == nil {
-				t.Errorf("thread %s: events %q, and strace saw nothing", tid, calls)
+				t.Errorf("thread %s: events %q, but strace saw nothing", tid, calls)
 			}
 		}
 		w.ends(t, s, events)
@@ -148,11 +148,11 @@ func testLsns(t *testing.T, h *host) {
 	r.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		made := ids(only(events, event.NamespaceCreate))
 		if len(made) != len(event.NSTypes()) || len(list.Namespaces) != len(made) {
-			t.Errorf("made were %v, lsns has %v", made, list.Namespaces)
+			t.Errorf("the events made %v, lsns has %v", made, list.Namespaces)
 		}
 		for _, ns := range list.Namespaces {
 			if made[event.NSType(ns.Type)] != ns.NS {
-				t.Errorf("%s: made was %d, lsns has %d", ns.Type, made[event.NSType(ns.Type)], ns.NS)
+				t.Errorf("%s: the event has %d, lsns has %d", ns.Type, made[event.NSType(ns.Type)], ns.NS)
 			}
 		}
 		r.ends(t, s, events)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package helpers compiles the small C programs of the end-to-end tests, which
-// do what no program of a distribution does. They are static, so that they run
-// in a guest that has neither a compiler nor a C library.
+// Package helpers compiles the small C programs of the end-to-end tests. They make calls that no
+// program of a distribution makes. They are static, so they run in a guest that has neither a
+// compiler nor a C library.
 package helpers
 
 import (
@@ -15,10 +15,10 @@ import (
 	"sync"
 )
 
-// freestanding are those that have no C library at all.
+// freestanding are the programs that use no C library at all.
 var freestanding = []string{"nsfirst"}
 
-// Build compiles each source/*.c into a program of the same name below out.
+// Build compiles each source/*.c into a program of the same name in out.
 func Build(ctx context.Context, source, out string) error {
 	files, err := filepath.Glob(filepath.Join(source, "*.c"))
 	if err != nil {

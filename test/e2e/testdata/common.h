@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What the helper programs share. They print one fact a line, as key=value. */
+/* Shared by the helper programs. They print one fact per line, as key=value. */
 #ifndef COMMON_H
 #define COMMON_H
 

@@ -2,9 +2,9 @@
 /*
  * nsclone clone|clone3|clone3:CGROUP FLAGS [CMD [ARG...]]
  *
- * Makes a child with the system call and flags asked for, in the cgroup whose folder
- * is named, which executes CMD or ends at once, and waits for it. In a new user namespace the child
- * is root. Prints child=PID or error=ERRNO.
+ * Makes a child with this system call and these flags, in the cgroup with this folder, and waits
+ * for it. The child executes CMD or ends at once. In a new user namespace the child is root. Prints
+ * child=PID or error=ERRNO.
  */
 #include "common.h"
 

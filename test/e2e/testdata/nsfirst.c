@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* A program without a C library whose first instructions are unshare(CLONE_NEWUTS);
- * it exits with status 7 if that went well.
+ * it exits with status 7 if that succeeded.
  */
 #if defined(__x86_64__)
 #define NR_UNSHARE    272

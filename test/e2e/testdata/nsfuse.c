@@ -3,8 +3,8 @@
  * nsfuse DEVICE fixed|unmap
  *
  * Has a thread that waits for a FUSE file system while it holds the lock of this process's
- * memory, mmap_lock. Whoever reads the memory from outside, such as by /proc/PID/cmdline,
- * waits with it. Then makes a UTS namespace, its command line in memory without a page.
+ * memory, mmap_lock. A process that reads this memory, for example by /proc/PID/cmdline, waits,
+ * too. Then makes a UTS namespace, with its command line in memory without a page.
  *
  * The file system is served by a child that does not answer to writes. DEVICE is a
  * /dev/fuse that this user may open. How the lock is held:
@@ -14,7 +14,7 @@
  * unmap  a write to a page under writeback waits for its end, and munmap() of the mapping
  *        waits for that write.
  *
- * Prints held=0 and ends where that does not work, otherwise held=1, made=uts, and, at the end
+ * Prints held=0 and ends if that does not work, otherwise held=1, made=uts, and, at the end
  * of standard input, whether the lock was held all the time.
  */
 #include "args.h"
@@ -27,8 +27,8 @@
 
 enum { PAGE = 4096 };
 
-static char *map; /* the page of the file */
-static int told;  /* a pipe: the server got a write */
+static char *map;  /* the page of the file */
+static int notify; /* a pipe: the server got a write */
 static volatile int writer, holder;
 static volatile bool written, released;
 
@@ -161,7 +161,7 @@ static bool waits(int tid)
 	return end && end[1] && end[2] == 'D';
 }
 
-/* Waits until a thread is stuck so, or done. On its way it may wait for a moment. */
+/* Waits until a thread waits in that way, or is done. Before that, it can wait for a moment. */
 static bool blocks(volatile int *tid, volatile bool *done)
 {
 	for (int seen = 0; seen < 20; usleep(10000)) {
@@ -229,14 +229,14 @@ int main(int argc, char **argv)
 	if (server < 0)
 		fail("fork");
 	if (!server) {
-		/* Its end, with this process's at the latest, frees all that wait. */
+		/* Its end, at the latest that of this process, wakes all waiting threads. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(pipes[0]);
 		serve(fd, pipes[1]);
 	}
 	close(fd);
 	close(pipes[1]);
-	told = pipes[0];
+	notify = pipes[0];
 
 	file = open("/mnt/file", O_RDWR);
 	if (file < 0)
@@ -247,14 +247,16 @@ int main(int argc, char **argv)
 	map[0] = 1; /* dirty */
 	args = map_memory(PAGE);
 	set_args(args, PAGE);
-	waits(getpid()); /* has all code and memory of that in place, and of the calls below */
+	waits(getpid()); /* so that all code and memory of this call and of those below is in place
+			  */
 	unshare(0);
 	usleep(0);
 	say_now("ready=1\n");
 
 	if (!fixed) {
 		/* Starts the writeback. */
-		if (sync_file_range(file, 0, PAGE, SYNC_FILE_RANGE_WRITE) || read(told, &c, 1) != 1)
+		if (sync_file_range(file, 0, PAGE, SYNC_FILE_RANGE_WRITE) ||
+		    read(notify, &c, 1) != 1)
 			fail("sync_file_range");
 		if (pthread_create(&thread, NULL, write_page, NULL))
 			return 1;

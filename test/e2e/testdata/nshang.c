@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Calls sethostname(2) with a name in a page that never comes, prints tid=TID once the call
- * waits for it, and goes on waiting.
+ * Calls sethostname(2) with a name in a page that never arrives. Prints tid=TID once the call waits
+ * for the page, and continues to wait.
  */
 #include "common.h"
 

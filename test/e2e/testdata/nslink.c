@@ -4,11 +4,11 @@
  * nslink [-u] make DEV
  * nslink [-u] conf DEV SETTING VALUE
  *
- * Opens a socket to rtnetlink, enters a new network namespace if -u, and asks the
- * former for something: to move the device DEV to the network namespace that FILE
- * is, by RTM_SETLINK as some libraries do where iproute2 sends RTM_NEWLINK; to make
- * a dummy device DEV; or to set one of IPV4_DEVCONF_* (a number, linux/ip.h) of DEV. Prints what
- * the kernel answers (answer=ERRNO, 0 for done).
+ * Opens a socket to rtnetlink, and with -u then enters a new network namespace. Sends a request in
+ * the old namespace: to move the device DEV to the network namespace of FILE (by RTM_SETLINK, as
+ * some libraries do; iproute2 sends RTM_NEWLINK), to make a dummy device DEV, or to set one of
+ * IPV4_DEVCONF_* (a number, linux/ip.h) of DEV. Prints the kernel's answer (answer=ERRNO, 0 for
+ * success).
  */
 #include "common.h"
 #include <linux/if_link.h>

@@ -16,7 +16,7 @@
 #define SYS_move_mount 429
 #endif
 
-/* sys/mount.h and linux/mount.h do not go together in older C libraries. */
+/* Older C libraries cannot include both sys/mount.h and linux/mount.h. */
 #define MOUNT_DETACH 2
 
 static long act(const char *how, const char *from, const char *to)

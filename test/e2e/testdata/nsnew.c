@@ -2,9 +2,9 @@
 /*
  * nsnew open_tree|fsmount|unshare|clone3
  *
- * Makes a mount namespace by what newer kernels have for that: around a tree of mounts,
- * around a new file system, or an empty one. Prints error=ERRNO or, where there is a
- * descriptor of it, made=INODE.
+ * Makes a mount namespace by a call of newer kernels: around a tree of mounts, around a new file
+ * system, or an empty one. Prints error=ERRNO or, if the call returns a descriptor of the
+ * namespace, made=INODE.
  */
 #include "common.h"
 

@@ -2,15 +2,15 @@
 /*
  * nsset file PATH|handle PATH|pidfd PID|fd NUMBER FLAGS [CMD [ARG...]]
  *
- * Calls setns(2) on a file, on one opened again by its handle, on a pidfd or on a bare
- * number, prints error=ERRNO or
- * result=ok, and then executes CMD in the namespaces that it has.
+ * Calls setns(2) on a file, on a file opened again by its handle, on a pidfd, or on a number that
+ * need not be a descriptor. Prints error=ERRNO or result=ok, and then executes CMD in its
+ * namespaces.
  */
 #include "common.h"
 
 #define FD_NSFS_ROOT -10003 /* 6.18 */
 
-/* Opens the namespace by the id that the kernel gives a handle of (nsfs, 6.18). */
+/* Opens the namespace by the id in its file handle (nsfs, 6.18). */
 static int open_handle(const char *path)
 {
 	struct {

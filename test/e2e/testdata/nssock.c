@@ -2,8 +2,8 @@
 /*
  * nssock FILE
  *
- * Listens on a TCP socket in the network namespace that it is in, then goes into that of
- * FILE, prints fd=NUMBER, and waits for the end of its input.
+ * Listens on a TCP socket in its network namespace, enters that of FILE, prints fd=NUMBER, and
+ * waits for the end of its input.
  */
 #include "common.h"
 

@@ -2,8 +2,8 @@
 /*
  * nsthread COUNT FLAGS
  *
- * COUNT threads that each call unshare(2) on their own and print thread=TID NET
- * (its network namespace). They live until standard input ends.
+ * Starts COUNT threads. Each calls unshare(2) and prints thread=TID NET (its network namespace).
+ * They live until standard input ends.
  */
 #include "common.h"
 

@@ -2,11 +2,10 @@
 /*
  * nswrite [-u FLAGS] [-n COUNT] [-dw] PATH VALUE...
  *
- * Opens PATH, calls unshare(FLAGS) if asked to, waits for the end of standard
- * input if -w, and then writes the values in turn, COUNT of them, each with one
- * write(2) at the start of the file; -d puts a number behind each, so that no two are
- * the same. Prints how many writes went well (ok=N) and how many
- * failed (failed=N, error=ERRNO of the last).
+ * Opens PATH. With -u it calls unshare(FLAGS), and with -w it waits for the end of standard input.
+ * Then it makes COUNT writes of the values in turn, each with one write(2) at the start of the
+ * file. -d appends a number to each value, so that all differ. Prints how many writes succeeded
+ * (ok=N) and how many failed (failed=N, error=ERRNO of the last one).
  */
 #include "common.h"
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Cmd makes the committed files of what the tests found out of the output of go test -v:
+// Cmd makes the committed files with the results of TestCoverage from the output of go test -v:
 //
 //	NSTRACE_COVERAGE=1 go test -v ./test/vm -run 'TestKernel/.*/TestCoverage$' | go run ./test/e2e/coverage/cmd
 //
-// It runs at the root of the repository.
+// Run it in the root of the repository.
 package main
 
 import (

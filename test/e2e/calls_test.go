@@ -13,29 +13,29 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// testDoors tests the other system calls of newer kernels that create or enter namespaces, and unusual
+// testOtherCalls tests the other system calls of newer kernels that create or enter namespaces, and unusual
 // uses of clone, unshare and setns.
-func testDoors(t *testing.T, h *host) {
-	t.Run("mount", func(t *testing.T) { testMountDoors(t, h) })
+func testOtherCalls(t *testing.T, h *host) {
+	t.Run("mount", func(t *testing.T) { testMountCalls(t, h) })
 	t.Run("exec", func(t *testing.T) { testExec(t, h) })
 	t.Run("handle", func(t *testing.T) { testHandle(t, h) })
 	t.Run("cgroup", func(t *testing.T) { testIntoCgroup(t, h) })
 	t.Run("unused", func(t *testing.T) { testUnused(t, h) })
 }
 
-// testMountDoors makes mount namespaces that nobody is in, or that are empty.
-func testMountDoors(t *testing.T, h *host) {
+// testMountCalls makes mount namespaces that no process is in, or that are empty.
+func testMountCalls(t *testing.T, h *host) {
 	for _, tt := range []struct {
 		via          string
 		major, minor int // the first kernel that has it
-		// Whether it is seen that an older one refuses it.
+		// Whether nstrace sees that an older kernel refuses it.
 		seen func(*stream) bool
 	}{
-		// They have nothing to do with namespaces before 7.0, and are left alone.
+		// Before 7.0 these calls have nothing to do with namespaces.
 		{"open_tree", 7, 0, func(*stream) bool { return kernelFrom(7, 0) }},
 		{"fsmount", 7, 1, func(*stream) bool { return kernelFrom(7, 0) }},
 		{"unshare", 7, 1, func(*stream) bool { return true }},
-		// Refused before there is anything to hook but the call itself.
+		// The kernel refuses it before any function that nstrace hooks.
 		{"clone3", 7, 1, func(s *stream) bool { return s.backend == tracer.Tracepoint }},
 	} {
 		t.Run(tt.via, func(t *testing.T) {
@@ -43,7 +43,7 @@ func testMountDoors(t *testing.T, h *host) {
 			w := h.run(t, helper("nsnew"), []string{tt.via})
 			refused, made := w.printed("error"), w.printed("made")
 			if there := kernelFrom(tt.major, tt.minor); there != (len(refused) == 0) {
-				t.Fatalf("there from %d.%d on; here: %q", tt.major, tt.minor, w.stdout.String())
+				t.Fatalf("exists from %d.%d on; here: %q", tt.major, tt.minor, w.stdout.String())
 			}
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				switch {
@@ -57,7 +57,7 @@ func testMountDoors(t *testing.T, h *host) {
 				}
 				for i, id := range made {
 					if got := fmt.Sprint(events[i].Namespace.ID); got != id {
-						t.Errorf("made %s, said %s", id, got)
+						t.Errorf("made %s, nstrace reports %s", id, got)
 					}
 				}
 			})
@@ -75,16 +75,16 @@ func testMountDoors(t *testing.T, h *host) {
 	})
 }
 
-// entersByExec says whether a process that made a time namespace for its children enters it
-// with the next program that it executes.
+// entersByExec reports whether a process that made a time namespace for its children enters it with
+// its next exec.
 func entersByExec() bool { return kernelFrom(6, 3) }
 
-// testExec enters the time namespace that was made for children by executing a program.
+// testExec enters, by an exec, the time namespace that was made for children.
 func testExec(t *testing.T, h *host) {
 	w := h.run(t, "unshare", []string{"--time", "sh", "-e", "-c", `echo time=$(readlink /proc/$$/ns/time)`})
 	in := parseID(t, w.printed("time")[0])
 	if got := in != h.ns["time"]; got != entersByExec() {
-		t.Fatalf("the program is in a time namespace of its own: %v", got)
+		t.Fatalf("the program is in another time namespace: %v", got)
 	}
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		want := creates("unshare", "success", "time")
@@ -107,7 +107,7 @@ func testExec(t *testing.T, h *host) {
 	})
 }
 
-// testHandle enters a namespace by the id that the kernel has for it.
+// testHandle enters a namespace by the id that the kernel gives it.
 func testHandle(t *testing.T, h *host) {
 	r := h.open(t)
 	w := h.try(t, helper("nsset"), []string{"handle", r.path("net"), "net", "readlink", "/proc/self/ns/net"})
@@ -125,8 +125,8 @@ func testHandle(t *testing.T, h *host) {
 	r.stop(t)
 }
 
-// testIntoCgroup has a process of one container make a child in another one: what the
-// child does is done there, and the child's namespace is not its maker's.
+// testIntoCgroup has a process of one container make a child in another container. What the child
+// does happens in the second one, and the child's namespace does not belong to its maker.
 func testIntoCgroup(t *testing.T, h *host) {
 	root := cgroup2(t)
 	mkdir := func(digit string) (dir, id string) {
@@ -153,19 +153,19 @@ func testIntoCgroup(t *testing.T, h *host) {
 		}
 		for i, by := range []string{parent, child} {
 			if e := events[i]; e.Container == nil || e.Container.ID != by {
-				t.Errorf("not by %s: %s", by, e.line)
+				t.Errorf("want the process %s: %s", by, e.line)
 			}
 		}
 		if o := events[0].Namespace.Owner; o != nil {
-			t.Errorf("it is said whose it is, which nobody knows yet: %s", events[0].line)
+			t.Errorf("the event names an owner, which cannot be known yet: %s", events[0].line)
 		}
 		if o := events[1].Namespace.Owner; o == nil || o.Container == nil || o.Container.ID != child {
-			t.Errorf("not the child's: %s", events[1].line)
+			t.Errorf("want the child's container: %s", events[1].line)
 		}
 	})
 }
 
-// cgroup2 is where the hierarchy of version 2 is mounted.
+// cgroup2 returns the mount point of the version 2 hierarchy.
 func cgroup2(t *testing.T) string {
 	t.Helper()
 	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
@@ -181,7 +181,7 @@ func cgroup2(t *testing.T) string {
 func testUnused(t *testing.T, h *host) {
 	w := h.run(t, "unshare", []string{"--pid", "readlink", "/proc/self/ns/pid"})
 	if got, want := w.stdout.String(), fmt.Sprintf("pid:[%d]\n", h.ns["pid"]); got != want {
-		t.Fatalf("it was in %s, want %s", got, want)
+		t.Fatalf("the program was in %s, want %s", got, want)
 	}
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		same(t, events, creates("unshare", "success", "pid")...)

@@ -18,7 +18,7 @@ func BenchmarkSinks(b *testing.B) {
 		}
 		b.Run(name+"/hostile", func(b *testing.B) { benchmark(b, name, hostile()...) })
 	}
-	// The process cache never has the process: its address is another one each time.
+	// The process cache never contains the process, because its address differs each time.
 	first, second := sample()[1], sample()[1]
 	b.Run("json/processes", func(b *testing.B) { benchmark(b, "json", first, second) })
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// lend calls f with a copy of ev, and then overwrites the copy, including the bytes of its
-// strings. Both share their process.
+// lend calls f with a copy of ev, and then overwrites the copy, including the bytes of its strings.
+// The copy shares its process with ev.
 func lend(ev *event.Event, f func(*event.Event)) {
 	var takeBack []func()
 	var copied func(reflect.Value) reflect.Value

@@ -59,8 +59,8 @@ type Drift struct {
 	found   chan []*event.Event // the differences, once
 }
 
-// NewDrift takes a snapshot of the host, which is traced from now on, and reads the one of
-// the previous run. If either fails it reports that, and no differences are added.
+// NewDrift takes a snapshot of the host, and reads the one of the previous run. Tracing must be
+// active. If either snapshot fails, NewDrift reports that, and no differences are added.
 func NewDrift(o DriftOptions) *Drift {
 	d := &Drift{
 		o: o, compared: make(chan struct{}), started: time.Now(),
@@ -102,8 +102,8 @@ func (d *Drift) stored() (*drift.Snapshot, error) {
 	return drift.Decode(s.Version, s.Data)
 }
 
-// unwatchedSince returns the start of the time in which no nstrace was running: the end of
-// the previous run, or the time of the snapshot if that is later.
+// unwatchedSince returns the start of the time in which no nstrace was running: the end of the
+// previous run, or the time of the snapshot if that is later.
 func (d *Drift) unwatchedSince(snapshot time.Time) time.Time {
 	if g := gapBefore(d.o.History, d.started); g != nil && g.Trace.From.After(snapshot) {
 		return g.Trace.From
@@ -155,9 +155,9 @@ func (d *Drift) update(before, after *drift.Snapshot) error {
 	return db.Close()
 }
 
-// compareLate makes the comparison if the database could only be opened after the start,
-// when it holds what was traced meanwhile. It misses a parameter that was changed while no
-// nstrace was running and written again since: only the old value of that write shows it.
+// compareLate makes the comparison if the database could not be opened at the start. By then it
+// contains events of this run. compareLate misses a parameter that changed while no nstrace was
+// running and was written again since: only the old value of that write shows the change.
 func (d *Drift) compareLate(ctx context.Context) ([]*event.Event, error) {
 	before, err := d.stored()
 	if err != nil || before == nil {
@@ -170,8 +170,8 @@ func (d *Drift) compareLate(ctx context.Context) ([]*event.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What happened until then must be in the history. The first round ends the batch that
-	// the tracer is reading, the second one reads what came meanwhile.
+	// The history must contain everything up to now. The first round ends the batch that the tracer
+	// is reading. The second one reads what came during the first.
 	for range 2 {
 		idle := make(chan struct{})
 		d.idle <- idle // before the wake-up: the tracer can become idle once and not again
@@ -193,8 +193,8 @@ func (d *Drift) compareLate(ctx context.Context) ([]*event.Event, error) {
 	return drift.Compare(before, after), nil
 }
 
-// Event hands on e. Before that it takes care that what was traced at the very start is no
-// difference: events from between attaching and the first snapshot are still in the ring.
+// Event hands on e. Events between attaching and the first snapshot are still in the ring at that
+// time. Event makes sure that they do not look like differences.
 func (d *Drift) Event(e *event.Event) error {
 	switch e.Type {
 	case event.TraceStart, event.TraceGap:
@@ -225,9 +225,9 @@ func (d *Drift) observe(e *event.Event) {
 // Idle adds the differences once they are known, and hands on the call.
 func (d *Drift) Idle() error { return errors.Join(d.add(false), d.Next.Idle()) }
 
-// add hands on the differences, once: when the ring was empty for the first time after the
-// start, which is the second time that the tracer is idle, or at the end of the run. The
-// next snapshot is stored only after that, so that what it shows is in the history.
+// add hands on the differences, once: when the ring was empty for the first time after the start,
+// which is the second time that the tracer is idle, or at the end of the run. The next snapshot is
+// stored only after that, so that the history contains the differences up to that snapshot.
 func (d *Drift) add(end bool) error {
 	var events []*event.Event
 	switch {
@@ -264,10 +264,9 @@ func (d *Drift) add(end bool) error {
 	return nil
 }
 
-// Keep stores snapshots for the next run: as soon as the differences were added, every
-// minute in which something happened, and when ctx ends. The run must go on until the
-// context that Keep returns ends, which is after the last snapshot: what happens in between
-// is recorded and comes after that snapshot.
+// Keep stores snapshots for the next run: as soon as the differences were added, once a minute
+// while events come, and when ctx ends. The run must continue until the context that Keep returns
+// ends, which is after the last snapshot: events in between are recorded after that snapshot.
 func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) {
 	run, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -284,7 +283,7 @@ func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) 
 				return
 			}
 			d.o.Wake() // for Gap
-			// The run can also end by itself, and then answers nothing any more.
+			// The run can also end by itself. Then nothing answers.
 			either, stop := context.WithCancel(ctx)
 			context.AfterFunc(run, stop)
 			events, err := d.compareLate(either)

@@ -16,7 +16,7 @@ import (
 	"github.com/nstrace/nstrace/pipeline"
 )
 
-// A sink keeps copies of what it is given.
+// A sink keeps copies of its events.
 type sink struct {
 	events  []*event.Event
 	flushes int
@@ -29,7 +29,7 @@ func (s *sink) Write(e *event.Event) error {
 }
 func (s *sink) Flush() error { s.flushes++; return nil }
 
-// A source is a tracer that has given what totals say.
+// A source is a tracer with the given totals.
 type source struct{ totals event.Totals }
 
 func (s *source) Totals() (event.Totals, error) { return s.totals, nil }
@@ -46,7 +46,7 @@ func compile(t *testing.T, expr string) *filter.Program {
 	return p
 }
 
-// feed gives events to a pipeline as a Tracer does: with a Ref each.
+// feed gives events to a pipeline as a Tracer does: each has a Ref.
 func feed(t *testing.T, p pipeline.Handler, events ...*event.Event) {
 	t.Helper()
 	for i, e := range events {
@@ -149,7 +149,8 @@ func TestCause(t *testing.T) {
 	}
 }
 
-// TestAlerts has rules that events meet: a filter sees them, and only written events count.
+// TestAlerts has rules that events meet. A filter can select by alert, and only written events
+// count.
 func TestAlerts(t *testing.T) {
 	rules, err := alert.Parse("rules.yaml", []byte("rules:\n"+
 		"  - {name: low, when: 'type == \"sysctl.write\" and process.pid < 3', severity: info, message: m}\n"+
@@ -173,8 +174,8 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// TestSelect selects by what an event is about: a device's move is about the namespace that
-// it left and the one that it entered, and about their owners.
+// TestSelect selects by what an event is about: a device's move is about the namespace that it
+// left, the one that it entered, and their owners.
 func TestSelect(t *testing.T) {
 	const id = 0xf0000042
 	web := &event.Container{ID: strings.Repeat("c", 64), Name: "web-1"}
@@ -269,8 +270,8 @@ func TestHistoryLoss(t *testing.T) {
 	}
 }
 
-// TestAdded has events that no tracer made between those of a tracer. They count as seen whether
-// they are written or dropped, and do not separate a write from its consequences.
+// TestAdded has events that no tracer made between those of a tracer. They count as seen, whether
+// they are written or dropped. They do not separate a write from its consequences.
 func TestAdded(t *testing.T) {
 	out := new(sink)
 	p := pipeline.New(pipeline.Options{

@@ -11,7 +11,7 @@ import (
 	"github.com/nstrace/nstrace/pipeline"
 )
 
-// TestParseNetSelector has each kind of network namespace that --netns takes.
+// TestParseNetSelector has each form of network namespace that --netns accepts.
 func TestParseNetSelector(t *testing.T) {
 	own, err := procfs.NamespaceInode("/proc/self/ns/net")
 	if err != nil {
@@ -29,7 +29,7 @@ func TestParseNetSelector(t *testing.T) {
 	}
 	for _, text := range []string{"", "4194304", "/proc/self/status", "/nonexistent"} {
 		if got, err := pipeline.ParseNetSelector(text); err == nil {
-			t.Errorf("%q is taken for %+v", text, got)
+			t.Errorf("%q is accepted as %+v", text, got)
 		}
 	}
 }

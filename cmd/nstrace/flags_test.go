@@ -16,7 +16,7 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// parse gives the options that a command line asks for.
+// parse returns the options of a command line.
 func parse(args ...string) (tracer.Options, *streamFlags, error) {
 	var f streamFlags
 	var o tracer.Options
@@ -35,8 +35,8 @@ func parse(args ...string) (tracer.Options, *streamFlags, error) {
 	return o, &f, cmd.Execute()
 }
 
-// TestMistakes gives each flag what it does not take: the message is one line,
-// names the flag, and is a mistake on the command line (exit status 2).
+// TestMistakes gives each flag an invalid value. The message must be one line that names the flag,
+// with the exit status 2 of a mistake on the command line.
 func TestMistakes(t *testing.T) {
 	for args, want := range map[string]string{
 		"-e sysctll":           `did you mean "sysctl"`,
@@ -103,7 +103,7 @@ func TestOptions(t *testing.T) {
 	if !f.Failed || o.RingSize != 1<<20 || o.Backend != tracer.Kprobe {
 		t.Errorf("%+v", o)
 	}
-	// A glob for parameters asks for what is written to them, or has drifted, only, unless events are named.
+	// --sysctl without -e selects only writes and drift of parameters.
 	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 2 || !o.Filter.Types[event.SysctlWrite] || !o.Filter.Types[event.SysctlDrift] {
 		t.Errorf("--sysctl alone: %v, %v", o.Filter.Types, err)
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/nstrace/nstrace/output"
 )
 
-// capturedEvents are events of real runs.
+// capturedEvents returns events of real runs.
 func capturedEvents(t testing.TB) (events []*event.Event) {
 	t.Helper()
 	files, err := filepath.Glob("../../tracer/testdata/*.json")
@@ -48,8 +48,7 @@ func capturedEvents(t testing.TB) (events []*event.Event) {
 	return events
 }
 
-// A reader does with an event what the commands do with one of a history. It panics where one
-// of them would.
+// A reader uses an event as the commands use an event of a history. It panics if one of them would.
 type reader struct {
 	flags historyFlags
 	query history.Query
@@ -156,7 +155,7 @@ func pointers(v reflect.Value, do func(reflect.Value)) {
 	}
 }
 
-// types are those of the events that there are.
+// types returns all event types.
 var types = []event.Type{
 	event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.SysctlWrite,
 	event.NetdevMove, event.TraceStart, event.TraceLoss, event.TraceTamper, event.TraceGap, event.TraceStop,
@@ -219,11 +218,11 @@ func TestAnyShape(t *testing.T) {
 		}
 	}
 	if kept < 100 || left < 100 {
-		t.Errorf("%d could be taken, %d were left out", kept, left)
+		t.Errorf("%d events were accepted, %d left out", kept, left)
 	}
 }
 
-// FuzzShape does so with any line.
+// FuzzShape does the same with any line.
 func FuzzShape(f *testing.F) {
 	for i, e := range capturedEvents(f) {
 		if i%20 == 0 {
@@ -242,14 +241,14 @@ func FuzzShape(f *testing.F) {
 	})
 }
 
-// The line on stderr that says what a history lacks has nothing that a terminal acts on.
+// The line on stderr about a history's skipped rows contains nothing that controls a terminal.
 func TestOneLine(t *testing.T) {
 	if got, want := oneLine(errors.New("a\nb \x1b[2J\u009b\xff ü")), `a; b \x1b[2J\u009b� ü`; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-// What is read of a pipe ends with the context.
+// A read from a pipe ends with the context.
 func TestInterruptibleReader(t *testing.T) {
 	in, out, err := os.Pipe()
 	if err != nil {

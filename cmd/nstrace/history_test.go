@@ -12,8 +12,8 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// A mistake is one line that says what is taken, and exit status 2; what is wrong with the
-// database is 1.
+// A mistake on the command line is one line that says what nstrace accepts, with exit status 2. An
+// error of the database has status 1.
 func TestHistoryMistakes(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "history.db")
 	r, err := history.Create(history.Options{Path: db})
@@ -67,7 +67,7 @@ func TestAge(t *testing.T) {
 	}
 	for _, text := range []string{"", "d", "-1d", "-1h", "1y", "99999999d", "1.5d"} {
 		if got, err := parseAge(text); err == nil {
-			t.Errorf("%q is taken for %v", text, got)
+			t.Errorf("%q is accepted as %v", text, got)
 		}
 	}
 }

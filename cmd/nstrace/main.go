@@ -63,9 +63,9 @@ func main() {
 
 // realMain runs nstrace and returns its exit status, so that deferred calls run before the exit.
 func realMain(args []string) int {
-	// If the reader goes away (nstrace | head), write(2) fails and nstrace ends in good
-	// order instead of being killed. signal.Ignore would not do: a traced command
-	// inherits ignored signals.
+	// If the reader closes the pipe (nstrace | head), write(2) fails, and nstrace ends normally
+	// instead of being killed. signal.Ignore would not work: a traced command inherits ignored
+	// signals.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	root := newRoot()
 	root.SetArgs(args)
@@ -76,8 +76,8 @@ func realMain(args []string) int {
 	if errors.As(err, &status) {
 		own = int(status)
 	}
-	// A reader that went away is no error, and the status of a command needs no message. What
-	// is joined with them can be an error.
+	// A closed pipe is not an error, and the status of a command needs no message. Errors that are
+	// joined with them can need one.
 	if err = without(err, func(err error) bool { return errors.Is(err, syscall.EPIPE) || errors.As(err, &status) }); err == nil {
 		return own
 	}
@@ -98,7 +98,7 @@ func realMain(args []string) int {
 	return exitFault
 }
 
-// without returns err without those of its joined errors that drop reports.
+// without returns err without the joined errors for which drop returns true.
 func without(err error, drop func(error) bool) error {
 	if err == nil {
 		return nil

@@ -175,7 +175,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()
 	}
-	var gone atomic.Bool // the reader of the events went away: print no summary
+	var gone atomic.Bool // the reader of the events closed the pipe: print no summary
 	if f.file == "" && !f.quiet {
 		end := cancel // Keep's, below, would end the run without a last snapshot
 		go watchReader(os.Stdout, func() { gone.Store(true); end() })
@@ -296,8 +296,8 @@ func plural(n uint64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// watchReader calls gone when out is a pipe whose reader went away. On a quiet host hours can
-// pass until a write fails.
+// watchReader calls gone when out is a pipe whose reader has closed it. On a quiet host, a write
+// could fail only hours later.
 func watchReader(out *os.File, gone func()) {
 	st, err := out.Stat()
 	if err != nil || st.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {

@@ -25,7 +25,7 @@ func (i idler) Idle() error {
 	return nil
 }
 
-// TestWatchdog runs a loop that calls Idle when it is woken, and has it hang.
+// TestWatchdog runs a loop that calls Idle when it is woken, and makes it hang.
 func TestWatchdog(t *testing.T) {
 	const interval = 60 * time.Millisecond
 	path := filepath.Join(t.TempDir(), "notify")
@@ -85,8 +85,8 @@ func TestWatchdog(t *testing.T) {
 	<-loop
 }
 
-// TestNoWatchdog checks that nothing is done without systemd's variables, with another
-// process's, and with wrong ones.
+// TestNoWatchdog checks that nothing happens without systemd's variables, with those of another
+// process, and with invalid ones.
 func TestNoWatchdog(t *testing.T) {
 	for _, row := range []struct{ usec, pid string }{
 		{"", ""}, {"1000", strconv.Itoa(os.Getpid() + 1)}, {"soon", ""}, {"-1", ""},

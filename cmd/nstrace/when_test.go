@@ -40,14 +40,14 @@ func TestWhen(t *testing.T) {
 	}
 	for _, text := range []string{"", "soon", "1 hour", "-", "-1x", "-h", "2012-13-40", "25:00", "@x", "99999999999999999999 days ago", "ago", "- 1h -2h"} {
 		if got, err := parseWhen(text, now); text != "-" && err == nil {
-			t.Errorf("%q is taken for %v", text, got)
+			t.Errorf("%q is accepted as %v", text, got)
 		} else if err != nil && (!strings.Contains(err.Error(), "yesterday") || strings.Contains(err.Error(), "\n")) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
 
-// What systemd itself makes of the same text, where it is there.
+// Compare with systemd, if this host has it.
 func TestWhenIsThatOfSystemd(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("no systemd-analyze")

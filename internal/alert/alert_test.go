@@ -65,8 +65,8 @@ rules:
 	}
 }
 
-// What an alert says stays, though the event's memory is used again, and is no longer than
-// makes sense.
+// TestMessageIsKept checks that the message of an alert does not change when the event's memory is
+// reused, and that it has a maximum length.
 func TestMessageIsKept(t *testing.T) {
 	r := parse(t, "rules: [{name: a, when: 'true', message: 'to {sysctl.new}'}]")
 	text := []byte(strings.Repeat("é", 2000))
@@ -142,14 +142,15 @@ func TestLoad(t *testing.T) {
 		t.Errorf("the same twice: %v", err)
 	}
 	if _, err := alert.Load(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a missing file: %v", err)
 	}
 	if _, err := alert.Load(dir); err == nil {
-		t.Error("a folder was taken")
+		t.Error("Load accepts a folder")
 	}
 }
 
-// What is no change, or is another's, alerts nobody; the end-to-end tests have what does.
+// TestDefaultIsQuiet checks that no rule reports events that change nothing or are harmless. The
+// end-to-end tests have the events that meet rules.
 func TestDefaultIsQuiet(t *testing.T) {
 	r, err := alert.Load(alert.DefaultName)
 	if err != nil {
@@ -179,7 +180,7 @@ func TestDefaultIsQuiet(t *testing.T) {
 	}
 }
 
-// What no rule wants costs no memory.
+// TestAllocations checks that an event that meets no rule needs no memory.
 func TestAllocations(t *testing.T) {
 	r, err := alert.Load(alert.DefaultName)
 	if err != nil {
@@ -191,7 +192,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// A mistake is somewhere in the file, whatever stands there.
+// FuzzParse checks that each mistake has a position in the file.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(alert.Default))
 	f.Add([]byte("rules:\n- name: a\n  when: 'typ == \"it''s\"'\n  message: >-\n    {a|b}\n"))
@@ -202,7 +203,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%v, %v", r, err)
 		}
 		var mistake *alert.Error
-		breaks := 0 // as YAML has them
+		breaks := 0 // as YAML counts them
 		for _, r := range string(text) {
 			if strings.ContainsRune("\r\n\u0085\u2028\u2029", r) {
 				breaks++

@@ -19,7 +19,8 @@ func ptr[T any](v T) *T { return &v }
 
 var start = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 
-// what is "sysctl.drift net.ipv4.ip_forward 0 → 1 in 7", or "namespace.gone net 7".
+// what returns "sysctl.drift net.ipv4.ip_forward 0 → 1 in 7", or "namespace.gone net 7", for each
+// event.
 func what(events []*event.Event) []string {
 	var all []string
 	for _, e := range events {
@@ -69,7 +70,7 @@ func sample() *drift.Snapshot {
 	}
 }
 
-// kept is a snapshot as it is after it was kept.
+// kept returns a snapshot after it was encoded and decoded.
 func kept(t *testing.T, s *drift.Snapshot) *drift.Snapshot {
 	t.Helper()
 	b, err := s.Encode()
@@ -81,7 +82,7 @@ func kept(t *testing.T, s *drift.Snapshot) *drift.Snapshot {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(s, back) {
-		t.Errorf("kept was %+v, back came %+v", s, back)
+		t.Errorf("got %+v, want %+v", back, s)
 	}
 	return back
 }
@@ -97,9 +98,9 @@ func TestCompare(t *testing.T) {
 	after.Parameters["kernel.new"] = "1"                          // came with a module
 	delete(after.Parameters, "net.ipv4.conf.eth0.forwarding")     // went with its device
 	after.Namespaces[1].Parameters["net.ipv4.ip_forward"] = "1"
-	after.Namespaces[2] = namespace("mnt", 8, "mnt:80", nil)   // the number is used again
-	after.Namespaces[3] = namespace("pid", 9, "9.200", nil)    // another tracer's id for the same
-	after.Namespaces[4] = namespace("user", 10, "user:5", nil) // the number is another type's
+	after.Namespaces[2] = namespace("mnt", 8, "mnt:80", nil)   // another namespace has the number
+	after.Namespaces[3] = namespace("pid", 9, "9.200", nil)    // another tracer's uid for the same namespace
+	after.Namespaces[4] = namespace("user", 10, "user:5", nil) // a namespace of another type has the number
 	after.Namespaces = append(after.Namespaces, namespace("net", 11, "net:11", map[string]string{"net.ipv4.ip_forward": "1"}))
 	events := drift.Compare(before, after)
 	expect(t, events,
@@ -117,7 +118,7 @@ func TestCompare(t *testing.T) {
 		t.Errorf("path %s", s.Path)
 	}
 
-	// After a boot, none of the namespaces is the same, though their numbers are.
+	// After a boot, all namespaces are new, even with the same numbers.
 	after = sample()
 	after.BootID = "b"
 	after.Parameters["vm.swappiness"] = "1"
@@ -130,7 +131,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// A value can be longer than what an event has of it.
+// TestCompareLong compares values that are longer than those in events.
 func TestCompareLong(t *testing.T) {
 	before, after := sample(), sample()
 	long := strings.Repeat("1,", 2000)
@@ -161,7 +162,8 @@ func TestApply(t *testing.T) {
 	}
 	expect(t, drift.Compare(s, now))
 
-	// What the kernel sets along, and what it can have understood in some way, is not known.
+	// Not compared: parameters that the kernel sets along with another one, and a value that the
+	// kernel can print in another form.
 	written("net.ipv4.ip_forward", event.Success, ptr("1"), ptr("1"), hostNet)
 	written("vm.dirty_bytes", event.Success, ptr("4096"), ptr("4096"), nil)
 	written("vm.swappiness", "", ptr("0x10"), nil, nil)
@@ -173,14 +175,14 @@ func TestApply(t *testing.T) {
 	}
 	expect(t, drift.Compare(s, now))
 
-	// What had been found before.
+	// Differences that were found before.
 	s.Apply(&event.Event{Type: event.SysctlDrift, Sysctl: &event.Sysctl{Name: "kernel.core_pattern", After: ptr("|/x")}})
 	now.Parameters["kernel.core_pattern"] = "|/x"
 	s.Apply(&event.Event{Type: event.NamespaceAppeared, Namespace: &event.Namespace{Type: "net", ID: 21, UID: "net:21"}})
 	s.Apply(&event.Event{Type: event.NamespaceGone, Namespace: &event.Namespace{Type: "net", ID: 21, UID: "net:21"}})
 	expect(t, drift.Compare(s, now))
 
-	// What happened while one looked is not known.
+	// Not compared: what happened while a snapshot was taken.
 	both := []*drift.Snapshot{s, now}
 	for _, e := range []*event.Event{
 		{Type: event.SysctlWrite, Sysctl: &event.Sysctl{Name: "vm.swappiness"}},
@@ -198,14 +200,15 @@ func TestApply(t *testing.T) {
 	s.Forget(&event.Event{Type: event.NamespaceCreate, Namespace: &event.Namespace{Type: "net", ID: 22}})
 	expect(t, drift.Compare(s, now))
 
-	// Namespaces that were made, and that ended.
+	// Namespaces that were made, and one that ended.
 	s.Apply(&event.Event{Type: event.NamespaceCreate, Outcome: event.Success, Namespace: &event.Namespace{Type: "net", ID: 20, UID: "net:20"}})
 	s.Apply(&event.Event{Type: event.NamespaceCreate, Outcome: event.Failure, Namespace: &event.Namespace{Type: "net"}})
 	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "mnt", ID: 8}})
 	expect(t, drift.Compare(s, now), "namespace.gone net 20", "namespace.appeared mnt 8")
 }
 
-// Of a namespace that is newer than the snapshot it is known what was written there.
+// TestApplyNewer checks that a namespace that is newer than the snapshot has the parameters that
+// were written.
 func TestApplyNewer(t *testing.T) {
 	s, now := sample(), sample()
 	ns := &event.Namespace{Type: "net", ID: 20, UID: "net:20"}
@@ -219,13 +222,13 @@ func TestApplyNewer(t *testing.T) {
 	now.Namespaces = append(now.Namespaces, namespace("net", 20, "net:20", map[string]string{"net.ipv4.tcp_keepalive_time": "601", "net.ipv4.ip_forward": "1"}))
 	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.tcp_keepalive_time 600 → 601 in 20")
 
-	// It was made while the snapshot was taken, and is in it.
+	// The namespace was made while the snapshot was taken, and is in it.
 	s = sample()
 	s.Namespaces = append(s.Namespaces, namespace("net", 20, "net:20", map[string]string{"net.ipv4.ip_forward": "0"}))
 	s.Apply(create)
 	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
 
-	// The destroy event of the namespace that had the number before comes late.
+	// The destroy event of the namespace that had the number before arrives late.
 	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "mnt", ID: 20, UID: "mnt:2"}})
 	expect(t, drift.Compare(s, now), "sysctl.drift net.ipv4.ip_forward 0 → 1 in 20")
 	s.Apply(&event.Event{Type: event.NamespaceDestroy, Namespace: &event.Namespace{Type: "net", ID: 20, UID: "net:19"}})
@@ -234,7 +237,7 @@ func TestApplyNewer(t *testing.T) {
 	expect(t, drift.Compare(s, now), "namespace.appeared net 20")
 }
 
-// What is kept has whose a namespace is.
+// TestKept checks that an encoded snapshot has the owners of namespaces.
 func TestKept(t *testing.T) {
 	s := sample()
 	s.Namespaces[1].Owner = &event.Owner{Container: &event.Container{ID: "c", Name: "web"}, Source: event.FromNamespace}
@@ -246,7 +249,7 @@ func TestKept(t *testing.T) {
 	}
 	for _, bad := range [][]byte{nil, []byte("x"), {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0}} {
 		if _, err := drift.Decode(drift.Version, bad); err == nil {
-			t.Errorf("%q was taken", bad)
+			t.Errorf("Decode accepts %q", bad)
 		}
 	}
 	if _, err := drift.Decode(drift.Version+1, nil); err == nil || !strings.Contains(err.Error(), "version") {
@@ -254,7 +257,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// Take reads the parameters that there are, and they do not change by being read.
+// TestTake checks that Take reads the existing parameters, and that reading does not change them.
 func TestTake(t *testing.T) {
 	before, err := drift.Take(nil, time.Now())
 	if err != nil {
@@ -276,7 +279,7 @@ func TestTake(t *testing.T) {
 	}
 	for _, name := range []string{"kernel.random.uuid", "kernel.ns_last_pid", "fs.file-nr", "net.ipv4.route.flush", "net.ipv4.tcp_fastopen_key", "vm.drop_caches"} {
 		if _, ok := before.Parameters[name]; ok {
-			t.Errorf("%s is in it", name)
+			t.Errorf("the snapshot has %s", name)
 		}
 	}
 	expect(t, drift.Compare(before, after))

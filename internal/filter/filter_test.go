@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "update the table of fields in the documentation")
 
-// captured are the events of real runs.
+// captured returns events of real runs.
 func captured(tb testing.TB) []*event.Event {
 	tb.Helper()
 	files, err := filepath.Glob("../../tracer/testdata/*.json")
@@ -56,8 +56,8 @@ func compile(tb testing.TB, expr string) *Program {
 	return p
 }
 
-// zero is v as JSON has it, with what is absent filled in: what the language says
-// of it, in a form in which another implementation can be asked.
+// zero returns v as its JSON with the zero value for each absent field. This is the language's view
+// of an event, in a form that another implementation can evaluate.
 func zero(v reflect.Value) any {
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
@@ -99,8 +99,8 @@ func zero(v reflect.Value) any {
 	return int(v.Uint())
 }
 
-// expressions are of the part of expr-lang that this package has, so that it can be
-// asked what they mean. It has no default for a key that a map lacks.
+// expressions use only the part of expr-lang that this package has, so that expr-lang can evaluate
+// them. expr-lang has no default for a key that a map lacks.
 var expressions = []string{
 	`true`,
 	`!true`,
@@ -166,7 +166,7 @@ var expressions = []string{
 	`/* what */ process.comm == "sh" // and no more`,
 }
 
-// TestOracle compares with what the whole of expr-lang says of the same events.
+// TestOracle compares the results with those of expr-lang for the same events.
 func TestOracle(t *testing.T) {
 	events := captured(t)
 	all := append(events, new(event.Event))
@@ -203,7 +203,7 @@ func TestOracle(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// TestOwn has what differs from expr-lang, or is not in it.
+// TestOwn has expressions that differ from expr-lang or are not in it.
 func TestOwn(t *testing.T) {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 5, time.UTC)
 	write := &event.Event{
@@ -266,8 +266,8 @@ func TestOwn(t *testing.T) {
 	}
 }
 
-// TestEveryField uses each path that the event's types have: in an empty event it
-// is absent, and in a full one it is what was put there.
+// TestEveryField uses each path of the event's types. It is absent in an empty event, and has its
+// value in a full one.
 func TestEveryField(t *testing.T) {
 	listed := strings.Join(Fields(), "\n") + "\n"
 	uses := 0
@@ -334,7 +334,7 @@ func TestEveryField(t *testing.T) {
 	}
 }
 
-// TestDocs holds the table of fields in the documentation.
+// TestDocs checks the table of fields in the documentation. -update writes it.
 func TestDocs(t *testing.T) {
 	const file, start, end = "../../docs/filter.md", "<!-- fields: go test ./internal/filter -update -->\n", "<!-- end of fields -->\n"
 	b, err := os.ReadFile(file)
@@ -361,7 +361,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// fullEvent has something in every field.
+// fullEvent returns an event with a value in every field.
 func fullEvent() *event.Event {
 	e := new(event.Event)
 	fill(reflect.ValueOf(e).Elem())
@@ -396,7 +396,7 @@ func fill(v reflect.Value) {
 	}
 }
 
-// TestMistakes has the message for each kind of mistake, and where it points.
+// TestMistakes has the message and the position of each kind of mistake.
 func TestMistakes(t *testing.T) {
 	for _, row := range []struct {
 		expr   string
@@ -494,7 +494,7 @@ func TestCaret(t *testing.T) {
 	}
 }
 
-// usual are what people ask, and what Match must not allocate for.
+// usual are typical expressions. Match must not allocate for them.
 var usual = []struct{ name, expr string }{
 	{"equal", `process.comm == "runc"`},
 	{"both", `type == "sysctl.write" && process.uid != 0 && sysctl.old != sysctl.new`},
@@ -542,8 +542,8 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
-// FuzzCompile gives expressions of any kind: they are refused with a place that is
-// in them, or can be asked of any event.
+// FuzzCompile compiles any text. It must either be rejected with a position inside the text, or
+// work for any event.
 func FuzzCompile(f *testing.F) {
 	for _, text := range expressions {
 		f.Add(text)

@@ -61,7 +61,7 @@ func stormOf(dir string) (*storm, error) {
 	return s, nil
 }
 
-// next returns the next event. One in ten is about a namespace of a process of its own.
+// next returns the next event. One in ten is about a namespace that a new process creates.
 func (s *storm) next() *event.Event {
 	n := s.n
 	s.n++
@@ -118,8 +118,8 @@ func BenchmarkRecord(b *testing.B) {
 	b.ReportMetric(float64(size)/float64(b.N), "bytes/event")
 }
 
-// cpuTime returns the CPU time of this process. Unlike the elapsed time, it does not depend on what
-// else the machine does.
+// cpuTime returns the CPU time of this process. Unlike the elapsed time, it does not depend on the
+// other work of the machine.
 func cpuTime() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
@@ -142,10 +142,10 @@ func BenchmarkAppend(b *testing.B) {
 	b.StopTimer()
 }
 
-var stored = flag.Int("stored", 1_000_000, "how many events the history has that BenchmarkBlame and BenchmarkParameter ask")
+var stored = flag.Int("stored", 1_000_000, "how many events the history of BenchmarkBlame and BenchmarkParameter has")
 
-// asked makes the database of the next two benchmarks, once. TestMain removes it.
-var asked = sync.OnceValues(func() (string, error) {
+// largeHistory makes the database of the next two benchmarks, once. TestMain removes it.
+var largeHistory = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "nstrace-history-bench-")
 	if err != nil {
 		return "", err
@@ -177,7 +177,7 @@ var askedDir string
 
 func openAsked(b *testing.B) *history.DB {
 	b.Helper()
-	path, err := asked()
+	path, err := largeHistory()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -82,8 +82,8 @@ func OpenContext(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
-// openReader opens a database that nobody changes through it. To see the content of the log, SQLite
-// must write to the folder. If it must not, and there is no log, it reads the file alone.
+// openReader opens a database read-only. To see the content of the log, SQLite needs to write to
+// the folder. Without permission for that, and if there is no log, openReader reads only the file.
 func openReader(ctx context.Context, path string) (*sqlite.Conn, error) {
 	conn, err := openConn(ctx, path, sqlite.OpenReadOnly, 5*time.Second)
 	if err == nil {

@@ -26,7 +26,7 @@ import (
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// patience is how long a test waits for anything.
+// patience is the maximum time that a test waits for anything.
 const patience = time.Minute
 
 // reports collects the lines that a recorder reports.
@@ -399,8 +399,8 @@ func TestCorruptWhileRecording(t *testing.T) {
 	}
 }
 
-// Somebody moves, removes or replaces the database while recording: later events are in the
-// database that is at the path.
+// Somebody moves, removes or replaces the database while recording. Later events must be in the
+// database that is then at the path.
 func TestMoved(t *testing.T) {
 	remove := func(suffixes ...string) func(*testing.T, string) int64 {
 		return func(t *testing.T, path string) int64 {
@@ -522,8 +522,8 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// A second recorder stands by and takes over when the first one ends. Each event is there once,
-// although the two give it different times.
+// A second recorder stands by and takes over when the first one ends. The history has each event
+// once, although the two recorders give it different times.
 func TestTwoRecorders(t *testing.T) {
 	for _, apart := range []time.Duration{-30 * time.Microsecond, 30 * time.Microsecond} {
 		t.Run(apart.String(), func(t *testing.T) {
@@ -605,8 +605,8 @@ func TestStandbyForgets(t *testing.T) {
 	second := create(t, history.Options{Path: path})
 	s := newStorm(t)
 	begin := s.at
-	// It drops old events in Append, but not those that it tries to write at that time. So append
-	// until it has dropped them.
+	// Append drops old events, except those that the recorder tries to write at that time. So
+	// append until it has dropped them.
 	for deadline := time.Now().Add(2 * patience); ; {
 		e := s.next()
 		e.Time = begin.Add(time.Duration(e.Seq) * time.Millisecond)
@@ -685,8 +685,8 @@ func recordForEver(path string) error {
 	}
 }
 
-// After each of several kill -9 in the middle of a storm, the events that were on the disk are
-// there and their chain is complete.
+// After each of several kill -9 in the middle of a storm, the history has the events that were on
+// the disk, and their chain is complete.
 func TestKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	var end time.Time
@@ -766,7 +766,7 @@ func TestOtherDatabaseIsRefused(t *testing.T) {
 	}
 }
 
-// Permission to read the file is enough to read it, also while a recorder writes it.
+// Permission to read the file is enough to read it, even while a recorder writes to it.
 func TestReadOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("changing the UID needs root")

@@ -47,7 +47,8 @@ func openConn(ctx context.Context, path string, flags sqlite.OpenFlags, busy tim
 	return conn, nil
 }
 
-// restrict takes away all trust in the database that SQLite can do without.
+// restrict turns off the features of SQLite that trust the content of the database and that nstrace
+// does not need.
 func restrict(conn *sqlite.Conn) error {
 	conn.Limit(sqlite.LimitLength, int32(maxValue))
 	conn.Limit(sqlite.LimitAttached, 0)
@@ -114,7 +115,7 @@ func checkSchema(conn *sqlite.Conn, version int) error {
 	}
 	want := all[version]
 	seen := map[string]bool{}
-	var wrong [4]string // the first mistake of each kind, the most telling kind first
+	var wrong [4]string // the first mistake of each kind, the most informative kind first
 	note := func(kind int, what string) {
 		if wrong[kind] == "" {
 			wrong[kind] = what

@@ -52,7 +52,7 @@ func number(t *testing.T, path, query string) (n int64) {
 	return n
 }
 
-// within fails the test if do does not return in a minute.
+// within fails the test if do does not return within a minute.
 func within(t *testing.T, what string, do func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -78,8 +78,8 @@ func copied(t *testing.T, version int) string {
 	return path
 }
 
-// Every function that opens a database rejects one that has other tables than nstrace makes: with
-// one line, at once, and without changing it.
+// Every function that opens a database rejects one with other tables than nstrace makes: with one
+// line, at once, and without a change to it.
 func TestOtherTablesAreRefused(t *testing.T) {
 	const endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
 	for _, tt := range []struct{ name, script, want string }{
@@ -211,7 +211,7 @@ func TestLongValue(t *testing.T) {
 	change(t, path, fmt.Sprintf("INSERT INTO snapshot VALUES ('drift', 2, 1, 1, zeroblob(%d))", limit+1))
 	r := create(t, history.Options{Path: path})
 	if _, ok := r.Snapshot("drift"); ok {
-		t.Error("a snapshot that is too long came back")
+		t.Error("Snapshot returns a snapshot that is too long")
 	}
 	if err := r.PutSnapshot("drift", 2, make([]byte, limit)); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("a snapshot that is too long was accepted: %v", err)
@@ -256,7 +256,7 @@ func TestLongPages(t *testing.T) {
 	}
 }
 
-// A query without end stops when its context does, with an error of its own.
+// A query without end stops with an error when its context ends.
 func TestInterrupted(t *testing.T) {
 	path := recorded(t, 10, history.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -297,8 +297,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// Rows that no nstrace writes are skipped and counted, and the rows around them are returned.
-// Export fails, and Verify reports each row.
+// Rows that no nstrace writes are skipped and counted. The rows around them are returned. Export
+// fails, and Verify reports each of these rows.
 func TestRowsAreLeftOut(t *testing.T) {
 	for _, tt := range []struct{ name, set string }{
 		{"no sysctl", `line = '{"v":1,"type":"sysctl.write"}'`},
@@ -338,7 +338,7 @@ func TestRowsAreLeftOut(t *testing.T) {
 				t.Errorf("%+v %v", v, err)
 			}
 			if _, err := db.Export(context.Background(), &bytes.Buffer{}); tt.name == "no JSON" && (err == nil || !strings.Contains(err.Error(), "event 7: ")) {
-				t.Errorf("it was exported: %v", err)
+				t.Errorf("Export succeeds: %v", err)
 			}
 			for w, err := range open(t, path).LastWrites(context.Background(), nil) {
 				if err != nil || w.Event.Sysctl == nil || w.ID >= 7 && w.ID <= 9 {
@@ -542,7 +542,7 @@ func TestLongList(t *testing.T) {
 // A list with ids out of order is damaged.
 func TestEventTwiceInList(t *testing.T) {
 	if _, err := history.ReadList([]byte{3, 1, 3}); err == nil {
-		t.Error("an event is there twice")
+		t.Error("a list can contain an event twice")
 	}
 	if _, err := history.ReadList([]byte{3, 3, 3}); err != nil {
 		t.Error(err)

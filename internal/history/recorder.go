@@ -143,8 +143,8 @@ func Create(o Options) (*Recorder, error) {
 	return r, nil
 }
 
-// isTemporary reports whether an error of opening the database can pass, so that it is no mistake
-// of the caller.
+// isTemporary reports whether an error of opening the database is temporary, and not a mistake of
+// the caller.
 func isTemporary(err error) bool {
 	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) || isRecorded(err) ||
 		errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
@@ -488,7 +488,7 @@ func (r *Recorder) next() (chunks [][]pending, jobs []job, closing bool) {
 	return chunks, jobs, r.closing
 }
 
-// untilNext returns how long the goroutine can sleep unless somebody wakes it.
+// untilNext returns how long the goroutine can sleep unless another goroutine wakes it.
 func (r *Recorder) untilNext(tidy time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -105,8 +105,8 @@ type identity struct {
 // generationEvents is the number of events in a generation.
 const generationEvents = 1 << 20
 
-// cacheKiB is the size of the page cache while recording. A transaction only appends to tables, so
-// that a larger cache has no use.
+// cacheKiB is the size of the page cache while recording. A larger cache has no use, because a
+// transaction only appends to tables.
 var cacheKiB = 4 << 10
 
 // epochs counts the epochs of all writers: a pending event can outlive its writer.
@@ -152,7 +152,7 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 }
 
 // moved reports whether the database is no longer at path: somebody removed or replaced it. SQLite
-// would continue to write to a file that nobody finds.
+// would continue to write to the old file.
 func (w *writer) moved() bool { return moved(w.path, w.files[""]) }
 
 func moved(path string, opened os.FileInfo) bool {
@@ -161,7 +161,7 @@ func moved(path string, opened os.FileInfo) bool {
 }
 
 // closeMoved closes a database that was moved, after it has moved the log's content into it. SQLite
-// leaves its log behind then. It must go, because the next database at path would use it.
+// then leaves its log behind. Remove it, because the next database at path would use it.
 func (w *writer) closeMoved() error {
 	err := errors.Join(execute(w.conn, "PRAGMA wal_checkpoint(TRUNCATE)"), w.close())
 	for _, suffix := range []string{"-wal", "-shm"} {

@@ -21,15 +21,14 @@ import (
 	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
-// These tests ask real daemons: their own, with what these keep in a folder that is
-// removed.
+// These tests start their own real daemons, which store their data in a temporary folder.
 
-// patience is how long anything may take that has to happen.
+// patience is the maximum time for anything that must happen.
 const patience = 30 * time.Second
 
 const unknownID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// A watched is what Watch said.
+// A watched has the results of Watch.
 type watched struct {
 	mu   sync.Mutex
 	ids  []string
@@ -56,8 +55,8 @@ func watch(t *testing.T, s Source) *watched {
 	return w
 }
 
-// sees waits for a change of id after the first n that were seen, and returns how
-// many were then.
+// sees waits for a change of id after the first n changes, and returns the number of changes up to
+// it.
 func (w *watched) sees(t *testing.T, n int, id string) int {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -98,7 +97,7 @@ func inspect(t *testing.T, s Source, id string) *Info {
 	return i
 }
 
-// checkUnknown asks for what there is not.
+// checkUnknown inspects containers that do not exist.
 func checkUnknown(t *testing.T, s Source) {
 	t.Helper()
 	for _, id := range []string{unknownID, "", "web", "../version", unknownID[:12]} {
@@ -108,7 +107,7 @@ func checkUnknown(t *testing.T, s Source) {
 	}
 }
 
-// checkList compares the list with what is said of each.
+// checkList compares the list with the descriptions of its containers.
 func checkList(t *testing.T, s Source, want ...*Info) {
 	t.Helper()
 	got, err := s.List(t.Context())
@@ -135,8 +134,8 @@ func TestPodman(t *testing.T) {
 	testEngine(t, Podman, runtimetest.Podman(t, dir), dir)
 }
 
-// testEngine tests what Docker and Podman have in common. Their own program's word is
-// what counts.
+// testEngine tests what Docker and Podman have in common. It compares with the output of their own
+// command.
 func testEngine(t *testing.T, kind string, d *runtimetest.Daemon, dir string) {
 	cli := func(args ...string) string {
 		t.Helper()
@@ -194,7 +193,7 @@ func testEngine(t *testing.T, kind string, d *runtimetest.Daemon, dir string) {
 	}
 	checkList(t, s, inspect(t, s, webID), side, host)
 
-	// A container named like the start of another's id is not that other.
+	// A name that begins another container's id does not select that container.
 	cli("rename", "host", unknownID[:12])
 	seen = w.sees(t, seen, hostID)
 	if got := inspect(t, s, hostID).Name; got != unknownID[:12] {
@@ -213,7 +212,7 @@ func testEngine(t *testing.T, kind string, d *runtimetest.Daemon, dir string) {
 		t.Errorf("removed: %+v, %v", i, err)
 	}
 
-	// The daemon goes and comes back.
+	// The daemon stops and starts again.
 	d.Stop(t)
 	if err := w.ends(t); err == nil || strings.Contains(err.Error(), "\n") {
 		t.Errorf("the daemon went: %v", err)
@@ -255,7 +254,7 @@ func TestContainerd(t *testing.T) {
 	seen := w.sees(t, 0, "")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	// In the host's network: that takes no plugin.
+	// In the host's network, which needs no plugin.
 	const podUID = "8fbb1b12-7d3c-4fd0-a6a7-9c1b0c3f2f10"
 	network := &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}
 	pod := d.Pod("web-0", "shop", podUID, &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: network}})
@@ -267,7 +266,7 @@ func TestContainerd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(known.String(), "user_specified_image") { // an old one does not
+	if strings.Contains(known.String(), "user_specified_image") { // older versions lack it
 		want.Image = "box:1.2"
 	}
 	if got := inspect(t, s, id); *got != want {
@@ -311,7 +310,7 @@ func TestContainerd(t *testing.T) {
 		t.Errorf("without containerd: %v", err)
 	}
 	d.Start(t)
-	// It may listen before it serves, and there is a pause between attempts.
+	// It can listen before it serves, and there is a pause between attempts.
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		got, err := s.Inspect(t.Context(), want.ID)
 		if err == nil {
@@ -326,7 +325,7 @@ func TestContainerd(t *testing.T) {
 	}
 }
 
-// listen makes a socket. What connects gets no answer.
+// listen makes a socket that never answers.
 func listen(t *testing.T, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -371,7 +370,7 @@ func TestSilence(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			// And without a deadline of the caller's.
+			// Also without a deadline of the caller.
 			done := make(chan error, 1)
 			go func() { done <- s.Watch(t.Context(), func(*Info) {}) }()
 			select {
@@ -386,7 +385,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// A program that is no runtime must not fill the memory.
+// A program that is not a runtime must not fill the memory.
 func TestEndlessAnswer(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")

@@ -10,13 +10,13 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// nobody takes events.
+// nobody is a Handler that keeps the last event.
 type nobody struct{ last event.Event }
 
 func (n *nobody) Event(e *event.Event) error { n.last = *e; return nil }
 func (n *nobody) Idle() error                { return nil }
 
-// stage returns a Stage that asks nobody and knows n containers.
+// stage returns a Stage that queries no runtime and knows n containers.
 func stage(tb testing.TB, next Handler, n int) *Stage {
 	tb.Helper()
 	s, err := New([]string{None}, DefaultWait)
@@ -37,7 +37,7 @@ func stage(tb testing.TB, next Handler, n int) *Stage {
 func containerID(i int) string { return fmt.Sprintf("%064x", i) }
 func podUID(i int) string      { return fmt.Sprintf("8fbb1b12-7d3c-4fd0-a6a7-%012x", i) }
 
-// known is an event of a container that the runtime has reported, in its own network.
+// known returns an event of a container that the runtime has reported, in its own network.
 func known(i int) *event.Event {
 	c := &event.Container{ID: containerID(i), Runtime: "docker", Source: event.FromCgroup}
 	pod := &event.Pod{UID: podUID(i), Source: event.FromCgroup}
@@ -46,7 +46,8 @@ func known(i int) *event.Event {
 	}}
 }
 
-// TestPodDisagreement has a cgroup and a runtime that tell different pods: it is neither.
+// TestPodDisagreement has a cgroup and a runtime that name different pods. The event then has no
+// pod.
 func TestPodDisagreement(t *testing.T) {
 	var got nobody
 	s := stage(t, &got, 2)
@@ -65,8 +66,8 @@ func TestPodDisagreement(t *testing.T) {
 	}
 }
 
-// TestBounded knows ten thousand containers in little memory, and no more than there is
-// room for.
+// TestBounded checks that ten thousand containers take little memory, and that the number of cached
+// ones is limited.
 func TestBounded(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
@@ -91,7 +92,7 @@ func TestBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkKnown is what an event of a known container takes longer for the names.
+// BenchmarkKnown measures the time to add names to an event of a known container.
 func BenchmarkKnown(b *testing.B) {
 	s := stage(b, &nobody{}, 1000)
 	template := known(7)

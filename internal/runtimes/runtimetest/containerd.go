@@ -14,7 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// A Containerd is containerd with its CRI plugin, which the kubelet talks to.
+// A Containerd is containerd with its CRI plugin, which the kubelet uses.
 type Containerd struct {
 	*Daemon
 	CRI cri.RuntimeServiceClient
@@ -22,11 +22,11 @@ type Containerd struct {
 	dir string
 }
 
-// cniDir is where Debian has the plugins for networks.
+// cniDir is Debian's folder for network plugins.
 const cniDir = "/usr/lib/cni"
 
-// StartContainerd starts containerd and gives it the image. A pod with a network of its
-// own gets it of the plugins in cniDir.
+// StartContainerd starts containerd and loads the image. The plugins in cniDir make the network of
+// a pod.
 func StartContainerd(t *testing.T, dir string) *Containerd {
 	t.Helper()
 	Need(t, "containerd", "ctr", "runc")
@@ -70,7 +70,7 @@ path = "%[1]s/opt"
 	return c
 }
 
-// Pod is what the kubelet says of a pod.
+// Pod is what the kubelet says about a pod.
 func (c *Containerd) Pod(name, namespace, uid string, linux *cri.LinuxPodSandboxConfig) *cri.PodSandboxConfig {
 	return &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Namespace: namespace, Uid: uid},
@@ -126,7 +126,7 @@ func (c *Containerd) CreateContainer(t *testing.T, pod *cri.PodSandboxConfig, sa
 	return made.ContainerId
 }
 
-// StartContainer starts a container that was made.
+// StartContainer starts a container that CreateContainer made.
 func (c *Containerd) StartContainer(t *testing.T, id string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)

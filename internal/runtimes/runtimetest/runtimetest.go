@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package runtimetest runs real container runtimes for tests: Docker, Podman and
-// containerd, each with all that it keeps in a folder which is removed, and an image
-// that takes no registry.
+// Package runtimetest runs real container runtimes for tests: Docker, Podman and containerd. Each
+// stores its data in a temporary folder, and uses an image that needs no registry.
 package runtimetest
 
 import (
@@ -27,20 +26,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Patience is how long anything may take that has to happen.
+// Patience is the maximum time for anything that must happen.
 const Patience = 2 * time.Minute
 
 // Image is the name of the image that [ImageTar] makes.
 const Image = "example.test/nstrace/box:1.2"
 
-// IsGuest says whether this is a guest of test/vm, which is nobody's host.
+// IsGuest reports whether this is a guest of test/vm.
 func IsGuest() bool {
 	name, err := os.Hostname()
 	return err == nil && name == "nstrace-guest"
 }
 
-// Need skips the test where it cannot be done: it takes root and these programs. Where
-// nobody would see that it was skipped, it fails.
+// Need skips the test unless it runs as root and these programs exist. In a guest it fails instead,
+// because nobody would notice that it was skipped.
 func Need(t *testing.T, programs ...string) {
 	t.Helper()
 	stop := t.Skipf
@@ -67,8 +66,8 @@ func Eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Dir makes a folder whose name leaves room for that of a socket. It is removed, and
-// what is mounted below it too, when the test ends.
+// Dir makes a folder with a path that is short enough for sockets in it. At the end of the test, it
+// unmounts what is mounted there and removes the folder.
 func Dir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "nsr")
@@ -76,7 +75,7 @@ func Dir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// What a daemon left mounted, the innermost first.
+		// Unmount what a daemon left mounted, the innermost first.
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		if err != nil {
 			t.Error(err)
@@ -87,8 +86,8 @@ func Dir(t *testing.T) string {
 				_ = unix.Unmount(f[4], unix.MNT_DETACH)
 			}
 		}
-		// What an engine started to clean up after a container outlives the container,
-		// and writes into the folder until it is done.
+		// A process that an engine started to clean up after a container can outlive the container.
+		// It writes into the folder until it is done.
 		var removed error
 		for end := time.Now().Add(Patience); ; time.Sleep(20 * time.Millisecond) {
 			if removed = os.RemoveAll(dir); removed == nil || time.Now().After(end) {
@@ -102,8 +101,7 @@ func Dir(t *testing.T) string {
 	return dir
 }
 
-// Output runs a program that has to succeed, and returns what it prints, without the
-// space around it.
+// Output runs a program that must succeed, and returns its output without surrounding space.
 func Output(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := Try(name, args...)
@@ -113,15 +111,15 @@ func Output(t *testing.T, name string, args ...string) string {
 	return out
 }
 
-// Try does the same for any goroutine.
+// Try is Output for any goroutine.
 func Try(name string, args ...string) (string, error) {
-	// Not a test's own context: some of it is done when the test is over.
+	// Not the test's context: some programs run after the end of the test.
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second // a container that goes on may have inherited it
+	cmd.WaitDelay = time.Second // a container that still runs can have inherited it
 	out, err := cmd.Output()
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, out, stderr.Bytes())
@@ -129,10 +127,10 @@ func Try(name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// A Daemon is a program that runs while a test does.
+// A Daemon is a program that runs during a test.
 type Daemon struct {
-	Socket string   // at which it listens, "" for none
-	CLI    []string // the command that talks to it, with the arguments that this takes in any case
+	Socket string   // the socket that it listens on, "" for none
+	CLI    []string // the command that talks to it, with the arguments of every call
 
 	args []string
 	log  string
@@ -140,8 +138,8 @@ type Daemon struct {
 	gone chan struct{} // closed when cmd has ended
 }
 
-// Start starts a program, which writes its log into dir, and returns when it listens at
-// the socket, if that is not "".
+// Start starts a program that writes its log into dir. It returns when the program listens at the
+// socket, unless that is "".
 func Start(t *testing.T, dir, socket string, args ...string) *Daemon {
 	t.Helper()
 	d := &Daemon{Socket: socket, args: args, log: filepath.Join(dir, filepath.Base(args[0])+".log")}
@@ -191,7 +189,7 @@ func (d *Daemon) Start(t *testing.T) {
 	})
 }
 
-// Stop ends it, whatever its status then is. It may have ended before.
+// Stop ends it and ignores its exit status. It can have ended before.
 func (d *Daemon) Stop(t *testing.T) {
 	t.Helper()
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
@@ -204,7 +202,7 @@ func (d *Daemon) Stop(t *testing.T) {
 	}
 }
 
-// Args are those of the daemon's command line program, from the second on.
+// Args returns the arguments of the daemon's command line program.
 func (d *Daemon) Args(args ...string) []string { return slices.Concat(d.CLI[1:], args) }
 
 // Output runs the daemon's command line program.
@@ -213,7 +211,7 @@ func (d *Daemon) Output(t *testing.T, args ...string) string {
 	return Output(t, d.CLI[0], d.Args(args...)...)
 }
 
-// Docker starts dockerd, with more arguments. There is no network but none and the host's.
+// Docker starts dockerd with more arguments. Its only networks are none and host.
 func Docker(t *testing.T, dir string, more ...string) *Daemon {
 	t.Helper()
 	Need(t, "dockerd", "docker", "containerd", "runc")
@@ -228,13 +226,13 @@ func Docker(t *testing.T, dir string, more ...string) *Daemon {
 		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none",
 	}, more...)...)
 	d.CLI = []string{"docker", "--host", "unix://" + socket}
-	// It listens before it serves.
+	// dockerd listens before it serves.
 	Eventually(t, "dockerd answers", func() bool { return exec.Command(d.CLI[0], d.Args("version")...).Run() == nil })
 	return d
 }
 
-// Podman starts podman's service: without systemd, with any layout of cgroups, and where
-// limits cannot be raised.
+// Podman starts podman's service so that it works without systemd, with any layout of cgroups, and
+// where limits cannot be raised.
 func Podman(t *testing.T, dir string) *Daemon {
 	t.Helper()
 	Need(t, "podman", "conmon", "runc")
@@ -278,7 +276,7 @@ func ImageTar(t *testing.T, dir string) string {
 	layer := tarOf(t, files...)
 	config := jsonOf(t, map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
-		// It ends by itself if nothing else ends it, and nobody has to wait for it.
+		// The container ends by itself, so nothing has to wait for it.
 		"config": map[string]any{"Cmd": []string{"/bin/sleep", "300"}, "StopSignal": "SIGKILL", "Env": []string{"PATH=/bin"}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 	})
@@ -296,7 +294,7 @@ type tarFile struct {
 	name string
 	data []byte
 	mode int64  // 0: 0644
-	link string // it is a symbolic link to this
+	link string // target, if it is a symbolic link
 }
 
 func tarOf(t *testing.T, files ...tarFile) []byte {

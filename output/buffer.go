@@ -15,7 +15,7 @@ const (
 
 // A lineBuffer collects whole lines. It differs from bufio.Writer in two points:
 //   - It never splits a line, so a rotated file ends with a whole event.
-//   - It goes on after a failed write, so a disk that is full for a minute does not end the
+//   - It continues after a failed write, so a disk that is full for a minute does not end the
 //     stream.
 type lineBuffer struct {
 	w   io.Writer

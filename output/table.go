@@ -43,9 +43,9 @@ type TableOptions struct {
 
 // Table is a sink that writes each event as a row of a table.
 //
-// Columns never move. A cell that does not fit into its column goes on in the next line. The
-// table shortens only the middle of a long chain of ancestors and values of more than a few
-// lines, and marks that with an ellipsis.
+// Columns never move. A cell that does not fit into its column continues on the next line. The
+// table shortens only the middle of a long chain of ancestors and values of more than a few lines,
+// and marks that with an ellipsis.
 //
 // An alert has a line of its own below its event. trace.start and trace.stop have no row.
 type Table struct {
@@ -215,7 +215,7 @@ func (t *Table) paintAll(words []word) string {
 	return styles[st] + text + resetStyle
 }
 
-// cells lays out an event: for each column a string of one or more lines.
+// cells lays out an event. It returns a string of one or more lines for each column.
 func (t *Table) cells(ev *event.Event) []string {
 	row := make([]string, len(t.columns))
 	height := 1

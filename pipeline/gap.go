@@ -37,7 +37,7 @@ func (g *Gap) Event(e *event.Event) error {
 	return g.add(at)
 }
 
-// Idle adds the gap if the database was opened meanwhile, and hands on the call.
+// Idle adds the gap if the database is now open, and hands on the call.
 func (g *Gap) Idle() error { return errors.Join(g.add(time.Now()), g.Next.Idle()) }
 
 func (g *Gap) add(at time.Time) error {

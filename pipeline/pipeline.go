@@ -21,7 +21,7 @@
 // trace.loss of HistoryLoss enters behind Alerts and meets no rule.
 //
 // One step at a time runs: the runtimes.Stage in front calls them from two goroutines, but holds
-// its lock meanwhile. Drift.Keep has a goroutine of its own.
+// its lock while it does. Drift.Keep runs in a separate goroutine.
 package pipeline
 
 import (

@@ -90,7 +90,7 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	go func() {
 		for sig := range signals {
 			if sig == syscall.SIGTERM || sig == syscall.SIGHUP {
-				_ = child.Process.Signal(sig) // the command may have ended meanwhile
+				_ = child.Process.Signal(sig) // the command may have ended
 			}
 		}
 	}()

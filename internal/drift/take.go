@@ -116,9 +116,9 @@ func visit(nets []*Namespace, paths map[*Namespace][]string) error {
 // readWrite are the permissions of a parameter that can be set and read.
 const readWrite = 0o600
 
-// values reads the parameters below a folder of /proc/sys. It leaves out parameters that come
-// or go meanwhile, and those that cannot be read, for instance because they have no value. Of a
-// very long value it reads only the beginning, which is enough to compare.
+// values reads the parameters below a folder of /proc/sys. It leaves out parameters that appear or
+// disappear while it reads, and those that cannot be read, for instance because they have no value.
+// It reads only the beginning of a very long value, which is enough to compare.
 func values(root *params.Root, dir string) (map[string]string, error) {
 	all := map[string]string{}
 	err := root.Walk(dir, func(file string) {

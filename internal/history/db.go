@@ -119,7 +119,7 @@ func (db *DB) clearCaches() {
 }
 
 // Moved reports whether the history is no longer at its path: somebody removed, moved or replaced
-// it. A recorder goes on in the database that is at the path.
+// it. A recorder continues in the database that is at the path.
 func (db *DB) Moved() bool { return moved(db.path, db.file) }
 
 // Last returns the ID of the last event, 0 if there is none.

@@ -63,7 +63,7 @@ type Run struct {
 	BootID  string
 	Started time.Time
 	Last    time.Time // when the run was last known to be alive; nothing was recorded between it and the next run's start
-	Stopped time.Time // zero if the run crashed or still goes on
+	Stopped time.Time // zero if the run crashed or has not ended
 }
 
 // A Snapshot is data that one run leaves for the next, such as the parameters and namespaces that

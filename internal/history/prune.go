@@ -128,7 +128,7 @@ func (w *writer) used() (int64, error) {
 }
 
 // drop deletes the oldest events, first to last. It adds an anchor, from which the chain of the
-// other events goes on.
+// other events continues.
 func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 	// Keep the last write of each value that is still in effect.
 	var lines []struct {

@@ -102,7 +102,7 @@ type job struct {
 // Its reaction to a problem with the database depends on the problem:
 //
 //   - Another recorder writes to it: Create stands by. When that recorder ends, this one writes
-//     the events that are missing and goes on.
+//     the events that are missing and continues.
 //   - The disk is full, the database is locked, or I/O fails: Create buffers events and tries again.
 //   - The database is corrupt: Create renames it and starts a new one.
 //   - Any other problem: Create returns the error. It wraps ErrNewer or ErrNotHistory if one of
@@ -160,7 +160,7 @@ func (r *Recorder) unlock() error {
 // fileMode lets only the owner see what processes did. An existing database keeps its mode.
 const fileMode = 0o600
 
-// lockFile takes the lock of the recorder of path. The lock is a file of its own: closing the
+// lockFile takes the lock of the recorder of path. The lock is a separate file: closing the
 // database file outside SQLite would release SQLite's locks.
 func lockFile(path string) (f *os.File, first bool, err error) {
 	name := path + "-lock"

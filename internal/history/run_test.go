@@ -53,8 +53,8 @@ func checkLines(t *testing.T, path string, want []string) {
 	}
 }
 
-// Events of consecutive runs keep their run ids: in the table, in the lists and in an export. An
-// event needs no line of its own for it, and a namespace no second row.
+// Events of consecutive runs keep their run ids: in the table, in the lists and in an export. For
+// that, no event needs to keep its JSON line, and no namespace needs a second row.
 func TestRunsKeepTheirIDs(t *testing.T) {
 	const each = 300
 	path := filepath.Join(t.TempDir(), "history.db")

@@ -124,7 +124,7 @@ func TestExportComesBackWhole(t *testing.T) {
 	if !bytes.Equal(export(t, to), text) {
 		t.Error("the export differs")
 	}
-	// Recording goes on after it.
+	// Recording continues after it.
 	r := create(t, history.Options{Path: to})
 	if err := r.Append(captured(t)[0]); err != nil {
 		t.Fatal(err)

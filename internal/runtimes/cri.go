@@ -201,7 +201,7 @@ func (c *criSource) List(ctx context.Context) ([]*Info, error) {
 		defer cancel()
 		i, err := describe(ctx)
 		if errors.Is(err, ErrNotFound) {
-			return nil // removed meanwhile
+			return nil // removed in between
 		}
 		infos = append(infos, i)
 		return err

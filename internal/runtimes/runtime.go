@@ -98,7 +98,7 @@ func (c Candidate) Open() (Source, error) {
 // wellKnown are the default sockets of runtimes. The star stands for the id of a user.
 var wellKnown = []Candidate{
 	{Kind: Docker, Path: "/run/docker.sock"},
-	{Kind: Docker, Path: "/var/run/docker.sock"}, // where /var/run is a folder of its own
+	{Kind: Docker, Path: "/var/run/docker.sock"}, // where /var/run is not a link to /run
 	{Kind: Podman, Path: "/run/podman/podman.sock"},
 	{Kind: CRI, Path: "/run/containerd/containerd.sock"},
 	{Kind: CRI, Path: "/run/crio/crio.sock"},

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs tests that the documentation is true where a program can tell: the
-// commands and flags that it names exist, all that exist are documented, and links lead
-// somewhere. Because it builds nstrace for that, it also tests what the program contains.
+// Package docs tests what a program can check in the documentation: the commands and flags in it
+// exist, all commands and flags are documented, and links work. Because it builds nstrace for that,
+// it also tests what the program contains.
 package docs
 
 import (
@@ -22,7 +22,7 @@ const (
 	reference = "docs/usage.md" // names every command and flag
 )
 
-// A command is what `nstrace COMMAND --help` says of one command.
+// A command is what `nstrace COMMAND --help` says about one command.
 type command struct {
 	name  string          // in full, such as "nstrace history ns"
 	long  map[string]bool // flags, true for those where the next argument can be the value
@@ -30,7 +30,7 @@ type command struct {
 	subs  map[string]*command
 }
 
-// program is the path of the nstrace that the tests build, nstrace its tree of commands.
+// program is the path of the nstrace that the tests build. nstrace is its tree of commands.
 var (
 	program string
 	nstrace *command
@@ -108,7 +108,7 @@ func ask(program string, names ...string) (*command, error) {
 	return c, nil
 }
 
-// each calls do for a command and for all below it.
+// each calls do for a command and all commands below it.
 func (c *command) each(do func(*command)) {
 	do(c)
 	for _, sub := range c.subs {
@@ -116,7 +116,7 @@ func (c *command) each(do func(*command)) {
 	}
 }
 
-// pages are the documentation: path, below the root, to text.
+// pages returns the text of each page of the documentation, by its path below the root.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -148,8 +148,8 @@ type code struct {
 
 var fence = regexp.MustCompile("^ *```")
 
-// codes finds the code in a page. A line that ends in a backslash, or in an open quote,
-// goes on in the next one.
+// codes returns the code in a page. A line that ends in a backslash or inside a quoted string
+// continues on the next line.
 func codes(page string) (all []code) {
 	in, joined, from := false, "", 0
 	for i, line := range strings.Split(page, "\n") {
@@ -209,11 +209,11 @@ func words(line string) (all []string) {
 	return all
 }
 
-// programLine finds an invocation of nstrace in a command line: what is behind its name. It
-// begins the line, or a command in it, so the lines that nstrace prints are none.
+// programLine matches an invocation of nstrace in a command line, and captures its arguments. The
+// name must begin the line or a command in it, so it does not match the lines that nstrace prints.
 var programLine = regexp.MustCompile(`(?:^|[|;&] *| -- )(?:sudo )?(?:\./)?(?:nstrace|go run \./cmd/nstrace)(?: +(.*))?$`)
 
-// check says what is wrong with an invocation.
+// check returns an error if an invocation is wrong.
 func (c *command) check(args []string) error {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -248,13 +248,13 @@ func (c *command) check(args []string) error {
 
 var word = regexp.MustCompile(`^[a-z]+$`)
 
-// mention finds flags in code that is no invocation.
+// mention matches flags in code that is not an invocation.
 var mention = regexp.MustCompile(`(?:^|[\s(=,])(--[a-z][a-z-]*)`)
 
-// foreign are flags of other programs that the text mentions on their own.
+// foreign are flags of other programs that the text mentions without the program.
 var foreign = []string{"--net", "--sysctl", "--parameters"}
 
-// mistakes are what is wrong with the code in a page.
+// mistakes returns what is wrong with the code in a page.
 func mistakes(page string) (all []string) {
 	known := func(flag string) bool {
 		found := slices.Contains(foreign, flag)
@@ -274,7 +274,7 @@ func mistakes(page string) (all []string) {
 			continue
 		}
 		if !strings.HasPrefix(text, "-") {
-			continue // another program's
+			continue // a flag of another program
 		}
 		for _, m := range mention.FindAllStringSubmatch(text, -1) {
 			if !known(m[1]) {
@@ -285,7 +285,7 @@ func mistakes(page string) (all []string) {
 	return all
 }
 
-// All commands and flags that the documentation names exist.
+// All commands and flags in the documentation exist.
 func TestNamedExist(t *testing.T) {
 	for name, text := range pages(t) {
 		for _, m := range mistakes(text) {
@@ -294,7 +294,7 @@ func TestNamedExist(t *testing.T) {
 	}
 }
 
-// The test above finds what does not exist.
+// The test above finds commands and flags that do not exist.
 func TestMadeUp(t *testing.T) {
 	for _, tt := range []struct{ page, want string }{
 		{"Use `nstrace --made-up`.", "nstrace has no flag --made-up"},
@@ -354,7 +354,7 @@ func TestExistingNamed(t *testing.T) {
 		}
 	})
 	if commands < 10 || flags < 50 {
-		t.Errorf("the help of nstrace has %d commands and %d flags: it was not understood", commands, flags)
+		t.Errorf("found only %d commands and %d flags in the help of nstrace", commands, flags)
 	}
 }
 
@@ -364,7 +364,7 @@ var (
 	strip   = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// anchors are those that GitHub gives to the headings of a page.
+// anchors returns the anchors that GitHub gives to the headings of a page.
 func anchors(page string) map[string]bool {
 	all := map[string]bool{}
 	in := false
@@ -385,7 +385,7 @@ func anchors(page string) map[string]bool {
 	return all
 }
 
-// Links within the repository lead to files and headings that are there.
+// Links within the repository lead to existing files and headings.
 func TestLinks(t *testing.T) {
 	all := pages(t)
 	n := 0
@@ -410,7 +410,7 @@ func TestLinks(t *testing.T) {
 			}
 			page, ok := all[to]
 			if !ok {
-				t.Errorf("%s links to %s: only pages have anchors that can be checked", name, target)
+				t.Errorf("%s links to %s: cannot check anchors of files other than pages", name, target)
 			} else if !anchors(page)[anchor] {
 				t.Errorf("%s links to %s: %s has no such heading", name, target, to)
 			}

@@ -251,11 +251,11 @@ func startAudit(t *testing.T) *auditLog {
 	t.Helper()
 	ctl, err := exec.LookPath("auditctl")
 	if err != nil {
-		t.Log("no auditctl: audit is left out")
+		t.Log("no auditctl, so no audit")
 		return nil
 	}
 	if rules, err := exec.Command(ctl, "-l").Output(); err != nil || !bytes.HasPrefix(rules, []byte("No rules")) && !bytes.Contains(rules, []byte("never,task")) {
-		t.Logf("the kernel's audit is not to be had: %v %s", err, rules)
+		t.Logf("the kernel's audit is not available: %v %s", err, rules)
 		return nil
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_AUDIT)

@@ -284,7 +284,7 @@ func TestInterrupted(t *testing.T) {
 					p.checkGone(t, rules)
 					return
 				case <-deadline:
-					t.Errorf("it hangs\n%s", stderr)
+					t.Errorf("the run hangs\n%s", stderr)
 					_ = cmd.Process.Kill()
 				case <-poll.C:
 					if !interrupted && strings.Contains(stderr.String(), tt.when) {

@@ -47,7 +47,7 @@ func parseFacts(t *testing.T, out string) (f fact) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(out, "\r", "")), "\n")
 	if len(lines) < 2 {
-		t.Fatalf("it printed %q", out)
+		t.Fatalf("the program printed %q", out)
 	}
 	f.cgroup = lines[0]
 	if _, err := fmt.Sscanf(lines[1], "net:[%d]", &f.net); err != nil {
@@ -258,7 +258,7 @@ func TestSystemdSudo(t *testing.T) {
 		"sh", "-c", `cat /proc/self/loginuid; echo; sudo -n sh -c 'echo $SUDO_UID; sed -n s/^0:://p /proc/self/cgroup; unshare --uts sysctl -q -w kernel.domainname=people'; :`)
 	lines := strings.Fields(out)
 	if len(lines) != 3 || lines[0] != "1000" || lines[1] != "1000" {
-		t.Fatalf("it printed %q", out)
+		t.Fatalf("the program printed %q", out)
 	}
 	e := exactlyOne(t, "write", pick(s.end(), func(e *event.Event) bool { return e.Type == event.SysctlWrite }))
 	p := e.Process

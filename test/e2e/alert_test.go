@@ -182,7 +182,7 @@ func TestAlertFilter(t *testing.T) {
 	}
 	all := readEvents(t, events)
 	if len(all) != 3 || len(all[1].Alert) != 1 || all[1].Alert[0] != (event.Alert{Name: "keepalive", Severity: "critical", Message: "sysctl wrote 631"}) {
-		t.Fatalf("it wrote\n%s", dump(all))
+		t.Fatalf("nstrace wrote\n%s", dump(all))
 	}
 	if sum := all[2].Trace.Totals; sum.Alerts != 1 || sum.Written != 1 || sum.Filtered < 2 {
 		t.Errorf("totals %+v", *sum)

@@ -102,7 +102,7 @@ func TestExpression(t *testing.T) {
 			}
 			for _, e := range r.s.since(0) {
 				if (e.Process != nil || e.Namespace != nil) && e.Type != event.TraceStop && !r.pass(e) {
-					t.Errorf("it passed: %s", e.line)
+					t.Errorf("an event passed that should not: %s", e.line)
 				}
 			}
 		})
@@ -126,7 +126,7 @@ func TestExpressionRun(t *testing.T) {
 	}
 	events := readEvents(t, file)
 	if len(events) != 3 || events[1].Type != event.NamespaceCreate || events[1].Namespace.Type != event.NSTypeUTS {
-		t.Errorf("it wrote\n%s", dump(events))
+		t.Errorf("nstrace wrote\n%s", dump(events))
 	}
 	if sum := events[len(events)-1].Trace.Totals; sum.Filtered == 0 {
 		t.Errorf("totals %+v", *sum)

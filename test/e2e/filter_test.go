@@ -264,7 +264,7 @@ func testLimits(t *testing.T, h *host) {
 		short.awaitEnd(t)
 		sum := short.checkEnd(t, true)
 		if d := time.Duration(sum.DurationMS) * time.Millisecond; d < 1500*time.Millisecond || d > patience {
-			t.Errorf("it took %v", d)
+			t.Errorf("the run took %v", d)
 		}
 	})
 }

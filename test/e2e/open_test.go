@@ -65,11 +65,11 @@ func testOpen(t *testing.T, h *host) {
 		{"read-only mount of the file", `mount --bind ` + file + ` ` + file + `; mount -o remount,bind,ro ` + file + `; ! echo 600 >` + file + `; ! echo 600 >>` + file,
 			[]string{keepalive + " EROFS", keepalive + " EROFS"}},
 		{"read-only procfs", `mount -t proc -o ro none /proc; ! echo 600 >` + file + `; ! echo 600 >>` + file, []string{keepalive + " EROFS", keepalive + " EROFS"}},
-		{"no right to", nobody + `'! echo 600 >` + file + `; ! echo 600 >>` + file + `'`, []string{keepalive + " EACCES", keepalive + " EACCES"}},
+		{"no permission", nobody + `'! echo 600 >` + file + `; ! echo 600 >>` + file + `'`, []string{keepalive + " EACCES", keepalive + " EACCES"}},
 		{"read-only parameter", `! echo x >/proc/sys/kernel/ostype`, []string{"kernel.ostype EACCES"}},
 		{"host-wide", nobody + `'! echo 0 >/proc/sys/kernel/pid_max; cat /proc/sys/kernel/pid_max'`, []string{"kernel.pid_max EACCES"}},
 		// Calls that do not try to write a parameter.
-		{"only asked", readOnly + `! test -w ` + file + `; cat ` + file + `; ` + nobody + `'! test -w ` + file + `; cat ` + file + `'`, nil},
+		{"access", readOnly + `! test -w ` + file + `; cat ` + file + `; ` + nobody + `'! test -w ` + file + `; cat ` + file + `'`, nil},
 		{"other files", `mkdir -p ro; mount -t tmpfs -o ro none ro; ! echo >ro/file; ` + nobody + `'! echo >/etc/passwd; ! echo >/proc/1/comm; ! echo >/proc/sys/net; :'`, nil},
 		{"missing", readOnly + `! echo >/proc/sys/net/ipv4/nothing`, nil},
 		{"allowed", `mount --bind /proc/sys /proc/sys; echo 600 >` + file + `; echo 601 >>` + file, nil},

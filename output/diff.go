@@ -305,12 +305,21 @@ func notEmpty[T ~string](s T) json.RawMessage {
 
 // Add writes a line to the buffer.
 func (d *DiffJSON) Add(row *Diff) error {
+	line, err := diffObject(&d.enc, row)
+	if err != nil {
+		return err
+	}
+	return d.lines.add(line)
+}
+
+// diffObject returns a row as an object of JSON and a newline.
+func diffObject(enc *event.Encoder, row *Diff) ([]byte, error) {
 	line := diffLine{
 		Type: notEmpty(row.Type), Parameter: notEmpty(row.Parameter), Device: notEmpty(row.Device), Parameters: row.Parameters, State: notEmpty(row.State),
 	}
 	for i, side := range []*diffSide{&line.A, &line.B} {
 		if ns := row.Namespaces[i]; ns != nil {
-			side.Namespace = d.enc.AppendNamespace(nil, ns)
+			side.Namespace = enc.AppendNamespace(nil, ns)
 		} else {
 			side.Fresh = true
 		}
@@ -325,9 +334,9 @@ func (d *DiffJSON) Add(row *Diff) error {
 	to := json.NewEncoder(&text)
 	to.SetEscapeHTML(false)
 	if err := to.Encode(line); err != nil {
-		return err
+		return nil, err
 	}
-	return d.lines.add(text.Bytes())
+	return text.Bytes(), nil
 }
 
 // Flush writes the buffer to the writer.

@@ -559,29 +559,34 @@ type listedRef struct {
 	ID   uint32       `json:"id"`
 }
 
-// writeJSON writes a namespace as one object and a newline.
-func (l *Listing) writeJSON(to *json.Encoder, n *inventory.Namespace) error {
+// listed returns a namespace for JSON.
+func (l *Listing) listed(n *inventory.Namespace) listedNamespace {
 	var enc event.Encoder
 	o := listedNamespace{
 		Namespace: enc.AppendNamespace(nil, l.Inventory.EventNamespace(n)), OwnerUID: n.OwnerUID, Parent: n.Parent,
 		Processes: n.Processes, Unseen: n.Unseen,
 	}
-	if p := n.Oldest; p != nil {
-		o.Oldest = &listedProcess{PID: p.PID, PPID: p.PPID, UID: p.UID, Comm: jsonText(p.Comm), Cgroup: jsonText(p.Cgroup)}
-		for _, a := range p.Args {
-			o.Oldest.Args = append(o.Oldest.Args, jsonText(a))
-		}
-		if l.User != nil {
-			o.Oldest.User = jsonText(l.User(p.UID))
-		}
-		if parent := l.Inventory.Process(p.PPID); parent != nil {
-			o.Oldest.Parent = &listedParent{parent.PID, jsonText(parent.Comm)}
-		}
+	if n.Oldest != nil {
+		o.Oldest = l.listedProcess(n.Oldest)
 	}
 	if n.Held() {
 		o.Held = newListedHolders(n)
 	}
-	return to.Encode(&o)
+	return o
+}
+
+func (l *Listing) listedProcess(p *inventory.Process) *listedProcess {
+	o := &listedProcess{PID: p.PID, PPID: p.PPID, UID: p.UID, Comm: jsonText(p.Comm), Cgroup: jsonText(p.Cgroup)}
+	for _, a := range p.Args {
+		o.Args = append(o.Args, jsonText(a))
+	}
+	if l.User != nil {
+		o.User = jsonText(l.User(p.UID))
+	}
+	if parent := l.Inventory.Process(p.PPID); parent != nil {
+		o.Parent = &listedParent{parent.PID, jsonText(parent.Comm)}
+	}
+	return o
 }
 
 func newListedHolders(n *inventory.Namespace) *listedHolders {
@@ -616,7 +621,7 @@ func (l *Listing) WriteJSON(w io.Writer, all []*inventory.Namespace) error {
 	to := json.NewEncoder(&b)
 	to.SetEscapeHTML(false)
 	for _, n := range all {
-		if err := l.writeJSON(to, n); err != nil {
+		if err := to.Encode(l.listed(n)); err != nil {
 			return err
 		}
 	}

@@ -80,12 +80,9 @@ func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all
 
 // date adds from the history when namespaces were made, and by whom.
 func (f *inventoryFlags) date(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) (err error) {
-	db, err := history.OpenContext(ctx, f.db)
-	if f.db == defaultDB && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("--db: %w", err)
+	db, err := f.history(ctx)
+	if db == nil || err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	for _, n := range all {
@@ -104,4 +101,16 @@ func (f *inventoryFlags) date(ctx context.Context, inv *inventory.Inventory, all
 		}
 	}
 	return nil
+}
+
+// history opens the history; nil if there is none at the usual place, or if the caller may not read it.
+func (f *inventoryFlags) history(ctx context.Context) (*history.DB, error) {
+	db, err := history.OpenContext(ctx, f.db)
+	if f.db == defaultDB && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, interrupted(fmt.Errorf("--db: %w", err))
+	}
+	return db, nil
 }

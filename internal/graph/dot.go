@@ -74,17 +74,26 @@ func (r *row) text(newline string) string {
 	return strings.Join(append(lines, r.lines...), newline)
 }
 
-// eachLine calls do with everything that connects two rows. to is nil if it is unknown.
+// eachLine calls do with everything that connects two rows, the one to the left first. to is nil if it is
+// unknown.
 func (p *picture) eachLine(do func(kind Kind, from, to *row, n int)) {
 	for _, b := range p.boxes {
 		for _, r := range b.rows {
 			if r.parent != nil {
-				do(r.via, r, r.parent, r.n)
+				do(r.via, r.parent, r, r.n)
 			}
 		}
 	}
+	order := map[*box]int{}
+	for i, b := range p.boxes {
+		order[b] = i
+	}
 	for _, e := range p.edges {
-		do(e.kind, e.from, e.to, e.n)
+		from, to := e.from, e.to
+		if to != nil && order[to.box] < order[from.box] {
+			from, to = to, from
+		}
+		do(e.kind, from, to, e.n)
 	}
 }
 

@@ -35,7 +35,7 @@ func (g *Graph) WriteMermaid(out io.Writer, fold int) error {
 	ids := p.ids()
 	fmt.Fprint(w, "flowchart LR\n")
 	for i, b := range p.boxes {
-		fmt.Fprintf(w, "  subgraph b%d[%s]\n", i, escapeMermaid(b.name+" ("+b.kind+")\n"+b.facts))
+		fmt.Fprintf(w, "  subgraph b%d[%s]\n", i, escapeMermaid(b.name+" ("+b.kind+") · "+b.facts))
 		for _, r := range b.rows {
 			fmt.Fprintf(w, "    %s[%s]\n", ids[r], escapeMermaid(r.text("\n")))
 		}

@@ -223,8 +223,8 @@ func (b *box) put(free []float64) {
 		first := true
 		for _, e := range r.ends {
 			n := e.box
-			if n.placed || n.column != b.column+1 {
-				continue
+			if n.placed || n.column != b.column+1 || !paired(r, e) && slices.Contains(b.pairs, n) {
+				continue // it hangs on another row: rather on that of a pair
 			}
 			offset := n.offset(e)
 			n.y = max(0, y-offset)

@@ -62,6 +62,7 @@ type box struct {
 	facts      string
 	tip        string // shown when the mouse rests on it
 	rows       []*row
+	pairs      []*box // the boxes that pairs connect it with
 	note       string // instead of rows, or below them
 	missing    int    // devices that are not drawn
 	each       int    // it stands for groups of this many namespaces that are connected to each other
@@ -695,6 +696,10 @@ func (d *drafter) connect() {
 			if to != nil && to.box != from.box {
 				from.ends = append(from.ends, to)
 				to.ends = append(to.ends, from)
+				if paired(from, to) {
+					from.box.pairs = append(from.box.pairs, to.box)
+					to.box.pairs = append(to.box.pairs, from.box)
+				}
 			} else {
 				from.loose = true
 				if to != nil {
@@ -704,6 +709,11 @@ func (d *drafter) connect() {
 		}
 		e.n++
 	}
+}
+
+// paired reports whether two rows that an edge connects are the ends of a pair.
+func paired(a, b *row) bool {
+	return a.device != nil && b.device != nil && a.device.Pair() && b.device.Pair()
 }
 
 // tip describes an edge.

@@ -26,7 +26,7 @@ type Options struct {
 	Firewall bool
 
 	// Time is how long reading may take for each namespace; 0 for 2 s. All of them together may take
-	// five times as long, and another hundredth for each.
+	// five times as long, and another hundredth for each, but not more than 15 times as long.
 	Time time.Duration
 }
 
@@ -158,7 +158,7 @@ func Read(ctx context.Context, targets []Target, o Options) []*Namespace {
 	if o.Time <= 0 {
 		o.Time = defaultTime
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*o.Time+time.Duration(len(targets))*o.Time/100)
+	ctx, cancel := context.WithTimeout(ctx, min(15*o.Time, 5*o.Time+time.Duration(len(targets))*o.Time/100))
 	defer cancel()
 	result := make([]*Namespace, len(targets))
 	r := &reader{ctx: ctx, o: o, targets: targets, done: make(chan done)}

@@ -5,6 +5,7 @@ package netfacts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -205,5 +208,95 @@ func TestRest(t *testing.T) {
 		return s.Protocol == "tcp" && s.Local.String() == l.Addr().String() && fmt.Sprintf("socket:[%d]", s.Inode) == link
 	}) {
 		t.Errorf("%s with %s is not among %+v", l.Addr(), link, here.Sockets)
+	}
+}
+
+// TestFirewall compares tables with those that the programs of each firewall made.
+func TestFirewall(t *testing.T) {
+	needRoot(t)
+	target := namespace(t, "nfp-fire")
+	var want []string
+	for _, c := range []struct{ program, want string }{
+		{"iptables-legacy", "iptables ip filter"}, {"ip6tables-legacy", "iptables ip6 filter"},
+		{"iptables-nft", "nftables ip filter"}, {"ip6tables-nft", "nftables ip6 filter"},
+	} {
+		out, err := exec.Command("ip", "netns", "exec", "nfp-fire", c.program, "-A", "INPUT", "-j", "DROP").CombinedOutput()
+		if err != nil {
+			t.Logf("without %s: %v: %s", c.program, err, out)
+			continue
+		}
+		want = append(want, c.want)
+	}
+	if len(want) == 0 {
+		t.Skip("no program for a firewall works here")
+	}
+	n := Read(context.Background(), []Target{target}, Options{Firewall: true})[0]
+	var got []string
+	for _, table := range n.Tables {
+		got = append(got, table.Firewall+" "+table.Family+" "+table.Name)
+		if table.Firewall == "nftables" && table.Chains != 1 && table.Chains != 3 {
+			t.Errorf("%+v has %d chains", table, table.Chains)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if n.Err != nil || len(n.Incomplete) > 0 || !slices.Equal(got, want) {
+		t.Errorf("tables %q, want %q; error %v, incomplete %q", got, want, n.Err, n.Incomplete)
+	}
+	if other := Read(context.Background(), []Target{namespace(t, "nfp-fire2")}, Options{Firewall: true})[0]; len(other.Tables) != 0 {
+		t.Errorf("another namespace has tables %+v", other.Tables)
+	}
+}
+
+// TestBounds has more routes and addresses than Read returns, and no time.
+func TestBounds(t *testing.T) {
+	needRoot(t)
+	target := namespace(t, "nfp-many")
+	var batch strings.Builder
+	batch.WriteString("link add x0 type veth peer name x1\nlink set x0 up\nlink set x1 up\n")
+	for i := range maxAddresses + 10 {
+		fmt.Fprintf(&batch, "address add 10.1.0.%d/32 dev x0\n", i+1)
+	}
+	for i := range maxRoutes + 100 {
+		fmt.Fprintf(&batch, "route add 10.2.%d.%d/32 dev x0\n", i/250, i%250+1)
+	}
+	cmd := exec.Command("ip", "-n", "nfp-many", "-batch", "-")
+	cmd.Stdin = strings.NewReader(batch.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	n := Read(context.Background(), []Target{target}, Options{Routes: true, Sockets: true})[0]
+	if n.Err != nil || len(n.Routes) != maxRoutes || len(n.Incomplete) != 2 {
+		t.Errorf("error %v, %d routes, incomplete %q", n.Err, len(n.Routes), n.Incomplete)
+	}
+	for _, d := range n.Devices {
+		if d.Name == "x0" && len(d.Addresses) != maxAddresses {
+			t.Errorf("%d addresses, want %d", len(d.Addresses), maxAddresses)
+		}
+	}
+	if n := Read(context.Background(), []Target{target}, Options{Time: time.Nanosecond})[0]; !errors.Is(n.Err, context.DeadlineExceeded) && !errors.Is(n.Err, os.ErrDeadlineExceeded) {
+		t.Errorf("without time the error is %v", n.Err)
+	}
+}
+
+// TestHoldsNothing deletes a namespace after it was read. The kernel must free it.
+func TestHoldsNothing(t *testing.T) {
+	needRoot(t)
+	a, b := namespace(t, "nfp-a"), namespace(t, "nfp-b")
+	ip(t, "-n", "nfp-a", "link", "add", "v0", "type", "veth", "peer", "name", "v0", "netns", "nfp-b")
+	ns := procfs.Namespace{Type: event.NSTypeNet, ID: a.ID, KernelID: procfs.HandleID("/run/netns/nfp-a")}
+	if ns.KernelID == 0 {
+		t.Skip("the kernel has no ids of namespaces (before 6.18)")
+	}
+	Read(context.Background(), []Target{a, b}, Options{Routes: true, Sockets: true, Firewall: true})
+	if err := procfs.Alive(ns); err != nil {
+		t.Fatalf("the namespace is gone too early: %v", err)
+	}
+	ip(t, "netns", "del", "nfp-a")
+	// The kernel frees the file of a socket in its own time, but soon.
+	for deadline := time.Now().Add(10 * time.Second); procfs.Alive(ns) == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the namespace is still alive")
+		}
 	}
 }

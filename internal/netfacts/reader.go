@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/vishvananda/netns"
@@ -142,50 +140,54 @@ func (r *reader) read(f *os.File, n *Namespace) error {
 // ends are the links of a namespace that lead to other ones, and the devices that such links can lead
 // to.
 type ends struct {
-	wanted []end             // what links lead to
-	has    map[int]*[2]int32 // pairs, by their index: the other end, and the kernel's number for its namespace
-	err    bool
+	wanted  []end
+	indexes []int       // of all devices
+	pairs   map[int]int // ends of pairs: the index of the other end, by their own
 }
 
 // An end is a link to another namespace.
-type end struct{ from, to, nsid int }
+type end struct {
+	from, to, nsid int
+	pair           bool
+}
 
 func endsOf(n *Namespace) ends {
-	e := ends{has: map[int]*[2]int32{}, err: n.Err != nil}
+	e := ends{pairs: map[int]int{}}
 	for i := range n.Devices {
 		d := &n.Devices[i]
+		e.indexes = append(e.indexes, d.Index)
 		if d.Link == nil || d.Link.NSID < 0 {
 			continue
 		}
-		e.wanted = append(e.wanted, end{d.Index, d.Link.Index, d.Link.NSID})
+		e.wanted = append(e.wanted, end{d.Index, d.Link.Index, d.Link.NSID, d.Pair()})
 		if d.Pair() {
-			e.has[d.Index] = &[2]int32{int32(d.Link.Index), int32(d.Link.NSID)}
+			e.pairs[d.Index] = d.Link.Index
 		}
 	}
 	return e
 }
 
-// resolve finds the namespaces that links lead to. A link has the index of a device, which says nothing
-// alone, and the kernel's number for its namespace, which differs in each namespace that it is used
-// in (net_namespaces(7) does not mention it; RTM_GETNSID is in net/core/net_namespace.c). The kernel
-// tells the number of a namespace whose file one has, so resolve asks for one after the other: first for
-// those that have an end that fits, then for those that others were found in, then for all others.
+// A candidate is what a namespace must have so that a link can lead to it: a device with an index, and
+// for a pair one whose other end has the index of this one.
+type candidate struct{ index, other int }
+
+// resolve finds the namespaces that links lead to. A link has the index of a device, which many
+// namespaces have, and the kernel's number for its namespace, which differs in each namespace that it is
+// used in (RTM_GETNSID in net/core/net_namespace.c of the kernel). The kernel says which number a namespace has
+// whose file one has, so resolve asks for each one that has a device that fits.
 func (r *reader) resolve(files []*os.File, all []ends) map[nsidKey]uint32 {
-	found := map[nsidKey]uint32{}
-	byPair := map[[2]int][]int{} // namespaces with a pair's end, by its index and the other one's
-	for i := range all {
-		for index, other := range all[i].has {
-			key := [2]int{index, int(other[0])}
-			byPair[key] = append(byPair[key], i)
+	fit := map[candidate][]int{}
+	for i, e := range all {
+		for _, index := range e.indexes {
+			fit[candidate{index, 0}] = append(fit[candidate{index, 0}], i)
+		}
+		for index, other := range e.pairs {
+			fit[candidate{index, other}] = append(fit[candidate{index, other}], i)
 		}
 	}
-	popular := map[int]int{} // how often a namespace was the answer
+	found := map[nsidKey]uint32{}
 	for i := range all {
-		missing := map[int]bool{}
-		for _, e := range all[i].wanted {
-			missing[e.nsid] = true
-		}
-		if len(missing) == 0 || files[i] == nil || r.ctx.Err() != nil {
+		if len(all[i].wanted) == 0 || files[i] == nil || r.ctx.Err() != nil {
 			continue
 		}
 		if r.enter(files[i], r.targets[i].ID) != nil {
@@ -195,56 +197,36 @@ func (r *reader) resolve(files []*os.File, all []ends) map[nsidKey]uint32 {
 		if err != nil {
 			continue
 		}
-		asked := map[int]bool{i: true}
-		ask := func(j int) bool {
-			if asked[j] || files[j] == nil {
-				return true
-			}
-			asked[j] = true
-			nsid, err := s.nsid(int(files[j].Fd()))
-			if err != nil {
-				// A namespace without a number here is no error.
-				return !errors.Is(err, os.ErrDeadlineExceeded) && r.ctx.Err() == nil
-			}
-			if missing[nsid] {
-				delete(missing, nsid)
-				found[nsidKey{i, nsid}] = r.targets[j].ID
-				popular[j]++
-			}
-			return len(missing) > 0
-		}
-		r.candidates(all, i, byPair, popular, ask)
+		r.resolveOne(s, i, files, all[i].wanted, fit, found)
 		s.Close()
 	}
 	return found
 }
 
-// candidates calls ask with namespaces that links of one can lead to, the likely ones first, until it
-// returns false.
-func (r *reader) candidates(all []ends, i int, byPair map[[2]int][]int, popular map[int]int, ask func(int) bool) {
-	favorites := slices.SortedFunc(maps.Keys(popular), func(a, b int) int { return popular[b] - popular[a] })
-	for _, j := range favorites[:min(len(favorites), 4)] {
-		if !ask(j) {
-			return
+// resolveOne finds the namespaces that links of one namespace lead to.
+func (r *reader) resolveOne(s *socket, i int, files []*os.File, wanted []end, fit map[candidate][]int, found map[nsidKey]uint32) {
+	asked := map[int]bool{i: true}
+	for _, e := range wanted {
+		c := candidate{e.to, 0}
+		if e.pair {
+			c.other = e.from
 		}
-	}
-	const most = 8 // of each pair: many namespaces can have the same two indexes
-	for _, e := range all[i].wanted {
-		fits := byPair[[2]int{e.to, e.from}]
-		for _, j := range fits[:min(len(fits), most)] {
-			if !ask(j) {
+		for _, j := range fit[c] {
+			if found[nsidKey{i, e.nsid}] != 0 {
+				break
+			}
+			if asked[j] || files[j] == nil {
+				continue
+			}
+			asked[j] = true
+			nsid, err := s.nsid(int(files[j].Fd()))
+			if errors.Is(err, unix.ENOENT) {
+				continue // it has no number here
+			}
+			if err != nil {
 				return
 			}
-		}
-	}
-	for _, j := range favorites {
-		if !ask(j) {
-			return
-		}
-	}
-	for j := range all {
-		if !ask(j) {
-			return
+			found[nsidKey{i, nsid}] = r.targets[j].ID
 		}
 	}
 }

@@ -44,6 +44,7 @@ var ErrWriteOnly = errors.New("the parameter can only be written")
 // A Root is /proc/sys in the namespaces of the thread that opened it. Only that thread can use it.
 type Root struct {
 	fd  int
+	dev uint64 // the device of /proc, which is that of all its parameters
 	buf []byte
 }
 
@@ -57,7 +58,12 @@ func Open() (*Root, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &Root{fd: fd}, nil
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return nil, &os.PathError{Op: "stat", Path: Dir, Err: err}
+	}
+	return &Root{fd: fd, dev: st.Dev}, nil
 }
 
 // Close closes the Root.
@@ -151,8 +157,10 @@ func (r *Root) ReadIf(file string, mode uint32) (v Value, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return v, fmt.Errorf("%q: %w: not a regular file", file, ErrFile)
 	}
-	if err := onProc(fd, file); err != nil {
-		return v, err
+	if st.Dev != r.dev {
+		if err := onProc(fd, file); err != nil {
+			return v, err
+		}
 	}
 	if st.Mode&mode != mode {
 		return v, os.ErrPermission

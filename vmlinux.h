@@ -246,9 +246,40 @@ struct proc_ns_operations {
 struct ns_common___510 {
 	const struct proc_ns_operations *ops;
 };
+struct uid_gid_extent {
+	u32 lower_first;
+	u32 count;
+};
+struct uid_gid_map {
+	u32 nr_extents;
+	struct uid_gid_extent extent[5];
+};
+struct ucounts;
+/* The elements of ucount_max are longs from 5.14 on, and ints before. */
 struct user_namespace {
+	struct uid_gid_map uid_map;
+	struct uid_gid_map gid_map;
 	struct user_namespace *parent;
+	int level;
 	struct ns_common ns;
+	struct ucounts *ucounts;
+	long ucount_max[1];
+};
+/* The elements of ucount are 64 bits long from 5.14 on, and 32 before. */
+struct ucounts {
+	struct user_namespace *ns;
+	kuid_t uid;
+	atomic64_t ucount[1];
+};
+enum ucount_type {
+	UCOUNT_USER_NAMESPACES,
+	UCOUNT_PID_NAMESPACES,
+	UCOUNT_UTS_NAMESPACES,
+	UCOUNT_IPC_NAMESPACES,
+	UCOUNT_NET_NAMESPACES,
+	UCOUNT_MNT_NAMESPACES,
+	UCOUNT_CGROUP_NAMESPACES,
+	UCOUNT_TIME_NAMESPACES,
 };
 
 struct ctl_dir;
@@ -308,12 +339,14 @@ struct ipc_namespace___set {
 /* seq: up to 6.17. ns_id took its place. */
 struct mnt_namespace {
 	struct ns_common ns;
+	struct mount *root;
 	struct user_namespace *user_ns;
 };
 struct mnt_namespace___seq {
 	u64 seq;
 };
 struct pid_namespace {
+	unsigned int level;
 	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
@@ -425,10 +458,25 @@ struct pid {
 	struct hlist_head tasks[4];
 	struct upid numbers[1];
 };
+/* A u64 from 6.3 on, and an array of two u32 before. */
+typedef struct {
+	u64 val;
+} kernel_cap_t;
+
 struct cred {
 	kuid_t uid;
 	kgid_t gid;
+	kuid_t euid;
+	kgid_t egid;
+	kernel_cap_t cap_effective;
 	struct user_namespace *user_ns;
+};
+struct cred___514 {
+	struct ucounts
+		*ucounts; /* of the real user from 5.17 on, before that of the effective one */
+};
+struct fs_struct {
+	struct path root;
 };
 struct mm_struct {
 	unsigned long arg_start;
@@ -476,6 +524,7 @@ struct task_struct {
 	u64 self_exec_id; /* how many programs the process has executed */
 	struct cred *cred;
 	char comm[16];
+	struct fs_struct *fs;
 	struct nsproxy *nsproxy;
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4];

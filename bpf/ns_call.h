@@ -14,13 +14,17 @@
 #include "lib/nsfs.h"
 #include "lib/syscall.h"
 #include "lib/who.h"
+#include "refusal.h"
 
-/* REC_NS_CREATE, REC_NS_ENTER. The tail is ns_change[nchanges]. */
+/* REC_NS_CREATE, REC_NS_ENTER. The tail is ns_change[nchanges], ns_refusal[nrefusals],
+ * ns_limit[nlimits].
+ */
 struct ns_record {
 	struct head head;
 	struct caller caller;
-	__u32 child; /* pid of the task that a clone created */
-	__u32 pad;
+	__u32 child;	 /* pid of the task that a clone created */
+	__u16 nrefusals; /* 1: the kernel refused to create a namespace */
+	__u16 nlimits;
 };
 
 EXPORT_TYPE(struct, ns_record);
@@ -170,7 +174,8 @@ __noinline int send_ns_call(void)
 	__builtin_memcpy(r->caller.ns, call->ns, sizeof(r->caller.ns));
 	r->child = kind == REC_NS_CREATE && ns_task && ns_task != task ? BPF_CORE_READ(ns_task, pid)
 								       : 0;
-	r->pad = 0;
+	r->nrefusals = 0;
+	r->nlimits = 0;
 	if (r->child && task_cgroup(ns_task) != task_cgroup(task))
 		r->head.flags |= F_CHILD_CGROUP;
 
@@ -196,6 +201,10 @@ __noinline int send_ns_call(void)
 				  : i == NS_TIME ? call->from_time
 						 : call->ns[i];
 		s->end += sizeof(*c);
+	}
+	if (kind == REC_NS_CREATE && is_refusal(ret)) {
+		r->nrefusals = 1;
+		r->nlimits = put_refusal(s->slot, kinds_of_flags(call->flags), ret);
 	}
 	send_scratch(s, owner, kind, n);
 	return 0;

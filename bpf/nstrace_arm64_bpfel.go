@@ -139,12 +139,36 @@ const (
 	NstraceNsKindNS_KINDS  NstraceNsKind = 8
 )
 
+type NstraceNsLimit struct {
+	_       structs.HostLayout
+	Count   uint64
+	Max     uint64
+	UserNs  uint32
+	Uid     uint32
+	Kind    uint8
+	Level   uint8
+	Counted uint8
+	Pad     [5]uint8
+}
+
 type NstraceNsRecord struct {
-	_      structs.HostLayout
-	Head   NstraceHead
-	Caller NstraceCaller
-	Child  uint32
-	Pad    uint32
+	_         structs.HostLayout
+	Head      NstraceHead
+	Caller    NstraceCaller
+	Child     uint32
+	Nrefusals uint16
+	Nlimits   uint16
+}
+
+type NstraceNsRefusal struct {
+	_         structs.HostLayout
+	Caps      uint64
+	UserLevel uint32
+	PidLevel  uint32
+	Flags     uint32
+	Kinds     uint32
+	Euid      uint32
+	Egid      uint32
 }
 
 type NstraceOwnKey struct {
@@ -222,6 +246,14 @@ const (
 	NstraceRecordKindREC_NS_UNPIN     NstraceRecordKind = 11
 	NstraceRecordKindREC_PIN_END      NstraceRecordKind = 12
 	NstraceRecordKindREC_KINDS        NstraceRecordKind = 13
+)
+
+type NstraceRefusalFlag uint32
+
+const (
+	NstraceRefusalFlagRF_CHROOTED     NstraceRefusalFlag = 1
+	NstraceRefusalFlagRF_UID_UNMAPPED NstraceRefusalFlag = 2
+	NstraceRefusalFlagRF_GID_UNMAPPED NstraceRefusalFlag = 4
 )
 
 type NstraceSysctlRecord struct {
@@ -440,7 +472,9 @@ const (
 	NstraceVarTypeNetdevRecord     = "type_netdev_record"
 	NstraceVarTypeNsChange         = "type_ns_change"
 	NstraceVarTypeNsKind           = "type_ns_kind"
+	NstraceVarTypeNsLimit          = "type_ns_limit"
 	NstraceVarTypeNsRecord         = "type_ns_record"
+	NstraceVarTypeNsRefusal        = "type_ns_refusal"
 	NstraceVarTypeOwnKey           = "type_own_key"
 	NstraceVarTypeOwnObject        = "type_own_object"
 	NstraceVarTypeParamRecord      = "type_param_record"
@@ -448,6 +482,7 @@ const (
 	NstraceVarTypePinRecord        = "type_pin_record"
 	NstraceVarTypeRecordFlag       = "type_record_flag"
 	NstraceVarTypeRecordKind       = "type_record_kind"
+	NstraceVarTypeRefusalFlag      = "type_refusal_flag"
 	NstraceVarTypeSysctlRecord     = "type_sysctl_record"
 	NstraceVarTypeTamperRecord     = "type_tamper_record"
 	NstraceVarTypeWhoRecord        = "type_who_record"
@@ -677,7 +712,9 @@ type NstraceVariableSpecs struct {
 	TypeNetdevRecord  *ebpf.VariableSpec `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
+	TypeNsLimit       *ebpf.VariableSpec `ebpf:"type_ns_limit"`
 	TypeNsRecord      *ebpf.VariableSpec `ebpf:"type_ns_record"`
+	TypeNsRefusal     *ebpf.VariableSpec `ebpf:"type_ns_refusal"`
 	TypeOwnKey        *ebpf.VariableSpec `ebpf:"type_own_key"`
 	TypeOwnObject     *ebpf.VariableSpec `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
@@ -685,6 +722,7 @@ type NstraceVariableSpecs struct {
 	TypePinRecord     *ebpf.VariableSpec `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
+	TypeRefusalFlag   *ebpf.VariableSpec `ebpf:"type_refusal_flag"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
@@ -804,7 +842,9 @@ type NstraceVariables struct {
 	TypeNetdevRecord  *ebpf.Variable `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
+	TypeNsLimit       *ebpf.Variable `ebpf:"type_ns_limit"`
 	TypeNsRecord      *ebpf.Variable `ebpf:"type_ns_record"`
+	TypeNsRefusal     *ebpf.Variable `ebpf:"type_ns_refusal"`
 	TypeOwnKey        *ebpf.Variable `ebpf:"type_own_key"`
 	TypeOwnObject     *ebpf.Variable `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
@@ -812,6 +852,7 @@ type NstraceVariables struct {
 	TypePinRecord     *ebpf.Variable `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
+	TypeRefusalFlag   *ebpf.Variable `ebpf:"type_refusal_flag"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`

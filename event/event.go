@@ -108,6 +108,9 @@ type Event struct {
 	Between *Between `json:"between,omitempty"`
 	Trace   *Trace   `json:"trace,omitempty"`
 
+	// Refusal is why the kernel refused to create a namespace, as far as that is known.
+	Refusal []Refusal `json:"refusal,omitempty"`
+
 	// Ref identifies the event within the Tracer that made it, for Cause.Ref. It is 0 for
 	// an event that no Tracer made. It is not part of the stream.
 	Ref uint64 `json:"-"`

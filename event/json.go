@@ -79,6 +79,7 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 	if ev.Between != nil {
 		b = enc.appendBetween(append(b, `,"between":`...), ev.Between)
 	}
+	b = appendList(b, `,"refusal":`, ev.Refusal, enc.appendRefusal)
 	return object(b, start)
 }
 
@@ -87,6 +88,38 @@ func appendAlert(b []byte, a *Alert) []byte {
 	b = AppendString(append(b, `,"name":`...), a.Name)
 	b = AppendString(append(b, `,"severity":`...), a.Severity)
 	b = appendText(b, `,"message":`, a.Message)
+	return object(b, start)
+}
+
+func (enc *Encoder) appendRefusal(b []byte, r *Refusal) []byte {
+	start := len(b)
+	b = AppendString(append(b, `,"reason":`...), string(r.Reason))
+	b = appendText(b, `,"type":`, string(r.Type))
+	b = appendText(b, `,"sysctl":`, r.Sysctl)
+	b = appendInt(b, `,"value":`, r.Value)
+	b = appendInt(b, `,"count":`, r.Count)
+	b = appendNumber(b, `,"user_ns":`, uint64(r.UserNS))
+	b = appendID(b, `,"level":`, r.Level)
+	b = appendID(b, `,"uid":`, r.UID)
+	b = appendText(b, `,"user":`, r.User)
+	b = appendText(b, `,"capability":`, r.Capability)
+	b = appendTrue(b, `,"read_later":`, r.Later)
+	if r.SetBy != nil {
+		b = enc.appendWriter(append(b, `,"set_by":`...), r.SetBy)
+	}
+	return object(b, start)
+}
+
+func (enc *Encoder) appendWriter(b []byte, w *Writer) []byte {
+	start := len(b)
+	b = strconv.AppendUint(append(b, `,"pid":`...), uint64(w.PID), 10)
+	b = strconv.AppendUint(append(b, `,"uid":`...), uint64(w.UID), 10)
+	b = AppendString(append(b, `,"comm":`...), w.Comm)
+	b = appendText(b, `,"user":`, w.User)
+	b = appendText(b, `,"login_user":`, w.LoginUser)
+	b = appendText(b, `,"container":`, w.Container)
+	b = appendText(b, `,"unit":`, w.Unit)
+	b = enc.times.append(append(b, `,"time":`...), w.Time)
 	return object(b, start)
 }
 
@@ -112,9 +145,7 @@ func (enc *Encoder) AppendNamespace(b []byte, ns *Namespace) []byte {
 	if ns.Owner != nil {
 		b = appendOwner(append(b, `,"owner":`...), ns.Owner)
 	}
-	if ns.LifetimeMS != nil {
-		b = strconv.AppendInt(append(b, `,"lifetime_ms":`...), *ns.LifetimeMS, 10)
-	}
+	b = appendInt(b, `,"lifetime_ms":`, ns.LifetimeMS)
 	if ns.Creator != nil {
 		b = appendActor(append(b, `,"creator":`...), ns.Creator)
 	}

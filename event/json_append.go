@@ -61,6 +61,14 @@ func appendID(b []byte, key string, id *uint32) []byte {
 	return strconv.AppendUint(append(b, key...), uint64(*id), 10)
 }
 
+// appendInt appends a member, unless it is unknown.
+func appendInt(b []byte, key string, n *int64) []byte {
+	if n == nil {
+		return b
+	}
+	return strconv.AppendInt(append(b, key...), *n, 10)
+}
+
 // appendTexts appends a member, unless it has no elements.
 func appendTexts(b []byte, key string, list []string) []byte {
 	return appendList(b, key, list, func(b []byte, s *string) []byte { return AppendString(b, *s) })

@@ -88,9 +88,20 @@ type referenceEvent struct {
 	Pod       *event.Pod       `json:"pod,omitempty"`
 	Unit      string           `json:"unit,omitempty"`
 
-	Loss    *referenceLoss    `json:"loss,omitempty"`
-	Tamper  *event.Tamper     `json:"tamper,omitempty"`
-	Between *referenceBetween `json:"between,omitempty"`
+	Loss    *referenceLoss     `json:"loss,omitempty"`
+	Tamper  *event.Tamper      `json:"tamper,omitempty"`
+	Between *referenceBetween  `json:"between,omitempty"`
+	Refusal []referenceRefusal `json:"refusal,omitempty"`
+}
+
+type referenceRefusal struct {
+	event.Refusal
+	SetBy *referenceWriter `json:"set_by,omitempty"`
+}
+
+type referenceWriter struct {
+	*event.Writer
+	Time stamp `json:"time"`
 }
 
 type referenceNamespace struct {
@@ -158,6 +169,13 @@ func newReferenceEvent(ev *event.Event) *referenceEvent {
 	}
 	if b := ev.Between; b != nil {
 		e.Between = &referenceBetween{Between: b, From: stamp(b.From), To: stamp(b.To)}
+	}
+	for _, r := range ev.Refusal {
+		ref := referenceRefusal{Refusal: r}
+		if w := r.SetBy; w != nil {
+			ref.SetBy = &referenceWriter{Writer: w, Time: stamp(w.Time)}
+		}
+		e.Refusal = append(e.Refusal, ref)
 	}
 	if tr := ev.Trace; tr != nil {
 		e.Trace = &referenceTrace{Trace: tr, From: stamp(tr.From), To: stamp(tr.To)}

@@ -126,6 +126,7 @@ type fakeHost struct {
 	inventory []bpf.NstraceInventory
 	cgroups   map[uint32]string // paths by pid
 	names     map[uint32]string // of network namespaces
+	sysctls   map[string]string // values by name
 	handles   bool              // the kernel has handles of namespaces
 	alive     map[uint32]bool   // by handle
 	held      map[uint32]bool   // by files
@@ -153,6 +154,7 @@ func (f *fakeHost) userName(uid uint32) string {
 func (f *fakeHost) commandLine(pid uint32, start uint64) []byte { return nil }
 func (f *fakeHost) cgroupPath(pid uint32, id uint64) string     { return f.cgroups[pid] }
 func (f *fakeHost) netnsName(id uint32, at uint64) string       { return f.names[id] }
+func (f *fakeHost) hostSysctl(name string, at uint64) string    { return f.sysctls[name] }
 func (f *fakeHost) mountedID(path string) uint64                { return f.mounted[path] }
 func (f *fakeHost) heldByFiles() map[uint32]bool                { return f.held }
 func (f *fakeHost) ended(ns procfs.Namespace) (ended, known bool) {

@@ -37,11 +37,12 @@ type hostReader struct {
 	users  attribution.Users
 	reads  procfs.BlockingReads
 	netns  netnsNames
+	sysctl sysctlCache
 	mounts *mountThread
 }
 
 func newHostReader(m *mountThread) *hostReader {
-	return &hostReader{netns: newNetnsNames(), mounts: m}
+	return &hostReader{netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m}
 }
 
 func (h *hostReader) userName(uid uint32) string { return h.users.Name(uid) }
@@ -63,6 +64,8 @@ func (h *hostReader) cgroupPath(pid uint32, id uint64) string {
 }
 
 func (h *hostReader) netnsName(id uint32, at uint64) string { return h.netns.find(id, at) }
+
+func (h *hostReader) hostSysctl(name string, at uint64) string { return h.sysctl.value(name, at) }
 
 func (h *hostReader) mountedID(path string) uint64 { return procfs.HandleID(path) }
 

@@ -26,14 +26,25 @@ func (c *changeRecords) parse(r *record) (err error) {
 }
 
 // createRecords are of calls that made namespaces, or tried to.
-type createRecords struct{ changeRecords }
+type createRecords struct {
+	changeRecords
+	refusal refusal
+}
 
 func newCreateRecords(in *interpreter) recordInterpreter {
-	return &createRecords{changeRecords{in: in}}
+	return &createRecords{changeRecords: changeRecords{in: in}}
+}
+
+func (c *createRecords) parse(r *record) error {
+	if err := c.changeRecords.parse(r); err != nil {
+		return err
+	}
+	return c.refusal.parse(r, &c.wire)
 }
 
 func (c *createRecords) interpret(r *record) error {
 	in, who := c.in, c.in.caller(&c.wire.Caller)
+	refusal := c.refusal.explain(in, r, &c.wire.Caller)
 	for i := range c.changes {
 		change := &c.changes[i]
 		var ns *liveNS
@@ -44,7 +55,7 @@ func (c *createRecords) interpret(r *record) error {
 			}
 		}
 		e := in.begin(r, event.NamespaceCreate, who)
-		e.ChildPID = c.wire.Child
+		e.ChildPID, e.Refusal = c.wire.Child, refusal
 		e.Namespace = in.showKind(ns, change.Kind)
 		if err := in.offer(e, nil); err != nil {
 			return err

@@ -90,6 +90,9 @@ type hostLookups interface {
 	// netnsName returns the name that a network namespace has, "" for none, as of a time
 	// not before at (CLOCK_BOOTTIME).
 	netnsName(id uint32, at uint64) string
+	// hostSysctl returns the value of a parameter of which the host has one copy, as of a time
+	// not before at (CLOCK_BOOTTIME); "" if there is none.
+	hostSysctl(name string, at uint64) string
 	// mountedID returns the kernel's id of the namespace that is mounted at a path, 0 if
 	// unknown.
 	mountedID(path string) uint64

@@ -9,7 +9,8 @@
  * This header has what records share. The struct of each kind is in the header that sends it:
  *
  *	kind                            struct          tail                     header
- *	REC_NS_CREATE, REC_NS_ENTER     ns_record       ns_change[nchanges]      ns_call.h
+ *	REC_NS_CREATE, REC_NS_ENTER     ns_record       ns_change[nchanges],     ns_call.h,
+ *	                                                ns_refusal, ns_limit[]   refusal.h
  *	REC_NS_DESTROY                  destroy_record                           destroy.h
  *	REC_SYSCTL_WRITE                sysctl_record   old, new, raw_old, after write.h
  *	REC_TASK_EXIT                   head                                     destroy.h

@@ -25,6 +25,11 @@ struct walk {
 	__u64 limit;		 /* a step appends nothing once the record is longer than this */
 	__u64 reached_top;
 	__u64 last_name; /* where the last name begins */
+	/* These four are for limit_step(). */
+	void *ucounts;
+	__u64 uid;
+	__u64 kinds;
+	__u64 level;
 };
 
 struct scratch {

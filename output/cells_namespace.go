@@ -91,7 +91,7 @@ func sameNamespace(a, b *event.Namespace) bool {
 	return a.ID == b.ID && a.UID == b.UID
 }
 
-// creation is the call and the child that it made.
+// creation is the call and the child that it made, or why the kernel refused it.
 func (t *Table) creation(ev *event.Event) []word {
 	var words []word
 	if !t.opts.Wide && ev.Via != "" { // the wide table has a column for it
@@ -99,6 +99,9 @@ func (t *Table) creation(ev *event.Event) []word {
 	}
 	if ev.ChildPID != 0 {
 		words = append(words, newWord("child "+number(ev.ChildPID), normal))
+	}
+	if t.opts.Wide { // else they have lines of their own
+		words = append(words, t.refusals(ev)...)
 	}
 	return words
 }

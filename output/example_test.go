@@ -86,4 +86,13 @@ func ExampleTable() {
 	// 12:04:40.727  gone     net 4026532281 web                             not traced
 	//                                                                       between 2026-11-23 12:03:01
 	//                                                                       and 12:04:40
+	// 12:04:40.823  create   net                          FAILED ENOSPC     zsh > bwrap[70114] bob
+	//                                                     unshare
+	//               because: user.max_net_namespaces = 4 (bob has 4)
+	//                 in the host's user namespace, 1 level up set by sysctl[4700] alice as root
+	//                 at 2026-11-23 12:04:28
+	// 12:04:40.824  create   user                         FAILED EPERM      zsh > chrome[70115] bob
+	//                                                     clone
+	//               because: in a chroot
+	//               because: kernel.unprivileged_userns_clone = 0 (read later)
 }

@@ -47,7 +47,8 @@ type TableOptions struct {
 // table shortens only the middle of a long chain of ancestors and values of more than a few lines,
 // and marks that with an ellipsis.
 //
-// An alert has a line of its own below its event. trace.start and trace.stop have no row.
+// An alert, and a reason why the kernel refused something, has a line of its own below its event.
+// trace.start and trace.stop have no row.
 type Table struct {
 	opts    TableOptions
 	columns []column
@@ -150,6 +151,7 @@ func (t *Table) Write(ev *event.Event) error {
 	err := t.table.Append(t.cells(ev))
 	t.render.style = normal
 	if !t.opts.Wide {
+		t.writeRefusals(ev)
 		t.writeAlerts(ev)
 	}
 	if err == nil {
@@ -186,18 +188,34 @@ func (t *Table) writeDay(ev *event.Event) error {
 	return t.table.Append(row)
 }
 
-// writeAlerts writes the alerts of an event, indented to the second column.
+// writeAlerts writes the alerts of an event, each on a line below it.
 func (t *Table) writeAlerts(ev *event.Event) {
-	indent := t.columns[0].width + len(gap)
 	for i := range ev.Alert {
-		for j, line := range wrap(alertWords(&ev.Alert[i]), t.opts.Width-indent-len(gap)) {
-			t.out.WriteString(strings.Repeat(" ", indent))
-			if j > 0 {
-				t.out.WriteString(gap)
-			}
-			t.out.WriteString(t.paintAll(line))
-			t.out.WriteByte('\n')
+		t.writeBelow(alertWords(&ev.Alert[i]), t.paintAll)
+	}
+}
+
+// writeRefusals writes why the kernel refused what an event reports, each reason on a line below
+// it. The row of a burst has none.
+func (t *Table) writeRefusals(ev *event.Event) {
+	if t.isBurst() {
+		return
+	}
+	for i := range ev.Refusal {
+		t.writeBelow(append([]word{newWord("because:", faint)}, t.refusal(&ev.Refusal[i])...), t.paint)
+	}
+}
+
+// writeBelow writes words, painted line by line, below the row of an event, indented to the second column.
+func (t *Table) writeBelow(words []word, paint func([]word) string) {
+	indent := t.columns[0].width + len(gap)
+	for j, line := range wrap(words, t.opts.Width-indent-len(gap)) {
+		t.out.WriteString(strings.Repeat(" ", indent))
+		if j > 0 {
+			t.out.WriteString(gap)
 		}
+		t.out.WriteString(paint(line))
+		t.out.WriteByte('\n')
 	}
 }
 

@@ -47,7 +47,8 @@ func TestTableLayout(t *testing.T) {
 	clock := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3}$`)
 	events := append(append(sample(), hostile()...), bare()...)
 	for _, ev := range events {
-		ev.Alert = nil // these lines have no columns; see TestTableAlertLayout
+		// These lines have no columns; see TestTableAlertLayout and TestTableRefusals.
+		ev.Alert, ev.Refusal = nil, nil
 	}
 	for _, eastAsian := range []bool{false, true} {
 		twwidth.SetEastAsian(eastAsian)

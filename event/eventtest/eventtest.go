@@ -133,6 +133,19 @@ func Sample() []*event.Event {
 		}},
 		&event.Event{Type: event.NamespaceAppeared, Time: At(9603), Between: same, Namespace: web()},
 		&event.Event{Type: event.NamespaceGone, Time: At(9604), Between: same, Namespace: web()},
+		&event.Event{Type: event.NamespaceCreate, Time: At(9700), Outcome: event.Failure, Error: "ENOSPC", Via: "unshare", Namespace: &event.Namespace{Type: event.NSTypeNet}, Process: &event.Process{
+			PID: 70114, TID: 70114, Comm: "bwrap", PPID: 60001, UID: 1001, GID: 1001, User: "bob", Ancestors: []event.Actor{{PID: 60001, Comm: "zsh"}},
+		}, Refusal: []event.Refusal{{
+			Reason: event.RefusedByLimit, Type: event.NSTypeNet, Sysctl: "user.max_net_namespaces", Value: Ptr[int64](4), Count: Ptr[int64](4),
+			UserNS: 4026531837, Level: Ptr[uint32](1), UID: Ptr[uint32](1001), User: "bob",
+			SetBy: &event.Writer{Time: At(-3000), PID: 4700, Comm: "sysctl", User: "root", LoginUser: "alice", Unit: "session-17.scope"},
+		}}},
+		&event.Event{Type: event.NamespaceCreate, Time: At(9701), Outcome: event.Failure, Error: "EPERM", Via: "clone", Namespace: &event.Namespace{Type: event.NSTypeUser}, Process: &event.Process{
+			PID: 70115, TID: 70115, Comm: "chrome", PPID: 60001, UID: 1001, GID: 1001, User: "bob", Ancestors: []event.Actor{{PID: 60001, Comm: "zsh"}},
+		}, Refusal: []event.Refusal{
+			{Reason: event.RefusedByChroot},
+			{Reason: event.RefusedBySysctl, Sysctl: "kernel.unprivileged_userns_clone", Value: Ptr[int64](0), Later: true},
+		}},
 		&event.Event{Type: event.TraceStop, Time: At(9999), Via: "kill", Process: ViaSSH(4807, "kill"), Trace: &event.Trace{
 			Totals: &event.Totals{Seen: 1504, Written: 270, Folded: 249, Lost: 1234, Alerts: 1, DurationMS: 10009}, Signal: "SIGTERM",
 			Notes: []string{"The hook of clone was still in use."},

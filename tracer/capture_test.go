@@ -21,7 +21,7 @@ import (
 
 var (
 	capture = flag.String("capture", "", "write the records of a real run to this file (root)")
-	set     = flag.String("capture-set", "", "what to run for -capture: nothing, or netdev")
+	set     = flag.String("capture-set", "", "what to run for -capture: nothing, netdev or refusal")
 	backend = flag.String("capture-backend", "auto", "how to attach for -capture")
 	update  = flag.Bool("update", false, "write the golden files from what the code gives now")
 )
@@ -60,6 +60,18 @@ var capturedSets = map[string][]string{
 		"ip link set eth0 netns web name card0",
 		"ip netns del web",
 	},
+	"refusal": { // only what fails is captured
+		"unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_net_namespaces; unshare --net --ipc true' || :",
+		"unshare --user --map-root-user sh -c 'echo 1 >/proc/sys/user/max_user_namespaces; unshare --user --map-root-user unshare --user true' || :",
+		"export S='unshare --user --map-root-user sh -c \"$S\"'; sh -c \"$S\" || :",
+		"export S='unshare --pid --fork sh -c \"$S\"'; sh -c \"$S\" || :",
+		"setpriv --reuid 1000 --clear-groups unshare --net --uts true || :",
+		"unshare --user unshare --user true || :",
+		"setpriv --reuid 1000 --clear-groups --bounding-set -all unshare --user unshare --user --net true || :",
+		"mkdir d; mount --bind / d; chroot d unshare --user true || :; umount d; rmdir d",
+		"mkdir d; mount --bind /usr d; mount --bind / d; chroot d unshare --user true || :; umount d d; rmdir d",
+		"chroot / unshare --user true",
+	},
 }
 
 // TestCapture makes testdata's records; run it in a virtual machine, as root:
@@ -69,7 +81,11 @@ func TestCapture(t *testing.T) {
 	if *capture == "" {
 		t.Skip("no -capture FILE")
 	}
-	tr, err := New(Options{Backend: Backend(*backend)})
+	o := Options{Backend: Backend(*backend)}
+	if *set == "refusal" {
+		o.Filter.Failed = true
+	}
+	tr, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

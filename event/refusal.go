@@ -49,6 +49,9 @@ type Refusal struct {
 	Count *int64 `json:"count,omitempty"`
 
 	UserNS uint32 `json:"user_ns,omitempty"` // id of the user namespace that sets the limit, or lacks the capability or the id
+	// Limit is the user namespace UserNS as the Tracer knows it, for limit; nil if it does not. It is
+	// not part of the stream.
+	Limit *Namespace `json:"-"`
 	// Level is how far UserNS is above the user namespace of the process, for limit.
 	Level *uint32 `json:"level,omitempty"`
 	// UID is the user whose namespaces are counted, or who has no id in UserNS, or the group

@@ -8,6 +8,7 @@
 //	runtimes.Stage  names containers
 //	Gap             adds trace.gap for the time before this run
 //	Drift           adds what changed while no nstrace was running
+//	Writers         adds who set the limits that refused a namespace
 //	Select          keeps the events of the wanted containers and network namespaces
 //	Alerts          marks the events that meet a rule
 //	Filter          keeps the events that an expression holds for
@@ -43,6 +44,7 @@ type Handler interface {
 // Options say which steps a pipeline has. A zero field leaves its step out.
 type Options struct {
 	RunID     string            // of every event; see NewRunID
+	Writers   *Writers          // for Writers; its Next is set by New
 	Selection Selection         // for Select
 	Alerts    *alert.Rules      // for Alerts
 	Filter    *filter.Program   // for Filter
@@ -85,6 +87,10 @@ func New(o Options) *Pipeline {
 	}
 	if !o.Selection.Empty() {
 		p.Handler = &Select{Next: p.Handler, Selection: o.Selection, Drops: drops}
+	}
+	if o.Writers != nil {
+		o.Writers.Next = p.Handler
+		p.Handler = o.Writers
 	}
 	if o.Drift != nil {
 		o.Drift.Next = p.Handler

@@ -113,6 +113,9 @@ func (x *explanation) limit(l *bpf.NstraceNsLimit) {
 		count := int64(l.Count)
 		r.Count = &count
 	}
+	if ns := x.in.registry.live[l.UserNs]; ns != nil && ns.typ == event.NSTypeUser {
+		r.Limit = x.in.registry.show(ns, new(event.Namespace))
+	}
 	x.add(r)
 }
 
@@ -142,7 +145,7 @@ func (x *explanation) switches() {
 	if !x.asked(bpf.NstraceNsKindNS_USER) {
 		return
 	}
-	if !x.privileged() || x.userNS != x.in.registry.host[event.NSTypeUser] {
+	if host := x.in.registry.host[event.NSTypeUser]; !x.privileged() || host != 0 && x.userNS != host {
 		x.forbids(debianSysctl, "0")
 	}
 	if !x.privileged() {

@@ -61,7 +61,7 @@ func TestRefusal(t *testing.T) {
 	}{
 		{name: "Debian", sysctls: debian, record: refusedRecord(unix.EPERM, user, bpf.NstraceNsRefusal{}),
 			want: `{"reason":"sysctl","sysctl":"kernel.unprivileged_userns_clone","value":0,"read_later":true}`},
-		{name: "Debian, root of a user namespace", sysctls: debian, record: refusedRecord(unix.EPERM, user, bpf.NstraceNsRefusal{Caps: adminCap}),
+		{name: "Debian, root of a user namespace", sysctls: debian, hostNS: 4026531837, record: refusedRecord(unix.EPERM, user, bpf.NstraceNsRefusal{Caps: adminCap}),
 			want: `{"reason":"sysctl","sysctl":"kernel.unprivileged_userns_clone","value":0,"read_later":true}`},
 		{name: "Debian, root of the host", sysctls: debian, hostNS: 4026532001, record: refusedRecord(unix.EPERM, user, bpf.NstraceNsRefusal{Caps: adminCap})},
 		{name: "Debian, allowed", sysctls: map[string]string{debianSysctl: "1"}, record: refusedRecord(unix.EPERM, user, bpf.NstraceNsRefusal{})},

@@ -119,7 +119,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		})
 	}
 	r.steps = pipeline.New(pipeline.Options{
-		RunID: pipeline.NewRunID(), Selection: f.selected, Alerts: f.alerts, Filter: f.program,
+		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Alerts: f.alerts, Filter: f.program,
 		Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
 		Sinks: []pipeline.Sink{r.sink}, Source: r.tracer,
 	})

@@ -25,17 +25,18 @@ const (
 	// namespace of the process. It needs one to make another user namespace.
 	RefusedByUID RefusalReason = "unmapped_uid"
 	RefusedByGID RefusalReason = "unmapped_gid"
-	// RefusedBySysctl is a parameter that allows user namespaces to privileged processes only:
-	// Debian's kernel.unprivileged_userns_clone, or Ubuntu's
-	// kernel.apparmor_restrict_unprivileged_userns.
+	// RefusedBySysctl is a parameter that restricts user namespaces of processes without
+	// CAP_SYS_ADMIN, and has the value that does so: Debian's kernel.unprivileged_userns_clone is
+	// 0, or Ubuntu's kernel.apparmor_restrict_unprivileged_userns is 1.
 	RefusedBySysctl RefusalReason = "sysctl"
 )
 
 // Refusal is a reason for which the kernel refuses to make a namespace. It is a fact: the kernel
-// held these values right after the call.
+// held these values right after the call. If an event has several, each of them is true, and it is
+// unknown which one the kernel met first. Reasons that nstrace does not know, such as a decision of
+// a security module, can exist beside them.
 //
-// If an event has several, each of them is true, and at least one of them is why the call failed.
-// It never changes.
+// A Refusal never changes.
 type Refusal struct {
 	Reason RefusalReason `json:"reason"`
 	Type   NSType        `json:"type,omitempty"` // of the namespace, for limit and nesting

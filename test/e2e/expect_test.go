@@ -366,8 +366,15 @@ func comparable(t *testing.T, e *emitted) map[string]any {
 			m["uid"], _, _ = strings.Cut(uid, ".")
 		}
 		for _, v := range m {
-			if v, ok := v.(map[string]any); ok {
+			switch v := v.(type) {
+			case map[string]any:
 				strip(v)
+			case []any:
+				for _, v := range v {
+					if v, ok := v.(map[string]any); ok {
+						strip(v)
+					}
+				}
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,11 +132,20 @@ func checkWriter(t *testing.T, events []*emitted) {
 // countsKnown reports whether the kernel keeps the counts of a user with the credentials
 // (cred.ucounts, 5.14). Before that, nstrace does not know the count in the process's own user
 // namespace.
-var countsKnown = func(t *testing.T) bool {
+func countsKnown(t *testing.T) bool {
 	t.Helper()
-	cred := regexp.MustCompile(`(?m)^struct cred \{[^}]*?struct ucounts \*ucounts;`)
-	return cred.MatchString(output(t, "bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c"))
+	types, err := typesOfKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`(?m)^struct cred \{[^}]*?struct ucounts \*ucounts;`).MatchString(types)
 }
+
+// typesOfKernel returns the kernel's types in C.
+var typesOfKernel = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c").Output()
+	return string(out), err
+})
 
 func ptrTo[T any](v T) *T { return &v }
 

@@ -55,6 +55,8 @@ type streamFlags struct {
 	ringSize   string
 	verbose    bool
 
+	live output.Sink // set by top: takes the events instead of the output
+
 	// Set by record.
 	quiet   bool              // write no stream
 	history *history.Recorder // also takes the events
@@ -63,27 +65,40 @@ type streamFlags struct {
 
 func (f *streamFlags) register(cmd *cobra.Command) {
 	f.registerFilters(cmd)
+	f.registerSource(cmd)
 	fs := cmd.Flags()
-	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule in this file; may be repeated (\"default\": the built-in rules, \"help\": print them)")
 	fs.StringVarP(&f.file, "output-file", "O", "", "append events to this file")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before the current one exceeds this size, for example 100MiB")
 	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
-	registerRuntimes(fs, &f.runtimes)
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	fs.DurationVar(&f.duration, "duration", 0, "stop after this time, for example 30s")
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
+}
+
+// registerSource adds the flags that say where events and what they are marked with come from.
+func (f *streamFlags) registerSource(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringArrayVar(&f.alertFiles, "alert", nil, "mark the events that meet a rule in this file; may be repeated (\"default\": the built-in rules, \"help\": print them)")
+	registerRuntimes(fs, &f.runtimes)
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring buffer between the kernel and nstrace, a power of two")
-	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 	complete(cmd, "backend", tracer.Backends())
 }
 
 // registerFilters adds the flags that select events and their format. The stream and the
 // history share them.
 func (f *streamFlags) registerFilters(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "output format: table, wide or json")
+	f.registerSelection(cmd)
+	registerGroup(cmd, &f.group, "fold a burst of events of one process into one table row: closed, open (with the events below the row) or off")
+	complete(cmd, "output", formats)
+}
+
+// registerSelection adds the flags that select events.
+func (f *streamFlags) registerSelection(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.SortFlags = false
-	fs.StringVarP(&f.format, "output", "o", "table", "output format: table, wide or json")
 	fs.StringSliceVarP(&f.events, "event", "e", nil, "only these event types or families: "+strings.Join(eventNames(), ", "))
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(nsTypeNames(), ", "))
 	fs.StringSliceVar(&f.sysctls, "sysctl", nil, "only writes to parameters that match this glob, for example 'net.ipv4.*'")
@@ -95,8 +110,6 @@ func (f *streamFlags) registerFilters(cmd *cobra.Command) {
 	fs.BoolVar(&f.failed, "failed", false, "only failed operations")
 	fs.StringVar(&f.filter, "filter", "true", "only events that match this expression, for example 'process.comm == \"runc\"' (\"help\": list the fields)")
 	fs.Lookup("filter").DefValue = "" // --help shows no default
-	registerGroup(cmd, &f.group, "fold a burst of events of one process into one table row: closed, open (with the events below the row) or off")
-	complete(cmd, "output", formats)
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
 }

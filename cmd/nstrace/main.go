@@ -171,7 +171,7 @@ runs until it is interrupted.`,
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newRun(), newList(), newShow(), newDiff(), newGraph(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
+	root.AddCommand(newRun(), newList(), newShow(), newDiff(), newGraph(), newTop(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
 	return root
 }
 

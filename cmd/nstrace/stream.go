@@ -47,6 +47,9 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 
 // sink returns the sink for --output. hold is how long --group may hold a row back.
 func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.Duration) output.Sink {
+	if f.live != nil {
+		return f.live
+	}
 	if f.quiet {
 		return nowhere{}
 	}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/top"
+	"github.com/nstrace/nstrace/output"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+func newTop() *cobra.Command {
+	f := streamFlags{format: "table", group: "off"}
+	cmd := &cobra.Command{
+		Use:   "top [flags]",
+		Short: "Show the host's namespaces and events live",
+		Long: `Show the namespaces of the host, with their processes and how many events a second each
+one has, and below them the events as they happen. The flags select events as those of
+nstrace do. Press ? for the keys, and q to end.`,
+		Example: `  nstrace top                    show all namespaces and events
+  nstrace top -e sysctl -t net   show only writes to parameters of network namespaces`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.top(cmd) },
+	}
+	cmd.Flags().SortFlags = false
+	f.registerSelection(cmd)
+	f.registerSource(cmd)
+	return cmd
+}
+
+func (f *streamFlags) top(cmd *cobra.Command) error {
+	if done, err := f.help(); done {
+		return err
+	}
+	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	if err := top.CheckTerminal(os.Stdin, os.Stdout); err != nil {
+		return usagef("top: %w", err)
+	}
+	guarded := top.IsGuarded()
+	if guarded == nil {
+		status, err := top.Guard(os.Stdin, os.Stdout, os.Stderr)
+		if err != nil {
+			return err
+		}
+		return exitStatus(status)
+	}
+	feed := top.NewFeed()
+	f.live, o.Notify = feed, feed.Notify
+	err = f.view(cmd.Context(), o, feed, guarded)
+	for _, message := range feed.Messages() {
+		notify(message)
+	}
+	guarded.Ended() // not deferred: after a panic, it does not end in order
+	return err
+}
+
+// view shows the view, in the process that top.Guard started.
+func (f *streamFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, guarded *top.Guarded) (err error) {
+	r, err := f.start(o, os.Stdout, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.finish()) }()
+	return top.Run(ctx, top.Options{
+		In: os.Stdin, Out: os.Stdout, Color: output.ColorWanted(os.Stdout), Guarded: guarded,
+		Feed: feed, HostNS: r.tracer.HostNS(),
+		Trace: func(ctx context.Context) error { return r.tracer.Run(ctx, r.stage) },
+		Take: func(ctx context.Context) (*inventory.Inventory, error) {
+			return inventory.Take(ctx, inventory.Options{})
+		},
+	})
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package top
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/output"
+)
+
+// The columns of the list of namespaces.
+const (
+	columnType = iota
+	columnID
+	columnOwner
+	columnProcesses
+	columnRate
+	columnOldest
+)
+
+// A column is a column of the list.
+type column struct {
+	title string
+	width int  // the smallest
+	share int  // of the width that is left, in percent
+	right bool // aligned
+	// descending is the order in which the column is sorted unless it is reversed.
+	descending bool
+	compare    func(a, b *row) int
+}
+
+var columns = []column{
+	columnType:      {title: "TYPE", width: 6, compare: func(a, b *row) int { return compareTypes(a.ns.Type, b.ns.Type) }},
+	columnID:        {title: "ID", width: 10, right: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.ID, b.ns.ID) }},
+	columnOwner:     {title: "OWNER/NAME", width: 12, share: 60, compare: func(a, b *row) int { return compareTexts(a.cells[columnOwner], b.cells[columnOwner]) }},
+	columnProcesses: {title: "PROCS", width: 6, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.Processes, b.ns.Processes) }},
+	columnRate:      {title: "EV/S", width: 7, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.now, b.now) }},
+	columnOldest:    {title: "OLDEST PROCESS", width: 15, share: 40, compare: compareOldest},
+}
+
+// compareTexts puts what is empty last.
+func compareTexts(a, b string) int {
+	if (a == "") != (b == "") {
+		return strings.Compare(b, a)
+	}
+	return strings.Compare(a, b)
+}
+
+// compareOldest puts the namespace first whose oldest process started first.
+func compareOldest(a, b *row) int {
+	switch x, y := a.ns.Oldest, b.ns.Oldest; {
+	case x == nil && y == nil:
+		return 0
+	case x == nil:
+		return 1
+	case y == nil:
+		return -1
+	default:
+		return cmp.Or(cmp.Compare(x.Start, y.Start), cmp.Compare(x.PID, y.PID))
+	}
+}
+
+func compareTypes(a, b event.NSType) int {
+	order := event.NSTypes()
+	return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
+}
+
+// sortRows sorts by a column. Equal rows are in the order of their types and numbers.
+func sortRows(rows []*row, by int, reverse bool) {
+	c := &columns[by]
+	sign := 1
+	if c.descending != reverse {
+		sign = -1
+	}
+	slices.SortFunc(rows, func(a, b *row) int {
+		return cmp.Or(sign*c.compare(a, b), compareTypes(a.ns.Type, b.ns.Type), cmp.Compare(a.ns.ID, b.ns.ID))
+	})
+}
+
+// layOut makes the cells.
+func (r *row) layOut() {
+	ns := r.ns
+	r.cells = make([]string, len(columns))
+	r.cells[columnType] = output.Escape(string(ns.Type))
+	r.cells[columnID] = strconv.FormatUint(uint64(ns.ID), 10)
+	r.cells[columnOwner] = belongsTo(ns)
+	if r.since.IsZero() { // otherwise the number is not known yet
+		r.cells[columnProcesses] = strconv.Itoa(ns.Processes)
+	}
+	r.cells[columnRate] = formatRate(r.now)
+	if ns.Oldest != nil {
+		r.cells[columnOldest] = processName(ns.Oldest.Comm, ns.Oldest.PID)
+	}
+	r.text = strings.ToLower(strings.Join(r.cells[:columnProcesses], " ") + " " + r.cells[columnOldest])
+}
+
+// belongsTo returns the name of a namespace and the workload that it belongs to.
+func belongsTo(ns *inventory.Namespace) string {
+	var parts []string
+	if ns.Host {
+		parts = append(parts, "host")
+	}
+	if ns.Name != "" {
+		parts = append(parts, output.Escape(ns.Name))
+	}
+	if o := ownerName(ns.Owner); o != "" && o != output.Escape(ns.Name) {
+		parts = append(parts, o)
+	}
+	return strings.Join(parts, " ")
+}
+
+// ownerName returns the short name of a workload.
+func ownerName(o *event.Owner) string {
+	if o == nil {
+		return ""
+	}
+	var parts []string
+	if o.Pod != nil && o.Pod.Name != "" {
+		if o.Pod.Namespace != "" {
+			parts = append(parts, o.Pod.Namespace)
+		}
+		parts = append(parts, o.Pod.Name)
+	}
+	switch c := o.Container; {
+	case c != nil && c.Name != "":
+		parts = append(parts, c.Name)
+	case c != nil && len(parts) == 0:
+		parts = append(parts, c.ID[:min(len(c.ID), 12)])
+	}
+	if len(parts) == 0 && o.Unit != "" {
+		parts = append(parts, o.Unit)
+	}
+	return output.Escape(strings.Join(parts, "/"))
+}
+
+// processName is "sh[4712]".
+func processName(comm string, pid uint32) string {
+	return fmt.Sprintf("%s[%d]", output.Escape(comm), pid)
+}
+
+// formatRate formats events per second.
+func formatRate(perSecond float64) string {
+	switch {
+	case perSecond == 0:
+		return "0"
+	case perSecond < 10:
+		return strconv.FormatFloat(perSecond, 'f', 1, 64)
+	case perSecond < 100000:
+		return strconv.FormatFloat(perSecond, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(perSecond/1000, 'f', 0, 64) + "k"
+}

@@ -93,19 +93,20 @@ type stopper struct{ guarded *Guarded }
 func (s *stopper) Run() error {
 	s.guarded.note(noteReleased)
 	defer s.guarded.note(noteScreen)
-	return stopThread(syscall.SIGSTOP)
+	return stopProcess()
 }
 
 func (*stopper) SetStdin(io.Reader)  {}
 func (*stopper) SetStdout(io.Writer) {}
 func (*stopper) SetStderr(io.Writer) {}
 
-// stopThread sends the process a signal that stops it. It returns when the process goes on: a
-// signal to the calling thread itself takes effect before the call returns.
-func stopThread(sig syscall.Signal) error {
+// stopProcess stops the process. It returns when the process goes on: a signal to the calling
+// thread itself takes effect before the call returns. It is not SIGTSTP, which Go's runtime
+// ignores once a program has asked for it.
+func stopProcess() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	return unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+	return unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 }
 
 // A guard watches one guarded process.
@@ -152,9 +153,7 @@ func Guard(in, out, stderr *os.File) (status int, err error) {
 			_ = g.cmd.Process.Signal(sig) // it may have ended meanwhile
 		case ws := <-changes:
 			if ws.Stopped() {
-				signal.Reset(syscall.SIGTSTP)
 				g.stop()
-				signal.Notify(signals, syscall.SIGTSTP)
 				continue
 			}
 			until := time.Now().Add(lastWords)
@@ -214,11 +213,44 @@ func (g *guard) wait(changes chan<- unix.WaitStatus) {
 }
 
 // stop stops this process too, so that the shell takes the terminal back. When it goes on, so
-// does the guarded process. In an orphaned process group, which no shell could continue, the
-// kernel does not stop it.
+// does the guarded process. It does not stop where no shell could continue it.
 func (g *guard) stop() {
-	_ = stopThread(syscall.SIGTSTP)
+	if hasShell() {
+		_ = stopProcess()
+	}
 	_ = g.cmd.Process.Signal(syscall.SIGCONT)
+}
+
+// hasShell reports whether the process group is not orphaned: a process of the same session, but
+// another group, is the parent of one in this group. The kernel ignores ^Z in an orphaned group.
+func hasShell() bool {
+	group := unix.Getpgrp()
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return false
+	}
+	for pid := os.Getppid(); pid > 0; {
+		if s, err := unix.Getsid(pid); err != nil || s != session {
+			return false
+		}
+		if g, err := unix.Getpgid(pid); err != nil || g != group {
+			return err == nil
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return false
+		}
+		// The name, in parentheses, can have any character.
+		after := stat[bytes.LastIndexByte(stat, ')')+1:]
+		fields := bytes.Fields(after)
+		if len(fields) < 2 {
+			return false
+		}
+		if pid, err = strconv.Atoi(string(fields[1])); err != nil {
+			return false
+		}
+	}
+	return false
 }
 
 func (g *guard) readNotes() {

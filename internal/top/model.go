@@ -78,8 +78,9 @@ type model struct {
 
 	column   int // that rows are sorted by
 	reverse  bool
-	selected inventory.Ref
-	first    int // index of the first row on the screen
+	selected inventory.Ref // by the user; zero before that
+	at       int           // index of the cursor when the row was last seen
+	first    int           // index of the first row on the screen
 
 	query  string
 	typing bool
@@ -264,8 +265,8 @@ func (m *model) arrange() {
 		}
 	}
 	sortRows(m.shown, m.column, m.reverse)
-	if m.index() < 0 && len(m.shown) > 0 && m.selected == (inventory.Ref{}) {
-		m.selected = m.shown[0].ns.Ref
+	if i := m.find(m.selected); i >= 0 {
+		m.at = i
 	}
 }
 
@@ -282,21 +283,26 @@ func matches(text string, words []string) bool {
 	return true
 }
 
-// index returns the index of the selected row, -1 if it is not shown.
+// find returns the index of a namespace, -1 if it is not shown.
+func (m *model) find(ref inventory.Ref) int {
+	return slices.IndexFunc(m.shown, func(r *row) bool { return r.ns.Ref == ref })
+}
+
+// index returns the index of the row that the cursor is on, -1 if there are none. The cursor
+// follows a namespace that the user selected. When it is gone, the cursor stays where it was.
 func (m *model) index() int {
-	return slices.IndexFunc(m.shown, func(r *row) bool { return r.ns.Ref == m.selected })
+	if i := m.find(m.selected); i >= 0 {
+		return i
+	}
+	return min(m.at, len(m.shown)-1)
 }
 
 // move selects the row that is n rows further down.
 func (m *model) move(n int) {
-	if len(m.shown) == 0 {
-		return
+	if len(m.shown) > 0 {
+		m.at = min(max(m.index()+n, 0), len(m.shown)-1)
+		m.selected = m.shown[m.at].ns.Ref
 	}
-	i := m.index()
-	if i < 0 {
-		i, n = 0, 0
-	}
-	m.selected = m.shown[min(max(i+n, 0), len(m.shown)-1)].ns.Ref
 }
 
 // key takes a key.
@@ -329,7 +335,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 		m.open(screenHelp)
 	case "enter":
 		if i := m.index(); i >= 0 {
-			m.about = m.selected
+			m.about = m.shown[i].ns.Ref
 			m.open(screenDetails)
 			m.refreshDetails()
 		}

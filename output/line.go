@@ -42,6 +42,7 @@ func (l *Lines) Format(ev *event.Event, width int) string {
 		return ""
 	}
 	columns := columnsFor(max(width, MinWidth))
+	l.table.columns = columns
 	cells := make([][]word, len(columns))
 	for i, c := range columns {
 		words := c.words(&l.table, ev)
@@ -65,7 +66,8 @@ func (l *Lines) Text(ev *event.Event) string {
 		return ""
 	}
 	var b strings.Builder
-	for _, c := range columnsFor(DefaultWidth) {
+	l.table.columns = columnsFor(DefaultWidth)
+	for _, c := range l.table.columns {
 		for _, w := range c.words(&l.table, ev) {
 			if b.Len() > 0 {
 				b.WriteByte(' ')

@@ -64,13 +64,12 @@ func (f *streamFlags) top(cmd *cobra.Command) error {
 }
 
 // view shows the view, in the process that top.Guard started.
-func (f *streamFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, guarded *top.Guarded) (err error) {
+func (f *streamFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, guarded *top.Guarded) error {
 	r, err := f.start(o, os.Stdout, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.finish()) }()
-	return top.Run(ctx, top.Options{
+	err = top.Run(ctx, top.Options{
 		In: os.Stdin, Out: os.Stdout, Color: output.ColorWanted(os.Stdout), Guarded: guarded,
 		Feed: feed, HostNS: r.tracer.HostNS(),
 		Trace: func(ctx context.Context) error { return r.tracer.Run(ctx, r.stage) },
@@ -78,4 +77,5 @@ func (f *streamFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed
 			return inventory.Take(ctx, inventory.Options{})
 		},
 	})
+	return errors.Join(err, r.finish()) // not deferred: after a panic, the panic is what matters
 }

@@ -67,8 +67,9 @@ func CheckTerminal(in, out *os.File) error {
 // Run shows the view until the user ends it, ctx ends, a signal asks for the end (SIGTERM, SIGINT,
 // SIGHUP) or Trace returns. It returns once Trace has returned and the terminal is as before.
 func Run(ctx context.Context, o Options) error {
+	// Nothing is deferred that ends the run: after a panic, what follows from that could panic
+	// too, and hide the first one.
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	m := newModel(&o)
 	take := newRefresher(o.Take)
 	m.outdated = take.outdated

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/top"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
@@ -69,13 +68,12 @@ func (f *streamFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed
 	if err != nil {
 		return err
 	}
+	inventories := &top.Inventories{Runtimes: f.runtimes}
 	err = top.Run(ctx, top.Options{
 		In: os.Stdin, Out: os.Stdout, Color: output.ColorWanted(os.Stdout), Guarded: guarded,
 		Feed: feed, HostNS: r.tracer.HostNS(),
 		Trace: func(ctx context.Context) error { return r.tracer.Run(ctx, r.stage) },
-		Take: func(ctx context.Context) (*inventory.Inventory, error) {
-			return inventory.Take(ctx, inventory.Options{})
-		},
+		Take:  inventories.Take,
 	})
-	return errors.Join(err, r.finish()) // not deferred: after a panic, the panic is what matters
+	return errors.Join(err, inventories.Close(), r.finish()) // not deferred: after a panic, the panic is what matters
 }

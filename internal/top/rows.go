@@ -36,7 +36,7 @@ type column struct {
 }
 
 var columns = []column{
-	columnType:      {title: "TYPE", width: 6, compare: func(a, b *row) int { return compareTypes(a.ns.Type, b.ns.Type) }},
+	columnType:      {title: "TYPE", width: 6, compare: func(a, b *row) int { return inventory.CompareTypes(a.ns.Type, b.ns.Type) }},
 	columnID:        {title: "ID", width: 10, right: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.ID, b.ns.ID) }},
 	columnOwner:     {title: "OWNER/NAME", width: 12, share: 60, compare: func(a, b *row) int { return compareTexts(a.cells[columnOwner], b.cells[columnOwner]) }},
 	columnProcesses: {title: "PROCS", width: 6, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.Processes, b.ns.Processes) }},
@@ -66,11 +66,6 @@ func compareOldest(a, b *row) int {
 	}
 }
 
-func compareTypes(a, b event.NSType) int {
-	order := event.NSTypes()
-	return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
-}
-
 // sortRows sorts by a column. Equal rows are in the order of their types and numbers.
 func sortRows(rows []*row, by int, reverse bool) {
 	c := &columns[by]
@@ -79,7 +74,7 @@ func sortRows(rows []*row, by int, reverse bool) {
 		sign = -1
 	}
 	slices.SortFunc(rows, func(a, b *row) int {
-		return cmp.Or(sign*c.compare(a, b), compareTypes(a.ns.Type, b.ns.Type), cmp.Compare(a.ns.ID, b.ns.ID))
+		return cmp.Or(sign*c.compare(a, b), inventory.CompareTypes(a.ns.Type, b.ns.Type), cmp.Compare(a.ns.ID, b.ns.ID))
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/inventory"
 )
 
 // Lines formats events as lines with the columns of a Table. A cell that does not fit into its
@@ -170,4 +171,10 @@ func (t *Table) paintLine(words []word) string {
 		b.WriteString(styles[w.style] + w.text + resetStyle)
 	}
 	return b.String()
+}
+
+// OwnerOf returns who a namespace belongs to, as the column OWNER of a Listing shows it.
+func OwnerOf(n *inventory.Namespace) string {
+	text, _ := (*Listing)(nil).owner(n)
+	return text
 }

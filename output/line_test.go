@@ -54,7 +54,7 @@ func TestLines(t *testing.T) {
 	}
 	for i, want := range []string{
 		"",
-		"X",
+		"12:04:31.123  sysctl   net.ipv4.tcp_keepalive_time  7200 → 600        … sysctl[4712] alice as root",
 	} {
 		if got := lines.Format(sample()[i], 100); got != want {
 			t.Errorf("got  %q\nwant %q", got, want)

@@ -17,10 +17,7 @@ const maxListed = 1000
 func describe(inv *inventory.Inventory, ns *inventory.Namespace) []string {
 	d := description{}
 	d.field("Name", output.Escape(ns.Name))
-	if ns.Host {
-		d.field("Host", "it is the host's own")
-	}
-	d.field("Owner", ownerName(ns.Owner))
+	d.field("Owner", output.OwnerOf(ns))
 	if ns.KernelID != 0 {
 		d.field("Kernel's id", fmt.Sprint(ns.KernelID))
 	}
@@ -49,15 +46,8 @@ func describe(inv *inventory.Inventory, ns *inventory.Namespace) []string {
 			return fmt.Sprintf("%7d  uid %-5d  %s  %s", p.PID, p.UID, output.Escape(p.Comm), output.Escape(p.Cgroup))
 		})
 	}
-	d.list("Threads of processes in another namespace", len(ns.Threads), taskOf(ns.Threads))
-	d.list("Tasks whose next child will be in it", len(ns.ForChildren), taskOf(ns.ForChildren))
-	d.list("Mounts", len(ns.Mounts), func(i int) string {
-		return fmt.Sprintf("%s  in mnt %d", output.Escape(ns.Mounts[i].Path), ns.Mounts[i].MountNS)
-	})
-	d.list("Descriptors", len(ns.Descriptors), descriptorOf(ns.Descriptors))
-	d.list("Sockets of processes in another namespace", len(ns.Sockets), descriptorOf(ns.Sockets))
-	d.list("Children", len(ns.Children), refOf(ns.Children))
-	d.list("Owned", len(ns.Owned), refOf(ns.Owned))
+	holders := output.HolderLines(ns, maxListed)
+	d.list("Held by", ns.Holders(), func(i int) string { return holders[i] })
 	return d.lines
 }
 
@@ -83,24 +73,4 @@ func (d *description) list(title string, n int, line func(i int) string) {
 	if n > maxListed {
 		d.lines = append(d.lines, fmt.Sprintf("  and %d more", n-maxListed))
 	}
-}
-
-func taskOf(tasks []inventory.Task) func(int) string {
-	return func(i int) string {
-		t := tasks[i]
-		if t.PID == t.TID {
-			return fmt.Sprintf("%7d  %s", t.PID, output.Escape(t.Comm))
-		}
-		return fmt.Sprintf("%7d  %s  of process %d", t.TID, output.Escape(t.Comm), t.PID)
-	}
-}
-
-func descriptorOf(all []inventory.Descriptor) func(int) string {
-	return func(i int) string {
-		return fmt.Sprintf("%7d  %s  descriptor %d", all[i].PID, output.Escape(all[i].Comm), all[i].FD)
-	}
-}
-
-func refOf(refs []inventory.Ref) func(int) string {
-	return func(i int) string { return fmt.Sprintf("%s %d", refs[i].Type, refs[i].ID) }
 }

@@ -61,8 +61,9 @@ type model struct {
 
 	width, height int
 
-	inv     *inventory.Inventory
-	problem string // why there is no inventory
+	inv     *inventory.Inventory // the last one; nil before the first
+	read    bool                 // there was one
+	problem string               // why there is no inventory
 	rows    map[inventory.Ref]*row
 	gone    map[inventory.Ref]time.Time // namespaces that an event said are gone
 	shown   []*row                      // rows that the filter keeps, in order
@@ -203,9 +204,9 @@ func (m *model) inventory(t taken) {
 		m.problem = t.err.Error()
 		return
 	}
-	m.problem, m.inv = "", t.inv
+	m.problem, m.inv, m.read = "", t.inv, true
 	rows := make(map[inventory.Ref]*row, len(m.rows))
-	for _, ns := range t.inv.Namespaces() {
+	for _, ns := range t.all {
 		if at, ok := m.gone[ns.Ref]; ok && at.After(t.started) {
 			continue
 		}

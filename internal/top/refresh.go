@@ -21,6 +21,7 @@ const (
 // A taken inventory is what Take returned.
 type taken struct {
 	inv     *inventory.Inventory
+	all     []*inventory.Namespace // of inv
 	err     error
 	started time.Time
 }
@@ -47,7 +48,9 @@ func (r *refresher) outdated() {
 func (r *refresher) run(ctx context.Context, send func(taken)) {
 	for ctx.Err() == nil {
 		t := taken{started: time.Now()}
-		t.inv, t.err = r.take(ctx)
+		if t.inv, t.err = r.take(ctx); t.err == nil {
+			t.all = t.inv.Namespaces()
+		}
 		cost := time.Since(t.started)
 		if ctx.Err() != nil {
 			return

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/output"
 )
@@ -38,7 +37,7 @@ type column struct {
 var columns = []column{
 	columnType:      {title: "TYPE", width: 6, compare: func(a, b *row) int { return inventory.CompareTypes(a.ns.Type, b.ns.Type) }},
 	columnID:        {title: "ID", width: 10, right: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.ID, b.ns.ID) }},
-	columnOwner:     {title: "OWNER/NAME", width: 12, share: 60, compare: func(a, b *row) int { return compareTexts(a.cells[columnOwner], b.cells[columnOwner]) }},
+	columnOwner:     {title: "OWNER", width: 12, share: 60, compare: func(a, b *row) int { return compareTexts(a.cells[columnOwner], b.cells[columnOwner]) }},
 	columnProcesses: {title: "PROCS", width: 6, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.Processes, b.ns.Processes) }},
 	columnRate:      {title: "EV/S", width: 7, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.now, b.now) }},
 	columnOldest:    {title: "OLDEST PROCESS", width: 15, share: 40, compare: compareOldest},
@@ -84,7 +83,7 @@ func (r *row) layOut() {
 	r.cells = make([]string, len(columns))
 	r.cells[columnType] = output.Escape(string(ns.Type))
 	r.cells[columnID] = strconv.FormatUint(uint64(ns.ID), 10)
-	r.cells[columnOwner] = belongsTo(ns)
+	r.cells[columnOwner] = output.OwnerOf(ns)
 	if r.since.IsZero() { // otherwise the number is not known yet
 		r.cells[columnProcesses] = strconv.Itoa(ns.Processes)
 	}
@@ -93,45 +92,6 @@ func (r *row) layOut() {
 		r.cells[columnOldest] = processName(ns.Oldest.Comm, ns.Oldest.PID)
 	}
 	r.text = strings.ToLower(strings.Join(r.cells[:columnProcesses], " ") + " " + r.cells[columnOldest])
-}
-
-// belongsTo returns the name of a namespace and the workload that it belongs to.
-func belongsTo(ns *inventory.Namespace) string {
-	var parts []string
-	if ns.Host {
-		parts = append(parts, "host")
-	}
-	if ns.Name != "" {
-		parts = append(parts, output.Escape(ns.Name))
-	}
-	if o := ownerName(ns.Owner); o != "" && o != output.Escape(ns.Name) {
-		parts = append(parts, o)
-	}
-	return strings.Join(parts, " ")
-}
-
-// ownerName returns the short name of a workload.
-func ownerName(o *event.Owner) string {
-	if o == nil {
-		return ""
-	}
-	var parts []string
-	if o.Pod != nil && o.Pod.Name != "" {
-		if o.Pod.Namespace != "" {
-			parts = append(parts, o.Pod.Namespace)
-		}
-		parts = append(parts, o.Pod.Name)
-	}
-	switch c := o.Container; {
-	case c != nil && c.Name != "":
-		parts = append(parts, c.Name)
-	case c != nil && len(parts) == 0:
-		parts = append(parts, c.ID[:min(len(c.ID), 12)])
-	}
-	if len(parts) == 0 && o.Unit != "" {
-		parts = append(parts, o.Unit)
-	}
-	return output.Escape(strings.Join(parts, "/"))
 }
 
 // processName is "sh[4712]".

@@ -96,7 +96,7 @@ func (m *model) viewMain() []string {
 func (m *model) title() string {
 	parts := []string{"nstrace top"}
 	switch {
-	case m.inv == nil && len(m.rows) == 0:
+	case !m.read && len(m.rows) == 0:
 		parts = append(parts, "reading namespaces")
 	case m.query != "":
 		parts = append(parts, fmt.Sprintf("%d of %d namespaces", len(m.shown), len(m.rows)))

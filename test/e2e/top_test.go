@@ -197,7 +197,7 @@ func TestTop(t *testing.T) {
 	p.awaitLine(`.*  sysctl   net\.ipv4\.ip_forw.*0 → 1 .*`)
 	p.keys("Escape") // the filter ends
 	p.awaitLine(`nstrace top  \d+ namespaces  .*`)
-	p.keys("<", "<", "<") // by owner
+	p.keys("<", "<") // by owner
 	p.await("OWNER↑")
 	p.keys("r")
 	p.await("OWNER↓")

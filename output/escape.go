@@ -18,10 +18,6 @@ import (
 // four. A stack of hundreds covers the lines around it.
 const maxMarks = 4
 
-// Escape returns s in a form that is safe to print and differs from that of every other
-// string. A table shows names that way.
-func Escape(s string) string { return escape(s) }
-
 // escape returns s in a form that is safe to print and differs from that of every other
 // string. It writes these as the escapes that Go, C and shells share: control and
 // invisible characters, bytes that are not UTF-8, characters that would reorder the line,

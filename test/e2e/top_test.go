@@ -224,7 +224,7 @@ func TestTop(t *testing.T) {
 	if got := p.modes(); got != before {
 		t.Errorf("while it is stopped: %s, want %s", got, before)
 	}
-	p.write("fg")
+	p.write("fg; status=$?")
 	p.keys("Enter")
 	p.await("OWNER↓")
 	p.write("/" + name)

@@ -47,10 +47,11 @@ type component struct {
 // arrange says where everything is. It returns the size of the picture, and the components: the first
 // is that of the host.
 //
-// No library for layouts that can be used here knows boxes with rows that lines lead to, so lines
-// would cross text. This does it as for a tree that lies on its side: the host is the root, each namespace stands
-// one column to the right of the one that it hangs on, and the rows of a box move apart so that each is
-// at the height of the box that it leads to.
+// It draws a tree that lies on its side: the host is the root, each namespace stands one column to the
+// right of the one that it hangs on, and the rows of a box move apart so that each is at the height of
+// the box that it leads to. Libraries for layouts (gonum's, dagre in d2, Graphviz) place points or boxes;
+// none moves the rows of a box, and lines would cross text. The last two also bring an engine of ten
+// megabytes.
 func (p *picture) arrange() (w, h float64, all []*component) {
 	next := p.neighbours()
 	for _, b := range p.boxes {

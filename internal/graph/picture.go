@@ -5,6 +5,7 @@ package graph
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"slices"
@@ -18,14 +19,15 @@ const DefaultFold = 40
 
 // Bounds of a picture.
 const (
-	keep      = 3   // of what is folded, at most this many are shown before the others
-	maxBoxes  = 400 // of namespaces that are all different
-	maxRows   = 512 // of devices of a namespace
-	maxLonely = 64  // of devices of a namespace that are connected to nothing
-	maxLocal  = 8   // of devices of a namespace that are the same and connected to nothing
-	maxLines  = 3   // of addresses of a device
-	maxTitle  = 34  // cells of a namespace's name
-	maxDevice = 24  // cells of a device's name: 15, and more if some are escaped
+	keep      = 3    // of what is folded, at most this many are shown before the others
+	maxBoxes  = 400  // of namespaces that are all different
+	maxRows   = 512  // of devices of a namespace
+	maxAll    = 8192 // of devices of all namespaces
+	maxLonely = 64   // of devices of a namespace that are connected to nothing
+	maxLocal  = 8    // of devices of a namespace that are the same and connected to nothing
+	maxLines  = 3    // of addresses of a device
+	maxTitle  = 34   // cells of a namespace's name
+	maxDevice = 24   // cells of a device's name: 15, and more if some are escaped
 )
 
 // Formats returns the names of the formats.
@@ -100,7 +102,7 @@ type edge struct {
 // draw makes the picture of a graph.
 func (g *Graph) draw(fold int) *picture {
 	p := &picture{g: g, notes: slices.Clone(g.Incomplete)}
-	d := &drafter{picture: p, links: map[*netfacts.Device][]*Link{}, boxOf: map[*Namespace]*box{}, rowOf: map[*netfacts.Device]*row{}, moved: map[*netfacts.Device]*row{}, each: map[*Namespace]int{}}
+	d := &drafter{picture: p, links: map[*netfacts.Device][]*Link{}, boxOf: map[*Namespace]*box{}, rowOf: map[*netfacts.Device]*row{}, moved: map[*netfacts.Device]*row{}, each: map[*Namespace]int{}, seed: maphash.MakeSeed(), hashes: map[*Namespace]string{}}
 	for i := range g.Links {
 		l := &g.Links[i]
 		d.links[l.From.Device] = append(d.links[l.From.Device], l)
@@ -129,6 +131,10 @@ type drafter struct {
 	rowOf map[*netfacts.Device]*row
 	moved map[*netfacts.Device]*row // in the host's box
 	each  map[*Namespace]int        // see box
+
+	rows   int // of all boxes
+	seed   maphash.Seed
+	hashes map[*Namespace]string
 }
 
 // other returns the end of a link that is not at a device.
@@ -254,7 +260,7 @@ func (d *drafter) foldGroups(folded map[*Namespace][]*Namespace, tooMany, show i
 	for _, group := range d.groups(folded) {
 		var lines []string
 		for _, n := range group {
-			lines = append(lines, d.shape(n, func(o *Namespace) string { return d.shape(o, func(*Namespace) string { return "" }) }))
+			lines = append(lines, d.shape(n, d.hash))
 		}
 		slices.Sort(lines)
 		s := strings.Join(lines, "\n\n")
@@ -274,6 +280,16 @@ func (d *drafter) foldGroups(folded map[*Namespace][]*Namespace, tooMany, show i
 		saved += len(all) - 1
 	}
 	return saved
+}
+
+// hash returns a hash of what a namespace looks like, without what it is connected to.
+func (d *drafter) hash(n *Namespace) string {
+	h, ok := d.hashes[n]
+	if !ok {
+		h = fmt.Sprint(maphash.String(d.seed, d.shape(n, func(*Namespace) string { return "" })))
+		d.hashes[n] = h
+	}
+	return h
 }
 
 // groups returns the groups of namespaces that links connect, without that of the host and those with
@@ -459,7 +475,7 @@ func (d *drafter) ownRows(b *box, n *Namespace) {
 		case key != "" && (!local || seen[key] > maxLocal) && r != nil:
 			r.add(dev)
 			d.rowOf[dev] = r
-		case len(b.rows) >= maxRows || len(d.links[dev]) == 0 && lonely > maxLonely:
+		case len(b.rows) >= maxRows || d.rows >= maxAll || len(d.links[dev]) == 0 && lonely > maxLonely:
 			b.missing++
 		case key != "" && (!local || seen[key] > maxLocal):
 			shared[key] = d.addRow(b, dev)
@@ -478,12 +494,13 @@ func (d *drafter) ownRows(b *box, n *Namespace) {
 		if l.Kind != Moved || l.To.NS != n {
 			continue
 		}
-		if len(b.rows) >= 2*maxRows {
+		if len(b.rows) >= 2*maxRows || d.rows >= maxAll {
 			b.missing++
 			continue
 		}
 		r := &row{box: b, name: clean(l.From.Device.Name, maxDevice), label: "moved away", n: 1, tip: "hardware of the host that is in another namespace"}
 		b.rows = append(b.rows, r)
+		d.rows++
 		d.moved[l.From.Device] = r
 	}
 }
@@ -525,8 +542,11 @@ func (d *drafter) masterOf(n *Namespace, dev *netfacts.Device) *netfacts.Device 
 // sharedRows makes the rows of a box that stands for similar namespaces. All have the same devices but
 // for names and addresses.
 func (d *drafter) sharedRows(b *box) {
-	first := d.inOrder(b.all[0])
-	for _, dev := range first {
+	for _, dev := range d.inOrder(b.all[0]) {
+		if d.rows >= maxAll {
+			b.missing++
+			continue
+		}
 		d.addRow(b, dev)
 	}
 	for _, n := range b.all[1:] {
@@ -570,6 +590,7 @@ func (d *drafter) addRow(b *box, dev *netfacts.Device) *row {
 		r.lines = append(r.lines[:maxLines-1:maxLines-1], fmt.Sprintf("and %d more", more+1))
 	}
 	b.rows = append(b.rows, r)
+	d.rows++
 	d.rowOf[dev] = r
 	return r
 }
@@ -584,7 +605,8 @@ func (r *row) add(dev *netfacts.Device) {
 		r.label = "devices"
 	}
 	if r.n <= 40 {
-		r.tip += "\n" + clean(dev.Name, 64) + " " + strings.Join(addresses(dev), " ")
+		all := addresses(dev)
+		r.tip += "\n" + clean(dev.Name, 64) + " " + strings.Join(all[:min(len(all), 2)], " ")
 	}
 }
 

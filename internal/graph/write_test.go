@@ -421,3 +421,30 @@ func BenchmarkSVG(b *testing.B) {
 		}
 	}
 }
+
+// TestManyRows has many namespaces with many devices each, and groups with many pairs between the same two.
+func TestManyRows(t *testing.T) {
+	m := newMaker()
+	for range 30 {
+		a, b := m.namespace("a"), m.namespace("b")
+		for i := range 400 {
+			m.pair(a, fmt.Sprintf("v%d", i), 0, b, fmt.Sprintf("v%d", i), "10.0.0.1/8")
+		}
+	}
+	g := m.graph()
+	rows := 0
+	for _, b := range g.draw(0).boxes {
+		rows += len(b.rows)
+		if len(b.rows)+b.missing != 400 {
+			t.Errorf("%d rows and %d missing, want 400", len(b.rows), b.missing)
+		}
+	}
+	if rows != maxAll {
+		t.Errorf("%d rows, want %d", rows, maxAll)
+	}
+	for _, fold := range []int{0, DefaultFold} {
+		if err := g.Write(io.Discard, "svg", fold); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -107,6 +107,9 @@ func (s *script) run(ctx context.Context) error {
 			st.slot = base + scriptHead + st.slot*(slotHead+slotText)
 		}
 	}
+	// The child is killed when the thread that started it ends, so the thread must not end.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	pid, err := s.fork(memory, base)
 	if err != nil {
 		return fmt.Errorf("start a child: %w", err)
@@ -172,10 +175,9 @@ func wait(ctx context.Context, pid int) error {
 	}
 }
 
-// fork starts the child. All signals are blocked in it: nothing of Go runs there but child.
+// fork starts the child. All signals are blocked in it: nothing of Go runs there but forkChild. The
+// caller has locked the thread.
 func (s *script) fork(memory []byte, base int) (int, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	var all, old unix.Sigset_t
 	for i := range all.Val {
 		all.Val[i] = ^all.Val[i]
@@ -202,7 +204,7 @@ func forkChild(steps []step, memory []byte, base int) (int, syscall.Errno) {
 	if errno != 0 || pid != 0 {
 		return int(pid), errno
 	}
-	// Not to outlive nstrace. What the parent is by now does not matter.
+	// It must not outlive nstrace. If nstrace ended before, the child ends by itself soon.
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	for i := range steps {
 		s := &steps[i]

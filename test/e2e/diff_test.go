@@ -261,7 +261,7 @@ func TestDiffNew(t *testing.T) {
 func startInside(t *testing.T, flags ...string) int {
 	t.Helper()
 	h := &host{}
-	script := "set -e; hostname nsd-inside; echo 4321 >/proc/sys/kernel/msgmax; echo 77 >/proc/sys/fs/mqueue/msg_max; " +
+	script := "set -e; echo nsd-inside >/proc/sys/kernel/hostname; echo 4321 >/proc/sys/kernel/msgmax; echo 77 >/proc/sys/fs/mqueue/msg_max; " +
 		"if [ $(id -u) = 0 ] && [ -w /proc/sys/user/max_ipc_namespaces ]; then echo 12 >/proc/sys/user/max_ipc_namespaces || :; fi; " +
 		"echo ready=yes; read x || exit 0"
 	w := h.start(t, "unshare", append(flags, "sh", "-c", script))
@@ -302,6 +302,60 @@ func TestDiffProcess(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A container and a unit are found by the cgroup of their processes.
+func TestDiffWorkload(t *testing.T) {
+	root := unifiedCgroup(t)
+	id := "5eed" + strings.Repeat("d1ff", 15)
+	for _, c := range []struct{ cgroup, name string }{
+		{"docker-" + id + ".scope", id}, {"docker-" + id + ".scope", id[:12]}, {"docker-" + id + ".scope", "docker-" + id + ".scope"},
+		{"nstrace-diff.service", "nstrace-diff.service"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(root, c.cgroup)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			// The kernel removes a cgroup once its last process is gone.
+			t.Cleanup(func() {
+				for end := time.Now().Add(patience); os.Remove(dir) != nil; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatalf("%s cannot be removed", dir)
+					}
+				}
+			})
+			h := &host{}
+			w := h.start(t, "sh", []string{"-c", "echo $$ >" + dir + "/cgroup.procs && exec unshare --uts --net sh -c 'echo nsd-workload >/proc/sys/kernel/hostname; echo ready=yes; read x || exit 0'"})
+			w.value(t, "ready")
+			lines := diffJSON(t, 1, c.name, "-t", "uts")
+			if len(lines) != 1 || lines[0].Parameter != "kernel.hostname" || lines[0].A.Value == nil || *lines[0].A.Value != "nsd-workload" {
+				t.Errorf("%+v", lines)
+			}
+			diffJSON(t, 0, c.name, fmt.Sprint(w.pid))
+			// With another process in another namespace, it is unknown which one is meant.
+			other := h.start(t, "sh", []string{"-c", "echo $$ >" + dir + "/cgroup.procs && exec unshare --uts sh -c 'echo ready=yes; read x || exit 0'"})
+			other.value(t, "ready")
+			status, _, errs := runDiff(t, c.name, "-t", "uts")
+			for _, pid := range []int{w.pid, other.pid} {
+				if status != 2 || !strings.Contains(errs, fmt.Sprintf("pid %d", pid)) {
+					t.Errorf("exit status %d: %s", status, errs)
+				}
+			}
+		})
+	}
+}
+
+// unifiedCgroup returns where the second version of cgroups is mounted.
+func unifiedCgroup(t *testing.T) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, "/proc/self/mounts")) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
+			return f[1]
+		}
+	}
+	t.Skip("there is no cgroup2")
+	return ""
 }
 
 func TestDiffTrouble(t *testing.T) {
@@ -354,7 +408,7 @@ func TestDiffLeavesNothing(t *testing.T) {
 	const limit, runs = 20, 12 // a run makes three of each type
 	script := fmt.Sprintf(`set -e
 for t in net uts ipc; do echo %d >/proc/sys/user/max_${t}_namespaces; done
-hostname nsd-leaves; sysctl -qw net.ipv4.tcp_keepalive_time=619
+echo nsd-leaves >/proc/sys/kernel/hostname; sysctl -qw net.ipv4.tcp_keepalive_time=619
 for i in $(seq %d); do
 	status=0; %s diff $$ --fresh -t net,uts,ipc --runtime-socket none || status=$?
 	[ $status = 1 ] || { echo "run $i: exit status $status"; exit 1; }

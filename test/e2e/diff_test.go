@@ -166,6 +166,9 @@ func setIn(t *testing.T, netns string, settings ...string) {
 	output(t, "ip", append([]string{"netns", "exec", netns, "sysctl", "-qw"}, settings...)...)
 }
 
+// hasModules reports whether the kernel has the devices that are in modules.
+var hasModules = os.Getenv("NSTRACE_GUEST_NO_MODULES") == ""
+
 func TestDiffNet(t *testing.T) {
 	a, b := newNetns(t, "nstrace-diff-a"), newNetns(t, "nstrace-diff-b")
 	witness := func(name string) map[string]string { return allSettings(t, "ip", "netns", "exec", name) }
@@ -176,10 +179,12 @@ func TestDiffNet(t *testing.T) {
 	diffJSON(t, 0, a, b)
 
 	setIn(t, b, "net.ipv4.tcp_keepalive_time=617", "net.ipv4.conf.all.rp_filter=2", "net.ipv4.conf.lo.arp_ignore=3", "net.ipv4.ip_local_reserved_ports=7,9-12", "net.ipv4.ping_group_range=1 5")
-	output(t, "ip", "-n", b, "link", "add", "nsd-br.7", "type", "bridge")
+	if hasModules {
+		output(t, "ip", "-n", b, "link", "add", "nsd-br.7", "type", "bridge")
+	}
 	lines := diffJSON(t, 1, a, b)
 	checkDiff(t, lines, witness(a), witness(b), "net.")
-	if len(lines) < 6 {
+	if len(lines) < 5 {
 		t.Errorf("%d lines", len(lines))
 	}
 	ids := [2]uint32{mustID(t, "/run/netns/"+a), mustID(t, "/run/netns/"+b)}
@@ -196,7 +201,10 @@ func TestDiffNet(t *testing.T) {
 	if status != 1 || errs != "" {
 		t.Errorf("%d\n%s", status, errs)
 	}
-	for _, want := range []string{"net.ipv4.tcp_keepalive_time", "7200", "617", "device nsd-br.7", a, b, fmt.Sprint(ids[0]), fmt.Sprint(ids[1])} {
+	if hasModules && !strings.Contains(out, "device nsd-br.7 ") {
+		t.Errorf("the table lacks the device:\n%s", out)
+	}
+	for _, want := range []string{"net.ipv4.tcp_keepalive_time", "7200", "617", a, b, fmt.Sprint(ids[0]), fmt.Sprint(ids[1])} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the table lacks %q:\n%s", want, out)
 		}
@@ -261,7 +269,7 @@ func TestDiffNew(t *testing.T) {
 func startInside(t *testing.T, flags ...string) int {
 	t.Helper()
 	h := &host{}
-	script := "set -e; echo nsd-inside >/proc/sys/kernel/hostname; echo 4321 >/proc/sys/kernel/msgmax; echo 77 >/proc/sys/fs/mqueue/msg_max; " +
+	script := "set -e; echo nsd-inside >/proc/sys/kernel/hostname; echo 4321 >/proc/sys/kernel/msgmax || :; echo 77 >/proc/sys/fs/mqueue/msg_max || :; " +
 		"if [ $(id -u) = 0 ] && [ -w /proc/sys/user/max_ipc_namespaces ]; then echo 12 >/proc/sys/user/max_ipc_namespaces || :; fi; " +
 		"echo ready=yes; read x || exit 0"
 	w := h.start(t, "unshare", append(flags, "sh", "-c", script))
@@ -383,7 +391,9 @@ func TestDiffTrouble(t *testing.T) {
 func TestDiffHostile(t *testing.T) {
 	a, b := newNetns(t, "nstrace-diff-\x1b[31m\xff\"x"), newNetns(t, "nstrace-diff-h")
 	const dev = "nsd\x1b[2J\xff\""
-	output(t, "ip", "-n", b, "link", "add", dev, "type", "bridge")
+	if hasModules {
+		output(t, "ip", "-n", b, "link", "add", dev, "type", "bridge")
+	}
 	setIn(t, b, "net.ipv4.tcp_keepalive_time=618")
 	for _, args := range [][]string{{a, b}, {b, a}, {a, b, "-o", "json"}, {a + "none"}, {b, "x\x1b[31m/y"}} {
 		_, out, errs := runDiff(t, args...)
@@ -394,7 +404,7 @@ func TestDiffHostile(t *testing.T) {
 		}
 	}
 	lines := diffJSON(t, 1, a, b)
-	if len(lines) != 2 || lines[1].Device != strings.ToValidUTF8(dev, "\ufffd") {
+	if hasModules && (len(lines) != 2 || lines[1].Device != strings.ToValidUTF8(dev, "\ufffd")) {
 		t.Errorf("%+v", lines)
 	}
 }

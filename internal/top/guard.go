@@ -86,20 +86,6 @@ func (g *Guarded) gone() <-chan struct{} {
 	return g.end
 }
 
-// A stopper stops the process until SIGCONT. It is a tea.ExecCommand: the terminal is as before
-// while it runs.
-type stopper struct{ guarded *Guarded }
-
-func (s *stopper) Run() error {
-	s.guarded.note(noteReleased)
-	defer s.guarded.note(noteScreen)
-	return stopProcess()
-}
-
-func (*stopper) SetStdin(io.Reader)  {}
-func (*stopper) SetStdout(io.Writer) {}
-func (*stopper) SetStderr(io.Writer) {}
-
 // stopProcess stops the process. It returns when the process goes on: a signal to the calling
 // thread itself takes effect before the call returns. It is not SIGTSTP, which Go's runtime
 // ignores once a program has asked for it.

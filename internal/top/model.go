@@ -56,8 +56,7 @@ type model struct {
 	describe Describe
 	lines    *output.Lines
 	now      func() time.Time
-	outdated func()         // asks for an inventory
-	suspend  func() tea.Cmd // stops the program until SIGCONT
+	outdated func() // asks for an inventory
 
 	width, height int
 
@@ -91,7 +90,8 @@ type model struct {
 	scroll  int
 	about   inventory.Ref // of details
 
-	err error // that ended the run
+	suspended bool // the process is to stop until SIGCONT
+	quit      bool // the view has ended
 }
 
 // Messages of the program.
@@ -100,12 +100,12 @@ type (
 	takenMsg   taken
 	tickMsg    struct{}
 	suspendMsg struct{}
-	endedMsg   struct{ err error } // the tracer ended
+	quitMsg    struct{}
 )
 
 func newModel(o *Options) *model {
 	m := &model{
-		describe: o.Describe, now: time.Now, outdated: func() {}, suspend: func() tea.Cmd { return nil },
+		describe: o.Describe, now: time.Now, outdated: func() {},
 		lines: output.NewLines(output.TableOptions{Color: o.Color, HostNS: o.HostNS}),
 		rows:  map[inventory.Ref]*row{}, gone: map[inventory.Ref]time.Time{},
 		width: 80, height: 24, column: columnRate,
@@ -116,8 +116,11 @@ func newModel(o *Options) *model {
 	return m
 }
 
-// Init starts nothing.
-func (m *model) Init() tea.Cmd { return nil }
+// Init starts the ticks of the rates.
+func (m *model) Init() tea.Cmd {
+	m.ticking = false
+	return m.rates()
+}
 
 // Update takes a message.
 func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
@@ -139,11 +142,25 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.rates()
 	case suspendMsg:
 		return m, m.suspend()
-	case endedMsg:
-		m.err = msg.err
-		return m, tea.Quit
+	case quitMsg:
+		return m, m.end()
+	case envelope:
+		defer close(msg.done)
+		return m.Update(msg.msg)
 	}
 	return m, nil
+}
+
+// suspend ends the program. It is not the end of the view.
+func (m *model) suspend() tea.Cmd {
+	m.suspended = true
+	return tea.Quit
+}
+
+// end ends the view.
+func (m *model) end() tea.Cmd {
+	m.quit = true
+	return tea.Quit
 }
 
 // batch takes in events.
@@ -311,7 +328,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 	name := k.String()
 	switch name {
 	case "ctrl+c":
-		return tea.Quit
+		return m.end()
 	case "ctrl+z":
 		return m.suspend()
 	}
@@ -326,7 +343,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 	page := max(m.layout().rows-1, 1)
 	switch name {
 	case "q":
-		return tea.Quit
+		return m.end()
 	case "esc":
 		m.query = ""
 		m.arrange()

@@ -575,7 +575,6 @@ func TestRates(t *testing.T) {
 
 // TestQuit checks which keys and messages end the program.
 func TestQuit(t *testing.T) {
-	failure := errors.New("failure")
 	for _, c := range []struct {
 		name string
 		do   func(*bench) tea.Cmd
@@ -588,7 +587,7 @@ func TestQuit(t *testing.T) {
 		{"Ctrl-C in help", func(b *bench) tea.Cmd { return b.keys("?", "ctrl+c") }, true},
 		{"q in a filter", func(b *bench) tea.Cmd { return b.keys("/q") }, false},
 		{"Ctrl-C in a filter", func(b *bench) tea.Cmd { return b.keys("/", "ctrl+c") }, true},
-		{"the end of the tracer", func(b *bench) tea.Cmd { return b.send(endedMsg{failure}) }, true},
+		{"the end of the tracer", func(b *bench) tea.Cmd { return b.send(quitMsg{}) }, true},
 	} {
 		b := newBench(t, 80, 24)
 		cmd := c.do(b)

@@ -73,10 +73,7 @@ func Run(ctx context.Context, o Options) error {
 	m := newModel(&o)
 	take := newRefresher(o.Take)
 	m.outdated = take.outdated
-	m.suspend = func() tea.Cmd { return tea.Exec(&stopper{o.Guarded}, nil) }
-	// A panic must reach Guard, which shows it: WithoutCatchPanics.
-	p := tea.NewProgram(m, tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithFPS(frames),
-		tea.WithoutSignalHandler(), tea.WithoutCatchPanics())
+	s := newStage(m, &o)
 
 	// Before the tracer starts: a signal must find the handler.
 	signals := make(chan os.Signal, 8)
@@ -86,34 +83,29 @@ func Run(ctx context.Context, o Options) error {
 	var wg, tracing sync.WaitGroup
 	var traceErr error
 	var asked atomic.Bool // the end was asked for: errors of the terminal do not matter
-	quit := func() { asked.Store(true); p.Quit() }
 	tracing.Go(func() {
 		traceErr = o.Trace(ctx)
-		p.Send(endedMsg{traceErr})
+		s.send(quitMsg{})
 	})
-	wg.Go(func() { take.run(ctx, func(t taken) { p.Send(takenMsg(t)) }) })
-	wg.Go(func() { o.Feed.pump(func(b *batch) { p.Send(batchMsg{b}) }, ctx.Done()) })
+	wg.Go(func() { take.run(ctx, func(t taken) { s.send(takenMsg(t)) }) })
+	wg.Go(func() { o.Feed.pump(func(b *batch) { s.send(batchMsg{b}) }, ctx.Done()) })
 	wg.Go(func() {
 		for {
 			select {
 			case sig := <-signals:
 				if sig == syscall.SIGTSTP {
-					p.Send(suspendMsg{})
-				} else {
-					quit()
+					s.send(suspendMsg{})
+					continue
 				}
 			case <-o.Guarded.gone():
-				quit()
-				return
 			case <-ctx.Done():
-				quit()
-				return
 			}
+			asked.Store(true)
+			s.send(quitMsg{})
+			return
 		}
 	})
-	o.Guarded.note(noteScreen)
-	_, err := p.Run()
-	o.Guarded.note(noteReleased)
+	err := s.run()
 	if err != nil && !asked.Load() {
 		err = fmt.Errorf("use the terminal: %w", err)
 	} else {
@@ -123,4 +115,84 @@ func Run(ctx context.Context, o Options) error {
 	tracing.Wait()
 	wg.Wait()
 	return errors.Join(err, traceErr)
+}
+
+// A stage runs the model: as a new tea.Program after each stop. A Program that was released and
+// restored can stay without frames: the end of its old renderer can stop the new one's ticker.
+type stage struct {
+	m       *model
+	o       *Options
+	changed *sync.Cond // of what follows
+	p       *tea.Program
+	over    chan struct{} // closed when p has ended
+	ended   bool
+}
+
+// An envelope is a message for the model. done is closed once the model has it.
+type envelope struct {
+	msg  tea.Msg
+	done chan struct{}
+}
+
+func newStage(m *model, o *Options) *stage {
+	s := &stage{m: m, o: o, changed: sync.NewCond(new(sync.Mutex))}
+	s.start()
+	return s
+}
+
+// start makes the next program.
+func (s *stage) start() {
+	s.over = make(chan struct{})
+	// A panic must reach Guard, which shows it: WithoutCatchPanics.
+	s.p = tea.NewProgram(s.m, tea.WithInput(s.o.In), tea.WithOutput(s.o.Out), tea.WithFPS(frames),
+		tea.WithoutSignalHandler(), tea.WithoutCatchPanics())
+}
+
+// run shows the model until it ends, and stops the process when it asks for that.
+func (s *stage) run() error {
+	for {
+		s.m.suspended = false
+		s.o.Guarded.note(noteScreen)
+		_, err := s.p.Run()
+		close(s.over)
+		s.o.Guarded.note(noteReleased)
+		again := err == nil && s.m.suspended && !s.m.quit
+		if again {
+			err = stopProcess()
+		}
+		s.changed.L.Lock()
+		if again && err == nil {
+			s.start()
+		} else {
+			s.ended = true
+		}
+		s.changed.L.Unlock()
+		s.changed.Broadcast()
+		if s.ended {
+			return err
+		}
+	}
+}
+
+// send hands a message to the model. While the process is about to stop, it waits. It drops the
+// message if the model has ended.
+func (s *stage) send(msg tea.Msg) {
+	s.changed.L.Lock()
+	defer s.changed.L.Unlock()
+	for !s.ended {
+		p, over := s.p, s.over
+		s.changed.L.Unlock()
+		e := envelope{msg, make(chan struct{})}
+		p.Send(e)
+		select {
+		case <-e.done:
+			s.changed.L.Lock()
+			return
+		case <-over:
+		}
+		s.changed.L.Lock()
+		for s.p == p && !s.ended {
+			s.changed.Wait()
+		}
+	}
 }

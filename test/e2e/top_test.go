@@ -157,7 +157,8 @@ func TestTop(t *testing.T) {
 	p := openPane(t)
 	before := p.modes()
 	name := fmt.Sprintf("nstop-%d", os.Getpid())
-	p.top("")
+	// Without the storms of other tests.
+	p.top(`--filter 'type == "namespace.destroy" || sysctl.name == "net.ipv4.ip_forward" || any(process.args, # contains "` + name + `")'`)
 	p.write("/" + name)
 	p.await("no namespace matches")
 

@@ -19,6 +19,7 @@
 #define ENOSPC 28
 #define EUSERS 87
 
+/* What create_user_ns() refuses with EPERM. */
 enum refusal_flag {
 	RF_CHROOTED = 1 << 0,	  /* the root of the task is not that of its mount namespace */
 	RF_UID_UNMAPPED = 1 << 1, /* the user namespace has no id for the effective user */
@@ -208,7 +209,7 @@ __noinline int put_refusal(__u32 slot, __u32 kinds, int err)
 	r->kinds = kinds;
 	r->euid = euid;
 	r->egid = egid;
-	if (err == -EPERM) {
+	if (err == -EPERM && kinds & (1 << NS_USER)) {
 		if (is_chrooted(task))
 			r->flags |= RF_CHROOTED;
 		if (is_unmapped((void *)user +

@@ -69,12 +69,22 @@ EXPORT_TYPE(struct, snapshot_ns);
 EXPORT_TYPE(struct, snapshot_task);
 EXPORT_TYPE(struct, snapshot_file);
 
+/* The kinds to describe, as 1 << enum ns_kind. User space writes them before it loads the programs.
+ */
+const volatile __u32 wanted = (1 << NS_KINDS) - 1;
+
 #define SOCKFS_MAGIC 0x534f434b /* include/uapi/linux/magic.h */
 
 static __always_inline void copy_ns(struct snapshot_ns *to, enum ns_kind kind, void *ns)
 {
 	struct ns_change c;
 
+	if (!(wanted & (1 << kind))) {
+		to->ns_id = 0;
+		to->inum = 0;
+		to->user_ns = 0;
+		return;
+	}
 	describe_ns(&c, kind, ns);
 	to->ns_id = c.ns_id;
 	to->inum = c.inum;

@@ -84,6 +84,7 @@ const (
 	SnapshotVarTypeSnapshotNs   = "type_snapshot_ns"
 	SnapshotVarTypeSnapshotTask = "type_snapshot_task"
 	SnapshotVarV1Subsys         = "v1_subsys"
+	SnapshotVarWanted           = "wanted"
 	SnapshotVarWriteHooked      = "write_hooked"
 )
 
@@ -172,6 +173,7 @@ type SnapshotVariableSpecs struct {
 	TypeSnapshotNs   *ebpf.VariableSpec `ebpf:"type_snapshot_ns"`
 	TypeSnapshotTask *ebpf.VariableSpec `ebpf:"type_snapshot_task"`
 	V1Subsys         *ebpf.VariableSpec `ebpf:"v1_subsys"`
+	Wanted           *ebpf.VariableSpec `ebpf:"wanted"`
 	WriteHooked      *ebpf.VariableSpec `ebpf:"write_hooked"`
 }
 
@@ -236,6 +238,7 @@ type SnapshotVariables struct {
 	TypeSnapshotNs   *ebpf.Variable `ebpf:"type_snapshot_ns"`
 	TypeSnapshotTask *ebpf.Variable `ebpf:"type_snapshot_task"`
 	V1Subsys         *ebpf.Variable `ebpf:"v1_subsys"`
+	Wanted           *ebpf.Variable `ebpf:"wanted"`
 	WriteHooked      *ebpf.Variable `ebpf:"write_hooked"`
 }
 

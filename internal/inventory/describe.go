@@ -4,29 +4,102 @@ package inventory
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
-// commandTime bounds the time in which all command lines are read. A process can block each read.
-const commandTime = time.Second
+const (
+	// commandTime bounds the time in which all command lines are read.
+	commandTime = time.Second
+	// commandWait is how long one of them may take. The process decides that: the kernel waits for
+	// the lock of its memory.
+	commandWait = 20 * time.Millisecond
+	// maxStuck is how many reads may be stuck. Each holds a thread.
+	maxStuck = 4
+)
 
 // ReadCommands sets the Args of processes. It leaves out those that cannot be read in time, and
 // those that have ended.
 func ReadCommands(ctx context.Context, processes []*Process) {
-	var reads procfs.BlockingReads
 	deadline := time.Now().Add(commandTime)
-	for _, p := range processes {
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return
+	for stuck := 0; len(processes) > 0 && stuck < maxStuck && ctx.Err() == nil; stuck++ {
+		processes = readCommands(ctx, processes, deadline, procfs.CommandLine)
+	}
+}
+
+// readCommands reads command lines in another goroutine, one after the other, until one takes too long.
+// It returns the processes behind that one.
+func readCommands(ctx context.Context, processes []*Process, deadline time.Time, commandLine func(pid uint32, start uint64) []byte) (rest []*Process) {
+	const batch = 64 // so that the goroutines rarely wait for each other
+	type read struct {
+		n    int // how many of the processes are done
+		args [][]string
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var at atomic.Int64 // the process that is being read
+	reads := make(chan read, len(processes)/batch+1)
+	keys := make([]processKey, len(processes))
+	for i, p := range processes {
+		keys[i] = processKey{p.PID, p.Start}
+	}
+	go func() {
+		defer close(reads)
+		var args [][]string
+		for i, k := range keys {
+			if ctx.Err() != nil {
+				return
+			}
+			at.Store(int64(i))
+			args = append(args, procfs.SplitArgs(commandLine(k.pid, k.start)))
+			if len(args) == batch || i == len(keys)-1 {
+				reads <- read{i + 1, args}
+				args = nil
+			}
 		}
-		if p.Args == nil {
-			p.Args = procfs.SplitArgs(reads.Try(func() []byte { return procfs.CommandLine(p.PID, p.Start) }))
+	}()
+	ticker := time.NewTicker(commandWait)
+	defer ticker.Stop()
+	last := int64(-1)
+	done := 0
+	for {
+		select {
+		case r, ok := <-reads:
+			if !ok {
+				return nil
+			}
+			for i, a := range r.args {
+				processes[done+i].Args = a
+			}
+			done = r.n
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			now := at.Load()
+			if now == last || time.Now().After(deadline) {
+				// The results of its batch before it are lost with it, and read again.
+				if rest = processes[now+1:]; int(now) > done {
+					rest = append(slices.Clone(processes[done:now]), rest...)
+				}
+				if time.Now().After(deadline) {
+					return nil
+				}
+				return rest
+			}
+			last = now
 		}
 	}
+}
+
+// A processKey identifies a process.
+type processKey struct {
+	pid   uint32
+	start uint64
 }
 
 // Event returns the namespace as the subject of an event without a type, so that the filters of

@@ -37,6 +37,9 @@ func (b *builder) readIterators() error {
 	if b.o.TasksOnly {
 		delete(spec.Programs, bpf.SnapshotProgSnapshotFiles)
 	}
+	if err := spec.Variables[bpf.SnapshotVarWanted].Set(b.kinds()); err != nil {
+		return fmt.Errorf("set what to describe: %w", err)
+	}
 	if err := rlimit.RemoveMemlock(); err != nil { // 5.10 charges the map against it
 		return err
 	}
@@ -57,6 +60,18 @@ func (b *builder) readIterators() error {
 		return fmt.Errorf("walk the open files: %w", err)
 	}
 	return nil
+}
+
+// kinds returns the types to describe, as 1 << enum ns_kind: those that are wanted, and those that are
+// needed on the way to them.
+func (b *builder) kinds() (mask uint32) {
+	for i, t := range types {
+		needed := t == event.NSTypeMnt && !b.o.TasksOnly || t == event.NSTypePID // see readMounts, findHost
+		if b.wanted[i] || needed {
+			mask |= 1 << i
+		}
+	}
+	return mask
 }
 
 // walk runs an iterator and calls do for each record that it writes.

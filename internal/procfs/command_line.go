@@ -6,11 +6,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ClockTick is USER_HZ, the unit of times in /proc: the kernel fixes it at 100 on amd64 and arm64.
@@ -29,20 +30,40 @@ const statLen = 4096
 // The process decides how long this takes: the kernel waits for the lock of its memory. Call
 // it by a BlockingReads.
 func CommandLine(pid uint32, start uint64) []byte {
+	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
 	// The open file stays that of one process. Open it before the comparison.
-	cmdline, err := os.Open(fmt.Sprintf("/proc/%d/cmdline", pid))
+	cmdline, err := unix.Open(dir+"/cmdline", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	defer cmdline.Close()
+	defer unix.Close(cmdline)
 	if at, err := startTicks(pid); err != nil || at != start/uint64(ClockTick) {
 		return nil
 	}
-	args, err := readAtMost(cmdline, ArgsLen)
+	args, err := readAtMost(fdReader(cmdline), ArgsLen)
 	if err != nil {
 		return nil
 	}
 	return args
+}
+
+// An fdReader reads from a descriptor. Unlike an os.File it does not register the descriptor with the
+// poller, which files of /proc do not have.
+type fdReader int
+
+func (fd fdReader) Read(b []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(fd), b)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return 0, err
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		}
+		return n, nil
+	}
 }
 
 // SplitArgs splits a command line as it lies in memory.
@@ -55,19 +76,20 @@ func SplitArgs(b []byte) []string {
 
 // startTicks returns when a process started, in clock ticks since boot.
 func startTicks(pid uint32) (uint64, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/stat", pid))
+	path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/stat"
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close()
-	stat, err := readAtMost(file, statLen)
+	defer unix.Close(fd)
+	stat, err := readAtMost(fdReader(fd), statLen)
 	if err != nil {
 		return 0, err
 	}
 	// Field 22, counted behind the command name, which can hold anything.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("%s: %w", file.Name(), io.ErrUnexpectedEOF)
+		return 0, fmt.Errorf("%s: %w", path, io.ErrUnexpectedEOF)
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }

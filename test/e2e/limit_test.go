@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 	"github.com/nstrace/nstrace/internal/history"
 )
 
@@ -111,8 +112,10 @@ func marshal(t *testing.T, v any) string {
 	return string(b)
 }
 
-// checkWriter checks that the process that set a limit is that of the stream's last write to it.
-func checkWriter(t *testing.T, events []*emitted) {
+// checkWriter checks that the process that set a limit is that of the stream's last write to it. A
+// stream that only scans for the ends of namespaces can leave it out on a kernel without ids: when an
+// inode number is used again, it does not know whose limit was set.
+func checkWriter(t *testing.T, s *stream, events []*emitted) {
 	t.Helper()
 	writes := only(events, event.SysctlWrite)
 	if len(writes) == 0 {
@@ -122,6 +125,9 @@ func checkWriter(t *testing.T, events []*emitted) {
 	for _, e := range events {
 		for _, r := range e.Refusal {
 			w := r.SetBy
+			if ns := last.Sysctl.Namespace; w == nil && s.backend == tracer.Tracepoint && ns != nil && !ns.Host && !ns.KernelUID() {
+				continue
+			}
 			if w == nil || w.PID != last.Process.PID || w.Comm != last.Process.Comm || w.UID != last.Process.UID || !w.Time.Equal(last.Time) || w.Unit != last.Unit {
 				t.Errorf("%ssays who set the limit, and it was\n%s", e.line, last.line)
 			}
@@ -231,7 +237,7 @@ func testOwnLimit(t *testing.T, h *host) {
 			return
 		}
 		checkRefusals(t, events, limitReached(event.NSTypeNet, value, count, id, 0, tester))
-		checkWriter(t, events)
+		checkWriter(t, s, events)
 		w.ends(t, s, events)
 	})
 }
@@ -257,7 +263,7 @@ func testLimitAbove(t *testing.T, h *host) {
 	checkCalls(t, log, map[string]int{"unshare user: ENOSPC": 1, "unshare user: success": 3})
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		checkRefusals(t, events, limitReached(event.NSTypeUser, value, count, id, 2, tester))
-		checkWriter(t, events)
+		checkWriter(t, s, events)
 		w.ends(t, s, events)
 	})
 }
@@ -268,6 +274,9 @@ func testLimitZero(t *testing.T, h *host) {
 		for _, via := range []string{"unshare", "clone", "clone3"} {
 			if via == "clone" && typ == event.NSTypeTime {
 				continue // its flag is part of clone's signal
+			}
+			if testing.Short() && (typ != event.NSTypeNet || via == "clone") && (typ != event.NSTypeTime || via != "clone3") {
+				continue // the host tests the others
 			}
 			t.Run(string(typ)+" "+via, func(t *testing.T) {
 				t.Parallel()
@@ -284,7 +293,7 @@ func testLimitZero(t *testing.T, h *host) {
 						want.Count = nil
 					}
 					checkRefusals(t, events, want)
-					checkWriter(t, events)
+					checkWriter(t, s, events)
 					if failed := events[len(events)-1]; failed.Via != via || failed.Error != "ENOSPC" {
 						t.Errorf("%s: %s", via, failed.line)
 					}
@@ -464,7 +473,7 @@ func testForbidding(t *testing.T, h *host) {
 		! setpriv --reuid `+fmt.Sprint(tester)+` --clear-groups unshare --user true 2>/dev/null`)
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 		checkRefusals(t, events, event.Refusal{Reason: event.RefusedBySysctl, Sysctl: "kernel.unprivileged_userns_clone", Value: ptrTo(int64(0)), Later: true})
-		checkWriter(t, events)
+		checkWriter(t, s, events)
 	})
 }
 

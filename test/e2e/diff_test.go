@@ -367,6 +367,7 @@ func unifiedCgroup(t *testing.T) string {
 }
 
 func TestDiffTrouble(t *testing.T) {
+	anyKernel(t)
 	name := newNetns(t, "nstrace-diff-t")
 	uts := fmt.Sprintf("uts:[%d]", mustID(t, "/proc/self/ns/uts"))
 	mnt := fmt.Sprintf("mnt:[%d]", mustID(t, "/proc/self/ns/mnt"))

@@ -400,6 +400,7 @@ func checkXML(t *testing.T, path string) {
 
 // TestGraphMistakes has mistakes on the command line.
 func TestGraphMistakes(t *testing.T) {
+	anyKernel(t)
 	for _, row := range []struct {
 		args, want string
 		status     int

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/tracer"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // TestLimit has the kernel refuse namespaces for every reason that nstrace knows. Every limit is

@@ -130,6 +130,7 @@ func TestListEmpty(t *testing.T) {
 
 // TestListMistakes has mistakes on the command line.
 func TestListMistakes(t *testing.T) {
+	anyKernel(t)
 	for _, row := range []struct{ args, want string }{
 		{"--columns nothing", `nstrace: --columns: invalid value "nothing"`},
 		{"--sort -nothing", `nstrace: --sort: invalid value "nothing"`},

@@ -113,7 +113,7 @@ func (x *explanation) limit(l *bpf.NstraceNsLimit) {
 		count := int64(l.Count)
 		r.Count = &count
 	}
-	if ns := x.in.registry.live[l.UserNs]; ns != nil && ns.typ == event.NSTypeUser {
+	if ns := x.in.registry.at(event.NSTypeUser, l.UserNs, x.at); ns != nil {
 		r.Limit = x.in.registry.show(ns, new(event.Namespace))
 	}
 	x.add(r)

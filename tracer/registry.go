@@ -95,6 +95,18 @@ func (r *registry) add(typ event.NSType, id uint32, kernel uint64, userNS uint32
 	return ns, ended
 }
 
+// at returns the namespace that had an inode number at the time boot, nil if it is unknown. A scan can
+// have found its end before the earlier record came.
+func (r *registry) at(typ event.NSType, id uint32, boot uint64) *liveNS {
+	if old := r.gone[id]; old != nil && old.typ == typ && boot <= old.ended {
+		return old
+	}
+	if ns := r.live[id]; ns != nil && ns.typ == typ {
+		return ns
+	}
+	return nil
+}
+
 // isHost reports whether a namespace is the host's own.
 func (r *registry) isHost(ns *liveNS) bool { return r.host[ns.typ] == ns.id }
 

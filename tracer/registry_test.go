@@ -89,6 +89,29 @@ func TestRegistryRemove(t *testing.T) {
 	}
 }
 
+// TestRegistryAt looks for what an inode number stood for at different times.
+func TestRegistryAt(t *testing.T) {
+	r := newRegistry()
+	first, _ := r.add(userNS, 7, 5, 0, 10)
+	if got := r.at(userNS, 7, 20); got != first {
+		t.Errorf("alive: %+v", got)
+	}
+	if got := r.at(netNS, 7, 20); got != nil {
+		t.Errorf("another type: %+v", got)
+	}
+	r.removeGone(first, 30)
+	if got := r.at(userNS, 7, 20); got != first {
+		t.Errorf("before its end: %+v", got)
+	}
+	if got := r.at(userNS, 7, 40); got != nil {
+		t.Errorf("after its end: %+v", got)
+	}
+	second, _ := r.add(userNS, 7, 6, 0, 50)
+	if got := r.at(userNS, 7, 60); got != second {
+		t.Errorf("its number again: %+v", got)
+	}
+}
+
 // TestRegistryForgets checks that what a scan found gone is forgotten once no late record can
 // come.
 func TestRegistryForgets(t *testing.T) {

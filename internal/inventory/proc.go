@@ -170,6 +170,9 @@ func (r *procReader) link(dir, name string) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
+	if n == 0 { // 5.10 returns this instead of EACCES
+		return 0, unix.EACCES
+	}
 	ns, _ := procfs.ParseNSLink(string(r.buf[:n]))
 	return ns.ID, nil
 }

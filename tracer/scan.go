@@ -23,7 +23,8 @@ const maxPaths = 4
 
 // Scan returns all namespaces that are alive: those that a task is in, those that a mount, a
 // descriptor or a socket holds, and the user namespaces above these. It leaves out what only nstrace
-// itself is in. It cannot find what only a mount in a mount namespace without tasks holds.
+// itself is in. It cannot find what only a mount in a mount namespace without tasks holds, or a descriptor
+// that is on its way through a Unix socket.
 //
 // Scan shows the present, while Run may not have emitted the events yet that led to it. It is
 // safe for concurrent use, but a Handler must not call it.
@@ -35,6 +36,9 @@ func (t *Tracer) Scan() ([]LiveNamespace, error) {
 	namespaces := inv.Namespaces()
 	all := make([]LiveNamespace, 0, len(namespaces))
 	for _, n := range namespaces {
+		if n.Unseen { // it has no path
+			continue
+		}
 		live := LiveNamespace{Namespace: event.Namespace{Type: n.Type, ID: n.ID, UserNS: n.UserNS}, Paths: n.Paths(maxPaths)}
 		t.interpreter.describe(&live.Namespace, n.KernelID)
 		all = append(all, live)

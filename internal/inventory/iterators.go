@@ -119,6 +119,9 @@ type iterReader struct {
 
 func (r *iterReader) task(s *bpf.SnapshotSnapshotTask) {
 	if s.Pid == r.b.o.Without {
+		for _, ns := range append(s.Ns[:], s.ForChildren[:]...) {
+			r.b.own[ns.NsId] = true
+		}
 		return
 	}
 	r.b.inv.idsPerType = s.IdsPerType != 0
@@ -178,7 +181,11 @@ func (r *iterReader) cgroup(s *bpf.SnapshotSnapshotTask) string {
 }
 
 func (r *iterReader) file(s *bpf.SnapshotSnapshotFile) {
-	if s.Pid == r.b.o.Without || int(s.Kind) >= len(types) {
+	if s.Pid == r.b.o.Without {
+		r.b.own[s.Ns.NsId] = true
+		return
+	}
+	if int(s.Kind) >= len(types) {
 		return
 	}
 	n := r.b.of(Ref{types[s.Kind], s.Ns.Inum})

@@ -61,12 +61,13 @@ type builder struct {
 	wanted  [len(types)]bool
 	mountNS map[uint32][]uint32 // some processes of each mount namespace
 	related map[Ref]bool
-	nsfs    uint64 // device number of nsfs
+	own     map[uint64]bool // 64-bit ids of what the process to leave out is in or holds
+	nsfs    uint64          // device number of nsfs
 }
 
 func newBuilder(o Options) (*builder, error) {
 	b := &builder{
-		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{},
+		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{}, own: map[uint64]bool{},
 		inv: &Inventory{
 			Boot: procfs.BootID(), Host: procfs.NamespacesOf("1"),
 			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{}, workloads: attribution.Workloads{},
@@ -220,6 +221,11 @@ func (b *builder) read(ctx context.Context) error {
 		return nil
 	}
 	b.relateAll(ctx)
+	// /proc does not say which namespaces the process to leave out holds.
+	if !b.o.TasksOnly && (b.o.Without == 0 || b.inv.Source == Iterators) {
+		b.addUnseen(ctx)
+	}
+	b.link()
 	b.inv.attribute()
 	mountNS := b.inv.Host[event.NSTypeMnt]
 	if mountNS == 0 {
@@ -307,6 +313,10 @@ func (b *builder) relateAll(ctx context.Context) {
 			f.Close()
 		}
 	}
+}
+
+// link enters namespaces at their parents and owners.
+func (b *builder) link() {
 	for _, n := range b.inv.Namespaces() {
 		r := n.Ref
 		if up := b.inv.namespaces[Ref{r.Type, n.Parent}]; up != nil {

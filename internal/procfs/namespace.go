@@ -102,6 +102,12 @@ var cloneFlags = map[event.NSType]uint32{
 	event.NSTypeTime:   unix.CLONE_NEWTIME,
 }
 
+// FlagOfType returns the CLONE_NEW* flag that makes namespaces of a type.
+func FlagOfType(typ event.NSType) (uint32, bool) {
+	flag, ok := cloneFlags[typ]
+	return flag, ok
+}
+
 // TypeOfFlag returns the type of namespaces that a CLONE_NEW* flag makes.
 func TypeOfFlag(flag uint32) (event.NSType, bool) {
 	for typ, f := range cloneFlags {
@@ -123,8 +129,8 @@ func Alive(ns Namespace) error {
 }
 
 // OpenHandle opens a namespace by its handle. The error is ESTALE if the namespace is gone, and
-// ENOSYS if the kernel has no such handles (before 6.18). Type, ID and KernelID must be set; a zero
-// KernelID leads to no namespace.
+// ENOSYS if the kernel has no such handles (before 6.18). Type and KernelID must be set. With an ID of
+// 0 the namespace may have any inode number.
 func OpenHandle(ns Namespace) (*os.File, error) {
 	// struct nsfs_file_handle: ns_id, ns_type, ns_inum
 	b := make([]byte, 0, 16)

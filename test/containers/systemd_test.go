@@ -5,6 +5,7 @@ package containers
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,6 +130,65 @@ func TestSystemdExisting(t *testing.T) {
 	for _, typ := range []event.Type{event.NamespaceEnter, event.SysctlWrite} {
 		if e := exactlyOne(t, string(typ), about(events, typ, id)); unitOf(e) != unit || e.Unit == unit {
 			t.Errorf("want an event of another process about %s: %s", unit, line(e))
+		}
+	}
+}
+
+// TestSystemdShow shows units that have the namespaces they declare, and one whose main process has
+// left its network namespace. The namespaces come from /proc.
+func TestSystemdShow(t *testing.T) {
+	onSystemd(t)
+	runtimetest.Need(t, "systemd-run", "systemctl", "nsenter")
+	start := func(unit string, args ...string) (pid string) {
+		args = append([]string{"--quiet", "--unit", unit, "-p", "Type=exec", "-p", "PrivateNetwork=yes"}, args...)
+		runtimetest.Output(t, "systemd-run", args...)
+		t.Cleanup(func() { _ = exec.Command("systemctl", "stop", unit).Run() })
+		return runtimetest.Output(t, "systemctl", "show", "--property=MainPID", "--value", unit)
+	}
+	const first, second, left = "nst-show.service", "nst-joined.service", "nst-left.service"
+	start(first, "-p", "ProtectHostname=yes", "-p", "PrivateUsers=yes", "sleep", "infinity")
+	start(second, "-p", "JoinsNamespaceOf="+first, "sleep", "infinity")
+	pid := start(left, "nsenter", "--target", "1", "--net", "sleep", "infinity")
+	for end := time.Now().Add(time.Minute); ns(t, pid, "net") != ns(t, "1", "net"); {
+		if time.Now().After(end) {
+			t.Fatal("nsenter does not enter the namespace")
+		}
+	}
+	for unit, want := range map[string]map[string]bool{
+		first:  {"PrivateNetwork": true, "ProtectHostname": true, "PrivateUsers": true},
+		second: {"PrivateNetwork": true, "JoinsNamespaceOf": true},
+		left:   {"PrivateNetwork": false},
+	} {
+		pid := runtimetest.Output(t, "systemctl", "show", "--property=MainPID", "--value", unit)
+		var page struct {
+			Namespaces []struct {
+				Namespace event.Namespace `json:"namespace"`
+			} `json:"namespaces"`
+			Isolation []struct {
+				Setting string       `json:"setting"`
+				Type    event.NSType `json:"type"`
+				Actual  uint32       `json:"actual"`
+				Holds   bool         `json:"holds"`
+			} `json:"isolation"`
+		}
+		text := runtimetest.Output(t, nstraceBin, "show", unit, "-o", "json", "--runtime-socket", "none")
+		if err := json.Unmarshal([]byte(text), &page); err != nil {
+			t.Fatalf("%v in %s", err, text)
+		}
+		for _, n := range page.Namespaces {
+			if id := ns(t, pid, string(n.Namespace.Type)); n.Namespace.ID != id {
+				t.Errorf("%s: %s namespace %d, want %d", unit, n.Namespace.Type, n.Namespace.ID, id)
+			}
+		}
+		got := map[string]bool{}
+		for _, i := range page.Isolation {
+			got[i.Setting] = i.Holds
+			if id := ns(t, pid, string(i.Type)); i.Actual != id {
+				t.Errorf("%s: %s has %d, want %d", unit, i.Setting, i.Actual, id)
+			}
+		}
+		if len(page.Namespaces) != len(event.NSTypes()) || !maps.Equal(got, want) {
+			t.Errorf("%s: %d namespaces, %v, want %v: %s", unit, len(page.Namespaces), got, want, text)
 		}
 	}
 }

@@ -18,6 +18,7 @@ type listed struct {
 	Namespace event.Namespace `json:"namespace"`
 	Processes int             `json:"processes"`
 	Parent    uint32          `json:"parent"`
+	Unseen    bool            `json:"unseen"`
 	Oldest    *struct {
 		PID  uint32   `json:"pid"`
 		PPID uint32   `json:"ppid"`

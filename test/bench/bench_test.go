@@ -41,7 +41,7 @@ func build(t *testing.T) programs {
 // command returns the command of the whole benchmark, as small as possible.
 func (p programs) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bench, append([]string{"-nstrace", p.nstrace, "-rounds", "1", "-slices", "1", "-scale", "0.02",
-		"-idle", "100ms", "-crowd", "200", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20", "-history", "20000"}, args...)...)
+		"-idle", "100ms", "-crowd", "200", "-storm", "200ms", "-soak", "60", "-soak-namespaces", "20", "-history", "20000", "-inventory", "50"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp)
 	return cmd
 }
@@ -233,7 +233,16 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 
-	text := r.heading() + r.itselfTable() + r.workloadTable() + r.stormTable() + r.soakTable() + r.historyTable() + r.footnotes()
+	if i := r.Inventory; i == nil || len(i.Commands) != 4 {
+		t.Errorf("inventory: %+v", i)
+	} else {
+		for _, c := range i.Commands {
+			ordered(c.Command+", ms", c.MS, 1, 1e5)
+			in(c.Command+": MiB", c.Peak, 1, 1000)
+		}
+	}
+
+	text := r.heading() + r.itselfTable() + r.workloadTable() + r.stormTable() + r.soakTable() + r.historyTable() + r.inventoryTable() + r.footnotes()
 	for _, w := range workloads {
 		if !strings.Contains(text, "\n"+w.name+" ") && !strings.Contains(text, "\nLeft out: "+w.name+": ") {
 			t.Errorf("the report does not contain %s", w.name)

@@ -36,6 +36,7 @@ type job struct {
 
 	// For soak and crowd.
 	Processes, Namespaces int
+	Flags                 uintptr // of crowd: CLONE_NEW*; 0 for a UTS namespace
 
 	// For tracefs.
 	Args []string

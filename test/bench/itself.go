@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func (j *job) crowd() (any, error) {
 	for i := range j.Processes {
 		flags := uintptr(unix.SIGCHLD)
 		if i < j.Namespaces {
-			flags |= unix.CLONE_NEWUTS
+			flags |= cmp.Or(j.Flags, unix.CLONE_NEWUTS)
 		}
 		if _, errno := forkSleeper(flags); errno != 0 {
 			return nil, fmt.Errorf("clone: %w", errno)

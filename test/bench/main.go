@@ -85,6 +85,11 @@
 // twice: with nothing of the database in memory, and again. One event in a thousand is about the
 // parameter of nstrace history sysctl.
 //
+// # Inventory
+//
+// Many processes exist, and two fifths of them are in a network namespace of their own. lsns(8) and
+// nstrace list run in turns, from start to end, and print to a pipe.
+//
 // # Emulation
 //
 // In a virtual machine without hardware support (-vm), absolute times mean nothing. The guest's
@@ -116,7 +121,7 @@ import (
 )
 
 // parts are the parts of a run.
-var parts = []string{"itself", "workloads", "storm", "soak", "history"}
+var parts = []string{"itself", "workloads", "storm", "soak", "history", "inventory"}
 
 // config is the command line.
 type config struct {
@@ -138,7 +143,8 @@ type config struct {
 	soak           int
 	soakNamespaces int
 
-	history int
+	history   int
+	inventory int
 
 	vm      string
 	cpus    int
@@ -193,6 +199,7 @@ func parseFlags() (*config, error) {
 	flag.IntVar(&c.soak, "soak", 0, "measure nstrace's memory after `N` processes that each write a parameter (default 0: do not)")
 	flag.IntVar(&c.soakNamespaces, "soak-namespaces", 0, "how many of these processes make a namespace (default all)")
 	flag.IntVar(&c.history, "history", 1_000_000, "how many `events` to record in a history (0: none)")
+	flag.IntVar(&c.inventory, "inventory", 5000, "list what exists among this number of `processes`, two fifths of them in a network namespace of their own (0: do not)")
 	flag.StringVar(&c.vm, "vm", "", "run all of this in a virtual machine with this Debian `kernel`, such as 6.1")
 	flag.IntVar(&c.cpus, "cpus", 2, "how many CPUs the virtual machine has")
 	flag.BoolVar(&c.counted, "counted", false, "with -vm: have the guest's clock count instructions")
@@ -376,6 +383,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 		show((*report).historyTable)
+	}
+	if b.parts.has("inventory") && b.inventory > 0 {
+		if err := b.runInventory(ctx); err != nil {
+			return err
+		}
+		show((*report).inventoryTable)
 	}
 	show((*report).footnotes)
 	if b.json {

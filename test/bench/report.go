@@ -17,16 +17,17 @@ type report struct {
 	Slices int     `json:"slices"`
 	Scale  float64 `json:"scale"`
 
-	Itself       *itself        `json:"itself,omitempty"`
-	Subjects     []string       `json:"subjects,omitempty"` // except nothing
-	Workloads    []row          `json:"workloads,omitempty"`
-	Instructions string         `json:"instructions,omitempty"` // why they were not counted
-	Losses       []losses       `json:"losses,omitempty"`
-	Storm        []stormRow     `json:"storm,omitempty"`
-	Soak         *soak          `json:"soak,omitempty"`
-	History      *historyResult `json:"history,omitempty"`
-	LeftOut      []leftOut      `json:"left_out,omitempty"`
-	NotAlone     bool           `json:"not_alone,omitempty"` // other programs also traced this host
+	Itself       *itself          `json:"itself,omitempty"`
+	Subjects     []string         `json:"subjects,omitempty"` // except nothing
+	Workloads    []row            `json:"workloads,omitempty"`
+	Instructions string           `json:"instructions,omitempty"` // why they were not counted
+	Losses       []losses         `json:"losses,omitempty"`
+	Storm        []stormRow       `json:"storm,omitempty"`
+	Soak         *soak            `json:"soak,omitempty"`
+	History      *historyResult   `json:"history,omitempty"`
+	Inventory    *inventoryResult `json:"inventory,omitempty"`
+	LeftOut      []leftOut        `json:"left_out,omitempty"`
+	NotAlone     bool             `json:"not_alone,omitempty"` // other programs also traced this host
 }
 
 type leftOut struct {

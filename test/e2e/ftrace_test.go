@@ -241,7 +241,7 @@ func checkNotes(t *testing.T, s *stream) (notes []string) {
 	if s.err == nil {
 		summary := printed[len(printed)-1]
 		printed = printed[:len(printed)-1]
-		if uncounted := len(deafLosses(all)) > 0; strings.Contains(summary, "an unknown number lost") != uncounted {
+		if uncounted := len(deafLosses(all)) > 0; strings.Contains(summary, "an unknown number of other events lost") != uncounted {
 			t.Errorf("%v prints the summary %q", s, summary)
 		}
 	}

@@ -60,8 +60,8 @@ var guestModules = []string{"bridge", "dummy", "fuse", "overlay", "veth", "virti
 
 // moreModules are available to modprobe, and to the kernel when it asks for them.
 var moreModules = []string{
-	"binfmt_misc", "br_netfilter", "ext4", "ipvlan", "loop", "macvlan", "nf_conntrack", "nf_nat", "nf_tables",
-	"squashfs", "tun", "virtio_blk", "vxlan",
+	"8021q", "binfmt_misc", "bonding", "br_netfilter", "ext4", "ipvlan", "loop", "macvlan", "nf_conntrack", "nf_nat",
+	"nf_tables", "squashfs", "tun", "virtio_blk", "vrf", "vxlan",
 }
 
 // guestFiles are the files of a guest's /etc that do not come from the host.
@@ -162,7 +162,11 @@ var (
 	}
 	// Units that fail in an initramfs, which has no index of modules before the job is set up, and
 	// no lock for a password file.
-	systemdMasked = []string{"kmod-static-nodes.service", "systemd-sysusers.service"}
+	systemdMasked = []string{
+		"kmod-static-nodes.service", "systemd-sysusers.service",
+		// Of udev, which a host can have. The guest has no udevd.
+		"systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service",
+	}
 )
 
 // AddSystemd adds systemd, D-Bus and sudo.

@@ -390,6 +390,7 @@ func TestDiffTrouble(t *testing.T) {
 
 // Names of namespaces and devices reach neither the terminal nor JSON raw.
 func TestDiffHostile(t *testing.T) {
+	anyKernel(t)
 	a, b := newNetns(t, "nstrace-diff-\x1b[31m\xff\"x"), newNetns(t, "nstrace-diff-h")
 	const dev = "nsd\x1b[2J\xff\""
 	if hasModules {
@@ -413,6 +414,7 @@ func TestDiffHostile(t *testing.T) {
 // No namespace outlives nstrace. The kernel counts those of a user namespace: with a low limit, there would
 // soon be too many.
 func TestDiffLeavesNothing(t *testing.T) {
+	anyKernel(t)
 	if err := os.Chmod(nstraceBin, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -296,6 +296,7 @@ func checkGraph(t *testing.T, g graphed, nameOf map[uint32]string, wantDevices, 
 // TestGraphPicture draws the host, with names that would break out of each format, and a namespace that
 // only a process is in.
 func TestGraphPicture(t *testing.T) {
+	anyKernel(t)
 	const name = "nstrace-e2e-\"><script>\x1b[31m&end"
 	addNetns(t, name)
 	id := mustID(t, "/run/netns/"+name)

@@ -285,7 +285,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	}
 	args := []string{guestBinary, "-test.v=test2json", "-test.run=" + filter,
 		// The tests' own limit comes first, because its error shows where they are.
-		"-test.timeout=" + (limit * 3 / 4).String()}
+		"-test.timeout=" + (limit * 9 / 10).String()}
 	if testing.Short() || p.short {
 		args = append(args, "-test.short")
 	}

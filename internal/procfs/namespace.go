@@ -129,13 +129,17 @@ func Alive(ns Namespace) error {
 }
 
 // OpenHandle opens a namespace by its handle. The error is ESTALE if the namespace is gone, and
-// ENOSYS if the kernel has no such handles (before 6.18). Type and KernelID must be set. With an ID of
-// 0 the namespace may have any inode number.
+// ENOSYS if the kernel has no such handles (before 6.18). KernelID must be set. With an ID of 0 the
+// namespace may have any type and inode number.
 func OpenHandle(ns Namespace) (*os.File, error) {
 	// struct nsfs_file_handle: ns_id, ns_type, ns_inum
 	b := make([]byte, 0, 16)
 	b = binary.NativeEndian.AppendUint64(b, ns.KernelID)
-	b = binary.NativeEndian.AppendUint32(b, cloneFlags[ns.Type])
+	flag := cloneFlags[ns.Type]
+	if ns.ID == 0 { // nsfs_fh_to_dentry() in fs/nsfs.c wants both or neither
+		flag = 0
+	}
+	b = binary.NativeEndian.AppendUint32(b, flag)
 	b = binary.NativeEndian.AppendUint32(b, ns.ID)
 	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(FileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
 	switch err {

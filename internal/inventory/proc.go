@@ -69,8 +69,9 @@ func (r *procReader) process(name string, pid uint32) (denied bool) {
 	if err := r.namespaces(dir, &t); err != nil {
 		return os.IsPermission(err)
 	}
-	r.b.sharedID(&t)
-	if !r.b.o.FilesOnly {
+	if r.b.o.FilesOnly {
+		r.b.inMountNS(t.In(event.NSTypeMnt), pid)
+	} else {
 		r.status(dir, &t.Process)
 		t.Cgroup = attribution.ParseProcCgroup(string(r.read(dir + "/cgroup")))
 		r.b.process(&t)
@@ -149,14 +150,20 @@ func (r *procReader) status(dir string, p *Process) {
 	p.UID = uint32(number(uid))
 }
 
-// namespaces reads the namespaces of a task.
+// namespaces reads the namespaces of a task. For files alone, its mount namespace is enough.
 func (r *procReader) namespaces(dir string, t *taskRecord) error {
 	for i, typ := range types {
+		if r.b.o.FilesOnly && typ != event.NSTypeMnt {
+			continue
+		}
 		ns, err := r.link(dir, string(typ))
 		if err != nil && !os.IsNotExist(err) {
 			return err
 		}
 		t.all[i].id, t.ns[i] = ns, ns
+	}
+	if r.b.o.FilesOnly {
+		return nil
 	}
 	for i, name := range []string{"pid_for_children", "time_for_children"} {
 		t.forChildren[i].id, _ = r.link(dir, name)
@@ -207,11 +214,10 @@ func (r *procReader) threads(dir string, first *taskRecord) {
 			continue
 		}
 		t.PID = first.PID
-		r.b.sharedID(&t)
-		if !r.b.o.FilesOnly {
+		if r.b.o.FilesOnly {
+			r.b.inMountNS(t.In(event.NSTypeMnt), t.tid)
+		} else {
 			r.b.thread(&t, &first.Process)
-		} else if mnt := t.In(event.NSTypeMnt); mnt != 0 {
-			r.b.mountNS[mnt] = append(r.b.mountNS[mnt], t.tid)
 		}
 	}
 }

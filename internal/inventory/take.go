@@ -132,9 +132,7 @@ func (b *builder) of(r Ref) *Namespace {
 func (b *builder) process(t *taskRecord) {
 	p := &t.Process
 	b.inv.processes[p.PID] = p
-	if mnt := p.In(event.NSTypeMnt); mnt != 0 && len(b.mountNS[mnt]) < mountTries {
-		b.mountNS[mnt] = append(b.mountNS[mnt], p.PID)
-	}
+	b.inMountNS(p.In(event.NSTypeMnt), p.PID)
 	for i := range types {
 		n := b.of(Ref{types[i], t.all[i].id})
 		if n == nil {
@@ -156,8 +154,8 @@ func (b *builder) thread(t *taskRecord, first *Process) {
 		if first != nil && first.ns[i] == t.all[i].id {
 			continue
 		}
-		if types[i] == event.NSTypeMnt && len(b.mountNS[t.all[i].id]) < mountTries {
-			b.mountNS[t.all[i].id] = append(b.mountNS[t.all[i].id], t.tid)
+		if types[i] == event.NSTypeMnt {
+			b.inMountNS(t.all[i].id, t.tid)
 		}
 		if n := b.of(Ref{types[i], t.all[i].id}); n != nil {
 			n.note(&t.all[i])
@@ -165,6 +163,13 @@ func (b *builder) thread(t *taskRecord, first *Process) {
 		}
 	}
 	b.forChildren(t, task)
+}
+
+// inMountNS notes that a task is in a mount namespace, whose mounts are then read. An id of 0 is unknown.
+func (b *builder) inMountNS(id, tid uint32) {
+	if id != 0 && len(b.mountNS[id]) < mountTries {
+		b.mountNS[id] = append(b.mountNS[id], tid)
+	}
 }
 
 func (b *builder) forChildren(t *taskRecord, task Task) {
@@ -199,13 +204,6 @@ func (n *Namespace) note(r *nsRecord) {
 // incomplete notes what could not be read.
 func (b *builder) incomplete(format string, args ...any) {
 	b.inv.Incomplete = append(b.inv.Incomplete, fmt.Sprintf(format, args...))
-}
-
-// sharedID completes the record of a task of /proc, which has the ids alone.
-func (b *builder) sharedID(t *taskRecord) {
-	for i := range t.all {
-		t.ns[i] = t.all[i].id
-	}
 }
 
 // read asks the source, and adds what is not about tasks and files.

@@ -59,6 +59,17 @@ func holderText(n *inventory.Namespace) string {
 		n.Processes, oldest, n.Threads, n.ForChildren, n.Descriptors, n.Sockets, n.Children, n.Owned, len(n.Mounts))
 }
 
+// heldByFiles returns the namespace as an inventory of files alone has it, which the tracepoint backend
+// takes to find the ends of namespaces; nil if no file holds it.
+func heldByFiles(t *testing.T, typ event.NSType, id uint32) *inventory.Namespace {
+	t.Helper()
+	inv, err := inventory.Take(t.Context(), inventory.Options{FilesOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv.Find(inventory.Ref{Type: typ, ID: id})
+}
+
 // lsnsCount returns how many processes lsns(8) sees in a namespace.
 func lsnsCount(t *testing.T, id uint32) (typ event.NSType, processes int) {
 	t.Helper()
@@ -147,6 +158,9 @@ func TestHolders(t *testing.T) {
 		if got.UserNS != h.ns["user"] {
 			t.Errorf("its owner is %d: %+v", h.ns["user"], got)
 		}
+		if files := heldByFiles(t, event.NSTypeNet, got.ID); files == nil || len(files.Mounts) != len(got.Mounts) {
+			t.Errorf("of files alone: %+v, want %d mounts", files, len(got.Mounts))
+		}
 	})
 
 	t.Run("descriptor", func(t *testing.T) {
@@ -162,7 +176,13 @@ func TestHolders(t *testing.T) {
 		if got.Type != event.NSTypeIPC || got.Processes != 0 || !slices.Equal(got.Descriptors, []inventory.Descriptor{want}) {
 			t.Errorf("want %+v: %+v", want, got)
 		}
+		if files := heldByFiles(t, event.NSTypeIPC, id); files == nil || !slices.Equal(files.Descriptors, got.Descriptors) {
+			t.Errorf("of files alone: %+v, want %+v", files, got.Descriptors)
+		}
 		quit(keeper)
+		if files := heldByFiles(t, event.NSTypeIPC, id); files != nil {
+			t.Errorf("nothing holds it any more, and of files alone there is %+v", files)
+		}
 	})
 
 	t.Run("descriptor of a mount", func(t *testing.T) {

@@ -124,22 +124,16 @@ func (r *reader) paths(ns *event.Namespace) (paths []string) {
 // scan finds a process in each namespace that this process is not in.
 func (r *reader) scan() {
 	r.pids = map[uint32]int{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
+	pids, _ := procfs.PIDs() // without /proc there is none
+	for _, pid := range pids {
+		name := strconv.FormatUint(uint64(pid), 10)
 		for _, t := range event.NSTypes() {
 			if !params.Enterable(t) {
 				continue
 			}
-			if id, err := procfs.NamespaceOf(e.Name(), t); err == nil && id != r.own[t] {
+			if id, err := procfs.NamespaceOf(name, t); err == nil && id != r.own[t] {
 				if _, ok := r.pids[id]; !ok {
-					r.pids[id] = pid
+					r.pids[id] = int(pid)
 				}
 			}
 		}

@@ -34,9 +34,6 @@ func (b *builder) readIterators() error {
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
 	}
-	if b.o.TasksOnly {
-		delete(spec.Programs, bpf.SnapshotProgSnapshotFiles)
-	}
 	if err := spec.Variables[bpf.SnapshotVarWanted].Set(b.kinds()); err != nil {
 		return fmt.Errorf("set what to describe: %w", err)
 	}
@@ -53,9 +50,6 @@ func (b *builder) readIterators() error {
 		return fmt.Errorf("walk the tasks: %w", err)
 	}
 	r.others()
-	if b.o.TasksOnly {
-		return nil
-	}
 	if err := walk(coll.Programs[bpf.SnapshotProgSnapshotFiles], r.file); err != nil {
 		return fmt.Errorf("walk the open files: %w", err)
 	}
@@ -66,7 +60,7 @@ func (b *builder) readIterators() error {
 // needed on the way to them.
 func (b *builder) kinds() (mask uint32) {
 	for i, t := range types {
-		needed := t == event.NSTypeMnt && !b.o.TasksOnly || t == event.NSTypePID // see readMounts, findHost
+		needed := t == event.NSTypeMnt || t == event.NSTypePID // see readMounts, findHost
 		if b.wanted[i] || needed {
 			mask |= 1 << i
 		}

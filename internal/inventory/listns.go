@@ -84,11 +84,7 @@ func (b *builder) addByID(typ event.NSType, id uint64) bool {
 // listns yields the 64-bit ids of all namespaces of a type that the caller may see; none before 6.19.
 func listns(typ event.NSType) func(yield func(uint64) bool) {
 	return func(yield func(uint64) bool) {
-		flag, ok := procfs.FlagOfType(typ)
-		if !ok {
-			return
-		}
-		req := nsIDReq{size: uint32(unsafe.Sizeof(nsIDReq{})), nsType: flag}
+		req := nsIDReq{size: uint32(unsafe.Sizeof(nsIDReq{})), nsType: procfs.CloneFlag(typ)}
 		var ids [listnsPage]uint64
 		for {
 			n, _, errno := unix.Syscall6(sysListns, uintptr(unsafe.Pointer(&req)), uintptr(unsafe.Pointer(&ids[0])), uintptr(len(ids)), 0, 0, 0)

@@ -35,7 +35,7 @@ func (inv *Inventory) attribute() {
 // mount them. The latest mount at a path is the one that the path leads to.
 func (inv *Inventory) name(mountNS uint32) {
 	type named struct {
-		at uint32 // id of the mount; later mounts of a path have higher ones
+		at uint32 // Mount.order: later mounts of a path have higher ones
 		n  *Namespace
 	}
 	names := map[string]named{} // by path

@@ -28,23 +28,14 @@ type procReader struct {
 
 // readProc reads all processes. It needs no privilege, but sees only what the caller may see.
 func (b *builder) readProc() error {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return &procError{"list the processes", err}
-	}
-	names, err := dir.Readdirnames(-1)
-	dir.Close()
+	pids, err := procfs.PIDs()
 	if err != nil {
 		return &procError{"list the processes", err}
 	}
 	r := &procReader{b: b, buf: make([]byte, 4096)}
 	denied := 0
-	for _, name := range names {
-		pid, err := strconv.ParseUint(name, 10, 32)
-		if err != nil || uint32(pid) == b.o.Without {
-			continue
-		}
-		if r.process(name, uint32(pid)) {
+	for _, pid := range pids {
+		if pid != b.o.Without && r.process(pid) {
 			denied++
 		}
 	}
@@ -55,8 +46,8 @@ func (b *builder) readProc() error {
 }
 
 // process adds what a process is in and holds. It reports whether the caller may not see that.
-func (r *procReader) process(name string, pid uint32) (denied bool) {
-	dir := "/proc/" + name
+func (r *procReader) process(pid uint32) (denied bool) {
+	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
 	t := taskRecord{tid: pid}
 	threads, ok := r.stat(dir, &t.Process)
 	t.PID = pid
@@ -79,9 +70,7 @@ func (r *procReader) process(name string, pid uint32) (denied bool) {
 	if threads > 1 {
 		r.threads(dir, &t)
 	}
-	if !r.b.o.TasksOnly {
-		r.files(dir, pid, &t.Process)
-	}
+	r.files(dir, pid, &t.Process)
 	return false
 }
 
@@ -197,7 +186,7 @@ func (r *procReader) threads(dir string, first *taskRecord) {
 		}
 		t := taskRecord{tid: uint32(tid)}
 		sub := dir + "/task/" + e.Name()
-		if !r.b.o.TasksOnly && !sameFiles(first.PID, t.tid) {
+		if !sameFiles(first.PID, t.tid) {
 			if _, ok := r.stat(sub, &t.Process); ok {
 				t.PID, t.ns[netKind] = first.PID, first.ns[netKind]
 				if id, err := r.link(sub, string(event.NSTypeNet)); err == nil {
@@ -310,13 +299,8 @@ func (b *builder) descriptor(d Descriptor, path string) {
 
 // refOf returns which namespace an open file is.
 func refOf(fd int) (Ref, bool) {
-	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
-	if err != nil {
-		return Ref{}, false
-	}
-	typ, ok := procfs.TypeOfFlag(uint32(flag))
-	id := inode(fd)
-	return Ref{typ, id}, ok && id != 0
+	ns, ok := procfs.Identify(fd)
+	return Ref{ns.Type, ns.ID}, ok
 }
 
 // socket adds a socket of a process if its network namespace is not own, the one that the process

@@ -25,8 +25,6 @@ type Options struct {
 	Types []event.NSType
 	// Source forces a source; empty for the best one that works.
 	Source Source
-	// TasksOnly leaves out what only something other than a task holds.
-	TasksOnly bool
 	// FilesOnly leaves out tasks: it finds mounts and descriptors, from /proc, and follows
 	// no path through another process's mounts.
 	FilesOnly bool
@@ -74,9 +72,6 @@ func newBuilder(o Options) (*builder, error) {
 		},
 	}
 	var st unix.Stat_t
-	if b.inv.Host == nil {
-		b.inv.Host = map[event.NSType]uint32{}
-	}
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
 		return nil, &procError{"find the device of namespaces", err}
 	}
@@ -212,15 +207,13 @@ func (b *builder) read(ctx context.Context) error {
 		return err
 	}
 	b.findHost()
-	if !b.o.TasksOnly {
-		b.readMounts(ctx)
-	}
+	b.readMounts(ctx)
 	if b.o.FilesOnly {
 		return nil
 	}
 	b.relateAll(ctx)
 	// /proc does not say which namespaces the process to leave out holds.
-	if !b.o.TasksOnly && (b.o.Without == 0 || b.inv.Source == Iterators) {
+	if b.o.Without == 0 || b.inv.Source == Iterators {
 		b.addUnseen(ctx)
 	}
 	b.link()
@@ -352,7 +345,7 @@ func (b *builder) relate(fd int, n *Namespace) {
 	}
 	b.related[n.Ref] = true
 	if n.KernelID == 0 {
-		n.KernelID = kernelID(fd)
+		n.KernelID = procfs.HandleIDOf(fd)
 	}
 	if n.Type == event.NSTypeUser {
 		if uid, err := ownerUID(fd); err == nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // The kernel lets no thread of a process with several threads enter a user namespace, and PID namespaces
@@ -298,8 +299,8 @@ func childWrite(memory []byte, base int, s *step) {
 	syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 }
 
-// forked are the types whose parameters a child reads.
-var forked = map[event.NSType]uintptr{event.NSTypeUser: unix.CLONE_NEWUSER, event.NSTypePID: unix.CLONE_NEWPID}
+// inChild reports whether a child reads the parameters of a type: a thread cannot enter such a namespace.
+func inChild(typ event.NSType) bool { return typ == event.NSTypeUser || typ == event.NSTypePID }
 
 // A forkView is the view of a child in the namespace. Each read is that of another child. A fresh
 // namespace exists only for one read.
@@ -342,7 +343,7 @@ func (v *forkView) begin(s *script) {
 	case v.file != nil:
 		s.add(stepEnter, v.file.Fd())
 	default:
-		s.add(stepUnshare, forked[v.typ])
+		s.add(stepUnshare, uintptr(procfs.CloneFlag(v.typ)))
 	}
 	if v.typ == event.NSTypePID {
 		s.add(stepFork, 0)

@@ -36,7 +36,7 @@ type Side struct {
 }
 
 // Has reports whether namespaces of a type have parameters that this package can read.
-func Has(typ event.NSType) bool { return flags[typ] != 0 || forked[typ] != 0 }
+func Has(typ event.NSType) bool { return params.Enterable(typ) || inChild(typ) }
 
 // Types returns the types for which Has is true.
 func Types() []event.NSType {

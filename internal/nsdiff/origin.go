@@ -175,7 +175,7 @@ var errUnknown = errors.New("unknown")
 
 // try makes two namespaces, the second one from within the first, and reads parameters there.
 func try(ctx context.Context, typ event.NSType, paths []string, values map[string][]string) (map[string]trial, error) {
-	if forked[typ] != 0 {
+	if inChild(typ) {
 		fresh, err := (&forkView{typ: typ}).read(ctx, paths)
 		if err != nil {
 			return nil, err
@@ -194,7 +194,7 @@ func try(ctx context.Context, typ event.NSType, paths []string, values map[strin
 			var read [3]map[string]reading
 			for i := range read {
 				if i != 1 {
-					if err := unix.Unshare(flags[typ]); err != nil {
+					if err := unix.Unshare(int(procfs.CloneFlag(typ))); err != nil {
 						return fmt.Errorf("create a %s namespace: %w", typ, err)
 					}
 				}

@@ -58,14 +58,9 @@ type view interface {
 	close()
 }
 
-// flags are the types of namespaces with parameters that a thread can enter.
-var flags = map[event.NSType]int{
-	event.NSTypeNet: unix.CLONE_NEWNET, event.NSTypeIPC: unix.CLONE_NEWIPC, event.NSTypeUTS: unix.CLONE_NEWUTS,
-}
-
 // openView opens the view of a namespace, or of a fresh one if file is nil.
 func openView(typ event.NSType, id uint32, file *os.File) (view, error) {
-	if forked[typ] != 0 {
+	if inChild(typ) {
 		own, err := procfs.NamespaceOf("self", typ)
 		return &forkView{typ: typ, file: file, own: err == nil && own == id}, nil
 	}
@@ -101,7 +96,7 @@ func enter(t *params.Thread, typ event.NSType, id uint32, file *os.File) (*param
 	if file != nil {
 		return t.Enter(typ, id, []string{"/proc/thread-self/fd/" + strconv.Itoa(int(file.Fd()))})
 	}
-	if err := unix.Unshare(flags[typ]); err != nil {
+	if err := unix.Unshare(int(procfs.CloneFlag(typ))); err != nil {
 		return nil, fmt.Errorf("create a %s namespace: %w", typ, err)
 	}
 	return params.Open()

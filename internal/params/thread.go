@@ -6,22 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // ErrNamespaceGone is the error for a namespace that none of the given paths leads to any more.
 var ErrNamespaceGone = errors.New("the namespace is gone")
 
-// cloneFlags are the types of namespaces that have parameters of their own and that a thread of
+// enterable are the types of namespaces that have parameters of their own and that a thread of
 // a program with many threads can enter.
-var cloneFlags = map[event.NSType]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC}
+var enterable = []event.NSType{event.NSTypeNet, event.NSTypeUTS, event.NSTypeIPC}
 
 // Enterable reports whether a Thread can enter namespaces of a type.
-func Enterable(t event.NSType) bool { return cloneFlags[t] != 0 }
+func Enterable(t event.NSType) bool { return slices.Contains(enterable, t) }
 
 // A Thread is an operating system thread that reads parameters in other namespaces. The kernel
 // shows at /proc/sys the parameters of the namespaces of the thread that looks.
@@ -63,14 +65,14 @@ func (t *Thread) Enter(typ event.NSType, id uint32, paths []string) (*Root, erro
 	if !Enterable(typ) {
 		return nil, fmt.Errorf("enter a namespace of type %q: %w", typ, errors.ErrUnsupported)
 	}
-	fd, err := openNamespace(id, paths)
+	fd, err := procfs.OpenNamespace(typ, id, paths)
 	if err != nil {
-		return nil, err
+		return nil, ErrNamespaceGone
 	}
 	if typ == event.NSTypeNet {
 		err = netns.Set(netns.NsHandle(fd))
 	} else {
-		err = unix.Setns(fd, cloneFlags[typ])
+		err = unix.Setns(fd, int(procfs.CloneFlag(typ)))
 	}
 	_ = unix.Close(fd)
 	if err != nil {
@@ -86,22 +88,4 @@ func (t *Thread) Enter(typ event.NSType, id uint32, paths []string) (*Root, erro
 	}
 	t.root = root
 	return root, nil
-}
-
-// openNamespace opens the file of a namespace by the first of paths that leads to it. It follows
-// links, because /proc/PID/ns is made of them, but waits for no pipe.
-func openNamespace(id uint32, paths []string) (int, error) {
-	for _, path := range paths {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		var st unix.Stat_t
-		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC && unix.Fstat(fd, &st) == nil && uint32(st.Ino) == id {
-			return fd, nil
-		}
-		_ = unix.Close(fd)
-	}
-	return -1, ErrNamespaceGone
 }

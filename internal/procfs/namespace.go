@@ -49,14 +49,13 @@ func Pinned() []Namespace {
 
 // PinnedIn returns the namespaces that are bind mounted as a mountinfo file shows it, without
 // the kernel's ids.
-func PinnedIn(mountinfo string) (all []Namespace) {
-	EachMount(mountinfo, "nsfs", func(m Mountpoint) {
-		if ns, ok := ParseNSLink(m.Root); ok {
-			ns.Path, ns.MountID = m.Point, m.ID
-			all = append(all, ns)
-		}
-	})
-	return all
+func PinnedIn(mountinfo string) []Namespace {
+	file, err := os.Open(mountinfo)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	return PinnedFrom(file)
 }
 
 // PinnedFrom is PinnedIn for an open file.
@@ -77,14 +76,21 @@ const OwnMountinfo = "/proc/thread-self/mountinfo"
 // nsfsRoot is FD_NSFS_ROOT of 6.18.
 const nsfsRoot = -10003
 
-// FileIDNSFS is FILEID_NSFS, the type of the handles of namespaces, of 6.18.
-const FileIDNSFS = 0xf1
+// fileIDNSFS is FILEID_NSFS, the type of the handles of namespaces, of 6.18.
+const fileIDNSFS = 0xf1
 
 // HandleID returns the kernel's 64-bit id of the namespace that is mounted at path, 0 if the
 // kernel does not say it (before 6.18).
 func HandleID(path string) uint64 {
-	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
-	if err != nil || h.Type() != FileIDNSFS || h.Size() < 8 {
+	return handleID(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+}
+
+// HandleIDOf is HandleID for the open file of a namespace.
+func HandleIDOf(fd int) uint64 { return handleID(fd, "", unix.AT_EMPTY_PATH) }
+
+func handleID(dir int, path string, flags int) uint64 {
+	h, _, err := unix.NameToHandleAt(dir, path, flags)
+	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
 		return 0
 	}
 	return binary.NativeEndian.Uint64(h.Bytes())
@@ -102,20 +108,47 @@ var cloneFlags = map[event.NSType]uint32{
 	event.NSTypeTime:   unix.CLONE_NEWTIME,
 }
 
-// FlagOfType returns the CLONE_NEW* flag that makes namespaces of a type.
-func FlagOfType(typ event.NSType) (uint32, bool) {
-	flag, ok := cloneFlags[typ]
-	return flag, ok
-}
+// CloneFlag returns the CLONE_NEW* flag that makes namespaces of a type, 0 for an unknown type.
+func CloneFlag(typ event.NSType) uint32 { return cloneFlags[typ] }
 
-// TypeOfFlag returns the type of namespaces that a CLONE_NEW* flag makes.
-func TypeOfFlag(flag uint32) (event.NSType, bool) {
+// Identify returns the type and the ID of the namespace whose file is open, false if the file is not
+// that of a namespace.
+func Identify(fd int) (Namespace, bool) {
+	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return Namespace{}, false
+	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Ino == 0 {
+		return Namespace{}, false
+	}
 	for typ, f := range cloneFlags {
-		if f == flag {
-			return typ, true
+		if f == uint32(flag) {
+			return Namespace{Type: typ, ID: uint32(st.Ino)}, true
 		}
 	}
-	return "", false
+	return Namespace{}, false
+}
+
+// OpenNamespace opens the file of a namespace by the first of paths that leads to it, and returns the
+// descriptor. Paths are hints: each can lead elsewhere by now. It follows links, because /proc/PID/ns is
+// made of them, but waits for no pipe. The error is os.ErrNotExist if no path leads to the namespace.
+func OpenNamespace(typ event.NSType, id uint32, paths []string) (int, error) {
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		// Only of a namespace's file: a device could act on the request.
+		var fs unix.Statfs_t
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC {
+			if ns, ok := Identify(fd); ok && ns.Type == typ && ns.ID == id {
+				return fd, nil
+			}
+		}
+		_ = unix.Close(fd)
+	}
+	return -1, os.ErrNotExist
 }
 
 // Alive asks the kernel for a namespace by its handle. It returns nil if the namespace is
@@ -141,7 +174,7 @@ func OpenHandle(ns Namespace) (*os.File, error) {
 	}
 	b = binary.NativeEndian.AppendUint32(b, flag)
 	b = binary.NativeEndian.AppendUint32(b, ns.ID)
-	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(FileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
+	fd, err := unix.OpenByHandleAt(nsfsRoot, unix.NewFileHandle(fileIDNSFS, b), unix.O_RDONLY|unix.O_CLOEXEC)
 	switch err {
 	case nil:
 		return os.NewFile(uintptr(fd), "namespace "+strconv.FormatUint(ns.KernelID, 10)), nil

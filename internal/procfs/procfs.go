@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nstrace/nstrace/event"
@@ -40,6 +41,26 @@ func BootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// PIDs returns the numbers of all processes that /proc shows.
+func PIDs() ([]uint32, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var all []uint32
+	for _, name := range names {
+		if pid, err := strconv.ParseUint(name, 10, 32); err == nil {
+			all = append(all, uint32(pid))
+		}
+	}
+	return all, nil
 }
 
 // NamespaceOf returns the inode number of the namespace of a type that a process is in.

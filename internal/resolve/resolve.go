@@ -353,19 +353,11 @@ func refAt(path string) (ref inventory.Ref, err error) {
 		return fail("open", err)
 	}
 	defer unix.Close(fd)
-	flag, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
-	if err != nil {
-		return fail("ioctl", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fail("stat", err)
-	}
-	typ, ok := procfs.TypeOfFlag(uint32(flag))
+	ns, ok := procfs.Identify(fd)
 	if !ok {
 		return ref, errors.New("the namespace is of a type that nstrace does not know")
 	}
-	return inventory.Ref{Type: typ, ID: uint32(st.Ino)}, nil
+	return inventory.Ref{Type: ns.Type, ID: ns.ID}, nil
 }
 
 // named finds network namespaces by their name in /run/netns and /run/docker/netns.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // maxProcFile bounds what is read of a file of /proc that is about one process.
@@ -19,19 +20,10 @@ const maxProcFile = 64 << 10
 
 // scan returns all processes with their cgroups, by PID.
 func scan() (all []*inventory.Process) {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil
-	}
-	names, _ := dir.Readdirnames(-1)
-	dir.Close()
-	for _, name := range names {
-		pid, err := strconv.ParseUint(name, 10, 32)
-		if err != nil {
-			continue
-		}
-		if text := read("/proc/" + name + "/cgroup"); text != nil {
-			all = append(all, &inventory.Process{PID: uint32(pid), Cgroup: attribution.ParseProcCgroup(string(text))})
+	pids, _ := procfs.PIDs() // without /proc there is none
+	for _, pid := range pids {
+		if text := read("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/cgroup"); text != nil {
+			all = append(all, &inventory.Process{PID: pid, Cgroup: attribution.ParseProcCgroup(string(text))})
 		}
 	}
 	slices.SortFunc(all, func(a, b *inventory.Process) int { return cmp.Compare(a.PID, b.PID) })

@@ -73,7 +73,7 @@ func helper(how string) int {
 			}
 		},
 		Take: func(ctx context.Context) (*inventory.Inventory, error) {
-			return inventory.Take(ctx, inventory.Options{Source: inventory.Proc, TasksOnly: true})
+			return inventory.Take(ctx, inventory.Options{Source: inventory.Proc})
 		},
 		Describe: func(*inventory.Inventory, *inventory.Namespace) []string {
 			fail()

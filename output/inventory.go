@@ -85,10 +85,7 @@ var listColumns = []listColumn{
 		return l.user(p.UID)
 	})},
 	{name: "command", usage: "its arguments, or the command name of a kernel thread", usual: true, max: 40, text: ofOldest(func(_ *Listing, p *inventory.Process) string {
-		if len(p.Args) == 0 {
-			return "[" + escapeName(p.Comm, "") + "]"
-		}
-		return commandLine(p.Args)
+		return commandOf(p)
 	})},
 	{name: "user-ns", usage: "inode number of the user namespace that owns it", right: true, text: func(_ *Listing, n *inventory.Namespace) (string, style) {
 		return orNone(n.UserNS), normal
@@ -106,13 +103,13 @@ var listColumns = []listColumn{
 		if n.Created.IsZero() {
 			return "", normal
 		}
-		return age(l.Now.Sub(n.Created)), normal
+		return duration(max(l.Now.Sub(n.Created), 0)), normal
 	}, less: func(a, b *inventory.Namespace) int { return b.Created.Compare(a.Created) }},
 	{name: "creator", usage: "process that made it, if the history has that", max: 24, text: func(_ *Listing, n *inventory.Namespace) (string, style) {
 		if n.Creator == nil {
 			return "", normal
 		}
-		return escapeName(n.Creator.Comm, "") + "[" + number(n.Creator.PID) + "]", normal
+		return actor(n.Creator.Comm, n.Creator.PID), normal
 	}},
 	{name: "held-by", usage: "what keeps it alive besides processes", usual: true, text: func(_ *Listing, n *inventory.Namespace) (string, style) {
 		return heldBy(n, 2), normal
@@ -183,35 +180,17 @@ func (l *Listing) owner(n *inventory.Namespace) (string, style) {
 	return escapeName(o.Unit, "()"), normal
 }
 
-// commandLine returns arguments as a shell would take them.
-func commandLine(args []string) string {
-	words := make([]string, len(args))
-	for i, a := range args {
+// commandOf returns the arguments of a process as a shell would take them, or its name if it has none,
+// such as a kernel thread.
+func commandOf(p *inventory.Process) string {
+	if len(p.Args) == 0 {
+		return "[" + escapeName(p.Comm, "") + "]"
+	}
+	words := make([]string, len(p.Args))
+	for i, a := range p.Args {
 		words[i] = escapeName(a, "\"' ")
 	}
 	return strings.Join(words, " ")
-}
-
-// age returns a duration in its two largest units, such as 3d4h.
-func age(d time.Duration) string {
-	units := []struct {
-		name string
-		d    time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
-	d = max(d, 0)
-	for i, u := range units {
-		if d < u.d && i < len(units)-1 {
-			continue
-		}
-		s := fmt.Sprintf("%d%s", d/u.d, u.name)
-		if i+1 < len(units) {
-			if rest := d % u.d / units[i+1].d; rest > 0 {
-				s += fmt.Sprintf("%d%s", rest, units[i+1].name)
-			}
-		}
-		return s
-	}
-	return ""
 }
 
 // heldBy describes what holds a namespace besides processes, up to limit holders by name.
@@ -346,6 +325,7 @@ type listCell struct {
 // WriteTable writes namespaces as a table.
 func (l *Listing) WriteTable(w io.Writer, all []*inventory.Namespace) error {
 	columns := l.columns(all)
+	cut := l.Width > 0 && !l.Wide
 	indents := make([]string, len(all))
 	if l.Tree != NoTree {
 		all, indents = treeOf(all, l.Tree)
@@ -365,8 +345,8 @@ func (l *Listing) WriteTable(w io.Writer, all []*inventory.Namespace) error {
 			if j == 0 {
 				row[j].text = indents[i] + row[j].text
 			}
-			if c.max > 0 && !l.Wide && l.Width > 0 {
-				row[j].text = cutText(row[j].text, c.max)
+			if c.max > 0 && cut {
+				row[j].text = shorten(row[j].text, c.max)
 			}
 		}
 		rows = append(rows, row)
@@ -377,7 +357,7 @@ func (l *Listing) WriteTable(w io.Writer, all []*inventory.Namespace) error {
 			widths[j] = max(widths[j], textWidth(row[j].text))
 		}
 	}
-	if !l.Wide && l.Width > 0 {
+	if cut {
 		narrow(widths, columns, l.Width)
 	}
 	var b bytes.Buffer
@@ -388,8 +368,8 @@ func (l *Listing) WriteTable(w io.Writer, all []*inventory.Namespace) error {
 				b.WriteString(listGap)
 			}
 			text := cell.text
-			if !l.Wide && l.Width > 0 {
-				text = cutText(text, widths[j])
+			if cut {
+				text = shorten(text, widths[j])
 			}
 			pad := strings.Repeat(" ", max(0, widths[j]-textWidth(text)))
 			if columns[j].right {
@@ -435,24 +415,6 @@ func narrow(widths []int, columns []*listColumn, width int) {
 		widths[widest]--
 		total--
 	}
-}
-
-// cutText cuts a text to a number of columns.
-func cutText(s string, width int) string {
-	if textWidth(s) <= width {
-		return s
-	}
-	var b strings.Builder
-	used := 0
-	for _, r := range s {
-		n := textWidth(string(r))
-		if used+n > width-1 {
-			break
-		}
-		b.WriteRune(r)
-		used += n
-	}
-	return b.String() + "…"
 }
 
 // treeOf orders namespaces so that each follows what it hangs below, and returns the lines of the

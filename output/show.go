@@ -122,15 +122,15 @@ func (w *PageWriter) details(d *Details, full bool) {
 		field("made by", l.user(*n.OwnerUID))
 	}
 	if !n.Created.IsZero() {
-		made := n.Created.Local().Format("2006-01-02 15:04:05") + " (" + age(l.Now.Sub(n.Created)) + " ago)"
+		made := n.Created.Local().Format("2006-01-02 15:04:05") + " (" + duration(max(l.Now.Sub(n.Created), 0)) + " ago)"
 		if n.Creator != nil {
-			made += " by " + escapeName(n.Creator.Comm, "") + "[" + number(n.Creator.PID) + "]"
+			made += " by " + actor(n.Creator.Comm, n.Creator.PID)
 		}
 		field("made", made)
 	}
 	if !full {
 		if p := n.Oldest; p != nil {
-			field("processes", number(uint64(n.Processes))+", the oldest "+number(p.PID)+" "+w.command(p))
+			field("processes", number(uint64(n.Processes))+", the oldest "+number(p.PID)+" "+commandOf(p))
 		}
 	} else {
 		w.processes(d)
@@ -168,13 +168,6 @@ func (l *Listing) hostMark(typ event.NSType, id uint32) string {
 	return ""
 }
 
-func (w *PageWriter) command(p *inventory.Process) string {
-	if len(p.Args) == 0 {
-		return "[" + escapeName(p.Comm, "") + "]"
-	}
-	return commandLine(p.Args)
-}
-
 // section writes a heading, and rows whose first one has the titles of the columns. Of more rows than
 // maxShown it says how many there are.
 func (w *PageWriter) section(title string, n int, rows [][]string) {
@@ -203,7 +196,7 @@ func (w *PageWriter) section(title string, n int, rows [][]string) {
 		}
 		text := strings.TrimRight(line.String(), " ")
 		if width := w.Listing.Width; width > 0 {
-			text = cutText(text, width)
+			text = shorten(text, width)
 		}
 		w.b.WriteString(text + "\n")
 	}
@@ -215,7 +208,7 @@ func (w *PageWriter) section(title string, n int, rows [][]string) {
 func (w *PageWriter) processes(d *Details) {
 	rows := [][]string{{"PID", "PPID", "USER", "COMMAND"}}
 	for _, p := range d.Processes {
-		rows = append(rows, []string{number(p.PID), number(p.PPID), w.Listing.user(p.UID), w.command(p)})
+		rows = append(rows, []string{number(p.PID), number(p.PPID), w.Listing.user(p.UID), commandOf(p)})
 	}
 	if len(rows) > 1 {
 		w.section("PROCESSES", d.Namespace.Processes, rows)
@@ -317,7 +310,7 @@ func (w *PageWriter) network(d *Details) {
 	for _, s := range d.Listeners {
 		var who []string
 		for _, p := range s.Processes {
-			who = append(who, escapeName(p.Comm, "")+"["+number(p.PID)+"]")
+			who = append(who, actor(p.Comm, p.PID))
 		}
 		rows = append(rows, []string{s.Protocol, s.Local.String(), strings.Join(who, " ")})
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,7 +84,7 @@ func isolation(ctx context.Context, page *output.Page, unit string, inv *invento
 		value := declared[s.setting]
 		own := p.In(s.typ)
 		host := inv.Host[s.typ]
-		if !contains(s.values, value) || given[s.typ] || own == 0 || host == 0 {
+		if !slices.Contains(s.values, value) || given[s.typ] || own == 0 || host == 0 {
 			continue
 		}
 		if own == host {
@@ -95,21 +96,12 @@ func isolation(ctx context.Context, page *output.Page, unit string, inv *invento
 		// the setting.
 		if s.typ == event.NSTypeNet || s.typ == event.NSTypeIPC {
 			for _, j := range joined {
-				if other := j.p.In(s.typ); other != 0 && contains(s.values, j.declared[s.setting]) {
+				if other := j.p.In(s.typ); other != 0 && slices.Contains(s.values, j.declared[s.setting]) {
 					add("JoinsNamespaceOf", j.unit, s.typ, own == other, fmt.Sprintf("%s is in %d", output.Escape(j.unit), other))
 				}
 			}
 		}
 	}
-}
-
-func contains(values []string, value string) bool {
-	for _, v := range values {
-		if v == value {
-			return true
-		}
-	}
-	return false
 }
 
 // A joinedUnit is a unit whose namespaces another one joins.

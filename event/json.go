@@ -143,7 +143,7 @@ func (enc *Encoder) AppendNamespace(b []byte, ns *Namespace) []byte {
 	b = appendNumber(b, `,"user_ns":`, uint64(ns.UserNS))
 	b = appendText(b, `,"path":`, ns.Path)
 	if ns.Owner != nil {
-		b = appendOwner(append(b, `,"owner":`...), ns.Owner)
+		b = AppendOwner(append(b, `,"owner":`...), ns.Owner)
 	}
 	b = appendInt(b, `,"lifetime_ms":`, ns.LifetimeMS)
 	if ns.Creator != nil {
@@ -181,7 +181,8 @@ func appendPod(b []byte, p *Pod) []byte {
 	return object(b, start)
 }
 
-func appendOwner(b []byte, o *Owner) []byte {
+// AppendOwner appends the JSON of an owner, as the namespace of an event has it.
+func AppendOwner(b []byte, o *Owner) []byte {
 	start := len(b)
 	if o.Container != nil {
 		b = appendContainer(append(b, `,"container":`...), o.Container)

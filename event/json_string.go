@@ -34,6 +34,12 @@ func AppendString(b []byte, s string) []byte {
 	return append(b[:len(b)+len(s)], '"')
 }
 
+// A JSONString is a string that encoding/json writes as AppendString does, for JSON other than events.
+type JSONString string
+
+// MarshalJSON implements json.Marshaler.
+func (s JSONString) MarshalJSON() ([]byte, error) { return AppendString(nil, string(s)), nil }
+
 // verbatim reports whether a byte is a character that a JSON string has unchanged.
 func verbatim(c byte) bool { return Plain(c) && c != '"' }
 

@@ -465,26 +465,20 @@ type listedNamespace struct {
 	Unseen    bool            `json:"unseen,omitempty"`
 }
 
-// A jsonText is a string that others chose. Like event.AppendString it keeps bytes that are not UTF-8
-// distinct.
-type jsonText string
-
-func (t jsonText) MarshalJSON() ([]byte, error) { return event.AppendString(nil, string(t)), nil }
-
 type listedProcess struct {
-	PID    uint32        `json:"pid"`
-	PPID   uint32        `json:"ppid"`
-	UID    uint32        `json:"uid"`
-	User   jsonText      `json:"user,omitempty"`
-	Comm   jsonText      `json:"comm"`
-	Args   []jsonText    `json:"args,omitempty"`
-	Cgroup jsonText      `json:"cgroup,omitempty"`
-	Parent *listedParent `json:"parent,omitempty"`
+	PID    uint32             `json:"pid"`
+	PPID   uint32             `json:"ppid"`
+	UID    uint32             `json:"uid"`
+	User   event.JSONString   `json:"user,omitempty"`
+	Comm   event.JSONString   `json:"comm"`
+	Args   []event.JSONString `json:"args,omitempty"`
+	Cgroup event.JSONString   `json:"cgroup,omitempty"`
+	Parent *listedParent      `json:"parent,omitempty"`
 }
 
 type listedParent struct {
-	PID  uint32   `json:"pid"`
-	Comm jsonText `json:"comm"`
+	PID  uint32           `json:"pid"`
+	Comm event.JSONString `json:"comm"`
 }
 
 type listedHolders struct {
@@ -498,22 +492,22 @@ type listedHolders struct {
 }
 
 type listedTask struct {
-	PID  uint32   `json:"pid"`
-	TID  uint32   `json:"tid"`
-	Comm jsonText `json:"comm"`
+	PID  uint32           `json:"pid"`
+	TID  uint32           `json:"tid"`
+	Comm event.JSONString `json:"comm"`
 }
 
 type listedMount struct {
-	Path    jsonText `json:"path"`
-	MountNS uint32   `json:"mount_ns"`
-	PID     uint32   `json:"pid"`
+	Path    event.JSONString `json:"path"`
+	MountNS uint32           `json:"mount_ns"`
+	PID     uint32           `json:"pid"`
 }
 
 type listedDescriptor struct {
-	PID  uint32   `json:"pid"`
-	TID  uint32   `json:"tid"`
-	FD   uint32   `json:"fd"`
-	Comm jsonText `json:"comm"`
+	PID  uint32           `json:"pid"`
+	TID  uint32           `json:"tid"`
+	FD   uint32           `json:"fd"`
+	Comm event.JSONString `json:"comm"`
 }
 
 type listedRef struct {
@@ -538,15 +532,15 @@ func (l *Listing) listed(n *inventory.Namespace) listedNamespace {
 }
 
 func (l *Listing) listedProcess(p *inventory.Process) *listedProcess {
-	o := &listedProcess{PID: p.PID, PPID: p.PPID, UID: p.UID, Comm: jsonText(p.Comm), Cgroup: jsonText(p.Cgroup)}
+	o := &listedProcess{PID: p.PID, PPID: p.PPID, UID: p.UID, Comm: event.JSONString(p.Comm), Cgroup: event.JSONString(p.Cgroup)}
 	for _, a := range p.Args {
-		o.Args = append(o.Args, jsonText(a))
+		o.Args = append(o.Args, event.JSONString(a))
 	}
 	if l.User != nil {
-		o.User = jsonText(l.User(p.UID))
+		o.User = event.JSONString(l.User(p.UID))
 	}
 	if parent := l.Inventory.Process(p.PPID); parent != nil {
-		o.Parent = &listedParent{parent.PID, jsonText(parent.Comm)}
+		o.Parent = &listedParent{parent.PID, event.JSONString(parent.Comm)}
 	}
 	return o
 }
@@ -554,19 +548,19 @@ func (l *Listing) listedProcess(p *inventory.Process) *listedProcess {
 func newListedHolders(n *inventory.Namespace) *listedHolders {
 	h := &listedHolders{}
 	for _, t := range n.Threads {
-		h.Threads = append(h.Threads, listedTask{t.PID, t.TID, jsonText(t.Comm)})
+		h.Threads = append(h.Threads, listedTask{t.PID, t.TID, event.JSONString(t.Comm)})
 	}
 	for _, t := range n.ForChildren {
-		h.ForChildren = append(h.ForChildren, listedTask{t.PID, t.TID, jsonText(t.Comm)})
+		h.ForChildren = append(h.ForChildren, listedTask{t.PID, t.TID, event.JSONString(t.Comm)})
 	}
 	for _, m := range n.Mounts {
-		h.Mounts = append(h.Mounts, listedMount{jsonText(m.Path), m.MountNS, m.PID})
+		h.Mounts = append(h.Mounts, listedMount{event.JSONString(m.Path), m.MountNS, m.PID})
 	}
 	for _, d := range n.Descriptors {
-		h.Descriptors = append(h.Descriptors, listedDescriptor{d.PID, d.TID, d.FD, jsonText(d.Comm)})
+		h.Descriptors = append(h.Descriptors, listedDescriptor{d.PID, d.TID, d.FD, event.JSONString(d.Comm)})
 	}
 	for _, d := range n.Sockets {
-		h.Sockets = append(h.Sockets, listedDescriptor{d.PID, d.TID, d.FD, jsonText(d.Comm)})
+		h.Sockets = append(h.Sockets, listedDescriptor{d.PID, d.TID, d.FD, event.JSONString(d.Comm)})
 	}
 	for _, r := range n.Children {
 		h.Children = append(h.Children, listedRef(r))

@@ -373,10 +373,10 @@ func (w *PageWriter) differences(d *Details) {
 
 // pageJSON is a page as JSON.
 type pageJSON struct {
-	Target     jsonText        `json:"target"`
-	Namespaces []detailsJSON   `json:"namespaces"`
-	Isolation  []isolationJSON `json:"isolation,omitempty"`
-	Incomplete []jsonText      `json:"incomplete,omitempty"`
+	Target     event.JSONString   `json:"target"`
+	Namespaces []detailsJSON      `json:"namespaces"`
+	Isolation  []isolationJSON    `json:"isolation,omitempty"`
+	Incomplete []event.JSONString `json:"incomplete,omitempty"`
 }
 
 type detailsJSON struct {
@@ -391,32 +391,32 @@ type detailsJSON struct {
 }
 
 type isolationJSON struct {
-	Setting string       `json:"setting"`
-	Value   jsonText     `json:"value"`
-	Type    event.NSType `json:"type"`
-	Actual  uint32       `json:"actual"`
-	Holds   bool         `json:"holds"`
-	Why     jsonText     `json:"why"`
+	Setting string           `json:"setting"`
+	Value   event.JSONString `json:"value"`
+	Type    event.NSType     `json:"type"`
+	Actual  uint32           `json:"actual"`
+	Holds   bool             `json:"holds"`
+	Why     event.JSONString `json:"why"`
 }
 
 type deviceJSON struct {
-	Index     int       `json:"index"`
-	Name      jsonText  `json:"name"`
-	Kind      jsonText  `json:"kind,omitempty"`
-	Up        bool      `json:"up"`
-	Carrier   bool      `json:"carrier"`
-	MTU       int       `json:"mtu"`
-	MAC       string    `json:"mac,omitempty"`
-	Addresses []string  `json:"addresses,omitempty"`
-	Master    jsonText  `json:"master,omitempty"`
-	Peer      *peerJSON `json:"peer,omitempty"`
+	Index     int              `json:"index"`
+	Name      event.JSONString `json:"name"`
+	Kind      event.JSONString `json:"kind,omitempty"`
+	Up        bool             `json:"up"`
+	Carrier   bool             `json:"carrier"`
+	MTU       int              `json:"mtu"`
+	MAC       string           `json:"mac,omitempty"`
+	Addresses []string         `json:"addresses,omitempty"`
+	Master    event.JSONString `json:"master,omitempty"`
+	Peer      *peerJSON        `json:"peer,omitempty"`
 }
 
 type peerJSON struct {
-	Device jsonText `json:"device,omitempty"`
-	Index  int      `json:"index,omitempty"`
-	ID     uint32   `json:"namespace_id,omitempty"`
-	Owner  jsonText `json:"namespace_owner,omitempty"`
+	Device event.JSONString `json:"device,omitempty"`
+	Index  int              `json:"index,omitempty"`
+	ID     uint32           `json:"namespace_id,omitempty"`
+	Owner  event.JSONString `json:"namespace_owner,omitempty"`
 }
 
 type routeJSON struct {
@@ -434,23 +434,23 @@ type listenerJSON struct {
 }
 
 type firewallJSON struct {
-	Firewall string   `json:"firewall"`
-	Family   string   `json:"family"`
-	Name     jsonText `json:"name"`
-	Chains   int      `json:"chains,omitempty"`
+	Firewall string           `json:"firewall"`
+	Family   string           `json:"family"`
+	Name     event.JSONString `json:"name"`
+	Chains   int              `json:"chains,omitempty"`
 }
 
 // WriteJSON writes the page as one object on one line.
 func (w *PageWriter) WriteJSON(to io.Writer, page *Page) error {
-	p := pageJSON{Target: jsonText(page.Target)}
+	p := pageJSON{Target: event.JSONString(page.Target)}
 	for _, d := range page.Namespaces {
 		p.Namespaces = append(p.Namespaces, w.detailsJSON(d))
 	}
 	for _, i := range page.Isolation {
-		p.Isolation = append(p.Isolation, isolationJSON{i.Setting, jsonText(i.Value), i.Type, i.Actual, i.Holds, jsonText(i.Why)})
+		p.Isolation = append(p.Isolation, isolationJSON{i.Setting, event.JSONString(i.Value), i.Type, i.Actual, i.Holds, event.JSONString(i.Why)})
 	}
 	for _, line := range page.Incomplete {
-		p.Incomplete = append(p.Incomplete, jsonText(line))
+		p.Incomplete = append(p.Incomplete, event.JSONString(line))
 	}
 	enc := json.NewEncoder(to)
 	enc.SetEscapeHTML(false)
@@ -467,21 +467,21 @@ func (w *PageWriter) detailsJSON(d *Details) detailsJSON {
 	if d.Network != nil {
 		for i := range d.Network.Devices {
 			dev := &d.Network.Devices[i]
-			x := deviceJSON{Index: dev.Index, Name: jsonText(dev.Name), Kind: jsonText(dev.Kind), Up: dev.Up, Carrier: dev.Carrier, MTU: dev.MTU, MAC: dev.MAC}
+			x := deviceJSON{Index: dev.Index, Name: event.JSONString(dev.Name), Kind: event.JSONString(dev.Kind), Up: dev.Up, Carrier: dev.Carrier, MTU: dev.MTU, MAC: dev.MAC}
 			for _, a := range dev.Addresses {
 				x.Addresses = append(x.Addresses, a.String())
 			}
 			if m := d.Network.Device(dev.Master); dev.Master != 0 && m != nil {
-				x.Master = jsonText(m.Name)
+				x.Master = event.JSONString(m.Name)
 			}
 			if peer, ok := d.Peers[dev.Index]; ok {
 				x.Peer = &peerJSON{}
 				if peer.Device != nil {
-					x.Peer.Device, x.Peer.Index = jsonText(peer.Device.Name), peer.Device.Index
+					x.Peer.Device, x.Peer.Index = event.JSONString(peer.Device.Name), peer.Device.Index
 				}
 				if peer.NS != nil {
 					owner, _ := l.owner(peer.NS)
-					x.Peer.ID, x.Peer.Owner = peer.NS.ID, jsonText(owner)
+					x.Peer.ID, x.Peer.Owner = peer.NS.ID, event.JSONString(owner)
 				}
 			}
 			j.Devices = append(j.Devices, x)
@@ -497,7 +497,7 @@ func (w *PageWriter) detailsJSON(d *Details) detailsJSON {
 			j.Routes = append(j.Routes, x)
 		}
 		for _, t := range d.Network.Tables {
-			j.Firewall = append(j.Firewall, firewallJSON{t.Firewall, t.Family, jsonText(t.Name), t.Chains})
+			j.Firewall = append(j.Firewall, firewallJSON{t.Firewall, t.Family, event.JSONString(t.Name), t.Chains})
 		}
 	}
 	for _, s := range d.Listeners {

@@ -106,13 +106,13 @@ func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err 
 	for _, text := range args {
 		t, err := r.Find(ctx, text)
 		if err != nil {
-			return false, diffMistake(err)
+			return false, argumentMistake("diff", err)
 		}
 		targets = append(targets, t)
 	}
 	comparison, err := nsdiff.New(r, targets, f.fresh, f.types())
 	if err != nil {
-		return false, diffMistake(err)
+		return false, argumentMistake("diff", err)
 	}
 	defer comparison.Close()
 	for _, left := range comparison.LeftOut {
@@ -150,11 +150,11 @@ func (f *diffFlags) types() (types []event.NSType) {
 	return types
 }
 
-// diffMistake makes an error about an argument a usage error.
-func diffMistake(err error) error {
+// argumentMistake makes an error about an argument of a command a usage error.
+func argumentMistake(command string, err error) error {
 	for _, mistake := range []error{resolve.ErrSyntax, resolve.ErrUnknown, resolve.ErrAmbiguous, resolve.ErrNoNamespace, nsdiff.ErrTypes} {
 		if errors.Is(err, mistake) {
-			return usagef("diff: %w", err)
+			return usagef("%s: %w", command, err)
 		}
 	}
 	return err

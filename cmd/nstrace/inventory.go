@@ -55,25 +55,19 @@ const nameTime = time.Second
 func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) error {
 	ctx, cancel := context.WithTimeout(ctx, nameTime)
 	defer cancel()
-	var events []*event.Namespace
-	var named []*inventory.Namespace
-	for _, n := range all {
-		if n.Owner != nil && n.Owner.Container != nil {
-			named, events = append(named, n), append(events, inv.EventNamespace(n))
+	err := inv.NameContainers(all, func(named []*event.Namespace) error {
+		if len(named) == 0 && len(f.runtimes) == 0 { // a wrong socket is a mistake even then
+			return nil
 		}
-	}
-	if len(events) > 0 || len(f.runtimes) > 0 {
 		stage, err := runtimes.New(f.runtimes, runtimes.DefaultWait)
 		if err != nil {
 			return usagef("--runtime-socket: %w", err)
 		}
-		stage.NameNamespaces(ctx, events)
-		for i, n := range named {
-			n.Owner, n.Name = events[i].Owner, events[i].Name
-		}
-		if err := stage.Close(); err != nil {
-			return err
-		}
+		stage.NameNamespaces(ctx, named)
+		return stage.Close()
+	})
+	if err != nil {
+		return err
 	}
 	return f.date(ctx, inv, all)
 }

@@ -80,7 +80,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	r := resolve.New(inv, names)
 	target, err := r.Find(ctx, args[0])
 	if err != nil {
-		return showMistake(err)
+		return argumentMistake("show", err)
 	}
 	if err := f.name(ctx, inv, inv.Namespaces()); err != nil {
 		return err
@@ -94,7 +94,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	}
 	page, err := show.Collect(ctx, target, show.Options{Inventory: inv, Resolver: r, History: db, Events: f.events})
 	if err != nil {
-		return interrupted(showMistake(err))
+		return interrupted(argumentMistake("show", err))
 	}
 	for _, d := range page.Namespaces {
 		inventory.ReadCommands(ctx, d.Processes)
@@ -115,14 +115,4 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 		notify("not shown: " + line)
 	}
 	return w.WriteText(os.Stdout, page)
-}
-
-// showMistake makes an error about the argument a usage error.
-func showMistake(err error) error {
-	for _, mistake := range []error{resolve.ErrSyntax, resolve.ErrUnknown, resolve.ErrAmbiguous, resolve.ErrNoNamespace} {
-		if errors.Is(err, mistake) {
-			return usagef("show: %w", err)
-		}
-	}
-	return err
 }

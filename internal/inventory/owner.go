@@ -14,6 +14,23 @@ import (
 // Workload returns the container, pod and unit of a process, by its cgroup.
 func (inv *Inventory) Workload(p *Process) *attribution.Workload { return inv.workloads.Of(p.Cgroup) }
 
+// NameContainers completes the owners of namespaces, and the names of network namespaces, with what name
+// adds to the namespaces of containers. The list for name is empty if there are none.
+func (inv *Inventory) NameContainers(all []*Namespace, name func([]*event.Namespace) error) error {
+	var contained []*Namespace
+	var named []*event.Namespace
+	for _, n := range all {
+		if n.Owner != nil && n.Owner.Container != nil {
+			contained, named = append(contained, n), append(named, inv.EventNamespace(n))
+		}
+	}
+	err := name(named)
+	for i, n := range contained {
+		n.Owner, n.Name = named[i].Owner, named[i].Name
+	}
+	return err
+}
+
 // attribute sets the owners of the namespaces that processes are in, except the host's.
 func (inv *Inventory) attribute() {
 	residents := map[*Namespace][]*attribution.Workload{}

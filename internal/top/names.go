@@ -25,27 +25,23 @@ func (i *Inventories) Take(ctx context.Context) (*inventory.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	var events []*event.Namespace
-	var named []*inventory.Namespace
-	for _, n := range inv.Namespaces() {
-		if n.Owner != nil && n.Owner.Container != nil {
-			named, events = append(named, n), append(events, inv.EventNamespace(n))
+	err = inv.NameContainers(inv.Namespaces(), func(all []*event.Namespace) (err error) {
+		if len(all) == 0 {
+			return nil
 		}
-	}
-	if len(events) == 0 {
-		return inv, nil
-	}
-	if i.stage == nil {
-		// The stage of the events cannot do it: its answers are for the events that wait.
-		if i.stage, err = runtimes.New(i.Runtimes, runtimes.DefaultWait); err != nil {
-			return nil, err
+		if i.stage == nil {
+			// The stage of the events cannot do it: its answers are for the events that wait.
+			if i.stage, err = runtimes.New(i.Runtimes, runtimes.DefaultWait); err != nil {
+				return err
+			}
 		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, runtimes.DefaultWait)
-	defer cancel()
-	i.stage.NameNamespaces(ctx, events)
-	for j, n := range named {
-		n.Owner, n.Name = events[j].Owner, events[j].Name
+		ctx, cancel := context.WithTimeout(ctx, runtimes.DefaultWait)
+		defer cancel()
+		i.stage.NameNamespaces(ctx, all)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return inv, nil
 }

@@ -48,14 +48,27 @@ func registerRuntimes(fs *pflag.FlagSet, to *[]string) {
 	fs.StringArrayVar(to, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
 }
 
-// nameTime bounds the wait for the runtimes, and the search of the history.
+// nameTime bounds the wait for the runtimes, and as much again the search of the history.
 const nameTime = time.Second
 
 // name adds to namespaces what container runtimes and the history know.
-func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) error {
+func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) (err error) {
+	if err := f.nameContainers(ctx, inv, all); err != nil {
+		return err
+	}
+	db, err := f.history(ctx)
+	if db == nil || err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return date(ctx, db, inv, all)
+}
+
+// nameContainers adds to namespaces what container runtimes know.
+func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) error {
 	ctx, cancel := context.WithTimeout(ctx, nameTime)
 	defer cancel()
-	err := inv.NameContainers(all, func(named []*event.Namespace) error {
+	return inv.NameContainers(all, func(named []*event.Namespace) error {
 		if len(named) == 0 && len(f.runtimes) == 0 { // a wrong socket is a mistake even then
 			return nil
 		}
@@ -66,19 +79,12 @@ func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all
 		stage.NameNamespaces(ctx, named)
 		return stage.Close()
 	})
-	if err != nil {
-		return err
-	}
-	return f.date(ctx, inv, all)
 }
 
 // date adds from the history when namespaces were made, and by whom.
-func (f *inventoryFlags) date(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) (err error) {
-	db, err := f.history(ctx)
-	if db == nil || err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+func date(ctx context.Context, db *history.DB, inv *inventory.Inventory, all []*inventory.Namespace) error {
+	ctx, cancel := context.WithTimeout(ctx, nameTime)
+	defer cancel()
 	for _, n := range all {
 		if n.Host {
 			continue

@@ -104,10 +104,12 @@ func (f *listFlags) list(ctx context.Context) error {
 	if err := f.name(ctx, inv, all); err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(n *inventory.Namespace) bool {
-		e := inv.Event(n)
-		return !f.filters.selected.Match(e) || f.filters.program != nil && !f.filters.program.Match(e)
-	})
+	if !f.filters.selected.Empty() || f.filters.program != nil {
+		all = slices.DeleteFunc(all, func(n *inventory.Namespace) bool {
+			e := inv.Event(n)
+			return !f.filters.selected.Match(e) || f.filters.program != nil && !f.filters.program.Match(e)
+		})
+	}
 	if f.format == "json" || f.shows("command") {
 		inventory.ReadCommands(ctx, inventory.OldestOf(all))
 	}

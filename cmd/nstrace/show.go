@@ -82,7 +82,8 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return argumentMistake("show", err)
 	}
-	if err := f.name(ctx, inv, inv.Namespaces()); err != nil {
+	// All of them, because the other side of a device can be in any.
+	if err := f.nameContainers(ctx, inv, inv.Namespaces()); err != nil {
 		return err
 	}
 	db, err := f.history(ctx)
@@ -96,8 +97,15 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return interrupted(argumentMistake("show", err))
 	}
+	var shown []*inventory.Namespace
 	for _, d := range page.Namespaces {
+		shown = append(shown, d.Namespace)
 		inventory.ReadCommands(ctx, d.Processes)
+	}
+	if db != nil {
+		if err := date(ctx, db, inv, shown); err != nil {
+			return err
+		}
 	}
 	page.Incomplete = append(inv.Incomplete, page.Incomplete...)
 	var users attribution.Users

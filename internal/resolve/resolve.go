@@ -178,6 +178,11 @@ func (r *Resolver) Open(n *inventory.Namespace) (*os.File, error) {
 	return inv.Open(n)
 }
 
+// Target returns a namespace as the meaning of an argument.
+func (r *Resolver) Target(n *inventory.Namespace) *Target {
+	return &Target{What: Namespace, Text: fmt.Sprintf("%s:[%d]", n.Type, n.ID), Namespace: n, r: r}
+}
+
 // Find returns what an argument means. The error wraps ErrSyntax, ErrUnknown or ErrAmbiguous if the
 // argument is at fault. It says what was looked for, or lists the candidates.
 func (r *Resolver) Find(ctx context.Context, text string) (*Target, error) {

@@ -68,9 +68,7 @@ func Collect(ctx context.Context, t *resolve.Target, o Options) (*output.Page, e
 		if d.Namespace.Host {
 			continue
 		}
-		if err := o.differences(ctx, page, d); err != nil {
-			return nil, err
-		}
+		o.differences(ctx, page, d)
 		if d.Namespace.Type == event.NSTypeNet {
 			o.network(ctx, page, d)
 		}
@@ -106,25 +104,20 @@ func (o *Options) events(ctx context.Context, d *output.Details) error {
 }
 
 // differences adds the parameters that differ from the host's.
-func (o *Options) differences(ctx context.Context, page *output.Page, d *output.Details) error {
+func (o *Options) differences(ctx context.Context, page *output.Page, d *output.Details) {
 	if !nsdiff.Has(d.Namespace.Type) {
-		return nil
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, diffTime)
 	defer cancel()
-	// By its number, so that it is this namespace that is compared.
-	t, err := o.Resolver.Find(ctx, fmt.Sprintf("%s:[%d]", d.Namespace.Type, d.Namespace.ID))
+	c, err := nsdiff.New(o.Resolver, []*resolve.Target{o.Resolver.Target(d.Namespace)}, false, []event.NSType{d.Namespace.Type})
 	if err == nil {
-		var c *nsdiff.Comparison
-		if c, err = nsdiff.New(o.Resolver, []*resolve.Target{t}, false, []event.NSType{d.Namespace.Type}); err == nil {
-			defer c.Close()
-			d.Differences, err = c.Run(ctx)
-		}
+		defer c.Close()
+		d.Differences, err = c.Run(ctx)
 	}
 	if err != nil {
 		page.Incomplete = append(page.Incomplete, fmt.Sprintf("the parameters of %s namespace %d: %v", d.Namespace.Type, d.Namespace.ID, err))
 	}
-	return nil
 }
 
 // network adds what a network namespace contains.

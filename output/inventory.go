@@ -111,7 +111,7 @@ var listColumns = []listColumn{
 		}
 		return actor(n.Creator.Comm, n.Creator.PID), normal
 	}},
-	{name: "held-by", usage: "what keeps it alive besides processes", usual: true, text: func(_ *Listing, n *inventory.Namespace) (string, style) {
+	{name: "held-by", usage: "what keeps it alive other than processes", usual: true, text: func(_ *Listing, n *inventory.Namespace) (string, style) {
 		return heldBy(n, 2), normal
 	}, less: func(a, b *inventory.Namespace) int { return cmp.Compare(a.Holders(), b.Holders()) }},
 }
@@ -193,7 +193,7 @@ func commandOf(p *inventory.Process) string {
 	return strings.Join(words, " ")
 }
 
-// heldBy describes what holds a namespace besides processes, up to limit holders by name.
+// heldBy describes what holds a namespace other than processes, up to limit holders by name.
 func heldBy(n *inventory.Namespace, limit int) string {
 	all := HolderLines(n, limit)
 	if more := n.Holders() - len(all); more > 0 {
@@ -205,7 +205,7 @@ func heldBy(n *inventory.Namespace, limit int) string {
 	return strings.Join(all, ", ")
 }
 
-// HolderLines describes what holds a namespace besides processes, one line for each of at most limit
+// HolderLines describes what holds a namespace other than processes, one line for each of at most limit
 // holders. Names in it are escaped.
 func HolderLines(n *inventory.Namespace, limit int) (all []string) {
 	add := func(format string, args ...any) bool {

@@ -154,8 +154,8 @@ func (d *drafter) plain(dev *netfacts.Device) bool {
 	return dev.Loopback || !dev.Up && !dev.Physical()
 }
 
-// signature returns what makes a namespace similar to others: its devices but for their names and
-// addresses, and what they are connected to.
+// signature describes the devices of a namespace and what they are connected to, without names and
+// addresses. Namespaces with the same signature are similar.
 func (d *drafter) signature(n *Namespace) string {
 	return d.shape(n, func(o *Namespace) string { return fmt.Sprint(o.ID) })
 }

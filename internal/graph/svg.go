@@ -14,7 +14,7 @@ import (
 )
 
 // style is the style sheet of a picture. It names each color twice instead of using variables, which
-// few programs besides browsers know.
+// few programs other than browsers know.
 const style = `
 text{font:12px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:#1f2328;white-space:pre}
 .mono{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}

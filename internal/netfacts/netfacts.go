@@ -6,9 +6,9 @@
 // It asks the kernel by netlink, from one thread that enters a namespace after the other and ends with
 // the call. Nothing that it opens outlives the call, so it keeps no namespace alive.
 //
-// Whoever owns a namespace chooses names and numbers of everything in it, and can make any number of
+// The owner of a namespace chooses the names and numbers of everything in it, and can make any number of
 // devices, addresses, routes and sockets. So everything is bounded, and each namespace has a deadline.
-// What a bound cuts off is named in Namespace.Incomplete.
+// Namespace.Incomplete names everything that a bound left out.
 package netfacts
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Options say what to read besides devices and their addresses.
+// Options say what to read in addition to devices and their addresses.
 type Options struct {
 	Routes   bool
 	Sockets  bool

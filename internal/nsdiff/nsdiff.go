@@ -73,7 +73,7 @@ type comparison struct {
 
 	devices    [2]map[string]int // how many parameters each has
 	candidates []string          // paths that differed
-	changing   map[string]bool   // those whose value changes by itself
+	changing   map[string]bool   // paths whose value changed between two reads
 }
 
 func (c *comparison) close() {
@@ -152,7 +152,7 @@ func (c *comparison) read(ctx context.Context) error {
 const rounds = 3
 
 // confirm reads the candidates again, one namespace after the other. A parameter that belongs to all
-// namespaces has the same value whoever reads it, but can change between two reads.
+// namespaces has the same value for every reader, but can change between two reads.
 func (c *comparison) confirm(ctx context.Context) error {
 	c.changing = map[string]bool{}
 	for range rounds {

@@ -411,7 +411,7 @@ func (r *Resolver) units(name string) []*Target {
 }
 
 // inSlice reports whether a cgroup is in a slice of the host's service manager. Its slices are the
-// names at the beginning of a path; whoever owns a cgroup below can choose any name.
+// names at the beginning of a path; the owner of a cgroup below can choose any name.
 func inSlice(cgroup, slice string) bool {
 	if !strings.HasSuffix(slice, ".slice") {
 		return false

@@ -454,7 +454,7 @@ func (m *model) keyPage(name string) {
 	m.scroll = min(max(m.scroll, 0), max(len(m.page())-m.pageHeight(), 0))
 }
 
-// refreshDetails describes the namespace of the details anew.
+// refreshDetails updates the description of the namespace that the details show.
 func (m *model) refreshDetails() {
 	if m.screen != screenDetails {
 		return

@@ -21,7 +21,7 @@
 #include "exec.h"
 #include "syscall_exit.h"
 #include "destroy.h"
-#include "inventory.h"
+#include "tasks.h"
 #include "pin.h"
 #include "sysctl.h"
 #include "netconf.h"

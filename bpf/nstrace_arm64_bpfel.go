@@ -94,15 +94,6 @@ type NstraceHead struct {
 	Pad        uint8
 }
 
-type NstraceInventory struct {
-	_           structs.HostLayout
-	Ns          [8]NstraceNsChange
-	ForChildren [2]NstraceNsChange
-	Cgroup      uint64
-	Pid         uint32
-	Exiting     uint32
-}
-
 type NstraceNetdevRecord struct {
 	_          structs.HostLayout
 	Head       NstraceHead
@@ -281,6 +272,15 @@ type NstraceTamperRecord struct {
 	Id     uint32
 }
 
+type NstraceTaskNs struct {
+	_           structs.HostLayout
+	Ns          [8]NstraceNsChange
+	ForChildren [2]NstraceNsChange
+	Cgroup      uint64
+	Pid         uint32
+	Exiting     uint32
+}
+
 type NstraceWhoRecord struct {
 	_         structs.HostLayout
 	Head      NstraceHead
@@ -313,7 +313,6 @@ const (
 	NstraceMapDevconfCopies        = "devconf_copies"
 	NstraceMapExecs                = "execs"
 	NstraceMapFolds                = "folds"
-	NstraceMapInventoryBuf         = "inventory_buf"
 	NstraceMapLongValues           = "long_values"
 	NstraceMapNsCalls              = "ns_calls"
 	NstraceMapOldMembers           = "old_members"
@@ -327,6 +326,7 @@ const (
 	NstraceMapScratch              = "scratch"
 	NstraceMapSentParams           = "sent_params"
 	NstraceMapSentWho              = "sent_who"
+	NstraceMapTaskNsBuf            = "task_ns_buf"
 	NstraceMapTracees              = "tracees"
 	NstraceMapUids                 = "uids"
 	NstraceMapWriteSlots           = "write_slots"
@@ -468,7 +468,6 @@ const (
 	NstraceVarTypeDestroyRecord    = "type_destroy_record"
 	NstraceVarTypeFold             = "type_fold"
 	NstraceVarTypeHead             = "type_head"
-	NstraceVarTypeInventory        = "type_inventory"
 	NstraceVarTypeNetdevRecord     = "type_netdev_record"
 	NstraceVarTypeNsChange         = "type_ns_change"
 	NstraceVarTypeNsKind           = "type_ns_kind"
@@ -485,6 +484,7 @@ const (
 	NstraceVarTypeRefusalFlag      = "type_refusal_flag"
 	NstraceVarTypeSysctlRecord     = "type_sysctl_record"
 	NstraceVarTypeTamperRecord     = "type_tamper_record"
+	NstraceVarTypeTaskNs           = "type_task_ns"
 	NstraceVarTypeWhoRecord        = "type_who_record"
 	NstraceVarUntracked            = "untracked"
 	NstraceVarV1Subsys             = "v1_subsys"
@@ -660,7 +660,6 @@ type NstraceMapSpecs struct {
 	DevconfCopies  *ebpf.MapSpec `ebpf:"devconf_copies"`
 	Execs          *ebpf.MapSpec `ebpf:"execs"`
 	Folds          *ebpf.MapSpec `ebpf:"folds"`
-	InventoryBuf   *ebpf.MapSpec `ebpf:"inventory_buf"`
 	LongValues     *ebpf.MapSpec `ebpf:"long_values"`
 	NsCalls        *ebpf.MapSpec `ebpf:"ns_calls"`
 	OldMembers     *ebpf.MapSpec `ebpf:"old_members"`
@@ -674,6 +673,7 @@ type NstraceMapSpecs struct {
 	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
 	SentParams     *ebpf.MapSpec `ebpf:"sent_params"`
 	SentWho        *ebpf.MapSpec `ebpf:"sent_who"`
+	TaskNsBuf      *ebpf.MapSpec `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.MapSpec `ebpf:"tracees"`
 	Uids           *ebpf.MapSpec `ebpf:"uids"`
 	WriteSlots     *ebpf.MapSpec `ebpf:"write_slots"`
@@ -708,7 +708,6 @@ type NstraceVariableSpecs struct {
 	TypeDestroyRecord *ebpf.VariableSpec `ebpf:"type_destroy_record"`
 	TypeFold          *ebpf.VariableSpec `ebpf:"type_fold"`
 	TypeHead          *ebpf.VariableSpec `ebpf:"type_head"`
-	TypeInventory     *ebpf.VariableSpec `ebpf:"type_inventory"`
 	TypeNetdevRecord  *ebpf.VariableSpec `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.VariableSpec `ebpf:"type_ns_kind"`
@@ -725,6 +724,7 @@ type NstraceVariableSpecs struct {
 	TypeRefusalFlag   *ebpf.VariableSpec `ebpf:"type_refusal_flag"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
+	TypeTaskNs        *ebpf.VariableSpec `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
@@ -759,7 +759,6 @@ type NstraceMaps struct {
 	DevconfCopies  *ebpf.Map `ebpf:"devconf_copies"`
 	Execs          *ebpf.Map `ebpf:"execs"`
 	Folds          *ebpf.Map `ebpf:"folds"`
-	InventoryBuf   *ebpf.Map `ebpf:"inventory_buf"`
 	LongValues     *ebpf.Map `ebpf:"long_values"`
 	NsCalls        *ebpf.Map `ebpf:"ns_calls"`
 	OldMembers     *ebpf.Map `ebpf:"old_members"`
@@ -773,6 +772,7 @@ type NstraceMaps struct {
 	Scratch        *ebpf.Map `ebpf:"scratch"`
 	SentParams     *ebpf.Map `ebpf:"sent_params"`
 	SentWho        *ebpf.Map `ebpf:"sent_who"`
+	TaskNsBuf      *ebpf.Map `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.Map `ebpf:"tracees"`
 	Uids           *ebpf.Map `ebpf:"uids"`
 	WriteSlots     *ebpf.Map `ebpf:"write_slots"`
@@ -789,7 +789,6 @@ func (m *NstraceMaps) Close() error {
 		m.DevconfCopies,
 		m.Execs,
 		m.Folds,
-		m.InventoryBuf,
 		m.LongValues,
 		m.NsCalls,
 		m.OldMembers,
@@ -803,6 +802,7 @@ func (m *NstraceMaps) Close() error {
 		m.Scratch,
 		m.SentParams,
 		m.SentWho,
+		m.TaskNsBuf,
 		m.Tracees,
 		m.Uids,
 		m.WriteSlots,
@@ -838,7 +838,6 @@ type NstraceVariables struct {
 	TypeDestroyRecord *ebpf.Variable `ebpf:"type_destroy_record"`
 	TypeFold          *ebpf.Variable `ebpf:"type_fold"`
 	TypeHead          *ebpf.Variable `ebpf:"type_head"`
-	TypeInventory     *ebpf.Variable `ebpf:"type_inventory"`
 	TypeNetdevRecord  *ebpf.Variable `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`
 	TypeNsKind        *ebpf.Variable `ebpf:"type_ns_kind"`
@@ -855,6 +854,7 @@ type NstraceVariables struct {
 	TypeRefusalFlag   *ebpf.Variable `ebpf:"type_refusal_flag"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
+	TypeTaskNs        *ebpf.Variable `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`

@@ -107,7 +107,7 @@ func (a *attachment) snapshot() (inv taskSnapshot, err error) {
 	return inv, nil
 }
 
-func (a *attachment) tasks() (_ []bpf.NstraceInventory, err error) {
+func (a *attachment) tasks() (_ []bpf.NstraceTaskNs, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("walk the tasks: %w", err)
@@ -127,9 +127,9 @@ func (a *attachment) tasks() (_ []bpf.NstraceInventory, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var tasks []bpf.NstraceInventory
+	var tasks []bpf.NstraceTaskNs
 	for len(all) > 0 {
-		var task bpf.NstraceInventory
+		var task bpf.NstraceTaskNs
 		if err := fixed(&all, &task); err != nil {
 			return nil, err
 		}

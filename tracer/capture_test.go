@@ -139,7 +139,7 @@ func records(tb testing.TB, file string) [][]byte {
 
 // A fakeHost is a lookups without a kernel. Its zero value knows users only.
 type fakeHost struct {
-	inventory []bpf.NstraceInventory
+	inventory []bpf.NstraceTaskNs
 	cgroups   map[uint32]string // paths by pid
 	names     map[uint32]string // of network namespaces
 	sysctls   map[string]string // values by name
@@ -151,7 +151,7 @@ type fakeHost struct {
 	walks     int // calls of tasks
 }
 
-func (f *fakeHost) tasks() ([]bpf.NstraceInventory, error) {
+func (f *fakeHost) tasks() ([]bpf.NstraceTaskNs, error) {
 	f.walks++
 	return f.inventory, nil
 }

@@ -30,8 +30,8 @@ func briefs(events []*event.Event) (all []string) {
 }
 
 // taskIn returns a task in these namespaces, by their types.
-func taskIn(pid uint32, ns map[event.NSType]uint32) bpf.NstraceInventory {
-	task := bpf.NstraceInventory{Pid: pid}
+func taskIn(pid uint32, ns map[event.NSType]uint32) bpf.NstraceTaskNs {
+	task := bpf.NstraceTaskNs{Pid: pid}
 	for kind, typ := range nsTypes {
 		if id := ns[typ]; id != 0 {
 			task.Ns[kind] = bpf.NstraceNsChange{Kind: uint8(kind), Inum: id}
@@ -43,24 +43,24 @@ func taskIn(pid uint32, ns map[event.NSType]uint32) bpf.NstraceInventory {
 // TestEndScan has what a scan finds: with each row the user namespace 5 owns net 7, 1 is the
 // host's network namespace, and mnt 8 is the host's user namespace's.
 func TestEndScan(t *testing.T) {
-	forChild := bpf.NstraceInventory{Pid: 3}
+	forChild := bpf.NstraceTaskNs{Pid: 3}
 	forChild.ForChildren[0] = bpf.NstraceNsChange{Kind: uint8(bpf.NstraceNsKindNS_NET), Inum: 7}
 	for _, row := range []struct {
 		name   string
-		tasks  []bpf.NstraceInventory
+		tasks  []bpf.NstraceTaskNs
 		held   []uint32 // by files, or for kernels with handles what is alive
 		follow bool     // and only net 7 was made by a followed process
 		want   []string
 		again  bool // the next scan looks again although nothing happens
 	}{
-		{name: "tasks are in all", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{netNS: 7, userNS: 5, mntNS: 8})}},
+		{name: "tasks are in all", tasks: []bpf.NstraceTaskNs{taskIn(3, map[event.NSType]uint32{netNS: 7, userNS: 5, mntNS: 8})}},
 		{name: "all ended, an owner last", want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}},
-		{name: "a task is in one", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{mntNS: 8})}, want: []string{"destroy net 7", "destroy user 5"}},
-		{name: "an owner stays with what it owns", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{netNS: 7})}, held: []uint32{5}, want: []string{"destroy mnt 8"}, again: true},
-		{name: "only children will be in it", tasks: []bpf.NstraceInventory{forChild}, held: []uint32{5}, want: []string{"destroy mnt 8"}, again: true},
+		{name: "a task is in one", tasks: []bpf.NstraceTaskNs{taskIn(3, map[event.NSType]uint32{mntNS: 8})}, want: []string{"destroy net 7", "destroy user 5"}},
+		{name: "an owner stays with what it owns", tasks: []bpf.NstraceTaskNs{taskIn(3, map[event.NSType]uint32{netNS: 7})}, held: []uint32{5}, want: []string{"destroy mnt 8"}, again: true},
+		{name: "only children will be in it", tasks: []bpf.NstraceTaskNs{forChild}, held: []uint32{5}, want: []string{"destroy mnt 8"}, again: true},
 		{name: "files hold one", held: []uint32{7, 5}, want: []string{"destroy mnt 8"}, again: true},
-		{name: "another type has the number", tasks: []bpf.NstraceInventory{taskIn(3, map[event.NSType]uint32{mntNS: 7})}, want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}},
-		{name: "an exiting task", tasks: []bpf.NstraceInventory{{Pid: 3, Exiting: 1}}, want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}, again: true},
+		{name: "another type has the number", tasks: []bpf.NstraceTaskNs{taskIn(3, map[event.NSType]uint32{mntNS: 7})}, want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}},
+		{name: "an exiting task", tasks: []bpf.NstraceTaskNs{{Pid: 3, Exiting: 1}}, want: []string{"destroy net 7", "destroy mnt 8", "destroy user 5"}, again: true},
 		{name: "only a followed one has an event", follow: true, want: []string{"destroy net 7"}},
 	} {
 		for _, handles := range []bool{true, false} {

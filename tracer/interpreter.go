@@ -65,7 +65,7 @@ type lookups interface {
 // kernelLookups is what only the kernel side of a Tracer can answer. It needs privileges.
 type kernelLookups interface {
 	// tasks returns all tasks that are in namespaces other than the host's.
-	tasks() ([]bpf.NstraceInventory, error)
+	tasks() ([]bpf.NstraceTaskNs, error)
 	// fold returns the slot of repeated writes, and takeFold sets how many of them were
 	// reported.
 	fold(slot uint32) (bpf.NstraceFold, error)
@@ -325,7 +325,7 @@ func (in *interpreter) emitEnd(ns *liveNS, boot uint64, detected string) error {
 
 // A taskSnapshot is what the kernel knew at one moment.
 type taskSnapshot struct {
-	tasks []bpf.NstraceInventory
+	tasks []bpf.NstraceTaskNs
 	host  [len(nsTypes)]uint32 // the host's namespaces, 0 if unknown
 }
 

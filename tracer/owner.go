@@ -144,7 +144,7 @@ func (in *interpreter) resolveOwner(ns *liveNS) error {
 }
 
 // resolveOwners finds the owners of all namespaces whose owners have tasks in them.
-func (in *interpreter) resolveOwners(tasks []bpf.NstraceInventory) {
+func (in *interpreter) resolveOwners(tasks []bpf.NstraceTaskNs) {
 	cgroups := map[uint64]*attribution.Workload{} // by id
 	residents := map[*liveNS][]*attribution.Workload{}
 	for i := range tasks {

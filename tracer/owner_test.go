@@ -115,9 +115,9 @@ func TestOwner(t *testing.T) {
 			for _, p := range row.entered {
 				ns.ownership.entered(call(p))
 			}
-			var tasks []bpf.NstraceInventory
+			var tasks []bpf.NstraceTaskNs
 			for i, cgroup := range row.residents {
-				task := bpf.NstraceInventory{Pid: uint32(i + 1), Cgroup: uint64(i + 1)}
+				task := bpf.NstraceTaskNs{Pid: uint32(i + 1), Cgroup: uint64(i + 1)}
 				task.Ns[bpf.NstraceNsKindNS_NET] = bpf.NstraceNsChange{Kind: uint8(bpf.NstraceNsKindNS_NET), Inum: id}
 				host.cgroups[task.Pid] = cgroup
 				tasks = append(tasks, task)
@@ -157,7 +157,7 @@ func TestResolveOwnerWaits(t *testing.T) {
 		now += resolveAfter << resolveDoublings
 		resolve(0, host.walks+1)
 	}
-	host.inventory = []bpf.NstraceInventory{{Pid: 1, Cgroup: 1}}
+	host.inventory = []bpf.NstraceTaskNs{{Pid: 1, Cgroup: 1}}
 	host.inventory[0].Ns[0] = bpf.NstraceNsChange{Kind: uint8(bpf.NstraceNsKindNS_NET), Inum: 7}
 	resolve(resolveAfter<<resolveDoublings, host.walks+1)
 	if ns.ownership.pending != ownerFinal {

@@ -185,7 +185,7 @@ func (r *registry) foreign() bool {
 
 // namespacesOf returns the namespaces that a task is in, and those that its children will be
 // in.
-func namespacesOf(task *bpf.NstraceInventory) iter.Seq[*bpf.NstraceNsChange] {
+func namespacesOf(task *bpf.NstraceTaskNs) iter.Seq[*bpf.NstraceNsChange] {
 	return func(yield func(*bpf.NstraceNsChange) bool) {
 		for i := range task.Ns {
 			if !yield(&task.Ns[i]) {

@@ -176,6 +176,27 @@ static __always_inline void *task_ns_for_children(struct task_struct *task, enum
 	}
 }
 
+/* The namespace of a kind that task is in. */
+static __always_inline void *task_ns_of_kind(struct task_struct *task, enum ns_kind kind)
+{
+	if (kind == NS_PID)
+		return active_pid_ns(task);
+	if (kind == NS_TIME)
+		return BPF_CORE_READ(task, nsproxy, time_ns);
+	return task_ns_for_children(task, kind);
+}
+
+/* Reports whether task is not the first thread of its process but is in the same namespaces, as
+ * most threads are.
+ */
+static __always_inline bool in_ns_of_leader(struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	return leader != task && BPF_CORE_READ(task, nsproxy) == BPF_CORE_READ(leader, nsproxy) &&
+	       BPF_CORE_READ(task, cred, user_ns) == BPF_CORE_READ(leader, cred, user_ns);
+}
+
 /* The inode numbers of the namespaces that task is in. */
 static __always_inline void task_ns_inums(struct task_struct *task, __u32 ids[NS_KINDS])
 {

@@ -30,11 +30,11 @@ func (b *builder) readIterators() error {
 	if own, err := procfs.NamespaceOf("self", event.NSTypePID); err != nil || own != initPIDNS {
 		return errNotInit
 	}
-	spec, err := bpf.LoadSnapshot()
+	spec, err := bpf.LoadInventory()
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
 	}
-	if err := spec.Variables[bpf.SnapshotVarWanted].Set(b.kinds()); err != nil {
+	if err := spec.Variables[bpf.InventoryVarWanted].Set(b.kinds()); err != nil {
 		return fmt.Errorf("set what to describe: %w", err)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil { // 5.10 charges the map against it
@@ -46,11 +46,11 @@ func (b *builder) readIterators() error {
 	}
 	defer coll.Close()
 	r := iterReader{b: b, cgroups: map[uint64]string{}}
-	if err := walk(coll.Programs[bpf.SnapshotProgSnapshotTasks], r.task); err != nil {
+	if err := walk(coll.Programs[bpf.InventoryProgListTasks], r.task); err != nil {
 		return fmt.Errorf("walk the tasks: %w", err)
 	}
 	r.others()
-	if err := walk(coll.Programs[bpf.SnapshotProgSnapshotFiles], r.file); err != nil {
+	if err := walk(coll.Programs[bpf.InventoryProgListFiles], r.file); err != nil {
 		return fmt.Errorf("walk the open files: %w", err)
 	}
 	return nil
@@ -111,7 +111,7 @@ type iterReader struct {
 	threads []*taskRecord     // to be added when all first threads are known
 }
 
-func (r *iterReader) task(s *bpf.SnapshotSnapshotTask) {
+func (r *iterReader) task(s *bpf.InventoryTaskRow) {
 	if s.Pid == r.b.o.Without {
 		for _, ns := range append(s.Ns[:], s.ForChildren[:]...) {
 			r.b.own[ns.NsId] = true
@@ -144,7 +144,7 @@ func (r *iterReader) task(s *bpf.SnapshotSnapshotTask) {
 	r.b.process(t)
 }
 
-func recordOf(s *bpf.SnapshotSnapshotNs) nsRecord {
+func recordOf(s *bpf.InventoryNsRow) nsRecord {
 	return nsRecord{id: s.Inum, kernel: s.NsId, userNS: s.UserNs}
 }
 
@@ -157,7 +157,7 @@ func (r *iterReader) others() {
 
 // cgroup returns the path of the cgroup of a process, "" if it is unknown. It reads the path once for
 // all processes that are in the same cgroups.
-func (r *iterReader) cgroup(s *bpf.SnapshotSnapshotTask) string {
+func (r *iterReader) cgroup(s *bpf.InventoryTaskRow) string {
 	path, ok := r.cgroups[s.Cgroups]
 	if ok {
 		return path
@@ -174,7 +174,7 @@ func (r *iterReader) cgroup(s *bpf.SnapshotSnapshotTask) string {
 	return path
 }
 
-func (r *iterReader) file(s *bpf.SnapshotSnapshotFile) {
+func (r *iterReader) file(s *bpf.InventoryFileRow) {
 	if s.Pid == r.b.o.Without {
 		r.b.own[s.Ns.NsId] = true
 		return

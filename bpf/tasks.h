@@ -3,13 +3,13 @@
  * The namespaces that tasks are in. User space asks for them at its start and, if no hook tells
  * that a namespace ended, each time that it looks for those that are gone.
  */
-#ifndef __NSTRACE_INVENTORY_H__
-#define __NSTRACE_INVENTORY_H__
+#ifndef __NSTRACE_TASKS_H__
+#define __NSTRACE_TASKS_H__
 
 #include "lib/namespace.h"
 
 /* The task iterator writes one for each task that is in namespaces of its own. */
-struct inventory {
+struct task_ns {
 	struct ns_change ns[NS_KINDS];
 	struct ns_change for_children[2]; /* pid, time; inum 0: the same as in ns */
 	__u64 cgroup;			  /* the kernfs id of task_cgroup() */
@@ -17,7 +17,7 @@ struct inventory {
 	__u32 exiting; /* it is about to leave them */
 };
 
-EXPORT_TYPE(struct, inventory);
+EXPORT_TYPE(struct, task_ns);
 
 #define PF_EXITING 0x00000004 /* include/linux/sched.h */
 
@@ -52,46 +52,34 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct inventory);
-} inventory_buf SEC(".maps");
+	__type(value, struct task_ns);
+} task_ns_buf SEC(".maps");
 
 SEC("iter/task")
 int iter_tasks(struct bpf_iter__task *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
-	struct task_struct *task = ctx->task, *leader;
-	struct inventory *inv;
-	struct nsproxy *p;
+	struct task_struct *task = ctx->task;
+	struct task_ns *inv;
 	__u32 zero = 0;
 
 	if (!host_ns[NS_MNT])
 		find_host();
 	if (!task)
 		return 0;
-	/* Most threads share everything with their leader. */
-	leader = BPF_CORE_READ(task, group_leader);
-	p = BPF_CORE_READ(task, nsproxy);
-	if (leader != task && p == BPF_CORE_READ(leader, nsproxy) &&
-	    BPF_CORE_READ(task, cred, user_ns) == BPF_CORE_READ(leader, cred, user_ns))
-		return 0;
-	if (!p) /* the task exits, see exit_task_namespaces() */
+	/* A task that exits has no nsproxy, see exit_task_namespaces(). */
+	if (in_ns_of_leader(task) || !BPF_CORE_READ(task, nsproxy))
 		return 0;
 
-	inv = bpf_map_lookup_elem(&inventory_buf, &zero);
+	inv = bpf_map_lookup_elem(&task_ns_buf, &zero);
 	if (!inv)
 		return 0;
 	inv->pid = BPF_CORE_READ(task, tgid);
 	inv->cgroup = BPF_CORE_READ(task_cgroup(task), id);
 	inv->exiting = BPF_CORE_READ(task, flags) & PF_EXITING;
 #pragma unroll
-	for (int i = 0; i < NS_KINDS; i++) {
-		if (i == NS_PID)
-			describe_ns(&inv->ns[i], i, active_pid_ns(task));
-		else if (i == NS_TIME)
-			describe_ns(&inv->ns[i], i, BPF_CORE_READ(p, time_ns));
-		else
-			describe_ns(&inv->ns[i], i, task_ns_for_children(task, i));
-	}
+	for (int i = 0; i < NS_KINDS; i++)
+		describe_ns(&inv->ns[i], i, task_ns_of_kind(task, i));
 	describe_ns(&inv->for_children[0], NS_PID, task_ns_for_children(task, NS_PID));
 	describe_ns(&inv->for_children[1], NS_TIME, task_ns_for_children(task, NS_TIME));
 	if (inv->for_children[0].inum == inv->ns[NS_PID].inum)

@@ -29,16 +29,16 @@ struct bpf_iter__task_file {
 	struct file *file;
 } __attribute__((preserve_access_index));
 /* A namespace of a task. */
-struct snapshot_ns {
+struct ns_row {
 	__u64 ns_id;   /* see ns_unique_id() */
 	__u32 inum;    /* 0: none */
 	__u32 user_ns; /* the owner; for a user namespace its parent; 0: none */
 };
 
 /* A first thread, or another thread that is in other namespaces than the first one. */
-struct snapshot_task {
-	struct snapshot_ns ns[NS_KINDS];
-	struct snapshot_ns for_children[2]; /* pid, time */
+struct task_row {
+	struct ns_row ns[NS_KINDS];
+	struct ns_row for_children[2]; /* pid, time */
 	__u64 cgroups;	  /* the address of its css_set: tasks with the same one are in the same
 			     cgroups */
 	__u64 start;	  /* CLOCK_BOOTTIME, ns */
@@ -54,8 +54,8 @@ struct snapshot_task {
 };
 
 /* An open file of a namespace, or a socket in another network namespace than the task. */
-struct snapshot_file {
-	struct snapshot_ns ns;
+struct file_row {
+	struct ns_row ns;
 	__u32 kind; /* enum ns_kind */
 	__u32 socket;
 	__u32 pid;
@@ -65,9 +65,9 @@ struct snapshot_file {
 	__u32 pad;
 };
 
-EXPORT_TYPE(struct, snapshot_ns);
-EXPORT_TYPE(struct, snapshot_task);
-EXPORT_TYPE(struct, snapshot_file);
+EXPORT_TYPE(struct, ns_row);
+EXPORT_TYPE(struct, task_row);
+EXPORT_TYPE(struct, file_row);
 
 /* The kinds to describe, as 1 << enum ns_kind. User space writes them before it loads the programs.
  */
@@ -75,7 +75,7 @@ const volatile __u32 wanted = (1 << NS_KINDS) - 1;
 
 #define SOCKFS_MAGIC 0x534f434b /* include/uapi/linux/magic.h */
 
-static __always_inline void copy_ns(struct snapshot_ns *to, enum ns_kind kind, void *ns)
+static __always_inline void copy_ns(struct ns_row *to, enum ns_kind kind, void *ns)
 {
 	struct ns_change c;
 
@@ -95,29 +95,23 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct snapshot_task);
+	__type(value, struct task_row);
 } task_buf SEC(".maps");
 
 SEC("iter/task")
-int snapshot_tasks(struct bpf_iter__task *ctx)
+int list_tasks(struct bpf_iter__task *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
-	struct task_struct *task = ctx->task, *leader;
-	struct pid_namespace *pid_ns;
-	struct user_namespace *user;
-	struct snapshot_task *t;
-	struct nsproxy *p;
+	struct task_struct *task = ctx->task;
+	struct pid_namespace___parent *pid_ns;
+	struct user_namespace___owner *user;
+	struct task_row *t;
 	__u32 zero = 0;
 
 	if (!task)
 		return 0;
-	leader = BPF_CORE_READ(task, group_leader);
-	p = BPF_CORE_READ(task, nsproxy);
-	user = BPF_CORE_READ(task, cred, user_ns);
-	if (leader != task && p == BPF_CORE_READ(leader, nsproxy) &&
-	    user == BPF_CORE_READ(leader, cred, user_ns))
-		return 0;
-	if (!p) /* the task exits, see exit_task_namespaces() */
+	/* A task that exits has no nsproxy, see exit_task_namespaces(). */
+	if (in_ns_of_leader(task) || !BPF_CORE_READ(task, nsproxy))
 		return 0;
 
 	t = bpf_map_lookup_elem(&task_buf, &zero);
@@ -131,18 +125,13 @@ int snapshot_tasks(struct bpf_iter__task *ctx)
 	t->cgroups = (__u64)BPF_CORE_READ(task, cgroups);
 	BPF_CORE_READ_INTO(&t->comm, task, comm);
 	t->ids_per_type = !bpf_core_field_exists(((struct ns_common___618 *)0)->ns_id);
-	pid_ns = active_pid_ns(task);
-	t->pid_parent = BPF_CORE_READ((struct pid_namespace___parent *)pid_ns, parent, ns.inum);
-	t->user_owner = BPF_CORE_READ((struct user_namespace___owner *)user, owner.val);
+	pid_ns = (void *)active_pid_ns(task);
+	t->pid_parent = BPF_CORE_READ(pid_ns, parent, ns.inum);
+	user = (void *)BPF_CORE_READ(task, cred, user_ns);
+	t->user_owner = BPF_CORE_READ(user, owner.val);
 #pragma unroll
-	for (int i = 0; i < NS_KINDS; i++) {
-		if (i == NS_PID)
-			copy_ns(&t->ns[i], i, pid_ns);
-		else if (i == NS_TIME)
-			copy_ns(&t->ns[i], i, BPF_CORE_READ(p, time_ns));
-		else
-			copy_ns(&t->ns[i], i, task_ns_for_children(task, i));
-	}
+	for (int i = 0; i < NS_KINDS; i++)
+		copy_ns(&t->ns[i], i, task_ns_of_kind(task, i));
 	copy_ns(&t->for_children[0], NS_PID, task_ns_for_children(task, NS_PID));
 	copy_ns(&t->for_children[1], NS_TIME, task_ns_for_children(task, NS_TIME));
 	bpf_seq_write(seq, t, sizeof(*t));
@@ -150,12 +139,12 @@ int snapshot_tasks(struct bpf_iter__task *ctx)
 }
 
 SEC("iter/task_file")
-int snapshot_files(struct bpf_iter__task_file *ctx)
+int list_files(struct bpf_iter__task_file *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct task_struct *task = ctx->task, *leader;
 	struct file___file *file = (void *)ctx->file;
-	struct snapshot_file f = {};
+	struct file_row f = {};
 	struct ns_change c = {};
 	struct inode *inode;
 	unsigned long magic;

@@ -40,7 +40,7 @@ func (b *builder) readProc() error {
 		}
 	}
 	if denied > 0 {
-		b.incomplete("the namespaces of %d processes: permission denied", denied)
+		b.incomplete("the namespaces of %d of %d processes: permission denied", denied, len(pids))
 	}
 	return nil
 }

@@ -43,13 +43,13 @@ func Types() []event.NSType {
 	return slices.DeleteFunc(event.NSTypes(), func(t event.NSType) bool { return !Has(t) })
 }
 
-// Compare returns the parameters in which two namespaces of a type differ, by name, and those of which
-// that is unknown. host is the host's namespace of the type, which it reads to find how a new namespace
-// gets a parameter. The error says why nothing could be compared.
-func Compare(ctx context.Context, typ event.NSType, a, b, host Side) ([]*output.Diff, error) {
+// compare returns the parameters in which two namespaces of a type differ, by name, and those of which
+// that is unknown. If origins is set, it also says how a new namespace gets them. The error says why
+// nothing could be compared.
+func (p *pair) compare(ctx context.Context, origins bool) ([]*output.Diff, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTime)
 	defer cancel()
-	c := comparison{typ: typ, sides: [2]Side{a, b}, host: host}
+	c := comparison{typ: p.typ, sides: [2]Side{p.a, p.b}, host: p.host}
 	defer c.close()
 	if err := c.read(ctx); err != nil {
 		return nil, err
@@ -58,6 +58,9 @@ func Compare(ctx context.Context, typ event.NSType, a, b, host Side) ([]*output.
 		return nil, err
 	}
 	rows := c.rows()
+	if !origins {
+		return rows, nil
+	}
 	if err := c.explain(ctx, rows); err != nil {
 		return nil, err
 	}

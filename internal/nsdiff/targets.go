@@ -24,15 +24,17 @@ var ErrTypes = errors.New("nothing to compare")
 type Comparison struct {
 	// LeftOut says which types are not compared and why.
 	LeftOut []string
+	// NoOrigins leaves out how a new namespace gets a parameter. Finding that out takes new namespaces.
+	NoOrigins bool
 
 	pairs []pair
 }
 
 type pair struct {
-	typ     event.NSType
-	a, b    Side
-	host    Side
-	compare bool // they are not the same
+	typ  event.NSType
+	a, b Side
+	host Side
+	same bool // they are one namespace
 }
 
 // New returns the comparison of one target with a fresh namespace or with the host's, or of two targets,
@@ -111,7 +113,7 @@ func (c *Comparison) add(r *resolve.Resolver, targets []*resolve.Target, fresh b
 		}
 		p.b = Side{Namespace: host, File: p.host.File}
 	}
-	p.compare = fresh || p.a.Namespace.ID != p.b.Namespace.ID
+	p.same = !fresh && p.a.Namespace.ID == p.b.Namespace.ID
 	c.pairs = append(c.pairs, p)
 	return nil
 }
@@ -135,10 +137,10 @@ func (c *Comparison) Close() {
 // compared.
 func (c *Comparison) Run(ctx context.Context) (rows []*output.Diff, err error) {
 	for _, p := range c.pairs {
-		if !p.compare || ctx.Err() != nil {
+		if p.same || ctx.Err() != nil {
 			continue
 		}
-		found, failed := Compare(ctx, p.typ, p.a, p.b, p.host)
+		found, failed := p.compare(ctx, !c.NoOrigins)
 		rows, err = append(rows, found...), errors.Join(err, failed)
 	}
 	return rows, cmp.Or(ctx.Err(), err)

@@ -113,6 +113,7 @@ func (o *Options) differences(ctx context.Context, page *output.Page, d *output.
 	c, err := nsdiff.New(o.Resolver, []*resolve.Target{o.Resolver.Target(d.Namespace)}, false, []event.NSType{d.Namespace.Type})
 	if err == nil {
 		defer c.Close()
+		c.NoOrigins = true // who looks at the host does not change it
 		d.Differences, err = c.Run(ctx)
 	}
 	if err != nil {

@@ -48,7 +48,7 @@ const (
 	betweenTests = "^(TestCoverage|TestAlone|TestBackends)$"
 	// edgeTests are for the oldest and the newest kernel: also what reads the kernel's tables and
 	// types in a way that differs between kernels.
-	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestShowNetwork|TestGraph|TestDiffNew|TestArgs)$"
+	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestShowNetwork|TestGraph|TestDiffNew)$"
 )
 
 // TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in its own guest,

@@ -12,6 +12,7 @@
 
 #include "lib/filter.h"
 #include "lib/nsfs.h"
+#include "lib/proof.h"
 #include "lib/syscall.h"
 #include "lib/who.h"
 #include "refusal.h"
@@ -138,6 +139,8 @@ __noinline int send_ns_call(void)
 	if (!call)
 		return 0;
 	kind = READ_ONCE(call->kind) % REC_SLOTS;
+	if (send_proof(kind, call->via))
+		return 0;
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->kinds);
 	n = mask ? count_bits(mask) : 1;

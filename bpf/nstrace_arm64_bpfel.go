@@ -236,7 +236,8 @@ const (
 	NstraceRecordKindREC_NS_PIN       NstraceRecordKind = 10
 	NstraceRecordKindREC_NS_UNPIN     NstraceRecordKind = 11
 	NstraceRecordKindREC_PIN_END      NstraceRecordKind = 12
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 13
+	NstraceRecordKindREC_PROOF        NstraceRecordKind = 13
+	NstraceRecordKindREC_KINDS        NstraceRecordKind = 14
 )
 
 type NstraceRefusalFlag uint32

@@ -17,6 +17,7 @@
 #include "lib/filter.h"
 #include "lib/nsfs.h"
 #include "lib/syscall.h"
+#include "lib/proof.h"
 #include "lib/who.h"
 
 /* REC_NS_PIN, REC_NS_UNPIN. The tail is the path: components, leaf first, each ended by a NUL, or
@@ -193,6 +194,8 @@ __noinline int send_pin(void)
 	if (!call)
 		return 0;
 	kind = READ_ONCE(call->kind) % REC_SLOTS;
+	if (send_proof(kind, call->via))
+		return 0;
 	if (!matches_filter(task, READ_ONCE(call->ret) < 0) ||
 	    !(ns_mask & (1 << (READ_ONCE(call->ns.kind) & 31)))) {
 		count_filtered(kind, 1);

@@ -7,6 +7,7 @@
 #include "param.h"
 #include "write.h"
 #include "lib/filter.h"
+#include "lib/proof.h"
 #include "lib/who.h"
 
 /* Appends one value of a write. long_offset is the offset of the value in struct long_values. */
@@ -36,6 +37,8 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 	struct sysctl_record *r;
 	struct scratch *s;
 
+	if (send_proof(REC_SYSCTL_WRITE, via))
+		return 0;
 	if (!matches_filter(task, known && ret < 0)) {
 		count_filtered(REC_SYSCTL_WRITE, 1);
 		return 0;

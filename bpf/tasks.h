@@ -7,6 +7,7 @@
 #define __NSTRACE_TASKS_H__
 
 #include "lib/namespace.h"
+#include "lib/proof.h"
 
 /* The task iterator writes one for each task that is in namespaces of its own. */
 struct task_ns {
@@ -68,7 +69,7 @@ int iter_tasks(struct bpf_iter__task *ctx)
 	if (!task)
 		return 0;
 	/* A task that exits has no nsproxy, see exit_task_namespaces(). */
-	if (in_ns_of_leader(task) || !BPF_CORE_READ(task, nsproxy))
+	if (in_ns_of_leader(task) || is_proof_task(task) || !BPF_CORE_READ(task, nsproxy))
 		return 0;
 
 	inv = bpf_map_lookup_elem(&task_ns_buf, &zero);

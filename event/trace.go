@@ -73,6 +73,8 @@ const (
 	LossHistory  = "history"   // the history could not store the events; they are in the stream
 
 	// The number of lost events is unknown for these.
-	LossFtraceOff = "ftrace_off" // ftrace was turned off: the kernel does not run fentry and kprobe programs
-	LossProbesOff = "probes_off" // the kernel stopped running the programs for another reason, such as disabled kprobes
+	LossFtraceOff  = "ftrace_off"  // ftrace was turned off: the kernel does not run fentry and kprobe programs
+	LossProbesOff  = "probes_off"  // the kernel stopped running the programs for another reason, such as disabled kprobes
+	LossHookSilent = "hook_silent" // a call of nstrace's own did not come back from some hooks
+	LossReattach   = "reattach"    // nstrace attached in another way, which takes a moment
 )

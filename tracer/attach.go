@@ -45,8 +45,9 @@ type kernel struct {
 	tracepoint error
 	cgroup     error
 	ftrace     *ftrace
-	canaries   map[Backend]*canary // of the offered backends, until load takes them
-	reuse      *loaded             // use its maps; nil: make new ones
+	canaries   map[Backend]*canary  // of the offered backends, until load takes them
+	reuse      *loaded              // use its maps; nil: make new ones
+	silent     map[string][]Backend // backends whose hooks of an observation the kernel does not run
 }
 
 // openKernel finds out what the running kernel offers. It fails with ErrUnsupported only if
@@ -240,9 +241,16 @@ type choice struct {
 // programs is in refused.
 func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec, refused map[string]error) choice {
 	c := choice{obs: o}
+	if len(k.silent[o.name]) > 0 {
+		force = Auto // better another backend than none
+	}
 	for i := range o.ways {
 		w := &o.ways[i]
 		if force != Auto && w.backend != force {
+			continue
+		}
+		if slices.Contains(k.silent[o.name], w.backend) {
+			c.reasons = append(c.reasons, fmt.Sprintf("the kernel does not run the hooks of %s", w.backend))
 			continue
 		}
 		if w.forced && force == Auto {
@@ -372,28 +380,60 @@ type loaded struct {
 // load chooses, loads and attaches the programs. If the kernel refuses a program, or does not
 // run those of a backend any more, load starts again without it.
 func (k *kernel) load(o *Options) (*loaded, error) {
-	refused := map[string]error{}
+	l, refused, err := k.prepare(o, nil)
+	if err != nil {
+		return nil, err
+	}
+	return k.finish(o, l, refused)
+}
+
+// prepare chooses and loads the programs, without those that are refused. It adds to these what the
+// kernel refuses.
+func (k *kernel) prepare(o *Options, refused map[string]error) (*loaded, map[string]error, error) {
+	if refused == nil {
+		refused = map[string]error{}
+	}
 	for {
 		l, err := k.tryLoad(o, refused)
 		if err == nil {
-			if err = k.attachAll(l, o); err == nil {
-				err = k.prove(l)
-			}
-			if err == nil {
-				k.takeCanaries(l)
-				return l, nil
-			}
-			l.close()
-			if k.withdraw(err) {
-				continue
-			}
+			return l, refused, nil
 		}
-		var ae *attachError
-		if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(o.extraPrograms(), ae.program) {
+		if !k.without(err, refused, o) {
+			return nil, nil, err
+		}
+	}
+}
+
+// finish attaches what prepare loaded. If the kernel refuses something, finish prepares again.
+func (k *kernel) finish(o *Options, l *loaded, refused map[string]error) (*loaded, error) {
+	for {
+		err := k.attachAll(l, o)
+		if err == nil {
+			err = k.prove(l)
+		}
+		if err == nil {
+			k.takeCanaries(l)
+			return l, nil
+		}
+		l.close()
+		if !k.withdraw(err) && !k.without(err, refused, o) {
 			return nil, err
 		}
-		refused[ae.program] = ae
+		if l, refused, err = k.prepare(o, refused); err != nil {
+			return nil, err
+		}
 	}
+}
+
+// without adds the program that the kernel refuses to refused. It reports whether loading can go on
+// without it.
+func (k *kernel) without(err error, refused map[string]error, o *Options) bool {
+	var ae *attachError
+	if !errors.As(err, &ae) || refused[ae.program] != nil || slices.Contains(o.extraPrograms(), ae.program) {
+		return false
+	}
+	refused[ae.program] = ae
+	return true
 }
 
 func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) {

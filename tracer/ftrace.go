@@ -6,11 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -19,7 +17,6 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 )
 
@@ -386,6 +383,20 @@ func (k *kernel) explain(l *loaded, o *Options) {
 	}
 }
 
+// notRun returns why the kernel runs neither fentry nor kprobe programs although it has them, nil if
+// it runs them or has none. Then l uses tracepoints only for now.
+func (k *kernel) notRun(l *loaded, o *Options) error {
+	if o.Backend == Tracepoint || l.needsFtrace() {
+		return nil
+	}
+	for _, why := range []error{k.fentry, k.kprobe} {
+		if errors.Is(why, errFtraceOff) || errors.Is(why, errNotRun) {
+			return why
+		}
+	}
+	return nil
+}
+
 // uses reports whether an observation is attached by a backend.
 func (l *loaded) uses(b Backend) bool {
 	return slices.ContainsFunc(l.picks, func(c choice) bool { return c.way != nil && c.way.backend == b })
@@ -432,102 +443,66 @@ func (t *Tracer) prove() error {
 	return t.fallBack(reason)
 }
 
-// fallBack replaces all programs by those of the tracepoint way. The maps stay, and with them
-// the ring and the counters.
+// fallBack attaches everything by tracepoints, for as long as the kernel does not run fentry and
+// kprobe programs.
 func (t *Tracer) fallBack(reason string) error {
-	old := t.attached.loaded
-	if err := t.attached.setStopping(true); err != nil {
-		return err
+	t.off = errNotRun
+	if reason == event.LossFtraceOff {
+		t.off = errFtraceOff
 	}
-	var err error
+	return t.replace(replacement{reason: reason, since: t.attached.proven, what: whatSilent(reason),
+		then: "nstrace uses tracepoints until the kernel runs them again"})
+}
+
+// whatSilent says for people what a Loss.Reason of a canary means.
+func whatSilent(reason string) string {
+	if reason == event.LossFtraceOff {
+		return "ftrace was turned off (kernel.ftrace_enabled=0)"
+	}
+	return "the kernel stopped running nstrace's programs"
+}
+
+// recoverEvery is how often a run that fell back to tracepoints tries what is better, unless ftrace
+// says that it is off.
+const recoverEvery = time.Minute
+
+// recoverDue returns when to try again, the zero time for never.
+func (t *Tracer) recoverDue() time.Time {
+	if t.off == nil || !t.ran.Load() {
+		return time.Time{}
+	}
+	if errors.Is(t.off, errFtraceOff) {
+		return t.tried.Add(proveEvery)
+	}
+	return t.tried.Add(recoverEvery)
+}
+
+// recover returns to fentry and kprobe if the kernel runs such programs again.
+func (t *Tracer) recover() error {
+	t.tried = time.Now()
+	if t.ftrace.off() {
+		return nil
+	}
+	was := t.off
+	t.off = nil
+	var works bool
 	t.threads.run(func() {
-		t.attached.countMissedRuns()
-		// These need no ftrace, and must not miss any process: see lasting.
-		err = old.detach(lasting...)
+		k, err := openKernel(t.threads, t.ftrace, nil)
+		if err != nil {
+			return
+		}
+		defer k.close()
+		works = k.fentry == nil || k.kprobe == nil
 	})
-	if err != nil {
-		return err
+	if !works {
+		t.off = was
+		return nil
 	}
-	if err := t.drain(); err != nil {
-		return err
+	what := "the kernel runs fentry and kprobe programs again"
+	if errors.Is(was, errFtraceOff) {
+		what = "ftrace is on again"
 	}
-	if err := old.forgetCalls(); err != nil {
-		return err
-	}
-	if err := t.attached.setStopping(false); err != nil {
-		return err
-	}
-	watched := t.watch != nil
-	t.threads.run(func() { err = t.attachInstead(reason) })
-	to := time.Now()
-	if err != nil {
-		t.noteSilence(reason, to, "nothing replaces them")
-		return errors.Join(t.emitSilence(reason, to, nil), t.finish(), err)
-	}
-	t.noteSilence(reason, to, "until it is started again nstrace uses tracepoints")
-	if err := t.emitSilence(reason, to, t.picked); err != nil {
-		return err
-	}
-	// As at the start, but the namespaces that ended in between have events.
-	inv, err := t.attached.snapshot()
-	if err != nil {
-		return err
-	}
-	if err := t.interpreter.inferEnds(t.interpreter.takeSnapshot(inv)); err != nil {
-		return err
-	}
-	if err := t.learnPins(); err != nil {
-		return err
-	}
-	if !watched {
-		t.watch.start(t.Wake)
-	}
-	t.interpreter.scanSoon()
-	t.again = true
-	return nil
-}
-
-// attachInstead loads and attaches the tracepoint way, with the maps that exist.
-func (t *Tracer) attachInstead(reason string) error {
-	defer liftMemlock()()
-	why := errNotRun
-	if reason == event.LossFtraceOff {
-		why = errFtraceOff
-	}
-	k, err := openKernel(t.threads, t.ftrace, why)
-	if err != nil {
-		return err
-	}
-	k.reuse = t.attached.loaded
-	o := t.opts
-	o.Backend = Tracepoint
-	l, err := k.load(&o)
-	if err != nil {
-		return err
-	}
-	l.inherit(t.attached.loaded)
-	t.attached.loaded = l
-	t.use(l)
-	return t.attached.registerOwn()
-}
-
-// noteSilence adds the note for emitSilence. next says what follows.
-func (t *Tracer) noteSilence(reason string, to time.Time, next string) {
-	what := "the kernel stopped running nstrace's programs"
-	if reason == event.LossFtraceOff {
-		what = "ftrace was turned off (kernel.ftrace_enabled=0)"
-	}
-	t.notes.add("%s: events of up to %v are lost; %s", what, roughly(to.Sub(t.attached.proven)), next)
-}
-
-// emitSilence emits a trace.loss for an unknown number of events. instead is how the
-// observations are attached from then on.
-func (t *Tracer) emitSilence(reason string, to time.Time, instead []event.Observation) error {
-	return t.out.emit(&event.Event{
-		Type: event.TraceLoss, Time: time.Now().UTC(),
-		Loss:  &event.Loss{Reason: reason, From: t.attached.proven.UTC(), To: to.UTC()},
-		Trace: &event.Trace{Observations: instead, Notes: t.notes.take()},
-	})
+	return t.replace(replacement{reason: event.LossReattach, what: what, then: "nstrace uses fentry and kprobe again"})
 }
 
 // roughly rounds a time for people.
@@ -536,73 +511,4 @@ func roughly(d time.Duration) time.Duration {
 		return d.Round(time.Second)
 	}
 	return max(d.Round(time.Millisecond), time.Millisecond)
-}
-
-// callMaps hold the calls in progress, by thread. LRU maps are not among them: what is left in
-// those makes room by itself.
-var callMaps = []string{
-	bpf.NstraceMapNsCalls, bpf.NstraceMapWrites, bpf.NstraceMapLongValues,
-	bpf.NstraceMapRtnlCalls, bpf.NstraceMapPinCalls, bpf.NstraceMapOpenChecks, bpf.NstraceMapExecs,
-}
-
-// forgetCalls forgets the calls whose end no program saw.
-func (l *loaded) forgetCalls() error {
-	for _, name := range callMaps {
-		if err := empty(l.coll.Maps[name]); err != nil {
-			return fmt.Errorf("empty the map %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// empty deletes all entries of a map.
-func empty(m *ebpf.Map) error {
-	for range m.MaxEntries() {
-		key, err := m.NextKeyBytes(nil)
-		if err != nil || key == nil {
-			return err
-		}
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// constant reports whether a map of the object holds constants, which differ between the ways.
-func constant(name string) bool { return strings.HasPrefix(name, ".rodata") }
-
-// reusable returns the maps that programs which replace those of l can use.
-func (l *loaded) reusable() map[string]*ebpf.Map {
-	if l == nil {
-		return nil
-	}
-	all := maps.Clone(l.coll.Maps)
-	maps.DeleteFunc(all, func(name string, _ *ebpf.Map) bool { return constant(name) })
-	return all
-}
-
-// lasting are the programs that a fallback does not replace.
-var lasting = slices.Concat([]string{bpf.NstraceProgIterTasks}, alwaysPrograms, followPrograms)
-
-// inherit takes over the maps of old, which others refer to, and the programs that last. It
-// closes the rest of old.
-func (l *loaded) inherit(old *loaded) {
-	for name, m := range old.reusable() {
-		l.coll.Maps[name].Close() // the same one
-		l.coll.Maps[name] = m
-		delete(old.coll.Maps, name)
-	}
-	l.coll.Variables = old.coll.Variables
-	for _, name := range lasting {
-		if p := old.coll.Programs[name]; p != nil {
-			l.coll.Programs[name] = p
-			delete(old.coll.Programs, name)
-		}
-		if lk := old.links[name]; lk != nil {
-			l.links[name] = lk
-			delete(old.links, name)
-		}
-	}
-	old.coll.Close()
 }

@@ -41,6 +41,7 @@ type interpreter struct {
 	ends      *endScanner // nil if the kernel reports the end of namespaces
 	stop      stopSignal
 	accounts  accounts
+	proofs    *proofRecords
 
 	kinds  []recordInterpreter // of recordKinds
 	record record              // the one in hand
@@ -116,7 +117,7 @@ func newInterpreter(filter *event.Filter, follow bool, self uint32, lookups look
 	in := &interpreter{
 		filter: filter, follow: follow, self: self, lookups: lookups, out: out,
 		clock: clock{now: bootNow}, registry: newRegistry(), workloads: attribution.Workloads{}, pins: newPinTable(),
-		kinds: make([]recordInterpreter, len(recordKinds)),
+		proofs: &proofRecords{}, kinds: make([]recordInterpreter, len(recordKinds)),
 	}
 	for kind, k := range recordKinds {
 		if k.new != nil {
@@ -136,6 +137,7 @@ func (in *interpreter) interpret(b []byte) error {
 		return err
 	}
 	in.clock.syncAt(in.record.head.Time)
+	in.proofs.add(bpf.NstraceRecordKind(in.record.head.Kind), bpf.NstraceCallVia(in.record.head.Via))
 	return kind.interpret(&in.record)
 }
 

@@ -32,7 +32,7 @@ func newMountWatch() *mountWatch {
 // start calls wake after each change. If the kernel does not report changes, snapshots are
 // only taken with each end scan.
 func (w *mountWatch) start(wake func()) {
-	if w == nil {
+	if w == nil || w.file != nil {
 		return
 	}
 	var err error

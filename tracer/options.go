@@ -24,8 +24,11 @@ type Options struct {
 	// Linger is how long Run goes on after its context has ended, while namespaces that
 	// traced processes made are alive. The kernel frees them a moment after their last
 	// process.
-	Linger  time.Duration
-	Version string // for trace.start
+	Linger time.Duration
+	// ProveEvery is how often Run makes calls of its own that show whether the hooks work, unless
+	// events show it. 0 is DefaultProveEvery; below 0 it makes them only at the start and the end.
+	ProveEvery time.Duration
+	Version    string // for trace.start
 	// Notify takes a sentence, without a newline, about what is unusual in the run: that
 	// ftrace is off, or was turned off, and what nstrace did about it. Trace.Notes has the
 	// same sentences. New, Run, Close and Check call it, on any goroutine, and wait for it.

@@ -33,6 +33,7 @@ var recordKinds = [...]struct {
 	bpf.NstraceRecordKindREC_SYSCTL_WRITE: {event.SysctlWrite, newWriteRecords},
 	bpf.NstraceRecordKindREC_NETDEV_MOVE:  {event.NetdevMove, newMoveRecords},
 	bpf.NstraceRecordKindREC_TAMPER:       {event.TraceTamper, newTamperRecords},
+	bpf.NstraceRecordKindREC_PROOF:        {"", newProofRecords},
 }
 
 // A recordInterpreter interprets the records of one kind. It holds the record in hand and

@@ -31,6 +31,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,15 @@ type Tracer struct {
 	out         stream
 	reported    lossCounts
 
+	prover *prover
+	proof  proofState
+	early  [][]byte // records that came before Run
+	// What does not work, and how long ago it was tried:
+	silent     map[string][]Backend // whose hooks of an observation the kernel does not run
+	reattached map[string]bool      // observations that were attached again in the same way
+	off        error                // why the kernel runs neither fentry nor kprobe, nil if it does
+	tried      time.Time            // when that was last found out
+
 	again  bool        // read the ring again before Run waits
 	ran    atomic.Bool // Run was called
 	closed sync.Once
@@ -83,7 +93,8 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t := &Tracer{opts: o, info: readHostInfo(), started: time.Now(), threads: newMountThread()}
+	t := &Tracer{opts: o, info: readHostInfo(), started: time.Now(), threads: newMountThread(),
+		proof: newProofState(o.ProveEvery), silent: map[string][]Backend{}, reattached: map[string]bool{}}
 	t.notes.notify = o.Notify
 	t.ftrace = openFtrace(&t.notes)
 	t.out.host, t.out.bootID = t.info.host, t.info.bootID
@@ -91,6 +102,10 @@ func New(o Options) (*Tracer, error) {
 	t.threads.run(func() { err = t.attach() })
 	if err == nil {
 		err = t.learnPins() // on a thread in nstrace's own mount namespace
+	}
+	if err == nil {
+		t.prover = newProver(t.interpreter.proofs)
+		err = t.proveAtStart()
 	}
 	if err != nil {
 		t.Close()
@@ -111,6 +126,7 @@ func (t *Tracer) attach() error {
 		return err
 	}
 	k.explain(l, &t.opts)
+	t.off, t.tried = k.notRun(l, &t.opts), time.Now()
 	t.attached, err = newAttachment(l, !k.hasNSID())
 	if err != nil {
 		return err
@@ -134,13 +150,20 @@ func (t *Tracer) attach() error {
 // use prepares what user space does for the programs that are attached.
 func (t *Tracer) use(l *loaded) {
 	t.picked = l.observations()
-	if l.byTracepoint("destroy") && t.interpreter.ends == nil {
+	switch scan := l.byTracepoint("destroy"); {
+	case !scan:
+		t.interpreter.ends = nil
+	case t.interpreter.ends == nil:
 		t.interpreter.ends = newEndScanner(t.interpreter)
 	}
-	if l.byTracepoint("pin") && t.watch == nil {
+	switch watch := l.byTracepoint("pin"); {
+	case !watch:
+		t.watch.close()
+		t.watch = nil
+	case t.watch == nil:
 		t.watch = newMountWatch()
-		t.interpreter.pins.snapshots = true
 	}
+	t.interpreter.pins.snapshots = t.watch != nil
 	l.release()
 }
 
@@ -208,6 +231,12 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 	}}); err != nil {
 		return err
 	}
+	for _, raw := range t.early {
+		if err := t.interpreter.interpret(raw); err != nil {
+			return err
+		}
+	}
+	t.early = nil
 	if err := h.Idle(); err != nil {
 		return err
 	}
@@ -299,6 +328,14 @@ func (t *Tracer) overdue(drained bool) error {
 			return err
 		}
 	}
+	if due := t.recoverDue(); !due.IsZero() && !now.Before(due) {
+		if err := t.recover(); err != nil {
+			return err
+		}
+	}
+	if err := t.proveHooks(now, drained); err != nil {
+		return err
+	}
 	if !drained {
 		return nil
 	}
@@ -336,7 +373,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -358,10 +395,13 @@ func (t *Tracer) idle() error {
 // finish detaches, drains the ring, and emits trace.stop.
 func (t *Tracer) finish() error {
 	silent, until := t.attached.loaded.silent(), time.Now()
+	quiet, err := t.silentAtEnd()
+	if err != nil {
+		return err
+	}
 	if err := t.attached.setStopping(true); err != nil {
 		return err
 	}
-	var err error
 	t.threads.run(func() {
 		t.attached.countMissedRuns()
 		err = t.attached.loaded.detach()
@@ -387,10 +427,15 @@ func (t *Tracer) finish() error {
 	if err := t.reportLoss(); err != nil {
 		return err
 	}
-	if silent != "" {
+	if silent != "" || len(quiet) > 0 {
+		r := replacement{reason: silent, since: t.attached.proven, what: whatSilent(silent), then: "the run ends"}
+		if silent == "" {
+			r = replacement{reason: event.LossHookSilent, since: t.proof.proven, then: "the run ends",
+				what: "the kernel does not run the hooks of " + strings.Join(quiet, ", ")}
+		}
 		ofDetaching := t.notes.take() // for trace.stop
-		t.noteSilence(silent, until, "the run ends")
-		if err := t.emitSilence(silent, until, nil); err != nil {
+		t.noteReplacement(&r, until)
+		if err := t.emitReplacement(&r, until, nil); err != nil {
 			return err
 		}
 		t.notes.pending = ofDetaching
@@ -419,7 +464,7 @@ func (t *Tracer) drain() error {
 		if err != nil {
 			return fmt.Errorf("read the ring buffer: %w", err)
 		}
-		if err := t.interpreter.interpret(rec.RawSample); err != nil {
+		if err := t.take(rec.RawSample); err != nil {
 			return err
 		}
 	}
@@ -438,6 +483,7 @@ func (t *Tracer) close() error {
 		t.threads.run(func() { errs = append(errs, t.attached.loaded.close()) })
 	}
 	t.watch.close()
+	t.prover.close()
 	if t.attached != nil {
 		errs = append(errs, t.attached.closeRing())
 	}

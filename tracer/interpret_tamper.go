@@ -55,6 +55,7 @@ func (t *tamperRecords) interpret(r *record) error {
 		t.in.stop = stopSignal{signal: unix.SignalName(sig), sender: who}
 		return nil
 	case 0:
+		t.in.proofs.suspect = true
 		return t.emit(r, who, event.ViaBPF, &event.Tamper{
 			Action: tamperActions[t.wire.Cmd],
 			Object: t.in.lookups.ownObject(bpf.NstraceOwnKey{Object: t.wire.Object, Id: t.wire.Id}),

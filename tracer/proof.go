@@ -13,6 +13,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,8 @@ type proofRecords struct {
 	// namespace is the inode number of the UTS namespace of the thread, 0 for none. The kernel
 	// can free it in a worker, and then sends no proof.
 	namespace atomic.Uint32
+	// suspect says that a process did something to nstrace's programs, maps or links.
+	suspect bool
 }
 
 func newProofRecords(in *interpreter) recordInterpreter { return in.proofs }
@@ -256,11 +259,29 @@ func (c *choice) provable() bool {
 // silentAmong returns the observations that must have seen a call, and from which no record came.
 func (l *loaded) silentAmong(made map[string]bool, p *proofRecords) (names []string) {
 	for i := range l.picks {
-		if c := &l.picks[i]; made[c.obs.name] && c.provable() && !p.proves(c.obs.name) {
+		if c := &l.picks[i]; made[c.obs.name] && c.provable() && !p.proves(c.obs.name) || l.detached(c) {
 			names = append(names, c.obs.name)
 		}
 	}
 	return names
+}
+
+// detached reports whether somebody detached a program of an observation. The kernel allows that
+// for links to cgroups, and then says that they are of no cgroup (bpf_cgroup_link_fill_link_info()
+// in kernel/bpf/cgroup.c). Beside other hooks such a program only adds to what these see.
+func (l *loaded) detached(c *choice) bool {
+	return slices.ContainsFunc(c.programs, func(name string) bool {
+		lk := l.links[name]
+		if lk == nil {
+			return false
+		}
+		info, err := lk.Info()
+		if err != nil || info.Type != link.CgroupType {
+			return false
+		}
+		cg := info.Cgroup()
+		return cg != nil && cg.CgroupId == 0
+	})
 }
 
 // allProven reports whether records proved all observations that the prover can prove.
@@ -279,11 +300,15 @@ const DefaultProveEvery = time.Minute
 // skips a program while another one runs on the same CPU.
 const proofTries = 3
 
+// suspectAfter is how long after a process did something to nstrace's objects the proof follows.
+const suspectAfter = 500 * time.Millisecond
+
 // A proofState says where a run is in proving its hooks.
 type proofState struct {
 	every   time.Duration // 0: never while Run runs
 	due     time.Time     // when to make the calls next
 	began   time.Time     // when the prover began to make the calls under way
+	suspect bool          // make them then also if every is 0
 	running bool
 	made    chan map[string]bool // of the calls under way, size 1
 	check   map[string]bool      // what they must have proved; judged when the ring is empty
@@ -303,7 +328,7 @@ func (s *proofState) next() time.Time {
 	switch {
 	case s.check != nil:
 		return time.Unix(1, 0)
-	case s.running || s.every == 0:
+	case s.running || s.every == 0 && !s.suspect:
 		return time.Time{} // the prover wakes Run
 	}
 	return s.due
@@ -345,6 +370,7 @@ func (t *Tracer) judge() []string {
 		s.proven = s.began
 		s.due = time.Now().Add(s.every)
 		t.interpreter.proofs.reset()
+		clear(t.reattached)
 	}
 	return silent
 }
@@ -423,9 +449,16 @@ func (t *Tracer) proveHooks(now time.Time, drained bool) error {
 		s.tries = 0
 		return t.replaceSilent(silent)
 	}
-	if s.every == 0 || now.Before(s.due) {
+	if p := t.interpreter.proofs; p.suspect {
+		p.suspect = false
+		p.reset()
+		s.due, s.suspect = now.Add(suspectAfter), true // the record is of the entry of the call
 		return nil
 	}
+	if s.every == 0 && !s.suspect || now.Before(s.due) {
+		return nil
+	}
+	s.suspect = false
 	if t.attached.loaded.allProven(t.interpreter.proofs) { // by events
 		s.proven = now.Add(-s.every)
 		s.due = now.Add(s.every)
@@ -485,6 +518,6 @@ func (t *Tracer) replaceSilent(silent []string) error {
 	return t.replace(replacement{
 		reason: event.LossHookSilent, since: t.proof.proven,
 		what: "the kernel does not run the hooks of " + strings.Join(words, ", "),
-		then: "nstrace attaches them in another way where it can",
+		then: "nstrace attaches again",
 	})
 }

@@ -68,7 +68,7 @@ func (t *Tracer) replace(r replacement) error {
 	}
 	to := time.Now()
 	if loadErr != nil {
-		r.then = "nothing replaces them"
+		r.then, t.nothing = "nothing replaces them", true
 		t.noteReplacement(&r, to)
 		if !t.ran.Load() {
 			return loadErr

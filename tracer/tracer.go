@@ -77,6 +77,7 @@ type Tracer struct {
 	// What does not work, and how long ago it was tried:
 	silent     map[string][]Backend // whose hooks of an observation the kernel does not run
 	reattached map[string]bool      // observations that were attached again in the same way
+	nothing    bool                 // nothing replaced what does not work: Run ends
 	off        error                // why the kernel runs neither fentry nor kprobe, nil if it does
 	tried      time.Time            // when that was last found out
 
@@ -395,9 +396,12 @@ func (t *Tracer) idle() error {
 // finish detaches, drains the ring, and emits trace.stop.
 func (t *Tracer) finish() error {
 	silent, until := t.attached.loaded.silent(), time.Now()
-	quiet, err := t.silentAtEnd()
-	if err != nil {
-		return err
+	var quiet []string
+	var err error
+	if !t.nothing {
+		if quiet, err = t.silentAtEnd(); err != nil {
+			return err
+		}
 	}
 	if err := t.attached.setStopping(true); err != nil {
 		return err

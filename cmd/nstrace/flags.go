@@ -53,6 +53,7 @@ type streamFlags struct {
 	duration   time.Duration
 	backend    string
 	ringSize   string
+	selfTest   time.Duration
 	verbose    bool
 
 	live output.Sink // set by top: takes the events instead of the output
@@ -83,6 +84,7 @@ func (f *streamFlags) registerSource(cmd *cobra.Command) {
 	registerRuntimes(fs, &f.runtimes)
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring buffer between the kernel and nstrace, a power of two")
+	fs.DurationVar(&f.selfTest, "self-test", tracer.DefaultProveEvery, "how often to test that the hooks work, unless events show it (0: only at the start and the end)")
 	complete(cmd, "backend", tracer.Backends())
 }
 
@@ -206,6 +208,14 @@ func (f *streamFlags) options() (tracer.Options, error) {
 		return o, usagef("--ring-size: invalid size %q: want a power of two from 64KiB to 1GiB", f.ringSize)
 	}
 	o.RingSize = int(size)
+	switch {
+	case f.selfTest < 0:
+		return o, usagef("--self-test: invalid negative time %s: want for example 1m", f.selfTest)
+	case f.selfTest == 0:
+		o.ProveEvery = -1
+	default:
+		o.ProveEvery = f.selfTest
+	}
 	if f.duration < 0 {
 		return o, usagef("--duration: invalid negative time %s: want for example 30s", f.duration)
 	}

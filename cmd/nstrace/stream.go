@@ -23,6 +23,7 @@ import (
 	"github.com/nstrace/nstrace/internal/alert"
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/osthread"
 	"github.com/nstrace/nstrace/internal/runtimes"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
@@ -84,6 +85,10 @@ type run struct {
 	close  func() error // of the output
 }
 
+// spareThreads is more than a run has been seen to need at once: readers of /proc, of the user
+// database and of runtimes that wait, and those that enter namespaces.
+const spareThreads = 24
+
 // start opens the output, finds the container runtimes, and attaches. The output comes
 // first, so that a file that cannot be written is reported before anything else happens.
 // limitDone is called once --count is reached.
@@ -102,6 +107,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if r.stage, err = runtimes.New(f.runtimes, runtimes.DefaultWait); err != nil {
 		return r, usageError{fmt.Errorf("--runtime-socket: %w", err)}
 	}
+	osthread.Reserve(spareThreads)
 	restoreGC := withoutGC()
 	r.tracer, err = tracer.New(o)
 	restoreGC()

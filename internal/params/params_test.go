@@ -4,6 +4,7 @@ package params
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 func openRoot(t *testing.T) *Root {
@@ -106,9 +108,20 @@ func onThread(t *testing.T, flags int, prepare func() error, do func()) {
 	t.Helper()
 	within(t, func() {
 		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread() // never unlocked
+		var there func()
+		there = func() {
+			runtime.LockOSThread()
+			if unix.Gettid() == unix.Getpid() { // it would not end
+				defer runtime.UnlockOSThread()
+				again := make(chan struct{})
+				go func() {
+					defer close(again)
+					there()
+				}()
+				<-again
+				return
+			}
+			// Never unlocked.
 			err := unix.Unshare(flags)
 			if err == nil {
 				err = prepare()
@@ -118,6 +131,10 @@ func onThread(t *testing.T, flags int, prepare func() error, do func()) {
 				return
 			}
 			do()
+		}
+		go func() {
+			defer close(done)
+			there()
 		}()
 		<-done
 	})
@@ -331,6 +348,65 @@ func TestThread(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestThreadReturns has threads enter a namespace, and leave their own in a way that OnThread does not
+// know. Then no thread of the program may be elsewhere, and threads that returned are used again.
+func TestThreadReturns(t *testing.T) {
+	if unix.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	tids := map[int]bool{}
+	inNet(t, func() {
+		path := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
+		id, err := procfs.NamespaceOf("thread-self", event.NSTypeNet)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for i := range 40 {
+			err := OnThread(func(thread *Thread) error {
+				tids[unix.Gettid()] = true
+				if i%4 == 3 {
+					return unix.Unshare(unix.CLONE_NEWIPC)
+				}
+				_, err := thread.Enter(event.NSTypeNet, id, []string{path})
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if len(tids) > 30 {
+		t.Errorf("%d threads for 40 calls: none was used again", len(tids))
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for _, typ := range []event.NSType{event.NSTypeNet, event.NSTypeIPC} {
+		own, err := procfs.NamespaceOf("self", typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			away := 0
+			tasks, err := os.ReadDir("/proc/self/task")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, task := range tasks {
+				if id, err := procfs.NamespaceOf("self/task/"+task.Name(), typ); err == nil && id != own {
+					away++
+				}
+			}
+			if away == 0 {
+				break
+			}
+			if time.Now().After(deadline) { // an ended thread takes a moment to go
+				t.Fatalf("%d threads are in another %s namespace", away, typ)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
 }
 
 // TestNotMainThread checks that OnThread never uses the main thread, which cannot end.

@@ -167,8 +167,7 @@ func Read(ctx context.Context, targets []Target, o Options) []*Namespace {
 		select {
 		case d, ok := <-r.done:
 			if !ok {
-				r.links(result)
-				return result
+				return r.finish(result, ctx.Err())
 			}
 			if d.links != nil {
 				r.nsids = d.links
@@ -178,15 +177,20 @@ func Read(ctx context.Context, targets []Target, o Options) []*Namespace {
 		case <-ctx.Done():
 			// The thread may wait for a lock of the kernel, which nothing interrupts. It ends
 			// as soon as it has that, and what it finds is lost.
-			for i, n := range result {
-				if n == nil {
-					result[i] = &Namespace{ID: targets[i].ID, Err: fmt.Errorf("read network namespace %d: %w", targets[i].ID, ctx.Err())}
-				}
-			}
-			r.links(result)
-			return result
+			return r.finish(result, ctx.Err())
 		}
 	}
+}
+
+// finish gives what was not read an error, and resolves the links of what was.
+func (r *reader) finish(all []*Namespace, err error) []*Namespace {
+	for i, n := range all {
+		if n == nil {
+			all[i] = &Namespace{ID: r.targets[i].ID, Err: fmt.Errorf("read network namespace %d: %w", r.targets[i].ID, err)}
+		}
+	}
+	r.links(all)
+	return all
 }
 
 // links resolves the links of all devices to namespaces.

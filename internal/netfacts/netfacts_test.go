@@ -300,3 +300,18 @@ func TestHoldsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestEnded ends the context while namespaces are read: each one has an error, also if the thread that
+// reads is the first to end.
+func TestEnded(t *testing.T) {
+	for range 500 {
+		ctx, cancel := context.WithCancel(t.Context())
+		open := func() (*os.File, error) { return nil, os.ErrNotExist }
+		last := func() (*os.File, error) { cancel(); return open() }
+		for i, n := range Read(ctx, []Target{{1, open}, {2, last}, {3, open}}, Options{}) {
+			if n == nil || n.Err == nil {
+				t.Fatalf("namespace %d: %+v", i, n)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ package procfs
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"strconv"
@@ -36,21 +37,27 @@ func EachMount(mountinfo, fstype string, f func(Mountpoint)) {
 	eachMount(file, fstype, f)
 }
 
-// eachMount is EachMount for an open file.
+// eachMount is EachMount for an open file. It leaves out lines that are longer than maxMountLine.
 func eachMount(mountinfo io.Reader, fstype string, f func(Mountpoint)) {
 	marker := []byte(" - " + fstype + " ")
-	sc := bufio.NewScanner(mountinfo)
-	sc.Buffer(make([]byte, 16<<10), maxMountLine)
-	for sc.Scan() {
+	r := bufio.NewReaderSize(mountinfo, maxMountLine)
+	for long := false; ; {
+		line, err := r.ReadSlice('\n')
+		whole := !long && !errors.Is(err, bufio.ErrBufferFull)
+		long = errors.Is(err, bufio.ErrBufferFull)
 		// Most lines are about other file systems.
-		if !bytes.Contains(sc.Bytes(), marker) {
-			continue
+		if whole && bytes.Contains(line, marker) {
+			before, after, _ := strings.Cut(string(line), " - ")
+			// Nothing but a space separates: the kernel escapes spaces, tabs and line feeds in
+			// paths, but no other white space.
+			fields := strings.Split(before, " ")
+			if len(fields) >= 5 && strings.HasPrefix(after, fstype+" ") {
+				id, _ := strconv.ParseUint(fields[0], 10, 32)
+				f(Mountpoint{ID: uint32(id), Root: fields[3], Point: mountPath.Replace(fields[4])})
+			}
 		}
-		before, after, ok := strings.Cut(sc.Text(), " - ")
-		fields := strings.Fields(before)
-		if ok && len(fields) >= 5 && strings.HasPrefix(after, fstype+" ") {
-			id, _ := strconv.ParseUint(fields[0], 10, 32)
-			f(Mountpoint{ID: uint32(id), Root: fields[3], Point: mountPath.Replace(fields[4])})
+		if err != nil && !long {
+			return
 		}
 	}
 }

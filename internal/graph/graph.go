@@ -40,6 +40,7 @@ type Graph struct {
 type Namespace struct {
 	*inventory.Namespace
 	Network *netfacts.Namespace
+	UID     string // the id that the kernel never uses again, as events have it; "" if unknown
 	host    bool
 }
 
@@ -98,7 +99,7 @@ func Take(ctx context.Context, inv *inventory.Inventory) *Graph {
 	}
 	facts := netfacts.Read(ctx, targets, netfacts.Options{})
 	for i, n := range all {
-		g.Namespaces = append(g.Namespaces, &Namespace{Namespace: n, Network: facts[i]})
+		g.Namespaces = append(g.Namespaces, &Namespace{Namespace: n, Network: facts[i], UID: inv.EventNamespace(n).UID})
 	}
 	g.findHost()
 	g.connect()

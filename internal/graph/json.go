@@ -23,7 +23,7 @@ type jsonGraph struct {
 
 type jsonNamespace struct {
 	ID         uint32             `json:"id"`
-	KernelID   uint64             `json:"uid,omitempty"`
+	UID        event.JSONString   `json:"uid,omitempty"` // as in events
 	Host       bool               `json:"host,omitempty"`
 	Name       event.JSONString   `json:"name,omitempty"`
 	Owner      json.RawMessage    `json:"owner,omitempty"`
@@ -76,7 +76,7 @@ func (g *Graph) WriteJSON(w io.Writer) error {
 	out := jsonGraph{V: 1, Time: g.Time.UTC(), Host: event.JSONString(g.Host), Namespaces: []jsonNamespace{}, Links: []jsonLink{}, Incomplete: texts(g.Incomplete)}
 	for _, n := range g.Namespaces {
 		j := jsonNamespace{
-			ID: n.ID, KernelID: n.KernelID, Host: n.host, Name: event.JSONString(n.Name), Processes: n.Processes,
+			ID: n.ID, UID: event.JSONString(n.UID), Host: n.host, Name: event.JSONString(n.Name), Processes: n.Processes,
 			Devices: []jsonDevice{}, Incomplete: texts(n.Network.Incomplete),
 		}
 		if n.Owner != nil {

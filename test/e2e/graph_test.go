@@ -14,13 +14,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // A graphed host is what nstrace graph --format json prints, in part.
 type graphed struct {
 	Namespaces []struct {
 		ID        uint32
+		UID       string
 		Name      string
+		Host      bool
 		Processes int
 		Oldest    struct {
 			PID  int
@@ -31,6 +37,7 @@ type graphed struct {
 			Ifindex   int
 			Name      string
 			Kind      string
+			Physical  bool
 			Up        bool
 			MTU       int
 			Addresses []string
@@ -114,41 +121,69 @@ func TestGraph(t *testing.T) {
 	must(b, "link set ab mtu 1400 up")
 	must(a, "link set ab up")
 	kinds := map[string]bool{"veth": true}
+	var made []string // the links that the test makes
 	for _, k := range []struct {
-		kind string
-		make []string
+		kind, link string
+		make       []string
 	}{
-		{"bridge", []string{a + " link add br0 type bridge", a + " link set ca master br0"}},
-		{"vlan", []string{a + " link add link ab name ab.30 type vlan id 30"}},
-		{"vrf", []string{b + " link add red type vrf table 100", b + " link set bc master red"}},
-		{"bond", []string{c + " link add bond0 type bond mode active-backup", c + " link set own0 master bond0"}},
-		{"macvlan", []string{a + " link add link ab name mv0 type macvlan mode bridge", a + " link set mv0 netns " + c}},
-		{"ipvlan", []string{b + " link add link ab name iv0 type ipvlan mode l3", b + " link set iv0 netns " + a}},
-		{"dummy", []string{c + " link add du0 type dummy"}},
-		{"vxlan", []string{b + " link add vx0 type vxlan id 77 dev ab dstport 4789"}},
-		{"netkit", []string{a + " link add nk0 type netkit peer name nk0", a + " link set nk0 netns " + c}},
+		{"bridge", "a/ca a/br0", []string{a + " link add br0 type bridge", a + " link set ca master br0"}},
+		{"vlan", "a/ab.30 a/ab", []string{a + " link add link ab name ab.30 type vlan id 30"}},
+		{"vlan", "c/ab.31 a/ab", []string{a + " link add link ab name ab.31 type vlan id 31", a + " link set ab.31 netns " + c}},
+		{"vrf", "b/bc b/red", []string{b + " link add red type vrf table 100", b + " link set bc master red"}},
+		{"bond", "c/own0 c/bond0", []string{c + " link add bond0 type bond mode active-backup", c + " link set own0 master bond0"}},
+		{"macvlan", "c/mv0 a/ab", []string{a + " link add link ab name mv0 type macvlan mode bridge", a + " link set mv0 netns " + c}},
+		{"ipvlan", "b/iv1 b/ab", []string{b + " link add link ab name iv1 type ipvlan mode l3"}},
+		{"ipvlan", "a/iv0 b/ab", []string{b + " link add link ab name iv0 type ipvlan mode l3", b + " link set iv0 netns " + a}},
+		{"dummy", "", []string{c + " link add du0 type dummy", c + " link add du1 type dummy", c + " link set du1 netns " + a}},
+		{"vxlan", "", []string{b + " link add vx0 type vxlan id 77 dev ab dstport 4789"}},
 	} {
 		t.Run(k.kind, func(t *testing.T) {
 			for i, args := range k.make {
 				ns, args, _ := strings.Cut(args, " ")
-				if err := ip(ns, args); err != nil && i == 0 {
+				if err := ip(ns, args); err != nil && i == 0 && !guestHasModules() {
 					t.Skipf("no %s can be made here: %v", k.kind, err)
 				} else if err != nil {
 					t.Error(err)
 				}
 			}
 			kinds[k.kind] = true
+			if k.link != "" {
+				made = append(made, k.kind+" "+strings.NewReplacer("a/", a+"/", "b/", b+"/", "c/", c+"/").Replace(k.link))
+			}
 		})
 	}
+	t.Run("netkit", func(t *testing.T) {
+		if !strings.Contains(readFile(t, "/proc/kallsyms"), " netkit_new_link\n") {
+			t.Skip("the kernel has no netkit, which came with 6.7")
+		}
+		addNetkit(t, a, "nk0", "nk1")
+		must(a, "link set nk0 netns "+c)
+		kinds["netkit"] = true
+		made = append(made, "netkit "+a+"/nk1 "+c+"/nk0")
+	})
+	all := t // the card goes back at the end
+	t.Run("moved", func(t *testing.T) {
+		card := physical(t)
+		if !guestHasModules() {
+			t.Skip("not in a guest, and the host uses its network card")
+		}
+		if card == "" {
+			t.Fatal("this guest has no network card")
+		}
+		output(t, "ip", "link", "set", card, "netns", c, "name", "card0")
+		all.Cleanup(func() { output(all, "ip", "-n", c, "link", "set", "card0", "netns", "1", "name", card) })
+		made = append(made, "moved "+c+"/card0 /")
+	})
 	for _, source := range listSources {
 		t.Run(source, func(t *testing.T) {
 			// The kernel adds link-local addresses in its own time.
-			devices, links := witness(t, names, kinds)
+			devices, links := witness(t, names, kinds, made)
 			for range 20 {
 				g := graph(t, "--source", source)
-				after, linksAfter := witness(t, names, kinds)
+				after, linksAfter := witness(t, names, kinds, made)
 				if slices.Equal(devices, after) && slices.Equal(links, linksAfter) {
 					checkGraph(t, g, nameOf, devices, links)
+					checkUIDs(t, g, source)
 					return
 				}
 				devices, links = after, linksAfter
@@ -158,8 +193,46 @@ func TestGraph(t *testing.T) {
 	}
 }
 
-// witness asks ip what is in namespaces.
-func witness(t *testing.T, names []string, kinds map[string]bool) (devices, links []string) {
+// guestHasModules reports whether this is a guest that has the modules of all kinds of devices.
+func guestHasModules() bool { return os.Getenv("NSTRACE_BIN") != "" && hasModules }
+
+// addNetkit makes a pair that ip(8) cannot make before version 6.7.
+func addNetkit(t *testing.T, ns, name, peer string) {
+	t.Helper()
+	f, err := netns.GetFromName(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h, err := netlink.NewHandleAt(f, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	pair := &netlink.Netkit{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.NETKIT_MODE_L3}
+	pair.SetPeerAttrs(&netlink.LinkAttrs{Name: peer})
+	if err := h.LinkAdd(pair); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkUIDs compares the ids in a graph with those of nstrace list, which are like those in events.
+func checkUIDs(t *testing.T, g graphed, source string) {
+	t.Helper()
+	listed := map[uint32]string{}
+	for _, n := range list(t, "--source", source, "-t", "net") {
+		listed[n.Namespace.ID] = n.Namespace.UID
+	}
+	for _, n := range g.Namespaces {
+		if uid, ok := listed[n.ID]; ok && uid != n.UID {
+			t.Errorf("namespace %d has the uid %q, in the list %q", n.ID, n.UID, uid)
+		}
+	}
+}
+
+// witness asks ip what is in namespaces. made are the links that must be there. Of those, ip cannot see
+// that a device was moved.
+func witness(t *testing.T, names []string, kinds map[string]bool, made []string) (devices, links []string) {
 	t.Helper()
 	all := map[string][]ipLink{}
 	for _, name := range names {
@@ -217,6 +290,13 @@ func witness(t *testing.T, names []string, kinds map[string]bool) (devices, link
 			t.Errorf("ip shows no %s", kind)
 		}
 	}
+	for _, l := range made {
+		if strings.HasPrefix(l, "moved ") {
+			links = append(links, l)
+		} else if !slices.Contains(links, l) {
+			t.Errorf("ip does not show %s, but %s", l, strings.Join(links, ", "))
+		}
+	}
 	slices.Sort(devices)
 	slices.Sort(links)
 	return devices, links
@@ -258,6 +338,9 @@ func checkGraph(t *testing.T, g graphed, nameOf map[uint32]string, wantDevices, 
 			t.Errorf("namespace %d has name %q and error %q, want name %q", n.ID, n.Name, n.Error, name)
 		}
 		for _, d := range n.Devices {
+			if d.Physical != (d.Name == "card0") {
+				t.Errorf("%s/%s: physical is %t", name, d.Name, d.Physical)
+			}
 			line := fmt.Sprintf("%s/%s index %d kind %q up %t mtu %d", name, d.Name, d.Ifindex, d.Kind, d.Up, d.MTU)
 			if d.VLAN != 0 {
 				line += fmt.Sprintf(" id %d", d.VLAN)

@@ -28,12 +28,24 @@ type Container struct {
 	UserID string `json:"-"`
 }
 
-// Pod is a Kubernetes pod. It never changes.
+// Pod is a pod of Kubernetes, or of Podman, whose pods have no Namespace. It never changes.
 type Pod struct {
 	Name      string `json:"name,omitempty"`
 	Namespace string `json:"namespace,omitempty"` // Kubernetes', not the kernel's
-	UID       string `json:"uid,omitempty"`
+	UID       string `json:"uid,omitempty"`       // 64 digits for a pod of Podman
 	Source    Source `json:"source"`
+
+	// UserID is the id, in digits, of the user whose service manager the pod runs below; "" for
+	// the host's service manager.
+	UserID string `json:"-"`
+}
+
+// Path returns NAMESPACE/NAME, or NAME alone for a pod without a Namespace. It is "" if the name is unknown.
+func (p *Pod) Path() string {
+	if p.Name == "" || p.Namespace == "" {
+		return p.Name
+	}
+	return p.Namespace + "/" + p.Name
 }
 
 // Owner is the workload that a namespace belongs to. It never changes.

@@ -85,7 +85,7 @@ func (s *Selection) isNet(ns *event.Namespace) bool {
 
 func (s *Selection) inContainer(c *event.Container, p *event.Pod) bool {
 	return slices.ContainsFunc(s.Containers, func(want string) bool {
-		return isContainer(c, want) || (p != nil && p.Name != "" && want == p.Namespace+"/"+p.Name)
+		return isContainer(c, want) || (p != nil && p.Name != "" && want == p.Path())
 	})
 }
 

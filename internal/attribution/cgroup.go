@@ -24,10 +24,10 @@ type CgroupOwner struct {
 	Outer       string // id of the outermost container if ContainerID is nested, else empty
 
 	// PodUID is the UID of a Kubernetes pod: with dashes, or for a static pod the 32
-	// digits of its manifest's hash. It is set for the pod's cgroup and every cgroup below
-	// it, also for conmon's, which belongs to no container.
+	// digits of its manifest's hash. For a pod of Podman it is the id, 64 digits. It is set for the
+	// pod's cgroup and every cgroup below it, also for conmon's, which belongs to no container.
 	PodUID string
-	PodQoS string // class of the pod: guaranteed, burstable or besteffort
+	PodQoS string // class of a Kubernetes pod: guaranteed, burstable or besteffort
 
 	Unit     string // unit of the host's system manager, as `systemctl status PID` shows it
 	UserUnit string // unit of the user's service manager, if Unit is user@UID.service
@@ -105,6 +105,8 @@ func (o *CgroupOwner) containers(names []string) {
 	for i := range names {
 		if uid, qos := pod(names[:i+1]); uid != "" {
 			o.PodUID, o.PodQoS = uid, qos
+		} else if id := podmanPod(names[:i+1]); id != "" {
+			o.PodUID, o.PodQoS = id, ""
 		}
 		runtime, id := container(names, i, root)
 		if id == "" {
@@ -217,8 +219,24 @@ func machine(names []string) string {
 	return m
 }
 
-// pod returns the UID and the class of the pod whose cgroup is the last of names, "" if that is not
-// the cgroup of a pod.
+// podmanPod returns the id of the pod of Podman whose cgroup is the last of names, "" if that is not the
+// cgroup of one: PARENT-libpod_pod_ID.slice, or libpod_parent/ID if systemd does not manage the cgroups.
+func podmanPod(names []string) string {
+	name := names[len(names)-1]
+	if slice, ok := strings.CutSuffix(name, ".slice"); ok {
+		if _, id, ok := cutLast(slice, "-libpod_pod_"); ok && isID(id) {
+			return id
+		}
+		return ""
+	}
+	if len(names) > 1 && names[len(names)-2] == "libpod_parent" && isID(name) {
+		return name
+	}
+	return ""
+}
+
+// pod returns the UID and the class of the Kubernetes pod whose cgroup is the last of names, "" if that
+// is not the cgroup of one.
 func pod(names []string) (uid, qos string) {
 	if len(names) == 0 {
 		return "", ""

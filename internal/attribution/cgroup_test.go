@@ -147,9 +147,13 @@ var cgroupTests = []struct {
 	{"github.com/podman-container-tools/podman/pull/507: conmon", "/machine.slice/libpod-conmon-0411a2a82311fbc65b137ca550d5f7e6b6863bc734759be2f515b0b67062d49a.scope",
 		CgroupOwner{Unit: "libpod-conmon-0411a2a82311fbc65b137ca550d5f7e6b6863bc734759be2f515b0b67062d49a.scope"}},
 	{"github.com/podman-container-tools/podman/issues/13673: in a pod", "/machine.slice/machine-libpod_pod_ddf44d54b520f0b4469fcd01c3155ca49e6911dc2175471eb3a7b789187a7a89.slice/libpod-1dadda571b14eefb3158a15d0fff7e0089f9dd92f922679ed0116cccdfe8bb0f.scope/container",
-		CgroupOwner{Runtime: "podman", ContainerID: "1dadda571b14eefb3158a15d0fff7e0089f9dd92f922679ed0116cccdfe8bb0f", Unit: "libpod-1dadda571b14eefb3158a15d0fff7e0089f9dd92f922679ed0116cccdfe8bb0f.scope"}},
+		CgroupOwner{Runtime: "podman", ContainerID: "1dadda571b14eefb3158a15d0fff7e0089f9dd92f922679ed0116cccdfe8bb0f", PodUID: "ddf44d54b520f0b4469fcd01c3155ca49e6911dc2175471eb3a7b789187a7a89", Unit: "libpod-1dadda571b14eefb3158a15d0fff7e0089f9dd92f922679ed0116cccdfe8bb0f.scope"}},
 	{"github.com/podman-container-tools/podman/issues/6400: rootless, in a pod", "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_" + idB + ".slice/libpod-" + idA + ".scope/container",
-		CgroupOwner{Runtime: "podman", ContainerID: idA, Unit: "user@1000.service", UserUnit: "libpod-" + idA + ".scope", UserID: "1000"}},
+		CgroupOwner{Runtime: "podman", ContainerID: idA, PodUID: idB, Unit: "user@1000.service", UserUnit: "libpod-" + idA + ".scope", UserID: "1000"}},
+	{"podman 4.3, cgroupfs manager, in a pod", "/libpod_parent/" + idB + "/libpod-" + idA,
+		CgroupOwner{Runtime: "podman", ContainerID: idA, PodUID: idB}},
+	{"a directory like a pod of podman, but at another place", "/other/" + idB + "/libpod-" + idA,
+		CgroupOwner{Runtime: "podman", ContainerID: idA}},
 	{"github.com/podman-container-tools/podman/issues/13673: --cgroups=split", "/srv.slice/container-homeassistant.service/libpod-payload-c4e8e0d642078c90dde4a8a65883a7c0bee26f751d7c6a3096dc322519c658d3",
 		CgroupOwner{Runtime: "podman", ContainerID: "c4e8e0d642078c90dde4a8a65883a7c0bee26f751d7c6a3096dc322519c658d3", Unit: "container-homeassistant.service"}},
 	{"github.com/podman-container-tools/podman/issues/13673: --cgroups=split, conmon", "/srv.slice/container-homeassistant.service/runtime",
@@ -322,7 +326,7 @@ func FuzzParseCgroup(f *testing.F) {
 		if p.PodUID != "" && !strings.Contains(strings.ReplaceAll(path, "_", "-"), p.PodUID) {
 			t.Errorf("%q: %q is not in it", path, p.PodUID)
 		}
-		if p.Runtime != "" && p.ContainerID == "" || p.Outer != "" && p.ContainerID == "" || (p.PodUID == "") != (p.PodQoS == "") {
+		if p.Runtime != "" && p.ContainerID == "" || p.Outer != "" && p.ContainerID == "" || (p.PodUID == "" || isID(p.PodUID)) != (p.PodQoS == "") {
 			t.Errorf("%q: %+v", path, p)
 		}
 		// The path in /proc/PID/cgroup has the same owner as the path from the kernel.

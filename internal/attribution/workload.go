@@ -39,7 +39,7 @@ func (c Workloads) Of(path string) *Workload {
 		w.Container = &event.Container{ID: owner.ContainerID, Runtime: owner.Runtime, Source: event.FromCgroup, UserID: owner.UserID}
 	}
 	if owner.PodUID != "" {
-		w.Pod = &event.Pod{UID: owner.PodUID, Source: event.FromCgroup}
+		w.Pod = &event.Pod{UID: owner.PodUID, Source: event.FromCgroup, UserID: owner.UserID}
 	}
 	c[path] = w
 	return w

@@ -15,12 +15,12 @@ import (
 func (inv *Inventory) Workload(p *Process) *attribution.Workload { return inv.workloads.Of(p.Cgroup) }
 
 // NameContainers completes the owners of namespaces, and the names of network namespaces, with what name
-// adds to the namespaces of containers. The list for name is empty if there are none.
+// adds to the namespaces of containers and pods. The list for name is empty if there are none.
 func (inv *Inventory) NameContainers(all []*Namespace, name func([]*event.Namespace) error) error {
 	var contained []*Namespace
 	var named []*event.Namespace
 	for _, n := range all {
-		if n.Owner != nil && n.Owner.Container != nil {
+		if n.Owner != nil && (n.Owner.Container != nil || n.Owner.Pod != nil) {
 			contained, named = append(contained, n), append(named, inv.EventNamespace(n))
 		}
 	}

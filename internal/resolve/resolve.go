@@ -212,8 +212,9 @@ func (r *Resolver) Find(ctx context.Context, text string) (*Target, error) {
 		found = append(r.units(text), r.named(text)...)
 		found = append(found, r.containers(ctx, text, true)...)
 	default:
-		looked = "no network namespace in " + strings.Join(procfs.NetnsDirs, " or ") + " has this name, and no running container has this name or id"
+		looked = "no network namespace in " + strings.Join(procfs.NetnsDirs, " or ") + " has this name, and no running container or pod has this name or id"
 		found = append(r.named(text), r.containers(ctx, text, true)...)
+		found = append(found, r.pods(ctx, text)...)
 	}
 	switch len(found) {
 	case 0:

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/runtimes"
@@ -180,7 +181,7 @@ func named(known []Known, g *group, name string) bool {
 	return false
 }
 
-// pods finds the pods with a name, NAMESPACE/POD.
+// pods finds the pods with a name, NAMESPACE/POD, or POD for those of Podman.
 func (r *Resolver) pods(ctx context.Context, text string) []*Target {
 	all := r.groups()
 	if len(all) == 0 {
@@ -189,7 +190,7 @@ func (r *Resolver) pods(ctx context.Context, text string) []*Target {
 	var found []*Target
 	by := map[string]*Target{}
 	for _, k := range r.ask(ctx) {
-		if k.PodName == "" || k.PodNamespace+"/"+k.PodName != text {
+		if path := (&event.Pod{Name: k.PodName, Namespace: k.PodNamespace}).Path(); path == "" || path != text {
 			continue
 		}
 		for _, g := range all {

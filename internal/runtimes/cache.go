@@ -35,13 +35,17 @@ type cache struct {
 
 	mu         sync.Mutex
 	containers map[string]*entry // by id
-	pods       map[string]*event.Pod
+	pods       map[podKey]*event.Pod
 	tick       uint64
 	wait       time.Duration // how long an event waits
 	changed    func()        // called without mu after a query ended
 	more       func() bool   // searches for new runtimes, and reports whether it found any
 	spawn      func(func())  // starts a goroutine
 }
+
+// A podKey is a pod below the service manager of a user, "" for that of the host. Users choose the UIDs
+// that their runtimes report.
+type podKey struct{ user, uid string }
 
 // An entry is a container.
 type entry struct {
@@ -59,7 +63,7 @@ type entry struct {
 func newCache(s *sources) *cache {
 	return &cache{
 		sources: s, slots: make(chan struct{}, maxQueries),
-		containers: map[string]*entry{}, pods: map[string]*event.Pod{},
+		containers: map[string]*entry{}, pods: map[podKey]*event.Pod{},
 	}
 }
 
@@ -99,15 +103,15 @@ func (cc *cache) forget() {
 	for _, id := range all[:len(all)/4] {
 		delete(cc.containers, id)
 	}
-	used := map[string]bool{}
+	used := map[podKey]bool{}
 	for _, e := range cc.containers {
 		if e.pod != nil {
-			used[e.pod.UID] = true
+			used[podKey{e.pod.UserID, e.pod.UID}] = true
 		}
 	}
-	for uid := range cc.pods {
-		if !used[uid] {
-			delete(cc.pods, uid)
+	for key := range cc.pods {
+		if !used[key] {
+			delete(cc.pods, key)
 		}
 	}
 }
@@ -115,16 +119,16 @@ func (cc *cache) forget() {
 // ask queries the runtimes for a container until one knows it, for at most the time that an event
 // waits.
 func (cc *cache) ask(ctx context.Context, c *event.Container) {
-	info := cc.inspect(ctx, c)
+	info, uid := cc.inspect(ctx, c)
 	for end := time.Now().Add(cc.wait); info == nil && ctx.Err() == nil && (cc.more() || cc.sources.has(c)) && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryFirst):
 		}
-		info = cc.inspect(ctx, c)
+		info, uid = cc.inspect(ctx, c)
 	}
 	if info != nil {
-		cc.take(info)
+		cc.take(info, uid)
 	}
 	cc.mu.Lock()
 	if e := cc.containers[c.ID]; e != nil {
@@ -136,32 +140,68 @@ func (cc *cache) ask(ctx context.Context, c *event.Container) {
 	cc.changed()
 }
 
-func (cc *cache) inspect(ctx context.Context, c *event.Container) *Info {
+// inspect returns what a runtime says about a container, and the owner of that runtime's socket.
+func (cc *cache) inspect(ctx context.Context, c *event.Container) (*Info, uint32) {
 	cc.slots <- struct{}{}
 	defer func() { <-cc.slots }()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, s := range cc.sources.of(c) {
 		if info, err := s.Inspect(ctx, c.ID); err == nil && info.ID == c.ID {
-			return info
+			return info, s.Owner()
 		}
 	}
-	return nil
+	return nil, 0
 }
 
-// update stores an answer of a user's runtime if it is about a container of that user.
+// update stores an answer of a user's runtime, as far as it is about a container or a pod of that user.
 func (cc *cache) update(info *Info, uid uint32) {
 	cc.mu.Lock()
 	e := cc.containers[info.ID]
-	owned := e != nil && e.container != nil && e.user == strconv.FormatUint(uint64(uid), 10)
+	owned := e != nil && e.container != nil && e.user == userID(uid)
+	cc.takePod(info, uid)
 	cc.mu.Unlock()
 	if owned {
-		cc.take(info)
+		cc.take(info, uid)
 	}
 }
 
-// take stores the answer of a runtime.
-func (cc *cache) take(info *Info) {
+// userID returns the UserID of workloads that a runtime knows whose socket has an owner.
+func userID(uid uint32) string {
+	if uid == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(uid), 10)
+}
+
+// takePod stores the pod of a container, and returns it, nil for none. The caller holds mu.
+func (cc *cache) takePod(info *Info, uid uint32) *event.Pod {
+	if info.PodUID == "" && info.PodName == "" {
+		return nil
+	}
+	p := &event.Pod{Name: info.PodName, Namespace: info.PodNamespace, UID: info.PodUID, Source: event.FromRuntime, UserID: userID(uid)}
+	if p.UID != "" {
+		if len(cc.pods) >= maxContainers {
+			clear(cc.pods) // later answers fill it again
+		}
+		cc.pods[podKey{p.UserID, p.UID}] = p
+	}
+	return p
+}
+
+// podOf returns what a runtime said about a pod that is known from its cgroup, or else the pod itself. The
+// caller holds mu.
+func (cc *cache) podOf(p *event.Pod) *event.Pod {
+	if p != nil && p.Source != event.FromRuntime {
+		if known := cc.pods[podKey{p.UserID, p.UID}]; known != nil {
+			return known
+		}
+	}
+	return p
+}
+
+// take stores the answer of a runtime whose socket has an owner.
+func (cc *cache) take(info *Info, uid uint32) {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	e := cc.containers[info.ID]
@@ -174,27 +214,20 @@ func (cc *cache) take(info *Info) {
 	c := &event.Container{
 		ID: info.ID, Name: info.Name, Image: info.Image, Runtime: info.Runtime, Source: event.FromRuntime,
 	}
-	e.owner, e.container, e.pod, e.network = nil, c, nil, info.Name
-	if info.PodName != "" {
-		e.network = info.PodNamespace + "/" + info.PodName
-	}
-	if info.PodUID != "" || info.PodName != "" {
-		e.pod = &event.Pod{
-			Name: info.PodName, Namespace: info.PodNamespace, UID: info.PodUID, Source: event.FromRuntime,
-		}
-		if info.PodUID != "" {
-			cc.pods[info.PodUID] = e.pod
-		}
+	e.owner, e.container, e.network = nil, c, info.Name
+	if e.pod = cc.takePod(info, uid); e.pod != nil && e.pod.Name != "" {
+		e.network = e.pod.Path()
 	}
 }
 
-// ownerOf returns an owner with the fields of the entry.
-func (e *entry) ownerOf(o *event.Owner) *event.Owner {
+// ownerOf returns an owner with the fields of the entry of its container. The caller holds mu.
+func (cc *cache) ownerOf(e *entry, o *event.Owner) *event.Owner {
 	if e.container == nil {
 		return o
 	}
-	if e.owner == nil || e.owner.Unit != o.Unit || e.owner.Source != o.Source {
-		e.owner = &event.Owner{Container: e.container, Pod: e.podOr(o.Pod), Unit: o.Unit, Source: o.Source}
+	pod := cc.podOf(e.podOr(o.Pod))
+	if e.owner == nil || e.owner.Unit != o.Unit || e.owner.Source != o.Source || e.owner.Pod != pod {
+		e.owner = &event.Owner{Container: e.container, Pod: pod, Unit: o.Unit, Source: o.Source}
 	}
 	return e.owner
 }

@@ -4,6 +4,7 @@ package runtimes
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -115,10 +116,13 @@ func (d *dockerSource) list(ctx context.Context, filters client.Filters) ([]*Inf
 	if err != nil {
 		return nil, err
 	}
+	pods := make(chan map[string]podmanPod, 1)
+	go func() { pods <- d.pods(ctx, name) }()
 	all, err := d.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {
 		return nil, d.fail(err)
 	}
+	of := <-pods
 	infos := make([]*Info, 0, len(all.Items))
 	for _, c := range all.Items {
 		i := &Info{ID: c.ID, Image: c.Image, Runtime: name}
@@ -129,9 +133,50 @@ func (d *dockerSource) list(ctx context.Context, filters client.Filters) ([]*Inf
 			}
 		}
 		i.pod(c.Labels)
+		if p, ok := of[c.ID]; ok {
+			i.PodName, i.PodNamespace, i.PodUID = p.Name, "", p.ID
+		}
 		infos = append(infos, i)
 	}
 	return infos, nil
+}
+
+// A podmanPod is a pod as Podman's own API lists it, in part.
+type podmanPod struct {
+	ID         string `json:"Id"`
+	Name       string
+	Containers []struct {
+		ID string `json:"Id"`
+	}
+}
+
+// pods returns the pods of Podman by their containers. What Podman has in common with the API of Docker
+// knows no pods. Without an answer there are none.
+func (d *dockerSource) pods(ctx context.Context, runtime string) map[string]podmanPod {
+	if runtime != Podman {
+		return nil
+	}
+	// The name of the host means nothing. All versions of Podman since 4 have this version.
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://podman/v4.0.0/libpod/pods/json", nil)
+	if err != nil {
+		return nil
+	}
+	resp, err := limitedTransport{d.transport, &d.runtime}.RoundTrip(req)
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	var all []podmanPod
+	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&all) != nil {
+		return nil
+	}
+	of := map[string]podmanPod{}
+	for _, p := range all {
+		for _, c := range p.Containers {
+			of[c.ID] = p
+		}
+	}
+	return of
 }
 
 func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {

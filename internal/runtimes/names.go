@@ -10,13 +10,17 @@ import (
 )
 
 // NameNamespaces adds what the runtimes know to the owners of namespaces, and the name of its
-// container to a network namespace without a name. It waits for pending answers until ctx ends.
+// container or pod to a network namespace without a name. It waits for pending answers until ctx ends.
 func (s *Stage) NameNamespaces(ctx context.Context, all []*event.Namespace) {
-	for {
+	for listed := s.listed; ; {
 		pending := false
 		s.cache.mu.Lock()
 		for _, ns := range all {
 			pending = !s.nameNS(ns, time.Now()) || pending
+			// Nothing but the list of all containers names the pod of a namespace that several share.
+			if o := ns.Owner; listed != nil && o != nil && o.Container == nil && o.Pod != nil && o.Pod.Name == "" {
+				pending = true
+			}
 		}
 		s.cache.mu.Unlock()
 		if !pending {
@@ -24,6 +28,8 @@ func (s *Stage) NameNamespaces(ctx context.Context, all []*event.Namespace) {
 		}
 		select {
 		case <-s.woken:
+		case <-listed:
+			listed = nil
 		case <-ctx.Done():
 			return
 		}

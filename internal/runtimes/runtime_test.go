@@ -192,6 +192,16 @@ func testEngine(t *testing.T, kind string, d *runtimetest.Daemon, dir string) {
 		t.Errorf("%s is %+v", webID[:12], got)
 	}
 	checkList(t, s, inspect(t, s, webID), side, host)
+	if kind == Podman {
+		podID := cli("pod", "create", "--name", "shop-pod", "--infra=false")
+		id := cli("create", "--pod", "shop-pod", "--name", "front", "--net=none", runtimetest.Image)
+		front := inspect(t, s, id)
+		if want := (Info{ID: id, Name: "front", Image: runtimetest.Image, Runtime: kind, PodName: "shop-pod", PodUID: podID}); *front != want {
+			t.Errorf("%+v, want %+v", *front, want)
+		}
+		checkList(t, s, inspect(t, s, webID), side, host, front)
+		cli("pod", "rm", "--force", "shop-pod")
+	}
 
 	// A name that begins another container's id does not select that container.
 	cli("rename", "host", unknownID[:12])

@@ -178,7 +178,7 @@ func (s *Stage) list(src Source) {
 // if the container is known to belong to that user.
 func (s *Stage) take(src Source, info *Info) {
 	if src.Owner() == 0 {
-		s.cache.take(info)
+		s.cache.take(info, 0)
 		return
 	}
 	s.cache.update(info, src.Owner())

@@ -27,6 +27,9 @@ type Stage struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 	done  sync.WaitGroup
+	// listed is closed once the runtimes that were there at first have listed their containers, or
+	// failed to.
+	listed chan struct{}
 
 	mu     sync.Mutex // held whenever next is called
 	queue  []waiting
@@ -59,15 +62,14 @@ func New(specs []string, wait time.Duration) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stage{wait: wait, cache: newCache(srcs), woken: make(chan struct{}, 1)}
+	s := &Stage{wait: wait, cache: newCache(srcs), woken: make(chan struct{}, 1), listed: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.cache.wait, s.cache.changed, s.cache.more, s.cache.spawn = wait, s.wake, s.more, s.done.Go
 	s.timer = time.AfterFunc(time.Hour, s.wake)
 	s.timer.Stop()
-	listed := make(chan struct{})
-	s.done.Go(func() { s.follow(listed) })
+	s.done.Go(func() { s.follow(s.listed) })
 	select {
-	case <-listed:
+	case <-s.listed:
 	case <-time.After(wait):
 	}
 	return s, nil
@@ -199,9 +201,7 @@ func (s *Stage) name(e *event.Event, now time.Time) bool {
 		}
 		ready = ready && !wait
 	}
-	if e.Pod != nil && e.Pod.Source != event.FromRuntime && cc.pods[e.Pod.UID] != nil {
-		e.Pod = cc.pods[e.Pod.UID]
-	}
+	e.Pod = cc.podOf(e.Pod)
 	for _, ns := range e.Namespaces() {
 		if ns != nil {
 			ready = s.nameNS(ns, now) && ready
@@ -211,14 +211,31 @@ func (s *Stage) name(e *event.Event, now time.Time) bool {
 }
 
 func (s *Stage) nameNS(ns *event.Namespace, now time.Time) bool {
-	if ns.Owner == nil || ns.Owner.Container == nil {
+	switch {
+	case ns.Owner == nil:
+		return true
+	case ns.Owner.Container == nil:
+		s.namePod(ns)
 		return true
 	}
 	entry, wait := s.cache.find(s.ctx, ns.Owner.Container, now)
-	ns.Owner = entry.ownerOf(ns.Owner)
+	ns.Owner = s.cache.ownerOf(entry, ns.Owner)
 	// A name of ip netns has priority.
 	if ns.Type == event.NSTypeNet && ns.Name == "" && entry.container != nil {
 		ns.Name = entry.network
 	}
 	return !wait
+}
+
+// namePod adds the name of the pod that a namespace belongs to, which several of its containers share.
+func (s *Stage) namePod(ns *event.Namespace) {
+	pod := s.cache.podOf(ns.Owner.Pod)
+	if pod != ns.Owner.Pod {
+		owner := *ns.Owner // it never changes
+		owner.Pod = pod
+		ns.Owner = &owner
+	}
+	if pod != nil && ns.Type == event.NSTypeNet && ns.Name == "" {
+		ns.Name = pod.Path()
+	}
 }

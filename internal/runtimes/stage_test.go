@@ -29,7 +29,7 @@ func stage(tb testing.TB, next Handler, n int) *Stage {
 		s.cache.take(&Info{
 			ID: containerID(i), Name: fmt.Sprintf("k8s_web_web-%d_shop_%s_0", i, podUID(i)), Image: "registry.example/shop/web:1.29",
 			Runtime: "docker", PodName: fmt.Sprintf("web-%d", i), PodNamespace: "shop", PodUID: podUID(i),
-		})
+		}, 0)
 	}
 	return s
 }
@@ -66,6 +66,43 @@ func TestPodDisagreement(t *testing.T) {
 	}
 }
 
+// TestSharedPod names a namespace that several containers of a pod share.
+func TestSharedPod(t *testing.T) {
+	s := stage(t, &nobody{}, 1)
+	pod := func(user string) *event.Namespace {
+		p := &event.Pod{UID: podUID(0), Source: event.FromCgroup, UserID: user}
+		return &event.Namespace{Type: "net", ID: 4026532281, Owner: &event.Owner{Pod: p, Source: event.FromNamespace}}
+	}
+	shared, users := pod(""), pod("1000")
+	s.NameNamespaces(t.Context(), []*event.Namespace{shared, users})
+	if p := shared.Owner.Pod; p.Path() != "shop/web-0" || shared.Name != "shop/web-0" {
+		t.Errorf("the pod is %+v, the network %q", p, shared.Name)
+	}
+	if p := users.Owner.Pod; p.Name != "" || users.Name != "" {
+		t.Errorf("the pod of a user with the same UID is %+v", p)
+	}
+}
+
+// TestPodOfUser has the runtime of a user report a pod with the UID of one of the host. It names only the
+// user's pods.
+func TestPodOfUser(t *testing.T) {
+	var got nobody
+	s := stage(t, &got, 1)
+	const user = 1000
+	lie := &Info{ID: containerID(9), Name: "mine", Runtime: "podman", PodName: "kube-apiserver", PodUID: podUID(0)}
+	s.cache.take(lie, user)
+	s.cache.update(lie, user)
+	for id, want := range map[string]string{"": "web-0", "1000": "kube-apiserver"} {
+		e := &event.Event{Type: event.SysctlWrite, Process: &event.Process{}, Pod: &event.Pod{UID: podUID(0), Source: event.FromCgroup, UserID: id}}
+		if err := s.Event(e); err != nil {
+			t.Fatal(err)
+		}
+		if got.last.Pod.Name != want {
+			t.Errorf("the pod of user %q is %+v, want %s", id, got.last.Pod, want)
+		}
+	}
+}
+
 // TestBounded checks that ten thousand containers take little memory, and that the number of cached
 // ones is limited.
 func TestBounded(t *testing.T) {
@@ -82,7 +119,7 @@ func TestBounded(t *testing.T) {
 		t.Errorf("10000 containers take %d bytes, more than %d", used, most)
 	}
 	for i := range 2 * maxContainers {
-		s.cache.take(&Info{ID: containerID(i), PodUID: podUID(i)})
+		s.cache.take(&Info{ID: containerID(i), PodUID: podUID(i)}, 0)
 	}
 	if n, p := len(s.cache.containers), len(s.cache.pods); n > maxContainers || p > maxContainers+1 {
 		t.Errorf("%d containers and %d pods are remembered, more than %d", n, p, maxContainers)

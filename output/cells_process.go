@@ -78,17 +78,23 @@ const shortID = 12
 func workload(ev *event.Event) string {
 	switch p, c := ev.Pod, ev.Container; {
 	case p != nil && p.Name != "" && c != nil && c.Name != "":
-		return p.Namespace + "/" + p.Name + "/" + c.Name
+		return p.Path() + "/" + c.Name
 	case p != nil && p.Name != "":
-		return p.Namespace + "/" + p.Name
+		return p.Path()
 	case c != nil && c.Name != "":
 		return c.Name
-	case c != nil && len(c.ID) == 64:
-		return c.ID[:shortID]
 	case c != nil:
-		return c.ID
+		return short(c.ID)
 	}
 	return ""
+}
+
+// short returns the beginning of an id of 64 digits, as docker ps shows it. Other ids are names.
+func short(id string) string {
+	if len(id) == 64 {
+		return id[:shortID]
+	}
+	return id
 }
 
 // actor is "sysctl[4712]".

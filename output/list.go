@@ -159,23 +159,25 @@ func (l *Listing) user(uid uint32) string {
 	return number(uid)
 }
 
+// owner returns who a namespace belongs to. Docker and CNI plugins give network namespaces names that say
+// nothing, so the names of containers and pods go first.
 func (l *Listing) owner(n *inventory.Namespace) (string, style) {
 	o := n.Owner
 	switch {
 	case n.Host:
 		return "(host)", faint
+	case o != nil && o.Container != nil && o.Container.Name != "":
+		return escapeName(o.Container.Name, "()"), normal
+	case o != nil && o.Pod != nil && o.Pod.Name != "":
+		return escapeName(o.Pod.Path(), "()"), normal
 	case n.Name != "":
 		return escapeName(n.Name, "()"), normal
 	case o == nil:
 		return "", normal
-	case o.Container != nil && o.Container.Name != "":
-		return escapeName(o.Container.Name, "()"), normal
-	case o.Pod != nil && o.Pod.Name != "":
-		return escapeName(o.Pod.Namespace+"/"+o.Pod.Name, "()"), normal
 	case o.Container != nil:
-		return escapeName(o.Container.ID[:min(shortID, len(o.Container.ID))], "()"), normal
+		return escapeName(short(o.Container.ID), "()"), normal
 	case o.Pod != nil:
-		return "pod " + escapeName(o.Pod.UID, ""), normal
+		return "pod " + escapeName(short(o.Pod.UID), ""), normal
 	}
 	return escapeName(o.Unit, "()"), normal
 }

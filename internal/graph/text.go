@@ -57,9 +57,9 @@ func (n *Namespace) title() (name, kind string) {
 		return "host", "host"
 	case o != nil && o.Pod != nil && (o.Pod.Name != "" || o.Pod.UID != ""):
 		if o.Pod.Name == "" {
-			return o.Pod.UID, "pod"
+			return shortID(o.Pod.UID), "pod"
 		}
-		return strings.TrimPrefix(o.Pod.Namespace+"/"+o.Pod.Name, "/"), "pod"
+		return o.Pod.Path(), "pod"
 	case o != nil && o.Container != nil:
 		return cmp.Or(o.Container.Name, shortID(o.Container.ID)), "container"
 	case n.Name != "":
@@ -72,8 +72,13 @@ func (n *Namespace) title() (name, kind string) {
 	return fmt.Sprintf("net:[%d]", n.ID), "namespace"
 }
 
-// shortID returns the beginning of a container's id, as docker ps shows it.
-func shortID(id string) string { return id[:min(len(id), 12)] }
+// shortID returns the beginning of an id of 64 digits, as docker ps shows it. Other ids are names.
+func shortID(id string) string {
+	if len(id) == 64 {
+		return id[:12]
+	}
+	return id
+}
 
 // facts returns one line about a namespace.
 func (n *Namespace) facts() string {

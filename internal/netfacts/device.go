@@ -77,6 +77,11 @@ func parseDevice(m []byte) (Device, bool) {
 	if hasLink && link > 0 && (link != d.Index || nsid >= 0) || nsid >= 0 {
 		d.Link = &Link{Index: link, NSID: nsid}
 	}
+	// The device of a multicast router (reg_vif_setup() in net/ipv4/ipmr.c) is the only one without a kind
+	// that each namespace can have.
+	if d.Kind == "" && head.Type == unix.ARPHRD_PIMREG {
+		d.Kind = "pimreg"
+	}
 	if d.Kind != "" {
 		d.Bus = ""
 	}

@@ -82,7 +82,7 @@ type Device struct {
 	Index     int    // which devices of other namespaces can have too
 	Name      string // up to 15 bytes, any but NUL, slash, colon and white space
 	Alias     string // up to 255 bytes, any but NUL
-	Kind      string // of a virtual device, as in ip link show type: veth, bridge, vlan...; "" for others
+	Kind      string // of a virtual device, as in ip link show type: veth, bridge, vlan...; or pimreg; "" for others
 	Loopback  bool
 	Bus       string // of a physical device: pci, virtio, usb...; "" if unknown (before 5.14)
 	MAC       string // "" for none

@@ -10,10 +10,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
@@ -313,5 +317,47 @@ func TestEnded(t *testing.T) {
 				t.Fatalf("namespace %d: %+v", i, n)
 			}
 		}
+	}
+}
+
+// TestPimreg has a multicast router: its device has no kind, but is no hardware.
+func TestPimreg(t *testing.T) {
+	needRoot(t)
+	target := namespace(t, "nstrace-pimreg")
+	made, done := make(chan error), make(chan bool)
+	defer close(done)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends in the namespace
+		made <- func() error {
+			f, err := target.Open()
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := netns.Set(netns.NsHandle(f.Fd())); err != nil {
+				return err
+			}
+			s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_IGMP)
+			if err != nil {
+				return err
+			}
+			go func() { <-done; unix.Close(s) }()
+			// MRT_INIT, and MRT_ADD_VIF with a struct vifctl that has VIFF_REGISTER, from
+			// include/uapi/linux/mroute.h.
+			if err := unix.SetsockoptInt(s, unix.IPPROTO_IP, 200, 1); err != nil {
+				return err
+			}
+			return unix.SetsockoptString(s, unix.IPPROTO_IP, 202, "\x00\x00\x04\x01"+strings.Repeat("\x00", 12))
+		}()
+	}()
+	if err := <-made; errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EINVAL) {
+		t.Skipf("the kernel cannot route multicast: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	n := Read(t.Context(), []Target{target}, Options{})[0]
+	i := slices.IndexFunc(n.Devices, func(d Device) bool { return d.Name == "pimreg" })
+	if i < 0 || n.Devices[i].Physical() {
+		t.Errorf("%+v %v", n.Devices, n.Err)
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // A graphed host is what nstrace graph --format json prints, in part.
@@ -94,9 +96,21 @@ type ipLink struct {
 func TestGraph(t *testing.T) {
 	names := []string{"nstrace-e2e-g-a", "nstrace-e2e-g-b", "nstrace-e2e-g-c"}
 	nameOf := map[uint32]string{}
+	events := startStream(t, "-e", "namespace.create", "-t", "net", "--runtime-socket", "none")
+	events.awaitStart(t)
 	for _, name := range names {
 		nameOf[mustID(t, "/run/netns/"+addNetns(t, name))] = name
 	}
+	made := map[uint32]*event.Namespace{}
+	events.await(t, "the new namespaces", func(all []*emitted) bool {
+		for _, e := range all {
+			if e.Type == event.NamespaceCreate && nameOf[e.Namespace.ID] != "" {
+				made[e.Namespace.ID] = e.Namespace
+			}
+		}
+		return len(made) == len(names)
+	})
+	events.interrupt(t)
 	a, b, c := names[0], names[1], names[2]
 	ip := func(ns, args string) error {
 		out, err := exec.Command("ip", append([]string{"-n", ns}, strings.Fields(args)...)...).CombinedOutput()
@@ -121,7 +135,7 @@ func TestGraph(t *testing.T) {
 	must(b, "link set ab mtu 1400 up")
 	must(a, "link set ab up")
 	kinds := map[string]bool{"veth": true}
-	var made []string // the links that the test makes
+	var links []string // that the test makes
 	for _, k := range []struct {
 		kind, link string
 		make       []string
@@ -148,7 +162,7 @@ func TestGraph(t *testing.T) {
 			}
 			kinds[k.kind] = true
 			if k.link != "" {
-				made = append(made, k.kind+" "+strings.NewReplacer("a/", a+"/", "b/", b+"/", "c/", c+"/").Replace(k.link))
+				links = append(links, k.kind+" "+strings.NewReplacer("a/", a+"/", "b/", b+"/", "c/", c+"/").Replace(k.link))
 			}
 		})
 	}
@@ -159,7 +173,7 @@ func TestGraph(t *testing.T) {
 		addNetkit(t, a, "nk0", "nk1")
 		must(a, "link set nk0 netns "+c)
 		kinds["netkit"] = true
-		made = append(made, "netkit "+a+"/nk1 "+c+"/nk0")
+		links = append(links, "netkit "+a+"/nk1 "+c+"/nk0")
 	})
 	all := t // the card goes back at the end
 	t.Run("moved", func(t *testing.T) {
@@ -172,21 +186,21 @@ func TestGraph(t *testing.T) {
 		}
 		output(t, "ip", "link", "set", card, "netns", c, "name", "card0")
 		all.Cleanup(func() { output(all, "ip", "-n", c, "link", "set", "card0", "netns", "1", "name", card) })
-		made = append(made, "moved "+c+"/card0 /")
+		links = append(links, "moved "+c+"/card0 /")
 	})
 	for _, source := range listSources {
 		t.Run(source, func(t *testing.T) {
 			// The kernel adds link-local addresses in its own time.
-			devices, links := witness(t, names, kinds, made)
+			devices, shown := witness(t, names, kinds, links)
 			for range 20 {
 				g := graph(t, "--source", source)
-				after, linksAfter := witness(t, names, kinds, made)
-				if slices.Equal(devices, after) && slices.Equal(links, linksAfter) {
-					checkGraph(t, g, nameOf, devices, links)
-					checkUIDs(t, g, source)
+				after, shownAfter := witness(t, names, kinds, links)
+				if slices.Equal(devices, after) && slices.Equal(shown, shownAfter) {
+					checkGraph(t, g, nameOf, devices, shown)
+					checkUIDs(t, g, source, made)
 					return
 				}
-				devices, links = after, linksAfter
+				devices, shown = after, shownAfter
 			}
 			t.Error("what ip shows never stayed the same")
 		})
@@ -216,17 +230,31 @@ func addNetkit(t *testing.T, ns, name, peer string) {
 	}
 }
 
-// checkUIDs compares the ids in a graph with those of nstrace list, which are like those in events.
-func checkUIDs(t *testing.T, g graphed, source string) {
+// checkUIDs compares the ids in a graph and in nstrace list with those in events.
+func checkUIDs(t *testing.T, g graphed, source string, made map[uint32]*event.Namespace) {
 	t.Helper()
 	listed := map[uint32]string{}
 	for _, n := range list(t, "--source", source, "-t", "net") {
 		listed[n.Namespace.ID] = n.Namespace.UID
 	}
+	found := 0
 	for _, n := range g.Namespaces {
-		if uid, ok := listed[n.ID]; ok && uid != n.UID {
-			t.Errorf("namespace %d has the uid %q, in the list %q", n.ID, n.UID, uid)
+		ns := made[n.ID]
+		if ns == nil {
+			continue
 		}
+		found++
+		// Before 6.18, the id is not in /proc.
+		want := ns.UID
+		if !ns.KernelUID() || source == "proc" && n.UID == "" && strings.Contains(want, ":") {
+			want = ""
+		}
+		if n.UID != want || listed[n.ID] != want {
+			t.Errorf("namespace %d has the uid %q in the graph, %q in the list, and %q in events", n.ID, n.UID, listed[n.ID], ns.UID)
+		}
+	}
+	if found != len(made) {
+		t.Errorf("%d of %d namespaces are in the graph", found, len(made))
 	}
 }
 

@@ -93,7 +93,7 @@ test: deps lint ## run all tests, native and in virtual machines of the main ker
 
 # The tests that `make test` leaves out, in parts that take less than an hour each on two CPUs.
 # Each part for a kernel runs the whole end-to-end suite on it.
-ALL_KERNELS := 5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3
+ALL_KERNELS := 5.10 6.1 6.12 6.12-full 6.12-rt 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3
 
 .PHONY: test-all
 test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) ## run test, and its long form on each kernel

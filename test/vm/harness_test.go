@@ -229,16 +229,23 @@ func TestImageName(t *testing.T) {
 		"linux-image-6.12.115+deb13.1-cloud-amd64":     "6.12",
 		"linux-image-6.12-cloud-amd64":                 "",
 		"linux-image-cloud-amd64":                      "",
-		"linux-image-6.12.117+deb13-amd64":             "",
-		"linux-image-6.12.117+deb13-rt-amd64":          "",
+		"linux-image-6.12.117+deb13-amd64":             "6.12-full",
+		"linux-image-6.1.0-56-amd64-unsigned":          "6.1-full",
+		"linux-image-6.12.117+deb13-rt-amd64":          "6.12-rt",
+		"linux-image-6.12.117+deb13-rt-amd64-unsigned": "6.12-rt",
+		"linux-image-rt-amd64":                         "",
+		"linux-image-amd64":                            "",
+		"linux-image-6.12.117+deb13-rt-amd64-dbg":      "",
 		"linux-image-7.3.4+deb13-cloud-amd64-dbg":      "",
 		"linux-binary-7.3.4+deb13-cloud-amd64":         "",
 		"linux-image-amd64-signed-template":            "",
 		"linux-image-6.12.117+deb13-cloud-amd64-extra": "",
 	} {
 		var got string
-		if m := imageName.FindStringSubmatch(name); m != nil {
-			got = m[2]
+		for flavour, re := range imageNames {
+			if m := re.FindStringSubmatch(name); m != nil {
+				got += m[2] + flavour
+			}
 		}
 		if got != series {
 			t.Errorf("%s: series %q, want %q", name, got, series)

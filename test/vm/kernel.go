@@ -21,9 +21,9 @@ import (
 	"time"
 )
 
-// A Kernel is a Debian cloud kernel, unpacked.
+// A Kernel is a Debian kernel, unpacked.
 type Kernel struct {
-	Series  string // major and minor version: 6.1
+	Series  string // major and minor version, and the flavour if it is not that of the cloud: 6.1, 6.12-rt
 	Release string // as uname -r prints it: 6.1.0-50-cloud-amd64
 	Version string // version of the Debian package
 	Image   string // path of the bzImage
@@ -76,8 +76,24 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "nstrace"), nil
 }
 
-// Get returns the newest kernel of a series, such as "6.12", or of Newest. It downloads the kernel
-// if necessary.
+// Flavours of a series. Without one it is the kernel for clouds, which boots fastest.
+const (
+	flavourRT   = "-rt"   // PREEMPT_RT
+	flavourFull = "-full" // for real machines
+)
+
+// splitSeries splits a series into the version and the flavour.
+func splitSeries(series string) (version, flavour string) {
+	for _, f := range []string{flavourRT, flavourFull} {
+		if v, ok := strings.CutSuffix(series, f); ok {
+			return v, f
+		}
+	}
+	return series, ""
+}
+
+// Get returns the newest kernel of a series, such as "6.12", "6.12-rt" or "6.12-full", or of Newest.
+// It downloads the kernel if necessary.
 func (k *Kernels) Get(ctx context.Context, series string) (*Kernel, error) {
 	kernel, err := k.get(ctx, series)
 	if err != nil {
@@ -87,7 +103,8 @@ func (k *Kernels) Get(ctx context.Context, series string) (*Kernel, error) {
 }
 
 func (k *Kernels) get(ctx context.Context, series string) (*Kernel, error) {
-	from, ok := archives[series]
+	version, flavour := splitSeries(series)
+	from, ok := archives[version]
 	if !ok {
 		from = backports
 	}
@@ -96,6 +113,7 @@ func (k *Kernels) get(ctx context.Context, series string) (*Kernel, error) {
 		return nil, err
 	}
 	defer a.close()
+	a.flavour = flavour
 
 	p, err := a.find(ctx, series)
 	if err != nil {
@@ -142,7 +160,8 @@ type apt struct {
 	dir     string // this archive's part of it
 	lock    *os.File
 	log     func(format string, args ...any)
-	updated bool // this apt has fetched the index
+	updated bool   // this apt has fetched the index
+	flavour string // of the kernels to find
 }
 
 // open takes the archive's lock and makes sure that there is an index. It waits for other processes
@@ -403,16 +422,24 @@ func parseMirrors(printURIs string) (mirror, security string) {
 // kernelPackage is a package linux-image-ABI.
 type kernelPackage struct {
 	abi     string
-	series  string
+	series  string // with the flavour
 	version string
 	names   []string // the package and those of the same ABI that it depends on
 	modules bool     // they have the modules, not only the image
 }
 
-// imageName leaves out meta packages, real-time kernels and debug symbols.
-var imageName = regexp.MustCompile(`^linux-image-(([0-9]+\.[0-9]+)\.[0-9][^-]*(?:-[0-9a-z.]+)?-cloud-amd64)(-unsigned)?$`)
+// imageNames leave out meta packages and debug symbols.
+var imageNames = map[string]*regexp.Regexp{
+	"":          imageName("-cloud-amd64"),
+	flavourRT:   imageName("-rt-amd64"),
+	flavourFull: imageName("-amd64"),
+}
 
-// packages returns the kernels of the archive, newest first.
+func imageName(end string) *regexp.Regexp {
+	return regexp.MustCompile(`^linux-image-(([0-9]+\.[0-9]+)\.[0-9][^-]*(?:-[0-9][0-9a-z.]*)?` + end + `)(-unsigned)?$`)
+}
+
+// packages returns the kernels of the archive that are of the flavour, newest first.
 //
 // Debian's archive keeps the signed half of a superseded backport for longer than the rest. Before
 // 6.19, that half is the whole kernel. From 6.19 on, it is the image without modules. That image
@@ -424,7 +451,7 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 	}
 	show := []string{"show", "--no-all-versions"}
 	for name := range strings.FieldsSeq(string(out)) {
-		if strings.Contains(name, "-cloud-amd64") {
+		if kernelParts.MatchString(name) {
 			show = append(show, name)
 		}
 	}
@@ -437,11 +464,11 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 	all := parsePackages(string(out))
 	var packages []kernelPackage
 	for name, p := range all {
-		m := imageName.FindStringSubmatch(name)
+		m := imageNames[a.flavour].FindStringSubmatch(name)
 		if m == nil {
 			continue
 		}
-		k := kernelPackage{abi: m[1], series: m[2], version: p.version, names: []string{name}, modules: true}
+		k := kernelPackage{abi: m[1], series: m[2] + a.flavour, version: p.version, names: []string{name}, modules: true}
 		for i := 0; i < len(k.names); i++ {
 			for _, d := range all[k.names[i]].depends {
 				if !strings.HasSuffix(d, "-"+k.abi) || slices.Contains(k.names, d) {
@@ -474,6 +501,9 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 	})
 	return packages, nil
 }
+
+// kernelParts matches the packages that a kernel is made of: linux-image-*, linux-modules-* and so on.
+var kernelParts = regexp.MustCompile(`-amd64(-unsigned)?$`)
 
 type aptPackage struct {
 	version string
@@ -558,11 +588,11 @@ func (a *apt) find(ctx context.Context, series string) (kernelPackage, error) {
 		return kernelPackage{}, err
 	}
 	for _, p := range packages {
-		if p.series == series || series == Newest && p.modules {
+		if p.series == series || series == Newest+a.flavour && p.modules {
 			return p, nil
 		}
 	}
-	return kernelPackage{}, fmt.Errorf("the mirror's %s has no linux-image-%s.*-cloud-amd64", strings.Join(a.suites, ", "), series)
+	return kernelPackage{}, fmt.Errorf("the mirror's %s has no kernel %s", strings.Join(a.suites, ", "), series)
 }
 
 // unpack downloads and unpacks a kernel, unless that was done before. It gives the kernel its final

@@ -51,6 +51,10 @@ const (
 	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestShowNetwork|TestGraph|TestDiffNew)$"
 )
 
+// flavoured are kernels of the current stable release that are not for clouds: one of them preempts
+// everything (PREEMPT_RT). make test-all runs the whole suite on them.
+var flavoured = []string{"6.12-full", "6.12-rt"}
+
 // TestKernel runs the end-to-end tests on the kernels of Debian's releases, each in its own guest,
 // and reports them as subtests: TestKernel/6.1/TestName/sub.
 func TestKernel(t *testing.T) {
@@ -71,6 +75,9 @@ func TestKernel(t *testing.T) {
 		series = append(series, all...)
 	}
 	first, last := series[0], newest
+	if only := runFilter(1); whole || slices.Contains(flavoured, only) {
+		series = append(series, flavoured...)
+	}
 	build := sync.OnceValues(func() (*payload, error) {
 		pkg := "test/e2e"
 		if other := os.Getenv("NSTRACE_GUEST_TESTS"); other != "" {

@@ -40,11 +40,11 @@ static __always_inline int exec_enter(void)
 	tgid = READ_CURRENT(task, tgid);
 	from = READ_CURRENT(task, nsproxy, time_ns, ns.inum);
 	if (bpf_map_update_elem(&execs, &tgid, &from, BPF_NOEXIST)) {
-		/* Either the map is full, or tp_exec_done() did not run for the last exec. That one
-		 * succeeded, since the process is alive.
+		/* Either the map is full, or tp_exec_done() did not run for the last exec, which
+		 * the kernel counts.
 		 */
-		count_missed(REC_NS_ENTER, 1);
-		bpf_map_update_elem(&execs, &tgid, &from, BPF_EXIST);
+		if (bpf_map_update_elem(&execs, &tgid, &from, BPF_EXIST))
+			count_missed(REC_NS_ENTER, 1);
 	}
 	return 0;
 }

@@ -42,10 +42,7 @@ static __noinline int hostname_enter(const char *name, int len, bool domain)
 	}
 	if (!bpf_probe_read_kernel(w.raw, sizeof(w.raw), w.data))
 		w.raw_len = sizeof(w.raw);
-	if (bpf_map_update_elem(&writes, &tid, &w, BPF_NOEXIST)) {
-		count_missed(REC_SYSCTL_WRITE, 1);
-		bpf_map_update_elem(&writes, &tid, &w, BPF_EXIST);
-	}
+	write_make(tid, &w);
 	return 0;
 }
 

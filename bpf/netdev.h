@@ -61,10 +61,10 @@ struct netdev_move {
 
 /* What a task does with devices: a request to rtnetlink, a move, or a move within a request. */
 struct rtnl_call {
+	__u32 moving; /* user space reads these two */
+	__u32 npending;
 	struct net *request_net;	/* of the request; NULL: there is no request */
 	struct net_device *registering; /* the device that register_netdevice() is at */
-	__u32 moving;
-	__u32 npending;
 	struct netdev_move move;
 	struct netdev_move pending[MAX_PENDING]; /* until the end of the request */
 };
@@ -94,7 +94,7 @@ static __always_inline struct rtnl_call *rtnl_call_begin(void)
 	if (call) {
 		/* Nobody saw the end of the last one. */
 		if (call->moving + call->npending)
-			count_missed(REC_NETDEV_MOVE, call->moving + call->npending);
+			count_unended(REC_NETDEV_MOVE, call->moving + call->npending);
 		call->request_net = NULL;
 		call->registering = NULL;
 		call->moving = call->npending = 0;
@@ -270,7 +270,7 @@ static __noinline int dev_move_enter(struct net_device *dev, struct net *to)
 		if (!call)
 			return 0;
 	} else if (call->moving) {
-		count_missed(REC_NETDEV_MOVE, 1);
+		count_unended(REC_NETDEV_MOVE, 1);
 	}
 	call->moving = 1;
 	m = &call->move;

@@ -64,6 +64,14 @@ static __always_inline enum record_kind ns_call_kind(enum call_via via)
 	return via == VIA_SETNS || via == VIA_EXECVE ? REC_NS_ENTER : REC_NS_CREATE;
 }
 
+/* How many events a call makes. */
+static __always_inline __u32 ns_call_size(struct ns_call *call)
+{
+	__u32 n = count_bits(call->target_mask ? call->target_mask : kinds_of_flags(call->flags));
+
+	return n ? n : 1;
+}
+
 /* Creates the state of a call of the current task. */
 static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 flags)
 {
@@ -78,7 +86,7 @@ static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 fla
 			return NULL;
 		}
 		/* The entry is still there: nobody saw the end of the last call. */
-		count_missed(ns_call_kind(call->via), 1);
+		count_unended(ns_call_kind(call->via), ns_call_size(call));
 		call->target_mask = 0;
 	} else {
 		call = bpf_map_lookup_elem(&ns_calls, &tid);
@@ -260,7 +268,7 @@ static __always_inline void free_ns_call(const __u32 *tid)
 
 	if (!call)
 		return;
-	count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
+	count_unended(READ_ONCE(call->kind) % REC_SLOTS, ns_call_size(call));
 	bpf_map_delete_elem(&ns_calls, tid);
 }
 

@@ -58,6 +58,7 @@ type NstraceCounters struct {
 	Filtered  [16]uint64
 	Lost      [16]uint64
 	Missed    [16]uint64
+	Unended   [16]uint64
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
@@ -104,6 +105,21 @@ type NstraceNetdevRecord struct {
 	NewIfindex uint32
 	Name       [16]int8
 	NewName    [16]int8
+}
+
+type NstraceNsCall struct {
+	_          structs.HostLayout
+	Flags      uint64
+	Ns         [8]uint32
+	FromPid    uint32
+	FromTime   uint32
+	TargetMask uint32
+	Via        uint32
+	Ret        int64
+	NsTask     uint64
+	Kinds      uint32
+	Kind       uint32
+	Target     [8]NstraceNsChange
 }
 
 type NstraceNsChange struct {
@@ -181,6 +197,30 @@ type NstraceParamRecord struct {
 	_    structs.HostLayout
 	Head NstraceHead
 	Id   uint64
+}
+
+type NstracePinCall struct {
+	_      structs.HostLayout
+	Ns     NstraceNsChange
+	Target struct {
+		_      structs.HostLayout
+		Mnt    uint64
+		Dentry uint64
+	}
+	MovedFrom struct {
+		_      structs.HostLayout
+		Mnt    uint64
+		Dentry uint64
+	}
+	Inode    uint64
+	Mnt      uint64
+	PathArg  uint64
+	UserPath uint64
+	Ret      int64
+	Via      uint32
+	Kind     uint32
+	IsMove   uint32
+	Pad      uint32
 }
 
 type NstracePinEndRecord struct {

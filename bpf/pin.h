@@ -119,7 +119,7 @@ static __always_inline struct pin_call *pin_begin(enum call_via via, enum record
 		return NULL;
 	call = bpf_map_lookup_elem(&pin_calls, &tid);
 	if (call && call->ns.kind != NS_KINDS) /* nobody saw the end of the last call */
-		count_missed(READ_ONCE(call->kind) % REC_SLOTS, 1);
+		count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
 	if (bpf_map_update_elem(&pin_calls, &tid, &no_pin_call, BPF_ANY)) {
 		count_missed(kind, 1);
 		return NULL;

@@ -85,11 +85,7 @@ static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
 		size = RAW_OLD_LEN;
 	if (w.data && size && !bpf_probe_read_kernel(w.raw, size, w.data))
 		w.raw_len = size;
-	if (bpf_map_update_elem(&writes, &tid, &w, BPF_NOEXIST)) {
-		/* There is no room, or there is an entry: nobody saw the end of the last write. */
-		count_missed(REC_SYSCTL_WRITE, 1);
-		bpf_map_update_elem(&writes, &tid, &w, BPF_EXIST);
-	}
+	write_make(tid, &w);
 	return w.extra2 && has_devconf(&w);
 }
 

@@ -183,6 +183,17 @@ static __noinline void read_table(struct write *w)
 	w->data = (void *)data;
 }
 
+/* Adds the state of a write that begins. */
+static __always_inline void write_make(__u32 tid, const struct write *w)
+{
+	if (!bpf_map_update_elem(&writes, &tid, w, BPF_NOEXIST))
+		return;
+	if (bpf_map_update_elem(&writes, &tid, w, BPF_EXIST))
+		count_missed(REC_SYSCTL_WRITE, 1); /* there is no room */
+	else
+		count_unended(REC_SYSCTL_WRITE, 1); /* there was an entry: of a write without end */
+}
+
 static __always_inline struct write *write_get(void)
 {
 	__u32 tid = current_tid();

@@ -292,5 +292,6 @@ func appendTotals(b []byte, t *Totals) []byte {
 	b = strconv.AppendUint(append(b, `,"lost":`...), t.Lost, 10)
 	b = appendNumber(b, `,"alerts":`, t.Alerts)
 	b = strconv.AppendInt(append(b, `,"duration_ms":`...), t.DurationMS, 10)
+	b = appendTexts(b, `,"uncounted":`, t.Uncounted)
 	return object(b, start)
 }

@@ -70,8 +70,8 @@ func appendInt(b []byte, key string, n *int64) []byte {
 }
 
 // appendTexts appends a member, unless it has no elements.
-func appendTexts(b []byte, key string, list []string) []byte {
-	return appendList(b, key, list, func(b []byte, s *string) []byte { return AppendString(b, *s) })
+func appendTexts[S ~string](b []byte, key string, list []S) []byte {
+	return appendList(b, key, list, func(b []byte, s *S) []byte { return AppendString(b, string(*s)) })
 }
 
 // appendList appends a member, unless it has no elements.

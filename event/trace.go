@@ -64,6 +64,7 @@ type Totals struct {
 	Lost       uint64 `json:"lost"`
 	Alerts     uint64 `json:"alerts,omitempty"` // rules that the written events met
 	DurationMS int64  `json:"duration_ms"`
+	Uncounted  []Type `json:"uncounted,omitempty"` // types of which the kernel may have skipped events without counting them
 }
 
 // Values of Loss.Reason.

@@ -4,6 +4,7 @@ package pipeline_test
 
 import (
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -102,7 +103,7 @@ func TestNumber(t *testing.T) {
 			t.Errorf("%q -n %d: wrote %v in %d lines, want %v in %d", row.filter, row.limit, pids, len(out.events), row.pids, row.lines)
 		}
 		sum := out.events[len(out.events)-1].Trace.Totals
-		if got := p.Totals(); *got != *sum || sum.Written != row.written || sum.Filtered != row.filtered || sum.Seen != sum.Written+sum.Filtered+sum.Lost {
+		if got := p.Totals(); !reflect.DeepEqual(got, sum) || sum.Written != row.written || sum.Filtered != row.filtered || sum.Seen != sum.Written+sum.Filtered+sum.Lost {
 			t.Errorf("%q -n %d: %+v, want %d written and %d filtered", row.filter, row.limit, *sum, row.written, row.filtered)
 		}
 		if reached := row.limit > 0 && len(row.pids) == int(row.limit); (done > 0) != reached {

@@ -374,7 +374,8 @@ type loaded struct {
 	ftrace   *ftrace             // to detach by
 	canaries map[Backend]*canary // of the backends in use
 	proven   time.Time           // when the kernel was last known to run the programs, at the start
-	counted  bool                // see countMissedRuns
+	// countsSkips says that the kernel counts what it skips of kprobes and tracepoints.
+	countsSkips bool
 }
 
 // load chooses, loads and attaches the programs. If the kernel refuses a program, or does not
@@ -447,7 +448,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			spec.Programs[name] = t.at(p)
 		}
 	}
-	l := &loaded{spec: spec, links: map[string]link.Link{}, ftrace: k.ftrace}
+	l := &loaded{spec: spec, links: map[string]link.Link{}, ftrace: k.ftrace, countsSkips: k.countsSkips()}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
 	writeResult, any := true, false
 	observed := o.observed()

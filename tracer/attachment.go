@@ -33,16 +33,13 @@ type attachment struct {
 	objects map[bpf.NstraceOwnKey]string // names of the programs, maps and links
 	proven  time.Time                    // when the kernel was last known to run the programs
 	perType bool                         // see registry
-
-	// missed counts the runs of programs that the kernel could not make, as countMissedRuns
-	// found.
-	missed map[event.Type]uint64
+	skips   *skips
 }
 
 // newAttachment takes over what was loaded.
 func newAttachment(l *loaded, perType bool) (*attachment, error) {
 	a := &attachment{
-		loaded: l, proven: l.proven, perType: perType, missed: map[event.Type]uint64{},
+		loaded: l, proven: l.proven, perType: perType, skips: newSkips(),
 		walk: l.coll.Programs[bpf.NstraceProgIterTasks], tracees: l.coll.Maps[bpf.NstraceMapTracees],
 	}
 	var err error
@@ -158,7 +155,11 @@ func (a *attachment) takeFold(slot uint32, taken uint64) error {
 func foldOffset(slot uint32) int64 { return int64(slot) * int64(unsafe.Sizeof(bpf.NstraceFold{})) }
 
 func (a *attachment) missedExits() uint64 {
-	stats, err := a.loaded.coll.Programs[bpf.NstraceProgTpExit].Stats()
+	exit := a.loaded.coll.Programs[bpf.NstraceProgTpExit]
+	if exit == nil {
+		return 0
+	}
+	stats, err := exit.Stats()
 	if err != nil {
 		return 0
 	}
@@ -244,6 +245,7 @@ func (a *attachment) counters() (sum bpf.NstraceCounters, err error) {
 			sum.Filtered[k] += c.Filtered[k]
 			sum.Lost[k] += c.Lost[k]
 			sum.Missed[k] += c.Missed[k]
+			sum.Unended[k] += c.Unended[k]
 		}
 		sum.Folded += c.Folded
 		if c.FirstLost != 0 && (sum.FirstLost == 0 || c.FirstLost < sum.FirstLost) {
@@ -252,45 +254,6 @@ func (a *attachment) counters() (sum bpf.NstraceCounters, err error) {
 		sum.LastLost = max(sum.LastLost, c.LastLost)
 	}
 	return sum, nil
-}
-
-// missedHarmlessly are the programs whose missed runs lose no events: tp_call_exit notices
-// what tp_fork missed, and the next scan finds the end that tp_exit missed.
-var missedHarmlessly = []string{bpf.NstraceProgTpFork, bpf.NstraceProgTpExit}
-
-// countMissedRuns adds to missed how often the kernel could not run a program: a kretprobe
-// without a free instance, or a program that was already running on the CPU. Kernels before
-// 5.12 (recursion) and 6.7 (kretprobes) do not count that. It counts each set of programs
-// once; call it before they are detached.
-func (a *attachment) countMissedRuns() {
-	l := a.loaded
-	if l.counted {
-		return
-	}
-	l.counted = true
-	asked := map[string]bool{}
-	for _, c := range l.picks {
-		for _, name := range c.programs {
-			if slices.Contains(missedHarmlessly, name) {
-				continue
-			}
-			typ := c.obs.feed[0]
-			// The count of a program that is attached in several places is for all of them.
-			if of := original(name); !asked[of] {
-				asked[of] = true
-				if stats, err := l.program(name).Stats(); err == nil {
-					a.missed[typ] += stats.RecursionMisses
-				}
-			}
-			if info, err := l.links[name].Info(); err == nil {
-				if pe := info.PerfEvent(); pe != nil {
-					if k := pe.Kprobe(); k != nil {
-						a.missed[typ] += k.Missed
-					}
-				}
-			}
-		}
-	}
 }
 
 func (a *attachment) closeRing() error {

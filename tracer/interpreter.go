@@ -223,6 +223,15 @@ func (in *interpreter) finalScan() error {
 	return in.ends.run()
 }
 
+// findEnds emits the ends of namespaces that no record reported.
+func (in *interpreter) findEnds() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := newEndScanner(in)
+	s.soon()
+	return s.run()
+}
+
 // following reports whether a namespace is alive that a followed process made.
 func (in *interpreter) following() bool { return in.registry.following() }
 

@@ -4,6 +4,8 @@ package tracer
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nstrace/nstrace/bpf"
@@ -16,32 +18,93 @@ type lossCounts struct {
 	last         uint64 // time of the last loss, CLOCK_BOOTTIME
 }
 
-// reportLoss emits a trace.loss for what was lost since the last one.
+// reportLoss emits a trace.loss for what found no room in the ring since the last one.
 func (t *Tracer) reportLoss() error {
 	c, err := t.attached.counters()
 	if err != nil {
 		return err
 	}
-	lost, missed := map[event.Type]uint64{}, map[event.Type]uint64{}
-	for kind, k := range recordKinds {
-		if k.event != "" {
-			lost[k.event] += c.Lost[kind]
-			missed[k.event] += c.Missed[kind]
-		}
-	}
-	for typ, n := range t.attached.missed {
-		missed[typ] += n
-	}
+	lost := byType(&c.Lost)
 	clock := &t.interpreter.clock
 	from := max(c.FirstLost, t.reported.last)
 	if err := t.emitLoss(event.LossRingFull, increase(t.reported.lost, lost), clock.wall(from), clock.wall(c.LastLost)); err != nil {
 		return err
 	}
-	if err := t.emitLoss(event.LossMissed, increase(t.reported.missed, missed), time.Time{}, time.Time{}); err != nil {
+	t.reported.lost, t.reported.last = lost, c.LastLost
+	return nil
+}
+
+// byType adds up what is counted by kind of record.
+func byType(n *[len(bpf.NstraceCounters{}.Seen)]uint64) map[event.Type]uint64 {
+	sum := map[event.Type]uint64{}
+	for kind, k := range recordKinds {
+		if k.event != "" {
+			sum[k.event] += n[kind]
+		}
+	}
+	return sum
+}
+
+// skipsDue returns when to read again what the kernel skipped.
+func (t *Tracer) skipsDue() time.Time { return t.attached.skips.at.Add(readSkipsEvery) }
+
+// reportSkips emits a trace.loss for the programs that the kernel skipped since the last time, and
+// for what programs could not follow to its end. last says that it is not called again for the
+// programs that are or were attached.
+func (t *Tracer) reportSkips(last bool) error {
+	s := t.attached.skips
+	now := time.Now()
+	s.read()
+	c, err := t.attached.counters()
+	if err != nil {
 		return err
 	}
-	t.reported = lossCounts{lost: lost, missed: missed, last: c.LastLost}
+	from, err := s.settle(t.attached, byType(&c.Unended), last)
+	if err != nil {
+		return err
+	}
+	missed := byType(&c.Missed)
+	for typ, n := range s.lost {
+		missed[typ] += n
+	}
+	losses := map[time.Time]map[event.Type]uint64{} // by when they began
+	for typ, n := range increase(t.reported.missed, missed) {
+		began, ok := from[typ]
+		if !ok {
+			began = s.at
+		}
+		if losses[began] == nil {
+			losses[began] = map[event.Type]uint64{}
+		}
+		losses[began][typ] = n
+	}
+	s.at, t.reported.missed = now, missed
+	for _, began := range slices.SortedFunc(maps.Keys(losses), time.Time.Compare) {
+		to := now
+		if began.IsZero() {
+			to = time.Time{}
+		}
+		if err := t.emitLoss(event.LossMissed, losses[began], began.UTC(), to.UTC()); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// scanUncounted is how often a run looks for namespaces whose end it missed, if the kernel does not
+// count that.
+const scanUncounted = time.Minute
+
+// findEnds emits the ends of namespaces that the kernel freed without running the program for that.
+// Call it when the ring is empty: records in it can report these ends.
+func (t *Tracer) findEnds(last bool) error {
+	s := t.attached.skips
+	blind := s.hidesEnds && t.interpreter.registry.foreign() && (last || time.Since(t.scanned) >= scanUncounted)
+	if !s.takeEnded() && !blind {
+		return nil
+	}
+	t.scanned = time.Now()
+	return t.interpreter.findEnds()
 }
 
 func (t *Tracer) emitLoss(reason string, records map[event.Type]uint64, from, to time.Time) error {
@@ -85,10 +148,11 @@ func (t *Tracer) Totals() (event.Totals, error) {
 			sum.Lost += c.Lost[kind] + c.Missed[kind]
 		}
 	}
-	for _, n := range t.attached.missed {
+	for _, n := range t.attached.skips.lost {
 		sum.Seen += n
 		sum.Lost += n
 	}
+	sum.Uncounted = t.attached.loaded.uncounted()
 	return sum, nil
 }
 

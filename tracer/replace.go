@@ -99,7 +99,7 @@ func (t *Tracer) detachAll(old *loaded) error {
 	}
 	var err error
 	t.threads.run(func() {
-		t.attached.countMissedRuns()
+		t.attached.skips.read()
 		// These need no ftrace, and must not miss any process: see lasting.
 		err = old.detach(lasting...)
 	})
@@ -108,6 +108,11 @@ func (t *Tracer) detachAll(old *loaded) error {
 	}
 	if err := t.drain(); err != nil {
 		return err
+	}
+	if t.ran.Load() {
+		if err := t.reportSkips(true); err != nil {
+			return err
+		}
 	}
 	if err := old.forgetCalls(); err != nil {
 		return err

@@ -70,6 +70,7 @@ type Tracer struct {
 	interpreter *interpreter
 	out         stream
 	reported    lossCounts
+	scanned     time.Time // when findEnds last scanned
 
 	prover *prover
 	proof  proofState
@@ -151,6 +152,7 @@ func (t *Tracer) attach() error {
 // use prepares what user space does for the programs that are attached.
 func (t *Tracer) use(l *loaded) {
 	t.picked = l.observations()
+	t.attached.skips.count(l)
 	switch scan := l.byTracepoint("destroy"); {
 	case !scan:
 		t.interpreter.ends = nil
@@ -337,8 +339,16 @@ func (t *Tracer) overdue(drained bool) error {
 	if err := t.proveHooks(now, drained); err != nil {
 		return err
 	}
+	if !now.Before(t.skipsDue()) {
+		if err := t.reportSkips(false); err != nil {
+			return err
+		}
+	}
 	if !drained {
 		return nil
+	}
+	if err := t.findEnds(false); err != nil {
+		return err
 	}
 	if t.mountsDue() {
 		if t.watch.snapshot == nil {
@@ -374,7 +384,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -407,7 +417,7 @@ func (t *Tracer) finish() error {
 		return err
 	}
 	t.threads.run(func() {
-		t.attached.countMissedRuns()
+		t.attached.skips.read()
 		err = t.attached.loaded.detach()
 	})
 	if err != nil {
@@ -426,6 +436,12 @@ func (t *Tracer) finish() error {
 		}
 	}
 	if err := t.interpreter.finalScan(); err != nil {
+		return err
+	}
+	if err := t.reportSkips(true); err != nil {
+		return err
+	}
+	if err := t.findEnds(true); err != nil {
 		return err
 	}
 	if err := t.reportLoss(); err != nil {

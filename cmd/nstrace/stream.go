@@ -263,6 +263,13 @@ func (f *streamFlags) summary(r *run) {
 	if r.steps.Uncounted() {
 		more = ", and an unknown number of other events lost"
 	}
+	if len(s.Uncounted) > 0 {
+		var names []string
+		for _, typ := range s.Uncounted {
+			names = append(names, string(typ))
+		}
+		more += fmt.Sprintf("; this kernel does not count what it skips of %s", strings.Join(names, ", "))
+	}
 	fmt.Fprintf(os.Stderr, "nstrace: %s in %s: %d seen = %d written + %d filtered + %d lost%s\n",
 		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost, more)
 	f.alertSummary(r)

@@ -147,7 +147,7 @@ func Sample() []*event.Event {
 			{Reason: event.RefusedBySysctl, Sysctl: "kernel.unprivileged_userns_clone", Value: Ptr[int64](0), Later: true},
 		}},
 		&event.Event{Type: event.TraceStop, Time: At(9999), Via: "kill", Process: ViaSSH(4807, "kill"), Trace: &event.Trace{
-			Totals: &event.Totals{Seen: 1504, Written: 270, Folded: 249, Lost: 1234, Alerts: 1, DurationMS: 10009}, Signal: "SIGTERM",
+			Totals: &event.Totals{Seen: 1504, Written: 270, Folded: 249, Lost: 1234, Alerts: 1, DurationMS: 10009, Uncounted: []event.Type{event.NamespaceCreate}}, Signal: "SIGTERM",
 			Notes: []string{"The hook of clone was still in use."},
 		}},
 	)

@@ -65,11 +65,14 @@ const (
 	InventoryVarHasTaskBtf     = "has_task_btf"
 	InventoryVarHashSeed       = "hash_seed"
 	InventoryVarHostIpc        = "host_ipc"
+	InventoryVarHostName       = "host_name"
 	InventoryVarHostNs         = "host_ns"
 	InventoryVarHostNsproxy    = "host_nsproxy"
+	InventoryVarHostPidId      = "host_pid_id"
 	InventoryVarHostUser       = "host_user"
 	InventoryVarHostUts        = "host_uts"
 	InventoryVarNsMask         = "ns_mask"
+	InventoryVarSelfPidLevel   = "self_pid_level"
 	InventoryVarSelfTgid       = "self_tgid"
 	InventoryVarStopping       = "stopping"
 	InventoryVarTypeActor      = "type_actor"
@@ -154,11 +157,14 @@ type InventoryVariableSpecs struct {
 	HasTaskBtf     *ebpf.VariableSpec `ebpf:"has_task_btf"`
 	HashSeed       *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HostIpc        *ebpf.VariableSpec `ebpf:"host_ipc"`
+	HostName       *ebpf.VariableSpec `ebpf:"host_name"`
 	HostNs         *ebpf.VariableSpec `ebpf:"host_ns"`
 	HostNsproxy    *ebpf.VariableSpec `ebpf:"host_nsproxy"`
+	HostPidId      *ebpf.VariableSpec `ebpf:"host_pid_id"`
 	HostUser       *ebpf.VariableSpec `ebpf:"host_user"`
 	HostUts        *ebpf.VariableSpec `ebpf:"host_uts"`
 	NsMask         *ebpf.VariableSpec `ebpf:"ns_mask"`
+	SelfPidLevel   *ebpf.VariableSpec `ebpf:"self_pid_level"`
 	SelfTgid       *ebpf.VariableSpec `ebpf:"self_tgid"`
 	Stopping       *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor      *ebpf.VariableSpec `ebpf:"type_actor"`
@@ -219,11 +225,14 @@ type InventoryVariables struct {
 	HasTaskBtf     *ebpf.Variable `ebpf:"has_task_btf"`
 	HashSeed       *ebpf.Variable `ebpf:"hash_seed"`
 	HostIpc        *ebpf.Variable `ebpf:"host_ipc"`
+	HostName       *ebpf.Variable `ebpf:"host_name"`
 	HostNs         *ebpf.Variable `ebpf:"host_ns"`
 	HostNsproxy    *ebpf.Variable `ebpf:"host_nsproxy"`
+	HostPidId      *ebpf.Variable `ebpf:"host_pid_id"`
 	HostUser       *ebpf.Variable `ebpf:"host_user"`
 	HostUts        *ebpf.Variable `ebpf:"host_uts"`
 	NsMask         *ebpf.Variable `ebpf:"ns_mask"`
+	SelfPidLevel   *ebpf.Variable `ebpf:"self_pid_level"`
 	SelfTgid       *ebpf.Variable `ebpf:"self_tgid"`
 	Stopping       *ebpf.Variable `ebpf:"stopping"`
 	TypeActor      *ebpf.Variable `ebpf:"type_actor"`

@@ -199,6 +199,12 @@ type NstraceParamRecord struct {
 	Id   uint64
 }
 
+type NstracePidPair struct {
+	_    structs.HostLayout
+	Host uint32
+	Own  uint32
+}
+
 type NstracePinCall struct {
 	_      structs.HostLayout
 	Ns     NstraceNsChange
@@ -425,6 +431,7 @@ const (
 	NstraceProgFexitWrite          = "fexit_write"
 	NstraceProgFollowExit          = "follow_exit"
 	NstraceProgFollowFork          = "follow_fork"
+	NstraceProgIterPids            = "iter_pids"
 	NstraceProgIterTasks           = "iter_tasks"
 	NstraceProgKprobeAddrconf      = "kprobe_addrconf"
 	NstraceProgKprobeBpf           = "kprobe_bpf"
@@ -500,13 +507,16 @@ const (
 	NstraceVarHasTaskBtf           = "has_task_btf"
 	NstraceVarHashSeed             = "hash_seed"
 	NstraceVarHostIpc              = "host_ipc"
+	NstraceVarHostName             = "host_name"
 	NstraceVarHostNs               = "host_ns"
 	NstraceVarHostNsproxy          = "host_nsproxy"
+	NstraceVarHostPidId            = "host_pid_id"
 	NstraceVarHostUser             = "host_user"
 	NstraceVarHostUts              = "host_uts"
 	NstraceVarNetSysctlRoot        = "net_sysctl_root"
 	NstraceVarNsMask               = "ns_mask"
 	NstraceVarReaderAsleep         = "reader_asleep"
+	NstraceVarSelfPidLevel         = "self_pid_level"
 	NstraceVarSelfTgid             = "self_tgid"
 	NstraceVarStopping             = "stopping"
 	NstraceVarTypeActor            = "type_actor"
@@ -524,6 +534,7 @@ const (
 	NstraceVarTypeOwnKey           = "type_own_key"
 	NstraceVarTypeOwnObject        = "type_own_object"
 	NstraceVarTypeParamRecord      = "type_param_record"
+	NstraceVarTypePidPair          = "type_pid_pair"
 	NstraceVarTypePinEndRecord     = "type_pin_end_record"
 	NstraceVarTypePinRecord        = "type_pin_record"
 	NstraceVarTypeRecordFlag       = "type_record_flag"
@@ -633,6 +644,7 @@ type NstraceProgramSpecs struct {
 	FexitWrite          *ebpf.ProgramSpec `ebpf:"fexit_write"`
 	FollowExit          *ebpf.ProgramSpec `ebpf:"follow_exit"`
 	FollowFork          *ebpf.ProgramSpec `ebpf:"follow_fork"`
+	IterPids            *ebpf.ProgramSpec `ebpf:"iter_pids"`
 	IterTasks           *ebpf.ProgramSpec `ebpf:"iter_tasks"`
 	KprobeAddrconf      *ebpf.ProgramSpec `ebpf:"kprobe_addrconf"`
 	KprobeBpf           *ebpf.ProgramSpec `ebpf:"kprobe_bpf"`
@@ -746,13 +758,16 @@ type NstraceVariableSpecs struct {
 	HasTaskBtf        *ebpf.VariableSpec `ebpf:"has_task_btf"`
 	HashSeed          *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HostIpc           *ebpf.VariableSpec `ebpf:"host_ipc"`
+	HostName          *ebpf.VariableSpec `ebpf:"host_name"`
 	HostNs            *ebpf.VariableSpec `ebpf:"host_ns"`
 	HostNsproxy       *ebpf.VariableSpec `ebpf:"host_nsproxy"`
+	HostPidId         *ebpf.VariableSpec `ebpf:"host_pid_id"`
 	HostUser          *ebpf.VariableSpec `ebpf:"host_user"`
 	HostUts           *ebpf.VariableSpec `ebpf:"host_uts"`
 	NetSysctlRoot     *ebpf.VariableSpec `ebpf:"net_sysctl_root"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
 	ReaderAsleep      *ebpf.VariableSpec `ebpf:"reader_asleep"`
+	SelfPidLevel      *ebpf.VariableSpec `ebpf:"self_pid_level"`
 	SelfTgid          *ebpf.VariableSpec `ebpf:"self_tgid"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
@@ -770,6 +785,7 @@ type NstraceVariableSpecs struct {
 	TypeOwnKey        *ebpf.VariableSpec `ebpf:"type_own_key"`
 	TypeOwnObject     *ebpf.VariableSpec `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.VariableSpec `ebpf:"type_param_record"`
+	TypePidPair       *ebpf.VariableSpec `ebpf:"type_pid_pair"`
 	TypePinEndRecord  *ebpf.VariableSpec `ebpf:"type_pin_end_record"`
 	TypePinRecord     *ebpf.VariableSpec `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
@@ -876,13 +892,16 @@ type NstraceVariables struct {
 	HasTaskBtf        *ebpf.Variable `ebpf:"has_task_btf"`
 	HashSeed          *ebpf.Variable `ebpf:"hash_seed"`
 	HostIpc           *ebpf.Variable `ebpf:"host_ipc"`
+	HostName          *ebpf.Variable `ebpf:"host_name"`
 	HostNs            *ebpf.Variable `ebpf:"host_ns"`
 	HostNsproxy       *ebpf.Variable `ebpf:"host_nsproxy"`
+	HostPidId         *ebpf.Variable `ebpf:"host_pid_id"`
 	HostUser          *ebpf.Variable `ebpf:"host_user"`
 	HostUts           *ebpf.Variable `ebpf:"host_uts"`
 	NetSysctlRoot     *ebpf.Variable `ebpf:"net_sysctl_root"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
 	ReaderAsleep      *ebpf.Variable `ebpf:"reader_asleep"`
+	SelfPidLevel      *ebpf.Variable `ebpf:"self_pid_level"`
 	SelfTgid          *ebpf.Variable `ebpf:"self_tgid"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
@@ -900,6 +919,7 @@ type NstraceVariables struct {
 	TypeOwnKey        *ebpf.Variable `ebpf:"type_own_key"`
 	TypeOwnObject     *ebpf.Variable `ebpf:"type_own_object"`
 	TypeParamRecord   *ebpf.Variable `ebpf:"type_param_record"`
+	TypePidPair       *ebpf.Variable `ebpf:"type_pid_pair"`
 	TypePinEndRecord  *ebpf.Variable `ebpf:"type_pin_end_record"`
 	TypePinRecord     *ebpf.Variable `ebpf:"type_pin_record"`
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
@@ -971,6 +991,7 @@ type NstracePrograms struct {
 	FexitWrite          *ebpf.Program `ebpf:"fexit_write"`
 	FollowExit          *ebpf.Program `ebpf:"follow_exit"`
 	FollowFork          *ebpf.Program `ebpf:"follow_fork"`
+	IterPids            *ebpf.Program `ebpf:"iter_pids"`
 	IterTasks           *ebpf.Program `ebpf:"iter_tasks"`
 	KprobeAddrconf      *ebpf.Program `ebpf:"kprobe_addrconf"`
 	KprobeBpf           *ebpf.Program `ebpf:"kprobe_bpf"`
@@ -1094,6 +1115,7 @@ func (p *NstracePrograms) Close() error {
 		p.FexitWrite,
 		p.FollowExit,
 		p.FollowFork,
+		p.IterPids,
 		p.IterTasks,
 		p.KprobeAddrconf,
 		p.KprobeBpf,

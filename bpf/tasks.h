@@ -28,9 +28,11 @@ EXPORT_TYPE(struct, task_ns);
 static __always_inline void find_host(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct ns_change pid_ns;
 	struct nsproxy *p;
 
 	self_tgid = BPF_CORE_READ(task, tgid);
+	self_pid_level = BPF_CORE_READ(task, thread_pid, level);
 	for (int i = 0; i < MAX_PARENTS; i++) {
 		if (BPF_CORE_READ(task, tgid) == 1)
 			break;
@@ -44,6 +46,10 @@ static __always_inline void find_host(void)
 	host_user = (__u64)BPF_CORE_READ(task, cred, user_ns);
 	host_uts = (__u64)BPF_CORE_READ(p, uts_ns);
 	host_ipc = (__u64)BPF_CORE_READ(p, ipc_ns);
+	describe_ns(&pid_ns, NS_PID, active_pid_ns(task));
+	host_pid_id = pid_ns.ns_id;
+	BPF_CORE_READ_INTO(&host_name, p, uts_ns, name.nodename);
+	host_name[sizeof(host_name) - 1] = 0;
 }
 
 /* The iterator builds its entry in this map. On the stack the verifier would tell values that are
@@ -88,6 +94,34 @@ int iter_tasks(struct bpf_iter__task *ctx)
 	if (inv->for_children[1].inum == inv->ns[NS_TIME].inum)
 		inv->for_children[1].inum = 0;
 	bpf_seq_write(seq, inv, sizeof(*inv));
+	return 0;
+}
+
+/* A process and the number that it has in the PID namespace of nstrace. */
+struct pid_pair {
+	__u32 host; /* of the initial PID namespace */
+	__u32 own;
+};
+
+EXPORT_TYPE(struct, pid_pair);
+
+/* The task iterator shows the tasks of the reader's PID namespace and of those below it
+ * (init_seq_pidns() in kernel/bpf/task_iter.c). Only where that is not the initial one, user space
+ * has to ask.
+ */
+SEC("iter/task")
+int iter_pids(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct pid_pair pair = {};
+
+	if (!self_tgid)
+		find_host();
+	if (!task || BPF_CORE_READ(task, group_leader) != task)
+		return 0;
+	pair.host = BPF_CORE_READ(task, tgid);
+	pair.own = tgid_at_level(task, self_pid_level);
+	bpf_seq_write(ctx->meta->seq, &pair, sizeof(pair));
 	return 0;
 }
 

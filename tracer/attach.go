@@ -22,11 +22,17 @@ import (
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/lockdown"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // ErrUnsupported means that this host cannot be traced as requested: no privileges, no BTF, a
 // kernel that is too old, or no way to attach.
 var ErrUnsupported = errors.New("this host can't")
+
+// ErrPartial means that nstrace cannot see all creates, enters or sysctl writes here, and
+// Options.Partial does not accept that. It wraps ErrUnsupported.
+var ErrPartial = fmt.Errorf("%w", ErrUnsupported)
 
 // maxActive is how many tasks can be inside one kretprobed function before the kernel misses
 // the end of a call. The kernel's default, ten or two for each CPU, is less than the
@@ -44,6 +50,7 @@ type kernel struct {
 	kprobe     error
 	tracepoint error
 	cgroup     error
+	foreign    error // see cgroupRoot
 	ftrace     *ftrace
 	canaries   map[Backend]*canary  // of the offered backends, until load takes them
 	reuse      *loaded              // use its maps; nil: make new ones
@@ -71,7 +78,10 @@ func openKernel(m *mountThread, f *ftrace, off error) (*kernel, error) {
 		k.fentry = k.probe(Fentry)
 		k.kprobe = k.probe(Kprobe)
 	}
-	_, k.cgroup = m.cgroup2()
+	var root *cgroupRoot
+	if root, k.cgroup = m.cgroup2(); k.cgroup == nil {
+		k.foreign = root.foreign
+	}
 	return k, nil
 }
 
@@ -108,8 +118,15 @@ func probeBPF() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "nstrace_probe", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
 	switch {
 	case err == nil:
-		return m.Close()
+		m.Close()
+		if err := lockdown.Check(); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnsupported, err)
+		}
+		return nil
 	case errors.Is(err, os.ErrPermission):
+		if in, err := procfs.InInitial(event.NSTypeUser); err == nil && !in {
+			return fmt.Errorf("%w: the kernel refuses bpf(2) in a user namespace: run nstrace outside it", ErrUnsupported)
+		}
 		return fmt.Errorf("%w: the kernel refuses bpf(2) (%v): run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN; in a container also allow bpf in its seccomp profile", ErrUnsupported, short(err))
 	default:
 		return fmt.Errorf("%w: the kernel has no BPF ring buffer (%v): want Linux 5.10 or newer", ErrUnsupported, err)
@@ -235,6 +252,7 @@ type choice struct {
 	way      *way // nil: it cannot be attached
 	programs []string
 	reasons  []string // why earlier ways were not chosen
+	missing  []string // what is not seen here, beside what the way does not see anywhere
 }
 
 // choose chooses the first way of the observation that the kernel offers and none of whose
@@ -314,7 +332,7 @@ func (c *choice) report(spec *ebpf.CollectionSpec) event.Observation {
 		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
 	}
 	o.Hooks = append(o.Hooks, c.way.files...)
-	o.Missing = c.way.missing
+	o.Missing = slices.Concat(c.way.missing, c.missing)
 	return o
 }
 
@@ -351,9 +369,9 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 		group, event, _ := strings.Cut(spec.AttachTo, "/")
 		l, err = link.Tracepoint(group, event, prog, nil)
 	case ebpf.CGroupSysctl:
-		var path string
-		if path, err = k.threads.cgroup2(); err == nil {
-			l, err = link.AttachCgroup(link.CgroupOptions{Path: path, Attach: ebpf.AttachCGroupSysctl, Program: prog})
+		var root *cgroupRoot
+		if root, err = k.threads.cgroup2(); err == nil {
+			l, err = link.AttachRawLink(link.RawLinkOptions{Target: root.fd, Program: prog, Attach: ebpf.AttachCGroupSysctl})
 		}
 	default:
 		err = fmt.Errorf("no way to attach a %s program", spec.Type)
@@ -370,6 +388,7 @@ type loaded struct {
 	spec     *ebpf.CollectionSpec
 	links    map[string]link.Link // kept, because a link without a reference is closed
 	picks    []choice
+	pids     *pidSpace
 	seed     uint64              // for the hashes that the programs make
 	ftrace   *ftrace             // to detach by
 	canaries map[Backend]*canary // of the backends in use
@@ -450,6 +469,9 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 	}
 	l := &loaded{spec: spec, links: map[string]link.Link{}, ftrace: k.ftrace, countsSkips: k.countsSkips()}
 	keep := map[string]bool{bpf.NstraceProgIterTasks: true}
+	if in, err := procfs.InInitial(event.NSTypePID); err != nil || !in {
+		keep[bpf.NstraceProgIterPids] = true
+	}
 	writeResult, any := true, false
 	observed := o.observed()
 	for i := range observations {
@@ -458,6 +480,9 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
+		if obs.name == "sysctl" && c.way != nil && k.foreign != nil {
+			c.missing = []string{k.outsideCgroup(c.way.backend)}
+		}
 		if obs.feed[0] == event.TraceTamper {
 			c.programs = withoutFirstCall(c.programs, spec, keep)
 		}
@@ -505,11 +530,38 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		l.close()
 		return nil, loadError(err)
 	}
+	if err := k.translate(l, o); err != nil {
+		l.close()
+		return nil, err
+	}
 	if err := o.fill(l.coll); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// translate makes the PIDs of the filter those of the initial PID namespace, once.
+func (k *kernel) translate(l *loaded, o *Options) (err error) {
+	if k.reuse != nil {
+		l.pids = k.reuse.pids
+		return nil
+	}
+	if l.pids, err = newPIDSpace(l.coll); err != nil || o.translated {
+		return err
+	}
+	if l.pids.nested() {
+		k.ftrace.notes.add("nstrace runs in a PID namespace: it takes the PIDs of that one, and events have those of the host")
+	}
+	o.translated = true
+	pids := slices.Clone(o.Filter.PIDs)
+	for i, pid := range pids {
+		if pids[i], err = l.pids.host(pid); err != nil {
+			return fmt.Errorf("%w: filter on pid %d: %w", ErrOption, pid, err)
+		}
+	}
+	o.Filter.PIDs = pids
+	return nil
 }
 
 // withoutFirstCall removes tracepoints of system calls from programs if keep has none: the first

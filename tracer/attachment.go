@@ -34,12 +34,13 @@ type attachment struct {
 	proven  time.Time                    // when the kernel was last known to run the programs
 	perType bool                         // see registry
 	skips   *skips
+	pids    *pidSpace
 }
 
 // newAttachment takes over what was loaded.
 func newAttachment(l *loaded, perType bool) (*attachment, error) {
 	a := &attachment{
-		loaded: l, proven: l.proven, perType: perType, skips: newSkips(),
+		loaded: l, proven: l.proven, perType: perType, pids: l.pids, skips: newSkips(),
 		walk: l.coll.Programs[bpf.NstraceProgIterTasks], tracees: l.coll.Maps[bpf.NstraceMapTracees],
 	}
 	var err error
@@ -101,16 +102,25 @@ func (a *attachment) snapshot() (inv taskSnapshot, err error) {
 	if err := a.loaded.coll.Variables[bpf.NstraceVarHostNs].Get(&inv.host); err != nil {
 		return inv, fmt.Errorf("read the host's namespaces: %w", err)
 	}
+	var name [65]byte // __NEW_UTS_LEN + 1
+	if err := a.loaded.coll.Variables[bpf.NstraceVarHostName].Get(&name); err != nil {
+		return inv, fmt.Errorf("read the host's name: %w", err)
+	}
+	inv.name = unix.ByteSliceToString(name[:])
 	return inv, nil
 }
 
-func (a *attachment) tasks() (_ []bpf.NstraceTaskNs, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("walk the tasks: %w", err)
-		}
-	}()
-	it, err := link.AttachIter(link.IterOptions{Program: a.walk})
+func (a *attachment) tasks() ([]bpf.NstraceTaskNs, error) {
+	tasks, err := readIterator[bpf.NstraceTaskNs](a.walk)
+	if err != nil {
+		return nil, fmt.Errorf("walk the tasks: %w", err)
+	}
+	return tasks, nil
+}
+
+// readIterator runs an iterator and returns the records that it writes.
+func readIterator[T any](program *ebpf.Program) ([]T, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: program})
 	if err != nil {
 		return nil, err
 	}
@@ -124,15 +134,15 @@ func (a *attachment) tasks() (_ []bpf.NstraceTaskNs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var tasks []bpf.NstraceTaskNs
+	var records []T
 	for len(all) > 0 {
-		var task bpf.NstraceTaskNs
-		if err := fixed(&all, &task); err != nil {
+		var r T
+		if err := fixed(&all, &r); err != nil {
 			return nil, err
 		}
-		tasks = append(tasks, task)
+		records = append(records, r)
 	}
-	return tasks, nil
+	return records, nil
 }
 
 func (a *attachment) fold(slot uint32) (k bpf.NstraceFold, err error) {
@@ -227,7 +237,15 @@ func (a *attachment) reportEnds(mounts []uint32) error {
 }
 
 // track makes a process one whose events are wanted.
-func (a *attachment) track(pid int) error { return a.tracees.Put(uint32(pid), uint8(1)) }
+func (a *attachment) track(pid int) error {
+	host, err := a.pids.host(uint32(pid))
+	if err != nil {
+		return err
+	}
+	return a.tracees.Put(host, uint8(1))
+}
+
+func (a *attachment) knowsEnds() bool { return a.pids.knowsEnds() }
 
 // counters returns the kernel's counters, summed over the CPUs.
 func (a *attachment) counters() (sum bpf.NstraceCounters, err error) {

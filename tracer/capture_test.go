@@ -163,6 +163,7 @@ func (f *fakeHost) takeFold(slot uint32, taken uint64) error {
 	return nil
 }
 func (f *fakeHost) missedExits() uint64                { return 0 }
+func (f *fakeHost) knowsEnds() bool                    { return true }
 func (f *fakeHost) ownObject(bpf.NstraceOwnKey) string { return "" }
 func (f *fakeHost) userName(uid uint32) string {
 	return map[uint32]string{0: "root", 1000: "tester"}[uid]

@@ -3,7 +3,9 @@
 package tracer
 
 import (
+	"cmp"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -11,18 +13,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isCgroup reports whether the cgroup at path has an id (of kernfs). It returns true if that
-// cannot be found out.
-func (m *mountThread) isCgroup(path string, id uint64) bool {
+// cgroupPath returns the path of the cgroup with an id (of kernfs), given the path that /proc shows
+// for a process which was in it, "" if that process is elsewhere by now.
+func (m *mountThread) cgroupPath(shown string, id uint64) string {
 	root, err := m.cgroup2()
-	if err != nil {
-		return true
+	switch {
+	case err != nil:
+		return shown // nothing tells whether it is the same cgroup
+	case root.inside:
+		return root.path(id)
 	}
 	var st unix.Stat_t
-	if unix.Stat(root+path, &st) != nil || st.Ino != id {
-		return v1Controller() != ""
+	// From the root, so without the slash at the start.
+	if unix.Fstatat(root.fd, cmp.Or(strings.TrimPrefix(shown, "/"), "."), &st, 0) != nil || st.Ino != id {
+		if v1Controller() == "" {
+			return ""
+		}
 	}
-	return true
+	return shown
+}
+
+// path returns the path of the cgroup with an id, "" if it cannot be found out. On a host whose
+// containers are in v1 hierarchies the id can be of one of these.
+func (r *cgroupRoot) path(id uint64) string {
+	if r.foreign != nil || v1Controller() != "" {
+		return ""
+	}
+	fd, err := openCgroup(r.fd, id)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	// The path of the root is where it is mounted, or "(unreachable)/" if it is above the mount
+	// (prepend_path() in fs/d_path.c).
+	top, err1 := os.Readlink("/proc/thread-self/fd/" + strconv.Itoa(r.fd))
+	path, err2 := os.Readlink("/proc/thread-self/fd/" + strconv.Itoa(fd))
+	below, ok := strings.CutPrefix(path, strings.TrimSuffix(top, "/"))
+	if err1 != nil || err2 != nil || !ok {
+		return ""
+	}
+	return cmp.Or(below, "/")
 }
 
 // v1Controllers are the controllers of cgroup v1 in whose hierarchies runtimes put

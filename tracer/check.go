@@ -3,7 +3,9 @@
 package tracer
 
 import (
+	"errors"
 	"runtime"
+	"strings"
 
 	"github.com/nstrace/nstrace/event"
 )
@@ -21,6 +23,10 @@ type Report struct {
 	Arch         string              `json:"arch"`
 	Capabilities []Capability        `json:"capabilities,omitempty"`
 	Observations []event.Observation `json:"observations,omitempty"`
+	// Complete says that nstrace sees everything here, and Missing what it does not see: names
+	// of observations, a colon, and what.
+	Complete bool     `json:"complete"`
+	Missing  []string `json:"missing,omitempty"`
 }
 
 // Check attaches everything as a run with these options does, detaches it at once, and reports
@@ -57,15 +63,39 @@ func (r *Report) fill(m *mountThread, f *ftrace, o *Options) error {
 	add("fentry", k.fentry, "")
 	add("kprobe", k.kprobe, "")
 	add("tracefs", k.tracepoint, mountedWhere(m.private, tracefsDir))
-	path, err := m.cgroup2()
-	add("cgroup2", err, path)
+	root, err := m.cgroup2()
+	if err == nil {
+		add("cgroup2", root.foreign, root.where)
+	} else {
+		add("cgroup2", err, "")
+	}
 	l, err := k.load(o)
 	if err != nil {
 		return err
 	}
 	k.explain(l, o)
+	refused := k.accept(l, o)
 	r.Observations = l.observations()
-	return l.close()
+	r.summarize()
+	return errors.Join(refused, l.close())
+}
+
+// summarize finds what is missing in all observations together.
+func (r *Report) summarize() {
+	var missing []string
+	names := map[string][]string{}
+	for _, o := range r.Observations {
+		for _, m := range o.Missing {
+			if names[m] == nil {
+				missing = append(missing, m)
+			}
+			names[m] = append(names[m], o.Name)
+		}
+	}
+	r.Complete = len(r.Observations) > 0 && len(missing) == 0
+	for _, m := range missing {
+		r.Missing = append(r.Missing, strings.Join(names[m], ", ")+": "+m)
+	}
 }
 
 func mountedWhere(private bool, dir string) string {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A clock turns the kernel's CLOCK_BOOTTIME into wall time. The offset between the two
@@ -37,13 +39,12 @@ func (c *clock) syncAt(now uint64) {
 func (c *clock) sync() {
 	best, offset := int64(1<<62), int64(0)
 	for range 3 {
-		var before, real, after unix.Timespec
-		unix.ClockGettime(unix.CLOCK_BOOTTIME, &before)
+		var real unix.Timespec
+		before := int64(bootNow())
 		unix.ClockGettime(unix.CLOCK_REALTIME, &real)
-		unix.ClockGettime(unix.CLOCK_BOOTTIME, &after)
-		if d := after.Nano() - before.Nano(); d < best {
+		if d := int64(bootNow()) - before; d < best {
 			best = d
-			offset = real.Nano() - (before.Nano() + d/2)
+			offset = real.Nano() - (before + d/2)
 		}
 	}
 	if c.first == 0 {
@@ -68,9 +69,10 @@ func (c *clock) wall(boot uint64) time.Time {
 	return time.Unix(0, int64(boot)+c.offset).UTC()
 }
 
-// bootNow returns CLOCK_BOOTTIME.
+// bootNow returns the CLOCK_BOOTTIME of the host, which is that of the records. In a time
+// namespace the one of nstrace differs.
 func bootNow() uint64 {
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return uint64(ts.Nano())
+	return uint64(ts.Nano() - int64(procfs.BootOffset()))
 }

@@ -119,7 +119,7 @@ func endOrder(a, b *liveNS) int {
 
 // gone returns the namespaces that ended, of those that no task is in.
 func (s *endScanner) gone(unused []*liveNS) []*liveNS {
-	if len(unused) == 0 {
+	if len(unused) == 0 || !s.in.lookups.knowsEnds() {
 		return nil
 	}
 	if s.handles {

@@ -39,28 +39,33 @@ type hostReader struct {
 	netns  netnsNames
 	sysctl sysctlCache
 	mounts *mountThread
+	pids   *pidSpace
 }
 
-func newHostReader(m *mountThread) *hostReader {
-	return &hostReader{netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m}
+func newHostReader(m *mountThread, p *pidSpace) *hostReader {
+	return &hostReader{netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p}
 }
 
 func (h *hostReader) userName(uid uint32) string { return h.users.Name(uid) }
 
 func (h *hostReader) commandLine(pid uint32, start uint64) []byte {
+	pid, ok := h.pids.proc(pid)
+	if !ok {
+		return nil
+	}
 	return h.reads.Try(func() []byte { return procfs.CommandLine(pid, start) })
 }
 
 func (h *hostReader) cgroupPath(pid uint32, id uint64) string {
+	pid, ok := h.pids.proc(pid)
+	if !ok {
+		return ""
+	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return ""
 	}
-	path := attribution.ParseProcCgroup(string(text))
-	if !h.mounts.isCgroup(path, id) {
-		return ""
-	}
-	return path
+	return h.mounts.cgroupPath(attribution.ParseProcCgroup(string(text)), id)
 }
 
 func (h *hostReader) netnsName(id uint32, at uint64) string { return h.netns.find(id, at) }

@@ -74,6 +74,8 @@ type kernelLookups interface {
 	// missedExits returns how often the kernel could not run the program that reports the
 	// end of a task.
 	missedExits() uint64
+	// knowsEnds reports whether a scan can find that a namespace ended.
+	knowsEnds() bool
 	// ownObject returns the name of a program, map or link of nstrace's own.
 	ownObject(key bpf.NstraceOwnKey) string
 }
@@ -338,6 +340,7 @@ func (in *interpreter) emitEnd(ns *liveNS, boot uint64, detected string) error {
 type taskSnapshot struct {
 	tasks []bpf.NstraceTaskNs
 	host  [len(nsTypes)]uint32 // the host's namespaces, 0 if unknown
+	name  string               // the host's name, "" if unknown
 }
 
 // takeSnapshot adds the namespaces that exist to the registry, and finds their owners. It

@@ -3,6 +3,8 @@
 package tracer
 
 import (
+	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -10,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -22,7 +25,7 @@ type mountThread struct {
 
 	traceOnce, cgroupOnce sync.Once
 	traceErr, cgroupErr   error
-	cgroupPath            string
+	cgroupRoot            *cgroupRoot
 }
 
 func newMountThread() *mountThread {
@@ -48,7 +51,13 @@ func (m *mountThread) run(f func()) {
 	<-done
 }
 
-func (m *mountThread) close() { close(m.calls) }
+func (m *mountThread) close() {
+	close(m.calls)
+	m.cgroupOnce.Do(func() {})
+	if m.cgroupRoot != nil {
+		unix.Close(m.cgroupRoot.fd)
+	}
+}
 
 // tracefsDir is the mount point that the kernel makes, and where cilium/ebpf looks first.
 const tracefsDir = "/sys/kernel/tracing"
@@ -69,32 +78,96 @@ func (m *mountThread) tracefs() error {
 	return m.traceErr
 }
 
-// cgroup2 returns the root of the v2 hierarchy, as the thread sees it.
-func (m *mountThread) cgroup2() (string, error) {
-	m.cgroupOnce.Do(func() {
-		if m.cgroupPath = findCgroup2(); m.cgroupPath != "" {
-			return
-		}
-		// Every host has this directory, and the thread does not need what is in it.
-		const dir = "/sys/fs/cgroup"
-		if err := m.mount("cgroup2", dir); err != nil {
-			m.cgroupErr = fmt.Errorf("cgroup v2 is not mounted, and mounting it failed: %w", err)
-			return
-		}
-		m.cgroupPath = dir
-	})
-	return m.cgroupPath, m.cgroupErr
+// A cgroupRoot is the root of the cgroup v2 hierarchy.
+type cgroupRoot struct {
+	fd    int
+	where string
+	// foreign says why fd is not the root of the host, but that of nstrace's cgroup namespace;
+	// nil if it is the root.
+	foreign error
+	// inside says that /proc shows paths from the root of a cgroup namespace, and not from fd.
+	inside bool
 }
 
-// findCgroup2 returns where the root of the v2 hierarchy is mounted, "" for nowhere. A mount
-// of only a part of it, as in a container, does not count.
+const (
+	rootCgroup   = 1    // the kernfs id of the root of a hierarchy
+	fileIDKernfs = 0xfe // FILEID_KERNFS, include/linux/exportfs.h
+)
+
+// cgroup2 returns the root of the v2 hierarchy. Call it on the thread first.
+func (m *mountThread) cgroup2() (*cgroupRoot, error) {
+	m.cgroupOnce.Do(func() { m.cgroupRoot, m.cgroupErr = m.openCgroup2() })
+	return m.cgroupRoot, m.cgroupErr
+}
+
+// openCgroup2 opens the root by any mount of the hierarchy. In a cgroup namespace a mount shows
+// only what is below nstrace's own cgroup; the root then has to be opened by its handle, which
+// needs CAP_DAC_READ_SEARCH.
+func (m *mountThread) openCgroup2() (*cgroupRoot, error) {
+	dir := findCgroup2()
+	if dir == "" {
+		// Every host has this directory, and the thread does not need what is in it.
+		dir = "/sys/fs/cgroup"
+		if err := m.mount("cgroup2", dir); err != nil {
+			return nil, fmt.Errorf("cgroup v2 is not mounted, and mounting it failed: %w", err)
+		}
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	root := &cgroupRoot{fd: fd, where: dir}
+	if in, err := procfs.InInitial(event.NSTypeCgroup); err == nil && !in {
+		root.inside = true
+	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Ino == rootCgroup {
+		return root, nil
+	}
+	root.inside = true
+	host, err := openCgroup(fd, rootCgroup)
+	if err != nil {
+		root.foreign = fmt.Errorf("open the root of cgroup v2: %w (it wants CAP_DAC_READ_SEARCH)", err)
+		return root, nil
+	}
+	unix.Close(fd)
+	root.fd, root.where = host, "opened by its handle: nstrace is in a cgroup namespace"
+	return root, nil
+}
+
+// openCgroup opens the cgroup with that kernfs id in the hierarchy of which fd is a directory
+// (kernfs_fh_to_dentry() in fs/kernfs/mount.c).
+func openCgroup(fd int, id uint64) (int, error) {
+	h := unix.NewFileHandle(fileIDKernfs, binary.NativeEndian.AppendUint64(nil, id))
+	return unix.OpenByHandleAt(fd, h, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+}
+
+// findCgroup2 returns where the v2 hierarchy is mounted, "" for nowhere. It prefers a mount of the
+// root to one of a part, as in a container.
 func findCgroup2() (path string) {
+	var part string
 	procfs.EachMount("/proc/thread-self/mountinfo", "cgroup2", func(m procfs.Mountpoint) {
 		if m.Root == "/" && path == "" {
 			path = m.Point
 		}
+		part = m.Point
 	})
-	return path
+	return cmp.Or(path, part)
+}
+
+// leaveChroot makes the root of the thread that of its mount namespace, which is a mount point. In
+// a chroot it need not be one. The thread must share neither its root nor its mount namespace.
+func leaveChroot() error {
+	own, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the own mount namespace: %w", err)
+	}
+	defer unix.Close(own)
+	// Entering any mount namespace sets the root to its root: mntns_install() in fs/namespace.c.
+	if err := unix.Setns(own, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the own mount namespace: %w", err)
+	}
+	return nil
 }
 
 // mount mounts a pseudo file system for the thread alone.
@@ -103,8 +176,9 @@ func (m *mountThread) mount(fstype, dir string) error {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("make a mount namespace: %w", err)
 		}
+		outside := leaveChroot()
 		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return fmt.Errorf("make its mounts private: %w", err)
+			return fmt.Errorf("make its mounts private: %w", cmp.Or(outside, err))
 		}
 		m.private = true
 	}

@@ -28,11 +28,17 @@ type Options struct {
 	// ProveEvery is how often Run makes calls of its own that show whether the hooks work, unless
 	// events show it. 0 is DefaultProveEvery; below 0 it makes them only at the start and the end.
 	ProveEvery time.Duration
-	Version    string // for trace.start
+	// Partial makes New accept that it can observe only a part: with the error ErrPartial it
+	// otherwise refuses to trace without the creates, the enters or the sysctl writes that the
+	// filter asks for.
+	Partial bool
+	Version string // for trace.start
 	// Notify takes a sentence, without a newline, about what is unusual in the run: that
 	// ftrace is off, or was turned off, and what nstrace did about it. Trace.Notes has the
 	// same sentences. New, Run, Close and Check call it, on any goroutine, and wait for it.
 	Notify func(message string)
+
+	translated bool // Filter.PIDs are those of the initial PID namespace
 }
 
 // DefaultRingSize is for some twenty thousand events. The kernel maps the ring twice, so ps(1)

@@ -206,7 +206,7 @@ func (l *loaded) reusable() map[string]*ebpf.Map {
 }
 
 // lasting are the programs that a fallback does not replace.
-var lasting = slices.Concat([]string{bpf.NstraceProgIterTasks}, alwaysPrograms, followPrograms)
+var lasting = slices.Concat([]string{bpf.NstraceProgIterTasks, bpf.NstraceProgIterPids}, alwaysPrograms, followPrograms)
 
 // inherit takes over the maps of old, which others refer to, and the programs that last. It
 // closes the rest of old.

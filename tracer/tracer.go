@@ -25,6 +25,7 @@
 package tracer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,6 +128,9 @@ func (t *Tracer) attach() error {
 	if err != nil {
 		return err
 	}
+	if err := k.accept(l, &t.opts); err != nil {
+		return errors.Join(err, l.close())
+	}
 	k.explain(l, &t.opts)
 	t.off, t.tried = k.notRun(l, &t.opts), time.Now()
 	t.attached, err = newAttachment(l, !k.hasNSID())
@@ -136,7 +140,7 @@ func (t *Tracer) attach() error {
 	t.interpreter = newInterpreter(&t.opts.Filter, t.opts.Follow, uint32(os.Getpid()), struct {
 		*attachment
 		*hostReader
-	}{t.attached, newHostReader(t.threads)}, &t.out)
+	}{t.attached, newHostReader(t.threads, t.attached.pids)}, &t.out)
 	t.interpreter.clock.sync()
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)
@@ -146,6 +150,7 @@ func (t *Tracer) attach() error {
 		return err
 	}
 	t.interpreter.takeSnapshot(inv)
+	t.out.host = cmp.Or(inv.name, t.out.host) // nstrace's UTS namespace can have another
 	return t.attached.registerOwn()
 }
 
@@ -183,7 +188,7 @@ func (t *Tracer) HostNS() map[event.NSType]uint32 { return maps.Clone(t.interpre
 
 // Track makes the process pid, and every process that will descend from it, one whose events
 // are wanted. It is for Options.Follow, has no effect without it, and can be called again
-// for the same process.
+// for the same process. pid is of the caller's PID namespace.
 func (t *Tracer) Track(pid int) error {
 	if err := t.attached.track(pid); err != nil {
 		return fmt.Errorf("track process %d: %w", pid, err)

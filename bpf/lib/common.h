@@ -38,6 +38,13 @@ bool stopping;
 /* The process id of nstrace. The first run of iter_tasks() sets it. */
 __u32 self_tgid;
 
+/* How deep the PID namespace is in which nstrace runs: 0 for the initial one. The first run of
+ * iter_tasks() sets it, and what describes the host.
+ */
+__u32 self_pid_level;
+__u64 host_pid_id;  /* see ns_unique_id() */
+char host_name[65]; /* __NEW_UTS_LEN + 1; of the UTS namespace of the host */
+
 /* The namespaces of the host, which are those of pid 1, and the addresses of some of them. The
  * first run of iter_tasks() sets them.
  */

@@ -40,6 +40,23 @@ static __always_inline struct file *current_file(int fd)
 	return file;
 }
 
+/* The number that the process of task has in the PID namespace at that level, which task has to be
+ * in or below: pid_nr_ns().
+ */
+static __always_inline __u32 tgid_at_level(struct task_struct *task, __u32 level)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 nr = 0;
+	void *upid;
+
+	upid = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+	       (__u64)level * bpf_core_type_size(struct upid) +
+	       bpf_core_field_offset(struct upid, nr);
+	if (pid && level <= BPF_CORE_READ(pid, level))
+		bpf_probe_read_kernel(&nr, sizeof(nr), upid);
+	return nr;
+}
+
 /* The PID namespace that task is in. */
 static __always_inline struct pid_namespace *active_pid_ns(struct task_struct *task)
 {

@@ -108,7 +108,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		sink = output.NewBlameJSON(os.Stdout)
 	} else {
 		table := output.NewBlameTable(os.Stdout, output.TableOptions{
-			Wide: f.format == "wide", HostNS: procfs.NamespacesOf("1"), Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			Wide: f.format == "wide", HostNS: procfs.HostNamespaces(), Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		})
 		if sink = table; f.group != "off" {
 			sink = output.NewBlameGroup(table, f.group == "open")

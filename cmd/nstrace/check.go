@@ -71,7 +71,15 @@ func newTable(w io.Writer, header ...string) *tablewriter.Table {
 }
 
 func writeReport(w io.Writer, r *tracer.Report) error {
-	fmt.Fprintf(w, "Linux %s %s\n\n", r.Kernel, r.Arch)
+	if r.Complete {
+		fmt.Fprintln(w, "nstrace sees everything here.")
+	} else {
+		fmt.Fprintln(w, "nstrace does not see everything here. It does not see:")
+		for _, missing := range r.Missing {
+			fmt.Fprintf(w, "  %s\n", missing)
+		}
+	}
+	fmt.Fprintf(w, "\nLinux %s %s\n\n", r.Kernel, r.Arch)
 	t := newTable(w, "has", "", "detail")
 	for _, c := range r.Capabilities {
 		has := "yes"

@@ -54,6 +54,7 @@ type streamFlags struct {
 	backend    string
 	ringSize   string
 	selfTest   time.Duration
+	partial    bool
 	verbose    bool
 
 	live output.Sink // set by top: takes the events instead of the output
@@ -85,6 +86,7 @@ func (f *streamFlags) registerSource(cmd *cobra.Command) {
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring buffer between the kernel and nstrace, a power of two")
 	fs.DurationVar(&f.selfTest, "self-test", tracer.DefaultProveEvery, "how often to test that the hooks work, unless events show it (0: only at the start and the end)")
+	fs.BoolVar(&f.partial, "partial", false, "trace even if creates, enters or sysctl writes cannot be seen here (otherwise exit status 3)")
 	complete(cmd, "backend", tracer.Backends())
 }
 
@@ -104,7 +106,7 @@ func (f *streamFlags) registerSelection(cmd *cobra.Command) {
 	fs.StringSliceVarP(&f.events, "event", "e", nil, "only these event types or families: "+strings.Join(eventNames(), ", "))
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(nsTypeNames(), ", "))
 	fs.StringSliceVar(&f.sysctls, "sysctl", nil, "only writes to parameters that match this glob, for example 'net.ipv4.*'")
-	fs.StringSliceVarP(&f.pids, "pid", "p", nil, "only processes with this pid")
+	fs.StringSliceVarP(&f.pids, "pid", "p", nil, "only processes with this pid, of the PID namespace of nstrace")
 	fs.StringSliceVarP(&f.comms, "comm", "c", nil, "only processes with this command name (at most 15 bytes, as in ps -o comm)")
 	fs.StringSliceVarP(&f.users, "user", "u", nil, "only processes of this user (name or uid)")
 	fs.StringSliceVar(&f.containers, "container", nil, "only events by or about this container (name, id or NAMESPACE/POD)")
@@ -189,7 +191,7 @@ func didYouMean(typed string, names []string) string {
 
 // options turns the flags into options of the tracer.
 func (f *streamFlags) options() (tracer.Options, error) {
-	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: notify}
+	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: notify, Partial: f.partial}
 	var err error
 	if o.Filter, err = f.filters(); err != nil {
 		return o, err

@@ -171,7 +171,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		hold = output.DefaultHold
 	}
-	sink := f.sink(os.Stdout, procfs.NamespacesOf("1"), hold)
+	sink := f.sink(os.Stdout, procfs.HostNamespaces(), hold)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 
 	last, err := db.Last()

@@ -111,6 +111,9 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	restoreGC := withoutGC()
 	r.tracer, err = tracer.New(o)
 	restoreGC()
+	if errors.Is(err, tracer.ErrPartial) {
+		err = fmt.Errorf("%w (--partial: trace the rest)", err)
+	}
 	if err != nil {
 		return r, err
 	}

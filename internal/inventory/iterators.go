@@ -16,6 +16,7 @@ import (
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/lockdown"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -27,8 +28,11 @@ var errNotInit = errors.New("nstrace is not in the initial PID namespace, and th
 // readIterators reads tasks and open files with BPF iterators. They need one system call for many
 // tasks, while /proc needs tens for each.
 func (b *builder) readIterators() error {
-	if own, err := procfs.NamespaceOf("self", event.NSTypePID); err != nil || own != initPIDNS {
+	if in, err := procfs.InInitial(event.NSTypePID); err != nil || !in {
 		return errNotInit
+	}
+	if err := lockdown.Check(); err != nil { // up to 5.13 the iterators would show zeros
+		return err
 	}
 	spec, err := bpf.LoadInventory()
 	if err != nil {
@@ -167,7 +171,7 @@ func (r *iterReader) cgroup(s *bpf.InventoryTaskRow) string {
 	path = attribution.ParseProcCgroup(string(p.read(dir + "/cgroup")))
 	// Another process can have the PID by now.
 	var now Process
-	if _, ok := p.stat(dir, &now); !ok || now.Start != s.Start/tick*tick {
+	if _, ok := p.stat(dir, &now); !ok || now.Start != procfs.StartTicks(s.Start)*tick {
 		return ""
 	}
 	r.cgroups[s.Cgroups] = path

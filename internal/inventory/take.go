@@ -67,7 +67,7 @@ func newBuilder(o Options) (*builder, error) {
 	b := &builder{
 		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{}, own: map[uint64]bool{},
 		inv: &Inventory{
-			Boot: procfs.BootID(), Host: procfs.NamespacesOf("1"),
+			Boot: procfs.BootID(), Host: procfs.HostNamespaces(),
 			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{}, workloads: attribution.Workloads{},
 		},
 	}
@@ -231,7 +231,7 @@ func (b *builder) read(ctx context.Context) error {
 func (b *builder) findHost() {
 	for _, pid := range []uint32{1, 2} {
 		p := b.inv.processes[pid]
-		if p == nil || pid == 2 && (p.PPID != 0 || p.In(event.NSTypePID) != initPIDNS) {
+		if p == nil || p.In(event.NSTypePID) != initPIDNS || pid == 2 && p.PPID != 0 {
 			continue
 		}
 		for _, t := range types {

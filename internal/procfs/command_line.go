@@ -37,7 +37,7 @@ func CommandLine(pid uint32, start uint64) []byte {
 		return nil
 	}
 	defer unix.Close(cmdline)
-	if at, err := startTicks(pid); err != nil || at != start/uint64(ClockTick) {
+	if at, err := startTicks(pid); err != nil || at != StartTicks(start) {
 		return nil
 	}
 	args, err := readAtMost(fdReader(cmdline), ArgsLen)
@@ -73,6 +73,9 @@ func SplitArgs(b []byte) []string {
 	}
 	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 }
+
+// StartTicks returns a start time, CLOCK_BOOTTIME of the host in ns, as /proc shows it to the caller.
+func StartTicks(start uint64) uint64 { return (start + uint64(BootOffset())) / uint64(ClockTick) }
 
 // startTicks returns when a process started, in clock ticks since boot.
 func startTicks(pid uint32) (uint64, error) {

@@ -147,24 +147,13 @@ func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
 	return r.of(ref, &inventory.Process{PID: uint32(os.Getpid())}), nil
 }
 
-// The numbers of the kernel's first PID and user namespace (include/uapi/linux/nsfs.h).
-const (
-	firstPID  = 0xEFFFFFFC
-	firstUser = 0xEFFFFFFD
-)
-
-// Hosts returns the numbers of the host's namespaces, as far as they are known. The kernel may not show
-// those of process 1 even to root. Process 2 in the kernel's first PID namespace is kthreadd, whose
-// namespaces are the ones that process 1 started with.
+// Hosts returns the numbers of the host's namespaces, as far as they are known.
 func (r *Resolver) Hosts() map[event.NSType]uint32 {
 	switch {
 	case r.inv != nil:
 		return r.inv.Host
 	case r.host == nil:
-		r.host = procfs.NamespacesOf("1")
-		if second := procfs.NamespacesOf("2"); len(r.host) == 0 && second[event.NSTypePID] == firstPID && second[event.NSTypeUser] == firstUser {
-			r.host = second
-		}
+		r.host = procfs.HostNamespaces()
 	}
 	return r.host
 }

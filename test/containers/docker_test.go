@@ -133,6 +133,7 @@ func TestDocker(t *testing.T) {
 func (e *engine) testAll(t *testing.T) {
 	t.Run("Sysctl", e.testSysctl)
 	t.Run("Sides", e.testSides)
+	t.Run("Privileged", e.testPrivileged)
 	if testing.Short() {
 		return
 	}

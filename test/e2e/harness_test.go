@@ -210,11 +210,17 @@ func (b *buffer) String() string {
 // for nstrace run, in the file of -O.
 func startStream(t *testing.T, args ...string) *stream {
 	t.Helper()
-	s := &stream{args: append([]string{"-o", "json"}, args...), more: make(chan struct{}), missing: map[event.Type]int{}, excused: map[string]bool{}}
+	args = append([]string{"-o", "json"}, args...)
+	return startCommand(t, exec.Command(nstraceBin, args...), args)
+}
+
+// startCommand is startStream for a command that executes nstrace with args.
+func startCommand(t *testing.T, cmd *exec.Cmd, args []string) *stream {
+	t.Helper()
+	s := &stream{cmd: cmd, args: args, more: make(chan struct{}), missing: map[event.Type]int{}, excused: map[string]bool{}}
 	if i := slices.Index(args, "--backend"); i >= 0 {
 		s.backend = tracer.Backend(args[i+1])
 	}
-	s.cmd = exec.Command(nstraceBin, s.args...)
 	s.cmd.Stderr = &s.stderr
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {

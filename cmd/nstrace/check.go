@@ -72,9 +72,9 @@ func newTable(w io.Writer, header ...string) *tablewriter.Table {
 
 func writeReport(w io.Writer, r *tracer.Report) error {
 	if r.Complete {
-		fmt.Fprintln(w, "nstrace sees everything here.")
+		fmt.Fprintln(w, "Here, nstrace sees everything.")
 	} else {
-		fmt.Fprintln(w, "nstrace does not see everything here. It does not see:")
+		fmt.Fprintln(w, "Here, nstrace does not see everything. Missing:")
 		for _, missing := range r.Missing {
 			fmt.Fprintf(w, "  %s\n", missing)
 		}

@@ -261,6 +261,9 @@ func (b *builder) readTasks() error {
 		clear(b.mountNS)
 	}
 	b.inv.Source = Proc
+	if !procfs.ShowsAll() {
+		b.incomplete("what only processes outside nstrace's PID namespace use")
+	}
 	return b.readProc()
 }
 

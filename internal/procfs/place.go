@@ -60,6 +60,20 @@ func HostNamespaces() map[event.NSType]uint32 {
 	return of
 }
 
+// ShowsAll reports whether /proc shows the processes of the whole host: it is that of the initial PID
+// namespace.
+func ShowsAll() bool {
+	if in, err := InInitial(event.NSTypePID); err == nil && in {
+		return true
+	}
+	for _, pid := range []string{"1", "2"} {
+		if id, err := NamespaceOf(pid, event.NSTypePID); err == nil && id == initial[event.NSTypePID] {
+			return true
+		}
+	}
+	return false
+}
+
 // PIDLevels returns how many PID namespaces the caller's own is below the one that /proc is of.
 func PIDLevels() (int, error) {
 	f, err := os.Open("/proc/self/status")

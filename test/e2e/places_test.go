@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -332,6 +333,27 @@ func TestPlacesRefused(t *testing.T) {
 		first := parseEvents(t, stdout.String())[0].Trace
 		if !slices.ContainsFunc(first.Notes, func(n string) bool { return strings.HasPrefix("nstrace: "+n, jail.says) }) {
 			t.Errorf("the notes %q do not say what is missing", first.Notes)
+		}
+	})
+	t.Run("list in a PID namespace", func(t *testing.T) {
+		cmd := places[0].command(env, "list", "-t", "uts,pid", "-o", "json")
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil || stderr.String() != "nstrace: not listed: what only processes outside nstrace's PID namespace use\n" {
+			t.Errorf("%v, %q", err, stderr.String())
+		}
+		// Its own PID namespace is not the host's, although its process has PID 1 there.
+		for line := range strings.Lines(stdout.String()) {
+			var n struct {
+				Type string
+				Host bool
+			}
+			if err := json.Unmarshal([]byte(line), &n); err != nil {
+				t.Fatal(err)
+			}
+			if n.Host != (n.Type == "uts") {
+				t.Errorf("%s", line)
+			}
 		}
 	})
 	t.Run("list", func(t *testing.T) {

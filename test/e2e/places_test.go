@@ -345,13 +345,15 @@ func TestPlacesRefused(t *testing.T) {
 		// Its own PID namespace is not the host's, although its process has PID 1 there.
 		for line := range strings.Lines(stdout.String()) {
 			var n struct {
-				Type string
-				Host bool
+				Namespace struct {
+					Type string
+					Host bool
+				}
 			}
 			if err := json.Unmarshal([]byte(line), &n); err != nil {
 				t.Fatal(err)
 			}
-			if n.Host != (n.Type == "uts") {
+			if n.Namespace.Host != (n.Namespace.Type == "uts") {
 				t.Errorf("%s", line)
 			}
 		}

@@ -186,7 +186,7 @@ func (h *host) visited(t *testing.T, inner map[*stream]*stream) {
 	}
 	ended := func(all []*emitted) bool {
 		return slices.ContainsFunc(all, func(e *emitted) bool {
-			return e.Type == event.NamespaceDestroy && e.Namespace.ID == kept
+			return e.Type == event.NamespaceDestroy && e.Namespace.Type == event.NSTypeNet && e.Namespace.ID == kept
 		})
 	}
 	for _, s := range h.streams {

@@ -69,10 +69,11 @@ func driftBrief(e *event.Event) string {
 }
 
 // own reports whether an event is about a Tracer in this process, or about an nstrace: one that
-// mounts something for itself has its own mount namespace.
+// mounts something for itself has its own mount namespace, and its thread nstrace-proof tests hooks in
+// a UTS namespace.
 func own(e *emitted) bool {
 	is := func(pid uint32, comm string) bool {
-		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin)
+		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin) || comm == "nstrace-proof"
 	}
 	return e.Process != nil && is(e.Process.PID, e.Process.Comm) ||
 		e.Type == event.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)

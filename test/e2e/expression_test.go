@@ -63,7 +63,7 @@ func TestExpression(t *testing.T) {
 	mine := func(events []*emitted) []*emitted {
 		return slices.Collect(func(yield func(*emitted) bool) {
 			for _, e := range events {
-				ended := e.Type == event.NamespaceDestroy && made[e.Namespace.ID]
+				ended := e.Type == event.NamespaceDestroy && made[e.Namespace.ID] && !own(e)
 				if (ended || slices.ContainsFunc(works, func(w *work) bool { return e.of(w.pid) })) && !yield(e) {
 					return
 				}

@@ -3,6 +3,7 @@
 package output
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -137,6 +138,36 @@ func escapeValue(s string) string {
 // quoted puts quotation marks around an escaped string.
 func quoted(s string) string {
 	return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"`
+}
+
+// shellWord returns s as a word of a command line that people may copy: safe to print on a terminal, and
+// nothing of it is special to a shell. Where it takes quotes, these are $'...' of bash, ksh, zsh and
+// POSIX.1-2024.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return unicode.IsLetter(r) && printable(r) || r >= '0' && r <= '9' || strings.ContainsRune("_./:@%+,-", r)
+	}
+	if s != "" && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	b.WriteString("$'")
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == '\'' || r == '\\':
+			b.WriteString(`\` + s[:size])
+		case r == utf8.RuneError || !plain(r) && (r < ' ' || r > '~'):
+			for _, c := range []byte(s[:size]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		default:
+			b.WriteString(s[:size])
+		}
+		s = s[size:]
+	}
+	b.WriteByte('\'')
+	return b.String()
 }
 
 // escapeArgs joins an argument vector roughly as a shell accepts it. It quotes an argument

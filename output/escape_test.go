@@ -3,6 +3,7 @@
 package output
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -43,6 +44,27 @@ func TestEscape(t *testing.T) {
 	} {
 		if got := escape(tt.in); got != tt.want {
 			t.Errorf("escape(%+q) = %+q, want %+q", tt.in, got, tt.want)
+		}
+	}
+}
+
+// TestShellWord has a shell read words back.
+func TestShellWord(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("bash is not installed")
+	}
+	for _, s := range []string{
+		"web", "/tmp/a.b_c:d@e%f+g,h-i", "日本/é", "", " ", "a b", "a;reboot", "$(reboot)", "`reboot`", "~", "a&b|c>d<e#f", "*?[a]{b,c}!", `"`, "'", `\`, `\'`, `a\x41`,
+		"--help", "\x1b[31m\r\n\t", "\xff\xfea", "\u202e\u00a0\u115f\u3164", "\x1b0f", "=x", "a=b", "$'x'",
+	} {
+		word := shellWord(s)
+		if escape(word) != strings.ReplaceAll(word, `\`, `\\`) {
+			t.Errorf("%q is not safe to print: %q", s, word)
+		}
+		out, err := exec.Command(bash, "-c", "printf '<%s>' "+word).Output()
+		if err != nil || string(out) != "<"+s+">" {
+			t.Errorf("%q: bash reads %s as %q: %v", s, word, out, err)
 		}
 	}
 }

@@ -222,12 +222,12 @@ func (w *PageWriter) holders(n *inventory.Namespace) {
 		rows = append(rows, []string{counted(n.Processes, "process", "processes"), "all of them have ended or moved to another namespace"})
 	}
 	for _, m := range n.Mounts {
-		how := "you run umount " + escapeName(m.Path, " ")
+		how := "you run umount " + shellWord(m.Path)
 		switch host := w.Listing.Inventory.Host[event.NSTypeMnt]; {
 		case host != 0 && m.MountNS != host:
-			how = fmt.Sprintf("you run nsenter -t %d -m umount %s, or that mount namespace ends", m.PID, escapeName(m.Path, " "))
+			how = fmt.Sprintf("you run nsenter -t %d -m umount %s, or that mount namespace ends", m.PID, shellWord(m.Path))
 		case n.Type == event.NSTypeNet && strings.HasPrefix(m.Path, "/run/netns/"):
-			how = "you run ip netns delete " + escapeName(strings.TrimPrefix(m.Path, "/run/netns/"), " ")
+			how = "you run ip netns delete " + shellWord(strings.TrimPrefix(m.Path, "/run/netns/"))
 		}
 		rows = append(rows, []string{"mount " + escapeName(m.Path, " ") + " in mount namespace " + number(m.MountNS), how})
 	}

@@ -219,29 +219,13 @@ func TestSystemdNspawn(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-nspawn", "machinectl", "tar")
 	const machine = "nst-web"
-	root := filepath.Join(t.TempDir(), "root")
-	for _, dir := range []string{"", "usr", "etc", "proc", "sys", "dev", "run", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir := runtimetest.Dir(t)
-	runtimetest.Output(t, "tar", "-C", dir, "-xf", runtimetest.ImageTar(t, dir), "layer.tar")
-	runtimetest.Output(t, "tar", "-C", root, "-xf", filepath.Join(dir, "layer.tar"))
-	if err := os.WriteFile(filepath.Join(root, "etc/os-release"), []byte("ID=test\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	ready := filepath.Join(root, "ready")
 	s := trace(t)
-	d := runtimetest.Start(t, dir, "", "systemd-nspawn", "--quiet", "--directory", root, "--machine", machine, "--private-network",
-		"--console=pipe", "/bin/sh", "-c", "echo 633 >/proc/sys/net/ipv4/tcp_keepalive_time; echo >/ready; exec sleep 100000")
-	runtimetest.Eventually(t, "the container runs", func() bool { _, err := os.Stat(ready); return err == nil })
-	unit := runtimetest.Output(t, "machinectl", "show", "--property=Unit", "--value", machine)
-	leader := runtimetest.Output(t, "machinectl", "show", "--property=Leader", "--value", machine)
+	m := startMachine(t, machine, "--private-network", "echo 633 >/proc/sys/net/ipv4/tcp_keepalive_time; echo >/ready; exec sleep 100000")
+	unit, leader := m.unit, m.leader
 	id := ns(t, leader, "net")
 	runtimetest.Output(t, "nsenter", "--target", leader, "--net", "sysctl", "-w", parameter+"=634")
 	runtimetest.Output(t, "machinectl", "terminate", machine)
-	d.Stop(t)
+	m.daemon.Stop(t)
 	events := s.end()
 
 	writes := about(events, event.SysctlWrite, id)
@@ -273,13 +257,54 @@ func TestSystemdNspawn(t *testing.T) {
 	}
 }
 
+// A machine is a container of systemd-nspawn.
+type machine struct {
+	daemon       *runtimetest.Daemon
+	unit, leader string
+}
+
+// startMachine starts a container with a network option. It returns once the script has made /ready.
+func startMachine(t *testing.T, name, network, script string) machine {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "root")
+	for _, dir := range []string{"", "usr", "etc", "proc", "sys", "dev", "run", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := runtimetest.Dir(t)
+	runtimetest.Output(t, "tar", "-C", dir, "-xf", runtimetest.ImageTar(t, dir), "layer.tar")
+	runtimetest.Output(t, "tar", "-C", root, "-xf", filepath.Join(dir, "layer.tar"))
+	if err := os.WriteFile(filepath.Join(root, "etc/os-release"), []byte("ID=test\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ready := filepath.Join(root, "ready")
+	d := runtimetest.Start(t, dir, "", "systemd-nspawn", "--quiet", "--directory", root, "--machine", name, network, "--console=pipe", "/bin/sh", "-c", script)
+	t.Cleanup(func() { _ = exec.Command("machinectl", "terminate", name).Run() })
+	runtimetest.Eventually(t, "the container runs", func() bool { _, err := os.Stat(ready); return err == nil })
+	show := func(property string) string {
+		return runtimetest.Output(t, "machinectl", "show", "--property="+property, "--value", name)
+	}
+	return machine{d, show("Unit"), show("Leader")}
+}
+
 // TestSystemdPodman runs Podman as a user other than root. The containers are in the cgroup of the
 // user's manager, and the socket belongs to the user.
 func TestSystemdPodman(t *testing.T) {
 	onSystemd(t)
 	runtimetest.Need(t, "podman", "conmon", "crun", "newuidmap", "loginctl", "systemd-run", "nsenter", "sysctl")
+	e := userPodman(t)
+	t.Run("Sysctl", e.testSysctl)
+	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
+		t.Run("Sides", e.testSides)
+	}
+}
+
+// userPodman starts the Podman service of a user other than root.
+func userPodman(t *testing.T) *engine {
+	t.Helper()
 	dir := filepath.Join("/home", tester, "nstrace-test")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(dir, testerUID, testerUID); err != nil {
@@ -303,10 +328,7 @@ func TestSystemdPodman(t *testing.T) {
 	runtimetest.Output(t, asTester[0], append(asTester[1:], "systemctl", "--user", "start", "podman.socket")...)
 	// The service behind the socket takes seconds to start.
 	runtimetest.Output(t, asTester[0], append(asTester[1:], "podman", "--remote", "--url", "unix://"+runtimeDir+"/podman/podman.sock", "version")...)
-	t.Run("Sysctl", e.testSysctl)
-	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
-		t.Run("Sides", e.testSides)
-	}
+	return e
 }
 
 // TestSystemdSudo has a user log in and change a parameter as root.

@@ -160,17 +160,28 @@ func TestContainers(t *testing.T) {
 	runContainers(t, func(p *payload) {
 		p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
 		p.trees = append(p.trees, "/usr/lib/cni")
-	}, "dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "podman", "conmon", "runc", "tar")
+	}, append([]string{"podman", "conmon", "tar"}, engines...)...)
 }
+
+// engines are the programs of Docker and containerd.
+var engines = []string{"dockerd", "docker", "docker-init", "docker-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "runc"}
 
 // TestSystemd runs the tests that need units or a system booted by systemd, in a guest where
 // systemd is process 1.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
+	programs := []string{"podman", "conmon", "crun", "newuidmap", "newgidmap", "tar"}
+	whole := os.Getenv("NSTRACE_TEST_ALL") == "1"
+	if whole { // TestSystemdParts
+		programs = append(programs, engines...)
+	}
 	runContainers(t, func(p *payload) {
 		p.systemd = true
 		p.only = "^TestSystemd"
-	}, "podman", "conmon", "crun", "newuidmap", "newgidmap", "tar")
+		if whole {
+			p.trees = append(p.trees, "/usr/lib/cni")
+		}
+	}, programs...)
 }
 
 // runContainers runs test/containers in a guest that also has these programs.

@@ -595,7 +595,11 @@ func (h *partsHost) testText(t *testing.T, wrong report) {
 			wrong("%q: %v", what, err)
 			continue
 		}
-		if i := strings.IndexFunc(out, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		if slices.Contains(args, "dot") {
+			out = strings.ReplaceAll(out, "\n\t", "\n") // it is indented by tabs
+			out = strings.ReplaceAll(out, "\n\t", "\n")
+		}
+		if i := strings.IndexFunc(out, acts); i >= 0 {
 			wrong("%q: %q at byte %d", what, out[max(0, i-80):min(len(out), i+80)], i)
 		}
 		if n := strings.Count(out, "\n") + 1; args[0] == "list" && (n < rows-20 || n > rows+20) {
@@ -605,6 +609,11 @@ func (h *partsHost) testText(t *testing.T, wrong report) {
 			checkSVG(wrong, out)
 		}
 	}
+}
+
+// acts reports whether a character could do something to a terminal or to the text around it.
+func acts(r rune) bool {
+	return unicode.IsControl(r) && r != '\n' || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar
 }
 
 // checkSVG parses a picture, which may have no program in it.

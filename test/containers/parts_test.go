@@ -73,6 +73,7 @@ type partsHost struct {
 	parts []*part
 	nets  map[string]string // addresses that must be there, by process and device
 
+	pods    map[string]string   // what names a pod for nstrace show, by a process
 	devices map[string][]string // those of hostile names, which ip does not write as valid JSON, by process
 }
 
@@ -92,7 +93,7 @@ func TestSystemdParts(t *testing.T) {
 	runtimetest.Need(t, "docker", "podman", "containerd", "crun", "systemd-nspawn", "machinectl", "ip", "lsns")
 	t.Setenv("TMPDIR", "/run") // on one file system with the sockets that nstrace looks for
 	dir := runtimetest.Dir(t)
-	h := &partsHost{t: t, dir: dir, image: runtimetest.ImageTar(t, dir), nets: map[string]string{}, devices: map[string][]string{}}
+	h := &partsHost{t: t, dir: dir, image: runtimetest.ImageTar(t, dir), nets: map[string]string{}, devices: map[string][]string{}, pods: map[string]string{}}
 	h.docker()
 	h.podman()
 	h.rootless()
@@ -174,10 +175,11 @@ func (h *partsHost) podman() {
 		if name == "infra" {
 			name = podman("inspect", "--format", "{{.Name}}", id)
 		}
-		h.add(&part{
+		p := h.add(&part{
 			what: "podman " + name, pid: podman("inspect", "--format", "{{.State.Pid}}", id), show: name,
 			owner: owned{container: id, name: name, image: runtimetest.Image, runtime: "podman", pod: "nst-pod", podUID: pod, unit: "libpod-" + id + ".scope"},
 		})
+		h.pods[p.pid] = "nst-pod"
 	}
 }
 
@@ -232,6 +234,7 @@ func (h *partsHost) containerd() {
 		what: "a container of a pod", pid: strconv.Itoa(info.PID), show: id, netns: filepath.Base(netns),
 		owner: owned{container: id, name: "nginx" + hostile, image: "box:1.2", runtime: "containerd", pod: "web" + hostile, podNamespace: "shop", podUID: uid},
 	})
+	h.pods[pid] = "shop/web" + hostile
 	// One that the kubelet does not know.
 	c.Output(t, "run", "--detach", "--snapshotter", "native", runtimetest.Image, "nst-ctr", "sleep", "100000")
 	t.Cleanup(func() {
@@ -419,6 +422,12 @@ func (h *partsHost) checkOwner(wrong report, where string, p *part, n *event.Nam
 
 // testShow shows each part by its name.
 func (h *partsHost) testShow(t *testing.T, wrong report) {
+	for pid, name := range h.pods {
+		out, err := runtimetest.Try(nstraceBin, "show", "-o", "json", "--events", "0", "--", name)
+		if want := fmt.Sprintf(`"type":"net","id":%d,`, ns(t, pid, "net")); err != nil || !strings.Contains(out, want) {
+			wrong("show %q: %v, or no %s: %s", name, err, want, out)
+		}
+	}
 	for _, p := range h.parts {
 		var page struct {
 			Namespaces []listedNS `json:"namespaces"`

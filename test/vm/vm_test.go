@@ -203,6 +203,7 @@ func runContainers(t *testing.T, set func(*payload), programs ...string) {
 		t.Fatal(err)
 	}
 	p.memory = 4096
+	p.boot = 3 * time.Minute // there is much to unpack
 	p.trees = []string{"/etc/containers", "/usr/share/containers"}
 	set(p)
 	for _, name := range programs {
@@ -230,6 +231,8 @@ type payload struct {
 	short    bool     // run with -test.short
 	systemd  bool     // systemd is the guest's process 1
 	only     string   // -test.run, unless the host was given one
+
+	boot time.Duration // how long a boot may take; 0: the default
 }
 
 // buildPayload compiles the tests of pkg, a folder, and nstrace. Tests below testdata are about the
@@ -360,11 +363,12 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 				Merge:    true,
 				Systemd:  p.systemd,
 			},
-			Memory: p.memory,
-			CPUs:   p.cpus,
-			Limit:  limit,
-			Stdout: output,
-			Log:    t.Logf,
+			Memory:    p.memory,
+			CPUs:      p.cpus,
+			Limit:     limit,
+			BootLimit: p.boot,
+			Stdout:    output,
+			Log:       t.Logf,
 		}
 		result, err := guest.Start(t.Context())
 		done <- outcome{result, errors.Join(err, output.Close())}

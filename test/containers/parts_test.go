@@ -94,10 +94,9 @@ func TestSystemdParts(t *testing.T) {
 	t.Setenv("TMPDIR", "/run") // on one file system with the sockets that nstrace looks for
 	dir := runtimetest.Dir(t)
 	h := &partsHost{t: t, dir: dir, image: runtimetest.ImageTar(t, dir), nets: map[string]string{}, devices: map[string][]string{}, pods: map[string]string{}}
-	h.docker()
+	h.docker(h.containerd())
 	h.podman()
 	h.rootless()
-	h.containerd()
 	h.units()
 	h.nspawn()
 	h.ipNetns()
@@ -122,8 +121,9 @@ func TestSystemdParts(t *testing.T) {
 // A report notes what is wrong.
 type report func(format string, args ...any)
 
-// docker runs a container with a network behind a bridge, and one that joins its network.
-func (h *partsHost) docker() {
+// docker runs a container with a network behind a bridge, and one that joins its network. It shares
+// containerd with the pod, as it does on most hosts.
+func (h *partsHost) docker(containerd string) {
 	t := h.t
 	runtimetest.Output(t, "ip", "link", "add", "nst-br", "type", "bridge")
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "nst-br").Run() })
@@ -132,7 +132,7 @@ func (h *partsHost) docker() {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d := runtimetest.Docker(t, dir, "--exec-root", "/run/docker", "--bridge", "nst-br", "--host", "unix:///run/docker.sock")
+	d := runtimetest.Docker(t, dir, "--exec-root", "/run/docker", "--bridge", "nst-br", "--host", "unix:///run/docker.sock", "--containerd", containerd)
 	d.Output(t, "load", "--input", h.image)
 	run := func(name string, args ...string) *part {
 		// Everybody who may run a container chooses its labels.
@@ -194,8 +194,9 @@ func (h *partsHost) rootless() {
 	})
 }
 
-// containerd runs a pod as the kubelet does, whose names are hostile: containerd takes any.
-func (h *partsHost) containerd() {
+// containerd runs a pod as the kubelet does, whose names are hostile: containerd takes any. It returns
+// containerd's socket.
+func (h *partsHost) containerd() string {
 	t := h.t
 	const uid = "8fbb1b12-7d3c-4fd0-a6a7-9c1b0c3f2f11"
 	dir := filepath.Join(h.dir, "containerd")
@@ -244,10 +245,11 @@ func (h *partsHost) containerd() {
 	for l := range strings.Lines(tasks) {
 		if f := strings.Fields(l); len(f) == 3 && f[0] == "nst-ctr" {
 			h.add(&part{what: "ctr run", pid: f[1], show: "nst-ctr", owner: owned{container: "nst-ctr", runtime: "containerd"}})
-			return
+			return c.Socket
 		}
 	}
 	t.Fatalf("ctr has no task: %s", tasks)
+	return ""
 }
 
 // units runs services with namespaces of their own.

@@ -62,6 +62,9 @@ type kernel struct {
 // the kernel after use.
 func openKernel(m *mountThread, f *ftrace, off error) (*kernel, error) {
 	k := &kernel{threads: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace)}
+	if err := mounted(); err != nil {
+		return nil, err
+	}
 	if err := probeBPF(); err != nil {
 		return nil, err
 	}
@@ -111,6 +114,20 @@ func liftMemlock() (restore func()) {
 		return func() {}
 	}
 	return func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &was) }
+}
+
+// mounted checks that the file systems are there without which nothing works.
+func mounted() error {
+	for _, fs := range []struct {
+		dir, name string
+		magic     int64
+	}{{"/proc", "procfs", unix.PROC_SUPER_MAGIC}, {"/sys", "sysfs", unix.SYSFS_MAGIC}} {
+		var st unix.Statfs_t
+		if unix.Statfs(fs.dir, &st) != nil || int64(st.Type) != fs.magic {
+			return fmt.Errorf("%w: %s is not mounted on %s where nstrace runs", ErrUnsupported, fs.name, fs.dir)
+		}
+	}
+	return nil
 }
 
 // probeBPF checks that bpf(2) can be used at all.
@@ -480,9 +497,6 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 			continue
 		}
 		c := k.choose(obs, o.Backend, spec, refused)
-		if obs.name == "sysctl" && c.way != nil && k.foreign != nil {
-			c.missing = []string{k.outsideCgroup(c.way.backend)}
-		}
 		if obs.feed[0] == event.TraceTamper {
 			c.programs = withoutFirstCall(c.programs, spec, keep)
 		}
@@ -534,6 +548,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		l.close()
 		return nil, err
 	}
+	k.missingHere(l)
 	if err := o.fill(l.coll); err != nil {
 		l.close()
 		return nil, err

@@ -91,7 +91,7 @@ type cgroupRoot struct {
 
 const (
 	rootCgroup   = 1    // the kernfs id of the root of a hierarchy
-	fileIDKernfs = 0xfe // FILEID_KERNFS, include/linux/exportfs.h
+	fileIDKernfs = 0xfe // FILEID_KERNFS of the kernel
 )
 
 // cgroup2 returns the root of the v2 hierarchy. Call it on the thread first.

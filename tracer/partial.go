@@ -41,6 +41,20 @@ func (l *loaded) unseen() string {
 	return fmt.Sprintf("there is no way to see %s here: %s", list(what), strings.Join(why, "; "))
 }
 
+// missingHere adds to the choices what they do not see where nstrace runs.
+func (k *kernel) missingHere(l *loaded) {
+	for i := range l.picks {
+		c := &l.picks[i]
+		switch {
+		case c.way == nil:
+		case c.obs.name == "sysctl" && k.foreign != nil:
+			c.missing = []string{k.outsideCgroup(c.way.backend)}
+		case c.obs.name == "destroy" && c.way.backend == Tracepoint && !l.pids.knowsEnds():
+			c.missing = []string{"the end of namespaces, as nstrace is in a PID namespace and does not see all processes"}
+		}
+	}
+}
+
 // outsideCgroup says what is missing where nstrace cannot open the root of cgroup v2.
 func (k *kernel) outsideCgroup(b Backend) string {
 	what := "sysctl writes"
@@ -61,11 +75,7 @@ func list(words []string) string {
 // accept returns ErrPartial if something vital is missing and the options do not accept that. If
 // they do, it notes what is missing.
 func (k *kernel) accept(l *loaded, o *Options) error {
-	for i := range l.picks {
-		c := &l.picks[i]
-		if c.obs.name == "destroy" && c.way != nil && c.way.backend == Tracepoint && !l.pids.knowsEnds() {
-			c.missing = []string{"the end of namespaces, as nstrace is in a PID namespace and does not see all processes"}
-		}
+	for _, c := range l.picks {
 		for _, missing := range c.missing {
 			k.ftrace.notes.add("not seen: %s", missing)
 		}

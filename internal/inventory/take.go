@@ -73,7 +73,7 @@ func newBuilder(o Options) (*builder, error) {
 	}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
-		return nil, &procError{"find the device of namespaces", err}
+		return nil, &procError{"find the device of namespaces (is procfs mounted on /proc?)", err}
 	}
 	b.nsfs = st.Dev
 	for i, t := range types {

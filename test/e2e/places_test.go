@@ -300,9 +300,11 @@ func TestPlacesRefused(t *testing.T) {
 	// In a chroot that it cannot leave, nstrace can mount neither tracefs nor cgroup2.
 	jail := place{"jail", `exec unshare --mount sh -e -c '` + inChroot + `shift; exec chroot . setpriv --inh-caps=-sys_chroot --bounding-set=-sys_chroot /nstrace "$@"' sh "$@"`,
 		"nstrace: there is no way to see creates, enters and sysctl writes here: "}
-	for _, p := range []place{user, jail} {
+	bare := place{"bare", `exec unshare --mount sh -e -c 'cd "$dir"; mount --rbind /usr usr; shift; exec chroot . /nstrace "$@"' sh "$@"`,
+		"nstrace: this host can't: procfs is not mounted on /proc where nstrace runs\n"}
+	for _, p := range []place{user, jail, bare} {
 		for _, args := range [][]string{{"-o", "table"}, {"-o", "wide"}, {"-o", "json"}, {"run", "--", "true"}, {"record", "--db", filepath.Join(t.TempDir(), "db")}} {
-			if p.name == "jail" {
+			if p.name != "user" {
 				if args[0] == "record" {
 					args = []string{"record", "--db", "/tmp/db"}
 				}

@@ -337,6 +337,25 @@ func TestPlacesRefused(t *testing.T) {
 			t.Errorf("the notes %q do not say what is missing", first.Notes)
 		}
 	})
+	t.Run("check", func(t *testing.T) {
+		cmd := jail.command(env, "check", "--backend", string(tracer.Tracepoint))
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err := cmd.Run()
+		first, _, _ := strings.Cut(stdout.String(), "\n\n")
+		head, missing, _ := strings.Cut(first, "\n")
+		if exitOf(err) != 3 || !strings.HasPrefix(stderr.String(), jail.says) || head != "Here, nstrace does not see everything. Missing:" {
+			t.Errorf("%v, %q\n%s", err, stderr.String(), stdout.String())
+		}
+		for _, name := range []string{"clone", "unshare", "setns", "sysctl"} {
+			if !slices.ContainsFunc(strings.Split(missing, "\n"), func(line string) bool {
+				names, what, _ := strings.Cut(strings.TrimSpace(line), ": ")
+				return strings.HasPrefix(what, "all of it: ") && slices.Contains(strings.Split(names, ", "), name)
+			}) {
+				t.Errorf("it does not say that all of %s is missing:\n%s", name, missing)
+			}
+		}
+	})
 	t.Run("list in a PID namespace", func(t *testing.T) {
 		cmd := places[0].command(env, "list", "-t", "uts,pid", "-o", "json")
 		var stdout, stderr strings.Builder
@@ -365,4 +384,41 @@ func TestPlacesRefused(t *testing.T) {
 			t.Errorf("%v: %s", err, text)
 		}
 	})
+}
+
+// TestCheckFirst checks that the first lines of check say the same as the rows below them.
+func TestCheckFirst(t *testing.T) {
+	for _, b := range append([]tracer.Backend{tracer.Auto}, backends...) {
+		t.Run(string(b), func(t *testing.T) {
+			var r tracer.Report
+			if err := json.Unmarshal([]byte(output(t, nstraceBin, "check", "-o", "json", "--backend", string(b))), &r); err != nil {
+				t.Fatal(err)
+			}
+			var want, got []string
+			for _, o := range r.Observations {
+				for _, missing := range o.Missing {
+					want = append(want, o.Name+": "+missing)
+				}
+			}
+			for _, line := range r.Missing {
+				names, what, _ := strings.Cut(line, ": ")
+				for _, name := range strings.Split(names, ", ") {
+					got = append(got, name+": "+what)
+				}
+			}
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(got, want) || r.Complete != (len(want) == 0) {
+				t.Errorf("complete %v, missing %q; want %q", r.Complete, got, want)
+			}
+			text := output(t, nstraceBin, "check", "--backend", string(b))
+			first := "Here, nstrace sees everything.\n\n"
+			if len(r.Missing) > 0 {
+				first = "Here, nstrace does not see everything. Missing:\n  " + strings.Join(r.Missing, "\n  ") + "\n\n"
+			}
+			if !strings.HasPrefix(text, first) {
+				t.Errorf("it begins with other lines than %q:\n%s", first, text)
+			}
+		})
+	}
 }

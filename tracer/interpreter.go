@@ -23,7 +23,7 @@ import (
 type interpreter struct {
 	filter  *event.Filter
 	follow  bool   // emit only the events of processes that the kernel follows
-	self    uint32 // nstrace's own pid
+	self    uint32 // nstrace's own pid in the initial PID namespace
 	lookups lookups
 	out     emitter
 	clock   clock

@@ -4,10 +4,10 @@ package tracer
 
 import (
 	"context"
-	"os"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A LiveNamespace is a namespace that a scan found alive.
@@ -29,7 +29,7 @@ const maxPaths = 4
 // Scan shows the present, while Run may not have emitted the events yet that led to it. It is
 // safe for concurrent use, but a Handler must not call it.
 func (t *Tracer) Scan() ([]LiveNamespace, error) {
-	inv, err := inventory.Take(context.Background(), inventory.Options{Without: uint32(os.Getpid())})
+	inv, err := inventory.Take(context.Background(), inventory.Options{Without: procfs.Self()})
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,11 @@ func (t *Tracer) attach() error {
 	if err != nil {
 		return err
 	}
-	t.interpreter = newInterpreter(&t.opts.Filter, t.opts.Follow, uint32(os.Getpid()), struct {
+	self, err := t.attached.pids.host(uint32(os.Getpid()))
+	if err != nil {
+		return err
+	}
+	t.interpreter = newInterpreter(&t.opts.Filter, t.opts.Follow, self, struct {
 		*attachment
 		*hostReader
 	}{t.attached, newHostReader(t.threads, t.attached.pids)}, &t.out)

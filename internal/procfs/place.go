@@ -74,6 +74,16 @@ func ShowsAll() bool {
 	return false
 }
 
+// Self returns the caller's PID as /proc shows it, which can be that of another PID namespace.
+func Self() uint32 {
+	if link, err := os.Readlink("/proc/self"); err == nil {
+		if pid, err := strconv.ParseUint(link, 10, 32); err == nil {
+			return uint32(pid)
+		}
+	}
+	return uint32(os.Getpid())
+}
+
 // PIDLevels returns how many PID namespaces the caller's own is below the one that /proc is of.
 func PIDLevels() (int, error) {
 	f, err := os.Open("/proc/self/status")

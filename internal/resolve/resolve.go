@@ -128,7 +128,7 @@ func (r *Resolver) of(ref inventory.Ref, p *inventory.Process) *inventory.Namesp
 // mounted returns the namespace whose file is at a path.
 func (r *Resolver) mounted(ref inventory.Ref, path string) *inventory.Namespace {
 	return r.namespace(ref, func(n *inventory.Namespace) {
-		n.Mounts = []inventory.Mount{{Path: path, PID: uint32(os.Getpid())}}
+		n.Mounts = []inventory.Mount{{Path: path, PID: procfs.Self()}}
 	})
 }
 
@@ -144,7 +144,7 @@ func (r *Resolver) Host(typ event.NSType) (*inventory.Namespace, error) {
 			return r.of(ref, &inventory.Process{PID: pid}), nil
 		}
 	}
-	return r.of(ref, &inventory.Process{PID: uint32(os.Getpid())}), nil
+	return r.of(ref, &inventory.Process{PID: procfs.Self()}), nil
 }
 
 // Hosts returns the numbers of the host's namespaces, as far as they are known.

@@ -55,6 +55,7 @@ type kernel struct {
 	canaries   map[Backend]*canary  // of the offered backends, until load takes them
 	reuse      *loaded              // use its maps; nil: make new ones
 	silent     map[string][]Backend // backends whose hooks of an observation the kernel does not run
+	preempts   string               // how it preempts kernel code, "" if it does not
 }
 
 // openKernel finds out what the running kernel offers. It fails with ErrUnsupported only if
@@ -85,6 +86,9 @@ func openKernel(m *mountThread, f *ftrace, off error) (*kernel, error) {
 	if root, k.cgroup = m.cgroup2(); k.cgroup == nil {
 		k.foreign = root.foreign
 	}
+	p := openPreemption()
+	defer p.close()
+	k.preempts = p.reason()
 	return k, nil
 }
 
@@ -279,8 +283,7 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 	if len(k.silent[o.name]) > 0 {
 		force = Auto // better another backend than none
 	}
-	for i := range o.ways {
-		w := &o.ways[i]
+	for _, w := range k.inOrder(o.ways) {
 		if force != Auto && w.backend != force {
 			continue
 		}
@@ -289,7 +292,7 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 			continue
 		}
 		if w.forced && force == Auto {
-			c.reasons = append(c.reasons, fmt.Sprintf("%s is used only with --backend %s, because it slows down every open of a file", w.backend, w.backend))
+			c.reasons = append(c.reasons, fmt.Sprintf("all of it is seen only with --backend %s, because that slows down every open of a file", w.backend))
 			continue
 		}
 		if err := k.offers(w.backend); err != nil {

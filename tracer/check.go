@@ -60,7 +60,7 @@ func (r *Report) fill(m *mountThread, f *ftrace, o *Options) error {
 		r.Capabilities = append(r.Capabilities, c)
 	}
 	add("btf", nil, "/sys/kernel/btf/vmlinux")
-	add("fentry", k.fentry, "")
+	add("fentry", k.fentry, k.avoidsFentry())
 	add("kprobe", k.kprobe, "")
 	add("tracefs", k.tracepoint, mountedWhere(m.private, tracefsDir))
 	root, err := m.cgroup2()

@@ -168,6 +168,10 @@ var observations = []observation{
 				{bpf.NstraceProgKprobePermission, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
 				{bpf.NstraceProgKprobePermission510, bpf.NstraceProgKretprobePermission, bpf.NstraceProgKretprobeWantWrite, bpf.NstraceProgKretprobeMayOpen},
 			}},
+			{backend: Kprobe, programs: [][]string{
+				{bpf.NstraceProgKprobePermission, bpf.NstraceProgKretprobePermission},
+				{bpf.NstraceProgKprobePermission510, bpf.NstraceProgKretprobePermission},
+			}, missing: []string{"without --backend kprobe: opens with O_TRUNC, if the mount is read-only, and without it, if procfs itself is read-only, and not a bind mount of it"}},
 		},
 	},
 	{

@@ -502,7 +502,7 @@ func (t *Tracer) recover() error {
 	if errors.Is(was, errFtraceOff) {
 		what = "ftrace is on again"
 	}
-	return t.replace(replacement{reason: event.LossReattach, what: what, then: "nstrace uses fentry and kprobe again"})
+	return t.replace(replacement{reason: event.LossReattach, what: what, then: "nstrace uses fentry and kprobe again", optional: true})
 }
 
 // roughly rounds a time for people.

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // Where the kernel can preempt kernel code, fentry loses events. The kernel enables preemption while it
@@ -148,7 +150,22 @@ func (p *preemption) reason() string {
 }
 
 func (p *preemption) close() {
-	if p.file != nil {
+	if p != nil && p.file != nil {
 		p.file.Close()
 	}
+}
+
+// avoidPreemption replaces fentry by kprobe if the kernel has begun to preempt kernel code since the
+// start. If it stops doing so, kprobe stays.
+func (t *Tracer) avoidPreemption() error {
+	if t.preempt == nil || t.preempt.reason() == "" {
+		return nil
+	}
+	t.preempt.close()
+	t.preempt = nil
+	if !t.attached.loaded.uses(Fentry) {
+		return nil // nstrace has fallen back to tracepoints
+	}
+	return t.replace(replacement{reason: event.LossReattach, optional: true,
+		what: "the kernel began to preempt kernel code", then: "nstrace uses kprobe where it can"})
 }

@@ -518,6 +518,6 @@ func (t *Tracer) replaceSilent(silent []string) error {
 	return t.replace(replacement{
 		reason: event.LossHookSilent, since: t.proof.proven,
 		what: "the kernel does not run the hooks of " + strings.Join(words, ", "),
-		then: "nstrace attaches again",
+		then: "nstrace attaches again", optional: t.ran.Load(),
 	})
 }

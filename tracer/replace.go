@@ -22,6 +22,8 @@ type replacement struct {
 	since  time.Time // events can be missing since then; zero: since the detach
 	what   string    // what happened, for people
 	then   string    // what nstrace does about it
+	// optional says that what is attached stays if nothing can replace it.
+	optional bool
 }
 
 // replace loads the programs that suit the kernel now, detaches all others, and attaches the new
@@ -47,6 +49,13 @@ func (t *Tracer) replace(r replacement) error {
 	})
 	if k != nil {
 		defer t.threads.run(k.close)
+	}
+	if loadErr != nil && r.optional {
+		t.notes.add("%s, and nstrace cannot attach anew: %v", r.what, short(loadErr))
+		if r.since.IsZero() || !t.ran.Load() {
+			return nil
+		}
+		return t.emitReplacement(&r, time.Now(), nil)
 	}
 	if r.since.IsZero() {
 		r.since = time.Now()

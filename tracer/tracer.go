@@ -63,6 +63,7 @@ type Tracer struct {
 	started  time.Time
 	threads  *mountThread
 	ftrace   *ftrace
+	preempt  *preemption // nil if it does not matter any more
 	notes    notes
 	attached *attachment // nil if New fails before
 	watch    *mountWatch // nil if the kernel reports pins
@@ -148,6 +149,9 @@ func (t *Tracer) attach() error {
 	t.interpreter.clock.sync()
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)
+	if t.opts.Backend == Auto && l.uses(Fentry) && k.kprobe == nil {
+		t.preempt = openPreemption()
+	}
 	// After attaching: what is made in between is in the inventory and in the ring.
 	inv, err := t.attached.snapshot()
 	if err != nil {
@@ -352,6 +356,9 @@ func (t *Tracer) overdue(drained bool) error {
 		if err := t.reportSkips(false); err != nil {
 			return err
 		}
+		if err := t.avoidPreemption(); err != nil {
+			return err
+		}
 	}
 	if !drained {
 		return nil
@@ -513,6 +520,7 @@ func (t *Tracer) close() error {
 	}
 	t.watch.close()
 	t.prover.close()
+	t.preempt.close()
 	if t.attached != nil {
 		errs = append(errs, t.attached.closeRing())
 	}

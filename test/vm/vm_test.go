@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -401,14 +400,11 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	}
 	if end.result != nil {
 		t.Logf("kernel %s: up after %.1f s, done after another %.1f s", kernel.Release, end.result.Boot.Seconds(), end.result.Run.Seconds())
-		if lines := complaints.FindAll(end.result.Console, -1); lines != nil {
-			t.Logf("the kernel reported a fault: %s\nits console:\n%s", lines[0], end.result.Console)
+		if lines := faults(end.result.Console); lines != nil {
+			t.Errorf("the kernel %s reported a fault: %s\nits console:\n%s", kernel.Release, lines[0], end.result.Console)
 		}
 	}
 }
-
-// complaints are lines that a kernel prints when it finds a fault and continues.
-var complaints = regexp.MustCompile(`(?m)^.*(?:WARNING: |BUG: |Call Trace:|stall on|stalls on).*$`)
 
 // timeLimit returns how long a guest may take: NSTRACE_GUEST_TIMEOUT, or half an hour, or an hour
 // for the whole suite. It is always less than the time until go test itself gives up, because go

@@ -171,7 +171,7 @@ var observations = []observation{
 			{backend: Kprobe, programs: [][]string{
 				{bpf.NstraceProgKprobePermission, bpf.NstraceProgKretprobePermission},
 				{bpf.NstraceProgKprobePermission510, bpf.NstraceProgKretprobePermission},
-			}, missing: []string{"without --backend kprobe: opens with O_TRUNC, if the mount is read-only, and without it, if procfs itself is read-only, and not a bind mount of it"}},
+			}, missing: []string{"without --backend kprobe: opens with O_TRUNC on a read-only mount, and all opens if procfs itself is read-only"}},
 		},
 	},
 	{

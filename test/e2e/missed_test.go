@@ -23,11 +23,11 @@ import (
 // reported at least that number of the type as missed. A test still fails if an event was lost
 // without a report.
 
-// canMiss reports whether that can happen to events of a type on this kernel. From 6.13 on, tasks
-// can be preempted inside programs. Before that, it can only happen to the end of namespaces, which
-// the kernel also frees in softirqs.
+// canMiss reports whether that can happen to events of a type on this kernel: some kernels preempt
+// tasks inside programs. On others it can only happen to the end of namespaces, which the kernel also
+// frees in softirqs.
 func canMiss(typ event.Type) bool {
-	return typ == event.NamespaceDestroy || kernelFrom(6, 13)
+	return typ == event.NamespaceDestroy || kernelPreempts()
 }
 
 // countsMissed reports whether the kernel counts what a stream misses: up to 6.6 it does not count

@@ -133,6 +133,6 @@ func TestBackends(t *testing.T) {
 		}
 	}
 	for _, o := range report.Observations {
-		checkObservation(t, o, backends[0], true)
+		checkObservation(t, o, autoBackend(), true)
 	}
 }

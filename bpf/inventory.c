@@ -1,9 +1,9 @@
 //go:build ignore
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * The programs of internal/inventory: two iterators, over the tasks of the host and over their open
+ * The programs of internal/inventory: iterators over the tasks of the host, and over their open
  * files. They are an object of their own, because they are loaded for each inventory, and loading
- * takes the kernel longer than the walk does.
+ * takes longer than the walk does.
  */
 #define NO_RDONLY_CAST
 #include "lib/nsfs.h"
@@ -65,9 +65,17 @@ struct file_row {
 	__u32 pad;
 };
 
+/* When a process started. */
+struct start_row {
+	__u64 start; /* CLOCK_BOOTTIME, ns */
+	__u32 pid;
+	__u32 pad;
+};
+
 EXPORT_TYPE(struct, ns_row);
 EXPORT_TYPE(struct, task_row);
 EXPORT_TYPE(struct, file_row);
+EXPORT_TYPE(struct, start_row);
 
 /* The kinds to describe, as 1 << enum ns_kind. User space writes them before it loads the programs.
  */
@@ -182,6 +190,24 @@ int list_files(struct bpf_iter__task_file *ctx)
 	f.fd = ctx->fd;
 	BPF_CORE_READ_INTO(&f.comm, task, comm);
 	bpf_seq_write(seq, &f, sizeof(f));
+	return 0;
+}
+
+/* Tells which processes are still there. */
+SEC("iter/task")
+int list_starts(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task;
+	struct start_row s = {};
+
+	if (!task)
+		return 0;
+	s.pid = BPF_CORE_READ(task, tgid);
+	if (s.pid != BPF_CORE_READ(task, pid))
+		return 0;
+	s.start = BPF_CORE_READ(task, start_boottime);
+	bpf_seq_write(seq, &s, sizeof(s));
 	return 0;
 }
 

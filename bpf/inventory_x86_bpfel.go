@@ -32,6 +32,13 @@ type InventoryNsRow struct {
 	UserNs uint32
 }
 
+type InventoryStartRow struct {
+	_     structs.HostLayout
+	Start uint64
+	Pid   uint32
+	Pad   uint32
+}
+
 type InventoryTaskRow struct {
 	_           structs.HostLayout
 	Ns          [8]InventoryNsRow
@@ -55,6 +62,7 @@ type InventoryTaskRow struct {
 const (
 	InventoryMapTaskBuf        = "task_buf"
 	InventoryProgListFiles     = "list_files"
+	InventoryProgListStarts    = "list_starts"
 	InventoryProgListTasks     = "list_tasks"
 	InventoryVarFilterComm     = "filter_comm"
 	InventoryVarFilterFailed   = "filter_failed"
@@ -85,6 +93,7 @@ const (
 	InventoryVarTypeNsRow      = "type_ns_row"
 	InventoryVarTypeRecordFlag = "type_record_flag"
 	InventoryVarTypeRecordKind = "type_record_kind"
+	InventoryVarTypeStartRow   = "type_start_row"
 	InventoryVarTypeTaskRow    = "type_task_row"
 	InventoryVarV1Subsys       = "v1_subsys"
 	InventoryVarWanted         = "wanted"
@@ -133,8 +142,9 @@ type InventorySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type InventoryProgramSpecs struct {
-	ListFiles *ebpf.ProgramSpec `ebpf:"list_files"`
-	ListTasks *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	ListFiles  *ebpf.ProgramSpec `ebpf:"list_files"`
+	ListStarts *ebpf.ProgramSpec `ebpf:"list_starts"`
+	ListTasks  *ebpf.ProgramSpec `ebpf:"list_tasks"`
 }
 
 // InventoryMapSpecs contains maps before they are loaded into the kernel.
@@ -177,6 +187,7 @@ type InventoryVariableSpecs struct {
 	TypeNsRow      *ebpf.VariableSpec `ebpf:"type_ns_row"`
 	TypeRecordFlag *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind *ebpf.VariableSpec `ebpf:"type_record_kind"`
+	TypeStartRow   *ebpf.VariableSpec `ebpf:"type_start_row"`
 	TypeTaskRow    *ebpf.VariableSpec `ebpf:"type_task_row"`
 	V1Subsys       *ebpf.VariableSpec `ebpf:"v1_subsys"`
 	Wanted         *ebpf.VariableSpec `ebpf:"wanted"`
@@ -245,6 +256,7 @@ type InventoryVariables struct {
 	TypeNsRow      *ebpf.Variable `ebpf:"type_ns_row"`
 	TypeRecordFlag *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind *ebpf.Variable `ebpf:"type_record_kind"`
+	TypeStartRow   *ebpf.Variable `ebpf:"type_start_row"`
 	TypeTaskRow    *ebpf.Variable `ebpf:"type_task_row"`
 	V1Subsys       *ebpf.Variable `ebpf:"v1_subsys"`
 	Wanted         *ebpf.Variable `ebpf:"wanted"`
@@ -255,13 +267,15 @@ type InventoryVariables struct {
 //
 // It can be passed to LoadInventoryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type InventoryPrograms struct {
-	ListFiles *ebpf.Program `ebpf:"list_files"`
-	ListTasks *ebpf.Program `ebpf:"list_tasks"`
+	ListFiles  *ebpf.Program `ebpf:"list_files"`
+	ListStarts *ebpf.Program `ebpf:"list_starts"`
+	ListTasks  *ebpf.Program `ebpf:"list_tasks"`
 }
 
 func (p *InventoryPrograms) Close() error {
 	return _InventoryClose(
 		p.ListFiles,
+		p.ListStarts,
 		p.ListTasks,
 	)
 }

@@ -31,6 +31,8 @@ type Listing struct {
 	Wide       bool // show every column, and cut nothing
 	Color      bool
 	Width      int // of the terminal; 0: cut nothing
+
+	users map[uint32]string // as user returned them
 }
 
 // Tree says what the rows of a table hang below.
@@ -150,13 +152,22 @@ func orNone(id uint32) string {
 	return number(id)
 }
 
+// user returns the name of a user, or else the uid. It asks once for each user.
 func (l *Listing) user(uid uint32) string {
+	if name, ok := l.users[uid]; ok {
+		return name
+	}
+	name := number(uid)
 	if l.User != nil {
-		if name := l.User(uid); name != "" {
-			return escapeName(name, "")
+		if known := l.User(uid); known != "" {
+			name = escapeName(known, "")
 		}
 	}
-	return number(uid)
+	if l.users == nil {
+		l.users = map[uint32]string{}
+	}
+	l.users[uid] = name
+	return name
 }
 
 // owner returns who a namespace belongs to. Docker and CNI plugins give network namespaces names that say

@@ -111,7 +111,7 @@ func (f *listFlags) list(ctx context.Context) error {
 		})
 	}
 	if f.format == "json" || f.shows("command") {
-		inventory.ReadCommands(ctx, inventory.OldestOf(all))
+		inv.ReadCommands(ctx, inventory.OldestOf(all))
 	}
 	var users attribution.Users
 	l := &output.Listing{

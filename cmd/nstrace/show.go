@@ -100,7 +100,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	var shown []*inventory.Namespace
 	for _, d := range page.Namespaces {
 		shown = append(shown, d.Namespace)
-		inventory.ReadCommands(ctx, d.Processes)
+		inv.ReadCommands(ctx, d.Processes)
 	}
 	if db != nil {
 		if err := date(ctx, db, inv, shown); err != nil {

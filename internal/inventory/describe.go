@@ -4,8 +4,10 @@ package inventory
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,42 +25,95 @@ const (
 	maxStuck = 4
 )
 
+// manyCommands is from how many processes on it is cheaper to walk all processes once than to compare
+// the start time of each.
+const manyCommands = 64
+
 // ReadCommands sets the Args of processes. It leaves out those that cannot be read in time, and
 // those that have ended.
-func ReadCommands(ctx context.Context, processes []*Process) {
-	deadline := time.Now().Add(commandTime)
-	for stuck := 0; len(processes) > 0 && stuck < maxStuck && ctx.Err() == nil; stuck++ {
-		processes = readCommands(ctx, processes, deadline, procfs.CommandLine)
+func (inv *Inventory) ReadCommands(ctx context.Context, processes []*Process) {
+	if inv.Source == Iterators && len(processes) >= manyCommands {
+		readAll(ctx, processes, func() commandLine {
+			buf := make([]byte, procfs.ArgsLen)
+			return func(pid uint32, _ uint64) []byte { return procfs.AnyCommandLine(pid, buf) }
+		})
+		// A process that was there before and is there now had its pid meanwhile.
+		now, err := starts()
+		for _, p := range processes {
+			if err != nil || now[p.PID] != p.Start {
+				p.Args = nil
+			}
+		}
+		if err == nil {
+			return
+		}
 	}
+	readAll(ctx, processes, func() commandLine { return procfs.CommandLine })
+}
+
+// A commandLine reads a command line. The next call can reuse the memory.
+type commandLine func(pid uint32, start uint64) []byte
+
+// readAll reads command lines on several processors. Each uses a commandLine of its own.
+func readAll(ctx context.Context, processes []*Process, reader func() commandLine) {
+	deadline := time.Now().Add(commandTime)
+	workers := min(runtime.GOMAXPROCS(0), maxStuck, len(processes)/manyCommands+1)
+	var stuck atomic.Int32
+	var wg sync.WaitGroup
+	for i := range workers {
+		part := processes[len(processes)*i/workers : len(processes)*(i+1)/workers]
+		wg.Go(func() {
+			var again []*Process
+			for len(part) > 0 && ctx.Err() == nil && stuck.Load() < maxStuck {
+				var late *Process
+				if late, part = readCommands(ctx, part, deadline, reader(), &stuck); late != nil {
+					again = append(again, late)
+				}
+			}
+			// The host may only have been busy.
+			for _, p := range again {
+				if ctx.Err() == nil && stuck.Load() < maxStuck {
+					readCommands(ctx, []*Process{p}, deadline, reader(), &stuck)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // readCommands reads command lines in another goroutine, one after the other, until one takes too long.
-// It returns the processes behind that one.
-func readCommands(ctx context.Context, processes []*Process, deadline time.Time, commandLine func(pid uint32, start uint64) []byte) (rest []*Process) {
+// It returns that process and those behind it. As long as the read goes on, it counts in stuck.
+func readCommands(ctx context.Context, processes []*Process, deadline time.Time, read commandLine, stuck *atomic.Int32) (late *Process, rest []*Process) {
 	const batch = 64 // so that the goroutines rarely wait for each other
-	type read struct {
+	type batchRead struct {
 		n    int // how many of the processes are done
 		args [][]string
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var at atomic.Int64 // the process that is being read
-	reads := make(chan read, len(processes)/batch+1)
+	reads := make(chan batchRead, len(processes)/batch+1)
 	keys := make([]processKey, len(processes))
 	for i, p := range processes {
 		keys[i] = processKey{p.PID, p.Start}
 	}
+	var ended atomic.Bool // the goroutine has ended, or has been given up
 	go func() {
 		defer close(reads)
+		defer func() {
+			if ended.Swap(true) {
+				stuck.Add(-1)
+			}
+		}()
 		var args [][]string
 		for i, k := range keys {
 			if ctx.Err() != nil {
 				return
 			}
 			at.Store(int64(i))
-			args = append(args, procfs.SplitArgs(commandLine(k.pid, k.start)))
+			args = append(args, procfs.SplitArgs(read(k.pid, k.start)))
 			if len(args) == batch || i == len(keys)-1 {
-				reads <- read{i + 1, args}
+				reads <- batchRead{i + 1, args}
 				args = nil
 			}
 		}
@@ -71,27 +126,32 @@ func readCommands(ctx context.Context, processes []*Process, deadline time.Time,
 		select {
 		case r, ok := <-reads:
 			if !ok {
-				return nil
+				return nil, nil
 			}
 			for i, a := range r.args {
 				processes[done+i].Args = a
 			}
 			done = r.n
 		case <-ctx.Done():
-			return nil
+			return nil, nil
 		case <-ticker.C:
 			now := at.Load()
-			if now == last || time.Now().After(deadline) {
-				// The results of its batch before it are lost with it, and read again.
-				if rest = processes[now+1:]; int(now) > done {
-					rest = append(slices.Clone(processes[done:now]), rest...)
-				}
-				if time.Now().After(deadline) {
-					return nil
-				}
-				return rest
+			if time.Now().After(deadline) {
+				return nil, nil
 			}
-			last = now
+			if now != last {
+				last = now
+				continue
+			}
+			if ended.Swap(true) { // what it read is in the channel
+				continue
+			}
+			stuck.Add(1)
+			// The results of its batch before it are lost with it, and read again.
+			if rest = processes[now+1:]; int(now) > done {
+				rest = append(slices.Clone(processes[done:now]), rest...)
+			}
+			return processes[now], rest
 		}
 	}
 }

@@ -5,6 +5,7 @@ package inventory
 import (
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,7 @@ func TestReadCommands(t *testing.T) {
 	}
 	other := *self
 	other.Start += tick
-	ReadCommands(t.Context(), []*Process{self, &other})
+	inv.ReadCommands(t.Context(), []*Process{self, &other})
 	if len(self.Args) == 0 || self.Args[0] != os.Args[0] {
 		t.Errorf("got %q, want %q", self.Args, os.Args)
 	}
@@ -43,13 +44,14 @@ func TestStuckCommand(t *testing.T) {
 		}
 		rest := all
 		tries := 0
+		var reading atomic.Int32
 		for ; len(rest) > 0; tries++ {
-			rest = readCommands(t.Context(), rest, time.Now().Add(commandTime), func(pid uint32, _ uint64) []byte {
+			_, rest = readCommands(t.Context(), rest, time.Now().Add(commandTime), func(pid uint32, _ uint64) []byte {
 				if pid == stuck {
 					<-held
 				}
 				return []byte(strconv.Itoa(int(pid)) + "\x00")
-			})
+			}, &reading)
 		}
 		if tries != 2 {
 			t.Errorf("%d tries", tries)
@@ -59,7 +61,14 @@ func TestStuckCommand(t *testing.T) {
 				t.Errorf("process %d has %q", p.PID, p.Args)
 			}
 		}
+		if n := reading.Load(); n != 1 {
+			t.Errorf("%d reads are stuck", n)
+		}
 		close(held)
+		synctest.Wait()
+		if n := reading.Load(); n != 0 {
+			t.Errorf("%d reads are stuck after the end", n)
+		}
 	})
 }
 
@@ -68,13 +77,37 @@ func TestStuckForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := []*Process{{PID: 1}, {PID: 2}, {PID: 3}}
 		start := time.Now()
-		rest := readCommands(t.Context(), all, start.Add(commandTime), func(uint32, uint64) []byte {
+		var reading atomic.Int32
+		late, rest := readCommands(t.Context(), all, start.Add(commandTime), func(uint32, uint64) []byte {
 			time.Sleep(commandTime)
 			return nil
-		})
-		if took := time.Since(start); len(rest) != 2 || took > 3*commandWait {
+		}, &reading)
+		if took := time.Since(start); late != all[0] || len(rest) != 2 || took > 3*commandWait {
 			t.Errorf("after %v, %d are left", took, len(rest))
 		}
 		time.Sleep(commandTime) // until the stuck read ends
+	})
+}
+
+// TestLateCommand has a process whose command line takes too long once: it is read again.
+func TestLateCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := []*Process{{PID: 1}, {PID: 2}, {PID: 3}}
+		var slow atomic.Bool
+		slow.Store(true)
+		readAll(t.Context(), all, func() commandLine {
+			return func(pid uint32, _ uint64) []byte {
+				if pid == 2 && slow.Swap(false) {
+					time.Sleep(3 * commandWait)
+				}
+				return []byte(strconv.Itoa(int(pid)) + "\x00")
+			}
+		})
+		for _, p := range all {
+			if len(p.Args) != 1 || p.Args[0] != strconv.Itoa(int(p.PID)) {
+				t.Errorf("process %d has %q", p.PID, p.Args)
+			}
+		}
+		time.Sleep(3 * commandWait) // until the slow read ends
 	})
 }

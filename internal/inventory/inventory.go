@@ -231,6 +231,10 @@ func compareRefs(a, b Ref) int {
 
 // CompareTypes compares types by their order in event.NSTypes.
 func CompareTypes(a, b event.NSType) int {
-	order := event.NSTypes()
-	return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
+	if a == b {
+		return 0
+	}
+	return cmp.Compare(slices.Index(typeOrder, a), slices.Index(typeOrder, b))
 }
+
+var typeOrder = event.NSTypes()

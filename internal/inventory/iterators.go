@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -16,6 +19,7 @@ import (
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/kerneltypes"
 	"github.com/nstrace/nstrace/internal/lockdown"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
@@ -24,6 +28,47 @@ import (
 const initPIDNS = 0xeffffffc
 
 var errNotInit = errors.New("nstrace is not in the initial PID namespace, and the iterators show the PIDs of that one")
+
+// prepared is the object of the iterators, adapted to this kernel once for all inventories.
+var prepared = sync.OnceValues(func() (*kerneltypes.Object, error) {
+	spec, err := bpf.LoadInventory()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF object: %w", err)
+	}
+	if err := rlimit.RemoveMemlock(); err != nil { // 5.10 charges the map against it
+		return nil, err
+	}
+	return kerneltypes.Prepare(spec)
+})
+
+// loadIterators loads iterators that describe some kinds of namespaces, as 1 << enum ns_kind.
+func loadIterators(kinds uint32, programs ...string) (*ebpf.Collection, error) {
+	set := func(spec *ebpf.CollectionSpec) error {
+		if err := spec.Variables[bpf.InventoryVarWanted].Set(kinds); err != nil {
+			return fmt.Errorf("set what to describe: %w", err)
+		}
+		return nil
+	}
+	if o, err := prepared(); err == nil {
+		if coll, err := o.Load(set, programs...); err == nil {
+			return coll, nil
+		}
+	}
+	// This takes longer, but also works where the kernel's types are in another file, and says why
+	// the kernel refuses a program.
+	spec, err := bpf.LoadInventory()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF object: %w", err)
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !slices.Contains(programs, name) })
+	if err := set(spec); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, err
+	}
+	return ebpf.NewCollection(spec)
+}
 
 // readIterators reads tasks and open files with BPF iterators. They need one system call for many
 // tasks, while /proc needs tens for each.
@@ -34,30 +79,41 @@ func (b *builder) readIterators() error {
 	if err := lockdown.Check(); err != nil { // up to 5.13 the iterators would show zeros
 		return err
 	}
-	spec, err := bpf.LoadInventory()
-	if err != nil {
-		return fmt.Errorf("read the BPF object: %w", err)
-	}
-	if err := spec.Variables[bpf.InventoryVarWanted].Set(b.kinds()); err != nil {
-		return fmt.Errorf("set what to describe: %w", err)
-	}
-	if err := rlimit.RemoveMemlock(); err != nil { // 5.10 charges the map against it
-		return err
-	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err := loadIterators(b.kinds(), bpf.InventoryProgListTasks, bpf.InventoryProgListFiles)
 	if err != nil {
 		return err
 	}
 	defer coll.Close()
+	var files []bpf.InventoryFileRow
+	walked := make(chan error, 1)
+	go func() {
+		walked <- walk(coll.Programs[bpf.InventoryProgListFiles], func(s *bpf.InventoryFileRow) { files = append(files, *s) })
+	}()
 	r := iterReader{b: b, cgroups: map[uint64]string{}}
-	if err := walk(coll.Programs[bpf.InventoryProgListTasks], r.task); err != nil {
+	err = walk(coll.Programs[bpf.InventoryProgListTasks], r.task)
+	if filesErr := <-walked; filesErr != nil {
+		return fmt.Errorf("walk the open files: %w", filesErr)
+	}
+	if err != nil {
 		return fmt.Errorf("walk the tasks: %w", err)
 	}
 	r.others()
-	if err := walk(coll.Programs[bpf.InventoryProgListFiles], r.file); err != nil {
-		return fmt.Errorf("walk the open files: %w", err)
+	for i := range files {
+		r.file(&files[i])
 	}
 	return nil
+}
+
+// starts returns when each process of the host started, nanoseconds since boot.
+func starts() (map[uint32]uint64, error) {
+	coll, err := loadIterators(0, bpf.InventoryProgListStarts)
+	if err != nil {
+		return nil, err
+	}
+	defer coll.Close()
+	all := map[uint32]uint64{}
+	err = walk(coll.Programs[bpf.InventoryProgListStarts], func(s *bpf.InventoryStartRow) { all[s.Pid] = s.Start })
+	return all, err
 }
 
 // kinds returns the types to describe, as 1 << enum ns_kind: those that are wanted, and those that are
@@ -113,6 +169,7 @@ type iterReader struct {
 	b       *builder
 	cgroups map[uint64]string // paths, by the address of the css_set
 	threads []*taskRecord     // to be added when all first threads are known
+	record  taskRecord        // of the current task
 }
 
 func (r *iterReader) task(s *bpf.InventoryTaskRow) {
@@ -123,8 +180,9 @@ func (r *iterReader) task(s *bpf.InventoryTaskRow) {
 		return
 	}
 	r.b.inv.idsPerType = s.IdsPerType != 0
-	t := &taskRecord{tid: s.Tid, Process: Process{
-		PID: s.Pid, PPID: s.Ppid, UID: s.Uid, Start: s.Start, Comm: text(s.Comm[:]),
+	t := &r.record
+	*t = taskRecord{tid: s.Tid, Process: Process{
+		PID: s.Pid, PPID: s.Ppid, UID: s.Uid, Start: s.Start, Comm: text(&s.Comm),
 	}}
 	for i := range s.Ns {
 		t.all[i] = recordOf(&s.Ns[i])
@@ -133,15 +191,15 @@ func (r *iterReader) task(s *bpf.InventoryTaskRow) {
 		case event.NSTypePID:
 			t.all[i].parent = s.PidParent
 		case event.NSTypeUser:
-			owner := s.UserOwner
-			t.all[i].owner = &owner
+			t.all[i].owned, t.all[i].owner = true, s.UserOwner
 		}
 	}
 	for i := range s.ForChildren {
 		t.forChildren[i] = recordOf(&s.ForChildren[i])
 	}
 	if s.Tid != s.Pid {
-		r.threads = append(r.threads, t)
+		thread := *t
+		r.threads = append(r.threads, &thread)
 		return
 	}
 	t.Cgroup = r.cgroup(s)
@@ -192,7 +250,7 @@ func (r *iterReader) file(s *bpf.InventoryFileRow) {
 	}
 	rec := recordOf(&s.Ns)
 	n.note(&rec)
-	d := Descriptor{PID: s.Pid, TID: s.Tid, Comm: text(s.Comm[:]), FD: s.Fd}
+	d := Descriptor{PID: s.Pid, TID: s.Tid, Comm: text(&s.Comm), FD: s.Fd}
 	if s.Socket != 0 {
 		n.Sockets = append(n.Sockets, d)
 	} else {
@@ -201,13 +259,11 @@ func (r *iterReader) file(s *bpf.InventoryFileRow) {
 }
 
 // text returns a string that the kernel ends with NUL.
-func text(c []int8) string {
-	b := make([]byte, 0, len(c))
-	for _, x := range c {
-		if x == 0 {
-			break
-		}
-		b = append(b, byte(x))
+func text(c *[16]int8) string {
+	var b [len(c)]byte
+	n := 0
+	for ; n < len(c) && c[n] != 0; n++ {
+		b[n] = byte(c[n])
 	}
-	return string(b)
+	return string(b[:n])
 }

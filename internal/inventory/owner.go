@@ -34,9 +34,16 @@ func (inv *Inventory) NameContainers(all []*Namespace, name func([]*event.Namesp
 // attribute sets the owners of the namespaces that processes are in, except the host's.
 func (inv *Inventory) attribute() {
 	residents := map[*Namespace][]*attribution.Workload{}
+	var host [len(types)]uint32
+	for i, t := range types {
+		host[i] = inv.Host[t]
+	}
 	for _, p := range inv.processes {
 		w := inv.Workload(p)
 		for i, id := range p.ns {
+			if id == host[i] { // as of most processes
+				continue
+			}
 			n := inv.namespaces[Ref{types[i], id}]
 			if n != nil && !n.Host && !slices.Contains(residents[n], w) {
 				residents[n] = append(residents[n], w)

@@ -102,9 +102,10 @@ type taskRecord struct {
 type nsRecord struct {
 	id     uint32
 	kernel uint64
-	userNS uint32  // 0 if unknown
-	parent uint32  // of a PID namespace, if known
-	owner  *uint32 // of a user namespace, if known: the user who made it
+	userNS uint32 // 0 if unknown
+	parent uint32 // of a PID namespace, if known
+	owned  bool   // owner is known
+	owner  uint32 // of a user namespace: the user who made it
 }
 
 func (b *builder) wants(t event.NSType) bool { return b.wanted[slices.Index(types[:], t)] }
@@ -123,16 +124,17 @@ func (b *builder) of(r Ref) *Namespace {
 	return n
 }
 
-// process adds the first thread of a process.
+// process adds the first thread of a process. It keeps nothing of t.
 func (b *builder) process(t *taskRecord) {
-	p := &t.Process
+	p := new(Process)
+	*p = t.Process
 	b.inv.processes[p.PID] = p
 	b.inMountNS(p.In(event.NSTypeMnt), p.PID)
 	for i := range types {
-		n := b.of(Ref{types[i], t.all[i].id})
-		if n == nil {
+		if t.all[i].id == 0 || !b.wanted[i] {
 			continue
 		}
+		n := b.of(Ref{types[i], t.all[i].id})
 		n.note(&t.all[i])
 		n.Processes++
 		if n.Oldest == nil || cmp.Or(cmp.Compare(p.Start, n.Oldest.Start), cmp.Compare(p.PID, n.Oldest.PID)) < 0 {
@@ -190,8 +192,9 @@ func (n *Namespace) note(r *nsRecord) {
 	}
 	if n.Type == event.NSTypeUser {
 		n.Parent = n.UserNS
-		if n.OwnerUID == nil {
-			n.OwnerUID = r.owner
+		if n.OwnerUID == nil && r.owned {
+			owner := r.owner
+			n.OwnerUID = &owner
 		}
 	}
 }

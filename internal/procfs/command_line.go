@@ -47,6 +47,22 @@ func CommandLine(pid uint32, start uint64) []byte {
 	return args
 }
 
+// AnyCommandLine reads the command line of the process that has a pid now, whichever that is, into buf. Who
+// calls it for many processes compares their start times once for all of them. It can take as long as
+// CommandLine.
+func AnyCommandLine(pid uint32, buf []byte) []byte {
+	cmdline, err := unix.Open("/proc/"+strconv.FormatUint(uint64(pid), 10)+"/cmdline", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(cmdline)
+	n, err := fdReader(cmdline).Read(buf) // proc_pid_cmdline_read() fills buf if there is enough
+	if err != nil {
+		return nil
+	}
+	return buf[:n]
+}
+
 // An fdReader reads from a descriptor. Unlike an os.File it does not register the descriptor with the
 // poller, which files of /proc do not have.
 type fdReader int

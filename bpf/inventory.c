@@ -83,28 +83,66 @@ const volatile __u32 wanted = (1 << NS_KINDS) - 1;
 
 #define SOCKFS_MAGIC 0x534f434b /* include/uapi/linux/magic.h */
 
-static __always_inline void copy_ns(struct ns_row *to, enum ns_kind kind, void *ns)
+/* The inode number of a namespace of that kind. */
+static __always_inline __u32 ns_inum(enum ns_kind kind, void *ns)
+{
+	switch (kind) {
+	case NS_UTS:
+		return BPF_CORE_READ((struct uts_namespace *)ns, ns.inum);
+	case NS_IPC:
+		return BPF_CORE_READ((struct ipc_namespace *)ns, ns.inum);
+	case NS_MNT:
+		return BPF_CORE_READ((struct mnt_namespace *)ns, ns.inum);
+	case NS_PID:
+		return BPF_CORE_READ((struct pid_namespace *)ns, ns.inum);
+	case NS_NET:
+		return BPF_CORE_READ((struct net *)ns, ns.inum);
+	case NS_TIME:
+		return BPF_CORE_READ((struct time_namespace *)ns, ns.inum);
+	case NS_CGROUP:
+		return BPF_CORE_READ((struct cgroup_namespace *)ns, ns.inum);
+	case NS_USER:
+		return BPF_CORE_READ((struct user_namespace *)ns, ns.inum);
+	default:
+		return 0;
+	}
+}
+
+#define WANTED(kind) (wanted & (1 << (kind)))
+
+/* Describes a namespace of a wanted kind in a row, which still describes last, that of the task
+ * before. Most tasks are in the same namespaces.
+ */
+static __always_inline void copy_ns(struct ns_row *to, __u64 *last, enum ns_kind kind, void *ns)
 {
 	struct ns_change c;
 
-	if (!(wanted & (1 << kind))) {
-		to->ns_id = 0;
-		to->inum = 0;
-		to->user_ns = 0;
+	if (ns && (__u64)ns == *last && ns_inum(kind, ns) == to->inum)
 		return;
-	}
+	*last = (__u64)ns;
 	describe_ns(&c, kind, ns);
 	to->ns_id = c.ns_id;
 	to->inum = c.inum;
 	to->user_ns = c.user_ns;
 }
 
+/* The row of a task, and where the namespaces in it are. */
+struct task_buf {
+	struct task_row row;
+	__u64 last[NS_KINDS];
+	__u64 last_for_children[2];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct task_row);
+	__type(value, struct task_buf);
 } task_buf SEC(".maps");
+
+#define COPY_NS(kind, member)                                                                      \
+	if (WANTED(kind))                                                                          \
+	copy_ns(&t->ns[kind], &buf->last[kind], kind, MEMBER(proxy, struct nsproxy, member))
 
 SEC("iter/task")
 int list_tasks(struct bpf_iter__task *ctx)
@@ -113,35 +151,55 @@ int list_tasks(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	struct pid_namespace___parent *pid_ns;
 	struct user_namespace___owner *user;
+	const struct cred *cred;
+	struct task_buf *buf;
+	struct nsproxy *p;
+	struct object proxy;
 	struct task_row *t;
 	__u32 zero = 0;
 
-	if (!task)
+	if (!task || in_ns_of_leader(task))
 		return 0;
 	/* A task that exits has no nsproxy, see exit_task_namespaces(). */
-	if (in_ns_of_leader(task) || !BPF_CORE_READ(task, nsproxy))
+	p = BPF_CORE_READ(task, nsproxy);
+	if (!p)
 		return 0;
-
-	t = bpf_map_lookup_elem(&task_buf, &zero);
-	if (!t)
+	buf = bpf_map_lookup_elem(&task_buf, &zero);
+	if (!buf)
 		return 0;
+	t = &buf->row;
 	t->pid = BPF_CORE_READ(task, tgid);
 	t->tid = BPF_CORE_READ(task, pid);
 	t->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	t->uid = BPF_CORE_READ(task, cred, uid.val);
 	t->start = BPF_CORE_READ(task, start_boottime);
 	t->cgroups = (__u64)BPF_CORE_READ(task, cgroups);
 	BPF_CORE_READ_INTO(&t->comm, task, comm);
 	t->ids_per_type = !bpf_core_field_exists(((struct ns_common___618 *)0)->ns_id);
-	pid_ns = (void *)active_pid_ns(task);
-	t->pid_parent = BPF_CORE_READ(pid_ns, parent, ns.inum);
-	user = (void *)BPF_CORE_READ(task, cred, user_ns);
-	t->user_owner = BPF_CORE_READ(user, owner.val);
-#pragma unroll
-	for (int i = 0; i < NS_KINDS; i++)
-		copy_ns(&t->ns[i], i, task_ns_of_kind(task, i));
-	copy_ns(&t->for_children[0], NS_PID, task_ns_for_children(task, NS_PID));
-	copy_ns(&t->for_children[1], NS_TIME, task_ns_for_children(task, NS_TIME));
+	cred = BPF_CORE_READ(task, cred);
+	t->uid = BPF_CORE_READ(cred, uid.val);
+
+	READ_OBJECT(proxy, struct nsproxy, p);
+	COPY_NS(NS_UTS, uts_ns);
+	COPY_NS(NS_IPC, ipc_ns);
+	COPY_NS(NS_MNT, mnt_ns);
+	COPY_NS(NS_NET, net_ns);
+	COPY_NS(NS_CGROUP, cgroup_ns);
+	COPY_NS(NS_TIME, time_ns);
+	if (WANTED(NS_USER)) {
+		user = (void *)BPF_CORE_READ(cred, user_ns);
+		copy_ns(&t->ns[NS_USER], &buf->last[NS_USER], NS_USER, user);
+		t->user_owner = BPF_CORE_READ(user, owner.val);
+	}
+	if (WANTED(NS_PID)) {
+		pid_ns = (void *)active_pid_ns(task);
+		copy_ns(&t->ns[NS_PID], &buf->last[NS_PID], NS_PID, pid_ns);
+		t->pid_parent = BPF_CORE_READ(pid_ns, parent, ns.inum);
+		copy_ns(&t->for_children[0], &buf->last_for_children[0], NS_PID,
+			MEMBER(proxy, struct nsproxy, pid_ns_for_children));
+	}
+	if (WANTED(NS_TIME))
+		copy_ns(&t->for_children[1], &buf->last_for_children[1], NS_TIME,
+			MEMBER(proxy, struct nsproxy, time_ns_for_children));
 	bpf_seq_write(seq, t, sizeof(*t));
 	return 0;
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -83,6 +84,9 @@ Columns for --columns and --sort:
 	return cmd
 }
 
+// gcPercent is how much the heap of a listing grows before it is collected, in percent.
+const gcPercent = 400
+
 func (f *listFlags) list(ctx context.Context) error {
 	if done, err := f.filters.help(); done {
 		return err
@@ -91,6 +95,8 @@ func (f *listFlags) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The heap of a listing lives as long as nstrace does: collecting garbage frees little of it.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
 	inv, err := inventory.Take(ctx, o)

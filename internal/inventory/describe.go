@@ -32,23 +32,39 @@ const manyCommands = 64
 // ReadCommands sets the Args of processes. It leaves out those that cannot be read in time, and
 // those that have ended.
 func (inv *Inventory) ReadCommands(ctx context.Context, processes []*Process) {
-	if inv.Source == Iterators && len(processes) >= manyCommands {
-		readAll(ctx, processes, func() commandLine {
-			buf := make([]byte, procfs.ArgsLen)
-			return func(pid uint32, _ uint64) []byte { return procfs.AnyCommandLine(pid, buf) }
-		})
-		// A process that was there before and is there now had its pid meanwhile.
-		now, err := starts()
-		for _, p := range processes {
-			if err != nil || now[p.PID] != p.Start {
-				p.Args = nil
-			}
-		}
-		if err == nil {
-			return
-		}
+	if inv.Source == Iterators && len(processes) >= manyCommands && readMany(ctx, processes) == nil {
+		return
 	}
 	readAll(ctx, processes, func() commandLine { return procfs.CommandLine })
+}
+
+// readMany does the same with one walk over all processes.
+func readMany(ctx context.Context, processes []*Process) error {
+	var walk func(func(uint32, uint64)) error
+	var end func()
+	loaded := make(chan error, 1)
+	go func() {
+		var err error
+		walk, end, err = loadStarts()
+		loaded <- err
+	}()
+	readAll(ctx, processes, func() commandLine {
+		buf := make([]byte, procfs.ArgsLen)
+		return func(pid uint32, _ uint64) []byte { return procfs.AnyCommandLine(pid, buf) }
+	})
+	err := <-loaded
+	var there map[*Process]bool
+	if err == nil {
+		defer end()
+		there, err = still(walk, processes)
+	}
+	// A process that was there before and is there now had its pid meanwhile.
+	for _, p := range processes {
+		if !there[p] {
+			p.Args = nil
+		}
+	}
+	return err
 }
 
 // A commandLine reads a command line. The next call can reuse the memory.

@@ -4,6 +4,7 @@ package inventory
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,40 @@ func TestReadCommands(t *testing.T) {
 	}
 	if other.Args != nil {
 		t.Errorf("another process: %q", other.Args)
+	}
+}
+
+// TestManyCommands reads more command lines than it compares start times one by one: that of a process
+// that is gone, and whose pid another one has, is left out.
+func TestManyCommands(t *testing.T) {
+	inv, err := Take(t.Context(), Options{Source: Iterators})
+	if err != nil {
+		t.Skip(err)
+	}
+	self := inv.Process(uint32(os.Getpid()))
+	if self == nil {
+		t.Fatal("the inventory lacks this process")
+	}
+	other := *self
+	other.PID, other.Start = uint32(os.Getppid()), other.Start+1
+	all := []*Process{self, &other}
+	for len(all) < manyCommands {
+		all = append(all, &Process{PID: 1<<31 + uint32(len(all))})
+	}
+	if err := readMany(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(self.Args, os.Args) {
+		t.Errorf("got %q, want %q", self.Args, os.Args)
+	}
+	for _, p := range all[1:] {
+		if p.Args != nil {
+			t.Errorf("process %d: %q", p.PID, p.Args)
+		}
+	}
+	inv.ReadCommands(t.Context(), inv.Processes())
+	if !slices.Equal(self.Args, os.Args) {
+		t.Errorf("of all processes: got %q, want %q", self.Args, os.Args)
 	}
 }
 

@@ -104,16 +104,30 @@ func (b *builder) readIterators() error {
 	return nil
 }
 
-// starts returns when each process of the host started, nanoseconds since boot.
-func starts() (map[uint32]uint64, error) {
+// still returns those processes that are still there. walk walks all processes.
+func still(walk func(do func(pid uint32, start uint64)) error, processes []*Process) (map[*Process]bool, error) {
+	byPID := make(map[uint32]*Process, len(processes))
+	for _, p := range processes {
+		byPID[p.PID] = p
+	}
+	there := make(map[*Process]bool, len(processes))
+	err := walk(func(pid uint32, start uint64) {
+		if p := byPID[pid]; p != nil && p.Start == start {
+			there[p] = true
+		}
+	})
+	return there, err
+}
+
+// loadStarts loads an iterator that tells when each process started, in nanoseconds since boot.
+func loadStarts() (walkAll func(do func(pid uint32, start uint64)) error, end func(), err error) {
 	coll, err := loadIterators(0, bpf.InventoryProgListStarts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer coll.Close()
-	all := map[uint32]uint64{}
-	err = walk(coll.Programs[bpf.InventoryProgListStarts], func(s *bpf.InventoryStartRow) { all[s.Pid] = s.Start })
-	return all, err
+	return func(do func(pid uint32, start uint64)) error {
+		return walk(coll.Programs[bpf.InventoryProgListStarts], func(s *bpf.InventoryStartRow) { do(s.Pid, s.Start) })
+	}, coll.Close, nil
 }
 
 // kinds returns the types to describe, as 1 << enum ns_kind: those that are wanted, and those that are

@@ -8,4 +8,4 @@
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -tags linux -target amd64,arm64 -type record_kind -type ns_kind -type call_via -type record_flag -type ns_record -type ns_refusal -type ns_limit -type refusal_flag -type sysctl_record -type destroy_record -type netdev_record -type pin_record -type pin_end_record -type tamper_record -type own_key -type own_object -type task_ns -type pid_pair -type actor -type head -type who_record -type param_record -type caller -type fold -type ns_change -type counters -type ns_call -type pin_call -no-global-types Nstrace nstrace.c -- -I.. -Wall -Werror
-//go:generate go tool bpf2go -go-package bpf -tags linux -target amd64,arm64 -type ns_row -type task_row -type file_row -type start_row -no-global-types Inventory inventory.c -- -I.. -Wall -Werror
+//go:generate go tool bpf2go -go-package bpf -tags linux -target amd64,arm64 -type ns_row -type task_row -type file_row -type same_row -no-global-types Inventory inventory.c -- -I.. -Wall -Werror

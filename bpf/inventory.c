@@ -39,9 +39,11 @@ struct ns_row {
 struct task_row {
 	struct ns_row ns[NS_KINDS];
 	struct ns_row for_children[2]; /* pid, time */
-	__u64 cgroups;	  /* the address of its css_set: tasks with the same one are in the same
-			     cgroups */
-	__u64 start;	  /* CLOCK_BOOTTIME, ns */
+	__u64 cgroups;	 /* the address of its css_set: tasks with the same one are in the same
+			    cgroups */
+	__u64 start;	 /* CLOCK_BOOTTIME, ns */
+	__u64 arg_start; /* where in its memory the arguments are; 0: it has none */
+	__u64 arg_end;
 	__u32 pid_parent; /* of ns[NS_PID]: the inode number of its parent */
 	__u32 user_owner; /* of ns[NS_USER]: the user who made it */
 	__u32 pid;
@@ -65,9 +67,11 @@ struct file_row {
 	__u32 pad;
 };
 
-/* When a process started. */
-struct start_row {
-	__u64 start; /* CLOCK_BOOTTIME, ns */
+/* What tells whether a process is still the same and runs the same program. */
+struct same_row {
+	__u64 start;
+	__u64 arg_start;
+	__u64 arg_end;
 	__u32 pid;
 	__u32 pad;
 };
@@ -75,7 +79,7 @@ struct start_row {
 EXPORT_TYPE(struct, ns_row);
 EXPORT_TYPE(struct, task_row);
 EXPORT_TYPE(struct, file_row);
-EXPORT_TYPE(struct, start_row);
+EXPORT_TYPE(struct, same_row);
 
 /* The kinds to describe, as 1 << enum ns_kind. User space writes them before it loads the programs.
  */
@@ -154,6 +158,7 @@ int list_tasks(struct bpf_iter__task *ctx)
 	const struct cred *cred;
 	struct task_buf *buf;
 	struct nsproxy *p;
+	struct mm_struct *mm;
 	struct object proxy;
 	struct task_row *t;
 	__u32 zero = 0;
@@ -177,6 +182,9 @@ int list_tasks(struct bpf_iter__task *ctx)
 	t->ids_per_type = !bpf_core_field_exists(((struct ns_common___618 *)0)->ns_id);
 	cred = BPF_CORE_READ(task, cred);
 	t->uid = BPF_CORE_READ(cred, uid.val);
+	mm = BPF_CORE_READ(task, mm);
+	t->arg_start = BPF_CORE_READ(mm, arg_start);
+	t->arg_end = BPF_CORE_READ(mm, arg_end);
 
 	READ_OBJECT(proxy, struct nsproxy, p);
 	COPY_NS(NS_UTS, uts_ns);
@@ -253,11 +261,12 @@ int list_files(struct bpf_iter__task_file *ctx)
 
 /* Tells which processes are still there. */
 SEC("iter/task")
-int list_starts(struct bpf_iter__task *ctx)
+int list_same(struct bpf_iter__task *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct task_struct *task = ctx->task;
-	struct start_row s = {};
+	struct same_row s = {};
+	struct mm_struct *mm;
 
 	if (!task)
 		return 0;
@@ -265,6 +274,9 @@ int list_starts(struct bpf_iter__task *ctx)
 	if (s.pid != BPF_CORE_READ(task, pid))
 		return 0;
 	s.start = BPF_CORE_READ(task, start_boottime);
+	mm = BPF_CORE_READ(task, mm);
+	s.arg_start = BPF_CORE_READ(mm, arg_start);
+	s.arg_end = BPF_CORE_READ(mm, arg_end);
 	bpf_seq_write(seq, &s, sizeof(s));
 	return 0;
 }

@@ -32,11 +32,13 @@ type InventoryNsRow struct {
 	UserNs uint32
 }
 
-type InventoryStartRow struct {
-	_     structs.HostLayout
-	Start uint64
-	Pid   uint32
-	Pad   uint32
+type InventorySameRow struct {
+	_        structs.HostLayout
+	Start    uint64
+	ArgStart uint64
+	ArgEnd   uint64
+	Pid      uint32
+	Pad      uint32
 }
 
 type InventoryTaskRow struct {
@@ -45,6 +47,8 @@ type InventoryTaskRow struct {
 	ForChildren [2]InventoryNsRow
 	Cgroups     uint64
 	Start       uint64
+	ArgStart    uint64
+	ArgEnd      uint64
 	PidParent   uint32
 	UserOwner   uint32
 	Pid         uint32
@@ -62,7 +66,7 @@ type InventoryTaskRow struct {
 const (
 	InventoryMapTaskBuf        = "task_buf"
 	InventoryProgListFiles     = "list_files"
-	InventoryProgListStarts    = "list_starts"
+	InventoryProgListSame      = "list_same"
 	InventoryProgListTasks     = "list_tasks"
 	InventoryVarFilterComm     = "filter_comm"
 	InventoryVarFilterFailed   = "filter_failed"
@@ -93,7 +97,7 @@ const (
 	InventoryVarTypeNsRow      = "type_ns_row"
 	InventoryVarTypeRecordFlag = "type_record_flag"
 	InventoryVarTypeRecordKind = "type_record_kind"
-	InventoryVarTypeStartRow   = "type_start_row"
+	InventoryVarTypeSameRow    = "type_same_row"
 	InventoryVarTypeTaskRow    = "type_task_row"
 	InventoryVarV1Subsys       = "v1_subsys"
 	InventoryVarWanted         = "wanted"
@@ -142,9 +146,9 @@ type InventorySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type InventoryProgramSpecs struct {
-	ListFiles  *ebpf.ProgramSpec `ebpf:"list_files"`
-	ListStarts *ebpf.ProgramSpec `ebpf:"list_starts"`
-	ListTasks  *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	ListFiles *ebpf.ProgramSpec `ebpf:"list_files"`
+	ListSame  *ebpf.ProgramSpec `ebpf:"list_same"`
+	ListTasks *ebpf.ProgramSpec `ebpf:"list_tasks"`
 }
 
 // InventoryMapSpecs contains maps before they are loaded into the kernel.
@@ -187,7 +191,7 @@ type InventoryVariableSpecs struct {
 	TypeNsRow      *ebpf.VariableSpec `ebpf:"type_ns_row"`
 	TypeRecordFlag *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind *ebpf.VariableSpec `ebpf:"type_record_kind"`
-	TypeStartRow   *ebpf.VariableSpec `ebpf:"type_start_row"`
+	TypeSameRow    *ebpf.VariableSpec `ebpf:"type_same_row"`
 	TypeTaskRow    *ebpf.VariableSpec `ebpf:"type_task_row"`
 	V1Subsys       *ebpf.VariableSpec `ebpf:"v1_subsys"`
 	Wanted         *ebpf.VariableSpec `ebpf:"wanted"`
@@ -256,7 +260,7 @@ type InventoryVariables struct {
 	TypeNsRow      *ebpf.Variable `ebpf:"type_ns_row"`
 	TypeRecordFlag *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind *ebpf.Variable `ebpf:"type_record_kind"`
-	TypeStartRow   *ebpf.Variable `ebpf:"type_start_row"`
+	TypeSameRow    *ebpf.Variable `ebpf:"type_same_row"`
 	TypeTaskRow    *ebpf.Variable `ebpf:"type_task_row"`
 	V1Subsys       *ebpf.Variable `ebpf:"v1_subsys"`
 	Wanted         *ebpf.Variable `ebpf:"wanted"`
@@ -267,15 +271,15 @@ type InventoryVariables struct {
 //
 // It can be passed to LoadInventoryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type InventoryPrograms struct {
-	ListFiles  *ebpf.Program `ebpf:"list_files"`
-	ListStarts *ebpf.Program `ebpf:"list_starts"`
-	ListTasks  *ebpf.Program `ebpf:"list_tasks"`
+	ListFiles *ebpf.Program `ebpf:"list_files"`
+	ListSame  *ebpf.Program `ebpf:"list_same"`
+	ListTasks *ebpf.Program `ebpf:"list_tasks"`
 }
 
 func (p *InventoryPrograms) Close() error {
 	return _InventoryClose(
 		p.ListFiles,
-		p.ListStarts,
+		p.ListSame,
 		p.ListTasks,
 	)
 }

@@ -4,12 +4,15 @@ package inventory
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
@@ -35,40 +38,70 @@ func (inv *Inventory) ReadCommands(ctx context.Context, processes []*Process) {
 	if inv.Source == Iterators && len(processes) >= manyCommands && readMany(ctx, processes) == nil {
 		return
 	}
-	readAll(ctx, processes, func() commandLine { return procfs.CommandLine })
+	readAll(ctx, processes, func() commandLine { return readOne })
 }
 
-// readMany does the same with one walk over all processes.
+// readMany does the same from the memory of the processes, with one walk over all processes that tells
+// which are still the same.
 func readMany(ctx context.Context, processes []*Process) error {
-	var walk func(func(uint32, uint64)) error
+	var walkAll func(func(processKey)) error
 	var end func()
 	loaded := make(chan error, 1)
 	go func() {
 		var err error
-		walk, end, err = loadStarts()
+		walkAll, end, err = loadSame()
 		loaded <- err
 	}()
+	var denied atomic.Bool
 	readAll(ctx, processes, func() commandLine {
 		buf := make([]byte, procfs.ArgsLen)
-		return func(pid uint32, _ uint64) []byte { return procfs.AnyCommandLine(pid, buf) }
+		return func(k processKey) []byte {
+			if !denied.Load() {
+				args, err := procfs.ArgsInMemory(k.pid, k.argStart, k.argEnd, buf)
+				if err == nil {
+					return args
+				}
+				if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+					denied.Store(true) // a security module may log each attempt
+				}
+			}
+			return procfs.AnyCommandLine(k.pid, buf)
+		}
 	})
 	err := <-loaded
-	var there map[*Process]bool
+	same := make(map[uint32]processKey, len(processes))
+	for _, p := range processes {
+		same[p.PID] = processKey{}
+	}
 	if err == nil {
 		defer end()
-		there, err = still(walk, processes)
+		err = walkAll(func(k processKey) {
+			if _, ok := same[k.pid]; ok {
+				same[k.pid] = k
+			}
+		})
 	}
-	// A process that was there before and is there now had its pid meanwhile.
+	var again []*Process
 	for _, p := range processes {
-		if !there[p] {
+		switch now := same[p.PID]; {
+		case err != nil || now.start != p.Start: // another process may have had the pid
 			p.Args = nil
+		case now != p.key(): // it has executed another program
+			p.Args = nil
+			again = append(again, p)
 		}
+	}
+	if err == nil {
+		readAll(ctx, again, func() commandLine { return readOne })
 	}
 	return err
 }
 
+// readOne reads the command line of one process, and compares its start time.
+func readOne(k processKey) []byte { return procfs.CommandLine(k.pid, k.start) }
+
 // A commandLine reads a command line. The next call can reuse the memory.
-type commandLine func(pid uint32, start uint64) []byte
+type commandLine func(processKey) []byte
 
 // readAll reads command lines on several processors. Each uses a commandLine of its own.
 func readAll(ctx context.Context, processes []*Process, reader func() commandLine) {
@@ -111,7 +144,7 @@ func readCommands(ctx context.Context, processes []*Process, deadline time.Time,
 	reads := make(chan batchRead, len(processes)/batch+1)
 	keys := make([]processKey, len(processes))
 	for i, p := range processes {
-		keys[i] = processKey{p.PID, p.Start}
+		keys[i] = p.key()
 	}
 	var ended atomic.Bool // the goroutine has ended, or has been given up
 	go func() {
@@ -127,7 +160,7 @@ func readCommands(ctx context.Context, processes []*Process, deadline time.Time,
 				return
 			}
 			at.Store(int64(i))
-			args = append(args, procfs.SplitArgs(read(k.pid, k.start)))
+			args = append(args, procfs.SplitArgs(read(k)))
 			if len(args) == batch || i == len(keys)-1 {
 				reads <- batchRead{i + 1, args}
 				args = nil
@@ -172,11 +205,14 @@ func readCommands(ctx context.Context, processes []*Process, deadline time.Time,
 	}
 }
 
-// A processKey identifies a process.
+// A processKey identifies a process, and the program that it runs.
 type processKey struct {
-	pid   uint32
-	start uint64
+	pid              uint32
+	start            uint64
+	argStart, argEnd uint64
 }
+
+func (p *Process) key() processKey { return processKey{p.PID, p.Start, p.argStart, p.argEnd} }
 
 // Event returns the namespace as the subject of an event without a type, so that the filters of
 // events apply to it. Its process is Oldest.

@@ -81,11 +81,11 @@ func TestStuckCommand(t *testing.T) {
 		tries := 0
 		var reading atomic.Int32
 		for ; len(rest) > 0; tries++ {
-			_, rest = readCommands(t.Context(), rest, time.Now().Add(commandTime), func(pid uint32, _ uint64) []byte {
-				if pid == stuck {
+			_, rest = readCommands(t.Context(), rest, time.Now().Add(commandTime), func(k processKey) []byte {
+				if k.pid == stuck {
 					<-held
 				}
-				return []byte(strconv.Itoa(int(pid)) + "\x00")
+				return []byte(strconv.Itoa(int(k.pid)) + "\x00")
 			}, &reading)
 		}
 		if tries != 2 {
@@ -113,7 +113,7 @@ func TestStuckForever(t *testing.T) {
 		all := []*Process{{PID: 1}, {PID: 2}, {PID: 3}}
 		start := time.Now()
 		var reading atomic.Int32
-		late, rest := readCommands(t.Context(), all, start.Add(commandTime), func(uint32, uint64) []byte {
+		late, rest := readCommands(t.Context(), all, start.Add(commandTime), func(processKey) []byte {
 			time.Sleep(commandTime)
 			return nil
 		}, &reading)
@@ -131,11 +131,11 @@ func TestLateCommand(t *testing.T) {
 		var slow atomic.Bool
 		slow.Store(true)
 		readAll(t.Context(), all, func() commandLine {
-			return func(pid uint32, _ uint64) []byte {
-				if pid == 2 && slow.Swap(false) {
+			return func(k processKey) []byte {
+				if k.pid == 2 && slow.Swap(false) {
 					time.Sleep(3 * commandWait)
 				}
-				return []byte(strconv.Itoa(int(pid)) + "\x00")
+				return []byte(strconv.Itoa(int(k.pid)) + "\x00")
 			}
 		})
 		for _, p := range all {

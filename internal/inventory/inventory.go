@@ -87,6 +87,8 @@ type Process struct {
 	Args   []string // the arguments, at most 1,024 bytes of them; nil before ReadCommands
 
 	ns [len(types)]uint32 // by types; 0 if unknown
+
+	argStart, argEnd uint64 // where in its memory the arguments are, from the iterators
 }
 
 // In returns the id of the namespace of a type that the process is in, 0 if unknown.

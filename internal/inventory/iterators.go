@@ -104,29 +104,16 @@ func (b *builder) readIterators() error {
 	return nil
 }
 
-// still returns those processes that are still there. walk walks all processes.
-func still(walk func(do func(pid uint32, start uint64)) error, processes []*Process) (map[*Process]bool, error) {
-	byPID := make(map[uint32]*Process, len(processes))
-	for _, p := range processes {
-		byPID[p.PID] = p
-	}
-	there := make(map[*Process]bool, len(processes))
-	err := walk(func(pid uint32, start uint64) {
-		if p := byPID[pid]; p != nil && p.Start == start {
-			there[p] = true
-		}
-	})
-	return there, err
-}
-
-// loadStarts loads an iterator that tells when each process started, in nanoseconds since boot.
-func loadStarts() (walkAll func(do func(pid uint32, start uint64)) error, end func(), err error) {
-	coll, err := loadIterators(0, bpf.InventoryProgListStarts)
+// loadSame loads an iterator over all processes, which tells whether one is still the same.
+func loadSame() (walkAll func(do func(processKey)) error, end func(), err error) {
+	coll, err := loadIterators(0, bpf.InventoryProgListSame)
 	if err != nil {
 		return nil, nil, err
 	}
-	return func(do func(pid uint32, start uint64)) error {
-		return walk(coll.Programs[bpf.InventoryProgListStarts], func(s *bpf.InventoryStartRow) { do(s.Pid, s.Start) })
+	return func(do func(processKey)) error {
+		return walk(coll.Programs[bpf.InventoryProgListSame], func(s *bpf.InventorySameRow) {
+			do(processKey{s.Pid, s.Start, s.ArgStart, s.ArgEnd})
+		})
 	}, coll.Close, nil
 }
 
@@ -197,6 +184,7 @@ func (r *iterReader) task(s *bpf.InventoryTaskRow) {
 	t := &r.record
 	*t = taskRecord{tid: s.Tid, Process: Process{
 		PID: s.Pid, PPID: s.Ppid, UID: s.Uid, Start: s.Start, Comm: text(&s.Comm),
+		argStart: s.ArgStart, argEnd: s.ArgEnd,
 	}}
 	for i := range s.Ns {
 		t.all[i] = recordOf(&s.Ns[i])

@@ -4,6 +4,7 @@ package procfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -45,6 +46,34 @@ func CommandLine(pid uint32, start uint64) []byte {
 		return nil
 	}
 	return args
+}
+
+// errTitle is the error for arguments that the process has written a title over, see setproctitle(3).
+var errTitle = errors.New("a title is in the place of the arguments")
+
+// ArgsInMemory reads the first arguments of a process from where they are in its memory, into buf. It
+// returns what AnyCommandLine would, or an error. Unlike that it needs no file, but the permission to trace
+// the process, and it waits for whoever serves a file that the process has mapped there.
+func ArgsInMemory(pid uint32, start, end uint64, buf []byte) ([]byte, error) {
+	if start >= end {
+		return nil, nil
+	}
+	n := int(min(end-start, uint64(len(buf))))
+	var last [1]byte
+	local := []unix.Iovec{{Base: &buf[0]}, {Base: &last[0]}}
+	local[0].SetLen(n)
+	local[1].SetLen(1)
+	remote := []unix.RemoteIovec{{Base: uintptr(start), Len: n}, {Base: uintptr(end - 1), Len: 1}}
+	got, err := unix.ProcessVMReadv(int(pid), local, remote, 0)
+	switch {
+	case err != nil:
+		return nil, err
+	case got != n+1:
+		return nil, io.ErrUnexpectedEOF
+	case last[0] != 0: // get_mm_cmdline() then looks for the end elsewhere
+		return nil, errTitle
+	}
+	return buf[:n], nil
 }
 
 // AnyCommandLine reads the command line of the process that has a pid now, whichever that is, into buf. Who

@@ -39,5 +39,18 @@ func duration(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
+// Age formats an age in at most six columns, in its largest unit: "12s", "4m", "2h", "9d".
+func Age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
 // offset formats the time from the first event of a burst on.
 func offset(d time.Duration) string { return fmt.Sprintf("%+.3fs", d.Seconds()) }

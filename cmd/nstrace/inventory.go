@@ -17,6 +17,7 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/runtimes"
+	"github.com/nstrace/nstrace/internal/show"
 )
 
 // inventoryFlags are the flags of the commands that show what exists.
@@ -48,7 +49,7 @@ func registerRuntimes(fs *pflag.FlagSet, to *[]string) {
 	fs.StringArrayVar(to, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
 }
 
-// nameTime bounds the wait for the runtimes, and as much again the search of the history.
+// nameTime bounds the wait for the runtimes.
 const nameTime = time.Second
 
 // name adds to namespaces what container runtimes and the history know.
@@ -61,7 +62,10 @@ func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return date(ctx, db, inv, all)
+	if err := show.Date(ctx, db, inv, all); err != nil {
+		return interrupted(fmt.Errorf("--db: %w", err))
+	}
+	return nil
 }
 
 // nameContainers adds to namespaces what container runtimes know.
@@ -79,28 +83,6 @@ func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inve
 		stage.NameNamespaces(ctx, named)
 		return stage.Close()
 	})
-}
-
-// date adds from the history when namespaces were made, and by whom.
-func date(ctx context.Context, db *history.DB, inv *inventory.Inventory, all []*inventory.Namespace) error {
-	ctx, cancel := context.WithTimeout(ctx, nameTime)
-	defer cancel()
-	for _, n := range all {
-		if n.Host {
-			continue
-		}
-		e, err := db.Creation(ctx, inv.EventNamespace(n), inv.Boot)
-		switch {
-		case errors.Is(err, context.DeadlineExceeded):
-			inv.Incomplete = append(inv.Incomplete, "when some namespaces were made: the history takes too long")
-			return nil
-		case err != nil:
-			return interrupted(fmt.Errorf("--db: %w", err))
-		case e != nil:
-			n.Created, n.Creator = e.Time, e.Process
-		}
-	}
-	return nil
 }
 
 // history opens the history; nil if there is none at the usual place, or if the caller may not read it.

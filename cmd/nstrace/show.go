@@ -23,6 +23,9 @@ type showFlags struct {
 	events int
 }
 
+// defaultEvents is how many latest events of a namespace are shown.
+const defaultEvents = 10
+
 func newShow() *cobra.Command {
 	var f showFlags
 	cmd := &cobra.Command{
@@ -47,7 +50,7 @@ NS is an inode number, alone or as in net:[4026531840], a path, or a name from i
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
-	fs.IntVar(&f.events, "events", 10, "number of latest events of each namespace")
+	fs.IntVar(&f.events, "events", defaultEvents, "number of latest events of each namespace")
 	f.register(cmd)
 	complete(cmd, "output", []string{"table", "json"})
 	return cmd
@@ -93,21 +96,11 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	if db != nil {
 		defer func() { err = errors.Join(err, db.Close()) }()
 	}
-	page, err := show.Collect(ctx, target, show.Options{Inventory: inv, Resolver: r, History: db, Events: f.events})
+	opts := show.Options{Inventory: inv, Resolver: r, History: db, Events: f.events}
+	page, err := show.Collect(ctx, target, opts)
 	if err != nil {
 		return interrupted(argumentMistake("show", err))
 	}
-	var shown []*inventory.Namespace
-	for _, d := range page.Namespaces {
-		shown = append(shown, d.Namespace)
-		inv.ReadCommands(ctx, d.Processes)
-	}
-	if db != nil {
-		if err := date(ctx, db, inv, shown); err != nil {
-			return err
-		}
-	}
-	page.Incomplete = append(inv.Incomplete, page.Incomplete...)
 	var users attribution.Users
 	w := &output.PageWriter{
 		Listing: &output.Listing{
@@ -117,10 +110,9 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 		Lines: output.TableOptions{HostNS: inv.Host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
 	}
 	if f.format == "json" {
-		return w.WriteJSON(os.Stdout, page)
+		err = show.WriteJSON(ctx, os.Stdout, page, opts, w)
+	} else {
+		err = show.Write(ctx, os.Stdout, page, opts, w, notify)
 	}
-	for _, line := range page.Incomplete {
-		notify("not shown: " + line)
-	}
-	return w.WriteText(os.Stdout, page)
+	return interrupted(err)
 }

@@ -6,22 +6,33 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/show"
 	"github.com/nstrace/nstrace/internal/top"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 )
 
+type topFlags struct {
+	streamFlags
+	db string
+}
+
 func newTop() *cobra.Command {
-	f := streamFlags{format: "table", group: "off"}
+	f := topFlags{streamFlags: streamFlags{format: "table", group: "off"}}
 	cmd := &cobra.Command{
 		Use:   "top [flags]",
 		Short: "Show the host's namespaces and events live",
 		Long: `Show the namespaces of the host, with their processes and how many events a second each
-one has, and below them the events as they happen. The flags select events as those of
-nstrace do. Press ? for the keys, and q to end.`,
+one has, and below them the events as they happen. Enter shows what nstrace show prints of a
+namespace. The flags select events as those of nstrace do. Press ? for the keys, and q to end.
+
+Ages and creators come from the history of nstrace record, if there is one, and from events.`,
 		Example: `  nstrace top                    show all namespaces and events
   nstrace top -e sysctl -t net   show only writes to parameters of network namespaces`,
 		Args: noArgs,
@@ -30,10 +41,11 @@ nstrace do. Press ? for the keys, and q to end.`,
 	cmd.Flags().SortFlags = false
 	f.registerSelection(cmd)
 	f.registerSource(cmd)
+	registerDB(cmd.Flags(), &f.db)
 	return cmd
 }
 
-func (f *streamFlags) top(cmd *cobra.Command) error {
+func (f *topFlags) top(cmd *cobra.Command) error {
 	if done, err := f.help(); done {
 		return err
 	}
@@ -63,17 +75,43 @@ func (f *streamFlags) top(cmd *cobra.Command) error {
 }
 
 // view shows the view, in the process that top.Guard started.
-func (f *streamFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, guarded *top.Guarded) error {
+func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, guarded *top.Guarded) error {
+	past := (&inventoryFlags{db: f.db}).history
+	db, err := past(ctx)
+	if err != nil {
+		return err
+	}
+	if db != nil {
+		if err := db.Close(); err != nil {
+			return err
+		}
+	}
 	r, err := f.start(o, os.Stdout, nil)
 	if err != nil {
 		return err
 	}
-	inventories := &top.Inventories{Runtimes: f.runtimes}
+	inventories := &top.Inventories{Runtimes: f.runtimes, History: past}
+	var users attribution.Users // of the one goroutine that calls Show
 	err = top.Run(ctx, top.Options{
 		In: os.Stdin, Out: os.Stdout, Color: output.ColorWanted(os.Stdout), Guarded: guarded,
 		Feed: feed, HostNS: r.tracer.HostNS(),
 		Trace: func(ctx context.Context) error { return r.tracer.Run(ctx, r.stage) },
 		Take:  inventories.Take,
+		Show: func(ctx context.Context, inv *inventory.Inventory, ns *inventory.Namespace, width int) (string, error) {
+			db, err := past(ctx)
+			if err != nil {
+				return "", err
+			}
+			color := output.ColorWanted(os.Stdout)
+			text, err := show.Text(ctx, ns, show.Options{Inventory: inv, History: db, Events: defaultEvents}, &output.PageWriter{
+				Listing: &output.Listing{Inventory: inv, User: users.Name, Now: time.Now(), Color: color, Width: width},
+				Lines:   output.TableOptions{HostNS: inv.Host, Color: color, Width: width},
+			})
+			if db != nil {
+				err = errors.Join(err, db.Close())
+			}
+			return text, err
+		},
 	})
 	return errors.Join(err, inventories.Close(), r.finish()) // not deferred: after a panic, the panic is what matters
 }

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/inventory"
@@ -57,6 +58,7 @@ type model struct {
 	lines    *output.Lines
 	now      func() time.Time
 	outdated func() // asks for an inventory
+	ask      func(pageRequest)
 
 	width, height int
 
@@ -76,7 +78,8 @@ type model struct {
 	events    []line
 	eventsAll uint64
 
-	column   int // that rows are sorted by
+	dated    bool // some rows have the time when they were made
+	column   int  // that rows are sorted by
 	reverse  bool
 	selected inventory.Ref // by the user; zero before that
 	at       int           // index of the cursor when the row was last seen
@@ -89,6 +92,8 @@ type model struct {
 	details []string
 	scroll  int
 	about   inventory.Ref // of details
+	full    string        // the text that Show returned for about; "" before that
+	reading bool          // Show has not answered
 
 	suspended bool // the process is to stop until SIGCONT
 	quit      bool // the view has ended
@@ -98,6 +103,7 @@ type model struct {
 type (
 	batchMsg   struct{ *batch }
 	takenMsg   taken
+	pageMsg    madePage
 	tickMsg    struct{}
 	suspendMsg struct{}
 	quitMsg    struct{}
@@ -127,6 +133,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = max(msg.Width, 1), max(msg.Height, 1)
+		m.wrapPage()
 	case tea.KeyPressMsg:
 		return m, m.key(msg)
 	case tea.PasteMsg:
@@ -137,6 +144,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.batch(msg.batch)
 	case takenMsg:
 		m.inventory(taken(msg))
+	case pageMsg:
+		m.page(madePage(msg))
 	case tickMsg:
 		m.ticking = false
 		return m, m.rates()
@@ -211,7 +220,7 @@ func (m *model) change(c *change, at time.Time) {
 	if old != nil {
 		fresh.rate = old.rate
 	}
-	fresh.layOut()
+	fresh.layOut(m.now())
 	m.rows[c.ref] = fresh
 }
 
@@ -234,7 +243,7 @@ func (m *model) inventory(t taken) {
 				ns.Created, ns.Creator = old.ns.Created, old.ns.Creator
 			}
 		}
-		fresh.layOut()
+		fresh.layOut(m.now())
 		rows[ns.Ref] = fresh
 	}
 	for r, old := range m.rows {
@@ -276,8 +285,10 @@ func (m *model) rates() tea.Cmd {
 // arrange filters and sorts the rows.
 func (m *model) arrange() {
 	m.shown = m.shown[:0]
+	m.dated = false
 	words := m.words()
 	for _, r := range m.rows {
+		m.dated = m.dated || !r.ns.Created.IsZero()
 		if matches(r.text, words) {
 			m.shown = append(m.shown, r)
 		}
@@ -353,7 +364,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 		m.open(screenHelp)
 	case "enter":
 		if i := m.index(); i >= 0 {
-			m.about = m.shown[i].ns.Ref
+			m.about, m.full = m.shown[i].ns.Ref, ""
 			m.open(screenDetails)
 			m.refreshDetails()
 		}
@@ -385,6 +396,9 @@ func (m *model) open(s screen) { m.screen, m.scroll = s, 0 }
 // sortBy sorts by the column that is n columns further right.
 func (m *model) sortBy(n int) {
 	m.column = (m.column + n + len(columns)) % len(columns)
+	for columns[m.column].dates && !m.dated {
+		m.column = (m.column + n + len(columns)) % len(columns)
+	}
 	m.reverse = false
 	m.arrange()
 }
@@ -431,11 +445,11 @@ func (m *model) keyPage(name string) {
 	page := max(m.pageHeight()-1, 1)
 	switch name {
 	case "q", "esc", "backspace":
-		m.screen, m.details = screenMain, nil
+		m.screen, m.details, m.full = screenMain, nil, ""
 		return
 	case "enter", "?":
 		if m.screen == screenHelp || name == "enter" {
-			m.screen, m.details = screenMain, nil
+			m.screen, m.details, m.full = screenMain, nil, ""
 			return
 		}
 	case "up", "k":
@@ -449,9 +463,9 @@ func (m *model) keyPage(name string) {
 	case "home", "g":
 		m.scroll = 0
 	case "end", "G":
-		m.scroll = len(m.page())
+		m.scroll = len(m.pageLines())
 	}
-	m.scroll = min(max(m.scroll, 0), max(len(m.page())-m.pageHeight(), 0))
+	m.scroll = min(max(m.scroll, 0), max(len(m.pageLines())-m.pageHeight(), 0))
 }
 
 // refreshDetails updates the description of the namespace that the details show.
@@ -464,9 +478,47 @@ func (m *model) refreshDetails() {
 	case r == nil && len(m.details) > 0 && m.details[0] == goneLine:
 	case r == nil:
 		m.details = slices.Insert(m.details, 0, goneLine)
+		m.reading = false
 	default:
-		m.details = m.describe(m.inv, r.ns)
+		if m.full == "" {
+			m.details = m.describe(m.inv, r.ns)
+		} else {
+			m.wrapPage() // without goneLine
+		}
+		if m.ask != nil && m.inv != nil {
+			m.reading = m.full == ""
+			m.ask(pageRequest{r.ns.Ref, m.inv, r.ns, m.width})
+		}
 	}
+}
+
+// page takes in what Show returned.
+func (m *model) page(p madePage) {
+	if m.screen != screenDetails || p.ref != m.about || m.rows[m.about] == nil {
+		return
+	}
+	m.reading = false
+	if p.err != nil {
+		if m.full == "" {
+			m.details = append(m.describe(m.inv, m.rows[m.about].ns), "", "Cannot show more: "+output.Escape(p.err.Error()))
+		}
+		return
+	}
+	m.full = p.text
+	m.wrapPage()
+}
+
+// wrapPage breaks the lines of the full page that are longer than the screen is wide.
+func (m *model) wrapPage() {
+	if m.screen != screenDetails || m.full == "" {
+		return
+	}
+	gone := len(m.details) > 0 && m.details[0] == goneLine && m.rows[m.about] == nil
+	m.details = strings.Split(strings.TrimSuffix(ansi.HardwrapWc(m.full, m.width, true), "\n"), "\n")
+	if gone {
+		m.details = slices.Insert(m.details, 0, goneLine)
+	}
+	m.scroll = min(m.scroll, max(len(m.details)-m.pageHeight(), 0))
 }
 
 const goneLine = "This namespace does not exist any more."

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/output"
@@ -21,6 +22,8 @@ const (
 	columnProcesses
 	columnRate
 	columnOldest
+	columnAge
+	columnCreator
 )
 
 // A column is a column of the list.
@@ -31,6 +34,7 @@ type column struct {
 	right bool // aligned
 	// descending is the order in which the column is sorted unless it is reversed.
 	descending bool
+	dates      bool // it is about when and by whom the namespace was made
 	compare    func(a, b *row) int
 }
 
@@ -41,6 +45,23 @@ var columns = []column{
 	columnProcesses: {title: "PROCS", width: 6, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.ns.Processes, b.ns.Processes) }},
 	columnRate:      {title: "EV/S", width: 7, right: true, descending: true, compare: func(a, b *row) int { return cmp.Compare(a.now, b.now) }},
 	columnOldest:    {title: "OLDEST PROCESS", width: 15, share: 40, compare: compareOldest},
+	columnAge: {title: "AGE", width: 6, right: true, dates: true, compare: func(a, b *row) int {
+		return compareKnown(!a.ns.Created.IsZero(), !b.ns.Created.IsZero(), b.ns.Created.Compare(a.ns.Created))
+	}},
+	columnCreator: {title: "CREATOR", width: 12, dates: true, compare: func(a, b *row) int { return compareTexts(a.cells[columnCreator], b.cells[columnCreator]) }},
+}
+
+// compareKnown puts what is unknown last.
+func compareKnown(a, b bool, order int) int {
+	switch {
+	case a && b:
+		return order
+	case a:
+		return -1
+	case b:
+		return 1
+	}
+	return 0
 }
 
 // compareTexts puts what is empty last.
@@ -77,8 +98,8 @@ func sortRows(rows []*row, by int, reverse bool) {
 	})
 }
 
-// layOut makes the cells.
-func (r *row) layOut() {
+// layOut makes the cells. now is the time that ages are relative to.
+func (r *row) layOut(now time.Time) {
 	ns := r.ns
 	r.cells = make([]string, len(columns))
 	r.cells[columnType] = output.Escape(string(ns.Type))
@@ -91,7 +112,13 @@ func (r *row) layOut() {
 	if ns.Oldest != nil {
 		r.cells[columnOldest] = processName(ns.Oldest.Comm, ns.Oldest.PID)
 	}
-	r.text = strings.ToLower(strings.Join(r.cells[:columnProcesses], " ") + " " + r.cells[columnOldest])
+	if !ns.Created.IsZero() {
+		r.cells[columnAge] = output.Age(now.Sub(ns.Created))
+	}
+	if c := ns.Creator; c != nil {
+		r.cells[columnCreator] = processName(c.Comm, c.PID)
+	}
+	r.text = strings.ToLower(strings.Join(r.cells[:columnProcesses], " ") + " " + r.cells[columnOldest] + " " + r.cells[columnCreator])
 }
 
 // processName is "sh[4712]".

@@ -40,8 +40,10 @@ type Options struct {
 	Trace func(context.Context) error
 	// Take takes an inventory.
 	Take func(context.Context) (*inventory.Inventory, error)
-	// Describe shows one namespace in full; nil for what the inventory has.
+	// Describe shows at once what is known of one namespace; nil for what the inventory has.
 	Describe Describe
+	// Show shows all of it, which can take a while; nil for nothing more.
+	Show Show
 	// HostNS has the ids of the host's own namespaces, as far as they are known.
 	HostNS map[event.NSType]uint32
 	// Guarded is the connection with Guard; nil without one.
@@ -73,6 +75,10 @@ func Run(ctx context.Context, o Options) error {
 	m := newModel(&o)
 	take := newRefresher(o.Take)
 	m.outdated = take.outdated
+	page := newPages(o.Show)
+	if o.Show != nil {
+		m.ask = page.ask
+	}
 	s := newStage(m, &o)
 
 	// Before the tracer starts: a signal must find the handler.
@@ -88,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 		s.send(quitMsg{})
 	})
 	wg.Go(func() { take.run(ctx, func(t taken) { s.send(takenMsg(t)) }) })
+	wg.Go(func() { page.run(ctx, func(p madePage) { s.send(pageMsg(p)) }) })
 	wg.Go(func() { o.Feed.pump(func(b *batch) { s.send(batchMsg{b}) }, ctx.Done()) })
 	wg.Go(func() {
 		for {

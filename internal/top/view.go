@@ -77,7 +77,7 @@ func (m *model) viewMain() []string {
 	if l.title > 0 {
 		lines = append(lines, bold+m.title()+plain)
 	}
-	widths := columnWidths(m.width)
+	widths := columnWidths(m.width, m.dated)
 	if l.header > 0 {
 		lines = append(lines, reverse+pad(m.header(widths), m.width)+plain)
 	}
@@ -113,12 +113,16 @@ func (m *model) title() string {
 	return strings.Join(parts, "  ")
 }
 
-// columnWidths returns the width of each column, 0 for those that have no room.
-func columnWidths(width int) []int {
+// columnWidths returns the width of each column, 0 for those that have no room. Without dated, nothing
+// says when and by whom namespaces were made.
+func columnWidths(width int, dated bool) []int {
 	widths := make([]int, len(columns))
 	// The order in which columns are left out is from the end of this list.
 	used := 0
-	for _, i := range []int{columnType, columnID, columnRate, columnOwner, columnProcesses, columnOldest} {
+	for _, i := range []int{columnType, columnID, columnRate, columnOwner, columnProcesses, columnOldest, columnAge, columnCreator} {
+		if columns[i].dates && !dated {
+			continue
+		}
 		n := columns[i].width
 		if used > 0 {
 			n += 2
@@ -243,8 +247,8 @@ func (m *model) footer() string {
 // pageHeight is how many lines of details or help fit.
 func (m *model) pageHeight() int { return max(m.height-2, 1) }
 
-// page returns the lines of details or help.
-func (m *model) page() []string {
+// pageLines returns the lines of details or help.
+func (m *model) pageLines() []string {
 	if m.screen == screenHelp {
 		return helpLines
 	}
@@ -256,7 +260,7 @@ func (m *model) viewPage() []string {
 	if m.screen == screenDetails {
 		title = fmt.Sprintf("%s %d", output.Escape(string(m.about.Type)), m.about.ID)
 	}
-	page := m.page()
+	page := m.pageLines()
 	from := min(m.scroll, max(len(page)-m.pageHeight(), 0))
 	to := min(from+m.pageHeight(), len(page))
 	var lines []string
@@ -268,7 +272,11 @@ func (m *model) viewPage() []string {
 		lines = append(lines, "")
 	}
 	if m.height >= 3 {
-		lines = append(lines, faint+fmt.Sprintf("lines %d-%d of %d  Esc back  ↑ ↓ PgUp PgDn scroll", min(from+1, to), to, len(page))+plain)
+		state := fmt.Sprintf("lines %d-%d of %d", min(from+1, to), to, len(page))
+		if m.screen == screenDetails && m.reading {
+			state = "reading the rest"
+		}
+		lines = append(lines, faint+state+"  Esc back  ↑ ↓ PgUp PgDn scroll"+plain)
 	}
 	return lines
 }
@@ -292,7 +300,8 @@ var helpLines = []string{
 	"  q  Ctrl-C            end nstrace",
 	"",
 	"EV/S is events per second about a namespace, over the last 5 seconds. PROCS",
-	"counts the processes whose first thread is in it. In a storm, the lower part",
+	"counts the processes whose first thread is in it. AGE and CREATOR come from",
+	"the history of nstrace record, and from events. In a storm, the lower part",
 	"shows up to 2000 events a second, and says how many it does not show.",
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // A pane is a terminal of tmux with a shell in it.
@@ -151,6 +154,75 @@ func (p *pane) view(pid int) int {
 	return views[0]
 }
 
+// pages scrolls through the page of a namespace, which begins with a line, and returns all of it.
+func (p *pane) pages(begin string) string {
+	p.Helper()
+	last := regexp.MustCompile(`(?m)^lines (\d+)-(\d+) of (\d+) `)
+	var all strings.Builder
+	seen := "0"
+	screen := p.awaitThat(begin, func(s string) bool { return strings.Contains(s, "\n"+begin) && last.MatchString(s) })
+	for {
+		at := last.FindStringSubmatch(screen)
+		all.WriteString(screen)
+		if seen = at[2]; seen == at[3] {
+			return all.String()
+		}
+		p.keys("PageDown")
+		screen = p.awaitThat("next lines", func(s string) bool {
+			at := last.FindStringSubmatch(s)
+			return at != nil && at[2] != seen
+		})
+	}
+}
+
+// TestTopHistory has a namespace that was made before nstrace top started: its age and its creator come
+// from the history.
+func TestTopHistory(t *testing.T) {
+	t.Parallel()
+	p := openPane(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none", "-t", "net")
+	rec.awaitStart(t)
+	name := fmt.Sprintf("nsold-%d", os.Getpid())
+	output(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	var st unix.Stat_t
+	if err := unix.Stat("/run/netns/"+name, &st); err != nil {
+		t.Fatal(err)
+	}
+	rec.await(t, "creation", func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool {
+			return e.Type == event.NamespaceCreate && e.Namespace != nil && uint64(e.Namespace.ID) == st.Ino
+		})
+	})
+	rec.interrupt(t)
+	p.top("-e sysctl --db " + db)
+	p.write("/" + name)
+	p.awaitLine(fmt.Sprintf(`net +%d  %s +0 +[\d.]+ +\d+[sm]`, st.Ino, name))
+	p.tmux("resize-window", "-x", "120", "-y", "24")
+	p.awaitLine(fmt.Sprintf(`net +%d  %s +0 +[\d.]+ +\d+[sm]  ip\[\d+\]`, st.Ino, name))
+	p.tmux("resize-window", "-x", "80", "-y", "24")
+	p.keys("Enter", "Enter")
+	page := p.pages(fmt.Sprintf("net namespace %d %s", st.Ino, name))
+	for _, want := range []string{"  made ", " ago) by ip[", "LATEST EVENTS", "create"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q in the page:\n%s", want, page)
+		}
+	}
+	p.keys("q")
+	p.awaitThat("list", func(s string) bool { return strings.HasPrefix(s, "nstrace top") })
+	p.keys("Escape")
+	p.awaitLine(`nstrace top  \d+ namespaces  .*`)
+	p.keys("q")
+	p.awaitThat("prompt", func(s string) bool { return strings.HasSuffix(strings.TrimSpace(s), "$") })
+	if got := p.sh("echo $status"); got != "0" {
+		t.Errorf("exit status %s", got)
+	}
+	if got := p.sh(nstraceBin + " top --db /nonexistent/x.db 2>&1 >/dev/tty; echo $?"); !strings.Contains(got, "--db: ") || !strings.HasSuffix(got, "\n1") {
+		t.Errorf("without that history: %q", got)
+	}
+}
+
 // TestTop looks at a network namespace in nstrace top, from its creation to its end.
 func TestTop(t *testing.T) {
 	t.Parallel()
@@ -169,8 +241,8 @@ func TestTop(t *testing.T) {
 		t.Fatal(err)
 	}
 	row := fmt.Sprintf(`net +%d  %s +`, st.Ino, name)
-	p.awaitLine(row + `0 +[\d.]+`)
-	p.keys("C-u") // an event can come before its namespace has a name
+	p.awaitLine(row + `0 +[\d.]+ +\d+[sm]`) // top has seen when it was made
+	p.keys("C-u")                           // an event can come before its namespace has a name
 	p.write(fmt.Sprint(st.Ino))
 	p.awaitLine(fmt.Sprintf(`\d\d:\d\d:\d\d\.\d{3}  create   net %d .*ip\[\d+\]`, st.Ino))
 	p.awaitLine(`nstrace top  1 of \d+ namespaces  \d+ events?  .*/s`)
@@ -183,12 +255,15 @@ func TestTop(t *testing.T) {
 		_ = sleeper.Process.Kill()
 		_ = sleeper.Wait()
 	})
-	p.awaitLine(fmt.Sprintf(`%s1 +[\d.]+  sleep\[%d\]`, row, sleeper.Process.Pid))
+	p.awaitLine(fmt.Sprintf(`%s1 +[\d.]+  sleep\[%d\] +\d+[sm]`, row, sleeper.Process.Pid))
 	p.keys("Enter", "Enter") // keep the filter, show the namespace
-	page := p.await("Processes (1)")
-	for _, want := range []string{fmt.Sprintf("net %d\n", st.Ino), "/run/netns/" + name, fmt.Sprintf("%d  uid 0", sleeper.Process.Pid), "sleep"} {
-		if !strings.Contains(trimmed(page), want) {
-			t.Errorf("no %q in the details:\n%s", want, page)
+	p.awaitLine(fmt.Sprintf("net %d", st.Ino))
+	page := p.pages(fmt.Sprintf("net namespace %d %s", st.Ino, name))
+	want := output(t, nstraceBin, "show", fmt.Sprint(st.Ino))
+	for _, part := range append(regexp.MustCompile(`(?m)^[A-Z][A-Z' ]+`).FindAllString(want, -1),
+		"/run/netns/"+name, fmt.Sprintf("  %d ", sleeper.Process.Pid), "sleep infinity", "by ip[") {
+		if !strings.Contains(page, part) {
+			t.Errorf("no %q in the page:\n%s\nnstrace show:\n%s", part, page, want)
 		}
 	}
 	p.keys("Escape")

@@ -55,7 +55,7 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 			o.Net = &Net{ID: id, Name: o.Net.Name}
 		}
 	}
-	r := newReader(procfs.HostNamespaces())
+	r := newReader(ctx, procfs.HostNamespaces())
 	defer r.close()
 	rows, err := o.written(ctx, db, r)
 	if err != nil || !o.All {

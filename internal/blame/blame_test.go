@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,8 +120,7 @@ func TestPaths(t *testing.T) {
 		t.Fatal("no network namespace")
 	}
 	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "./net", "mnt", "", "x"} {
-		r := newReader(procfs.NamespacesOf("1"))
-		r.pids = map[uint32]int{id: os.Getpid()}
+		r := newReader(t.Context(), procfs.NamespacesOf("1"))
 		r.own = map[event.NSType]uint32{}
 		v, err := r.read(name, "/proc/sys/kernel/ostype", &event.Namespace{Type: typ, ID: id})
 		if v != nil || !errors.Is(err, errNotEntered) {
@@ -175,6 +175,15 @@ func TestOtherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
+	// A namespace without a process and a name, that only an open file holds.
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	in.Close()
+	_ = cmd.Wait()
+	check(id, output.AsRecorded)
 	rows, err := Find(t.Context(), db, Options{All: true, Net: &Net{ID: id}})
 	if err != nil || len(rows) < 100 {
 		t.Errorf("%d parameters of the namespace: %v", len(rows), err)

@@ -3,13 +3,14 @@
 package blame
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
+	"sync"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
@@ -24,12 +25,20 @@ var errNotEntered = errors.New("the namespace cannot be entered")
 type reader struct {
 	host map[event.NSType]uint32
 	own  map[event.NSType]uint32 // the namespaces of this process
-	pids map[uint32]int          // a process in each other namespace, nil before the scan
-	root *params.Root            // in the namespaces of this process, nil before the first use
+	take func() (*inventory.Inventory, error)
+	root *params.Root // in the namespaces of this process, nil before the first use
 }
 
-func newReader(host map[event.NSType]uint32) *reader {
-	return &reader{host: host, own: procfs.NamespacesOf("self")}
+func newReader(ctx context.Context, host map[event.NSType]uint32) *reader {
+	return &reader{host: host, own: procfs.NamespacesOf("self"), take: sync.OnceValues(func() (*inventory.Inventory, error) {
+		var types []event.NSType
+		for _, t := range event.NSTypes() {
+			if params.Enterable(t) {
+				types = append(types, t)
+			}
+		}
+		return inventory.Take(ctx, inventory.Options{Types: types})
+	})}
 }
 
 func (r *reader) close() {
@@ -82,8 +91,21 @@ func (r *reader) in(ns *event.Namespace, do func(*params.Root)) error {
 	if ns.ID == 0 || !params.Enterable(ns.Type) {
 		return errNotEntered
 	}
+	inv, err := r.take()
+	if err != nil {
+		return errNotEntered
+	}
+	n := inv.Find(inventory.Ref{Type: ns.Type, ID: ns.ID})
+	if n == nil {
+		return errNotEntered
+	}
+	file, err := inv.Open(n)
+	if err != nil {
+		return errNotEntered
+	}
+	defer file.Close()
 	return params.OnThread(func(t *params.Thread) error {
-		root, err := t.Enter(ns.Type, ns.ID, r.paths(ns))
+		root, err := t.Enter(ns.Type, ns.ID, []string{fmt.Sprintf("/proc/self/fd/%d", file.Fd())})
 		if err != nil {
 			return errNotEntered
 		}
@@ -96,46 +118,4 @@ func (r *reader) in(ns *event.Namespace, do func(*params.Root)) error {
 func (r *reader) isOwn(ns *event.Namespace) bool {
 	id := r.own[ns.Type]
 	return id != 0 && (id == ns.ID || ns.Host && id == r.host[ns.Type])
-}
-
-// paths returns files that can lead to a namespace: bind mounts of network namespaces, and the
-// link of a process that is in it.
-func (r *reader) paths(ns *event.Namespace) (paths []string) {
-	if ns.Type == event.NSTypeNet {
-		for _, dir := range procfs.NetnsDirs {
-			entries, err := os.ReadDir(dir)
-			if err != nil {
-				continue
-			}
-			for _, e := range entries {
-				paths = append(paths, filepath.Join(dir, e.Name()))
-			}
-		}
-	}
-	if r.pids == nil {
-		r.scan()
-	}
-	if pid, ok := r.pids[ns.ID]; ok {
-		paths = append(paths, fmt.Sprintf("/proc/%d/ns/%s", pid, ns.Type))
-	}
-	return paths
-}
-
-// scan finds a process in each namespace that this process is not in.
-func (r *reader) scan() {
-	r.pids = map[uint32]int{}
-	pids, _ := procfs.PIDs() // without /proc there is none
-	for _, pid := range pids {
-		name := strconv.FormatUint(uint64(pid), 10)
-		for _, t := range event.NSTypes() {
-			if !params.Enterable(t) {
-				continue
-			}
-			if id, err := procfs.NamespaceOf(name, t); err == nil && id != r.own[t] {
-				if _, ok := r.pids[id]; !ok {
-					r.pids[id] = int(pid)
-				}
-			}
-		}
-	}
 }

@@ -3,6 +3,7 @@
 package containers
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -225,6 +226,7 @@ func (h *partsHost) containerd() string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	said := status.Status.Image
 	var info struct {
 		PID int `json:"pid"`
 	}
@@ -233,7 +235,7 @@ func (h *partsHost) containerd() string {
 	}
 	h.add(&part{
 		what: "a container of a pod", pid: strconv.Itoa(info.PID), show: id, netns: filepath.Base(netns),
-		owner: owned{container: id, name: "nginx" + hostile, image: "box:1.2", runtime: "containerd", pod: "web" + hostile, podNamespace: "shop", podUID: uid},
+		owner: owned{container: id, name: "nginx" + hostile, image: cmp.Or(said.UserSpecifiedImage, said.Image), runtime: "containerd", pod: "web" + hostile, podNamespace: "shop", podUID: uid},
 	})
 	h.pods[pid] = "shop/web" + hostile
 	// One that the kubelet does not know.

@@ -241,7 +241,8 @@ func (h *partsHost) containerd() string {
 	// One that the kubelet does not know.
 	c.Output(t, "run", "--detach", "--snapshotter", "native", runtimetest.Image, "nst-ctr", "sleep", "100000")
 	t.Cleanup(func() {
-		_ = exec.Command(c.CLI[0], c.Args("task", "kill", "--signal", "KILL", "nst-ctr")...).Run()
+		_ = exec.Command(c.CLI[0], c.Args("task", "rm", "--force", "nst-ctr")...).Run()
+		_ = exec.Command(c.CLI[0], c.Args("container", "rm", "nst-ctr")...).Run()
 	})
 	tasks := c.Output(t, "task", "ls")
 	for l := range strings.Lines(tasks) {

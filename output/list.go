@@ -170,27 +170,35 @@ func (l *Listing) user(uid uint32) string {
 	return name
 }
 
-// owner returns who a namespace belongs to. Docker and CNI plugins give network namespaces names that say
-// nothing, so the names of containers and pods go first.
+// owner returns who a namespace belongs to, as text.
 func (l *Listing) owner(n *inventory.Namespace) (string, style) {
+	if n.Host {
+		return "(host)", faint
+	}
+	name := ownerName(n)
+	if name == "" {
+		return "", normal
+	}
+	return escapeName(name, "()"), normal
+}
+
+// ownerName returns who a namespace belongs to, "" for nobody. Docker and CNI plugins give network
+// namespaces names that say nothing, so the names of containers and pods go first.
+func ownerName(n *inventory.Namespace) string {
 	o := n.Owner
 	switch {
-	case n.Host:
-		return "(host)", faint
 	case o != nil && o.Container != nil && o.Container.Name != "":
-		return escapeName(o.Container.Name, "()"), normal
+		return o.Container.Name
 	case o != nil && o.Pod != nil && o.Pod.Name != "":
-		return escapeName(o.Pod.Path(), "()"), normal
-	case n.Name != "":
-		return escapeName(n.Name, "()"), normal
-	case o == nil:
-		return "", normal
+		return o.Pod.Path()
+	case n.Name != "" || o == nil:
+		return n.Name
 	case o.Container != nil:
-		return escapeName(short(o.Container.ID), "()"), normal
+		return short(o.Container.ID)
 	case o.Pod != nil:
-		return "pod " + escapeName(short(o.Pod.UID), ""), normal
+		return "pod " + short(o.Pod.UID)
 	}
-	return escapeName(o.Unit, "()"), normal
+	return o.Unit
 }
 
 // commandOf returns the arguments of a process as a shell would take them, or its name if it has none,

@@ -416,6 +416,7 @@ type peerJSON struct {
 	Device event.JSONString `json:"device,omitempty"`
 	Index  int              `json:"index,omitempty"`
 	ID     uint32           `json:"namespace_id,omitempty"`
+	Host   bool             `json:"namespace_host,omitempty"`
 	Owner  event.JSONString `json:"namespace_owner,omitempty"`
 }
 
@@ -480,8 +481,7 @@ func (w *PageWriter) detailsJSON(d *Details) detailsJSON {
 					x.Peer.Device, x.Peer.Index = event.JSONString(peer.Device.Name), peer.Device.Index
 				}
 				if peer.NS != nil {
-					owner, _ := l.owner(peer.NS)
-					x.Peer.ID, x.Peer.Owner = peer.NS.ID, event.JSONString(owner)
+					x.Peer.ID, x.Peer.Host, x.Peer.Owner = peer.NS.ID, peer.NS.Host, event.JSONString(ownerName(peer.NS))
 				}
 			}
 			j.Devices = append(j.Devices, x)

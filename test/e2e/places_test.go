@@ -27,6 +27,15 @@ type place struct {
 	name   string
 	script string
 	says   string // what nstrace says there on standard error
+	guest  bool   // also with -short, on emulated processors
+}
+
+// placeBackends are those to run in each place.
+func placeBackends() []tracer.Backend {
+	if testing.Short() {
+		return slices.Compact([]tracer.Backend{backends[0], tracer.Tracepoint})
+	}
+	return backends
 }
 
 // ownCgroup puts the shell into a cgroup of its own, $cgroup.
@@ -39,18 +48,18 @@ const inPIDNamespace = "nstrace: nstrace runs in a PID namespace: it takes the P
 
 // places are one for each type of namespace, all of them, and a chroot whose root is no mount point.
 var places = []place{
-	{"pid", `exec unshare --pid --fork --mount-proc "$@"`, inPIDNamespace},
-	{"pid with the proc of the host", `exec unshare --pid --fork "$@"`, inPIDNamespace},
-	{"mnt", `exec unshare --mount "$@"`, ""},
-	{"uts", `exec unshare --uts sh -c 'hostname elsewhere; exec "$@"' sh "$@"`, ""},
-	{"ipc", `exec unshare --ipc "$@"`, ""},
-	{"net", `exec unshare --net "$@"`, ""},
-	{"cgroup", ownCgroup + `exec unshare --cgroup "$@"`, ""},
+	{"pid", `exec unshare --pid --fork --mount-proc "$@"`, inPIDNamespace, false},
+	{"pid with the proc of the host", `exec unshare --pid --fork "$@"`, inPIDNamespace, false},
+	{"mnt", `exec unshare --mount "$@"`, "", false},
+	{"uts", `exec unshare --uts sh -c 'hostname elsewhere; exec "$@"' sh "$@"`, "", false},
+	{"ipc", `exec unshare --ipc "$@"`, "", false},
+	{"net", `exec unshare --net "$@"`, "", false},
+	{"cgroup", ownCgroup + `exec unshare --cgroup "$@"`, "", false},
 	{"cgroup with its own mounts", ownCgroup + `exec unshare --cgroup --mount sh -e -c '
-		mount -t tmpfs tmpfs /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec "$@"' sh "$@"`, ""},
-	{"time", `exec unshare --time --boottime 86400 --monotonic 3600 --fork "$@"`, ""},
-	{"all", ownCgroup + `exec unshare --pid --mount-proc --uts --ipc --net --cgroup --time --boottime 86400 --fork "$@"`, inPIDNamespace},
-	{"chroot", `exec unshare --mount sh -e -c '` + inChroot + `shift; exec chroot . /nstrace "$@"' sh "$@"`, ""},
+		mount -t tmpfs tmpfs /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec "$@"' sh "$@"`, "", true},
+	{"time", `exec unshare --time --boottime 86400 --monotonic 3600 --fork "$@"`, "", false},
+	{"all", ownCgroup + `exec unshare --pid --mount-proc --uts --ipc --net --cgroup --time --boottime 86400 --fork "$@"`, inPIDNamespace, true},
+	{"chroot", `exec unshare --mount sh -e -c '` + inChroot + `shift; exec chroot . /nstrace "$@"' sh "$@"`, "", true},
 }
 
 // visit prepares what the places need, and returns the environment of their scripts.
@@ -112,10 +121,13 @@ func endLeaf(t *testing.T, pid int) {
 // same as one that runs on the host.
 func TestPlaces(t *testing.T) {
 	env := visit(t)
-	h := watch(t, backends...)
+	h := watch(t, placeBackends()...)
 	outer := h.streams
 	for i := range places {
 		p := &places[i]
+		if testing.Short() && !p.guest {
+			continue
+		}
 		t.Run(p.name, func(t *testing.T) {
 			h.streams = slices.Clone(outer)
 			defer func() { h.streams = outer }()
@@ -238,9 +250,12 @@ func sameEvents(t *testing.T, w *work, in, out *stream, elsewhere bool) {
 // takes the PIDs there. The witness is nstrace on the host.
 func TestPlacesRun(t *testing.T) {
 	env := visit(t)
-	h := watch(t, backends...)
+	h := watch(t, placeBackends()...)
 	for i := range places {
 		p := &places[i]
+		if testing.Short() && p.name != "all" {
+			continue
+		}
 		if p.name != "pid" && p.name != "pid with the proc of the host" && p.name != "all" {
 			continue
 		}
@@ -303,13 +318,14 @@ func exitOf(err error) int {
 
 // TestPlacesRefused checks that nstrace says in one line that it cannot trace, with status 3.
 func TestPlacesRefused(t *testing.T) {
+	anyKernel(t)
 	env := visit(t)
-	user := place{"user", `exec unshare --user --map-root-user "$@"`, "nstrace: this host can't: the kernel refuses bpf(2) in a user namespace: run nstrace outside it\n"}
+	user := place{"user", `exec unshare --user --map-root-user "$@"`, "nstrace: this host can't: the kernel refuses bpf(2) in a user namespace: run nstrace outside it\n", false}
 	// In a chroot that it cannot leave, nstrace can mount neither tracefs nor cgroup2.
 	jail := place{"jail", `exec unshare --mount sh -e -c '` + inChroot + `shift; exec chroot . setpriv --inh-caps=-sys_chroot --bounding-set=-sys_chroot /nstrace "$@"' sh "$@"`,
-		"nstrace: there is no way to see creates, enters and sysctl writes here: "}
+		"nstrace: there is no way to see creates, enters and sysctl writes here: ", false}
 	bare := place{"bare", `exec unshare --mount sh -e -c 'cd "$dir"; mount --rbind /usr usr; shift; exec chroot . /nstrace "$@"' sh "$@"`,
-		"nstrace: this host can't: procfs is not mounted on /proc where nstrace runs\n"}
+		"nstrace: this host can't: procfs is not mounted on /proc where nstrace runs\n", false}
 	for _, p := range []place{user, jail, bare} {
 		for _, args := range [][]string{{"-o", "table"}, {"-o", "wide"}, {"-o", "json"}, {"run", "--", "true"}, {"record", "--db", filepath.Join(t.TempDir(), "db")}} {
 			if p.name != "user" {

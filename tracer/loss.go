@@ -157,10 +157,18 @@ func (t *Tracer) Totals() (event.Totals, error) {
 }
 
 // Untracked returns how many descendants of tracked processes could not be followed because
-// too many were alive at once. A Handler can call it; other goroutines cannot while Run runs.
+// too many were alive at once, or because the kernel skipped the program that follows them.
+// Other processes count as well if the kernel skipped it for them. A Handler can call it; other goroutines cannot while Run runs.
 func (t *Tracer) Untracked() (n uint64, err error) {
 	if err := t.attached.loaded.coll.Variables[bpf.NstraceVarUntracked].Get(&n); err != nil {
 		return 0, fmt.Errorf("read %s: %w", bpf.NstraceVarUntracked, err)
+	}
+	if follow := t.attached.loaded.coll.Programs[bpf.NstraceProgFollowFork]; follow != nil {
+		stats, err := follow.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("read how often the kernel skipped %s: %w", bpf.NstraceProgFollowFork, err)
+		}
+		n += stats.RecursionMisses
 	}
 	return n, nil
 }

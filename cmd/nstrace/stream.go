@@ -277,7 +277,7 @@ func (f *streamFlags) summary(r *run) {
 		plural(s.Written, "event"), (time.Duration(s.DurationMS) * time.Millisecond).String(), s.Seen, s.Written, s.Filtered, s.Lost, more)
 	f.alertSummary(r)
 	if n, err := r.tracer.Untracked(); err == nil && n > 0 {
-		fmt.Fprintf(os.Stderr, "nstrace: could not follow %s: too many existed at once\n", plural(n, "process"))
+		fmt.Fprintf(os.Stderr, "nstrace: could not follow up to %s: too many existed at once, or the kernel skipped the hook\n", plural(n, "process"))
 	}
 }
 

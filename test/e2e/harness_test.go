@@ -462,7 +462,14 @@ func (s *stream) checkEnd(t testing.TB, lossless bool) *event.Totals {
 	if lossless {
 		s.checkMissed(t, missed, sum)
 	}
-	want := fmt.Sprintf("%d seen = %d written + %d filtered + %d lost\n", sum.Seen, sum.Written, sum.Filtered, sum.Lost)
+	want := fmt.Sprintf("%d seen = %d written + %d filtered + %d lost", sum.Seen, sum.Written, sum.Filtered, sum.Lost)
+	if len(sum.Uncounted) > 0 {
+		want += "; this kernel does not count what it skips of " + strings.ReplaceAll(strings.Trim(fmt.Sprint(sum.Uncounted), "[]"), " ", ", ")
+	}
+	want += "\n"
+	if (s.backend == tracer.Fentry || s.backend == tracer.Kprobe) && s.countsMissed() != (len(sum.Uncounted) == 0) {
+		t.Errorf("%v: the totals say that the kernel does not count %v", s, sum.Uncounted)
+	}
 	events := fmt.Sprintf("nstrace: %d event", written)
 	lines := 1
 	if slices.Contains(s.args, "--alert") {

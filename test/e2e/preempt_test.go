@@ -50,8 +50,17 @@ func TestSkipped(t *testing.T) {
 			if b == tracer.Tracepoint {
 				t.Skip("tracepoints have no programs that tasks are preempted in")
 			}
-			s := startStream(t, "--backend", string(b), "--ring-size", "16MiB", "--event", "namespace.create", "--comm", "nsstorm")
+			args := []string{"--ring-size", "16MiB", "--event", "namespace.create", "--comm", "nsstorm"}
+			if b != tracer.Auto {
+				args = append(args, "--backend", string(b))
+			}
+			s := startStream(t, args...)
 			s.awaitStart(t)
+			if b == tracer.Auto {
+				for _, o := range s.since(0)[0].Trace.Observations {
+					checkObservation(t, o, autoBackend(), true)
+				}
+			}
 			want := uint64(processes * each)
 			if out := output(t, helper("nsstorm"), fmt.Sprint(processes), fmt.Sprint(each)); out != fmt.Sprintf("ok=%d", want) {
 				t.Fatalf("the storm: %q", out)

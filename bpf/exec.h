@@ -68,8 +68,7 @@ int tp_exec_enter(void *ctx)
 }
 
 /* exec_binprm(): the task has its new program and arguments. */
-SEC("tp_btf/sched_process_exec")
-int tp_exec_done(void *ctx)
+static __always_inline int exec_done(void)
 {
 	struct task_struct *task = current_task();
 	__u32 tgid = READ_CURRENT(task, tgid), *entry = bpf_map_lookup_elem(&execs, &tgid), from;
@@ -86,6 +85,21 @@ int tp_exec_done(void *ctx)
 	call->from_time = from;
 	ns_call_exit(call, 0, (void *)bpf_get_current_task());
 	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int tp_exec_done(void *ctx)
+{
+	return exec_done();
+}
+
+/* From 7.0 on the kernel can preempt a tp_btf program, and then skips it for other tasks. It still
+ * disables preemption for this kind (include/trace/perf.h).
+ */
+SEC("tracepoint/sched/sched_process_exec")
+int perf_exec_done(void *ctx)
+{
+	return exec_done();
 }
 
 /* Frees the state of a process that ends. It does not count the exec as missed: an exec that failed

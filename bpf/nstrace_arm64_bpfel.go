@@ -475,6 +475,7 @@ const (
 	NstraceProgKretprobeUnshare    = "kretprobe_unshare"
 	NstraceProgKretprobeWantWrite  = "kretprobe_want_write"
 	NstraceProgKretprobeWrite      = "kretprobe_write"
+	NstraceProgPerfExecDone        = "perf_exec_done"
 	NstraceProgTaskExit            = "task_exit"
 	NstraceProgTpBpf               = "tp_bpf"
 	NstraceProgTpCallExit          = "tp_call_exit"
@@ -682,6 +683,7 @@ type NstraceProgramSpecs struct {
 	KretprobeUnshare    *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
 	KretprobeWantWrite  *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
 	KretprobeWrite      *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	PerfExecDone        *ebpf.ProgramSpec `ebpf:"perf_exec_done"`
 	TaskExit            *ebpf.ProgramSpec `ebpf:"task_exit"`
 	TpBpf               *ebpf.ProgramSpec `ebpf:"tp_bpf"`
 	TpCallExit          *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
@@ -1023,6 +1025,7 @@ type NstracePrograms struct {
 	KretprobeUnshare    *ebpf.Program `ebpf:"kretprobe_unshare"`
 	KretprobeWantWrite  *ebpf.Program `ebpf:"kretprobe_want_write"`
 	KretprobeWrite      *ebpf.Program `ebpf:"kretprobe_write"`
+	PerfExecDone        *ebpf.Program `ebpf:"perf_exec_done"`
 	TaskExit            *ebpf.Program `ebpf:"task_exit"`
 	TpBpf               *ebpf.Program `ebpf:"tp_bpf"`
 	TpCallExit          *ebpf.Program `ebpf:"tp_call_exit"`
@@ -1141,6 +1144,7 @@ func (p *NstracePrograms) Close() error {
 		p.KretprobeUnshare,
 		p.KretprobeWantWrite,
 		p.KretprobeWrite,
+		p.PerfExecDone,
 		p.TaskExit,
 		p.TpBpf,
 		p.TpCallExit,

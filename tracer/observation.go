@@ -206,7 +206,10 @@ var observations = []observation{
 		name: "exec", feed: []event.Type{event.NamespaceEnter}, since: "exec_task_namespaces", // 6.3
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryExec, bpf.NstraceProgTpExecDone}}},
-			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeExec, bpf.NstraceProgTpExecDone}}},
+			{backend: Kprobe, programs: [][]string{
+				{bpf.NstraceProgKprobeExec, bpf.NstraceProgPerfExecDone},
+				{bpf.NstraceProgKprobeExec, bpf.NstraceProgTpExecDone},
+			}},
 			{backend: Tracepoint, programs: [][]string{{bpf.NstraceProgTpExecEnter, bpf.NstraceProgTpExecDone}}},
 		},
 	},

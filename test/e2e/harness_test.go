@@ -99,7 +99,7 @@ func prepare() error {
 	if helperDir = os.Getenv("NSTRACE_E2E_HELPERS"); helperDir == "" {
 		if _, err := exec.LookPath("gcc"); err == nil {
 			helperDir = scratch
-			if err := helpers.Build(ctx, "testdata", helperDir); err != nil {
+			if err := helpers.Build(ctx, "gcc", "testdata", helperDir); err != nil {
 				return err
 			}
 		}

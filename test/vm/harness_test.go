@@ -242,8 +242,8 @@ func TestImageName(t *testing.T) {
 		"linux-image-6.12.117+deb13-cloud-amd64-extra": "",
 	} {
 		var got string
-		for flavour, re := range imageNames {
-			if m := re.FindStringSubmatch(name); m != nil {
+		for _, flavour := range []string{"", flavourRT, flavourFull} {
+			if m := imageName("amd64", flavour).FindStringSubmatch(name); m != nil {
 				got += m[2] + flavour
 			}
 		}

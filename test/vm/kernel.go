@@ -28,6 +28,9 @@ type Kernel struct {
 	Version string // version of the Debian package
 	Image   string // path of the bzImage
 	Modules string // path of the folder named Release below lib/modules; empty if the archive has none
+
+	arch   *arch
+	system string // folder with the programs of guests; empty: those of the host
 }
 
 // Newest stands for the newest kernel that Debian has packaged for its stable release. Get accepts
@@ -51,6 +54,8 @@ var (
 		"6.12": {"trixie", []string{"trixie", "trixie-updates", "trixie-security"}},
 	}
 	backports = archive{"trixie-backports", []string{"trixie-backports"}}
+	// userland is the release whose programs the guests of another architecture have.
+	userland = archives["6.1"]
 )
 
 // listsMaxAge is the maximum age of a package index. If an index names packages that the mirror no
@@ -82,8 +87,8 @@ const (
 	flavourFull = "-full" // for real machines
 )
 
-// splitSeries splits a series into the version and the flavour.
-func splitSeries(series string) (version, flavour string) {
+// splitFlavour splits a series into the version and the flavour.
+func splitFlavour(series string) (version, flavour string) {
 	for _, f := range []string{flavourRT, flavourFull} {
 		if v, ok := strings.CutSuffix(series, f); ok {
 			return v, f
@@ -93,7 +98,7 @@ func splitSeries(series string) (version, flavour string) {
 }
 
 // Get returns the newest kernel of a series, such as "6.12", "6.12-rt" or "6.12-full", or of Newest.
-// It downloads the kernel if necessary.
+// Before it can be an architecture: "arm64-6.12". Get downloads the kernel if necessary.
 func (k *Kernels) Get(ctx context.Context, series string) (*Kernel, error) {
 	kernel, err := k.get(ctx, series)
 	if err != nil {
@@ -103,40 +108,65 @@ func (k *Kernels) Get(ctx context.Context, series string) (*Kernel, error) {
 }
 
 func (k *Kernels) get(ctx context.Context, series string) (*Kernel, error) {
-	version, flavour := splitSeries(series)
+	arch, series := splitSeries(series)
+	if err := arch.check(); err != nil {
+		return nil, err
+	}
+	kernel, err := k.getFor(ctx, arch, series)
+	if err == nil && arch != amd64 {
+		kernel.system, err = k.programs(ctx, arch)
+	}
+	return kernel, err
+}
+
+func (k *Kernels) getFor(ctx context.Context, arch *arch, series string) (*Kernel, error) {
+	version, flavour := splitFlavour(series)
 	from, ok := archives[version]
 	if !ok {
 		from = backports
 	}
-	a, err := k.open(ctx, from)
+	a, err := k.open(ctx, arch, from)
 	if err != nil {
 		return nil, err
 	}
 	defer a.close()
 	a.flavour = flavour
 
-	p, err := a.find(ctx, series)
-	if err != nil {
-		return nil, err
-	}
-	kernel, err := a.unpack(ctx, p)
-	if err != nil && ctx.Err() == nil && !a.updated {
-		// The index is probably older than the mirror's last update.
-		if uerr := a.update(ctx); uerr != nil {
-			return nil, errors.Join(err, uerr)
-		}
-		if p, err = a.find(ctx, series); err != nil {
+	for {
+		p, err := a.find(ctx, series)
+		if err != nil {
 			return nil, err
 		}
-		kernel, err = a.unpack(ctx, p)
+		kernel, err := a.unpack(ctx, p)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return kernel, err
+		case !a.updated:
+			// The index is probably older than the mirror's last update.
+			if uerr := a.update(ctx); uerr != nil {
+				return nil, errors.Join(err, uerr)
+			}
+		case strings.Contains(err.Error(), "404  Not Found"):
+			// When Debian ends the support of a release, the index of its security suite outlasts
+			// some of the packages. The release itself has an older one.
+			if err := os.WriteFile(a.gone(p), nil, 0o644); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, err
+		}
 	}
-	return kernel, err
+}
+
+// gone returns the file that says that the mirror has the package in its index only.
+func (a *apt) gone(p kernelPackage) string {
+	return filepath.Join(a.dir, "gone", p.names[0]+"_"+p.version)
 }
 
 // Backports returns the series that trixie-backports has now, oldest first, and the one that Newest
 // stands for.
 func (k *Kernels) Backports(ctx context.Context) (series []string, newest string, err error) {
-	a, err := k.open(ctx, backports)
+	a, err := k.open(ctx, amd64, backports)
 	if err != nil {
 		return nil, "", err
 	}
@@ -156,6 +186,7 @@ func (k *Kernels) Backports(ctx context.Context) (series []string, newest string
 // root nor a change to the host's sources. Everything else (proxies, credentials) is the host's.
 type apt struct {
 	archive
+	arch    *arch
 	cache   string // the whole cache
 	dir     string // this archive's part of it
 	lock    *os.File
@@ -166,7 +197,7 @@ type apt struct {
 
 // open takes the archive's lock and makes sure that there is an index. It waits for other processes
 // that use the same cache.
-func (k *Kernels) open(ctx context.Context, from archive) (_ *apt, err error) {
+func (k *Kernels) open(ctx context.Context, arch *arch, from archive) (_ *apt, err error) {
 	if err := CheckHost(); err != nil {
 		return nil, err
 	}
@@ -176,13 +207,14 @@ func (k *Kernels) open(ctx context.Context, from archive) (_ *apt, err error) {
 			return nil, err
 		}
 	}
-	a := &apt{archive: from, cache: cache, dir: filepath.Join(cache, "apt", from.name), log: k.Log}
+	a := &apt{archive: from, arch: arch, cache: cache, dir: filepath.Join(cache, "apt", arch.prefix()+from.name), log: k.Log}
 	if a.log == nil {
 		a.log = func(string, ...any) {}
 	}
 	for _, dir := range []string{
 		filepath.Join(a.dir, "lists", "partial"),
 		filepath.Join(a.dir, "archives", "partial"),
+		filepath.Join(a.dir, "gone"),
 		filepath.Join(cache, "kernels"),
 	} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -278,7 +310,7 @@ func (a *apt) configure(ctx context.Context) error {
 		if strings.HasSuffix(suite, "-security") {
 			uri = security
 		}
-		fmt.Fprintf(&sources, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, uri, suite)
+		fmt.Fprintf(&sources, "deb [arch=%s signed-by=%s] %s %s main\n", a.arch.name, keyring, uri, suite)
 	}
 	// Hooks in the host's configuration are for the host's own packages, and some fail without
 	// root. If Debian no longer updates a release, the validity of its index has ended. apt still
@@ -286,8 +318,8 @@ func (a *apt) configure(ctx context.Context) error {
 	conf := fmt.Sprintf(`#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
+APT::Architecture "%[2]s";
+APT::Architectures { "%[2]s"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::Check-Valid-Until "false";
@@ -305,7 +337,7 @@ Dir::Cache "%[1]s";
 Dir::Cache::PkgCache "pkgcache.bin";
 Dir::Cache::SrcPkgCache "";
 Dir::Cache::Archives "%[1]s/archives";
-`, a.dir)
+`, a.dir, a.arch.name)
 	for name, content := range map[string]string{"sources.list": sources.String(), "apt.conf": conf, "status": ""} {
 		if err := os.WriteFile(filepath.Join(a.dir, name), []byte(content), 0o644); err != nil {
 			return err
@@ -337,6 +369,12 @@ func (a *apt) stamp(sources string) string {
 func (a *apt) update(ctx context.Context) error {
 	a.log("updating the package index of %s", a.name)
 	a.updated = true
+	if err := os.RemoveAll(filepath.Join(a.dir, "gone")); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(a.dir, "gone"), 0o755); err != nil {
+		return err
+	}
 	if _, err := a.run(ctx, "apt-get", "-q", "--error-on=any", "update"); err != nil {
 		return err
 	}
@@ -428,14 +466,10 @@ type kernelPackage struct {
 	modules bool     // they have the modules, not only the image
 }
 
-// imageNames leave out meta packages and debug symbols.
-var imageNames = map[string]*regexp.Regexp{
-	"":          imageName("-cloud-amd64"),
-	flavourRT:   imageName("-rt-amd64"),
-	flavourFull: imageName("-amd64"),
-}
-
-func imageName(end string) *regexp.Regexp {
+// imageName matches the images of an architecture and a flavour. It leaves out meta packages and debug
+// symbols.
+func imageName(arch, flavour string) *regexp.Regexp {
+	end := map[string]string{"": "-cloud-", flavourRT: "-rt-", flavourFull: "-"}[flavour] + arch
 	return regexp.MustCompile(`^linux-image-(([0-9]+\.[0-9]+)\.[0-9][^-]*(?:-[0-9][0-9a-z.]*)?` + end + `)(-unsigned)?$`)
 }
 
@@ -451,7 +485,7 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 	}
 	show := []string{"show", "--no-all-versions"}
 	for name := range strings.FieldsSeq(string(out)) {
-		if kernelParts.MatchString(name) {
+		if kernelParts.MatchString(name) && strings.Contains(name, "-"+a.arch.name) {
 			show = append(show, name)
 		}
 	}
@@ -462,9 +496,10 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 		return nil, err
 	}
 	all := parsePackages(string(out))
+	image := imageName(a.arch.name, a.flavour)
 	var packages []kernelPackage
 	for name, p := range all {
-		m := imageNames[a.flavour].FindStringSubmatch(name)
+		m := image.FindStringSubmatch(name)
 		if m == nil {
 			continue
 		}
@@ -503,7 +538,7 @@ func (a *apt) packages(ctx context.Context) ([]kernelPackage, error) {
 }
 
 // kernelParts matches the packages that a kernel is made of: linux-image-*, linux-modules-* and so on.
-var kernelParts = regexp.MustCompile(`-amd64(-unsigned)?$`)
+var kernelParts = regexp.MustCompile(`-(?:amd64|arm64)(-unsigned)?$`)
 
 type aptPackage struct {
 	version string
@@ -588,11 +623,14 @@ func (a *apt) find(ctx context.Context, series string) (kernelPackage, error) {
 		return kernelPackage{}, err
 	}
 	for _, p := range packages {
-		if p.series == series || series == Newest+a.flavour && p.modules {
+		if p.series != series && (series != Newest+a.flavour || !p.modules) {
+			continue
+		}
+		if _, err := os.Stat(a.gone(p)); err != nil {
 			return p, nil
 		}
 	}
-	return kernelPackage{}, fmt.Errorf("the mirror's %s has no kernel %s", strings.Join(a.suites, ", "), series)
+	return kernelPackage{}, fmt.Errorf("the mirror's %s has no kernel %s for %s", strings.Join(a.suites, ", "), series, a.arch.name)
 }
 
 // unpack downloads and unpacks a kernel, unless that was done before. It gives the kernel its final
@@ -606,9 +644,14 @@ func (a *apt) unpack(ctx context.Context, p kernelPackage) (*Kernel, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	return openKernel(dir, p)
+	kernel, err := openKernel(dir, p)
+	if err == nil {
+		kernel.Series, kernel.arch = a.arch.prefix()+kernel.Series, a.arch
+	}
+	return kernel, err
 }
 
+// download downloads packages and unpacks them into dir.
 func (a *apt) download(ctx context.Context, names []string, dir string) error {
 	a.log("downloading %s", strings.Join(names, " "))
 	tmp := filepath.Join(a.dir, "unpack")

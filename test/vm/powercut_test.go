@@ -97,7 +97,7 @@ func TestPowerCut(t *testing.T) {
 	}
 	dir := t.TempDir()
 	nstrace := filepath.Join(dir, "nstrace")
-	if err := goBuild(t.Context(), "../..", nstrace, "./cmd/nstrace", false); err != nil {
+	if err := goBuild(t.Context(), amd64, "../..", nstrace, "./cmd/nstrace", false); err != nil {
 		t.Fatal(err)
 	}
 	disk, err := NewDisk(t.Context(), dir, 256<<20)

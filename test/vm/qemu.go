@@ -105,7 +105,7 @@ func NewGuestRoot(ctx context.Context, dir string, k *Kernel) (*Root, error) {
 	}
 	defer os.RemoveAll(tmp)
 	out := filepath.Join(tmp, "init")
-	if err := goBuild(ctx, dir, out, "github.com/nstrace/nstrace/test/vm/init", false); err != nil {
+	if err := goBuild(ctx, k.arch, dir, out, "github.com/nstrace/nstrace/test/vm/init", false); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(out)
@@ -113,6 +113,7 @@ func NewGuestRoot(ctx context.Context, dir string, k *Kernel) (*Root, error) {
 		return nil, err
 	}
 	r := NewRoot()
+	r.arch, r.system = k.arch, k.system
 	r.AddBytes(data, "/init", 0o755)
 	r.AddSystem()
 	if err := r.AddModules(ctx, k); err != nil {
@@ -176,7 +177,7 @@ func (g *Guest) Start(ctx context.Context) (*Result, error) {
 
 // commandLine makes every oops a panic, and every panic the end of QEMU. So a test notices each
 // crash at once.
-const commandLine = "console=ttyS0 panic=-1 oops=panic reboot=t mitigations=off net.ifnames=0"
+const commandLine = "panic=-1 oops=panic reboot=t mitigations=off net.ifnames=0"
 
 func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 	bootLimit, memory, cpus := g.BootLimit, g.Memory, g.CPUs
@@ -208,7 +209,7 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 	defer frames.Close()
 	defer framesEnd.Close()
 
-	qemu, err := lookProgram("qemu-system-x86_64")
+	qemu, err := lookProgram(g.Kernel.arch.qemu)
 	if err != nil {
 		return nil, err
 	}
@@ -220,19 +221,19 @@ func (g *Guest) boot(ctx context.Context, initrd *os.File) (*Result, error) {
 		// With one thread each, QEMU can go on executing code that another processor has just
 		// replaced. Then a kernel that patches itself, as it does to attach a probe, dies of a
 		// breakpoint that no longer exists ("Oops: int3"). One thread is not slower either.
-		"-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "qemu64,+rdrand",
+		"-accel", "tcg,thread=single",
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory), "-no-reboot",
 		"-kernel", g.Kernel.Image, "-initrd", "/dev/fd/5",
-		"-chardev", "file,id=console,path=/dev/fd/3", "-serial", "chardev:console",
-		"-chardev", "file,id=frames,path=/dev/fd/4", "-serial", "chardev:frames",
+		"-chardev", "file,id=console,path=/dev/fd/3", "-chardev", "file,id=frames,path=/dev/fd/4",
 		// A card for moves between network namespaces, on a network with nothing else. Without a
 		// network, QEMU prints a warning, which would then appear in every failure.
 		"-netdev", "user,id=nowhere,restrict=on,ipv6=off", "-device", "virtio-net-pci,romfile=,netdev=nowhere",
 	}
+	args = append(args, g.Kernel.arch.machine...)
 	if g.Disk != nil {
 		args = append(args, g.Disk.args()...)
 	}
-	line := commandLine
+	line := "console=" + g.Kernel.arch.console + " " + commandLine
 	if g.Counted {
 		args = append(args, "-icount", "shift=0,sleep=off")
 		line += " tsc=reliable" // the guest has no other clock to measure its frequency

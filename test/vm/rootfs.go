@@ -24,8 +24,9 @@ import (
 // are not busybox's, because nstrace has to describe the real programs.
 var guestPrograms = map[string][]string{
 	"auditd":         {"auditctl"},
-	"bash":           {"bash", "sh"},
+	"bash":           {"bash"},
 	"bpftool":        {"bpftool"},
+	"bsdutils":       {"script"},
 	"bubblewrap":     {"bwrap"},
 	"busybox-static": {"busybox"},
 	"coreutils": {
@@ -36,6 +37,7 @@ var guestPrograms = map[string][]string{
 		"stdbuf", "stty", "sync", "tail", "tee", "test", "timeout", "touch", "tr", "true", "truncate", "tty", "uname",
 		"uniq", "wc", "whoami", "yes",
 	},
+	"dash":        {"sh"},
 	"findutils":   {"find", "xargs"},
 	"grep":        {"grep"},
 	"hostname":    {"domainname", "hostname"},
@@ -51,7 +53,7 @@ var guestPrograms = map[string][]string{
 	"sqlite3":     {"sqlite3"},
 	"strace":      {"strace"},
 	"uidmap":      {"newgidmap", "newuidmap"},
-	"util-linux":  {"dmesg", "findmnt", "flock", "lsns", "mountpoint", "nsenter", "pivot_root", "prlimit", "script", "setpriv", "setsid", "taskset", "unshare"},
+	"util-linux":  {"dmesg", "findmnt", "flock", "lsns", "mountpoint", "nsenter", "pivot_root", "prlimit", "setpriv", "setsid", "taskset", "unshare"},
 }
 
 // guestModules are loaded in every guest before its program starts. So the time of a modprobe in a
@@ -82,6 +84,8 @@ var guestFiles = map[string]string{
 // unpacks at boot. WriteTo returns the first error of all methods. A Root needs no privileges:
 // owners and devices exist only in the archive.
 type Root struct {
+	arch    *arch
+	system  string            // folder with the guest's programs and libraries; empty: those of the host
 	entries map[string]*entry // by clean absolute path in the guest
 	err     error
 }
@@ -99,7 +103,7 @@ var mergedUsr = []string{"bin", "lib", "lib64", "sbin"}
 
 // NewRoot returns a root with the folders that every root has, and nothing else.
 func NewRoot() *Root {
-	r := &Root{entries: make(map[string]*entry)}
+	r := &Root{arch: amd64, entries: make(map[string]*entry)}
 	for _, name := range mergedUsr {
 		r.Mkdir("/usr/"+name, 0o755, 0)
 		r.Symlink("usr/"+name, "/"+name)
@@ -122,7 +126,7 @@ func NewRoot() *Root {
 func (r *Root) AddSystem() {
 	for _, programs := range guestPrograms {
 		for _, name := range programs {
-			from, err := lookProgram(name)
+			from, err := r.look(name)
 			if err != nil {
 				r.fail(err)
 				return
@@ -346,7 +350,7 @@ func (r *Root) AddProgram(from, name string) {
 	if r.err != nil {
 		return
 	}
-	real, err := filepath.EvalSymlinks(from)
+	real, err := r.resolve(from)
 	if err != nil {
 		r.fail(err)
 		return
@@ -422,9 +426,11 @@ func (r *Root) add(name string, e *entry) {
 }
 
 // libraryDirs are the folders that Debian's dynamic linker searches.
-var libraryDirs = []string{
-	"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu",
-	"/lib64", "/usr/lib64", "/lib", "/usr/lib",
+func (r *Root) libraryDirs() []string {
+	return []string{
+		"/lib/" + r.arch.triplet, "/usr/lib/" + r.arch.triplet,
+		"/lib64", "/usr/lib64", "/lib", "/usr/lib",
+	}
 }
 
 // addLibraries adds the dynamic linker and the libraries that an ELF file needs, directly or
@@ -446,7 +452,7 @@ func (r *Root) addLibraries(file string) {
 		}
 		name := string(bytes.TrimRight(interp, "\x00"))
 		if r.entries[clean(name)] == nil {
-			r.AddProgram(name, name)
+			r.AddProgram(r.system+name, name)
 		}
 	}
 	libraries, err := f.ImportedLibraries()
@@ -459,12 +465,12 @@ func (r *Root) addLibraries(file string) {
 		paths, _ := f.DynString(tag) // absent in most
 		for _, p := range paths {
 			for dir := range strings.SplitSeq(p, ":") {
-				dirs = append(dirs, strings.ReplaceAll(dir, "$ORIGIN", filepath.Dir(file)))
+				dirs = append(dirs, strings.ReplaceAll(dir, "$ORIGIN", strings.TrimPrefix(filepath.Dir(file), r.system)))
 			}
 		}
 	}
-	dirs = append(dirs, libraryDirs...)
-	dirs = append(dirs, filepath.Dir(file)) // systemd's libraries find each other there once a program has loaded them
+	dirs = append(dirs, r.libraryDirs()...)
+	dirs = append(dirs, strings.TrimPrefix(filepath.Dir(file), r.system)) // systemd's libraries find each other there once a program has loaded them
 next:
 	for _, lib := range libraries {
 		for _, dir := range dirs {
@@ -472,8 +478,8 @@ next:
 			if r.entries[clean(name)] != nil {
 				continue next
 			}
-			if _, err := os.Stat(name); err == nil {
-				r.AddProgram(name, name)
+			if _, err := r.resolve(r.system + name); err == nil {
+				r.AddProgram(r.system+name, name)
 				continue next
 			}
 		}
@@ -564,14 +570,14 @@ func (c *cpio) pad() error {
 
 // goBuild compiles a package of this module for a guest, statically, because a guest may not have a
 // suitable libc.
-func goBuild(ctx context.Context, dir, out, pkg string, test bool) error {
+func goBuild(ctx context.Context, arch *arch, dir, out, pkg string, test bool) error {
 	args := []string{"build", "-o", out, pkg}
 	if test {
 		args = []string{"test", "-c", "-o", out, pkg}
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch.name)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, text)
 	}

@@ -82,7 +82,7 @@ func TestKernel(t *testing.T) {
 		if other := os.Getenv("NSTRACE_GUEST_TESTS"); other != "" {
 			pkg = path.Clean(other)
 		}
-		return buildPayload(t, pkg)
+		return buildPayload(t, amd64, pkg)
 	})
 	if only := runFilter(1); slices.Contains(series, only) {
 		series = []string{only} // as a pattern 6.1 would mean 6.12 as well
@@ -141,7 +141,7 @@ func TestFtrace(t *testing.T) {
 	if only := runFilter(1); only != "" && !strings.ContainsAny(only, "^$") {
 		series = []string{only}
 	}
-	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t, "test/e2e") })
+	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t, amd64, "test/e2e") })
 	onKernels(t, series, build, func(_ string, p *payload) {
 		p.cpus, p.only = 1, "^TestFtrace$"
 		p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
@@ -197,7 +197,7 @@ func runContainers(t *testing.T, set func(*payload), programs ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := buildPayload(t, "test/containers")
+	p, err := buildPayload(t, amd64, "test/containers")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ type payload struct {
 
 // buildPayload compiles the tests of pkg, a folder, and nstrace. Tests below testdata are about the
 // guests and need no nstrace.
-func buildPayload(t *testing.T, pkg string) (*payload, error) {
+func buildPayload(t *testing.T, arch *arch, pkg string) (*payload, error) {
 	gomod, err := run(t.Context(), "", "go", "env", "GOMOD")
 	if err != nil {
 		return nil, err
@@ -244,7 +244,7 @@ func buildPayload(t *testing.T, pkg string) (*payload, error) {
 	p := &payload{module: filepath.Dir(strings.TrimSpace(string(gomod))), pkg: pkg}
 	dir := t.TempDir()
 	p.tests = filepath.Join(dir, "guest.test")
-	if err := goBuild(t.Context(), p.module, p.tests, "./"+p.pkg, true); err != nil {
+	if err := goBuild(t.Context(), arch, p.module, p.tests, "./"+p.pkg, true); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(p.tests); err != nil {
@@ -255,11 +255,11 @@ func buildPayload(t *testing.T, pkg string) (*payload, error) {
 		if err := os.Mkdir(p.helpers, 0o755); err != nil {
 			return nil, err
 		}
-		if err := helpers.Build(t.Context(), filepath.Join(p.module, "test/e2e/testdata"), p.helpers); err != nil {
+		if err := helpers.Build(t.Context(), arch.compiler, filepath.Join(p.module, "test/e2e/testdata"), p.helpers); err != nil {
 			return nil, err
 		}
 		p.nstrace = filepath.Join(dir, "nstrace")
-		if err := goBuild(t.Context(), p.module, p.nstrace, "./cmd/nstrace", false); err != nil {
+		if err := goBuild(t.Context(), arch, p.module, p.nstrace, "./cmd/nstrace", false); err != nil {
 			return nil, err
 		}
 	}

@@ -18,8 +18,8 @@ import (
 // freestanding are the programs that use no C library at all.
 var freestanding = []string{"nsfirst"}
 
-// Build compiles each source/*.c into a program of the same name in out.
-func Build(ctx context.Context, source, out string) error {
+// Build compiles each source/*.c into a program of the same name in out, with this compiler.
+func Build(ctx context.Context, compiler, source, out string) error {
 	files, err := filepath.Glob(filepath.Join(source, "*.c"))
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func Build(ctx context.Context, source, out string) error {
 	errs := make([]error, len(files))
 	var wg sync.WaitGroup
 	for i, file := range files {
-		wg.Go(func() { errs[i] = compile(ctx, file, out) })
+		wg.Go(func() { errs[i] = compile(ctx, compiler, file, out) })
 	}
 	wg.Wait()
 	for _, err := range errs {
@@ -41,13 +41,13 @@ func Build(ctx context.Context, source, out string) error {
 	return nil
 }
 
-func compile(ctx context.Context, file, out string) error {
+func compile(ctx context.Context, compiler, file, out string) error {
 	name := strings.TrimSuffix(filepath.Base(file), ".c")
 	args := []string{"-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", filepath.Join(out, name), file}
 	if slices.Contains(freestanding, name) {
 		args = append([]string{"-nostdlib", "-ffreestanding", "-fno-stack-protector"}, args...)
 	}
-	if text, err := exec.CommandContext(ctx, "gcc", args...).CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(ctx, compiler, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("compile %s (it takes gcc and libc6-dev): %w\n%s", name, err, text)
 	}
 	return nil

@@ -8,15 +8,16 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 )
 
 // JobPath is where the guest's init finds its Job, as JSON.
 const JobPath = "/.nsvm-job.json"
 
-// Port is the guest's end of the channel for frames. The console is the first serial port, so
-// kernel messages never get into a frame.
-const Port = "/dev/ttyS1"
+// Port is the guest's end of the channel for frames. The console is another serial port, so kernel
+// messages never get into a frame. On arm64 that one is not called ttyS.
+var Port = map[string]string{"amd64": "/dev/ttyS1", "arm64": "/dev/ttyS0"}[runtime.GOARCH]
 
 // Job is the task of a guest.
 type Job struct {

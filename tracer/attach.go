@@ -45,6 +45,7 @@ type kernel struct {
 	cache      *btf.Cache                           // to read the types once
 	modules    []*btf.Spec                          // of modules with types that programs use
 	object     func() (*ebpf.CollectionSpec, error) // what bpf2go made; copy it before use
+	tried      map[string]error                     // what tryKprobe found, by function
 	threads    *mountThread
 	fentry     error // why the kernel does not offer it, nil if it does
 	kprobe     error
@@ -62,7 +63,7 @@ type kernel struct {
 // nothing can work. If off is not nil, it says why neither fentry nor kprobe is tried. Close
 // the kernel after use.
 func openKernel(m *mountThread, f *ftrace, off error) (*kernel, error) {
-	k := &kernel{threads: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace)}
+	k := &kernel{threads: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace), tried: map[string]error{}}
 	if err := mounted(); err != nil {
 		return nil, err
 	}
@@ -156,8 +157,18 @@ func probeBPF() error {
 
 var returnZero = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 
-// tryKprobe attaches an empty program to a function of the kernel, and detaches it.
+// tryKprobe attaches an empty program to a function of the kernel, and detaches it. It tries each
+// function once.
 func (k *kernel) tryKprobe(function string) error {
+	err, ok := k.tried[function]
+	if !ok {
+		err = k.attachEmpty(function)
+		k.tried[function] = err
+	}
+	return err
+}
+
+func (k *kernel) attachEmpty(function string) error {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "nstrace_probe", Type: ebpf.Kprobe, License: "Dual BSD/GPL", Instructions: returnZero,
 	})
@@ -206,10 +217,25 @@ func (k *kernel) offers(b Backend) error {
 	}
 }
 
+// typeOfFunc returns the type of a function of the kernel, nil if BTF has none. BTF lacks some of
+// the functions that exist: on arm64 5.10 all static ones.
+func (k *kernel) typeOfFunc(name string) *btf.FuncProto {
+	var f *btf.Func
+	if k.btf.TypeByName(name, &f) != nil {
+		return nil
+	}
+	proto, _ := f.Type.(*btf.FuncProto)
+	return proto
+}
+
 // hasFunc reports whether the kernel has a function of that name.
 func (k *kernel) hasFunc(name string) bool {
-	var f *btf.Func
-	return k.btf.TypeByName(name, &f) == nil
+	return k.typeOfFunc(name) != nil || k.kprobe == nil && k.tryKprobe(name) == nil
+}
+
+// operations are the members of structs that have the type of a static function of the kernel.
+var operations = map[string]struct{ of, member string }{
+	"proc_sys_permission": {"inode_operations", "permission"},
 }
 
 // hasNSID reports whether each namespace has an id that is unique among all types
@@ -234,12 +260,24 @@ func hasMember(members []btf.Member, name string) bool {
 	})
 }
 
-// numParams returns how many parameters a function of the kernel has.
+// numParams returns how many parameters a function of the kernel has, 0 if that is unknown.
 func (k *kernel) numParams(name string) int {
-	var f *btf.Func
-	if k.btf.TypeByName(name, &f) == nil {
-		if proto, ok := f.Type.(*btf.FuncProto); ok {
-			return len(proto.Params)
+	if proto := k.typeOfFunc(name); proto != nil {
+		return len(proto.Params)
+	}
+	var ops *btf.Struct
+	op, ok := operations[name]
+	if !ok || k.btf.TypeByName(op.of, &ops) != nil {
+		return 0
+	}
+	for _, m := range ops.Members {
+		if m.Name != op.member {
+			continue
+		}
+		if p, ok := m.Type.(*btf.Pointer); ok {
+			if proto, ok := p.Target.(*btf.FuncProto); ok {
+				return len(proto.Params)
+			}
 		}
 	}
 	return 0
@@ -249,14 +287,13 @@ func (k *kernel) numParams(name string) int {
 func (k *kernel) can(p *ebpf.ProgramSpec) error {
 	switch p.Type {
 	case ebpf.Tracing:
-		if p.AttachType != ebpf.AttachTraceRawTp && p.AttachType != ebpf.AttachTraceIter && !k.hasFunc(p.AttachTo) {
-			return fmt.Errorf("the kernel has no function %s", p.AttachTo)
+		if p.AttachType != ebpf.AttachTraceRawTp && p.AttachType != ebpf.AttachTraceIter && k.typeOfFunc(p.AttachTo) == nil {
+			return fmt.Errorf("the kernel has no type of a function %s", p.AttachTo)
 		}
 	case ebpf.Kprobe:
-		if !k.hasFunc(p.AttachTo) {
-			return fmt.Errorf("the kernel has no function %s", p.AttachTo)
-		}
-		if oftenTwice[p.AttachTo] {
+		// A kprobe needs no type. If the compiler removed an argument of a function, the name of
+		// the function ends in .isra or .constprop.
+		if oftenTwice[p.AttachTo] || k.typeOfFunc(p.AttachTo) == nil {
 			return k.tryKprobe(p.AttachTo)
 		}
 	case ebpf.TracePoint:

@@ -51,7 +51,7 @@ func TestLockdown(t *testing.T) {
 		series = []string{only}
 	}
 	nstrace := filepath.Join(t.TempDir(), "nstrace")
-	if err := goBuild(t.Context(), "../..", nstrace, "./cmd/nstrace", false); err != nil {
+	if err := goBuild(t.Context(), amd64, "../..", nstrace, "./cmd/nstrace", false); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range series {

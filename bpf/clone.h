@@ -12,33 +12,12 @@
 #define MAX_ERRNO   4095
 #define IS_ERR(ptr) ((unsigned long)(ptr) >= (unsigned long)-MAX_ERRNO)
 
-#define THREAD_SIZE 16384
-
 /* The call that the task is in. Both calls end in kernel_clone(), and its arguments do not tell one
  * from the other. The number of the system call does.
  */
 static __always_inline enum call_via clone_via(void)
 {
-	struct pt_regs *regs;
-	long nr;
-
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
-		regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	} else {
-		/* task_pt_regs(): at the end of the stack. Some x86 kernels keep 16 bytes above it
-		 * for FRED, but only after 5.15, which has the helper.
-		 */
-		struct task_struct *task = (void *)bpf_get_current_task();
-
-		regs = BPF_CORE_READ(task, stack) + THREAD_SIZE - sizeof(struct pt_regs);
-	}
-#if defined(__TARGET_ARCH_x86)
-	nr = BPF_PROBE_READ(regs, orig_ax);
-	nr &= ~0x40000000; /* __X32_SYSCALL_BIT */
-#else
-	nr = BPF_PROBE_READ(regs, syscallno);
-#endif
-	return nr == NR_clone3 ? VIA_CLONE3 : VIA_CLONE;
+	return current_syscall() == NR_clone3 ? VIA_CLONE3 : VIA_CLONE;
 }
 
 static __always_inline int clone_exit(struct task_struct *child, long ret)
@@ -50,15 +29,7 @@ static __always_inline int clone_exit(struct task_struct *child, long ret)
 	return 0;
 }
 
-/* The end of copy_process(), which returned the child or an ERR_PTR(). */
-static __always_inline int clone_returned(long child)
-{
-	struct task_struct *task = IS_ERR(child) ? NULL : (void *)child;
-
-	return clone_exit(task, task ? 0 : child);
-}
-
-/* The CLONE_NEW* flags that copy_process() is called with. */
+/* The CLONE_NEW* flags that kernel_clone() and copy_process() are called with. */
 static __always_inline __u64 clone_flags(struct kernel_clone_args *args)
 {
 	__u64 flags = BPF_CORE_READ(args, flags);
@@ -68,20 +39,61 @@ static __always_inline __u64 clone_flags(struct kernel_clone_args *args)
 	return flags & CLONE_NEW_ALL;
 }
 
-static __always_inline int clone_done(__u64 flags, long child)
+/* The threads that are in a clone3(2) which kernel_clone() refused. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u32); /* tid */
+	__type(value, __u8);
+} refused_clones SEC(".maps");
+
+/* The end of kernel_clone(), if it failed. */
+static __always_inline void clone_failed(void)
 {
-	ns_call_begin(clone_via(), flags);
-	return clone_returned(child);
+	__u32 tid = current_tid();
+	__u8 one = 1;
+
+	if (clone_via() == VIA_CLONE3)
+		bpf_map_update_elem(&refused_clones, &tid, &one, BPF_ANY);
 }
 
-/* copy_process(), and not kernel_clone(), for these reasons:
+/* The end of clone3(2). It reports what failed before kernel_clone() saw it: arguments that
+ * copy_clone_args_from_user() or clone3_args_valid() refuse. The kernel has read these arguments,
+ * so their page is in memory.
+ */
+static __always_inline int clone3_exit(const void *args, long ret)
+{
+	__u32 tid = current_tid();
+	struct ns_call *call;
+	__u64 flags = 0; /* the first member of struct clone_args */
+
+	if (ret >= 0)
+		return 0;
+	if (bpf_map_lookup_elem(&refused_clones, &tid)) {
+		bpf_map_delete_elem(&refused_clones, &tid);
+		return 0;
+	}
+	bpf_probe_read_user(&flags, sizeof(flags), args);
+	if (flags & CLONE_EMPTY_MNTNS)
+		flags |= CLONE_NEWNS;
+	if (!(flags & CLONE_NEW_ALL))
+		return 0;
+	call = ns_call_begin(VIA_CLONE3, flags & CLONE_NEW_ALL);
+	if (call)
+		ns_call_exit(call, ret, NULL);
+	return 0;
+}
+
+/* A clone that succeeds is reported at the end of copy_process(), for these reasons:
  *
- * - All that can fail in a clone fails in it.
  * - It returns the child as it first runs, with its pid.
  * - It returns before the kernel wakes the child, so the creation comes before all that the child
  *   does.
  *
- * Every fork takes this path. Without a CLONE_NEW* flag the program does nothing else.
+ * One that fails is reported at the end of kernel_clone(), which refuses some flags itself. After
+ * copy_process() nothing can fail.
+ *
+ * Every fork takes this path. Without a CLONE_NEW* flag the programs do nothing else.
  *
  * At the end the flags and the namespaces of the caller are still those of the entry, since
  * copy_process() changes only the child.
@@ -92,13 +104,29 @@ int BPF_PROG(fexit_clone, struct pid *pid, int trace, int node, struct kernel_cl
 {
 	__u64 flags = clone_flags(args);
 
-	if (!flags)
+	if (!flags || IS_ERR(ptr_to_number(child)))
 		return 0;
-	return clone_done(flags, ptr_to_number(child));
+	ns_call_begin(clone_via(), flags);
+	return clone_exit(child, 0);
 }
 
-SEC("kprobe/copy_process")
-int BPF_KPROBE(kprobe_clone, struct pid *pid, int trace, int node, struct kernel_clone_args *args)
+SEC("fexit/kernel_clone")
+int BPF_PROG(fexit_kernel_clone, struct kernel_clone_args *args, int ret)
+{
+	__u64 flags;
+
+	if (ret >= 0)
+		return 0;
+	clone_failed();
+	flags = clone_flags(args);
+	if (!flags)
+		return 0;
+	ns_call_begin(clone_via(), flags);
+	return clone_exit(NULL, ret);
+}
+
+SEC("kprobe/kernel_clone")
+int BPF_KPROBE(kprobe_kernel_clone, struct kernel_clone_args *args)
 {
 	__u64 flags = clone_flags(args);
 
@@ -108,7 +136,52 @@ int BPF_KPROBE(kprobe_clone, struct pid *pid, int trace, int node, struct kernel
 SEC("kretprobe/copy_process")
 int BPF_KRETPROBE(kretprobe_clone, struct task_struct *child)
 {
-	return clone_returned((long)child);
+	return IS_ERR(child) ? 0 : clone_exit(child, 0);
+}
+
+SEC("kretprobe/kernel_clone")
+int BPF_KRETPROBE(kretprobe_kernel_clone, int ret)
+{
+	if (ret >= 0)
+		return 0;
+	clone_failed();
+	return clone_exit(NULL, ret);
+}
+
+SEC("fexit/" SYS(clone3))
+int BPF_PROG(fexit_clone3, struct pt_regs *regs, long ret)
+{
+	return clone3_exit((void *)ARG1(regs), ret);
+}
+
+SEC("kretprobe/" SYS(clone3))
+int BPF_KRETPROBE(kretprobe_clone3, long ret)
+{
+	struct pt_regs *regs = user_regs();
+
+	return clone3_exit((void *)ARG1(regs), ret);
+}
+
+#if defined(__TARGET_ARCH_x86)
+SEC("fexit/" SYS32(clone3))
+int BPF_PROG(fexit_clone3_32, struct pt_regs *regs, long ret)
+{
+	return clone3_exit((void *)(__u64)ARG1_32(regs), ret);
+}
+
+SEC("kretprobe/" SYS32(clone3))
+int BPF_KRETPROBE(kretprobe_clone3_32, long ret)
+{
+	struct pt_regs *regs = user_regs();
+
+	return clone3_exit((void *)(__u64)ARG1_32(regs), ret);
+}
+#endif
+
+static __always_inline void free_refused_clone(const __u32 *tid)
+{
+	if (bpf_map_lookup_elem(&refused_clones, tid))
+		bpf_map_delete_elem(&refused_clones, tid);
 }
 
 /* The low byte of the flags of clone is the signal for the parent, and it has a bit in common with

@@ -17,6 +17,7 @@
 #ifndef __NSTRACE_EXIT_H__
 #define __NSTRACE_EXIT_H__
 
+#include "clone.h"
 #include "exec.h"
 #include "netdev.h"
 #include "ns_call.h"
@@ -35,6 +36,7 @@ int task_exit(void *ctx)
 	__u32 tid = READ_CURRENT(task, pid);
 
 	free_ns_call(&tid);
+	free_refused_clone(&tid);
 	free_write(&tid);
 	free_open_check(&tid);
 	free_rtnl_call(&tid);

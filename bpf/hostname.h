@@ -118,6 +118,33 @@ int BPF_KPROBE(kprobe_domainname, struct pt_regs *regs)
 	return hostname_enter((const char *)ARG1(regs), ARG2(regs), true);
 }
 
+#if defined(__TARGET_ARCH_x86)
+/* For 32-bit programs. The ends are those above. */
+SEC("fentry/" SYS32(sethostname))
+int BPF_PROG(fentry_hostname32, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)(__u64)ARG1_32(regs), ARG2_32(regs), false);
+}
+
+SEC("fentry/" SYS32(setdomainname))
+int BPF_PROG(fentry_domainname32, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)(__u64)ARG1_32(regs), ARG2_32(regs), true);
+}
+
+SEC("kprobe/" SYS32(sethostname))
+int BPF_KPROBE(kprobe_hostname32, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)(__u64)ARG1_32(regs), ARG2_32(regs), false);
+}
+
+SEC("kprobe/" SYS32(setdomainname))
+int BPF_KPROBE(kprobe_domainname32, struct pt_regs *regs)
+{
+	return hostname_enter((const char *)(__u64)ARG1_32(regs), ARG2_32(regs), true);
+}
+#endif
+
 SEC("tracepoint/syscalls/sys_enter_sethostname")
 int tp_hostname_enter(struct trace_event_raw_sys_enter *ctx)
 {

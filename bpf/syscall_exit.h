@@ -19,6 +19,8 @@ static __always_inline enum call_via via_of_nr(int nr)
 		return VIA_SETNS;
 	case NR_open_tree:
 		return VIA_OPEN_TREE;
+	case NR_open_tree_attr:
+		return VIA_OPEN_TREE_ATTR;
 	case NR_fsmount:
 		return VIA_FSMOUNT;
 	default:
@@ -37,7 +39,7 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 
 	if (!call || call->via != via_of_nr(ctx->nr))
 		return 0;
-	if (call->via == VIA_OPEN_TREE || call->via == VIA_FSMOUNT)
+	if (is_tree_call(call))
 		return tree_exit(ret);
 	if (is_clone_call(call) && ret >= 0) {
 		/* tp_fork reports a clone that succeeds, so it did not see this one. */

@@ -52,6 +52,7 @@ const (
 	ViaUnshare       = "unshare"
 	ViaSetns         = "setns"
 	ViaOpenTree      = "open_tree"
+	ViaOpenTreeAttr  = "open_tree_attr"
 	ViaFsmount       = "fsmount"
 	ViaExecve        = "execve"
 	ViaMount         = "mount"

@@ -341,8 +341,10 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 			if err == nil {
 				c.way, c.programs = w, slices.Clone(set)
 				for _, name := range w.optional {
-					if k.usable([]string{name}, spec, refused) == nil {
+					if err := k.usable([]string{name}, spec, refused); err == nil {
 						c.programs = append(c.programs, name)
+					} else if p := spec.Programs[name]; p.Type != ebpf.TracePoint && k.hasFunc(p.AttachTo) {
+						c.missing = append(c.missing, "calls of "+p.AttachTo)
 					}
 				}
 				return c
@@ -389,7 +391,7 @@ func (c *choice) report(spec *ebpf.CollectionSpec) event.Observation {
 		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
 	}
 	o.Hooks = append(o.Hooks, c.way.files...)
-	o.Missing = slices.Concat(c.way.missing, c.missing)
+	o.Missing = slices.Compact(slices.Concat(c.way.missing, c.missing))
 	return o
 }
 

@@ -89,8 +89,8 @@ func (c *createRecords) add(r *record, change *bpf.NstraceNsChange, who *caller)
 		return nil, fmt.Errorf("%w: a new namespace without an inode number", ErrRecord)
 	}
 	ns.created, ns.creator, ns.follow = in.clock.wall(r.head.Time), who.actor(), true
-	// open_tree and fsmount make namespaces that only a descriptor keeps alive.
-	if in.ends != nil && r.is(bpf.NstraceCallViaVIA_OPEN_TREE, bpf.NstraceCallViaVIA_FSMOUNT) {
+	// These calls make namespaces that only a descriptor keeps alive.
+	if in.ends != nil && r.is(bpf.NstraceCallViaVIA_OPEN_TREE, bpf.NstraceCallViaVIA_OPEN_TREE_ATTR, bpf.NstraceCallViaVIA_FSMOUNT) {
 		in.ends.watch()
 	}
 	ns.ownership.made(who, r.has(bpf.NstraceRecordFlagF_CHILD_CGROUP))

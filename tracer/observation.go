@@ -76,8 +76,12 @@ var observations = []observation{
 	{
 		name: "clone", feed: []event.Type{event.NamespaceCreate},
 		ways: []way{
-			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFexitClone}}},
-			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeClone, bpf.NstraceProgKretprobeClone}}},
+			{backend: Fentry, programs: [][]string{{
+				bpf.NstraceProgFexitClone, bpf.NstraceProgFexitKernelClone, bpf.NstraceProgFexitClone3,
+			}}, optional: clone32Fentry},
+			{backend: Kprobe, programs: [][]string{{
+				bpf.NstraceProgKprobeKernelClone, bpf.NstraceProgKretprobeClone, bpf.NstraceProgKretprobeKernelClone, bpf.NstraceProgKretprobeClone3,
+			}}, optional: clone32Kprobe},
 			{backend: Tracepoint, programs: [][]string{{
 				bpf.NstraceProgTpCloneEnter, bpf.NstraceProgTpClone3Enter, bpf.NstraceProgTpFork,
 				tpCloneExit, tpClone3Exit,
@@ -179,10 +183,10 @@ var observations = []observation{
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
 				bpf.NstraceProgFentryHostname, bpf.NstraceProgFexitHostname, bpf.NstraceProgFentryDomainname, fexitDomainname,
-			}}},
+			}}, optional: hostname32Fentry},
 			{backend: Kprobe, programs: [][]string{{
 				bpf.NstraceProgKprobeHostname, bpf.NstraceProgKretprobeHostname, bpf.NstraceProgKprobeDomainname, kretprobeDomainname,
-			}}},
+			}}, optional: hostname32Kprobe},
 			{backend: Tracepoint, programs: [][]string{{
 				bpf.NstraceProgTpHostnameEnter, bpf.NstraceProgTpHostnameExit, bpf.NstraceProgTpDomainnameEnter, tpDomainnameExit,
 			}}, missing: compat},
@@ -193,13 +197,13 @@ var observations = []observation{
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
 				bpf.NstraceProgFentryOpenTree, bpf.NstraceProgFexitOpenTree, bpf.NstraceProgFentryFsmount, bpf.NstraceProgFexitFsmount,
-			}}},
+			}}, optional: slices.Concat([]string{bpf.NstraceProgFentryOpenTreeAttr, fexitOpenTreeAttr}, mount32Fentry)},
 			{backend: Kprobe, programs: [][]string{{
 				bpf.NstraceProgKprobeOpenTree, bpf.NstraceProgKretprobeOpenTree, bpf.NstraceProgKprobeFsmount, bpf.NstraceProgKretprobeFsmount,
-			}}},
+			}}, optional: slices.Concat([]string{bpf.NstraceProgKprobeOpenTreeAttr, kretprobeOpenTreeAttr}, mount32Kprobe)},
 			{backend: Tracepoint, programs: [][]string{{
 				bpf.NstraceProgTpOpenTreeEnter, bpf.NstraceProgTpFsmountEnter, tpOpenTreeExit, tpFsmountExit,
-			}}, missing: compat},
+			}}, optional: []string{bpf.NstraceProgTpOpenTreeAttrEnter, tpOpenTreeAttrExit}, missing: compat},
 		},
 	},
 	{
@@ -285,12 +289,26 @@ var params = map[string]int{
 // is loaded once for all places that feed the same events, because the kernel counts missed
 // runs by program.
 const (
-	tpCloneExit      = "tp_clone_exit"
-	tpClone3Exit     = "tp_clone3_exit"
-	tpSetnsExit      = "tp_setns_exit"
-	tpOpenTreeExit   = "tp_open_tree_exit"
-	tpFsmountExit    = "tp_fsmount_exit"
-	kretprobeSetns32 = "kretprobe_setns32"
+	tpCloneExit        = "tp_clone_exit"
+	tpClone3Exit       = "tp_clone3_exit"
+	tpSetnsExit        = "tp_setns_exit"
+	tpOpenTreeExit     = "tp_open_tree_exit"
+	tpFsmountExit      = "tp_fsmount_exit"
+	tpOpenTreeAttrExit = "tp_open_tree_attr_exit"
+	kretprobeSetns32   = "kretprobe_setns32"
+
+	fexitOpenTreeAttr       = "fexit_open_tree_attr"
+	kretprobeOpenTreeAttr   = "kretprobe_open_tree_attr"
+	fexitHostname32         = "fexit_hostname32"
+	kretprobeHostname32     = "kretprobe_hostname32"
+	fexitDomainname32       = "fexit_domainname32"
+	kretprobeDomainname32   = "kretprobe_domainname32"
+	fexitOpenTree32         = "fexit_open_tree32"
+	kretprobeOpenTree32     = "kretprobe_open_tree32"
+	fexitOpenTreeAttr32     = "fexit_open_tree_attr32"
+	kretprobeOpenTreeAttr32 = "kretprobe_open_tree_attr32"
+	fexitFsmount32          = "fexit_fsmount32"
+	kretprobeFsmount32      = "kretprobe_fsmount32"
 
 	fexitDomainname     = "fexit_domainname"
 	kretprobeDomainname = "kretprobe_domainname"
@@ -327,8 +345,24 @@ var programCopies = map[string]programCopy{
 	tpFsmountExit:    {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_fsmount"},
 	kretprobeSetns32: {of: bpf.NstraceProgKretprobeSetns, section: "kretprobe/__ia32_sys_setns"},
 
-	fexitDomainname:     {of: bpf.NstraceProgFexitHostname, section: "fexit/" + setdomainnameFunc, alone: true},
-	kretprobeDomainname: {of: bpf.NstraceProgKretprobeHostname, section: "kretprobe/" + setdomainnameFunc},
+	tpOpenTreeAttrExit: {of: bpf.NstraceProgTpCallExit, section: "tracepoint/syscalls/sys_exit_open_tree_attr"},
+
+	fexitOpenTreeAttr:     {of: bpf.NstraceProgFexitOpenTree, section: "fexit/" + callPrefix + "open_tree_attr", alone: true},
+	kretprobeOpenTreeAttr: {of: bpf.NstraceProgKretprobeOpenTree, section: "kretprobe/" + callPrefix + "open_tree_attr"},
+
+	fexitHostname32:         {of: bpf.NstraceProgFexitHostname, section: "fexit/__ia32_sys_sethostname", alone: true},
+	kretprobeHostname32:     {of: bpf.NstraceProgKretprobeHostname, section: "kretprobe/__ia32_sys_sethostname"},
+	fexitDomainname32:       {of: bpf.NstraceProgFexitHostname, section: "fexit/__ia32_sys_setdomainname", alone: true},
+	kretprobeDomainname32:   {of: bpf.NstraceProgKretprobeHostname, section: "kretprobe/__ia32_sys_setdomainname"},
+	fexitOpenTree32:         {of: bpf.NstraceProgFexitOpenTree, section: "fexit/__ia32_sys_open_tree", alone: true},
+	kretprobeOpenTree32:     {of: bpf.NstraceProgKretprobeOpenTree, section: "kretprobe/__ia32_sys_open_tree"},
+	fexitOpenTreeAttr32:     {of: bpf.NstraceProgFexitOpenTree, section: "fexit/__ia32_sys_open_tree_attr", alone: true},
+	kretprobeOpenTreeAttr32: {of: bpf.NstraceProgKretprobeOpenTree, section: "kretprobe/__ia32_sys_open_tree_attr"},
+	fexitFsmount32:          {of: bpf.NstraceProgFexitFsmount, section: "fexit/__ia32_sys_fsmount", alone: true},
+	kretprobeFsmount32:      {of: bpf.NstraceProgKretprobeFsmount, section: "kretprobe/__ia32_sys_fsmount"},
+
+	fexitDomainname:     {of: bpf.NstraceProgFexitHostname, section: "fexit/" + callPrefix + "setdomainname", alone: true},
+	kretprobeDomainname: {of: bpf.NstraceProgKretprobeHostname, section: "kretprobe/" + callPrefix + "setdomainname"},
 	tpDomainnameExit:    {of: bpf.NstraceProgTpHostnameExit, section: "tracepoint/syscalls/sys_exit_setdomainname"},
 
 	fentrySetlink:        {of: bpf.NstraceProgFentryNewlink, section: "fentry/rtnl_setlink", alone: true},
@@ -340,7 +374,7 @@ var programCopies = map[string]programCopy{
 	kretprobeMove510:     {of: bpf.NstraceProgKretprobeMove, section: "kretprobe/dev_change_net_namespace"},
 	fexitRename615:       {of: bpf.NstraceProgFexitRename, section: "fexit/netif_change_name", alone: true},
 	kretprobeRename615:   {of: bpf.NstraceProgKretprobeRename, section: "kretprobe/netif_change_name"},
-	kretprobeMoveMount:   {of: bpf.NstraceProgKretprobePin, section: "kretprobe/" + moveMountFunc},
+	kretprobeMoveMount:   {of: bpf.NstraceProgKretprobePin, section: "kretprobe/" + callPrefix + "move_mount"},
 	kretprobeMoveMount32: {of: bpf.NstraceProgKretprobePin, section: "kretprobe/__ia32_sys_move_mount"},
 	kprobeMove:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/do_move_mount"},
 	kprobeLink:           {of: bpf.NstraceProgKprobeSource, section: "kprobe/nd_jump_link"},

@@ -4,21 +4,30 @@ package tracer
 
 import "github.com/nstrace/nstrace/bpf"
 
-// Only x86 has a function of its own for setns of 32-bit programs (CONFIG_IA32_EMULATION).
-// arm64's compat table uses the 64-bit function.
+// callPrefix is what the names of the functions of system calls begin with.
+const callPrefix = "__x64_sys_"
+
+// The system calls of 32-bit programs, where the kernel has no function below them that it uses for
+// both (CONFIG_IA32_EMULATION).
 var (
+	clone32Fentry = []string{bpf.NstraceProgFexitClone332}
+	clone32Kprobe = []string{bpf.NstraceProgKretprobeClone332}
+
 	setns32Fentry = []string{bpf.NstraceProgFentrySetns32, bpf.NstraceProgFexitSetns32}
 	setns32Kprobe = []string{bpf.NstraceProgKprobeSetns32, kretprobeSetns32}
-)
 
-// moveMountFunc is MOVE_MOUNT of bpf/pin.h.
-const moveMountFunc = "__x64_sys_move_mount"
-
-// setdomainnameFunc is the function of setdomainname(2).
-const setdomainnameFunc = "__x64_sys_setdomainname"
-
-// The same for move_mount(2).
-var (
 	moveMount32Fentry = []string{bpf.NstraceProgFentryMoveMount32, bpf.NstraceProgFexitMoveMount32}
 	moveMount32Kprobe = []string{bpf.NstraceProgKprobeMoveMount32, kretprobeMoveMount32}
+
+	hostname32Fentry = []string{bpf.NstraceProgFentryHostname32, fexitHostname32, bpf.NstraceProgFentryDomainname32, fexitDomainname32}
+	hostname32Kprobe = []string{bpf.NstraceProgKprobeHostname32, kretprobeHostname32, bpf.NstraceProgKprobeDomainname32, kretprobeDomainname32}
+
+	mount32Fentry = []string{
+		bpf.NstraceProgFentryOpenTree32, fexitOpenTree32, bpf.NstraceProgFentryOpenTreeAttr32, fexitOpenTreeAttr32,
+		bpf.NstraceProgFentryFsmount32, fexitFsmount32,
+	}
+	mount32Kprobe = []string{
+		bpf.NstraceProgKprobeOpenTree32, kretprobeOpenTree32, bpf.NstraceProgKprobeOpenTreeAttr32, kretprobeOpenTreeAttr32,
+		bpf.NstraceProgKprobeFsmount32, kretprobeFsmount32,
+	}
 )

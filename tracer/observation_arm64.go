@@ -2,12 +2,14 @@
 
 package tracer
 
-// arm64's compat table uses the 64-bit setns.
-var setns32Fentry, setns32Kprobe []string
+// callPrefix is what the names of the functions of system calls begin with.
+const callPrefix = "__arm64_sys_"
 
-const moveMountFunc = "__arm64_sys_move_mount"
-
-// setdomainnameFunc is the function of setdomainname(2).
-const setdomainnameFunc = "__arm64_sys_setdomainname"
-
-var moveMount32Fentry, moveMount32Kprobe []string
+// The system calls of 32-bit programs have the same functions (arch/arm64/kernel/sys32.c).
+var (
+	clone32Fentry, clone32Kprobe         []string
+	setns32Fentry, setns32Kprobe         []string
+	moveMount32Fentry, moveMount32Kprobe []string
+	hostname32Fentry, hostname32Kprobe   []string
+	mount32Fentry, mount32Kprobe         []string
+)

@@ -111,6 +111,7 @@ enum call_via {
 	VIA_UMOUNT,
 	VIA_CASCADE, /* the kernel changed the parameter together with the one that was written */
 	VIA_DEVICE,  /* the device changed: its MTU, or it came up */
+	VIA_OPEN_TREE_ATTR,
 };
 
 enum record_flag {

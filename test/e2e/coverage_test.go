@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ type way struct {
 	about       []event.Type
 	via         string // if not empty, only events of this
 	modules     bool   // it needs a kind of device that the kernels have in modules
+	compat      bool   // it needs a 32-bit program
 }
 
 // groupCalls are the calls in audit records that belong to a group's ways.
@@ -64,16 +66,27 @@ func ways() []way {
 		{group: "Make", name: "`unshare(2)`, `UNSHARE_EMPTY_MNTNS`", script: h("nsnew") + " unshare", about: creates1},
 		{group: "Make", name: "`clone3(2)`, `CLONE_EMPTY_MNTNS`", script: h("nsnew") + " clone3", about: creates1},
 		{group: "Make", name: "`open_tree(2)`, `OPEN_TREE_NAMESPACE`", script: h("nsnew") + " open_tree", about: creates1},
+		{group: "Make", name: "`open_tree_attr(2)`, `OPEN_TREE_NAMESPACE`", script: h("nsnew") + " open_tree_attr", about: creates1},
 		{group: "Make", name: "`fsmount(2)`, `FSMOUNT_NAMESPACE`", script: h("nsnew") + " fsmount", about: creates1},
+		{group: "Make", name: "`clone(2)`, bad arguments", script: h("nsnew") + " clone-bad", about: creates1},
+		{group: "Make", name: "`clone3(2)`, bad arguments", script: h("nsnew") + " clone3-bad", about: creates1},
+		{group: "Make", compat: true, name: "32-bit `clone3(2)`", script: h("nscompat") + " clone3", about: creates1},
+		{group: "Make", compat: true, name: "32-bit `clone3(2)`, bad arguments", script: "! " + h("nscompat") + " clone3-bad", about: creates1},
+		{group: "Make", compat: true, name: "32-bit `unshare(2)`", script: h("nscompat") + " unshare", about: creates1},
+		{group: "Make", compat: true, name: "32-bit `open_tree(2)`, `OPEN_TREE_NAMESPACE`", script: h("nscompat") + " open_tree || true", about: creates1},
+		{group: "Make", compat: true, name: "32-bit `open_tree_attr(2)`, `OPEN_TREE_NAMESPACE`", script: h("nscompat") + " open_tree_attr || true", about: creates1},
+		{group: "Make", compat: true, name: "32-bit `fsmount(2)`, `FSMOUNT_NAMESPACE`", script: h("nscompat") + " fsmount || true", about: creates1},
 
 		{group: "Enter", name: "`setns(2)`, namespace file", script: h("nsset") + " file /proc/$$/ns/net net", about: enters1},
 		{group: "Enter", name: "`setns(2)`, pidfd, several types", script: h("nsset") + " pidfd $$ net,uts", about: enters1},
 		{group: "Enter", name: "`setns(2)`, file opened by handle", script: h("nsset") + " handle /proc/$$/ns/net net", about: enters1},
 		{group: "Enter", name: "`setns(2)`, refused", script: h("nsset") + " fd 99 net", about: enters1},
+		{group: "Enter", compat: true, name: "32-bit `setns(2)`", script: "unshare --net " + h("nscompat") + " setns", about: enters1},
 		{group: "Enter", name: "`execve(2)`, time namespace for children", script: "unshare --time true", about: enters1},
 
 		{group: "Pin", name: "bind mount, `mount(2)`", script: `unshare --mount sh -c 'touch $TMP/pin; mount --bind /proc/self/ns/uts $TMP/pin'`, about: []event.Type{"namespace.pin"}},
 		{group: "Pin", name: "`ip netns add`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: []event.Type{"namespace.pin", "namespace.unpin"}},
+		{group: "Pin", compat: true, name: "32-bit `mount(2)`, `umount(2)`", script: "touch $TMP/pin; " + h("nscompat") + " mount $TMP/pin; " + h("nscompat") + " umount $TMP/pin", about: []event.Type{"namespace.pin", "namespace.unpin"}},
 
 		{group: "End", name: "last process", script: "unshare --net --uts true", about: ends1},
 		{group: "End", name: "last mount, `umount(2)`", script: "ip netns add nstrace-cover; ip netns delete nstrace-cover", about: ends1},
@@ -88,6 +101,8 @@ func ways() []way {
 		{group: "Parameter", name: "`open(2)`, no permission", script: nobody + "'! echo 601 >" + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`access(2)`, which does not try to write", script: nobody + "'! test -w " + keepalive + "'", about: sysctl1},
 		{group: "Parameter", name: "`sethostname(2)`, `setdomainname(2)`", script: `unshare --uts sh -e -c 'hostname cover; domainname cover'`, about: sysctl1},
+		{group: "Parameter", compat: true, name: "32-bit `sethostname(2)`, `setdomainname(2)`", script: "unshare --uts sh -e -c '" + h("nscompat") + " sethostname; " + h("nscompat") + " setdomainname'", about: sysctl1},
+		{group: "Parameter", compat: true, name: "32-bit `write(2)`", script: "unshare --net " + h("nscompat") + " write", about: sysctl1},
 		{group: "Parameter", modules: true, name: "netlink: `ip link set addrgenmode`", script: alone + "ip link add d0 type dummy; ip link set d0 addrgenmode none'", about: sysctl1},
 		{group: "Parameter", modules: true, name: "cascade of `net.ipv4.ip_forward`", script: alone + "ip link add d0 type dummy; ip link set d0 up; echo 1 >/proc/sys/net/ipv4/ip_forward'", about: sysctl1, via: "cascade"},
 		{group: "Parameter", modules: true, name: "cascade of `net.ipv6.conf.all.disable_ipv6`", script: alone + "ip link add d0 type dummy; ip link set d0 up; echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6'", about: sysctl1, via: "cascade"},
@@ -116,6 +131,9 @@ func TestCoverage(t *testing.T) {
 		t.Run(way.group+" "+strings.Trim(way.name, "`"), func(t *testing.T) {
 			if way.modules && os.Getenv("NSTRACE_GUEST_NO_MODULES") != "" {
 				t.Skip("the archive has no modules for this kernel")
+			}
+			if way.compat && runtime.GOARCH != "amd64" {
+				t.Skip("there is no 32-bit program for " + runtime.GOARCH)
 			}
 			got := way.cover(t, h, audit)
 			if update {
@@ -226,7 +244,11 @@ func kernelSeries() string {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor); err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%d.%d", major, minor)
+	series := fmt.Sprintf("%d.%d", major, minor)
+	if runtime.GOARCH != "amd64" {
+		series = runtime.GOARCH + "-" + series
+	}
+	return series
 }
 
 // An auditLog reads the records of the kernel's audit, with rules for the calls that nstrace

@@ -5,6 +5,7 @@
 package coverage
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -57,6 +58,22 @@ func (a *All) Write(file string) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
+// Add adds a row, or replaces the one of the same way. Rows of a group stay together.
+func (a *All) Add(row Row) {
+	rows := a.Kernels[row.Kernel]
+	at := len(rows)
+	for i, r := range rows {
+		if r.Group == row.Group && r.Way == row.Way {
+			rows[i] = row
+			return
+		}
+		if r.Group == row.Group {
+			at = i + 1
+		}
+	}
+	a.Kernels[row.Kernel] = slices.Insert(rows, at, row)
+}
+
 // Find returns what a column reported, "" for nothing, and whether the test ran the way.
 func (a *All) Find(kernel, group, way, column string) (said string, gone bool) {
 	for _, r := range a.Kernels[kernel] {
@@ -73,11 +90,27 @@ func (a *All) kernels() []string {
 	for k := range a.Kernels {
 		all = append(all, k)
 	}
-	slices.SortFunc(all, func(x, y string) int { return slices.Compare(numbers(x), numbers(y)) })
+	slices.SortFunc(all, func(x, y string) int {
+		return cmp.Or(cmp.Compare(len(arch(x)), len(arch(y))), slices.Compare(numbers(x), numbers(y)))
+	})
 	return all
 }
 
+// newest returns the newest kernel of amd64, which has every way.
+func newest(kernels []string) string {
+	for _, k := range slices.Backward(kernels) {
+		if arch(k) == "" {
+			return k
+		}
+	}
+	return ""
+}
+
+// arch returns what a series begins with if it is not of amd64: "arm64-".
+func arch(series string) string { return series[:strings.IndexByte(series, '-')+1] }
+
 func numbers(series string) (n []int) {
+	series = strings.TrimPrefix(series, arch(series))
 	for part := range strings.SplitSeq(series, ".") {
 		i, _ := strconv.Atoi(part)
 		n = append(n, i)
@@ -109,7 +142,7 @@ the pointer to its flags.
 		return sb.String()
 	}
 	group := ""
-	for _, row := range a.Kernels[kernels[len(kernels)-1]] {
+	for _, row := range a.Kernels[newest(kernels)] {
 		if row.Group != group {
 			group = row.Group
 			fmt.Fprintf(&sb, "\n## %s\n\n| way | %s |\n|%s\n", group, strings.Join(Columns, " | "), strings.Repeat(" --- |", len(Columns)+1))
@@ -126,7 +159,7 @@ the pointer to its flags.
 // partial returns the kernels on which the test did not run every way.
 func (a *All) partial(kernels []string) (some []string) {
 	for _, k := range kernels {
-		if len(a.Kernels[k]) < len(a.Kernels[kernels[len(kernels)-1]]) {
+		if arch(k) == "" && len(a.Kernels[k]) < len(a.Kernels[newest(kernels)]) {
 			some = append(some, k)
 		}
 	}
@@ -166,13 +199,14 @@ func ranges(some, all []string) string {
 	for len(some) > 0 {
 		from := slices.Index(all, some[0])
 		n := 1
-		for n < len(some) && from+n < len(all) && all[from+n] == some[n] {
+		for n < len(some) && from+n < len(all) && all[from+n] == some[n] && arch(some[n]) == arch(some[0]) {
 			n++
 		}
+		last := from+n == len(all) || arch(all[from+n]) != arch(some[0])
 		switch {
 		case n == 1:
 			list = append(list, some[0])
-		case from+n == len(all):
+		case last:
 			list = append(list, "from "+some[0])
 		default:
 			list = append(list, some[0]+" to "+some[n-1])

@@ -10,15 +10,20 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 )
 
 // freestanding are the programs that use no C library at all.
-var freestanding = []string{"nsfirst"}
+var freestanding = []string{"nscompat", "nsfirst"}
+
+// compat are 32-bit programs of x86.
+var compat = []string{"nscompat"}
 
 // Build compiles each source/*.c into a program of the same name in out, with this compiler.
+// It leaves out the 32-bit programs of x86 on other architectures.
 func Build(ctx context.Context, compiler, source, out string) error {
 	files, err := filepath.Glob(filepath.Join(source, "*.c"))
 	if err != nil {
@@ -46,6 +51,12 @@ func compile(ctx context.Context, compiler, file, out string) error {
 	args := []string{"-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", filepath.Join(out, name), file}
 	if slices.Contains(freestanding, name) {
 		args = append([]string{"-nostdlib", "-ffreestanding", "-fno-stack-protector"}, args...)
+	}
+	if slices.Contains(compat, name) {
+		if compiler != "gcc" || runtime.GOARCH != "amd64" {
+			return nil
+		}
+		args = append([]string{"-m32"}, args...)
 	}
 	if text, err := exec.CommandContext(ctx, compiler, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("compile %s (it takes gcc and libc6-dev): %w\n%s", name, err, text)

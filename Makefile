@@ -94,23 +94,29 @@ test: deps lint ## run all tests, native and in virtual machines of the main ker
 # The tests that `make test` leaves out, in parts that take less than an hour each on two CPUs.
 # Each part for a kernel runs the whole end-to-end suite on it.
 ALL_KERNELS := 5.10 6.1 6.12 6.12-full 6.12-rt 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3
+# The core of the suite runs on these.
+ARM64_KERNELS := 5.10 6.12 newest
 
 .PHONY: test-all
-test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) ## run test, and its long form on each kernel
+test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) $(addprefix test-arm64-,$(ARM64_KERNELS)) ## run test, and its long form on each kernel
 
 .PHONY: test-more
 test-more: export NSTRACE_TEST_ALL = 1
 test-more: deps ## run the long tests that need no other kernel: containers, power cut, benchmark
 	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers
-	$(TESTSUM) -count 1 -timeout 60m ./test/vm -skip 'TestKernel$$'
+	$(TESTSUM) -count 1 -timeout 60m ./test/vm -skip 'Test(Kernel|Arm64)$$'
 
 .PHONY: $(addprefix test-kernel-,$(ALL_KERNELS))
 $(addprefix test-kernel-,$(ALL_KERNELS)): test-kernel-%: deps
 	NSTRACE_TEST_ALL=1 $(TESTSUM) -count 1 -timeout 60m ./test/vm -run 'TestKernel/$*'
 
+.PHONY: $(addprefix test-arm64-,$(ARM64_KERNELS))
+$(addprefix test-arm64-,$(ARM64_KERNELS)): test-arm64-%: deps
+	NSTRACE_TEST_ALL=1 $(TESTSUM) -count 1 -timeout 60m ./test/vm -run 'TestArm64/$*'
+
 .PHONY: coverage
 coverage: deps ## generate docs/coverage.md from the results of the tests on each kernel
-	NSTRACE_TEST_ALL=1 NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'TestKernel/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
+	NSTRACE_TEST_ALL=1 NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'Test(Kernel|Arm64)/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
 
 .PHONY: bench-deps
 bench-deps: ## install the programs that the benchmark compares nstrace with (Debian, root)

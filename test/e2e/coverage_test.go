@@ -271,6 +271,10 @@ const auditKey = "nstrace-coverage"
 // kernel's audit.
 func startAudit(t *testing.T) *auditLog {
 	t.Helper()
+	if runtime.GOARCH != "amd64" {
+		t.Log("auditCalls has the numbers of amd64, so no audit")
+		return nil
+	}
 	ctl, err := exec.LookPath("auditctl")
 	if err != nil {
 		t.Log("no auditctl, so no audit")

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -123,8 +124,9 @@ func TestBackends(t *testing.T) {
 	if offered := err == nil; has("kprobe") != offered {
 		t.Errorf("kprobes: nstrace reports %v, the kernel has %v", has("kprobe"), offered)
 	}
-	// Every kernel of a distribution has both or none.
-	if has("kprobe") && !has("fentry") {
+	// Every kernel of a distribution has both or none. arm64 has fentry from 6.4 on
+	// (DYNAMIC_FTRACE_WITH_DIRECT_CALLS).
+	if has("kprobe") && !has("fentry") && (runtime.GOARCH != "arm64" || kernelFrom(6, 4)) {
 		t.Error("the kernel has kprobes, but nstrace finds no fentry")
 	}
 	for _, name := range []string{"btf", "tracefs", "cgroup2"} {

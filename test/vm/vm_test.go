@@ -101,6 +101,40 @@ func TestKernel(t *testing.T) {
 	})
 }
 
+// arm64Tests are the core of the suite: every kind of event with each backend, and each backend
+// alone. They compare the totals of each run with its events.
+const (
+	arm64Tests      = "^(TestTrace|TestTamper|TestCoverage|TestAlone|TestBackends)$"
+	arm64QuickTests = "^(TestBackends|TestAlone|TestTamper)$" // for make test
+)
+
+// TestArm64 runs the core of the end-to-end tests on kernels for arm64, with Debian's programs for
+// it. The kernels differ most in how they let programs attach: 5.10 has kprobes without ftrace and no
+// fentry, and its BTF has no static functions.
+func TestArm64(t *testing.T) {
+	t.Parallel()
+	if err := arm64.check(); err != nil {
+		t.Fatal(err)
+	}
+	trackInputs(t)
+	series := []string{"5.10"}
+	whole := os.Getenv("NSTRACE_TEST_ALL") == "1"
+	if whole {
+		series = []string{"5.10", "6.12", Newest}
+	}
+	if only := runFilter(1); only != "" && !strings.ContainsAny(only, "^$") {
+		series = []string{only}
+	}
+	build := sync.OnceValues(func() (*payload, error) { return buildPayload(t, arm64, "test/e2e") })
+	onKernels(t, series, build, func(_ string, p *payload) {
+		p.short = !whole
+		p.only = arm64QuickTests
+		if whole {
+			p.only = arm64Tests
+		}
+	})
+}
+
 // onKernels runs the tests of a payload in a guest of each kernel series, as a subtest of t. set
 // changes the copy of the payload for one series.
 func onKernels(t *testing.T, series []string, build func() (*payload, error), set func(series string, p *payload)) {
@@ -114,7 +148,7 @@ func onKernels(t *testing.T, series []string, build func() (*payload, error), se
 				t.Fatal(err)
 			}
 			kernels := &Kernels{Log: t.Logf}
-			kernel, err := kernels.Get(t.Context(), s)
+			kernel, err := kernels.Get(t.Context(), p.arch.prefix()+s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,6 +251,7 @@ func runContainers(t *testing.T, set func(*payload), programs ...string) {
 
 // payload is what a guest tests.
 type payload struct {
+	arch    *arch  // of the programs
 	module  string // root of the repository
 	pkg     string // folder of the tests, below module
 	tests   string // test binary
@@ -241,7 +276,7 @@ func buildPayload(t *testing.T, arch *arch, pkg string) (*payload, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &payload{module: filepath.Dir(strings.TrimSpace(string(gomod))), pkg: pkg}
+	p := &payload{arch: arch, module: filepath.Dir(strings.TrimSpace(string(gomod))), pkg: pkg}
 	dir := t.TempDir()
 	p.tests = filepath.Join(dir, "guest.test")
 	if err := goBuild(t.Context(), arch, p.module, p.tests, "./"+p.pkg, true); err != nil {

@@ -361,6 +361,24 @@ func TestPlacesRefused(t *testing.T) {
 			t.Errorf("the notes %q do not say what is missing", first.Notes)
 		}
 	})
+	t.Run("no root of cgroup v2", func(t *testing.T) {
+		p := place{script: ownCgroup + `exec unshare --cgroup --mount sh -e -c 'mount -t tmpfs tmpfs /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+			exec setpriv --inh-caps=-dac_read_search --bounding-set=-dac_read_search "$@"' sh "$@"`}
+		const missing = "sysctl writes from outside nstrace's own cgroup, as nstrace is in a cgroup namespace and the kernel refuses to open the root of cgroup v2"
+		args := []string{"-o", "json", "--backend", string(tracer.Tracepoint), "-e", "sysctl"}
+		in := startCommand(t, p.command(env, args...), args)
+		in.awaitStart(t)
+		// What it says must be true. The process of the test is outside its cgroup.
+		output(t, "sh", "-c", `read x </proc/sys/net/ipv4/ip_default_ttl; echo $x >/proc/sys/net/ipv4/ip_default_ttl`)
+		endLeaf(t, in.cmd.Process.Pid)
+		in.awaitEnd(t)
+		all := in.since(0)
+		i := slices.IndexFunc(all[0].Trace.Observations, func(o event.Observation) bool { return o.Name == "sysctl" })
+		if i < 0 || !slices.ContainsFunc(all[0].Trace.Observations[i].Missing, func(s string) bool { return strings.HasPrefix(s, missing) }) ||
+			!strings.HasPrefix(in.stderr.String(), "nstrace: not seen: "+missing) || len(all) != 2 {
+			t.Errorf("%q\n%s", in.stderr.String(), dump(all))
+		}
+	})
 	t.Run("check", func(t *testing.T) {
 		cmd := jail.command(env, "check", "--backend", string(tracer.Tracepoint))
 		var stdout, stderr strings.Builder

@@ -36,7 +36,7 @@ type way struct {
 
 // groupCalls are the calls in audit records that belong to a group's ways.
 var groupCalls = map[string][]string{
-	"Make": {"clone", "unshare", "open_tree", "fsmount"}, "Enter": {"setns"}, "Pin": {"mount", "open_tree", "move_mount", "umount2"},
+	"Make": {"clone", "unshare", "open_tree", "open_tree_attr", "fsmount"}, "Enter": {"setns"}, "Pin": {"mount", "open_tree", "move_mount", "umount2"},
 	"Parameter": {"openat", "sethostname", "setdomainname"},
 }
 
@@ -262,7 +262,7 @@ type auditLog struct {
 // clone3(2) has its flags.
 var auditCalls = map[string]string{
 	"56": "clone", "165": "mount", "166": "umount2", "170": "sethostname", "171": "setdomainname", "272": "unshare",
-	"308": "setns", "428": "open_tree", "429": "move_mount", "432": "fsmount", "257": "openat",
+	"308": "setns", "428": "open_tree", "429": "move_mount", "432": "fsmount", "257": "openat", "467": "open_tree_attr",
 }
 
 const auditKey = "nstrace-coverage"
@@ -303,7 +303,7 @@ func startAudit(t *testing.T) *auditLog {
 		output(t, ctl, "-d", "never,task")
 	}
 	rules := [][]string{
-		{"-a", "always,exit", "-F", "arch=b64", "-S", "unshare,setns,mount,umount2,open_tree,move_mount,fsmount,sethostname,setdomainname,execve", "-k", auditKey},
+		{"-a", "always,exit", "-F", "arch=b64", "-S", "unshare,setns,mount,umount2,open_tree,move_mount,fsmount,467,sethostname,setdomainname,execve", "-k", auditKey},
 		{"-a", "always,exit", "-F", "arch=b64", "-S", "clone", "-F", "a0&0x7e020000", "-k", auditKey},
 		{"-a", "always,exit", "-F", "arch=b64", "-F", "dir=/proc/sys", "-F", "perm=wa", "-k", auditKey},
 	}

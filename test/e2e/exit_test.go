@@ -44,7 +44,7 @@ type exitHost struct {
 }
 
 // inProgress names the maps of tasks inside a call. Their keys are thread ids or process ids.
-var inProgress = []string{"execs", "long_values", "ns_calls", "open_checks", "pin_calls", "rtnl_calls", "writes"}
+var inProgress = []string{"execs", "long_values", "ns_calls", "open_checks", "pin_calls", "refused_clones", "rtnl_calls", "writes"}
 
 // mostCalls is the number of entries of the largest of these maps.
 const mostCalls = 8192

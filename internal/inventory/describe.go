@@ -38,7 +38,7 @@ func (inv *Inventory) ReadCommands(ctx context.Context, processes []*Process) {
 	if inv.Source == Iterators && len(processes) >= manyCommands && readMany(ctx, processes) == nil {
 		return
 	}
-	readAll(ctx, processes, func() commandLine { return readOne })
+	readAll(ctx, processes, func(bool) commandLine { return readOne })
 }
 
 // readMany does the same from the memory of the processes, with one walk over all processes that tells
@@ -53,10 +53,11 @@ func readMany(ctx context.Context, processes []*Process) error {
 		loaded <- err
 	}()
 	var denied atomic.Bool
-	readAll(ctx, processes, func() commandLine {
+	readAll(ctx, processes, func(late bool) commandLine {
 		buf := make([]byte, procfs.ArgsLen)
 		return func(k processKey) []byte {
-			if !denied.Load() {
+			// A process can map a file there whose server never answers. /proc does not wait for that.
+			if !late && !denied.Load() {
 				args, err := procfs.ArgsInMemory(k.pid, k.argStart, k.argEnd, buf)
 				if err == nil {
 					return args
@@ -92,7 +93,7 @@ func readMany(ctx context.Context, processes []*Process) error {
 		}
 	}
 	if err == nil {
-		readAll(ctx, again, func() commandLine { return readOne })
+		readAll(ctx, again, func(bool) commandLine { return readOne })
 	}
 	return err
 }
@@ -103,10 +104,14 @@ func readOne(k processKey) []byte { return procfs.CommandLine(k.pid, k.start) }
 // A commandLine reads a command line. The next call can reuse the memory.
 type commandLine func(processKey) []byte
 
-// readAll reads command lines on several processors. Each uses a commandLine of its own.
-func readAll(ctx context.Context, processes []*Process, reader func() commandLine) {
+// maxReaders is how many processors read command lines.
+const maxReaders = 2
+
+// readAll reads command lines on several processors. It gets a commandLine for each, and another one after
+// each that took too long.
+func readAll(ctx context.Context, processes []*Process, reader func(late bool) commandLine) {
 	deadline := time.Now().Add(commandTime)
-	workers := min(runtime.GOMAXPROCS(0), maxStuck, len(processes)/manyCommands+1)
+	workers := min(runtime.GOMAXPROCS(0), maxReaders, len(processes)/manyCommands+1)
 	var stuck atomic.Int32
 	var wg sync.WaitGroup
 	for i := range workers {
@@ -115,14 +120,14 @@ func readAll(ctx context.Context, processes []*Process, reader func() commandLin
 			var again []*Process
 			for len(part) > 0 && ctx.Err() == nil && stuck.Load() < maxStuck {
 				var late *Process
-				if late, part = readCommands(ctx, part, deadline, reader(), &stuck); late != nil {
+				if late, part = readCommands(ctx, part, deadline, reader(len(again) > 0), &stuck); late != nil {
 					again = append(again, late)
 				}
 			}
 			// The host may only have been busy.
 			for _, p := range again {
 				if ctx.Err() == nil && stuck.Load() < maxStuck {
-					readCommands(ctx, []*Process{p}, deadline, reader(), &stuck)
+					readCommands(ctx, []*Process{p}, deadline, reader(true), &stuck)
 				}
 			}
 		})

@@ -130,7 +130,7 @@ func TestLateCommand(t *testing.T) {
 		all := []*Process{{PID: 1}, {PID: 2}, {PID: 3}}
 		var slow atomic.Bool
 		slow.Store(true)
-		readAll(t.Context(), all, func() commandLine {
+		readAll(t.Context(), all, func(bool) commandLine {
 			return func(k processKey) []byte {
 				if k.pid == 2 && slow.Swap(false) {
 					time.Sleep(3 * commandWait)
@@ -144,5 +144,30 @@ func TestLateCommand(t *testing.T) {
 			}
 		}
 		time.Sleep(3 * commandWait) // until the slow read ends
+	})
+}
+
+// TestStuckMemory has processes whose memory cannot be read: all have their command lines from /proc.
+func TestStuckMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		var all []*Process
+		for i := range uint32(10 * manyCommands) {
+			all = append(all, &Process{PID: i})
+		}
+		readAll(t.Context(), all, func(late bool) commandLine {
+			return func(k processKey) []byte {
+				if !late && k.pid%50 == 7 {
+					<-held
+				}
+				return []byte(strconv.Itoa(int(k.pid)) + "\x00")
+			}
+		})
+		for _, p := range all {
+			if len(p.Args) != 1 || p.Args[0] != strconv.Itoa(int(p.PID)) {
+				t.Errorf("process %d has %q", p.PID, p.Args)
+			}
+		}
+		close(held)
 	})
 }

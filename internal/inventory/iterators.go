@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
@@ -50,8 +51,9 @@ func loadIterators(kinds uint32, programs ...string) (*ebpf.Collection, error) {
 		return nil
 	}
 	if o, err := prepared(); err == nil {
-		if coll, err := o.Load(set, programs...); err == nil {
-			return coll, nil
+		coll, err := o.Load(set, programs...)
+		if err == nil || errors.Is(err, unix.EPERM) {
+			return coll, err
 		}
 	}
 	// This takes longer, but also works where the kernel's types are in another file, and says why

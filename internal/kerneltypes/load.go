@@ -53,10 +53,10 @@ func Prepare(spec *ebpf.CollectionSpec) (*Object, error) {
 // Load loads programs, and the maps that they use. Before that, set changes the maps of a copy of the
 // object, which has no programs.
 func (o *Object) Load(set func(*ebpf.CollectionSpec) error, programs ...string) (_ *ebpf.Collection, err error) {
-	coll := &ebpf.Collection{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
+	loading := &ebpf.Collection{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
 	defer func() {
 		if err != nil {
-			coll.Close()
+			loading.Close()
 		}
 	}()
 	used := map[string]bool{}
@@ -79,7 +79,7 @@ func (o *Object) Load(set func(*ebpf.CollectionSpec) error, programs ...string) 
 		if own.Maps[name] == nil {
 			return nil, fmt.Errorf("no map %s", name)
 		}
-		if coll.Maps[name], err = ebpf.NewMap(own.Maps[name]); err != nil {
+		if loading.Maps[name], err = ebpf.NewMap(own.Maps[name]); err != nil {
 			return nil, fmt.Errorf("map %s: %w", name, err)
 		}
 	}
@@ -88,17 +88,20 @@ func (o *Object) Load(set func(*ebpf.CollectionSpec) error, programs ...string) 
 	errs := make([]error, len(programs))
 	var wg sync.WaitGroup
 	for i, name := range programs {
-		wg.Go(func() { loaded[i], errs[i] = o.load(o.spec.Programs[name], coll.Maps) })
+		wg.Go(func() { loaded[i], errs[i] = o.load(o.spec.Programs[name], loading.Maps) })
 	}
 	wg.Wait()
 	for i, name := range programs {
 		if errs[i] != nil {
 			err = errors.Join(err, fmt.Errorf("program %s: %w", name, errs[i]))
 		} else {
-			coll.Programs[name] = loaded[i]
+			loading.Programs[name] = loaded[i]
 		}
 	}
-	return coll, err
+	if err != nil {
+		return nil, err
+	}
+	return loading, nil
 }
 
 // needs returns the names of the types and functions of the kernel that an object of iterators needs.

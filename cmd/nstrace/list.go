@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -84,8 +84,9 @@ Columns for --columns and --sort:
 	return cmd
 }
 
-// gcPercent is how much the heap of a listing grows before it is collected, in percent.
-const gcPercent = 400
+// heapReserve is memory that is never used and so takes no room. But the collector takes it for live, and
+// lets the heap grow by as much before it runs: collecting would free little of a listing.
+const heapReserve = 16 << 20
 
 func (f *listFlags) list(ctx context.Context) error {
 	if done, err := f.filters.help(); done {
@@ -95,8 +96,8 @@ func (f *listFlags) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The heap of a listing lives as long as nstrace does: collecting garbage frees little of it.
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	reserve := make([]byte, heapReserve)
+	defer runtime.KeepAlive(reserve)
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
 	inv, err := inventory.Take(ctx, o)

@@ -185,8 +185,8 @@ struct counters {
 	/* The call began, but its end never came, or there was no memory for its state. */
 	__u64 missed[REC_SLOTS];
 	__u64 unended[REC_SLOTS]; /* calls, not events: those of missed whose end never came */
-	__u64 folded;	  /* only REC_SYSCTL_WRITE: counted in folds */
-	__u64 first_lost; /* CLOCK_BOOTTIME, ns; 0: none */
+	__u64 folded;		  /* only REC_SYSCTL_WRITE: counted in folds */
+	__u64 first_lost;	  /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
 };
 

@@ -118,10 +118,12 @@ static __always_inline long send_record(enum record_kind kind, __u32 n, void *re
 	return 0;
 }
 
-/* Counts a call of n events as missed because no program saw its end: the thread has begun another call, or has
- * ended. Nothing is missed once nstrace stops, since no program then waits for the ends of calls.
+/* Counts a call of n events as missed because no program saw its end: the thread has begun another
+ * call, or has ended. Nothing is missed once nstrace stops, since no program then waits for the
+ * ends of calls.
  *
- * The kernel counts the same: it could not run the program at the end. User space must not add both.
+ * The kernel counts the same: it could not run the program at the end. User space must not add
+ * both.
  */
 static __always_inline void count_unended(enum record_kind kind, __u32 n)
 {

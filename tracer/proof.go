@@ -161,10 +161,10 @@ func (v *prover) start(done func(made map[string]bool)) { v.requests <- done }
 
 func (v *prover) calls(hostUTS int, made map[string]bool) {
 	v.round++
-	made["clone"] = cloneRefused() == unix.EINVAL
-	made["open"] = openRefused() == unix.EACCES
-	made["pin"] = pinRefused() == unix.EINVAL
-	made["mount"] = openTreeRefused() == unix.EBADF
+	made["clone"] = errors.Is(cloneRefused(), unix.EINVAL)
+	made["open"] = errors.Is(openRefused(), unix.EACCES)
+	made["pin"] = errors.Is(pinRefused(), unix.EINVAL)
+	made["mount"] = errors.Is(openTreeRefused(), unix.EBADF)
 	if unix.Unshare(unix.CLONE_NEWUTS) != nil {
 		return
 	}

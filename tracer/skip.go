@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -332,7 +333,7 @@ func typeOfKind(kind uint32) event.Type {
 	return ""
 }
 
-// entriesOf returns the entries of a map.
+// entriesOf returns the entries of a map. Programs change it at the same time, so some can be missing.
 func entriesOf(m *ebpf.Map) (map[string][]byte, error) {
 	all := map[string][]byte{}
 	var key, value []byte
@@ -340,7 +341,7 @@ func entriesOf(m *ebpf.Map) (map[string][]byte, error) {
 	for it.Next(&key, &value) {
 		all[string(key)] = slices.Clone(value)
 	}
-	if err := it.Err(); err != nil {
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
 		return nil, fmt.Errorf("read the map of calls: %w", err)
 	}
 	return all, nil

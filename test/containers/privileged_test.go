@@ -20,6 +20,9 @@ import (
 // testPrivileged runs nstrace in privileged containers, or in ones with the capabilities that it needs, with and without the PID namespace of the
 // host, and compares its events with those of one that runs on the host.
 func (e *engine) testPrivileged(t *testing.T) {
+	if testing.Short() && e.runtime != "docker" {
+		t.Skip("runs on the host: nstrace starts slowly in a guest")
+	}
 	static := filepath.Join(t.TempDir(), "nstrace")
 	cmd := exec.Command("go", "build", "-o", static, "github.com/nstrace/nstrace/cmd/nstrace")
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")

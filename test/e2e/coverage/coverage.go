@@ -84,6 +84,12 @@ func (a *All) Find(kernel, group, way, column string) (said string, gone bool) {
 	return "", false
 }
 
+// Has reports whether the test ran the way on that kernel.
+func (a *All) Has(kernel, group, way string) bool {
+	_, ran := a.Find(kernel, group, way, "")
+	return ran
+}
+
 // kernels returns the series, oldest first.
 func (a *All) kernels() []string {
 	var all []string

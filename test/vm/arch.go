@@ -145,6 +145,9 @@ func (r *Root) resolve(path string) (string, error) {
 		} else {
 			path = filepath.Join(filepath.Dir(path), target)
 		}
+		if !strings.HasPrefix(path, r.system+"/") {
+			return "", &fs.PathError{Op: "resolve", Path: path, Err: fs.ErrNotExist}
+		}
 	}
 	return "", &fs.PathError{Op: "resolve", Path: path, Err: errors.New("too many links")}
 }

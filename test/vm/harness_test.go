@@ -227,6 +227,8 @@ func TestImageName(t *testing.T) {
 		"linux-image-6.1.0-0.deb11.48-cloud-amd64":     "6.1",
 		"linux-image-6.1.0-56-cloud-amd64-unsigned":    "6.1",
 		"linux-image-6.12.115+deb13.1-cloud-amd64":     "6.12",
+		"linux-image-5.10.0-32-cloud-arm64-unsigned":   "5.10",
+		"linux-image-7.3.4+deb13-cloud-arm64":          "7.3",
 		"linux-image-6.12-cloud-amd64":                 "",
 		"linux-image-cloud-amd64":                      "",
 		"linux-image-6.12.117+deb13-amd64":             "6.12-full",
@@ -249,6 +251,48 @@ func TestImageName(t *testing.T) {
 		}
 		if got != series {
 			t.Errorf("%s: series %q, want %q", name, got, series)
+		}
+	}
+}
+
+func TestSplitSeries(t *testing.T) {
+	for s, want := range map[string]struct {
+		arch   *arch
+		series string
+	}{
+		"6.12": {amd64, "6.12"}, "newest": {amd64, "newest"}, "arm64-6.12": {arm64, "6.12"}, "arm64-newest": {arm64, "newest"},
+		"amd64-5.10": {amd64, "5.10"}, "riscv64-6.12": {amd64, "riscv64-6.12"},
+	} {
+		if arch, series := splitSeries(s); arch != want.arch || series != want.series {
+			t.Errorf("%s: %s %s", s, arch.name, series)
+		}
+	}
+}
+
+// TestResolve checks that no link in the folder of a guest's programs leads to the host's files.
+func TestResolve(t *testing.T) {
+	r := NewRoot()
+	r.system = t.TempDir()
+	for _, dir := range []string{"bin", "sbin"} {
+		if err := os.Mkdir(filepath.Join(r.system, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(r.system, "bin/kmod"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"sbin/modprobe": "/bin/kmod", "bin/lsmod": "kmod", "bin/passwd": "/etc/passwd", "bin/loop": "loop", "bin/out": "../../bin/sh"} {
+		if err := os.Symlink(target, filepath.Join(r.system, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"modprobe": "bin/kmod", "lsmod": "bin/kmod", "passwd": "", "loop": "", "out": "", "missing": ""} {
+		path, err := r.look(name)
+		if err == nil {
+			path, err = r.resolve(path)
+		}
+		if got := strings.TrimPrefix(path, r.system+"/"); err == nil && got != want || (err != nil) != (want == "") {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
 		}
 	}
 }

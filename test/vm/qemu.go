@@ -8,7 +8,8 @@
 //	go run ./test/vm/cmd/nsvm -kernel 6.1 -- uname -r
 //
 // The first command runs ./test/e2e as root on the newest kernel 6.1 and reports its tests as
-// subtests. The second one runs a single command. Both need Debian on amd64, go, and some packages,
+// subtests. The second one runs a single command. TestArm64/6.12 and -kernel arm64-6.12 are the same
+// for arm64, with Debian's programs for it. Both need Debian on amd64, go, and some packages,
 // which the tests name if they are missing. They need neither root nor /dev/kvm.
 //
 // These environment variables control the tests:

@@ -49,7 +49,7 @@ const (
 
 func run() (int, error) {
 	var copies, env list
-	series := flag.String("kernel", vm.Newest, "kernel `series`, such as 6.1, or newest")
+	series := flag.String("kernel", vm.Newest, "kernel `series`, such as 6.1, or newest; for another architecture arm64-6.12")
 	verbose := flag.Bool("v", false, "print the guest's console, and what takes time, on standard error")
 	memory := flag.Int("memory", 2048, "the guest's memory in `MiB`")
 	limit := flag.Duration("timeout", 10*time.Minute, "the longest a boot and the command may take")

@@ -74,6 +74,7 @@ type partsHost struct {
 	parts []*part
 	nets  map[string]string // addresses that must be there, by process and device
 
+	rename  []func()            // give processes hostile names
 	pods    map[string]string   // what names a pod for nstrace show, by a process
 	devices map[string][]string // those of hostile names, which ip does not write as valid JSON, by process
 }
@@ -102,13 +103,16 @@ func TestSystemdParts(t *testing.T) {
 	h.nspawn()
 	h.ipNetns()
 
-	for name, test := range map[string]func(*testing.T, report){"List": h.testList, "Show": h.testShow, "Graph": h.testGraph, "Text": h.testText} {
-		t.Run(name, func(t *testing.T) {
+	for _, run := range []struct {
+		name string
+		test func(*testing.T, report)
+	}{{"List", h.testList}, {"Show", h.testShow}, {"Graph", h.testGraph}, {"Text", h.testText}} {
+		t.Run(run.name, func(t *testing.T) {
 			// nstrace waits a second for names. Engines can take longer here for the first answer, and
 			// processes come and go.
 			for range 3 {
 				var wrong []string
-				test(t, func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) })
+				run.test(t, func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) })
 				if len(wrong) == 0 {
 					return
 				}
@@ -116,6 +120,11 @@ func TestSystemdParts(t *testing.T) {
 			}
 			t.Error("it stays wrong")
 		})
+		if run.name == "List" { // a command name with a line feed ends lsns
+			for _, rename := range h.rename {
+				rename()
+			}
+		}
 	}
 }
 
@@ -288,7 +297,7 @@ func (h *partsHost) ipNetns() {
 		ip("-n", name, "link", "add", "nst1", "type", "veth", "peer", "name", "nst2")
 		ip("-n", name, "link", "set", "dev", "nst1", "name", dev)
 		ip("-n", name, "link", "set", "dev", dev, "alias", hostile)
-		cmd := exec.Command("nsenter", "--net="+path, "sh", "-c", `printf '\033]0;<b>\n"x' >/proc/self/comm; echo; read x; exit 0`)
+		cmd := exec.Command("nsenter", "--net="+path, "sh", "-c", `echo; read x; printf '\033]0;<b>\n"x' >/proc/self/comm; echo; read x; exit 0`)
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -301,9 +310,18 @@ func (h *partsHost) ipNetns() {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
-		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
-			t.Fatal(err)
+		says := func() {
+			if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
 		}
+		says()
+		h.rename = append(h.rename, func() {
+			if _, err := io.WriteString(in, "\n"); err != nil {
+				t.Fatal(err)
+			}
+			says()
+		})
 		pid := strconv.Itoa(cmd.Process.Pid)
 		h.add(&part{what: fmt.Sprintf("ip netns %q", name), pid: pid, show: name, netns: name, owner: owned{unit: unitOfProcess(t, pid)}})
 		h.devices[pid] = []string{dev, "lo", "nst2"}

@@ -172,7 +172,17 @@ func (h *partsHost) podman() {
 		return runtimetest.Output(t, "podman", append([]string{"--storage-driver", "vfs", "--events-backend", "file"}, args...)...)
 	}
 	podman("load", "--input", h.image)
+	// In an emulated guest, the services of Podman take longer to start than nstrace waits. They stay.
+	const conf = "/etc/containers/containers.conf.d/nst.conf"
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, []byte("[engine]\nservice_timeout = 0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(conf) })
 	runtimetest.Output(t, "systemctl", "start", "podman.socket")
+	runtimetest.Output(t, "podman", "--remote", "--url", "unix:///run/podman/podman.sock", "version")
 	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", "podman.socket", "podman.service").Run() })
 	pod := podman("pod", "create", "--name", "nst-pod", "--network", "none", "--infra-image", runtimetest.Image, "--infra-command", "sleep 100000")
 	t.Cleanup(func() { _ = exec.Command("podman", "--storage-driver", "vfs", "pod", "rm", "--force", pod).Run() })

@@ -53,7 +53,7 @@ static __always_inline struct pt_regs *user_regs(void)
 	 * FRED, but only after 5.15, which has the helper.
 	 */
 	task = (void *)bpf_get_current_task();
-	return BPF_CORE_READ(task, stack) + THREAD_SIZE - sizeof(struct pt_regs);
+	return BPF_CORE_READ(task, stack) + THREAD_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
 /* The number of the system call that the current task is in. */

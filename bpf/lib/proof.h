@@ -28,30 +28,28 @@ static __always_inline bool is_proof_task(struct task_struct *task)
 	return comm[0] == PROOF_COMM_0 && comm[1] == PROOF_COMM_1;
 }
 
-/* The same for the current task, at less cost. */
-static __always_inline bool is_proof(void)
-{
-	struct task_struct *task = current_task();
-
-	return READ_CURRENT(task, tgid) == self_tgid && is_proof_task(task);
-}
-
-/* Sends a proof in place of a record of that kind, if the current task makes such calls. Reports
- * whether it did.
+/* Sends a proof in place of a record of that kind (enum record_kind). Global, see nstrace.c: the
+ * stack of its callers has no room for what it needs (MAX_BPF_STACK, 512 bytes for all frames).
  */
-static __always_inline bool send_proof(enum record_kind of, enum call_via via)
+__noinline int send_proof_of(__u32 kind, __u32 via)
 {
 	struct head h = {};
 
-	if (!is_proof())
-		return false;
+	if (!is_proof_task(current_task()))
+		return 0;
 	h.time = bpf_ktime_get_boot_ns();
 	h.kind = REC_PROOF;
 	h.size = sizeof(h);
-	h.ret = of;
+	h.ret = kind;
 	h.via = via;
 	ring_output(&h, sizeof(h));
-	return true;
+	return 1;
+}
+
+/* The same, if the current task makes such calls. Reports whether it does. */
+static __always_inline bool send_proof(enum record_kind kind, enum call_via via)
+{
+	return READ_CURRENT(current_task(), tgid) == self_tgid && send_proof_of(kind, via) == 1;
 }
 
 #endif

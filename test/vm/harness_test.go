@@ -245,8 +245,10 @@ func TestImageName(t *testing.T) {
 	} {
 		var got string
 		for _, flavour := range []string{"", flavourRT, flavourFull} {
-			if m := imageName("amd64", flavour).FindStringSubmatch(name); m != nil {
-				got += m[2] + flavour
+			for _, arch := range arches {
+				if m := imageName(arch.name, flavour).FindStringSubmatch(name); m != nil {
+					got += m[2] + flavour
+				}
 			}
 		}
 		if got != series {

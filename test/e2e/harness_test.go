@@ -369,9 +369,6 @@ func checkObservation(t testing.TB, o event.Observation, b tracer.Backend, auto 
 	if (o.Name == "open" || o.Name == "netdev" || o.Name == "netconf") && !seesDevices(b) { // tracepoints do not see it
 		b = tracer.None
 	}
-	if o.Name == "open" && auto && b == tracer.Kprobe {
-		b = tracer.None
-	}
 	blind := b != tracer.Fentry && b != tracer.Kprobe && o.Name != "exec"
 	if o.Name == "open" && auto {
 		blind = true // otherwise all opens would cost more

@@ -430,7 +430,10 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 	case ebpf.CGroupSysctl:
 		var root *cgroupRoot
 		if root, err = k.threads.cgroup2(); err == nil {
-			l, err = link.AttachRawLink(link.RawLinkOptions{Target: root.fd, Program: prog, Attach: ebpf.AttachCGroupSysctl})
+			// A RawLink would not tell which cgroup it is attached to; see loaded.detached.
+			l, err = link.AttachCgroup(link.CgroupOptions{
+				Path: fmt.Sprintf("/proc/thread-self/fd/%d", root.fd), Program: prog, Attach: ebpf.AttachCGroupSysctl,
+			})
 		}
 	default:
 		err = fmt.Errorf("no way to attach a %s program", spec.Type)

@@ -70,6 +70,13 @@ type observation struct {
 
 const restartNote = "the result of a write, the value after it, what else changed with it, and writes that are refused before the parameter's handler"
 
+// unseenWithout is what nothing else sees than an optional program whose function every kernel has. The
+// types of some kernels lack the function, as those of Debian's 6.1 do.
+var unseenWithout = map[string]string{
+	bpf.NstraceProgFexitClone3:     "calls of clone3 that the kernel refuses only because of their arguments",
+	bpf.NstraceProgKretprobeClone3: "calls of clone3 that the kernel refuses only because of their arguments",
+}
+
 // observations is the one table of what is observed, and of the hooks for that. A new event
 // kind adds a row.
 var observations = []observation{
@@ -77,11 +84,11 @@ var observations = []observation{
 		name: "clone", feed: []event.Type{event.NamespaceCreate},
 		ways: []way{
 			{backend: Fentry, programs: [][]string{{
-				bpf.NstraceProgFexitClone, bpf.NstraceProgFexitKernelClone, bpf.NstraceProgFexitClone3,
-			}}, optional: clone32Fentry},
+				bpf.NstraceProgFexitClone, bpf.NstraceProgFexitKernelClone,
+			}}, optional: slices.Concat([]string{bpf.NstraceProgFexitClone3}, clone32Fentry)},
 			{backend: Kprobe, programs: [][]string{{
-				bpf.NstraceProgKprobeKernelClone, bpf.NstraceProgKretprobeClone, bpf.NstraceProgKretprobeKernelClone, bpf.NstraceProgKretprobeClone3,
-			}}, optional: clone32Kprobe},
+				bpf.NstraceProgKprobeKernelClone, bpf.NstraceProgKretprobeClone, bpf.NstraceProgKretprobeKernelClone,
+			}}, optional: slices.Concat([]string{bpf.NstraceProgKretprobeClone3}, clone32Kprobe)},
 			{backend: Tracepoint, programs: [][]string{{
 				bpf.NstraceProgTpCloneEnter, bpf.NstraceProgTpClone3Enter, bpf.NstraceProgTpFork,
 				tpCloneExit, tpClone3Exit,

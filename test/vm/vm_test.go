@@ -47,7 +47,7 @@ const (
 	betweenTests = "^(TestCoverage|TestAlone|TestBackends)$"
 	// edgeTests are for the oldest and the newest kernel: also what reads the kernel's tables and
 	// types in a way that differs between kernels.
-	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestPlacesRun|TestShowNetwork|TestSkipped|TestGraph|TestDiffNew)$"
+	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestShowNetwork|TestGraph|TestDiffNew)$"
 )
 
 // flavoured are kernels of the current stable release that are not for clouds: one of them preempts

@@ -343,8 +343,8 @@ func (k *kernel) choose(o *observation, force Backend, spec *ebpf.CollectionSpec
 				for _, name := range w.optional {
 					if err := k.usable([]string{name}, spec, refused); err == nil {
 						c.programs = append(c.programs, name)
-					} else if unseen := unseenWithout[name]; unseen != "" {
-						c.missing = append(c.missing, unseen)
+					} else if other := insteadOf[name]; other != "" && k.kprobe == nil && k.usable([]string{other}, spec, refused) == nil {
+						c.programs = append(c.programs, other)
 					} else if p := spec.Programs[name]; p.Type != ebpf.TracePoint && k.hasFunc(p.AttachTo) {
 						c.missing = append(c.missing, "calls of "+p.AttachTo)
 					}

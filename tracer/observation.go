@@ -70,11 +70,10 @@ type observation struct {
 
 const restartNote = "the result of a write, the value after it, what else changed with it, and writes that are refused before the parameter's handler"
 
-// unseenWithout is what nothing else sees than an optional program whose function every kernel has. The
-// types of some kernels lack the function, as those of Debian's 6.1 do.
-var unseenWithout = map[string]string{
-	bpf.NstraceProgFexitClone3:     "calls of clone3 that the kernel refuses only because of their arguments",
-	bpf.NstraceProgKretprobeClone3: "calls of clone3 that the kernel refuses only because of their arguments",
+// insteadOf has a kretprobe for each optional fexit program whose function has no type in some kernels:
+// Debian's 6.1 has none of clone3. An fexit program needs a type, a kprobe does not.
+var insteadOf = map[string]string{
+	bpf.NstraceProgFexitClone3: bpf.NstraceProgKretprobeClone3,
 }
 
 // observations is the one table of what is observed, and of the hooks for that. A new event

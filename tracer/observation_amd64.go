@@ -31,3 +31,5 @@ var (
 		bpf.NstraceProgKprobeFsmount32, kretprobeFsmount32,
 	}
 )
+
+func init() { insteadOf[bpf.NstraceProgFexitClone332] = bpf.NstraceProgKretprobeClone332 }

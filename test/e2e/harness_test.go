@@ -373,9 +373,6 @@ func checkObservation(t testing.TB, o event.Observation, b tracer.Backend, auto 
 	if o.Name == "open" && auto {
 		blind = true // otherwise all opens would cost more
 	}
-	if o.Name == "clone" && slices.ContainsFunc(o.Missing, func(m string) bool { return strings.Contains(m, "refuses only because of their arguments") }) {
-		blind = true // the kernel has no type of the function of clone3: Debian's 6.1
-	}
 	if attached := b != tracer.None; o.Backend != string(b) || (len(o.Hooks) > 0) != attached || (len(o.Missing) > 0) != blind {
 		t.Errorf("%s is attached by %s with %v and does not see %v; want %s", o.Name, o.Backend, o.Hooks, o.Missing, b)
 	}

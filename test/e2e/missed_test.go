@@ -33,7 +33,21 @@ func canMiss(typ event.Type) bool {
 // countsMissed reports whether the kernel counts what a stream misses: up to 6.6 it does not count
 // the kprobes and tracepoints that come while another program runs.
 func (s *stream) countsMissed() bool {
-	return s.backend == tracer.Fentry || kernelFrom(6, 7)
+	return kernelFrom(6, 7) || s.backend == tracer.Fentry && !s.usesKprobes()
+}
+
+// usesKprobes reports whether a hook of the stream is a kprobe: fentry uses one where a function has no
+// type.
+func (s *stream) usesKprobes() bool {
+	all := s.since(0)
+	if len(all) == 0 || all[0].Trace == nil {
+		return false
+	}
+	return slices.ContainsFunc(all[0].Trace.Observations, func(o event.Observation) bool {
+		return slices.ContainsFunc(o.Hooks, func(hook string) bool {
+			return strings.HasPrefix(hook, "kprobe/") || strings.HasPrefix(hook, "kretprobe/")
+		})
+	})
 }
 
 // kernelFrom reports whether the running kernel is of that series or a later one.

@@ -48,9 +48,9 @@ func (k *kernel) missingHere(l *loaded) {
 		switch {
 		case c.way == nil:
 		case c.obs.name == "sysctl" && k.foreign != nil:
-			c.missing = []string{k.outsideCgroup(c.way.backend)}
+			c.missing = append(c.missing, k.outsideCgroup(c.way.backend))
 		case c.obs.name == "destroy" && c.way.backend == Tracepoint && !l.pids.knowsEnds():
-			c.missing = []string{"the end of namespaces, as nstrace is in a PID namespace and does not see all processes"}
+			c.missing = append(c.missing, "the end of namespaces, as nstrace is in a PID namespace and does not see all processes")
 		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"golang.org/x/sys/unix"
 
@@ -337,27 +336,33 @@ func (s *proofState) next() time.Time {
 // proveAtStart proves the hooks before Run. Records of events stay in t.early for Run.
 func (t *Tracer) proveAtStart() error {
 	for {
-		for range proofTries {
-			s := &t.proof
-			s.began = time.Now()
-			made := make(chan map[string]bool, 1)
-			t.prover.start(func(m map[string]bool) { made <- m })
-			s.check = <-made // the calls do not wait for anything
-			if err := t.readEarly(); err != nil {
-				return err
-			}
-			if len(t.attached.loaded.silentAmong(s.check, t.interpreter.proofs)) == 0 {
-				break
-			}
-		}
-		silent := t.judge()
-		if len(silent) == 0 {
-			return nil
+		silent, err := t.proveNow()
+		if err != nil || len(silent) == 0 {
+			return err
 		}
 		if err := t.replaceSilent(silent); err != nil {
 			return err
 		}
 	}
+}
+
+// proveNow makes the calls, waits for them, and takes what is in the ring. It returns the observations
+// that stayed silent each time that it tried.
+func (t *Tracer) proveNow() (silent []string, err error) {
+	s := &t.proof
+	for range proofTries {
+		made := make(chan map[string]bool, 1)
+		s.began = time.Now()
+		t.prover.start(func(m map[string]bool) { made <- m })
+		s.check = <-made // the calls do not wait for anything
+		if err := t.drain(); err != nil {
+			return nil, err
+		}
+		if silent = t.judge(); len(silent) == 0 {
+			break
+		}
+	}
+	return silent, nil
 }
 
 // judge ends a proof. It returns the observations that stayed silent.
@@ -373,24 +378,6 @@ func (t *Tracer) judge() []string {
 		clear(t.reattached)
 	}
 	return silent
-}
-
-// readEarly empties the ring before Run. It interprets proofs and keeps all else.
-func (t *Tracer) readEarly() error {
-	var rec ringbuf.Record
-	t.attached.ring.SetDeadline(time.Unix(1, 0))
-	for {
-		err := t.attached.ring.ReadInto(&rec)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the ring buffer: %w", err)
-		}
-		if err := t.take(rec.RawSample); err != nil {
-			return err
-		}
-	}
 }
 
 // take interprets a record, or keeps it for Run.
@@ -479,24 +466,12 @@ func (t *Tracer) startProof(now time.Time) {
 }
 
 // silentAtEnd returns the observations that do not work at the end of a run.
-func (t *Tracer) silentAtEnd() (silent []string, err error) {
-	s := &t.proof
-	if s.running {
+func (t *Tracer) silentAtEnd() ([]string, error) {
+	if s := &t.proof; s.running {
 		<-s.made
 		s.running = false
 	}
-	for range proofTries {
-		made := make(chan map[string]bool, 1)
-		t.prover.start(func(m map[string]bool) { made <- m })
-		s.began, s.check = time.Now(), <-made
-		if err := t.readEarly(); err != nil {
-			return nil, err
-		}
-		if silent = t.judge(); len(silent) == 0 {
-			break
-		}
-	}
-	return silent, nil
+	return t.proveNow()
 }
 
 // replaceSilent attaches observations whose hooks stay silent in another way. In a run it first

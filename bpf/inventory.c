@@ -67,7 +67,7 @@ struct file_row {
 	__u32 pad;
 };
 
-/* What tells whether a process is still the same and runs the same program. */
+/* If none of this changed, the process is the same one and runs the same program. */
 struct same_row {
 	__u64 start;
 	__u64 arg_start;

@@ -39,8 +39,8 @@ func InInitial(t event.NSType) (bool, error) {
 }
 
 // HostNamespaces returns the namespaces of the host, as far as they are known: those of process 1
-// of the initial PID namespace. If the caller may not see these, they are those of kthreadd. If
-// /proc is that of another PID namespace, they are those whose numbers are fixed.
+// of the initial PID namespace. If the caller may not see these, HostNamespaces returns those of
+// kthreadd. If /proc is of another PID namespace, it returns only those with fixed inode numbers.
 func HostNamespaces() map[event.NSType]uint32 {
 	of := NamespacesOf("1")
 	if of[event.NSTypePID] == initial[event.NSTypePID] {

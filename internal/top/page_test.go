@@ -56,8 +56,8 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// TestPageStuck has a page that takes too long, and then never ends: the view is told, and no second one
-// is started.
+// TestPageStuck makes a page that takes too long and then never ends. The view must say so, and must not
+// start a second page.
 func TestPageStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

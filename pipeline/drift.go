@@ -302,7 +302,12 @@ func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) 
 		case <-d.compared:
 			d.store()
 		case <-ctx.Done():
-			return // the next run compares with the previous snapshot and the history
+			select {
+			case <-d.compared: // both are ready
+				d.store()
+			default: // the next run compares with the previous snapshot and the history
+			}
+			return
 		case <-run.Done():
 			return
 		}

@@ -465,7 +465,7 @@ func aboutMounts(brief string) bool {
 func (s *stream) awaitHistory(t *testing.T, db, value string) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
-		if strings.Contains(output(t, nstraceBin, "history", "--db", db, "-o", "json", "--filter", `sysctl.new == "`+value+`"`), value) {
+		if strings.Contains(output(t, nstraceBin, "history", "--db", db, "-o", "json", "--filter", `sysctl.new == "`+value+`"`), `"new":"`+value+`"`) {
 			return
 		}
 		if time.Now().After(end) {

@@ -59,6 +59,7 @@ func TestFtrace(t *testing.T) {
 		t.Run("stop "+string(b), func(t *testing.T) { testFtraceStop(t, b) })
 		t.Run("during "+string(b), func(t *testing.T) { testFtraceDuring(t, b) })
 	}
+	t.Run("kill", testFtraceKill)
 	t.Run("run", testFtraceRun)
 	t.Run("nothing left", testFtraceNothingLeft)
 	if has("kprobe") {
@@ -347,6 +348,20 @@ func testFtraceDuring(t *testing.T, b tracer.Backend) {
 	one(t, notes, turnedOn)
 	one(t, notes, "ftrace was turned off")
 	one(t, notes, "ftrace is on again")
+}
+
+// testFtraceKill kills nstrace while ftrace is off, after it has reported that. By then it has detached
+// everything that a kill must not detach. TestFtrace shows later whether ftrace still works.
+func testFtraceKill(t *testing.T) {
+	s := startStream(t, "--backend", string(backends[0]))
+	s.awaitStart(t)
+	turnOff(t, ftraceFile)
+	awaitHooksOff(t, s)
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitEnd(t)
+	stays(t, ftraceFile, "0")
 }
 
 // testFtraceRun has the traced command turn ftrace off. nstrace must still follow what the command

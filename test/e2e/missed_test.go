@@ -164,7 +164,13 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 	if sum.Lost != all {
 		t.Errorf("%v: the totals say %d lost, trace.loss says %d missed", s, sum.Lost, all)
 	}
-	if all > 20+sum.Seen/50 {
+	// Where the kernel preempts, only a run that was told to use fentry has such programs, and under
+	// load it skips every third of them.
+	limit := 20 + sum.Seen/50
+	if kernelPreempts() && s.backend == tracer.Fentry {
+		limit = 20 + sum.Seen/2
+	}
+	if all > limit {
 		t.Errorf("%v: %d of %d missed, which is too many", s, all, sum.Seen)
 	}
 	for typ, n := range s.missing {

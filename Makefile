@@ -115,7 +115,7 @@ $(addprefix test-arm64-,$(ARM64_KERNELS)): test-arm64-%: deps
 	NSTRACE_TEST_ALL=1 $(TESTSUM) -count 1 -timeout 60m ./test/vm -run 'TestArm64/$*'
 
 .PHONY: coverage
-coverage: deps ## generate docs/coverage.md from the results of the tests on each kernel
+coverage: deps ## generate docs/coverage.md and a table of docs/limits.md from the results of the tests on each kernel
 	NSTRACE_TEST_ALL=1 NSTRACE_COVERAGE=1 $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'Test(Kernel|Arm64)/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd
 
 .PHONY: bench-deps

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -160,6 +161,82 @@ the pointer to its flags.
 		sb.WriteString(" |\n")
 	}
 	return sb.String()
+}
+
+// Limits returns a table of what backends do not see. It has a way if another backend of the same
+// kernel reported it, or if no backend of any kernel did. A way that only newer kernels have is
+// nothing that a backend missed on an older one.
+func (a *All) Limits() string {
+	kernels := a.kernels()
+	var sb strings.Builder
+	sb.WriteString("| | way | not seen by | kernels |\n| --- | --- | --- | --- |\n")
+	for _, row := range a.Kernels[newest(kernels)] {
+		var ran []string
+		unseen := map[string][]string{} // the kernels, by backends
+		seen := false
+		for _, k := range kernels {
+			if !a.Has(k, row.Group, row.Way) {
+				continue
+			}
+			ran = append(ran, k)
+			var not, have []string
+			for _, column := range Columns {
+				report, tried := a.report(k, row, column)
+				switch {
+				case column == "audit" || !tried:
+				case report == "":
+					not = append(not, column)
+				default:
+					have = append(have, column)
+				}
+			}
+			seen = seen || len(have) > 0
+			if len(have) == 0 {
+				not = []string{""}
+			}
+			if len(not) > 0 {
+				by := strings.Join(not, ", ")
+				unseen[by] = append(unseen[by], k)
+			}
+		}
+		if seen {
+			delete(unseen, "")
+		}
+		for _, by := range slices.Sorted(maps.Keys(unseen)) {
+			where := ranges(unseen[by], ran)
+			if len(unseen[by]) == len(ran) {
+				where = "all"
+			}
+			fmt.Fprintf(&sb, "| %s | %s | %s | %s |\n", row.Group, row.Way, cmp.Or(by, "any backend"), where)
+		}
+	}
+	return sb.String()
+}
+
+// report returns what a column reported about a way, and whether the test used that column.
+func (a *All) report(kernel string, row Row, column string) (text string, tried bool) {
+	for _, r := range a.Kernels[kernel] {
+		if r.Group == row.Group && r.Way == row.Way {
+			text, tried = r.Reports[column]
+		}
+	}
+	return text, tried
+}
+
+// These lines of docs/limits.md enclose what Limits returns.
+const (
+	limitsBegin = "<!-- \"make coverage\" generates this table from the results of the tests. -->\n"
+	limitsEnd   = "<!-- end of the table -->\n"
+)
+
+// InsertLimits returns the text of docs/limits.md with the table of these results.
+func (a *All) InsertLimits(text string) (string, error) {
+	before, rest, ok := strings.Cut(text, limitsBegin)
+	_, after, ended := strings.Cut(rest, limitsEnd)
+	if !ok || !ended {
+		return "", fmt.Errorf("the lines %q and %q are not there", strings.TrimSpace(limitsBegin), strings.TrimSpace(limitsEnd))
+	}
+	return before + limitsBegin + a.Limits() + limitsEnd + after, nil
 }
 
 // partial returns the kernels on which the test did not run every way.

@@ -21,6 +21,7 @@ import (
 const (
 	results = "test/e2e/testdata/coverage.json"
 	doc     = "docs/coverage.md"
+	limits  = "docs/limits.md"
 )
 
 func main() {
@@ -57,6 +58,17 @@ func run() error {
 		return fmt.Errorf("no results: did the tests run with -v and NSTRACE_COVERAGE=1?")
 	}
 	if err := all.Write(results); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(limits)
+	if err != nil {
+		return err
+	}
+	inserted, err := all.InsertLimits(string(text))
+	if err != nil {
+		return fmt.Errorf("%s: %w", limits, err)
+	}
+	if err := os.WriteFile(limits, []byte(inserted), 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(doc, []byte(all.Markdown()), 0o644)

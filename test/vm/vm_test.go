@@ -187,11 +187,14 @@ func TestFtrace(t *testing.T) {
 const containersKernel = "6.12"
 
 // TestContainers runs the tests with container engines in a guest. It uses -short, because the host
-// has run the tests that do not depend on the kernel.
+// has run the tests that do not depend on the kernel. make test leaves Podman to the host and to
+// TestSystemd.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	runContainers(t, func(p *payload) {
-		p.short = os.Getenv("NSTRACE_TEST_ALL") != "1"
+		if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+			p.short, p.only = true, "^(TestCRI|TestDocker)$"
+		}
 		p.trees = append(p.trees, "/usr/lib/cni")
 	}, append([]string{"podman", "conmon", "tar"}, engines...)...)
 }
@@ -210,7 +213,7 @@ func TestSystemd(t *testing.T) {
 	}
 	runContainers(t, func(p *payload) {
 		p.systemd = true
-		p.only = "^TestSystemd"
+		p.short, p.only = !whole, "^TestSystemd"
 		if whole {
 			p.trees = append(p.trees, "/usr/lib/cni")
 		}

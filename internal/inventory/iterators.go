@@ -86,6 +86,8 @@ func (b *builder) readIterators() error {
 		return err
 	}
 	defer coll.Close()
+	pins := openMounted()
+	defer pins.close()
 	var files []bpf.InventoryFileRow
 	walked := make(chan error, 1)
 	go func() {
@@ -101,8 +103,11 @@ func (b *builder) readIterators() error {
 	}
 	r.others()
 	for i := range files {
-		r.file(&files[i])
+		if !pins.take(&files[i]) {
+			r.file(&files[i])
+		}
 	}
+	b.pins = pins.ids
 	return nil
 }
 

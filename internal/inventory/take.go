@@ -59,8 +59,9 @@ type builder struct {
 	wanted  [len(types)]bool
 	mountNS map[uint32][]uint32 // some processes of each mount namespace
 	related map[Ref]bool
-	own     map[uint64]bool // 64-bit ids of what the process to leave out is in or holds
-	nsfs    uint64          // device number of nsfs
+	pins    map[Ref]nsRecord // what the iterators say about mounted namespaces
+	own     map[uint64]bool  // 64-bit ids of what the process to leave out is in or holds
+	nsfs    uint64           // device number of nsfs
 }
 
 func newBuilder(o Options) (*builder, error) {
@@ -211,6 +212,11 @@ func (b *builder) read(ctx context.Context) error {
 	}
 	b.findHost()
 	b.readMounts(ctx)
+	for ref, rec := range b.pins {
+		if n := b.inv.namespaces[ref]; n != nil {
+			n.note(&rec)
+		}
+	}
 	if b.o.FilesOnly {
 		return nil
 	}

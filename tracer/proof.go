@@ -310,7 +310,8 @@ type proofState struct {
 	suspect bool          // make them then also if every is 0
 	running bool
 	made    chan map[string]bool // of the calls under way, size 1
-	check   map[string]bool      // what they must have proved; judged when the ring is empty
+	check   map[string]bool      // what they must have proved; judged when their records were read
+	behind  int                  // how many bytes of the ring are to be read before that
 	tries   int
 	proven  time.Time // when the last complete proof began
 }
@@ -346,7 +347,7 @@ func (t *Tracer) proveAtStart() error {
 	}
 }
 
-// proveNow makes the calls, waits for them, and takes what is in the ring. It returns the observations
+// proveNow makes the calls, waits for them, and takes what is in the ring by then. It returns the observations
 // that stayed silent each time that it tried.
 func (t *Tracer) proveNow() (silent []string, err error) {
 	s := &t.proof
@@ -355,7 +356,7 @@ func (t *Tracer) proveNow() (silent []string, err error) {
 		s.began = time.Now()
 		t.prover.start(func(m map[string]bool) { made <- m })
 		s.check = <-made // the calls do not wait for anything
-		if err := t.drain(); err != nil {
+		if err := t.drainPresent(); err != nil {
 			return nil, err
 		}
 		if silent = t.judge(); len(silent) == 0 {
@@ -416,13 +417,14 @@ func (t *Tracer) proveHooks(now time.Time, drained bool) error {
 		select {
 		case s.check = <-s.made:
 			s.running = false
+			s.behind = t.attached.ring.AvailableBytes()
 			t.again = true // their records can be behind those that were just read
 		default:
 		}
 		return nil
 	}
 	if s.check != nil {
-		if !drained {
+		if !drained && s.behind > 0 {
 			return nil
 		}
 		silent := t.judge()

@@ -323,6 +323,7 @@ func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
 		if err := t.interpreter.interpret(rec.RawSample); err != nil {
 			return n, err
 		}
+		t.proof.behind -= ringBytes(rec)
 		if n == 0 {
 			// Do not wait if the ring has more bytes but no more records: a program wakes
 			// the reader by a record that it discards.
@@ -484,7 +485,38 @@ func (t *Tracer) finish() error {
 	return t.out.handler.Idle()
 }
 
-// drain interprets what is in the ring.
+// ringBytes returns how much of the ring a record takes (__bpf_ringbuf_reserve() in
+// kernel/bpf/ringbuf.c).
+func ringBytes(rec *ringbuf.Record) int {
+	const header, align = 8, 8
+	return (header + len(rec.RawSample) + align - 1) / align * align
+}
+
+// drainPresent interprets what is in the ring now, and nothing that comes later: others can fill the
+// ring as fast as it is read.
+func (t *Tracer) drainPresent() error {
+	var rec ringbuf.Record
+	t.attached.ring.SetDeadline(time.Unix(1, 0))
+	for left := t.attached.ring.AvailableBytes(); left > 0; left -= ringBytes(&rec) {
+		err := t.attached.ring.ReadInto(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil // only discarded records are left
+		}
+		if errors.Is(err, ringbuf.ErrFlushed) {
+			rec.RawSample = nil
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the ring buffer: %w", err)
+		}
+		if err := t.take(rec.RawSample); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain interprets what is in the ring until it is empty. No program may send more.
 func (t *Tracer) drain() error {
 	var rec ringbuf.Record
 	t.attached.ring.SetDeadline(time.Time{})

@@ -52,8 +52,9 @@ func TestUnharmed(t *testing.T) {
 		if _, err := os.Stat(events); errors.Is(err, os.ErrNotExist) {
 			t.Skip("the kernel has no kprobes")
 		}
-		set(t, events, "p:unharmed/ns create_new_namespaces\nr:unharmed/nsret create_new_namespaces\n")
-		defer set(t, events, "") // opening it removes them
+		// Not with O_TRUNC: that removes the kprobes of others too.
+		add(t, events, "p:unharmed/ns create_new_namespaces\nr:unharmed/nsret create_new_namespaces\n")
+		defer add(t, events, "-:unharmed/ns\n-:unharmed/nsret\n")
 		enable := filepath.Join(dir, "events/unharmed/enable")
 		set(t, enable, "1")
 		act(t)
@@ -119,6 +120,18 @@ func tracefs(t *testing.T) string {
 func set(t *testing.T, file, value string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func add(t *testing.T, file, value string) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(value)
+	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -39,7 +39,7 @@ import (
 
 // patience is the maximum time for anything that must happen. Only failing tests wait that long.
 // Emulated processors are slow.
-const patience = 120 * time.Second
+const patience = 240 * time.Second
 
 // Set by TestMain.
 var (

@@ -185,7 +185,8 @@ type stream struct {
 
 	missing map[event.Type]int // see missed_test.go
 	excused map[string]bool
-	err     error // how it ended
+	ends    map[string]bool // the checked ends of namespaces, and whether a scan found them
+	err     error           // how it ended
 }
 
 // buffer collects what a process writes. Other goroutines can read it at the same time.
@@ -217,7 +218,7 @@ func startStream(t *testing.T, args ...string) *stream {
 // startCommand is startStream for a command that executes nstrace with args.
 func startCommand(t *testing.T, cmd *exec.Cmd, args []string) *stream {
 	t.Helper()
-	s := &stream{cmd: cmd, args: args, more: make(chan struct{}), missing: map[event.Type]int{}, excused: map[string]bool{}}
+	s := &stream{cmd: cmd, args: args, more: make(chan struct{}), missing: map[event.Type]int{}, excused: map[string]bool{}, ends: map[string]bool{}}
 	if i := slices.Index(args, "--backend"); i >= 0 {
 		s.backend = tracer.Backend(args[i+1])
 	}

@@ -166,12 +166,21 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 	}
 	// Where the kernel preempts, only a run that was told to use fentry has such programs, and under
 	// load it skips every third of them.
-	limit := 20 + sum.Seen/50
+	limit, scans := 20+sum.Seen/50, 2+len(s.ends)/10
 	if kernelPreempts() && s.backend == tracer.Fentry {
-		limit = 20 + sum.Seen/2
+		limit, scans = 20+sum.Seen/2, 2+len(s.ends)/2
 	}
 	if all > limit {
 		t.Errorf("%v: %d of %d missed, which is too many", s, all, sum.Seen)
+	}
+	scanned := 0
+	for _, scan := range s.ends {
+		if scan {
+			scanned++
+		}
+	}
+	if s.backend != tracer.Tracepoint && scanned > scans {
+		t.Errorf("%v: a scan found %d of %d ends of namespaces, which is too many", s, scanned, len(s.ends))
 	}
 	for typ, n := range s.missing {
 		// One skipped run of a program counts for each type that the call was about. The number of

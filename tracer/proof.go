@@ -356,7 +356,7 @@ func (t *Tracer) proveNow() (silent []string, err error) {
 		s.began = time.Now()
 		t.prover.start(func(m map[string]bool) { made <- m })
 		s.check = <-made // the calls do not wait for anything
-		if err := t.drainPresent(); err != nil {
+		if err := t.drain(); err != nil {
 			return nil, err
 		}
 		if silent = t.judge(); len(silent) == 0 {

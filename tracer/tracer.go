@@ -492,19 +492,15 @@ func ringBytes(rec *ringbuf.Record) int {
 	return (header + len(rec.RawSample) + align - 1) / align * align
 }
 
-// drainPresent interprets what is in the ring now, and nothing that comes later: others can fill the
-// ring as fast as it is read.
-func (t *Tracer) drainPresent() error {
+// drain interprets what is in the ring now, and nothing that comes later: others can fill the ring as
+// fast as it is read.
+func (t *Tracer) drain() error {
 	var rec ringbuf.Record
 	t.attached.ring.SetDeadline(time.Unix(1, 0))
 	for left := t.attached.ring.AvailableBytes(); left > 0; left -= ringBytes(&rec) {
 		err := t.attached.ring.ReadInto(&rec)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil // only discarded records are left
-		}
-		if errors.Is(err, ringbuf.ErrFlushed) {
-			rec.RawSample = nil
-			continue
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
+			return nil // only discarded records were left
 		}
 		if err != nil {
 			return fmt.Errorf("read the ring buffer: %w", err)
@@ -514,28 +510,6 @@ func (t *Tracer) drainPresent() error {
 		}
 	}
 	return nil
-}
-
-// drain interprets what is in the ring until it is empty. No program may send more.
-func (t *Tracer) drain() error {
-	var rec ringbuf.Record
-	t.attached.ring.SetDeadline(time.Time{})
-	t.attached.wake()
-	for {
-		err := t.attached.ring.ReadInto(&rec)
-		if errors.Is(err, ringbuf.ErrFlushed) {
-			return nil
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // of an earlier deadline
-		}
-		if err != nil {
-			return fmt.Errorf("read the ring buffer: %w", err)
-		}
-		if err := t.take(rec.RawSample); err != nil {
-			return err
-		}
-	}
 }
 
 // Close detaches and frees everything. Call it after Run has returned; records that Run has

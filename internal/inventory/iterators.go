@@ -86,7 +86,7 @@ func (b *builder) readIterators() error {
 		return err
 	}
 	defer coll.Close()
-	pins := openMounted()
+	pins := b.openMounted()
 	defer pins.close()
 	var files []bpf.InventoryFileRow
 	walked := make(chan error, 1)

@@ -4,6 +4,7 @@ package inventory
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -15,16 +16,16 @@ import (
 const maxPins = 4096
 
 // openPins are namespaces that are mounted in the caller's mount namespace, opened while the iterators
-// walk over open files. A mount alone shows no iterator the namespace, and up to 6.17 the kernel has no
-// other way to get its id that enters no namespace.
+// walk over open files. The iterators do not find a namespace that only a mount holds. Up to 6.17,
+// nothing else tells its id without entering it.
 type openPins struct {
 	pid uint32
 	fds map[uint32]bool
 	ids map[Ref]nsRecord
 }
 
-// openMounted opens the namespaces, or nothing if the kernel's handles have the ids.
-func openMounted() *openPins {
+// openMounted opens the wanted namespaces, or nothing if the kernel's handles have the ids.
+func (b *builder) openMounted() *openPins {
 	p := &openPins{pid: uint32(os.Getpid()), fds: map[uint32]bool{}, ids: map[Ref]nsRecord{}}
 	if procfs.HandleID("/proc/thread-self/ns/mnt") != 0 {
 		return p
@@ -32,10 +33,10 @@ func openMounted() *openPins {
 	opened := map[Ref]bool{}
 	for _, ns := range procfs.PinnedIn(procfs.OwnMountinfo) {
 		r := Ref{ns.Type, ns.ID}
-		if opened[r] {
+		if i := slices.Index(types[:], ns.Type); i < 0 || !b.wanted[i] || opened[r] {
 			continue
 		}
-		if len(opened) == maxPins {
+		if len(p.fds) == maxPins {
 			break
 		}
 		if fd, err := procfs.OpenNamespace(ns.Type, ns.ID, []string{ns.Path}); err == nil {

@@ -3,10 +3,10 @@
 package e2e
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,14 +53,14 @@ func TestUnharmed(t *testing.T) {
 			t.Skip("the kernel has no kprobes")
 		}
 		// Not with O_TRUNC: that removes the kprobes of others too.
-		add(t, events, "p:unharmed/ns create_new_namespaces\nr:unharmed/nsret create_new_namespaces\n")
-		defer add(t, events, "-:unharmed/ns\n-:unharmed/nsret\n")
+		appendFile(t, events, "p:unharmed/ns create_new_namespaces\nr:unharmed/nsret create_new_namespaces\n")
+		defer appendFile(t, events, "-:unharmed/ns\n-:unharmed/nsret\n")
 		enable := filepath.Join(dir, "events/unharmed/enable")
-		set(t, enable, "1")
+		writeFile(t, enable, "1")
 		act(t)
-		set(t, enable, "0")
+		writeFile(t, enable, "0")
 		act(t)
-		if trace := readFile(t, filepath.Join(dir, "trace")); !bytes.Contains([]byte(trace), []byte("create_new_namespaces")) {
+		if trace := readFile(t, filepath.Join(dir, "trace")); !strings.Contains(trace, "create_new_namespaces") {
 			t.Errorf("the other kprobe did not run:\n%s", trace)
 		}
 	})
@@ -70,11 +70,11 @@ func TestUnharmed(t *testing.T) {
 		if _, err := os.Stat(filter); errors.Is(err, os.ErrNotExist) {
 			t.Skip("the kernel has no function tracer")
 		}
-		set(t, filter, "create_new_namespaces\nproc_sys_write\n")
-		set(t, current, "function")
+		writeFile(t, filter, "create_new_namespaces\nproc_sys_write\n")
+		writeFile(t, current, "function")
 		act(t)
-		set(t, current, "nop")
-		set(t, filter, "")
+		writeFile(t, current, "nop")
+		writeFile(t, filter, "")
 		act(t)
 	})
 	t.Run("module", func(t *testing.T) {
@@ -91,9 +91,9 @@ func TestUnharmed(t *testing.T) {
 		if _, err := os.Stat(online); errors.Is(err, os.ErrNotExist) {
 			t.Skip("no processor can be taken away")
 		}
-		set(t, online, "0")
+		writeFile(t, online, "0")
 		act(t)
-		set(t, online, "1")
+		writeFile(t, online, "1")
 		act(t)
 	})
 	h.close(t)
@@ -117,14 +117,14 @@ func tracefs(t *testing.T) string {
 	return dir
 }
 
-func set(t *testing.T, file, value string) {
+func writeFile(t *testing.T, file, value string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(value), 0); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func add(t *testing.T, file, value string) {
+func appendFile(t *testing.T, file, value string) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {

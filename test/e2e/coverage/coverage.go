@@ -76,18 +76,24 @@ func (a *All) Add(row Row) {
 }
 
 // Find returns what a column reported, "" for nothing, and whether the test ran the way.
-func (a *All) Find(kernel, group, way, column string) (said string, gone bool) {
+func (a *All) Find(kernel, group, way, column string) (said string, ran bool) {
+	r, ran := a.row(kernel, group, way)
+	return r.Reports[column], ran
+}
+
+// row returns the row of a way, and whether the test ran the way.
+func (a *All) row(kernel, group, way string) (Row, bool) {
 	for _, r := range a.Kernels[kernel] {
 		if r.Group == group && r.Way == way {
-			return r.Reports[column], true
+			return r, true
 		}
 	}
-	return "", false
+	return Row{}, false
 }
 
 // Has reports whether the test ran the way on that kernel.
 func (a *All) Has(kernel, group, way string) bool {
-	_, ran := a.Find(kernel, group, way, "")
+	_, ran := a.row(kernel, group, way)
 	return ran
 }
 
@@ -175,13 +181,14 @@ func (a *All) Limits() string {
 		unseen := map[string][]string{} // the kernels, by backends
 		seen := false
 		for _, k := range kernels {
-			if !a.Has(k, row.Group, row.Way) {
+			tested, ok := a.row(k, row.Group, row.Way)
+			if !ok {
 				continue
 			}
 			ran = append(ran, k)
 			var not, have []string
 			for _, column := range Columns {
-				report, tried := a.report(k, row, column)
+				report, tried := tested.Reports[column]
 				switch {
 				case column == "audit" || !tried:
 				case report == "":
@@ -211,16 +218,6 @@ func (a *All) Limits() string {
 		}
 	}
 	return sb.String()
-}
-
-// report returns what a column reported about a way, and whether the test used that column.
-func (a *All) report(kernel string, row Row, column string) (text string, tried bool) {
-	for _, r := range a.Kernels[kernel] {
-		if r.Group == row.Group && r.Way == row.Way {
-			text, tried = r.Reports[column]
-		}
-	}
-	return text, tried
 }
 
 // These lines of docs/limits.md enclose what Limits returns.
@@ -254,8 +251,7 @@ func (a *All) cell(kernels []string, row Row, column string) string {
 	var texts []string
 	by := map[string][]string{}
 	kernels = slices.DeleteFunc(slices.Clone(kernels), func(k string) bool {
-		_, gone := a.Find(k, row.Group, row.Way, column)
-		return !gone
+		return !a.Has(k, row.Group, row.Way)
 	})
 	for _, k := range slices.Backward(kernels) {
 		text, _ := a.Find(k, row.Group, row.Way, column)

@@ -76,6 +76,9 @@ func testFailedExec(t *testing.T, h *exitHost) {
 			if died := w.printed("died"); !slices.Equal(died, []string{strconv.Itoa(tt.n)}) {
 				t.Fatalf("%d processes should have died: %q", tt.n, died)
 			}
+			for _, s := range h.streams {
+				s.calls += uint64(tt.n)
+			}
 			h.checkFreed(t)
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
 				for _, e := range events {

@@ -289,7 +289,7 @@ func TestStandby(t *testing.T) {
 			second := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 			second.awaitStart(t)
 
-			const writes, endAfter = 600, 300
+			const writes, endAfter = 200, 100
 			sh := exec.Command("ip", "netns", "exec", name, "sh")
 			in, err := sh.StdinPipe()
 			if err != nil {

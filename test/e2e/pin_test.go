@@ -321,7 +321,7 @@ func testPinEnd(t *testing.T, h *host) {
 // others end. Each namespace must end once, and none must be mounted after its end.
 func TestReuse(t *testing.T) {
 	h := watch(t, backends...)
-	rounds := 100
+	rounds := 40
 	if testing.Short() {
 		rounds = 15
 	}

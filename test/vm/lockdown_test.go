@@ -72,10 +72,14 @@ func TestLockdown(t *testing.T) {
 				t.Fatal(err)
 			}
 			root.AddProgram(nstrace, guestTracer)
+			limit, err := timeLimit(t)
+			if err != nil {
+				t.Fatal(err)
+			}
 			var out bytes.Buffer
 			guest := Guest{
 				Kernel: kernel, Root: root, CPUs: 1, Log: t.Logf, Stdout: &out,
-				Job: wire.Job{Args: []string{"sh", "-c", locked}, Merge: true}, Limit: timeLimit(t),
+				Job: wire.Job{Args: []string{"sh", "-c", locked}, Merge: true}, Limit: limit,
 			}
 			if _, err := guest.Start(t.Context()); err != nil {
 				t.Fatalf("%v\n%s", err, &out)

@@ -117,9 +117,13 @@ func TestPowerCut(t *testing.T) {
 		for name, content := range files {
 			root.AddBytes([]byte(content), name, 0o644)
 		}
+		limit, err := timeLimit(t)
+		if err != nil {
+			t.Fatal(err)
+		}
 		guest := Guest{
 			Kernel: kernel, Root: root, Disk: disk, CPUs: 1, Log: t.Logf, Stdout: stdout,
-			Job: wire.Job{Args: []string{"sh", "-c", script}, Merge: true}, Limit: timeLimit(t),
+			Job: wire.Job{Args: []string{"sh", "-c", script}, Merge: true}, Limit: limit,
 		}
 		return guest.Start(ctx)
 	}

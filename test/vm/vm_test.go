@@ -50,6 +50,10 @@ const (
 	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestShowNetwork|TestGraph|TestDiffNew)$"
 )
 
+// slowTests are about half of the time of the whole suite. make test-all runs them in one guest, and
+// the rest in another one beside it: a guest uses one of the host's processors.
+const slowTests = "^(TestCoverage|TestDrift|TestFilter|TestHistory|TestLimit|TestOutOfPIDs|TestPlaces|TestPlacesRun|TestReuse|TestStandby)$"
+
 // flavoured are kernels of the current stable release that are not for clouds: one of them preempts
 // everything (PREEMPT_RT). make test-all runs the whole suite on them.
 var flavoured = []string{"6.12-full", "6.12-rt"}
@@ -93,6 +97,8 @@ func TestKernel(t *testing.T) {
 		p.short = !whole
 		switch {
 		case whole:
+			p.split = slowTests
+			p.kernelOnly = guestFilter() == ""
 		case s == first, s == last:
 			p.only = edgeTests
 		default:
@@ -154,6 +160,19 @@ func onKernels(t *testing.T, series []string, build func() (*payload, error), se
 			}
 			mine := *p
 			set(s, &mine)
+			if mine.split == "" || guestFilter() != "" {
+				runTests(t, kernel, &mine)
+				return
+			}
+			rest := mine
+			mine.only, rest.skip = mine.split, mine.split
+			var half sync.WaitGroup
+			defer half.Wait()
+			half.Go(func() {
+				guests <- struct{}{}
+				defer func() { <-guests }()
+				runTests(t, kernel, &rest)
+			})
 			runTests(t, kernel, &mine)
 		})
 	}
@@ -268,6 +287,11 @@ type payload struct {
 	short    bool     // run with -test.short
 	systemd  bool     // systemd is the guest's process 1
 	only     string   // -test.run, unless the host was given one
+	skip     string   // -test.skip
+	split    string   // the tests that get a guest of their own; empty: one guest runs all
+
+	// kernelOnly leaves out the tests that do not depend on the kernel.
+	kernelOnly bool
 
 	boot time.Duration // how long a boot may take; 0: the default
 }
@@ -340,13 +364,19 @@ func (p *payload) root(ctx context.Context, kernel *Kernel) (*Root, error) {
 	return r, r.err
 }
 
-// runTests runs the tests in a guest and reports them as subtests of t.
+// runTests runs the tests in a guest and reports them as subtests of t. It can run beside another
+// call with the same t.
 func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	root, err := p.root(t.Context(), kernel)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
-	limit := timeLimit(t)
+	limit, err := timeLimit(t)
+	if err != nil {
+		t.Error(err)
+		return
+	}
 	filter := guestFilter()
 	if filter == "" {
 		filter = p.only
@@ -355,10 +385,16 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 		// The tests' own limit comes first, because its error shows where they are. The guest's limit
 		// includes the boot, and an emulated processor can take ten seconds to print the error.
 		"-test.timeout=" + max(limit-max(limit/10, 30*time.Second), limit/4).String()}
+	if p.skip != "" {
+		args = append(args, "-test.skip="+p.skip)
+	}
 	if testing.Short() || p.short {
 		args = append(args, "-test.short")
 	}
 	env := append(slices.Clone(DefaultEnv), "NSTRACE_BIN="+guestTracer)
+	if p.kernelOnly {
+		env = append(env, "NSTRACE_KERNEL_ONLY=1")
+	}
 	if kernel.Modules == "" {
 		t.Logf("the archive has no modules for %s, so there is no veth, bridge, dummy or overlay", kernel.Release)
 		env = append(env, "NSTRACE_GUEST_NO_MODULES=1")
@@ -374,14 +410,17 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 	toJSON.Stderr = os.Stderr
 	output, err := toJSON.StdinPipe()
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	events, err := toJSON.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	if err := toJSON.Start(); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	type outcome struct {
 		result *Result
@@ -447,7 +486,7 @@ func runTests(t *testing.T, kernel *Kernel, p *payload) {
 // timeLimit returns how long a guest may take: NSTRACE_GUEST_TIMEOUT, or half an hour, or an hour
 // for the whole suite. It is always less than the time until go test itself gives up, because go
 // test cannot show the console.
-func timeLimit(t *testing.T) time.Duration {
+func timeLimit(t *testing.T) (time.Duration, error) {
 	limit := 30 * time.Minute
 	if os.Getenv("NSTRACE_TEST_ALL") == "1" {
 		limit = time.Hour
@@ -455,7 +494,7 @@ func timeLimit(t *testing.T) time.Duration {
 	if s := os.Getenv("NSTRACE_GUEST_TIMEOUT"); s != "" {
 		d, err := time.ParseDuration(s)
 		if err != nil {
-			t.Fatalf("NSTRACE_GUEST_TIMEOUT: %v", err)
+			return 0, fmt.Errorf("NSTRACE_GUEST_TIMEOUT: %w", err)
 		}
 		limit = d
 	}
@@ -463,9 +502,9 @@ func timeLimit(t *testing.T) time.Duration {
 		limit = min(limit, time.Until(deadline)-15*time.Second)
 	}
 	if limit < 5*time.Second {
-		t.Fatal("no time is left for this kernel: use a longer go test -timeout")
+		return 0, errors.New("no time is left for this kernel: use a longer go test -timeout")
 	}
-	return limit.Round(time.Second)
+	return limit.Round(time.Second), nil
 }
 
 // guestFilter is the -test.run of the guest: NSTRACE_GUEST_RUN, or else what follows the kernel in

@@ -795,12 +795,24 @@ func (l *loaded) detach(keep ...string) error {
 	return l.ftrace.detach(func() error { return l.closeLinks(keep) })
 }
 
+// maxClosers is how many links are closed at once. Each needs a thread, and a host can be out of process
+// ids: whoever uses a Tracer reserves more threads than that.
+const maxClosers = 16
+
 // closeLinks is for detach. The kernel waits a grace period for most links, so they are closed
 // in parallel. Kretprobes are not, because they can be in the tracefs that only this thread
 // sees.
 func (l *loaded) closeLinks(keep []string) error {
 	errs := make(chan error, len(l.links)+len(l.canaries))
 	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxClosers)
+	inParallel := func(f func()) {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f()
+		})
+	}
 	for name, lk := range l.links {
 		if slices.Contains(keep, name) {
 			continue
@@ -814,11 +826,11 @@ func (l *loaded) closeLinks(keep []string) error {
 		if strings.HasPrefix(name, "kretprobe") {
 			closeLink()
 		} else {
-			wg.Go(closeLink)
+			inParallel(closeLink)
 		}
 	}
 	for b, c := range l.canaries {
-		wg.Go(func() {
+		inParallel(func() {
 			if err := c.close(); err != nil {
 				errs <- fmt.Errorf("detach the canary of %s: %w", b, err)
 			}

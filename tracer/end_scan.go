@@ -23,6 +23,11 @@ type endScanner struct {
 
 	// handles says that the kernel tells by a handle whether a namespace is alive.
 	handles bool
+
+	// suspects, if not nil, are the namespaces that were gone at the last scan. Only the next scan
+	// reports their end, if a record has not done so by then: umount(2) can still be in a call that
+	// ended one, and the event of the call comes first.
+	suspects map[*liveNS]bool
 }
 
 const (
@@ -93,6 +98,9 @@ func (s *endScanner) run() error {
 		}
 	}
 	gone := s.gone(unused)
+	if s.suspects != nil {
+		gone = s.confirmed(gone)
+	}
 	s.held = exiting || len(gone) < len(unused)
 	slices.SortFunc(gone, endOrder)
 	boot := in.clock.now()
@@ -103,6 +111,20 @@ func (s *endScanner) run() error {
 		}
 	}
 	return nil
+}
+
+// confirmed returns those that were gone at the last scan too.
+func (s *endScanner) confirmed(gone []*liveNS) (again []*liveNS) {
+	suspects := map[*liveNS]bool{}
+	for _, ns := range gone {
+		if s.suspects[ns] {
+			again = append(again, ns)
+		} else {
+			suspects[ns] = true
+		}
+	}
+	s.suspects = suspects
+	return again
 }
 
 // endOrder sorts namespaces before the user namespaces that can own them, and by inode

@@ -102,6 +102,41 @@ func TestEndScan(t *testing.T) {
 	}
 }
 
+// TestFindEnds has namespaces that no record reported as ended: the second scan reports those that the
+// first one found too, or the last scan of a run.
+func TestFindEnds(t *testing.T) {
+	host := &fakeHost{handles: true, alive: map[uint32]bool{}}
+	events := newCollect()
+	in := offline(host, events)
+	in.registry.host[netNS] = 1
+	for _, id := range []uint32{1, 7, 8, 9} {
+		in.registry.add(netNS, id, 0, 0, 1)
+	}
+	for _, step := range []struct {
+		alive []uint32
+		last  bool
+		want  []string // so far
+		again bool
+	}{
+		{alive: []uint32{8, 9}, again: true},
+		{alive: []uint32{7, 9}, again: true}, // 7 was between two mounts
+		{alive: []uint32{9}, want: []string{"destroy net 8"}, again: true},
+		{last: true, want: []string{"destroy net 8", "destroy net 7", "destroy net 9"}},
+	} {
+		clear(host.alive)
+		for _, id := range step.alive {
+			host.alive[id] = true
+		}
+		again, err := in.findEnds(step.last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := briefs(events.events); !slices.Equal(got, step.want) || again != step.again {
+			t.Errorf("alive %v: got %q, again %v; want %q, %v", step.alive, got, again, step.want, step.again)
+		}
+	}
+}
+
 // TestEndScanOwners has user namespaces that only what they own keeps alive.
 func TestEndScanOwners(t *testing.T) {
 	for _, row := range []struct {

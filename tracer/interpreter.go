@@ -33,15 +33,16 @@ type interpreter struct {
 	mu       sync.Mutex
 	registry *registry
 
-	processes epochCache[caller]
-	workloads attribution.Workloads
-	resolved  uint64 // when resolveOwners ran last, CLOCK_BOOTTIME
-	sysctl    *writeRecords
-	pins      pinTable
-	ends      *endScanner // nil if the kernel reports the end of namespaces
-	stop      stopSignal
-	accounts  accounts
-	proofs    *proofRecords
+	processes  epochCache[caller]
+	workloads  attribution.Workloads
+	resolved   uint64 // when resolveOwners ran last, CLOCK_BOOTTIME
+	sysctl     *writeRecords
+	pins       pinTable
+	ends       *endScanner // nil if the kernel reports the end of namespaces
+	unreported *endScanner // of findEnds
+	stop       stopSignal
+	accounts   accounts
+	proofs     *proofRecords
 
 	kinds  []recordInterpreter // of recordKinds
 	record record              // the one in hand
@@ -225,13 +226,24 @@ func (in *interpreter) finalScan() error {
 	return in.ends.run()
 }
 
-// findEnds emits the ends of namespaces that no record reported.
-func (in *interpreter) findEnds() error {
+// findEnds emits the ends of namespaces that no record reported. It reports whether it has to be called
+// again to be sure about some; last says that it is not.
+func (in *interpreter) findEnds(last bool) (again bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s := newEndScanner(in)
+	if in.unreported == nil {
+		in.unreported = newEndScanner(in)
+	}
+	s := in.unreported
+	switch {
+	case last:
+		s.suspects = nil
+	case s.suspects == nil:
+		s.suspects = map[*liveNS]bool{}
+	}
 	s.soon()
-	return s.run()
+	err = s.run()
+	return len(s.suspects) > 0, err
 }
 
 // following reports whether a namespace is alive that a followed process made.

@@ -91,20 +91,28 @@ func (t *Tracer) reportSkips(last bool) error {
 	return nil
 }
 
-// scanUncounted is how often a run looks for namespaces whose end it missed, if the kernel does not
-// count that.
-const scanUncounted = time.Minute
+const (
+	// scanUncounted is how often a run looks for namespaces whose end it missed, if the kernel does not
+	// count that.
+	scanUncounted = time.Minute
+	// scanAgain is the least time between two such scans. The second one makes sure.
+	scanAgain = 5 * time.Second
+)
 
 // findEnds emits the ends of namespaces that the kernel freed without running the program for that.
 // Call it when the ring is empty: records in it can report these ends.
 func (t *Tracer) findEnds(last bool) error {
 	s := t.attached.skips
-	blind := s.hidesEnds && t.interpreter.registry.foreign() && (last || time.Since(t.scanned) >= scanUncounted)
-	if !s.takeEnded() && !blind {
+	ago := time.Since(t.scanned)
+	blind := s.hidesEnds && t.interpreter.registry.foreign() && (last || ago >= scanUncounted)
+	t.unsure = s.takeEnded() || t.unsure
+	if !blind && !(t.unsure && (last || ago >= scanAgain)) {
 		return nil
 	}
 	t.scanned = time.Now()
-	return t.interpreter.findEnds()
+	var err error
+	t.unsure, err = t.interpreter.findEnds(last)
+	return err
 }
 
 func (t *Tracer) emitLoss(reason string, records map[event.Type]uint64, from, to time.Time) error {

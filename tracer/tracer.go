@@ -73,6 +73,7 @@ type Tracer struct {
 	out         stream
 	reported    lossCounts
 	scanned     time.Time // when findEnds last scanned
+	unsure      bool      // it has to scan again
 
 	prover *prover
 	proof  proofState

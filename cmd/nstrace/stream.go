@@ -86,8 +86,8 @@ type run struct {
 }
 
 // spareThreads is more than a run has been seen to need at once: readers of /proc, of the user
-// database and of runtimes that wait, and those that enter namespaces.
-const spareThreads = 24
+// database and of runtimes that wait, those that enter namespaces, and those that detach programs.
+const spareThreads = 40
 
 // start opens the output, finds the container runtimes, and attaches. The output comes
 // first, so that a file that cannot be written is reported before anything else happens.

@@ -165,10 +165,14 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 		t.Errorf("%v: the totals say %d lost, trace.loss says %d missed", s, sum.Lost, all)
 	}
 	// A kernel that preempts skips up to a third of the fentry programs under load. nstrace uses them
-	// there only if it is told to.
+	// there only if it is told to. It skips a tracepoint's programs while a task that it preempted on
+	// that CPU is in bpf(2), as another nstrace can be. Most of those runs would have found nothing.
 	limit, scans := 20+(sum.Seen+s.calls)/50, 2+len(s.ends)/10
-	if kernelPreempts() && s.backend == tracer.Fentry {
+	switch {
+	case kernelPreempts() && s.backend == tracer.Fentry:
 		limit, scans = 20+sum.Seen/2, 2+len(s.ends)/2
+	case kernelPreempts() && s.backend == tracer.Tracepoint:
+		limit = 20 + (sum.Seen+s.calls)/5
 	}
 	if all > limit {
 		t.Errorf("%v: %v of %d missed, which is too many", s, missed, sum.Seen)

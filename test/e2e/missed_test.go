@@ -158,7 +158,7 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 	for typ, n := range missed {
 		all += n
 		if !canMiss(typ) {
-			t.Errorf("%v: %d %s missed", s, n, typ)
+			t.Errorf("%v: %d %s missed:\n%s", s, n, typ, dump(only(s.since(0), event.TraceLoss)))
 		}
 	}
 	if sum.Lost != all {

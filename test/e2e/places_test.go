@@ -276,12 +276,19 @@ func TestPlacesRun(t *testing.T) {
 		for _, out := range h.streams {
 			t.Run(p.name+"/"+string(out.backend), func(t *testing.T) {
 				file := filepath.Join(t.TempDir(), "events")
-				cmd := p.command(env, "run", "--backend", string(out.backend), "-o", "json", "-O", file, "--",
-					"sh", "-e", "-c", "unshare --uts true; sh -c 'unshare --net sysctl -qw net.ipv4.ip_default_ttl=62'")
-				from := out.len()
-				text, err := cmd.CombinedOutput()
-				if err != nil || withoutEnds(string(text)) != p.says {
-					t.Fatalf("%v, %q; want %q", err, text, p.says)
+				args := []string{"run", "--backend", string(out.backend), "-o", "json", "-O", file, "--",
+					"sh", "-e", "-c", "unshare --uts true; sh -c 'unshare --net sysctl -qw net.ipv4.ip_default_ttl=62'"}
+				from := 0
+				text := completely(t, args, func() string {
+					from = out.len()
+					text, err := p.command(env, args...).CombinedOutput()
+					if err != nil {
+						t.Fatalf("%v, %q", err, text)
+					}
+					return string(text)
+				})
+				if withoutEnds(text) != p.says {
+					t.Fatalf("%q; want %q", text, p.says)
 				}
 				h.fence(t)
 				events := slices.DeleteFunc(readEvents(t, file), func(e *emitted) bool { return e.Process == nil })

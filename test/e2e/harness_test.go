@@ -184,6 +184,7 @@ type stream struct {
 	ended  bool
 
 	calls   uint64             // that programs of nstrace ran for, though they are no events
+	others  bool               // others attach programs meanwhile, see checkMissed
 	inner   bool               // it runs in other namespaces than the host's, and some fields can differ
 	missing map[event.Type]int // see missed_test.go
 	excused map[string]bool

@@ -157,7 +157,9 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 	var all uint64
 	for typ, n := range missed {
 		all += n
-		if !canMiss(typ) {
+		// When another program attaches to a function by fentry, or detaches from it, the kernel skips the
+		// programs at the ends of the calls of that function in progress (bpf_tramp_image_put(), 5.12).
+		if !canMiss(typ) && !(s.others && s.backend == tracer.Fentry) {
 			t.Errorf("%v: %d %s missed:\n%s", s, n, typ, dump(only(s.since(0), event.TraceLoss)))
 		}
 	}

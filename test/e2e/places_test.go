@@ -167,6 +167,7 @@ func TestPlaces(t *testing.T) {
 		})
 	}
 	for _, s := range outer {
+		s.others = true
 		s.interrupt(t)
 		s.checkEnd(t, true)
 	}

@@ -73,7 +73,7 @@ func driftBrief(e *event.Event) string {
 // a UTS namespace.
 func own(e *emitted) bool {
 	is := func(pid uint32, comm string) bool {
-		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin) || comm == "nstrace-proof"
+		return int(pid) == os.Getpid() || comm == filepath.Base(nstraceBin) || comm == proofThread
 	}
 	return e.Process != nil && is(e.Process.PID, e.Process.Comm) ||
 		e.Type == event.NamespaceDestroy && e.Namespace.Creator != nil && is(e.Namespace.Creator.PID, e.Namespace.Creator.Comm)

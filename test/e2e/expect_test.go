@@ -357,8 +357,7 @@ func dropSetters(e map[string]any) {
 func byThread(events []*emitted) map[string][]*emitted {
 	m := map[string][]*emitted{}
 	for _, e := range events {
-		// Another nstrace's calls that prove its hooks are events, its own are not.
-		if e.Process != nil && e.Process.Comm != "nstrace-proof" {
+		if e.Process != nil && e.Process.Comm != proofThread {
 			key := fmt.Sprintf("thread %d of %d", e.Process.TID, e.Process.PID)
 			m[key] = append(m[key], e)
 		}

@@ -41,6 +41,10 @@ import (
 // Emulated processors are slow.
 const patience = 240 * time.Second
 
+// proofThread is the thread of each nstrace that proves its hooks. Its calls are events for another
+// nstrace, and not for its own.
+const proofThread = "nstrace-proof"
+
 // Set by TestMain.
 var (
 	nstraceBin string

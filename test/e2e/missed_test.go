@@ -166,8 +166,8 @@ func (s *stream) checkMissed(t testing.TB, missed map[event.Type]uint64, sum *ev
 	if sum.Lost != all {
 		t.Errorf("%v: the totals say %d lost, trace.loss says %d missed", s, sum.Lost, all)
 	}
-	// A kernel that preempts skips up to a third of the fentry programs under load. nstrace uses them
-	// there only if it is told to.
+	// A kernel that preempts skips up to a third of the fentry programs under load. There, nstrace uses
+	// fentry only with --backend fentry.
 	limit, scans := 20+(sum.Seen+s.calls)/50, 2+len(s.ends)/10
 	if kernelPreempts() && s.backend == tracer.Fentry {
 		limit, scans = 20+sum.Seen/2, 2+len(s.ends)/2

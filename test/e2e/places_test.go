@@ -34,18 +34,23 @@ type place struct {
 // backends are those to run in the place. Starting each of them in each place takes a quarter of an
 // hour on an emulated processor.
 func (p *place) backends() []tracer.Backend {
-	if p.core && !testing.Short() {
-		return backends
+	if p.core {
+		return placeBackends()
 	}
-	return slices.Compact([]tracer.Backend{backends[0], tracer.Tracepoint})
+	return fewBackends()
 }
 
 // placeBackends are those of all places.
 func placeBackends() []tracer.Backend {
 	if testing.Short() {
-		return slices.Compact([]tracer.Backend{backends[0], tracer.Tracepoint})
+		return fewBackends()
 	}
 	return backends
+}
+
+// fewBackends are the best one of this kernel, and the one that all kernels have.
+func fewBackends() []tracer.Backend {
+	return slices.Compact([]tracer.Backend{backends[0], tracer.Tracepoint})
 }
 
 // ownCgroup puts the shell into a cgroup of its own, $cgroup.

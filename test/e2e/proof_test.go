@@ -62,7 +62,7 @@ func TestProofsUnseen(t *testing.T) {
 			s := startStream(t, "--backend", string(b), "--self-test", "10ms")
 			s.awaitStart(t)
 			// A second nstrace sees what the first one does.
-			witness := startStream(t, "--backend", string(b), "--comm", "nstrace-proof")
+			witness := startStream(t, "--backend", string(b), "--comm", proofThread)
 			witness.awaitStart(t)
 			const tests = 5
 			witness.awaitFrom(t, 0, "tests of the hooks", func(all []*emitted) bool {
@@ -82,7 +82,7 @@ func TestProofsUnseen(t *testing.T) {
 				switch {
 				case e.Type == event.TraceLoss:
 					t.Errorf("a loss: %+v", e.Loss)
-				case e.Process != nil && e.Process.Comm == "nstrace-proof" && int(e.Process.PID) == s.cmd.Process.Pid:
+				case e.Process != nil && e.Process.Comm == proofThread && int(e.Process.PID) == s.cmd.Process.Pid:
 					t.Errorf("an event of the test: %s by %s", e.Type, e.Via)
 				}
 			}

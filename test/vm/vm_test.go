@@ -96,9 +96,9 @@ func TestKernel(t *testing.T) {
 	onKernels(t, slices.Compact(series), build, func(s string, p *payload) {
 		p.short = !whole
 		switch {
+		case whole && guestFilter() == "":
+			p.split, p.kernelOnly = slowTests, true
 		case whole:
-			p.split = slowTests
-			p.kernelOnly = guestFilter() == ""
 		case s == first, s == last:
 			p.only = edgeTests
 		default:
@@ -160,7 +160,7 @@ func onKernels(t *testing.T, series []string, build func() (*payload, error), se
 			}
 			mine := *p
 			set(s, &mine)
-			if mine.split == "" || guestFilter() != "" {
+			if mine.split == "" {
 				runTests(t, kernel, &mine)
 				return
 			}

@@ -55,6 +55,7 @@ enum bpf_map_type {
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
+enum { BPF_F_SYSCTL_BASE_NAME = 1 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
 /* Programs look the name up in the running kernel, to learn whether it has the helper. */

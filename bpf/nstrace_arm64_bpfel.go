@@ -63,6 +63,7 @@ type NstraceCounters struct {
 	Folded    uint64
 	FirstLost uint64
 	LastLost  uint64
+	FtraceOff uint64
 }
 
 type NstraceDestroyRecord struct {

@@ -243,6 +243,29 @@ static __always_inline void read_values(struct bpf_sysctl *ctx, struct write *w,
 	}
 }
 
+/* Counts a write to kernel.ftrace_enabled while that is 0. Until it is 1 the kernel runs no program
+ * that it attaches by ftrace. User space looks only now and then, and would not notice a short
+ * time.
+ */
+static __always_inline void watch_ftrace(struct bpf_sysctl *ctx)
+{
+	static const union {
+		char text[16];
+		__u64 words[2];
+	} ftrace_enabled = {"ftrace_enabled"};
+	__u64 name[2] = {}, value = 0;
+	struct counters *c;
+
+	if (bpf_sysctl_get_name(ctx, (char *)name, sizeof(name), BPF_F_SYSCTL_BASE_NAME) < 0 ||
+	    name[0] != ftrace_enabled.words[0] || name[1] != ftrace_enabled.words[1] ||
+	    bpf_sysctl_get_current_value(ctx, (char *)&value, sizeof(value)) < 0 ||
+	    (char)value != '0')
+		return;
+	c = counters_get();
+	if (c)
+		counter_add(&c->ftrace_off, 1);
+}
+
 /* Runs in the task that writes, for each read and write below /proc/sys, after the permission check
  * and before the handler. It always returns 1: another value would refuse the access.
  */
@@ -257,6 +280,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	if (!ctx->write)
 		return 1;
 	if (write_hooked) {
+		watch_ftrace(ctx);
 		w = bpf_map_lookup_elem(&writes, &tid);
 		if (!w) /* a program missed the entry and counted that */
 			return 1;

@@ -32,6 +32,7 @@ type attachment struct {
 	folds   *ebpf.Memory                 // of struct fold, one for each slot
 	objects map[bpf.NstraceOwnKey]string // names of the programs, maps and links
 	proven  time.Time                    // when the kernel was last known to run the programs
+	offs    uint64                       // how often ftrace was off, as far as wasOff knows
 	perType bool                         // see registry
 	skips   *skips
 	pids    *pidSpace
@@ -266,6 +267,7 @@ func (a *attachment) counters() (sum bpf.NstraceCounters, err error) {
 			sum.Unended[k] += c.Unended[k]
 		}
 		sum.Folded += c.Folded
+		sum.FtraceOff += c.FtraceOff
 		if c.FirstLost != 0 && (sum.FirstLost == 0 || c.FirstLost < sum.FirstLost) {
 			sum.FirstLost = c.FirstLost
 		}

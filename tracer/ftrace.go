@@ -30,6 +30,8 @@ import (
 //   - attaches nothing by ftrace while that is off,
 //   - proves by a canary that programs run, at the start and once a second, and falls back to
 //     tracepoints if they do not,
+//   - reports what it did not notice that way: the cgroup/sysctl program, which needs no ftrace, sees
+//     who turns it on,
 //   - turns ftrace on while it detaches.
 
 // ftraceSetting is missing if the kernel has no ftrace, or no switch for it.
@@ -435,12 +437,38 @@ func (t *Tracer) proofDue() time.Time {
 // it does not.
 func (t *Tracer) prove() error {
 	now := time.Now() // before the proof: what is lost can be lost since then
-	reason := t.attached.loaded.silent()
-	if reason == "" {
-		t.attached.proven = now
-		return nil
+	if reason := t.attached.loaded.silent(); reason != "" {
+		return t.fallBack(reason)
 	}
-	return t.fallBack(reason)
+	reported, err := t.reportShortOff(now)
+	if err != nil {
+		return err
+	}
+	t.attached.proven = now
+	if reported {
+		return t.learnAgain()
+	}
+	return nil
+}
+
+// wasOff reports whether ftrace was off at any time since the last call, for a time that is over.
+func (a *attachment) wasOff() (bool, error) {
+	c, err := a.counters()
+	was := c.FtraceOff != a.offs
+	a.offs = c.FtraceOff
+	return was, err
+}
+
+// reportShortOff emits a trace.loss if ftrace was off between two proofs. It reports whether it did.
+func (t *Tracer) reportShortOff(now time.Time) (bool, error) {
+	was, err := t.attached.wasOff()
+	if !was || err != nil {
+		return false, err
+	}
+	r := replacement{reason: event.LossFtraceOff, since: t.attached.proven, what: "ftrace was off for a short time (kernel.ftrace_enabled=0)",
+		then: "the kernel runs nstrace's programs again"}
+	t.noteReplacement(&r, now)
+	return true, t.emitReplacement(&r, now, nil)
 }
 
 // fallBack attaches everything by tracepoints, for as long as the kernel does not run fentry and

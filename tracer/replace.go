@@ -86,6 +86,9 @@ func (t *Tracer) replace(r replacement) error {
 	}
 	t.noteReplacement(&r, to)
 	t.attached.proven, t.tried = to, to
+	if _, err := t.attached.wasOff(); err != nil { // r covers that
+		return err
+	}
 	if t.ran.Load() {
 		if err := t.emitReplacement(&r, to, t.picked); err != nil {
 			return err

@@ -431,6 +431,11 @@ func (t *Tracer) finish() error {
 			return err
 		}
 	}
+	if silent == "" {
+		if _, err := t.reportShortOff(until); err != nil {
+			return err
+		}
+	}
 	if err := t.attached.setStopping(true); err != nil {
 		return err
 	}

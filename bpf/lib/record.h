@@ -188,6 +188,7 @@ struct counters {
 	__u64 folded;		  /* only REC_SYSCTL_WRITE: counted in folds */
 	__u64 first_lost;	  /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
+	__u64 ftrace_off; /* writes to kernel.ftrace_enabled while it was 0 */
 };
 
 EXPORT_TYPE(struct, head);

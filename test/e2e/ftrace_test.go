@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +59,7 @@ func TestFtrace(t *testing.T) {
 		}
 		t.Run("stop "+string(b), func(t *testing.T) { testFtraceStop(t, b) })
 		t.Run("during "+string(b), func(t *testing.T) { testFtraceDuring(t, b) })
+		t.Run("short "+string(b), func(t *testing.T) { testFtraceShort(t, b) })
 	}
 	t.Run("kill", testFtraceKill)
 	t.Run("run", testFtraceRun)
@@ -348,6 +350,31 @@ func testFtraceDuring(t *testing.T, b tracer.Backend) {
 	one(t, notes, turnedOn)
 	one(t, notes, "ftrace was turned off")
 	one(t, notes, "ftrace is on again")
+}
+
+// testFtraceShort turns ftrace off and on while nstrace is stopped, so that it cannot notice that by a
+// proof. It must report that events can be missing, and goes on with what is attached.
+func testFtraceShort(t *testing.T, b tracer.Backend) {
+	s := startStream(t, "--backend", string(b))
+	s.awaitStart(t)
+	actUnder(t, s)
+	if err := s.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	turnOff(t, ftraceFile)()
+	after := time.Now()
+	if err := s.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.await(t, "trace.loss of an unknown number", func(all []*emitted) bool { return len(deafLosses(all)) > 0 })
+	actUnder(t, s)
+	s.interrupt(t)
+	losses := deafLosses(s.since(0))
+	if l := losses[0]; len(losses) != 1 || l.Loss.Reason != event.LossFtraceOff || l.Loss.From.After(before) || l.Loss.To.Before(after) || len(l.Trace.Observations) > 0 {
+		t.Errorf("want one loss from before %v to after %v:\n%s", before, after, dump(losses))
+	}
+	one(t, checkNotes(t, s), "ftrace was off for a short time")
 }
 
 // testFtraceKill kills nstrace while ftrace is off, after it has reported that. By then it has detached

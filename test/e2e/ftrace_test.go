@@ -361,6 +361,10 @@ func testFtraceShort(t *testing.T, b tracer.Backend) {
 	if err := s.cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// Until all its threads have stopped, one can be in a proof.
+	if err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
 	before := time.Now()
 	turnOff(t, ftraceFile)()
 	after := time.Now()

@@ -57,40 +57,52 @@ type kernel struct {
 	reuse      *loaded              // use its maps; nil: make new ones
 	silent     map[string][]Backend // backends whose hooks of an observation the kernel does not run
 	preempts   string               // how it preempts kernel code, "" if it does not
+	limitAgain func()               // limits locked memory again
 }
 
 // openKernel finds out what the running kernel offers. It fails with ErrUnsupported only if
 // nothing can work. If off is not nil, it says why neither fentry nor kprobe is tried. Close
-// the kernel after use.
+// the kernel after use: until then, there is no limit on locked memory.
 func openKernel(m *mountThread, f *ftrace, off error) (*kernel, error) {
-	k := &kernel{threads: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off, object: sync.OnceValues(bpf.LoadNstrace), tried: map[string]error{}}
-	if err := mounted(); err != nil {
+	k := &kernel{
+		threads: m, ftrace: f, canaries: map[Backend]*canary{}, fentry: off, kprobe: off,
+		object: sync.OnceValues(bpf.LoadNstrace), tried: map[string]error{}, limitAgain: liftMemlock(),
+	}
+	if err := k.open(off); err != nil {
+		k.close()
 		return nil, err
 	}
+	return k, nil
+}
+
+func (k *kernel) open(off error) error {
+	if err := mounted(); err != nil {
+		return err
+	}
 	if err := probeBPF(); err != nil {
-		return nil, err
+		return err
 	}
 	go k.object() // in parallel: it takes as long as reading the kernel's types
 	var err error
 	k.cache = btf.NewCache()
 	if k.btf, err = k.cache.Kernel(); err != nil {
-		return nil, fmt.Errorf("%w: the kernel has no type information (%v): want Linux 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y", ErrUnsupported, err)
+		return fmt.Errorf("%w: the kernel has no type information (%v): want Linux 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y", ErrUnsupported, err)
 	}
 	k.modules = k.typesOfModules()
 	// Before all else: cilium/ebpf remembers where it found tracefs, or that it did not.
-	k.tracepoint = m.tracefs()
+	k.tracepoint = k.threads.tracefs()
 	if off == nil {
 		k.fentry = k.probe(Fentry)
 		k.kprobe = k.probe(Kprobe)
 	}
 	var root *cgroupRoot
-	if root, k.cgroup = m.cgroup2(); k.cgroup == nil {
+	if root, k.cgroup = k.threads.cgroup2(); k.cgroup == nil {
 		k.foreign = root.foreign
 	}
 	p := openPreemption()
 	defer p.close()
 	k.preempts = p.reason()
-	return k, nil
+	return nil
 }
 
 // typesOfModules returns the types of the one module that can have types which programs use, if

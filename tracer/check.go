@@ -46,7 +46,6 @@ func Check(o Options) (*Report, error) {
 }
 
 func (r *Report) fill(m *mountThread, f *ftrace, o *Options) error {
-	defer liftMemlock()()
 	k, err := openKernel(m, f, nil)
 	if err != nil {
 		return err

@@ -347,8 +347,9 @@ func (k *kernel) withdraw(err error) bool {
 	return true
 }
 
-// close detaches the canaries that takeCanaries left.
+// close detaches the canaries that takeCanaries left, and limits locked memory again.
 func (k *kernel) close() {
+	defer k.limitAgain()
 	if len(k.canaries) == 0 {
 		return
 	}

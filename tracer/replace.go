@@ -40,7 +40,6 @@ func (t *Tracer) replace(r replacement) error {
 	var refused map[string]error
 	var loadErr error
 	t.threads.run(func() {
-		defer liftMemlock()()
 		if k, loadErr = openKernel(t.threads, t.ftrace, t.off); loadErr != nil {
 			return
 		}
@@ -65,7 +64,6 @@ func (t *Tracer) replace(r replacement) error {
 	}
 	if loadErr == nil {
 		t.threads.run(func() {
-			defer liftMemlock()()
 			if l, loadErr = k.finish(&o, l, refused); loadErr != nil {
 				return
 			}

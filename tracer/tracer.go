@@ -120,7 +120,6 @@ func New(o Options) (*Tracer, error) {
 }
 
 func (t *Tracer) attach() error {
-	defer liftMemlock()()
 	k, err := openKernel(t.threads, t.ftrace, nil)
 	if err != nil {
 		return err

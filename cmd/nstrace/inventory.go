@@ -49,8 +49,8 @@ func registerRuntimes(fs *pflag.FlagSet, to *[]string) {
 	fs.StringArrayVar(to, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
 }
 
-// nameTime bounds the wait for the runtimes.
-const nameTime = time.Second
+// nameTime bounds the wait for the runtimes. Each user can have one, and make it slow.
+const nameTime = 3 * time.Second
 
 // name adds to namespaces what container runtimes and the history know.
 func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) (err error) {
@@ -80,7 +80,9 @@ func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inve
 		if err != nil {
 			return usagef("--runtime-socket: %w", err)
 		}
-		stage.NameNamespaces(ctx, named)
+		if !stage.NameNamespaces(ctx, named) && !errors.Is(ctx.Err(), context.Canceled) {
+			notify(fmt.Sprintf("a container runtime did not answer in %v: names of containers can be missing", nameTime))
+		}
 		return stage.Close()
 	})
 }

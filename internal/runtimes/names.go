@@ -10,8 +10,9 @@ import (
 )
 
 // NameNamespaces adds what the runtimes know to the owners of namespaces, and the name of its
-// container or pod to a network namespace without a name. It waits for pending answers until ctx ends.
-func (s *Stage) NameNamespaces(ctx context.Context, all []*event.Namespace) {
+// container or pod to a network namespace without a name. It waits for pending answers until ctx ends,
+// and reports whether all of them came.
+func (s *Stage) NameNamespaces(ctx context.Context, all []*event.Namespace) bool {
 	for listed := s.listed; ; {
 		pending := false
 		s.cache.mu.Lock()
@@ -24,14 +25,14 @@ func (s *Stage) NameNamespaces(ctx context.Context, all []*event.Namespace) {
 		}
 		s.cache.mu.Unlock()
 		if !pending {
-			return
+			return true
 		}
 		select {
 		case <-s.woken:
 		case <-listed:
 			listed = nil
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

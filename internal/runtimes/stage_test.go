@@ -3,9 +3,12 @@
 package runtimes
 
 import (
+	"context"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/nstrace/nstrace/event"
 )
@@ -74,7 +77,9 @@ func TestSharedPod(t *testing.T) {
 		return &event.Namespace{Type: "net", ID: 4026532281, Owner: &event.Owner{Pod: p, Source: event.FromNamespace}}
 	}
 	shared, users := pod(""), pod("1000")
-	s.NameNamespaces(t.Context(), []*event.Namespace{shared, users})
+	if !s.NameNamespaces(t.Context(), []*event.Namespace{shared, users}) {
+		t.Error("it did not wait for the list of all containers")
+	}
 	if p := shared.Owner.Pod; p.Path() != "shop/web-0" || shared.Name != "shop/web-0" {
 		t.Errorf("the pod is %+v, the network %q", p, shared.Name)
 	}
@@ -143,5 +148,23 @@ func BenchmarkKnown(b *testing.B) {
 		if err := s.Event(&e); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestUnansweredNames asks a runtime that never answers for the name of a container.
+func TestUnansweredNames(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	listen(t, path)
+	s, err := New([]string{Docker + ":" + path}, DefaultWait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	ns := &event.Namespace{Type: "net", ID: 4026532281, Owner: &event.Owner{Container: &event.Container{ID: containerID(7)}}}
+	if s.NameNamespaces(ctx, []*event.Namespace{ns}) || ns.Owner.Container.Name != "" {
+		t.Errorf("it got an answer: %+v", ns.Owner.Container)
 	}
 }

@@ -31,29 +31,41 @@ func readHostInfo() hostInfo {
 	return h
 }
 
-// A hostReader is the hostLookups of the running host. It alone parses what others wrote: the
-// user database, /proc and mounts. One goroutine uses it.
+// A hostReader is the hostLookups of the running host. It and its Resolver alone parse what others
+// wrote: the user database, /proc and mounts. One goroutine uses it.
 type hostReader struct {
-	users  attribution.Users
-	reads  procfs.BlockingReads
-	netns  netnsNames
-	sysctl sysctlCache
-	mounts *mountThread
-	pids   *pidSpace
+	resolver Resolver
+	reads    procfs.BlockingReads
+	netns    netnsNames
+	sysctl   sysctlCache
+	mounts   *mountThread
+	pids     *pidSpace
 }
 
-func newHostReader(m *mountThread, p *pidSpace) *hostReader {
-	return &hostReader{netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p}
+func newHostReader(r Resolver, m *mountThread, p *pidSpace) *hostReader {
+	if r == nil {
+		r = &ownResolver{}
+	}
+	return &hostReader{resolver: r, netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p}
 }
 
-func (h *hostReader) userName(uid uint32) string { return h.users.Name(uid) }
+// An ownResolver is a Resolver in the process of the Tracer.
+type ownResolver struct{ users attribution.Users }
+
+func (r *ownResolver) UserName(uid uint32) string { return r.users.Name(uid) }
+
+func (r *ownResolver) CommandLine(pid uint32, start uint64) []byte {
+	return procfs.CommandLine(pid, start)
+}
+
+func (h *hostReader) userName(uid uint32) string { return h.resolver.UserName(uid) }
 
 func (h *hostReader) commandLine(pid uint32, start uint64) []byte {
 	pid, ok := h.pids.proc(pid)
 	if !ok {
 		return nil
 	}
-	return h.reads.Try(func() []byte { return procfs.CommandLine(pid, start) })
+	return h.reads.Try(func() []byte { return h.resolver.CommandLine(pid, start) })
 }
 
 func (h *hostReader) cgroupPath(pid uint32, id uint64) string {

@@ -37,8 +37,21 @@ type Options struct {
 	// ftrace is off, or was turned off, and what nstrace did about it. Trace.Notes has the
 	// same sentences. New, Run, Close and Check call it, on any goroutine, and wait for it.
 	Notify func(message string)
+	// Resolver looks up what other users control. Without one, the Tracer does.
+	Resolver Resolver
 
 	translated bool // Filter.PIDs are those of the initial PID namespace
+}
+
+// A Resolver looks up what other users control, for example in a process of its own, which can be killed
+// if it hangs. The goroutine of Run waits for it.
+type Resolver interface {
+	// UserName returns the name of a user, "" if it has none, or none that is known soon.
+	UserName(uid uint32) string
+	// CommandLine returns the first bytes of the command line of a process, as /proc has it, nil if it is
+	// not known. The process has the PID pid in /proc, and started at start, in nanoseconds of
+	// CLOCK_BOOTTIME. CommandLine can wait for as long as the process wants: another goroutine calls it.
+	CommandLine(pid uint32, start uint64) []byte
 }
 
 // DefaultRingSize is for some twenty thousand events. The kernel maps the ring twice, so ps(1)

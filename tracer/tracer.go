@@ -145,7 +145,7 @@ func (t *Tracer) attach() error {
 	t.interpreter = newInterpreter(&t.opts.Filter, t.opts.Follow, self, struct {
 		*attachment
 		*hostReader
-	}{t.attached, newHostReader(t.threads, t.attached.pids)}, &t.out)
+	}{t.attached, newHostReader(t.opts.Resolver, t.threads, t.attached.pids)}, &t.out)
 	t.interpreter.clock.sync()
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -67,6 +68,9 @@ func realMain(args []string) int {
 	// instead of being killed. signal.Ignore would not work: a traced command inherits ignored
 	// signals.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if resolver.Wanted(os.Args) {
+		return lookUp()
+	}
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.Execute()
@@ -94,6 +98,19 @@ func realMain(args []string) int {
 	}
 	if own != exitOK {
 		return own
+	}
+	return exitFault
+}
+
+// lookUp is the process that a live command starts, see package resolver.
+func lookUp() int {
+	err := resolver.Main()
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(os.Stderr, "nstrace: %s: %s\n", resolver.Name, oneLine(err))
+	if errors.Is(err, resolver.ErrByHand) {
+		return exitUsage
 	}
 	return exitFault
 }

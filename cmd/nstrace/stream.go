@@ -24,6 +24,7 @@ import (
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/osthread"
+	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/internal/runtimes"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
@@ -77,6 +78,7 @@ func (nowhere) Close() error             { return nil }
 
 // A run is a tracer with the pipeline that its events go through.
 type run struct {
+	names  *resolver.Client
 	tracer *tracer.Tracer
 	stage  *runtimes.Stage // the first step of the pipeline
 	steps  *pipeline.Pipeline
@@ -104,7 +106,10 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 			r = nil
 		}
 	}()
-	if r.stage, err = runtimes.New(f.runtimes, runtimes.DefaultWait); err != nil {
+	// Early: it starts while the programs are loaded, and before a host can run out of process ids.
+	r.names = resolver.Start(resolver.Options{Notify: o.Notify})
+	o.Resolver = r.names.Names()
+	if r.stage, err = runtimes.NewBy(r.names, f.runtimes, runtimes.DefaultWait); err != nil {
 		return r, usageError{fmt.Errorf("--runtime-socket: %w", err)}
 	}
 	osthread.Reserve(spareThreads)
@@ -160,6 +165,9 @@ func (r *run) finish() error {
 	}
 	if r.stage != nil {
 		errs = append(errs, r.stage.Close())
+	}
+	if r.names != nil {
+		errs = append(errs, r.names.Close())
 	}
 	if r.sink != nil {
 		errs = append(errs, r.sink.Close())

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/inventory"
 	"github.com/nstrace/nstrace/internal/show"
 	"github.com/nstrace/nstrace/internal/top"
@@ -90,8 +89,8 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 	if err != nil {
 		return err
 	}
-	inventories := &top.Inventories{Runtimes: f.runtimes, History: past}
-	var users attribution.Users // of the one goroutine that calls Show
+	inventories := &top.Inventories{By: r.names, Runtimes: f.runtimes, History: past}
+	users := r.names.Users() // of the one goroutine that calls Show
 	err = top.Run(ctx, top.Options{
 		In: os.Stdin, Out: os.Stdout, Color: output.ColorWanted(os.Stdout), Guarded: guarded,
 		Feed: feed, HostNS: r.tracer.HostNS(),

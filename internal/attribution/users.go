@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,14 +29,27 @@ import (
 // In a container or a chroot the file is not that of the host. Then Users reads the one that process 1
 // of the host sees. If that cannot be found, no user has a name.
 type Users struct {
+	// Lookup asks another process, if it is set.
+	Lookup UserLookup
+
 	file   string // passwdFile, or that of the host; "": not known yet
 	cached map[uint32]cachedUser
 	passwd time.Time // modification time of the file that the cache is based on
 
 	querying uint32        // the user id that getent runs for
-	answer   chan string   // its answer, nil if it does not run
+	answer   <-chan string // its answer, nil if it does not run
+	inFile   <-chan string // the late answer about a file, nil if there is none
 	credit   time.Duration // time that may be spent waiting
 	filled   time.Time     // when credit was last refilled
+}
+
+// A UserLookup asks for the names of users. A channel gets one name, "" if there is no such user, or is
+// closed without one if the answer is not known.
+type UserLookup interface {
+	// InFile asks for a name in a file in the format of passwd(5). The file can be closed afterwards.
+	InFile(file *os.File, uid uint32) <-chan string
+	// Elsewhere asks for the name that getent(1) has.
+	Elsewhere(uid uint32) <-chan string
 }
 
 type cachedUser struct {
@@ -53,6 +68,9 @@ const (
 	// for long.
 	userPatience = 200 * time.Millisecond
 	userShare    = 10
+	// filePatience is the part of that which is kept for answers about the file. So users whom only a
+	// slow server knows do not cost those in the file their names.
+	filePatience = 20 * time.Millisecond
 	getentLimit  = 10 * time.Second
 )
 
@@ -93,16 +111,33 @@ func hostPasswd() string {
 // maxPasswdFile bounds what is read of the file of the host.
 const maxPasswdFile = 1 << 20
 
+// openPasswd opens a file with users. Only that of this process may be a link.
+func openPasswd(path string) (*os.File, error) {
+	flags := unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
+	if path != passwdFile {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Open(path, flags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 // nameIn returns the name of a user in a file, "" if it is not there.
-func nameIn(file string, uid uint32) string {
-	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+func nameIn(path string, uid uint32) string {
+	f, err := openPasswd(path)
 	if err != nil {
 		return ""
 	}
-	f := os.NewFile(uintptr(fd), file)
 	defer f.Close()
+	return NameInFile(f, uid)
+}
+
+// NameInFile returns the name of a user in a file in the format of passwd(5), "" if it is not there.
+func NameInFile(file io.Reader, uid uint32) string {
 	id := strconv.FormatUint(uint64(uid), 10)
-	sc := bufio.NewScanner(io.LimitReader(f, maxPasswdFile))
+	sc := bufio.NewScanner(io.LimitReader(file, maxPasswdFile))
 	for sc.Scan() {
 		if entry := strings.Split(sc.Text(), ":"); len(entry) == 7 && entry[2] == id {
 			return entry[0]
@@ -118,36 +153,83 @@ func (u *Users) Name(uid uint32) string {
 	u.refresh()
 	if u.answer != nil {
 		select {
-		case name := <-u.answer:
-			u.receive(name)
+		case name, ok := <-u.answer:
+			u.receive(name, ok)
 		default:
 		}
 	}
 	if k, ok := u.cached[uid]; ok && time.Now().Before(k.until) {
 		return k.name
 	}
-	if u.file != passwdFile {
-		return u.remember(uid, nameIn(u.file, uid))
-	}
-	if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
-		return u.remember(uid, found.Username)
+	if name, known := u.nameInFile(uid); !known || name != "" || u.file != passwdFile {
+		if known {
+			u.remember(uid, name)
+		}
+		return name
 	}
 	if u.answer != nil {
 		return "" // one getent at a time
 	}
+	u.querying, u.answer = uid, u.elsewhere(uid)
+	name, ok, done := u.wait(u.answer, filePatience)
+	if !done {
+		return ""
+	}
+	return u.receive(name, ok)
+}
+
+// nameInFile returns the name of a user in the file, "" if it is not there, and whether that is known.
+func (u *Users) nameInFile(uid uint32) (name string, known bool) {
+	if u.Lookup == nil {
+		if u.file != passwdFile {
+			return nameIn(u.file, uid), true
+		}
+		if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
+			return found.Username, true
+		}
+		return "", true
+	}
+	if u.inFile != nil {
+		select {
+		case <-u.inFile:
+			u.inFile = nil
+		default:
+			return "", false // nobody answers now
+		}
+	}
+	f, err := openPasswd(u.file)
+	if err != nil {
+		return "", true
+	}
+	defer f.Close()
+	answer := u.Lookup.InFile(f, uid)
+	name, ok, done := u.wait(answer, 0)
+	if !done {
+		u.inFile = answer
+	}
+	return name, ok
+}
+
+// elsewhere asks getent for a user.
+func (u *Users) elsewhere(uid uint32) <-chan string {
+	if u.Lookup != nil {
+		return u.Lookup.Elsewhere(uid)
+	}
 	answer := make(chan string, 1)
-	u.querying, u.answer = uid, answer
-	go func() {
-		entry, _ := getent(strconv.FormatUint(uint64(uid), 10)) // an error means that there is no name
-		answer <- entry[0]
-	}()
+	go func() { answer <- Getent(uid) }()
+	return answer
+}
+
+// wait waits for an answer as long as Name may, without the last part of that, and reports whether it
+// came: ok says that it is a name, done that there will be no other one.
+func (u *Users) wait(answer <-chan string, keep time.Duration) (name string, ok, done bool) {
 	begin := time.Now()
 	defer func() { u.credit -= time.Since(begin) }()
 	select {
-	case name := <-answer:
-		return u.receive(name)
-	case <-time.After(u.patience(begin)):
-		return ""
+	case name, ok = <-answer:
+		return name, ok, true
+	case <-time.After(u.patience(begin) - keep):
+		return "", false, false
 	}
 }
 
@@ -175,9 +257,12 @@ func (u *Users) remember(uid uint32, name string) string {
 	return name
 }
 
-// receive caches the answer of getent.
-func (u *Users) receive(name string) string {
+// receive caches the answer of getent, if ok says that it is one.
+func (u *Users) receive(name string, ok bool) string {
 	u.answer = nil
+	if !ok {
+		return ""
+	}
 	return u.remember(u.querying, name)
 }
 
@@ -202,12 +287,23 @@ func LookupUID(name string) (uint32, error) {
 	return uint32(uid), err
 }
 
+// Getent returns the name that getent(1) has for a user, "" for none. It waits for the answer of a server,
+// for at most some seconds.
+func Getent(uid uint32) string {
+	entry, _ := getent(strconv.FormatUint(uint64(uid), 10)) // an error means that there is no name
+	return entry[0]
+}
+
 // getent returns the fields of a user's entry, see passwd(5), by name or id.
 func getent(key string) (entry [7]string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), getentLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "getent", "passwd", key)
 	cmd.WaitDelay = time.Second
+	// It ends with this process. The kernel means the thread that starts it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	out, err := cmd.Output()
 	if err != nil {
 		return entry, err

@@ -31,17 +31,38 @@ const statLen = 4096
 // The process decides how long this takes: the kernel waits for the lock of its memory. Call
 // it by a BlockingReads.
 func CommandLine(pid uint32, start uint64) []byte {
-	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
-	// The open file stays that of one process. Open it before the comparison.
-	cmdline, err := unix.Open(dir+"/cmdline", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := OpenCommandLine(pid, start)
 	if err != nil {
 		return nil
 	}
-	defer unix.Close(cmdline)
-	if at, err := startTicks(pid); err != nil || at != StartTicks(start) {
-		return nil
+	defer unix.Close(fd)
+	return ReadCommandLine(fd)
+}
+
+// OpenCommandLine opens the command line of a process for ReadCommandLine. It does not wait for the
+// process: the kernel needs its memory only for the read. Whoever has the descriptor can read the command
+// line, and needs no privilege for that (proc_pid_cmdline_read() in fs/proc/base.c).
+func OpenCommandLine(pid uint32, start uint64) (fd int, err error) {
+	// The open file stays that of one process. Open it before the comparison.
+	path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/cmdline"
+	if fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return -1, err
 	}
-	args, err := readAtMost(fdReader(cmdline), ArgsLen)
+	at, err := startTicks(pid)
+	if err == nil && at != StartTicks(start) {
+		err = fmt.Errorf("%s: of another process", path)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// ReadCommandLine reads the first ArgsLen bytes of the command line that OpenCommandLine opened. It takes
+// as long as CommandLine.
+func ReadCommandLine(fd int) []byte {
+	args, err := readAtMost(fdReader(fd), ArgsLen)
 	if err != nil {
 		return nil
 	}

@@ -29,8 +29,8 @@ type criSource struct {
 	runtime atomic.Value // string, set by the first answer
 }
 
-func newCRI(path string) (*criSource, error) {
-	c := &criSource{Candidate: Candidate{Kind: CRI, Path: path}}
+func newCRI(at Candidate, dial Dialer) (*criSource, error) {
+	c := &criSource{Candidate: at}
 	retry := backoff.DefaultConfig
 	// With the default, a restarted runtime would not be found for up to two minutes.
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, time.Second
@@ -38,7 +38,7 @@ func newCRI(path string) (*criSource, error) {
 	// The caller times out before the connection does, with a clearer error.
 	c.conn, err = grpc.NewClient("passthrough:///localhost",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, path) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, at.Path) }),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 2 * answerTime}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(answerSize)))
 	if err != nil {

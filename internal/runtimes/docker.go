@@ -29,11 +29,11 @@ type dockerSource struct {
 	refused   atomic.Pointer[error] // why there is no connection, nil if there is
 }
 
-func newDocker(kind, path string) (*dockerSource, error) {
-	d := &dockerSource{Candidate: Candidate{Kind: kind, Path: path}}
+func newDocker(c Candidate, dial Dialer) (*dockerSource, error) {
+	d := &dockerSource{Candidate: c}
 	d.transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := dialSocket(ctx, path)
+			conn, err := dial(ctx, c.Path)
 			if err != nil {
 				d.refused.Store(&err)
 				return nil, err
@@ -46,7 +46,7 @@ func newDocker(kind, path string) (*dockerSource, error) {
 		IdleConnTimeout:    30 * time.Second,
 	}
 	var err error
-	d.client, err = client.New(client.WithHost("unix://"+path),
+	d.client, err = client.New(client.WithHost("unix://"+c.Path),
 		client.WithHTTPClient(&http.Client{Transport: limitedTransport{d.transport, &d.runtime}, CheckRedirect: client.CheckRedirect}))
 	if err != nil {
 		return nil, d.fail(err)

@@ -87,12 +87,35 @@ func (c Candidate) String() string { return c.Kind + ":" + c.Path }
 // Owner returns c.UID.
 func (c Candidate) Owner() uint32 { return c.UID }
 
+// A Dialer connects to the socket at a path.
+type Dialer func(ctx context.Context, path string) (net.Conn, error)
+
 // Open returns the API at the socket. It does not connect yet.
-func (c Candidate) Open() (Source, error) {
+func (c Candidate) Open() (Source, error) { return c.OpenBy(dialSocket) }
+
+// OpenBy is Open with connections that dial makes.
+func (c Candidate) OpenBy(dial Dialer) (Source, error) {
 	if c.Kind == CRI {
-		return newCRI(c.Path)
+		return newCRI(c, dial)
 	}
-	return newDocker(c.Kind, c.Path)
+	return newDocker(c, dial)
+}
+
+// An Opener opens runtimes.
+type Opener interface {
+	// Open returns the API at a socket. It does not connect yet.
+	Open(c Candidate) (Source, error)
+	// Detect returns which kind of API the socket at a path has.
+	Detect(ctx context.Context, path string) (string, error)
+}
+
+// here is the Opener that connects from this process.
+type here struct{}
+
+func (here) Open(c Candidate) (Source, error) { return c.Open() }
+
+func (here) Detect(ctx context.Context, path string) (string, error) {
+	return Detect(ctx, path, dialSocket)
 }
 
 // wellKnown are the default sockets of runtimes. The star stands for the id of a user.
@@ -152,7 +175,9 @@ func wellKnownIn(root string) []Candidate {
 
 // Open returns the API at a socket: docker:PATH, podman:PATH or cri:PATH, where unix:// can
 // precede PATH. The runtime can be started later. For PATH alone, Open detects the API.
-func Open(ctx context.Context, spec string) (Source, error) {
+func Open(ctx context.Context, spec string) (Source, error) { return openSpec(ctx, spec, here{}) }
+
+func openSpec(ctx context.Context, spec string, by Opener) (Source, error) {
 	kind, path := "", spec
 	if before, after, ok := strings.Cut(spec, ":"); ok && !strings.HasPrefix(spec, "/") && before != "unix" {
 		kind, path = before, after
@@ -175,24 +200,24 @@ func Open(ctx context.Context, spec string) (Source, error) {
 		return nil, fmt.Errorf("runtime socket %q: %w", spec, err)
 	}
 	if kind == "" {
-		if kind, err = askKind(ctx, path); err != nil {
+		if kind, err = by.Detect(ctx, path); err != nil {
 			return nil, fmt.Errorf("runtime socket %q: %w", spec, err)
 		}
 	}
-	return Candidate{Kind: kind, Path: path}.Open()
+	return by.Open(Candidate{Kind: kind, Path: path})
 }
 
-// askKind detects the API at a socket.
-func askKind(ctx context.Context, path string) (string, error) {
+// Detect returns which kind of API the socket at a path has.
+func Detect(ctx context.Context, path string, dial Dialer) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	conn, err := dialSocket(ctx, path)
+	conn, err := dial(ctx, path)
 	if err != nil {
 		return "", err
 	}
 	conn.Close()
 
-	d, err := newDocker(Docker, path)
+	d, err := newDocker(Candidate{Kind: Docker, Path: path}, dial)
 	if err != nil {
 		return "", err
 	}
@@ -200,7 +225,7 @@ func askKind(ctx context.Context, path string) (string, error) {
 	if name, err := d.name(ctx); err == nil {
 		return name, nil
 	}
-	c, err := newCRI(path)
+	c, err := newCRI(Candidate{Kind: CRI, Path: path}, dial)
 	if err != nil {
 		return "", err
 	}

@@ -24,6 +24,7 @@ const reconnectFirst, reconnectLast = time.Second, 10 * time.Minute
 
 // sources are the runtimes that can be queried.
 type sources struct {
+	by    Opener
 	given bool // on the command line: do not search for others
 
 	mu    sync.Mutex
@@ -35,13 +36,13 @@ type sources struct {
 // None as the only spec queries no runtime.
 const None = "none"
 
-func openSources(specs []string) (*sources, error) {
-	s := &sources{given: len(specs) > 0, found: map[string]bool{}}
+func openSources(specs []string, by Opener) (*sources, error) {
+	s := &sources{by: by, given: len(specs) > 0, found: map[string]bool{}}
 	if len(specs) == 1 && specs[0] == None {
 		return s, nil
 	}
 	for _, spec := range specs {
-		src, err := Open(context.Background(), spec)
+		src, err := openSpec(context.Background(), spec, by)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -64,7 +65,7 @@ func (s *sources) search() (found []Source) {
 			continue
 		}
 		s.found[c.String()] = true
-		if src, err := c.Open(); err == nil {
+		if src, err := s.by.Open(c); err == nil {
 			found = append(found, src)
 		}
 	}

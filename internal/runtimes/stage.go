@@ -57,8 +57,11 @@ func (s *Stage) SetNext(next Handler) { s.next = next }
 // New returns a Stage that queries the runtimes of specs (see Open). Without specs it searches
 // the host for runtimes, now and later on. New waits until the runtimes have listed their
 // containers, but at most for wait.
-func New(specs []string, wait time.Duration) (*Stage, error) {
-	srcs, err := openSources(specs)
+func New(specs []string, wait time.Duration) (*Stage, error) { return NewBy(here{}, specs, wait) }
+
+// NewBy is New with runtimes that an Opener opens.
+func NewBy(by Opener, specs []string, wait time.Duration) (*Stage, error) {
+	srcs, err := openSources(specs, by)
 	if err != nil {
 		return nil, err
 	}

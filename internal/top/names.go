@@ -17,6 +17,8 @@ import (
 // Inventories takes inventories whose namespaces have the names of their containers, and the times and
 // creators that the history has. Close it.
 type Inventories struct {
+	// By opens the runtimes.
+	By runtimes.Opener
 	// Runtimes are the sockets of container runtimes; see runtimes.Open.
 	Runtimes []string
 	// History opens the history. It can return nil for none.
@@ -40,7 +42,7 @@ func (i *Inventories) Take(ctx context.Context) (*inventory.Inventory, error) {
 		}
 		if i.stage == nil {
 			// The stage of the events cannot do it: its answers are for the events that wait.
-			if i.stage, err = runtimes.New(i.Runtimes, runtimes.DefaultWait); err != nil {
+			if i.stage, err = runtimes.NewBy(i.By, i.Runtimes, runtimes.DefaultWait); err != nil {
 				return err
 			}
 		}

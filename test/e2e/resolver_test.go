@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
+)
+
+// resolverOf returns the process that looks up names for a process, 0 if there is none now.
+func resolverOf(t testing.TB, pid int) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it ended
+		}
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		args, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+		if err == nil && string(fields[1]) == fmt.Sprint(pid) && bytes.Contains(args, []byte("\x00resolver\x00")) {
+			child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return child
+		}
+	}
+	return 0
+}
+
+// awaitResolver waits for a resolver of s other than one, and returns it.
+func awaitResolver(t testing.TB, s *stream, other int) int {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if pid := resolverOf(t, s.cmd.Process.Pid); pid != 0 && pid != other {
+			return pid
+		}
+	}
+	t.Fatalf("%v has no resolver after %v\n%s", s, patience, s.stderr.String())
+	return 0
+}
+
+// awaitGone waits for the end of a process.
+func awaitGone(t testing.TB, pid int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("process %d is there after %v", pid, patience)
+		}
+	}
+}
+
+// breaks are what can happen to a resolver.
+var breaks = []struct {
+	how string
+	do  func(pid int) error
+}{
+	{"killed", func(pid int) error { return unix.Kill(pid, unix.SIGKILL) }},
+	{"stopped", func(pid int) error { return unix.Kill(pid, unix.SIGSTOP) }},
+	{"confused", confuse},
+}
+
+// confuse sends nstrace garbage as its resolver.
+func confuse(pid int) error {
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(process)
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if to, err := os.Readlink(file); err != nil || !strings.HasPrefix(to, "socket:") {
+			continue
+		}
+		n, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			return err
+		}
+		fd, err := unix.PidfdGetfd(process, n, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, []byte("\x00\xff{garbage"), 0, nil)
+	}
+	return errors.New("it has no socket")
+}
+
+// A named user is one of the host that no test uses otherwise.
+type namedUser struct {
+	uid  uint32
+	name string
+}
+
+// someUsers returns users of the host, from getent, except root.
+func someUsers(t *testing.T, n int) []namedUser {
+	t.Helper()
+	var all []namedUser
+	for line := range strings.Lines(output(t, "getent", "passwd")) {
+		entry := strings.Split(line, ":")
+		uid, err := strconv.ParseUint(entry[2], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid != 0 && !slices.ContainsFunc(all, func(u namedUser) bool { return u.uid == uint32(uid) }) {
+			all = append(all, namedUser{uint32(uid), entry[0]})
+		}
+	}
+	if len(all) < n {
+		t.Skipf("this host has %d users beside root, want %d", len(all), n)
+	}
+	return all[:n]
+}
+
+// TestResolver breaks the process that looks up names, in each way, while events flow. The stream goes on,
+// loses nothing, and has names again.
+func TestResolver(t *testing.T) {
+	const creates = 100
+	with := backends
+	if testing.Short() { // it does not depend on the backend
+		with = backends[:1]
+	}
+	for _, b := range with {
+		t.Run(string(b), func(t *testing.T) {
+			for _, br := range breaks {
+				t.Run(br.how, func(t *testing.T) {
+					t.Parallel()
+					testBrokenResolver(t, b, creates, br.do)
+				})
+			}
+		})
+	}
+}
+
+func testBrokenResolver(t *testing.T, b tracer.Backend, creates int, breakIt func(pid int) error) {
+	users := someUsers(t, 3)
+	s := startStream(t, "--backend", string(b))
+	s.awaitStart(t)
+	pid := awaitResolver(t, s, 0)
+	awaitUser(t, s, users[0])
+
+	storm := exec.Command("sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do unshare --uts true; i=$((i+1)); done", creates))
+	from := s.len()
+	if err := storm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	of := func(e *emitted) bool {
+		return e.Type == event.NamespaceCreate && slices.ContainsFunc(e.Process.Ancestors, func(a event.Actor) bool { return int(a.PID) == storm.Process.Pid })
+	}
+	count := func(all []*emitted) (n int) {
+		for _, e := range all {
+			if of(e) {
+				n++
+			}
+		}
+		return n
+	}
+	s.awaitFrom(t, from, "the first of many namespaces", func(all []*emitted) bool { return count(all) > 0 })
+	if err := breakIt(pid); err != nil {
+		t.Fatal(err)
+	}
+	// Users whose names are not known yet.
+	runAs(t, users[1].uid)
+	next := awaitResolver(t, s, pid)
+	awaitGone(t, pid)
+	awaitUser(t, s, users[2])
+	if err := storm.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if !canMiss(event.NamespaceCreate) {
+		s.awaitFrom(t, from, "all namespaces", func(all []*emitted) bool { return count(all) >= creates })
+	}
+	s.interrupt(t)
+	s.replaced = true
+	s.checkEnd(t, true)
+	awaitGone(t, next)
+	for _, e := range s.since(from) {
+		if e.Process == nil {
+			continue
+		}
+		for _, a := range e.Process.Ancestors {
+			if p := int(a.PID); p == s.cmd.Process.Pid || p == pid || p == next {
+				t.Errorf("an event of nstrace's own processes: %s", e.line)
+			}
+		}
+	}
+}
+
+// runAs makes a user namespace as a user.
+func runAs(t *testing.T, uid uint32) {
+	t.Helper()
+	cmd := exec.Command("unshare", "--user", "true")
+	cmd.SysProcAttr = sysProcAttr()
+	asUser(uid)(cmd)
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// awaitUser has a user make namespaces until an event has the user's name.
+func awaitUser(t *testing.T, s *stream, u namedUser) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		from := s.len()
+		runAs(t, u.uid)
+		named := false
+		s.awaitFrom(t, from, "the user's namespace", func(all []*emitted) bool {
+			for _, e := range all {
+				if e.Type == event.NamespaceCreate && e.Process.UID == u.uid {
+					if e.Process.User != "" && e.Process.User != u.name {
+						t.Errorf("user %d is %q: %s", u.uid, u.name, e.line)
+					}
+					named = e.Process.User != ""
+					return true
+				}
+			}
+			return canMiss(event.NamespaceCreate)
+		})
+		if named {
+			return
+		}
+	}
+	t.Fatalf("%v: no event has the name of user %d\n%s", s, u.uid, s.stderr.String())
+}
+
+// TestResolverAlone checks what the process may do, that it outlives nobody, and that it refuses to be
+// started by hand.
+func TestResolverAlone(t *testing.T) {
+	for _, args := range [][]string{nil, {"record", "--db", filepath.Join(t.TempDir(), "history")}} {
+		s := startStream(t, args...)
+		s.awaitStart(t)
+		pid := awaitResolver(t, s, 0)
+		awaitUser(t, s, someUsers(t, 1)[0]) // it has started
+		for key, want := range map[string]string{
+			"NoNewPrivs": "1", "CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000",
+			"CapBnd": "0000000000000000", "CapAmb": "0000000000000000",
+		} {
+			if got := statusField(t, pid, key); got != want {
+				t.Errorf("%s is %s, want %s", key, got, want)
+			}
+		}
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			to, err := os.Readlink(file)
+			if n, _ := strconv.Atoi(filepath.Base(file)); err != nil || n <= 2 {
+				continue
+			}
+			if !strings.HasPrefix(to, "socket:") && !strings.HasPrefix(to, "anon_inode:[event") && !strings.HasPrefix(to, "/sys/fs/cgroup/") { // the last two are Go's
+				t.Errorf("it has a descriptor of %s", to)
+			}
+		}
+		// The kernel ends it even if it cannot notice that nstrace is gone.
+		if args != nil {
+			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		s.awaitEnd(t)
+		awaitGone(t, pid)
+	}
+	status, stdout, stderr := nstrace(t, []string{"resolver"})
+	if status != 2 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "starts this process itself") {
+		t.Errorf("by hand: status %d\n%s%s", status, stdout, stderr)
+	}
+}
+
+// TestResolverGetent has a user whose name only a slow server knows, by a getent in front of the real one.
+// Events do not wait for it, a later one has the name, and it ends with nstrace.
+func TestResolverGetent(t *testing.T) {
+	anyKernel(t)
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "answer")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\necho $$ >%[1]s/pid.new; mv %[1]s/pid.new %[1]s/pid; read answer <%[2]s; echo \"$answer\"\n", dir, fifo)
+	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const slow, other = 54321, 54322
+	args := []string{"-o", "json"}
+	cmd := exec.Command(nstraceBin, args...)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	s := startCommand(t, cmd, args)
+	s.awaitStart(t)
+	// called has a user make namespaces until getent runs, and returns its PID.
+	called := func(uid uint32) int {
+		t.Helper()
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			runAs(t, uid)
+			text, err := os.ReadFile(filepath.Join(dir, "pid"))
+			if err != nil {
+				continue
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			if err := errors.Join(err, os.Remove(filepath.Join(dir, "pid"))); err != nil {
+				t.Fatal(err)
+			}
+			return pid
+		}
+		t.Fatal("getent was not called")
+		return 0
+	}
+	called(slow)
+	awaitUser(t, s, someUsers(t, 1)[0]) // while getent waits
+	for _, e := range s.since(0) {
+		if e.Process != nil && e.Process.UID == slow && e.Process.User != "" {
+			t.Errorf("the name of the user came too early: %s", e.line)
+		}
+	}
+	answer, err := os.OpenFile(fifo, os.O_RDWR, 0) // which does not wait for a reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Close()
+	if _, err := answer.WriteString("slowpoke:x:54321:1::/:/bin/sh\n"); err != nil {
+		t.Fatal(err)
+	}
+	awaitUser(t, s, namedUser{slow, "slowpoke"})
+	getent := called(other)
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitEnd(t)
+	awaitGone(t, getent)
+}

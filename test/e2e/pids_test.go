@@ -68,6 +68,22 @@ func TestOutOfPIDs(t *testing.T) {
 		if events := readFile(t, filepath.Join(dir, "pids.events")); !strings.HasPrefix(events, "max ") {
 			t.Errorf("pids.events: %q", events)
 		}
+		// The process that looks up names is not needed, and comes back when there is room.
+		resolver := awaitResolver(t, s, 0)
+		if err := unix.Kill(resolver, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		awaitGone(t, resolver)
+		for range 10 {
+			actUnder(t, s)
+		}
+		if now := resolverOf(t, s.cmd.Process.Pid); now != 0 {
+			t.Errorf("the limit does not apply: there is process %d", now)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pids.max"), []byte("max"), 0); err != nil {
+			t.Fatal(err)
+		}
+		awaitResolver(t, s, resolver)
 		s.interrupt(t)
 		if s.err != nil || strings.Contains(s.stderr.String(), "goroutine") {
 			t.Errorf("%v\n%s", s.err, s.stderr.String())

@@ -142,11 +142,28 @@ func wellKnownIn(root string) []Candidate {
 	var found []Candidate
 	var files []fs.FileInfo
 	for _, c := range wellKnown {
-		// The only error is that of a bad pattern.
-		paths, _ := filepath.Glob(filepath.Join(root, c.Path))
+		paths := []string{filepath.Join(root, c.Path)}
+		// A pattern would look into directories of users, who choose what is there.
+		if dir, rest, ok := strings.Cut(paths[0], "/*/"); ok {
+			users, _ := os.ReadDir(dir) // without it, there are none
+			paths = nil
+			for _, user := range users {
+				paths = append(paths, filepath.Join(dir, user.Name(), rest))
+			}
+		}
 	next:
 		for _, path := range paths {
-			file, err := os.Stat(path)
+			c.Path, c.UID = path, 0
+			if _, user, ok := strings.Cut(path, "/run/user/"); ok {
+				user, _, _ = strings.Cut(user, "/")
+				// Not the owner of the file, which another user can own.
+				uid, err := strconv.ParseUint(user, 10, 32)
+				if err != nil {
+					continue
+				}
+				c.UID = uint32(uid)
+			}
+			file, err := c.stat()
 			if err != nil || file.Mode().Type() != fs.ModeSocket {
 				continue
 			}
@@ -156,16 +173,6 @@ func wellKnownIn(root string) []Candidate {
 				if os.SameFile(f, file) {
 					continue next
 				}
-			}
-			c.Path, c.UID = path, 0
-			if _, user, ok := strings.Cut(path, "/run/user/"); ok {
-				user, _, _ = strings.Cut(user, "/")
-				// Not the owner of the file: a link can point to another file later.
-				uid, err := strconv.ParseUint(user, 10, 32)
-				if err != nil {
-					continue
-				}
-				c.UID = uint32(uid)
 			}
 			found, files = append(found, c), append(files, file)
 		}

@@ -34,8 +34,11 @@ func resolverOf(t testing.TB, pid int) int {
 			continue // it ended
 		}
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if string(fields[1]) != fmt.Sprint(pid) {
+			continue // whose command line can let this process wait for ever
+		}
 		args, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
-		if err == nil && string(fields[1]) == fmt.Sprint(pid) && bytes.Contains(args, []byte("\x00resolver\x00")) {
+		if err == nil && bytes.Contains(args, []byte("\x00resolver\x00")) {
 			child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 			if err != nil {
 				t.Fatal(err)
@@ -355,4 +358,54 @@ func TestResolverGetent(t *testing.T) {
 	}
 	s.awaitEnd(t)
 	awaitGone(t, getent)
+}
+
+// TestResolverStuck has a user's processes whose command lines cannot be read: whoever tries waits for ever.
+// Once no more can be read, another process takes over, and reads those of others.
+func TestResolverStuck(t *testing.T) {
+	if !entersByExec() {
+		t.Skip("before 6.3 nsfuse hangs: it holds the lock in ways of later kernels")
+	}
+	device := fuseDevice(t)
+	comms := []string{"nsargs", "nsfuse", readFile(t, "/proc/self/comm")}
+	h := watchWith(t, []string{"--comm", strings.Join(comms, ",")}, backends[0])
+	s := h.streams[0]
+	first := awaitResolver(t, s, 0)
+	resolver := func() int { return resolverOf(t, s.cmd.Process.Pid) }
+	// nstrace does not try for a second after each that is stuck. On a slow host it does not try each.
+	const most = 20
+	stuck := 0
+	for ; stuck < most && resolver() == first; stuck++ {
+		w := h.start(t, helper("nsfuse"), []string{device, "fixed"}, asUser(somebody))
+		w.value(t, "ready")
+		if w.value(t, "held") != "1" {
+			t.Skip("cannot hold the lock in this way here")
+		}
+		w.value(t, "made")
+		awaitWitness(t, h)
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && resolver() == first; time.Sleep(20 * time.Millisecond) {
+		}
+	}
+	next := awaitResolver(t, s, first)
+	awaitGone(t, first)
+	t.Logf("%d processes, then process %d after %d", stuck, next, first)
+	if got := s.stderr.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "let it wait for their command lines") {
+		t.Errorf("standard error is %q", got)
+	}
+	for end := time.Now().Add(patience); ; {
+		if time.Now().After(end) {
+			t.Fatal("no command line can be read")
+		}
+		w := h.start(t, helper("nsargs"), []string{"4096"}, asUser(somebody))
+		w.value(t, "made")
+		w.sync(t)
+		read := slices.ContainsFunc(w.all(s), func(e *emitted) bool { return e.Process.Args != nil })
+		w.stop(t)
+		if read {
+			break
+		}
+	}
+	s.interrupt(t)
+	s.replaced = true
+	s.checkEnd(t, true)
 }

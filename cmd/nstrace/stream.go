@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -87,6 +88,35 @@ type run struct {
 	close  func() error // of the output
 }
 
+// heldNotes are messages about what a run lacks, which wait until it is clear that there is a run.
+type heldNotes struct {
+	notify func(string)
+
+	mu       sync.Mutex
+	held     []string
+	released bool
+}
+
+func (h *heldNotes) add(message string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released {
+		h.notify(message)
+		return
+	}
+	h.held = append(h.held, message)
+}
+
+func (h *heldNotes) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.released = true
+	for _, message := range h.held {
+		h.notify(message)
+	}
+	h.held = nil
+}
+
 // spareThreads is more than a run has been seen to need at once: readers of /proc, of the user
 // database and of runtimes that wait, those that enter namespaces, and those that detach programs.
 const spareThreads = 40
@@ -107,7 +137,8 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		}
 	}()
 	// Early: it starts while the programs are loaded, and before a host can run out of process ids.
-	r.names = resolver.Start(resolver.Options{Notify: o.Notify})
+	notes := &heldNotes{notify: o.Notify}
+	r.names = resolver.Start(resolver.Options{Notify: notes.add})
 	o.Resolver = r.names.Names()
 	if r.stage, err = runtimes.NewBy(r.names, f.runtimes, runtimes.DefaultWait); err != nil {
 		return r, usageError{fmt.Errorf("--runtime-socket: %w", err)}
@@ -122,6 +153,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if err != nil {
 		return r, err
 	}
+	notes.release()
 	go giveBack()
 	if f.verbose {
 		for _, obs := range r.tracer.Observations() {

@@ -43,7 +43,8 @@ func startProcess(command []string) (*process, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/"
-	cmd.Stderr = os.Stderr
+	cmd.Stdin = theirs // without one, Cmd opens /dev/null, which need not be there
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = []string{}
 	for _, name := range kept {

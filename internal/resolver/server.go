@@ -46,12 +46,15 @@ func newServer(conn *net.UnixConn) *server {
 // serve answers until the Client is gone.
 func (s *server) serve() error {
 	if err := s.send(&message{Op: opReady}); err != nil {
+		if left(err) {
+			return nil
+		}
 		return err
 	}
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, rights, _, _, err := s.conn.ReadMsgUnix(buf, oob)
-		if errors.Is(err, io.EOF) || err == nil && n == 0 {
+		if errors.Is(err, io.EOF) || err == nil && n == 0 || left(err) {
 			return nil
 		}
 		if err != nil {
@@ -65,6 +68,9 @@ func (s *server) serve() error {
 		s.handle(m, fd)
 	}
 }
+
+// left reports whether an error says that the Client has closed the socket.
+func left(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
 
 // receivedFD returns the descriptor that came with a message, -1 for none.
 func receivedFD(oob []byte) int {

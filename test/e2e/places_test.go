@@ -115,15 +115,12 @@ func (p *place) command(env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// endLeaf ends the last of a chain of children as ^C does. unshare --fork ignores the signal.
-func endLeaf(t *testing.T, pid int) {
+// endTracer ends nstrace, at the end of a chain of children, as ^C does. unshare --fork ignores the signal.
+func endTracer(t *testing.T, pid int) {
 	t.Helper()
-	for {
-		out, err := exec.Command("pgrep", "-P", fmt.Sprint(pid)).Output()
-		if err != nil { // it has no children
-			break
-		}
-		if _, err := fmt.Sscan(string(out), &pid); err != nil {
+	for readFile(t, fmt.Sprintf("/proc/%d/comm", pid)) != "nstrace" {
+		out := output(t, "pgrep", "-P", fmt.Sprint(pid))
+		if _, err := fmt.Sscan(out, &pid); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,7 +160,7 @@ func TestPlaces(t *testing.T) {
 			h.fence(t)
 			h.visited(t, inner, strings.Contains(p.script, "mount"))
 			for in := range inner {
-				endLeaf(t, in.cmd.Process.Pid)
+				endTracer(t, in.cmd.Process.Pid)
 				in.awaitEnd(t)
 				if says := withoutEnds(in.stderr.String()); in.err != nil || !strings.HasPrefix(says, p.says+"nstrace: ") || strings.Count(says, "\n") != strings.Count(p.says, "\n")+1 {
 					t.Errorf("%v: %v, standard error %q, want first %q and then a summary", in, in.err, says, p.says)
@@ -398,7 +395,7 @@ func TestPlacesRefused(t *testing.T) {
 		in.awaitStart(t)
 		// What it says must be true. The process of the test is outside its cgroup.
 		output(t, "sh", "-c", `read x </proc/sys/net/ipv4/ip_default_ttl; echo $x >/proc/sys/net/ipv4/ip_default_ttl`)
-		endLeaf(t, in.cmd.Process.Pid)
+		endTracer(t, in.cmd.Process.Pid)
 		in.awaitEnd(t)
 		all := in.since(0)
 		i := slices.IndexFunc(all[0].Trace.Observations, func(o event.Observation) bool { return o.Name == "sysctl" })

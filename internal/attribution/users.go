@@ -29,7 +29,7 @@ import (
 // In a container or a chroot the file is not that of the host. Then Users reads the one that process 1
 // of the host sees. If that cannot be found, no user has a name.
 type Users struct {
-	// Lookup asks another process, if it is set.
+	// Lookup asks another process about everything but the own passwdFile, if it is set.
 	Lookup UserLookup
 
 	file   string // passwdFile, or that of the host; "": not known yet
@@ -180,14 +180,14 @@ func (u *Users) Name(uid uint32) string {
 
 // nameInFile returns the name of a user in the file, "" if it is not there, and whether that is known.
 func (u *Users) nameInFile(uid uint32) (name string, known bool) {
-	if u.Lookup == nil {
-		if u.file != passwdFile {
-			return nameIn(u.file, uid), true
-		}
+	if u.file == passwdFile { // root wrote it: no need to ask another process
 		if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
 			return found.Username, true
 		}
 		return "", true
+	}
+	if u.Lookup == nil {
+		return nameIn(u.file, uid), true
 	}
 	if u.inFile != nil {
 		select {

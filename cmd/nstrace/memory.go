@@ -36,19 +36,24 @@ func giveBack() {
 	if err != nil {
 		return
 	}
-	maps, err := os.Open("/proc/self/maps")
+	maps, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
 	}
 	defer maps.Close()
+	var from, to uintptr // of the constants that the lines are about
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
-		var from, to uintptr
+		line := lines.Text()
+		var start, end uintptr
 		var mode string
-		// Constants are never written, so no page of them differs from the file.
-		if !strings.HasSuffix(lines.Text(), " "+exe) {
-			continue
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &start, &end, &mode); n == 3 {
+			from, to = 0, 0
+			if mode == "r--p" && strings.HasSuffix(line, " "+exe) {
+				from, to = start, end
+			}
 		}
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &from, &to, &mode); err == nil && mode == "r--p" {
+		// Pages that the linker has changed at the start (RELRO) differ from the file.
+		if rest, ok := strings.CutPrefix(line, "Anonymous:"); ok && from != 0 && strings.TrimSpace(rest) == "0 kB" {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -87,6 +88,8 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	// Not before: the command has all that the caller has.
+	f.confine(confine.Work{Command: cmd.CommandPath(), Child: true})
 	go func() {
 		for sig := range signals {
 			if sig == syscall.SIGTERM || sig == syscall.SIGHUP {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/alert"
+	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/osthread"
@@ -223,6 +224,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.finish()) }()
+	f.confine(confine.Work{Command: cmd.CommandPath()})
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()

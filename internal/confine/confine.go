@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package confine lets a process give up privileges that it does not need any more, in all of its
+// threads and for good.
+//
+// Each function covers one mechanism of the kernel. It returns an error that wraps
+// errors.ErrUnsupported if the kernel lacks the mechanism. Apply uses all of them by a Profile, and
+// reports what the process is left with.
+//
+// Capabilities and no_new_privs belong to a thread. Go has no way to start a thread that did not
+// inherit them, but the threads that exist already must give them up themselves: psx.Syscall3 makes a
+// system call on all threads, also on those that a goroutine has locked and those that are in other
+// namespaces. It interrupts what they wait for, and waits for a thread that takes no signal, as one that
+// waits for the file system of a user. So a program confines itself before it looks at anything that
+// others control.
+package confine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
+)
+
+// A Kept is a capability that a process keeps, and why.
+type Kept struct {
+	Capability Capability `json:"capability"`
+	Why        string     `json:"why"`
+}
+
+// A Profile says what a process keeps.
+type Profile struct {
+	Process string `json:"process"` // its name for people
+	Keep    []Kept `json:"keep"`
+	// Exec says that the process starts others, which inherit no_new_privs and the filter.
+	Exec bool `json:"exec"`
+}
+
+// capabilities returns the set of the profile.
+func (p *Profile) capabilities() Set {
+	var s Set
+	for _, k := range p.Keep {
+		s |= 1 << k.Capability
+	}
+	return s
+}
+
+// A Result says what confines a process.
+type Result struct {
+	Capabilities Set  // that the process has, and can ever have
+	Bounded      bool // the bounding set was reduced to Capabilities
+	NoNewPrivs   bool
+	Filter       bool // a seccomp filter refuses system calls
+	// Lacking says which mechanisms do not work here, and why.
+	Lacking []string
+}
+
+// Apply confines the process to p. What the kernel lacks is in the result and no error: a process that
+// keeps more than it needs is better than none. An error says that the kernel refused something
+// although it has the mechanism.
+func Apply(p *Profile) (*Result, error) {
+	r := &Result{}
+	var errs []error
+	try := func(err error) bool {
+		if errors.Is(err, errors.ErrUnsupported) {
+			r.Lacking = append(r.Lacking, err.Error())
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+		return err == nil
+	}
+	was, err := Permitted()
+	try(err)
+	r.Capabilities = was
+	if try(awaitThreads()) {
+		// The bounding set first: to reduce it needs CAP_SETPCAP, which the process then drops.
+		keep := was & p.capabilities()
+		r.Bounded = try(ReduceBounding(keep))
+		if try(DropCapabilities(keep)) {
+			r.Capabilities = keep
+		}
+		r.NoNewPrivs = try(NoNewPrivs())
+	}
+	r.Filter = try(Filter(p))
+	r.NoNewPrivs = r.NoNewPrivs || r.Filter
+	return r, errors.Join(errs...)
+}
+
+// threadsWait is how long awaitThreads waits.
+const threadsWait = time.Second
+
+// awaitThreads waits until all threads can take a signal. A thread cannot while the kernel makes it wait
+// for a file system that a user serves, and the calls of psx would wait for it for ever, with all of the
+// program stopped.
+func awaitThreads() error {
+	for limit := time.Now().Add(threadsWait); ; time.Sleep(time.Millisecond) {
+		busy, err := uninterruptible()
+		if err != nil {
+			return fmt.Errorf("look at the threads: %w", err)
+		}
+		if busy == "" {
+			return nil
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("capabilities cannot be dropped: thread %s waits for the kernel and takes no signal", busy)
+		}
+	}
+}
+
+// uninterruptible returns a thread of the process in the state D, "" for none.
+func uninterruptible() (tid string, err error) {
+	const dir = "/proc/self/task/"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(dir + thread.Name() + "/stat")
+		if err != nil { // it has ended
+			continue
+		}
+		// The name, in parentheses, can have any character.
+		if rest := stat[bytes.LastIndexByte(stat, ')')+1:]; bytes.HasPrefix(rest, []byte(" D")) {
+			return thread.Name(), nil
+		}
+	}
+	return "", nil
+}
+
+// NoNewPrivs sets no_new_privs: no program that the process executes gets more privileges, neither by
+// set-user-ID nor by file capabilities (prctl(2), 3.5).
+func NoNewPrivs() error {
+	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("set no_new_privs: %w", errno)
+	}
+	return nil
+}
+
+// Missing returns what r lacks, in words.
+func (r *Result) Missing() string { return strings.Join(slices.Compact(r.Lacking), "; ") }

@@ -9,14 +9,23 @@ import (
 	"github.com/nstrace/nstrace/internal/confine"
 )
 
-// confine gives up what a process that traces does not need any more. Its children from now on inherit
-// that.
+// Tests set these, see confine_attempt.go.
+var (
+	adjust   = func(*confine.Profile) {} // changes a profile before it is applied
+	confined = func() {}                 // is called afterwards
+)
+
+// confine gives up what a process that traces does not need any more. What it starts from now on
+// inherits that.
 func (f *streamFlags) confine(w confine.Work) {
 	w.Files = f.file != ""
-	result, err := confine.Apply(confine.Tracing(w))
+	profile := confine.Tracing(w)
+	adjust(profile)
+	result, err := confine.Apply(profile)
 	if err != nil {
 		notify(fmt.Sprintf("cannot give up all privileges that are not needed: %v", err))
 	}
+	confined()
 	if !f.verbose {
 		return
 	}

@@ -42,8 +42,8 @@ type Profile struct {
 	Exec bool `json:"exec"`
 }
 
-// capabilities returns the set of the profile.
-func (p *Profile) capabilities() Set {
+// Capabilities returns the set of the profile.
+func (p *Profile) Capabilities() Set {
 	var s Set
 	for _, k := range p.Keep {
 		s |= 1 << k.Capability
@@ -80,7 +80,7 @@ func Apply(p *Profile) (*Result, error) {
 	r.Capabilities = was
 	if try(awaitThreads()) {
 		// The bounding set first: to reduce it needs CAP_SETPCAP, which the process then drops.
-		keep := was & p.capabilities()
+		keep := was & p.Capabilities()
 		r.Bounded = try(ReduceBounding(keep))
 		if try(DropCapabilities(keep)) {
 			r.Capabilities = keep

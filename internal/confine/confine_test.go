@@ -5,7 +5,6 @@ package confine
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,95 +12,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/confine/confinetest"
 )
 
 // confinedEnv is set, to a profile, in a test binary that confines itself and tries things.
 const confinedEnv = "NSTRACE_TEST_CONFINED"
-
-// attempts are what a confined process tries. Each returns the error of the kernel.
-var attempts = map[string]func() error{
-	"start":     func() error { return exec.Command("/bin/true").Run() },
-	"fork":      forkRaw,
-	"clone3":    clone3,
-	"proof":     func() error { return call(unix.SYS_CLONE, allowedClone) },
-	"ptrace":    func() error { return unix.PtraceAttach(os.Getppid()) },
-	"write":     func() error { _, err := unix.ProcessVMWritev(os.Getppid(), nil, nil, 0); return err },
-	"module":    func() error { return unix.InitModule([]byte("none"), "") },
-	"kexec":     func() error { return call(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0) },
-	"reboot":    func() error { return unix.Reboot(0) },
-	"swapon":    func() error { return call(unix.SYS_SWAPON, text("/nonexistent")) },
-	"inet":      func() error { return socket(unix.AF_INET) },
-	"inet6":     func() error { return socket(unix.AF_INET6) },
-	"packet":    func() error { return socket(unix.AF_PACKET) },
-	"vsock":     func() error { return socket(unix.AF_VSOCK) },
-	"unix":      func() error { return socket(unix.AF_UNIX) },
-	"netlink":   func() error { return socket(unix.AF_NETLINK) },
-	"setuid":    func() error { return call(unix.SYS_SETUID, 0) },
-	"setgroups": func() error { return call(unix.SYS_SETGROUPS, 0) },
-	"clock":     func() error { return unix.ClockSettime(unix.CLOCK_REALTIME, &unix.Timespec{Nsec: -1}) },
-	"keys":      func() error { _, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false); return err },
-	"mknod":     func() error { return unix.Mknod("/tmp/nstrace-never", unix.S_IFREG, 0) },
-	"fault":     func() error { return call(unix.SYS_USERFAULTFD) },
-	"uring":     func() error { return call(unix.SYS_IO_URING_SETUP, 1) },
-	"code": func() error {
-		_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_ANON|unix.MAP_PRIVATE)
-		return err
-	},
-	"future":     func() error { return call(newestCall+1000, 0) },
-	"capability": func() error { return unix.Sethostname([]byte(strings.Repeat("x", 100))) }, // EPERM without CAP_SYS_ADMIN
-	"shadow":     func() error { f, err := os.Open("/etc/shadow"); f.Close(); return err },
-}
-
-func call(nr uintptr, args ...uintptr) error {
-	var a [6]uintptr
-	copy(a[:], args)
-	if _, _, errno := unix.Syscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5]); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-func text(s string) uintptr { b := append([]byte(s), 0); return uintptr(unsafe.Pointer(&b[0])) }
-
-func socket(family int) error {
-	fd, err := unix.Socket(family, unix.SOCK_RAW, 0)
-	if family == unix.AF_UNIX || family == unix.AF_INET || family == unix.AF_INET6 || family == unix.AF_VSOCK {
-		fd, err = unix.Socket(family, unix.SOCK_STREAM, 0)
-	}
-	if err == nil {
-		unix.Close(fd)
-	}
-	return err
-}
-
-// forkRaw makes a process as fork(2) does. The child ends at once.
-func forkRaw() error {
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	for pid == 0 {
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
-	}
-	_, err := unix.Wait4(int(pid), nil, 0, nil)
-	return err
-}
-
-// clone3 passes a size that every kernel refuses with EINVAL.
-func clone3() error { return call(unix.SYS_CLONE3, 0, 1) }
-
-// An outcome is what a confined process reports.
-type outcome struct {
-	Result  *Result
-	Err     string
-	Errors  map[string]int      // errno by attempt, 0 for success
-	Threads []map[string]string // of the main and of all other threads, from /proc
-}
 
 func TestMain(m *testing.M) {
 	if text := os.Getenv(confinedEnv); text != "" {
@@ -144,10 +64,10 @@ func confined(profile string) {
 		}()
 		<-ready
 	}
-	var o outcome
-	var err error
-	if o.Result, err = Apply(&own); err != nil {
-		o.Err = err.Error()
+	result, err := Apply(&own)
+	r := report{Bounded: result.Bounded, Filter: result.Filter, Lacking: result.Lacking}
+	if err != nil {
+		r.Err = err.Error()
 	}
 	late := make(chan bool)
 	go func() { // a thread that did not exist
@@ -159,22 +79,11 @@ func confined(profile string) {
 	tasks, _ := os.ReadDir("/proc/self/task")
 	for _, task := range tasks {
 		status, _ := os.ReadFile("/proc/self/task/" + task.Name() + "/status")
-		o.Threads = append(o.Threads, fields(string(status)))
+		r.Threads = append(r.Threads, fields(string(status)))
 	}
 	close(release)
-	o.Errors = map[string]int{}
-	for name, try := range attempts {
-		var errno unix.Errno
-		if err := try(); errors.As(err, &errno) {
-			o.Errors[name] = int(errno)
-		} else if err != nil {
-			o.Errors[name] = -1
-		} else {
-			o.Errors[name] = 0
-		}
-	}
-	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"Err": o.Err, "Errors": o.Errors, "Threads": o.Threads,
-		"Bounded": o.Result.Bounded, "Filter": o.Result.Filter, "Lacking": o.Result.Lacking})
+	r.Errors = confinetest.Attempt()
+	_ = json.NewEncoder(os.Stdout).Encode(r)
 }
 
 // fields returns the lines of a status in /proc.
@@ -191,8 +100,8 @@ func fields(status string) map[string]string {
 // report is what confined prints.
 type report struct {
 	Err             string
-	Errors          map[string]int
-	Threads         []map[string]string
+	Errors          map[string]int      // of confinetest
+	Threads         []map[string]string // of the status of each thread in /proc
 	Bounded, Filter bool
 	Lacking         []string
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/olekukonko/tablewriter/tw"
 	"github.com/spf13/cobra"
 
+	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -39,9 +40,9 @@ status is 3 if nstrace cannot run on this host.`,
 			}
 			write := writeReport
 			if format == "json" {
-				write = func(w io.Writer, r *tracer.Report) error { return json.NewEncoder(w).Encode(r) }
+				write = func(w io.Writer, r *hostReport) error { return json.NewEncoder(w).Encode(r) }
 			}
-			if werr := write(os.Stdout, report); werr != nil {
+			if werr := write(os.Stdout, &hostReport{report, confine.Describe()}); werr != nil {
 				return werr
 			}
 			return err
@@ -50,6 +51,12 @@ status is 3 if nstrace cannot run on this host.`,
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "output format: table or json")
 	cmd.Flags().StringVar(&backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	return cmd
+}
+
+// A hostReport is what nstrace check reports.
+type hostReport struct {
+	*tracer.Report
+	Confinement *confine.Report `json:"confinement"` // of the processes that trace
 }
 
 // newTable returns a table without lines, for reports.
@@ -70,7 +77,7 @@ func newTable(w io.Writer, header ...string) *tablewriter.Table {
 	return t
 }
 
-func writeReport(w io.Writer, r *tracer.Report) error {
+func writeReport(w io.Writer, r *hostReport) error {
 	if r.Complete {
 		fmt.Fprintln(w, "Here, nstrace sees everything.")
 	} else {
@@ -100,5 +107,27 @@ func writeReport(w io.Writer, r *tracer.Report) error {
 			return err
 		}
 	}
-	return t.Render()
+	if err := t.Render(); err != nil {
+		return err
+	}
+	return writeConfinement(w, r.Confinement)
+}
+
+// writeConfinement says what a process that traces keeps.
+func writeConfinement(w io.Writer, r *confine.Report) error {
+	fmt.Fprintln(w, "\nOnce attached, nstrace keeps only these capabilities:")
+	t := newTable(w, "keeps", "to")
+	for _, k := range r.Keeps {
+		if err := t.Append(k.Capability.String(), k.For()); err != nil {
+			return err
+		}
+	}
+	if err := t.Render(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "It cannot %s.\n", strings.Join(r.Refused, ", "))
+	for _, lacking := range r.Lacking {
+		fmt.Fprintf(w, "Not here: %s.\n", lacking)
+	}
+	return nil
 }

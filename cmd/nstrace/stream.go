@@ -224,7 +224,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.finish()) }()
-	f.confine(confine.Work{Command: cmd.CommandPath()})
+	f.confine(confine.Work{})
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()

@@ -90,7 +90,7 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 	if err != nil {
 		return err
 	}
-	f.confine(confine.Work{Command: "nstrace top", Exec: true})
+	f.confine(confine.Work{Exec: true})
 	inventories := &top.Inventories{By: r.names, Runtimes: f.runtimes, History: past}
 	users := r.names.Users() // of the one goroutine that calls Show
 	err = top.Run(ctx, top.Options{

@@ -131,7 +131,7 @@ func ReduceBounding(keep Set) error {
 		}
 		_, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0, 0)
 		if errno == unix.EPERM {
-			return fmt.Errorf("the bounding set cannot be reduced without CAP_SETPCAP: %w", errors.ErrUnsupported)
+			return fmt.Errorf("%s: %w", noBounding, errors.ErrUnsupported)
 		}
 		if errno != 0 {
 			return fmt.Errorf("drop %v from the bounding set: %w", c, errno)

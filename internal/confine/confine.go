@@ -32,14 +32,16 @@ import (
 type Kept struct {
 	Capability Capability `json:"capability"`
 	Why        string     `json:"why"`
+	// Only is the command or the flag that needs it, "" if all processes that trace do.
+	Only string `json:"only,omitempty"`
 }
 
 // A Profile says what a process keeps.
 type Profile struct {
-	Process string `json:"process"` // its name for people
-	Keep    []Kept `json:"keep"`
-	// Exec says that the process starts others, which inherit no_new_privs and the filter.
-	Exec bool `json:"exec"`
+	Keep []Kept
+	Exec bool // the process starts others, which inherit no_new_privs and the filter
+	// Files, if not nil, are all that the process uses of the file system.
+	Files *Files
 }
 
 // Capabilities returns the set of the profile.
@@ -57,6 +59,7 @@ type Result struct {
 	Bounded      bool // the bounding set was reduced to Capabilities
 	NoNewPrivs   bool
 	Filter       bool // a seccomp filter refuses system calls
+	Landlock     bool // the process can use Profile.Files and no others
 	// Lacking says which mechanisms do not work here, and why.
 	Lacking []string
 }
@@ -69,7 +72,7 @@ func Apply(p *Profile) (*Result, error) {
 	var errs []error
 	try := func(err error) bool {
 		if errors.Is(err, errors.ErrUnsupported) {
-			r.Lacking = append(r.Lacking, err.Error())
+			r.Lacking = append(r.Lacking, strings.TrimSuffix(err.Error(), ": "+errors.ErrUnsupported.Error()))
 		} else if err != nil {
 			errs = append(errs, err)
 		}
@@ -86,6 +89,9 @@ func Apply(p *Profile) (*Result, error) {
 			r.Capabilities = keep
 		}
 		r.NoNewPrivs = try(NoNewPrivs())
+	}
+	if p.Files != nil {
+		r.Landlock = try(Landlock(p.Files))
 	}
 	r.Filter = try(Filter(p))
 	r.NoNewPrivs = r.NoNewPrivs || r.Filter

@@ -34,15 +34,16 @@ func TestMain(m *testing.M) {
 // confined confines this process and reports what it can still do.
 func confined(profile string) {
 	var p struct {
-		Keep []uint8
-		Exec bool
+		Keep  []uint8
+		Exec  bool
+		Files *Files
 	}
 	if err := json.Unmarshal([]byte(profile), &p); err != nil {
 		panic(err)
 	}
-	own := Profile{Exec: p.Exec}
+	own := Profile{Exec: p.Exec, Files: p.Files}
 	for _, c := range p.Keep {
-		own.Keep = append(own.Keep, Kept{Capability(c), "a test"})
+		own.Keep = append(own.Keep, Kept{Capability: Capability(c), Why: "a test"})
 	}
 	// Threads that are locked, that wait in a system call, and that are in another namespace.
 	ready, release := make(chan bool), make(chan bool)
@@ -65,7 +66,7 @@ func confined(profile string) {
 		<-ready
 	}
 	result, err := Apply(&own)
-	r := report{Bounded: result.Bounded, Filter: result.Filter, Lacking: result.Lacking}
+	r := report{Bounded: result.Bounded, Filter: result.Filter, Landlock: result.Landlock, Lacking: result.Lacking}
 	if err != nil {
 		r.Err = err.Error()
 	}
@@ -99,15 +100,20 @@ func fields(status string) map[string]string {
 
 // report is what confined prints.
 type report struct {
-	Err             string
-	Errors          map[string]int      // of confinetest
-	Threads         []map[string]string // of the status of each thread in /proc
-	Bounded, Filter bool
-	Lacking         []string
+	Err                       string
+	Errors                    map[string]int      // of confinetest
+	Threads                   []map[string]string // of the status of each thread in /proc
+	Bounded, Filter, Landlock bool
+	Lacking                   []string
 }
 
 // runConfined runs this test binary as a confined process, after the arguments of before.
 func runConfined(t *testing.T, keep Set, execs bool, before ...string) *report {
+	t.Helper()
+	return runWithin(t, keep, execs, nil, before...)
+}
+
+func runWithin(t *testing.T, keep Set, execs bool, files *Files, before ...string) *report {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -116,7 +122,7 @@ func runConfined(t *testing.T, keep Set, execs bool, before ...string) *report {
 	for _, c := range keep.Capabilities() {
 		numbers = append(numbers, int(c))
 	}
-	profile, err := json.Marshal(map[string]any{"Keep": numbers, "Exec": execs})
+	profile, err := json.Marshal(map[string]any{"Keep": numbers, "Exec": execs, "Files": files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,5 +324,24 @@ func TestSet(t *testing.T) {
 	s := SetOf(unix.CAP_SYS_ADMIN, unix.CAP_CHOWN)
 	if text, err := json.Marshal(s); err != nil || string(text) != `["CAP_CHOWN","CAP_SYS_ADMIN"]` || s.String() != "CAP_CHOWN CAP_SYS_ADMIN" {
 		t.Errorf("%s %v %v", text, s, err)
+	}
+}
+
+// TestLandlock restricts a process to some files.
+func TestLandlock(t *testing.T) {
+	r := runWithin(t, ^Set(0), false, &Files{Read: []string{"/proc", "/nonexistent"}, Write: []string{t.TempDir()}})
+	if _, err := landlockVersion(); err != nil {
+		if r.Err != "" || r.Landlock || !slices.ContainsFunc(r.Lacking, func(s string) bool { return strings.Contains(s, "Landlock") }) {
+			t.Errorf("%+v", r)
+		}
+		return
+	}
+	if r.Err != "" || !r.Landlock || len(r.Lacking) != 0 {
+		t.Errorf("%+v", r)
+	}
+	for name, want := range map[string]unix.Errno{"shadow": unix.EACCES, "mount": unix.EPERM, "unix": 0} {
+		if got := unix.Errno(r.Errors[name]); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
 	}
 }

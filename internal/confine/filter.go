@@ -142,8 +142,8 @@ func Filter(p *Profile) error {
 	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	tid, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
 	switch {
-	case errno == unix.ENOSYS || errno == unix.EINVAL:
-		return fmt.Errorf("the kernel has no seccomp filters: %w", errors.ErrUnsupported)
+	case errno != 0 && !hasFilters():
+		return fmt.Errorf("%s: %w", noFilters, errors.ErrUnsupported)
 	case errno != 0:
 		return fmt.Errorf("install a seccomp filter: %w", errno)
 	case tid != 0:

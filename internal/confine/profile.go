@@ -10,31 +10,30 @@ const ExecsGetent = true
 
 // Work is what a process that traces does besides tracing, and needs privileges for.
 type Work struct {
-	Command string // its name for people
-	Files   bool   // it writes and rotates files: --output-file
-	Child   bool   // it passes signals on to the command of nstrace run
-	Exec    bool   // it starts other programs: nstrace top asks systemctl
+	Files bool // it writes and rotates files: --output-file
+	Child bool // it passes signals on to the command of nstrace run
+	Exec  bool // it starts other programs: nstrace top asks systemctl
 }
 
 // Tracing returns the profile of a process that traces, for the time after it has attached.
 func Tracing(w Work) *Profile {
-	p := &Profile{Process: w.Command, Exec: w.Exec || ExecsGetent, Keep: []Kept{
-		{unix.CAP_DAC_OVERRIDE, "connect to the container runtimes of users"},
-		{unix.CAP_DAC_READ_SEARCH, "read what is in /proc of other users, and open cgroups and namespaces by handle"},
-		{unix.CAP_SYS_PTRACE, "read the namespaces, program and arguments of every process"},
-		{unix.CAP_SYS_ADMIN, "enter namespaces to read their parameters, and prove that the hooks work"},
-		{unix.CAP_SYS_RESOURCE, "attach again: before Linux 5.11, BPF maps count as locked memory"},
-		{unix.CAP_PERFMON, "attach again"},
-		{unix.CAP_BPF, "attach again"},
+	p := &Profile{Exec: w.Exec || ExecsGetent, Keep: []Kept{
+		{unix.CAP_DAC_OVERRIDE, "connect to the container runtimes of users, and rotate files in folders of others", ""},
+		{unix.CAP_DAC_READ_SEARCH, "read what is in /proc of other users, and open cgroups and namespaces by handle", ""},
+		{unix.CAP_SYS_PTRACE, "read the namespaces, program and arguments of every process", ""},
+		{unix.CAP_SYS_ADMIN, "enter namespaces to read their parameters, and prove that the hooks work", ""},
+		{unix.CAP_SYS_RESOURCE, "attach again: before Linux 5.11, BPF maps count as locked memory", ""},
+		{unix.CAP_PERFMON, "attach again", ""},
+		{unix.CAP_BPF, "attach again", ""},
 	}}
 	if w.Files {
-		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before"})
+		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before", "--output-file"})
 	}
 	if w.Child {
-		p.Keep = append(p.Keep, Kept{unix.CAP_KILL, "pass signals on to a command that has become another user"})
+		p.Keep = append(p.Keep, Kept{unix.CAP_KILL, "pass signals on to a command that has become another user", "nstrace run"})
 	}
 	if had, err := Permitted(); err == nil && had.Has(unix.CAP_NET_ADMIN) && !had.Has(unix.CAP_SYS_ADMIN) {
-		p.Keep = append(p.Keep, Kept{unix.CAP_NET_ADMIN, "attach again to sysctl writes, without CAP_SYS_ADMIN"})
+		p.Keep = append(p.Keep, Kept{unix.CAP_NET_ADMIN, "attach again to sysctl writes, without CAP_SYS_ADMIN", ""})
 	}
 	return p
 }

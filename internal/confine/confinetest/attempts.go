@@ -43,7 +43,8 @@ var attempts = map[string]func() error{
 		return err
 	},
 	"future":     func() error { return call(1<<16, 0) },
-	"capability": func() error { return unix.Sethostname([]byte(strings.Repeat("x", 100))) }, // EPERM without CAP_SYS_ADMIN
+	"capability": func() error { return unix.Sethostname([]byte(strings.Repeat("x", 100))) },                            // EPERM without CAP_SYS_ADMIN
+	"mount":      func() error { return unix.Mount("/proc/thread-self/ns/mnt", "/proc/version", "", unix.MS_BIND, "") }, // EINVAL
 	"shadow":     func() error { f, err := os.Open("/etc/shadow"); f.Close(); return err },
 }
 

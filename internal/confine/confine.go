@@ -72,7 +72,10 @@ func Apply(p *Profile) (*Result, error) {
 	var errs []error
 	try := func(err error) bool {
 		if errors.Is(err, errors.ErrUnsupported) {
-			r.Lacking = append(r.Lacking, strings.TrimSuffix(err.Error(), ": "+errors.ErrUnsupported.Error()))
+			why := strings.TrimSuffix(err.Error(), ": "+errors.ErrUnsupported.Error())
+			if !slices.Contains(r.Lacking, why) {
+				r.Lacking = append(r.Lacking, why)
+			}
 		} else if err != nil {
 			errs = append(errs, err)
 		}
@@ -90,7 +93,7 @@ func Apply(p *Profile) (*Result, error) {
 		}
 		r.NoNewPrivs = try(NoNewPrivs())
 	}
-	if p.Files != nil {
+	if p.Files != nil && try(everyThread()) {
 		r.Landlock = try(Landlock(p.Files))
 	}
 	r.Filter = try(Filter(p))
@@ -105,6 +108,9 @@ const threadsWait = time.Second
 // for a file system that a user serves, and the calls of psx would wait for it for ever, with all of the
 // program stopped.
 func awaitThreads() error {
+	if err := everyThread(); err != nil {
+		return err
+	}
 	for limit := time.Now().Add(threadsWait); ; time.Sleep(time.Millisecond) {
 		busy, err := uninterruptible()
 		if err != nil {
@@ -149,4 +155,4 @@ func NoNewPrivs() error {
 }
 
 // Missing returns what r lacks, in words.
-func (r *Result) Missing() string { return strings.Join(slices.Compact(r.Lacking), "; ") }
+func (r *Result) Missing() string { return strings.Join(r.Lacking, "; ") }

@@ -170,6 +170,7 @@ func TestDeniedToTracer(t *testing.T) {
 	}
 	bin := filepath.Join(scratch, "nstrace-confinetest")
 	cmd := exec.Command("go", "build", "-tags", "grpcnotrace,confinetest", "-o", bin, "github.com/nstrace/nstrace/cmd/nstrace")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}

@@ -96,6 +96,7 @@ func prepare() error {
 	if nstraceBin = os.Getenv("NSTRACE_BIN"); nstraceBin == "" {
 		nstraceBin = filepath.Join(scratch, "nstrace")
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", nstraceBin, "github.com/nstrace/nstrace/cmd/nstrace")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in releases
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build nstrace: %w\n%s", err, text)
 		}

@@ -98,6 +98,7 @@ func (k *kernel) open(off error) error {
 	var root *cgroupRoot
 	if root, k.cgroup = k.threads.cgroup2(); k.cgroup == nil {
 		k.foreign = root.foreign
+		k.cgroup = canAttachToCgroups()
 	}
 	p := openPreemption()
 	defer p.close()

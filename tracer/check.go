@@ -24,7 +24,7 @@ type Report struct {
 	Capabilities []Capability        `json:"capabilities,omitempty"`
 	Observations []event.Observation `json:"observations,omitempty"`
 	// Complete says that nstrace sees everything here, and Missing what it does not see: names
-	// of observations, a colon, and what.
+	// of observations, a colon, and what; or what a capability would let it see.
 	Complete bool     `json:"complete"`
 	Missing  []string `json:"missing,omitempty"`
 }
@@ -91,10 +91,11 @@ func (r *Report) summarize() {
 			names[m] = append(names[m], o.Name)
 		}
 	}
-	r.Complete = len(r.Observations) > 0 && len(missing) == 0
 	for _, m := range missing {
 		r.Missing = append(r.Missing, strings.Join(names[m], ", ")+": "+m)
 	}
+	r.Missing = append(r.Missing, withoutPrivileges()...)
+	r.Complete = len(r.Observations) > 0 && len(r.Missing) == 0
 }
 
 func mountedWhere(private bool, dir string) string {

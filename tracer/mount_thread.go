@@ -68,12 +68,15 @@ func (m *mountThread) tracefs() error {
 		for _, dir := range []string{tracefsDir, "/sys/kernel/debug/tracing"} {
 			var st unix.Statfs_t
 			if unix.Statfs(dir, &st) == nil && uint32(st.Type) == unix.TRACEFS_MAGIC {
+				m.traceErr = canReadTracefs(dir)
 				return
 			}
 		}
 		if err := m.mount("tracefs", tracefsDir); err != nil {
 			m.traceErr = fmt.Errorf("tracefs is not mounted, and mounting it failed: %w", err)
+			return
 		}
+		m.traceErr = canReadTracefs(tracefsDir)
 	})
 	return m.traceErr
 }
@@ -174,7 +177,7 @@ func leaveChroot() error {
 func (m *mountThread) mount(fstype, dir string) error {
 	if !m.private {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("make a mount namespace: %w", err)
+			return fmt.Errorf("make a mount namespace: %w (it wants CAP_SYS_ADMIN)", err)
 		}
 		outside := leaveChroot()
 		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

@@ -80,6 +80,9 @@ func (k *kernel) accept(l *loaded, o *Options) error {
 			k.ftrace.notes.add("not seen: %s", missing)
 		}
 	}
+	for _, missing := range withoutPrivileges() {
+		k.ftrace.notes.add("%s", missing)
+	}
 	unseen := l.unseen()
 	switch {
 	case unseen == "":

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+)
+
+// A privilege is a capability with which nstrace sees more. The kernel itself says at once if one is
+// missing that it wants for attaching.
+type privilege struct {
+	capability int
+	name       string
+	gives      string // what nstrace does not see without it
+}
+
+var privileges = []privilege{
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "parameters in other namespaces, and whether every hook works"},
+	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "names of users, and parameters in namespaces that only processes of others use"},
+	{unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "names of containers that users run by themselves"},
+}
+
+// withoutPrivileges says what nstrace does not see because it lacks capabilities.
+func withoutPrivileges() (missing []string) {
+	for _, p := range privileges {
+		if !capable(p.capability) {
+			missing = append(missing, fmt.Sprintf("not seen without %s: %s", p.name, p.gives))
+		}
+	}
+	return missing
+}
+
+// capable reports whether the calling thread has a capability in effect.
+func capable(capability int) bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&head, &data[0]) != nil {
+		return true // unknown: the kernel will say
+	}
+	return data[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
+// canAttachToCgroups returns why programs of the type cgroup/sysctl cannot be loaded, nil if they can
+// (is_net_admin_prog_type() in kernel/bpf/syscall.c).
+func canAttachToCgroups() error {
+	if capable(unix.CAP_NET_ADMIN) || capable(unix.CAP_SYS_ADMIN) {
+		return nil
+	}
+	return errors.New("the kernel refuses cgroup/sysctl programs without CAP_NET_ADMIN")
+}
+
+// canReadTracefs returns why nstrace cannot find tracepoints in a tracefs that is mounted, nil if it can.
+func canReadTracefs(dir string) error {
+	// Not access(2), which asks for the real user.
+	if err := unix.Faccessat2(unix.AT_FDCWD, dir+"/events", unix.R_OK|unix.X_OK, unix.AT_EACCESS); errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%s can be read only by root or with CAP_DAC_READ_SEARCH", dir)
+	}
+	return nil
+}

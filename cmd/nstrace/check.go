@@ -115,7 +115,7 @@ func writeReport(w io.Writer, r *hostReport) error {
 
 // writeConfinement says what a process that traces keeps.
 func writeConfinement(w io.Writer, r *confine.Report) error {
-	fmt.Fprintln(w, "\nOnce attached, nstrace keeps only these capabilities:")
+	fmt.Fprintln(w, "\nWhile it traces, nstrace keeps only these capabilities:")
 	t := newTable(w, "keeps", "to")
 	for _, k := range r.Keeps {
 		if err := t.Append(k.Capability.String(), k.For()); err != nil {

@@ -15,22 +15,36 @@ var (
 	confined = func() {}                 // is called afterwards
 )
 
-// confine gives up what a process that traces does not need any more. What it starts from now on
-// inherits that.
-func (f *streamFlags) confine(w confine.Work) {
-	w.Files = f.file != ""
-	profile := confine.Tracing(w)
-	adjust(profile)
-	result, err := confine.Apply(profile)
-	if err != nil {
-		notify(fmt.Sprintf("cannot give up all privileges that are not needed: %v", err))
-	}
+// dropPrivileges drops the capabilities that tracing does not need. It comes before nstrace looks at
+// anything of others: a thread that waits for them would have to drop its own. What nstrace starts from
+// now on inherits it.
+func (f *streamFlags) dropPrivileges(w confine.Work) {
+	f.profile = f.confinement(w)
+	report(f.result.Drop(f.profile))
+}
+
+// seal makes the kernel refuse the system calls that are not needed after attaching.
+func (f *streamFlags) seal() {
+	report(f.result.Seal(f.profile))
 	confined()
 	if !f.verbose {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "nstrace: keeps %v\n", result.Capabilities)
-	if missing := result.Missing(); missing != "" {
+	fmt.Fprintf(os.Stderr, "nstrace: keeps %v\n", f.result.Capabilities)
+	if missing := f.result.Missing(); missing != "" {
 		fmt.Fprintf(os.Stderr, "nstrace: %s\n", missing)
+	}
+}
+
+func (f *streamFlags) confinement(w confine.Work) *confine.Profile {
+	w.Files = f.file != ""
+	profile := confine.Tracing(w)
+	adjust(profile)
+	return profile
+}
+
+func report(err error) {
+	if err != nil {
+		notify(fmt.Sprintf("cannot give up all privileges that are not needed: %v", err))
 	}
 }

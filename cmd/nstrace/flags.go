@@ -19,6 +19,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/alert"
 	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/output"
@@ -56,6 +57,9 @@ type streamFlags struct {
 	selfTest   time.Duration
 	partial    bool
 	verbose    bool
+
+	profile *confine.Profile // of this process
+	result  confine.Result   // what confines it
 
 	live output.Sink // set by top: takes the events instead of the output
 

@@ -89,7 +89,8 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 		return err
 	}
 	// Not before: the command has all that the caller has.
-	f.confine(confine.Work{Child: true})
+	f.dropPrivileges(confine.Work{Child: true})
+	f.seal()
 	go func() {
 		for sig := range signals {
 			if sig == syscall.SIGTERM || sig == syscall.SIGHUP {

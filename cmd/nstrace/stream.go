@@ -219,12 +219,13 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	}
 	ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
+	f.dropPrivileges(confine.Work{})
 	r, err := f.start(o, os.Stdout, cancel)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.finish()) }()
-	f.confine(confine.Work{})
+	f.seal()
 	if f.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.duration)
 		defer cancel()

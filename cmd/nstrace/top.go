@@ -86,11 +86,12 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 			return err
 		}
 	}
+	f.dropPrivileges(confine.Work{Exec: true})
 	r, err := f.start(o, os.Stdout, nil)
 	if err != nil {
 		return err
 	}
-	f.confine(confine.Work{Exec: true})
+	f.seal()
 	inventories := &top.Inventories{By: r.names, Runtimes: f.runtimes, History: past}
 	users := r.names.Users() // of the one goroutine that calls Show
 	err = top.Run(ctx, top.Options{

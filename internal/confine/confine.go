@@ -4,15 +4,15 @@
 // threads and for good.
 //
 // Each function covers one mechanism of the kernel. It returns an error that wraps
-// errors.ErrUnsupported if the kernel lacks the mechanism. Apply uses all of them by a Profile, and
-// reports what the process is left with.
+// errors.ErrUnsupported if the kernel lacks the mechanism. A Result uses all of them by a Profile, and
+// has what the process is left with.
 //
 // Capabilities and no_new_privs belong to a thread. Go has no way to start a thread that did not
 // inherit them, but the threads that exist already must give them up themselves: psx.Syscall3 makes a
 // system call on all threads, also on those that a goroutine has locked and those that are in other
 // namespaces. It interrupts what they wait for, and waits for a thread that takes no signal, as one that
-// waits for the file system of a user. So a program confines itself before it looks at anything that
-// others control.
+// waits for the file system of a user. So a program drops capabilities before it looks at anything that
+// others control. A seccomp filter does not depend on the threads.
 package confine
 
 import (
@@ -64,41 +64,55 @@ type Result struct {
 	Lacking []string
 }
 
-// Apply confines the process to p. What the kernel lacks is in the result and no error: a process that
-// keeps more than it needs is better than none. An error says that the kernel refused something
-// although it has the mechanism.
+// Apply confines the process to p, by Drop and Seal. What the kernel lacks is in the result and no error: a
+// process that keeps more than it needs is better than none. An error says that the kernel refused
+// something although it has the mechanism.
 func Apply(p *Profile) (*Result, error) {
 	r := &Result{}
-	var errs []error
-	try := func(err error) bool {
-		if errors.Is(err, errors.ErrUnsupported) {
-			why := strings.TrimSuffix(err.Error(), ": "+errors.ErrUnsupported.Error())
-			if !slices.Contains(r.Lacking, why) {
-				r.Lacking = append(r.Lacking, why)
-			}
-		} else if err != nil {
-			errs = append(errs, err)
+	return r, errors.Join(r.Drop(p), r.Seal(p))
+}
+
+// try notes what the kernel lacks. It reports whether err is nil, and adds other errors to all.
+func (r *Result) try(all *[]error, err error) bool {
+	if errors.Is(err, errors.ErrUnsupported) {
+		why := strings.TrimSuffix(err.Error(), ": "+errors.ErrUnsupported.Error())
+		if !slices.Contains(r.Lacking, why) {
+			r.Lacking = append(r.Lacking, why)
 		}
-		return err == nil
+	} else if err != nil {
+		*all = append(*all, err)
 	}
+	return err == nil
+}
+
+// Drop drops capabilities and sets no_new_privs, thread by thread. So call it before a thread can wait for
+// what others control.
+func (r *Result) Drop(p *Profile) error {
+	var errs []error
 	was, err := Permitted()
-	try(err)
+	r.try(&errs, err)
 	r.Capabilities = was
-	if try(awaitThreads()) {
+	if r.try(&errs, awaitThreads()) {
 		// The bounding set first: to reduce it needs CAP_SETPCAP, which the process then drops.
 		keep := was & p.Capabilities()
-		r.Bounded = try(ReduceBounding(keep))
-		if try(DropCapabilities(keep)) {
+		r.Bounded = r.try(&errs, ReduceBounding(keep))
+		if r.try(&errs, DropCapabilities(keep)) {
 			r.Capabilities = keep
 		}
-		r.NoNewPrivs = try(NoNewPrivs())
+		r.NoNewPrivs = r.try(&errs, NoNewPrivs())
 	}
-	if p.Files != nil && try(everyThread()) {
-		r.Landlock = try(Landlock(p.Files))
+	return errors.Join(errs...)
+}
+
+// Seal restricts files and system calls.
+func (r *Result) Seal(p *Profile) error {
+	var errs []error
+	if p.Files != nil && r.try(&errs, everyThread()) {
+		r.Landlock = r.try(&errs, Landlock(p.Files))
 	}
-	r.Filter = try(Filter(p))
+	r.Filter = r.try(&errs, Filter(p))
 	r.NoNewPrivs = r.NoNewPrivs || r.Filter
-	return r, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // threadsWait is how long awaitThreads waits.

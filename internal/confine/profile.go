@@ -2,7 +2,12 @@
 
 package confine
 
-import "golang.org/x/sys/unix"
+import (
+	"bytes"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // ExecsGetent says that looking up the name of a user starts getent(1) in the process that traces. That
 // process can start no others once something else looks names up: then this is false.
@@ -15,7 +20,7 @@ type Work struct {
 	Exec  bool // it starts other programs: nstrace top asks systemctl
 }
 
-// Tracing returns the profile of a process that traces, for the time after it has attached.
+// Tracing returns the profile of a process that traces.
 func Tracing(w Work) *Profile {
 	p := &Profile{Exec: w.Exec || ExecsGetent, Keep: []Kept{
 		{unix.CAP_DAC_OVERRIDE, "connect to the container runtimes of users, and rotate files in folders of others", ""},
@@ -26,6 +31,9 @@ func Tracing(w Work) *Profile {
 		{unix.CAP_PERFMON, "attach again", ""},
 		{unix.CAP_BPF, "attach again", ""},
 	}}
+	if Chrooted() {
+		p.Keep = append(p.Keep, Kept{unix.CAP_SYS_CHROOT, "mount tracefs and cgroup v2 for itself", "in a chroot"})
+	}
 	if w.Files {
 		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before", "--output-file"})
 	}
@@ -36,4 +44,19 @@ func Tracing(w Work) *Profile {
 		p.Keep = append(p.Keep, Kept{unix.CAP_NET_ADMIN, "attach again to sysctl writes, without CAP_SYS_ADMIN", ""})
 	}
 	return p
+}
+
+// Chrooted reports whether the root of the process is no mount point, so that the process must leave it to
+// mount anything (do_change_type() in fs/namespace.c).
+func Chrooted() bool {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return true
+	}
+	for line := range bytes.Lines(text) {
+		if fields := bytes.Fields(line); len(fields) > 4 && string(fields[4]) == "/" {
+			return false
+		}
+	}
+	return true
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Report says what processes that trace keep after they have attached.
+// A Report says what processes that trace keep.
 type Report struct {
 	Keeps []Kept `json:"keeps"`
 	// Refused are the groups of system calls that the filter refuses.

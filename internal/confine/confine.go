@@ -139,10 +139,13 @@ func awaitThreads() error {
 	}
 }
 
-// uninterruptible returns a thread of the process in the state D, "" for none.
+// uninterruptible returns a thread of the process in the state D, "" for none, and also if there is no /proc.
 func uninterruptible() (tid string, err error) {
 	const dir = "/proc/self/task/"
 	threads, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}

@@ -791,7 +791,7 @@ func endsFirst(program string) int {
 func loadError(err error) error {
 	// Not os.ErrPermission: that includes EACCES, by which the verifier refuses one program.
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: the kernel refuses nstrace's programs (%v)", ErrUnsupported, short(err))
+		return fmt.Errorf("%w: the kernel refuses nstrace's programs (%v)%s", ErrUnsupported, short(err), lackingToLoad())
 	}
 	var ae *attachError
 	if errors.As(err, &ae) {

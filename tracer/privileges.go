@@ -61,3 +61,24 @@ func canReadTracefs(dir string) error {
 	}
 	return nil
 }
+
+// lackingToLoad names the capabilities that nstrace lacks and that the kernel wants for loading programs,
+// "" if it lacks none. CAP_SYS_ADMIN includes them (bpf_capable() and perfmon_capable()).
+func lackingToLoad() string {
+	if capable(unix.CAP_SYS_ADMIN) {
+		return ""
+	}
+	var names []string
+	for _, c := range []struct {
+		capability int
+		name       string
+	}{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}} {
+		if !capable(c.capability) {
+			names = append(names, c.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return ": it wants " + list(names)
+}

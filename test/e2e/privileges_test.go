@@ -36,6 +36,7 @@ func TestLacksCapability(t *testing.T) {
 		{"root without both admins", []string{"setpriv", "--bounding-set", "-sys_admin,-net_admin"}, []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN"}},
 		{"user with admin", as("sys_admin"), []string{"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}},
 		{"user with BPF", as("bpf,perfmon"), []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN"}},
+		{"user without perfmon", as("bpf,net_admin"), nil}, // its programs are refused
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
-
 )
 
 // A privilege is a capability with which nstrace sees more. The kernel itself says at once if one is

@@ -467,6 +467,14 @@ func TestSystemdRecord(t *testing.T) {
 	if got := show("WatchdogUSec"); got != "30s" {
 		t.Errorf("the unit's watchdog waits %s, want 30s", got)
 	}
+	// What limits the unit must not give it namespaces of its own.
+	for _, typ := range event.NSTypes() {
+		own, err := os.Readlink(fmt.Sprintf("/proc/%s/ns/%s", show("MainPID"), typ))
+		host, hostErr := os.Readlink(fmt.Sprintf("/proc/1/ns/%s", typ))
+		if own != host || err != nil && hostErr == nil {
+			t.Errorf("the unit is in %s (%v), and the host in %s", own, err, host)
+		}
+	}
 	set("31")
 	want(before + " to 31")
 	runtimetest.Output(t, "systemctl", "stop", unit)

@@ -61,20 +61,21 @@ func canReadTracefs(dir string) error {
 	return nil
 }
 
-// lackingToLoad names the capabilities that nstrace lacks and that the kernel wants for loading programs,
-// "" if it lacks none. CAP_SYS_ADMIN includes them (bpf_capable() and perfmon_capable()).
+// lackingToLoad names what nstrace lacks and the kernel wants for loading programs, "" if it lacks nothing.
+// CAP_SYS_ADMIN includes the first three (bpf_capable() and perfmon_capable()).
 func lackingToLoad() string {
-	if capable(unix.CAP_SYS_ADMIN) {
-		return ""
-	}
 	var names []string
 	for _, c := range []struct {
 		capability int
 		name       string
 	}{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}} {
-		if !capable(c.capability) {
+		if !capable(c.capability) && !capable(unix.CAP_SYS_ADMIN) {
 			names = append(names, c.name)
 		}
+	}
+	var memlock unix.Rlimit
+	if len(names) == 0 && !capable(unix.CAP_SYS_RESOURCE) && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &memlock) == nil && memlock.Max != unix.RLIM_INFINITY {
+		names = []string{"CAP_SYS_RESOURCE or a higher limit on locked memory"} // before 5.11
 	}
 	if len(names) == 0 {
 		return ""

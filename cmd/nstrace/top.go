@@ -86,7 +86,7 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 			return err
 		}
 	}
-	f.dropPrivileges(confine.Work{Exec: true})
+	f.dropPrivileges(confine.Work{})
 	r, err := f.start(o, os.Stdout, nil)
 	if err != nil {
 		return err

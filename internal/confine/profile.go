@@ -9,20 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ExecsGetent says that looking up the name of a user starts getent(1) in the process that traces. That
-// process can start no others once something else looks names up: then this is false.
-const ExecsGetent = true
-
 // Work is what a process that traces does besides tracing, and needs privileges for.
 type Work struct {
 	Files bool // it writes and rotates files: --output-file
 	Child bool // it passes signals on to the command of nstrace run
-	Exec  bool // it starts other programs: nstrace top asks systemctl
 }
 
-// Tracing returns the profile of a process that traces.
+// Tracing returns the profile of a process that traces. It starts the resolver again if that ended, and
+// nstrace top starts systemctl.
 func Tracing(w Work) *Profile {
-	p := &Profile{Exec: w.Exec || ExecsGetent, Keep: []Kept{
+	p := &Profile{Exec: true, Keep: []Kept{
 		{unix.CAP_DAC_OVERRIDE, "connect to the container runtimes of users, and rotate files in folders of others", ""},
 		{unix.CAP_DAC_READ_SEARCH, "read what is in /proc of other users, and open cgroups and namespaces by handle", ""},
 		{unix.CAP_SYS_PTRACE, "read the namespaces, program and arguments of every process", ""},

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/osthread"
 )
 
@@ -59,6 +60,10 @@ func Main() error {
 	_ = os.WriteFile("/proc/self/comm", []byte("nstrace"), 0) // instead of "exe"
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	osthread.Reserve(spareThreads)
+	// It starts getent.
+	if err := confine.Filter(&confine.Profile{Exec: true}); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
 	conn, err := newConn(socketFD)
 	if err != nil {
 		return err

@@ -214,7 +214,7 @@ func TestUsers(t *testing.T) {
 		if err != nil {
 			continue // it ended
 		}
-		for _, line := range []string{"NoNewPrivs:\t1", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000"} {
+		for _, line := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000"} {
 			if strings.HasPrefix(line, "CapBnd") && os.Geteuid() != 0 {
 				continue
 			}

@@ -18,11 +18,12 @@ func confineSelf() error {
 	}
 	for c := 0; ; c++ {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
-		if errors.Is(err, unix.EINVAL) { // the kernel has no more
+		// EINVAL: the kernel has no more. EPERM: without CAP_SETPCAP the set stays, and no_new_privs keeps
+		// the program from gaining any of it.
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
 			break
 		}
-		// Without CAP_SETPCAP the set stays. Then no_new_privs keeps the program from gaining any of it.
-		if err != nil && !errors.Is(err, unix.EPERM) {
+		if err != nil {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}

@@ -76,7 +76,8 @@ func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inve
 		if len(named) == 0 && len(f.runtimes) == 0 { // a wrong socket is a mistake even then
 			return nil
 		}
-		stage, err := runtimes.New(f.runtimes, runtimes.DefaultWait)
+		// The list of all containers costs a runtime hardly more than one of them.
+		stage, err := runtimes.New(f.runtimes, nameTime/2)
 		if err != nil {
 			return usagef("--runtime-socket: %w", err)
 		}

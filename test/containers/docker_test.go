@@ -268,7 +268,10 @@ func (e *engine) testSides(t *testing.T) {
 		return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net && ev.Container != nil && ev.Container.ID == peer
 	})
 	if len(entered) == 0 {
-		t.Errorf("the peer did not enter the network")
+		t.Errorf("container %s did not enter the network:", peer)
+		for _, ev := range pick(events, func(ev *event.Event) bool { return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net }) {
+			t.Log(line(ev))
+		}
 	}
 	for _, ev := range events {
 		n := namespace(ev)

@@ -277,7 +277,7 @@ func ImageTar(t *testing.T, dir string) string {
 	config := jsonOf(t, map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
 		// The container ends by itself, so nothing has to wait for it.
-		"config": map[string]any{"Cmd": []string{"/bin/sleep", "300"}, "StopSignal": "SIGKILL", "Env": []string{"PATH=/bin"}},
+		"config": map[string]any{"Cmd": []string{"/bin/sleep", "3600"}, "StopSignal": "SIGKILL", "Env": []string{"PATH=/bin"}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 	})
 	name := fmt.Sprintf("%x.json", sha256.Sum256(config))

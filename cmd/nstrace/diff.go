@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,8 @@ type diffFlags struct {
 	fresh    bool
 	nsTypes  []string
 	runtimes []string
+
+	runtimeWait time.Duration
 }
 
 func newDiff() *cobra.Command {
@@ -72,6 +75,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.
 	fs.BoolVar(&f.fresh, "fresh", false, "compare with a fresh namespace, which nstrace makes and drops")
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
 	registerRuntimes(fs, &f.runtimes)
+	registerRuntimeWait(fs, &f.runtimeWait)
 	complete(cmd, "output", []string{"table", "json"})
 	complete(cmd, "ns-type", diffTypeNames())
 	return cmd
@@ -97,7 +101,7 @@ func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err 
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	names, err := resolve.Runtimes(ctx, f.runtimes)
+	names, err := resolve.Runtimes(ctx, f.runtimes, f.runtimeWait)
 	if err != nil {
 		return false, usagef("--runtime-socket: %w", err)
 	}
@@ -137,6 +141,9 @@ func (f *diffFlags) check(args []string) error {
 		if err := oneOf("--ns-type", t, diffTypeNames()); err != nil {
 			return err
 		}
+	}
+	if err := checkRuntimeWait(f.runtimeWait); err != nil {
+		return err
 	}
 	return oneOf("--output", f.format, []string{"table", "json"})
 }

@@ -22,14 +22,16 @@ import (
 
 // inventoryFlags are the flags of the commands that show what exists.
 type inventoryFlags struct {
-	runtimes []string
-	db       string
-	source   string
+	runtimes    []string
+	runtimeWait time.Duration
+	db          string
+	source      string
 }
 
 func (f *inventoryFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	registerRuntimes(fs, &f.runtimes)
+	registerRuntimeWait(fs, &f.runtimeWait)
 	registerDB(fs, &f.db)
 	sources := []string{"auto", string(inventory.Iterators), string(inventory.Proc)}
 	fs.StringVar(&f.source, "source", sources[0], "where to read processes and open files: "+strings.Join(sources, ", "))
@@ -38,6 +40,9 @@ func (f *inventoryFlags) register(cmd *cobra.Command) {
 
 // options checks the flags.
 func (f *inventoryFlags) options() (inventory.Options, error) {
+	if err := checkRuntimeWait(f.runtimeWait); err != nil {
+		return inventory.Options{}, err
+	}
 	if f.source == "auto" {
 		return inventory.Options{}, nil
 	}
@@ -49,8 +54,17 @@ func registerRuntimes(fs *pflag.FlagSet, to *[]string) {
 	fs.StringArrayVar(to, "runtime-socket", nil, "socket of a container runtime to query for names: docker:PATH, podman:PATH, cri:PATH or PATH; may be repeated (\"none\": query no runtime; default: all runtimes found on the host)")
 }
 
-// nameTime bounds the wait for the runtimes. Each user can have one, and make it slow.
-const nameTime = 3 * time.Second
+// registerRuntimeWait adds --runtime-wait. Each user can have a runtime, and make it slow.
+func registerRuntimeWait(fs *pflag.FlagSet, to *time.Duration) {
+	fs.DurationVar(to, "runtime-wait", 3*time.Second, "how long to wait for the answers of container runtimes")
+}
+
+func checkRuntimeWait(wait time.Duration) error {
+	if wait <= 0 {
+		return usagef("--runtime-wait: invalid time %v: want more than 0s, for example 10s", wait)
+	}
+	return nil
+}
 
 // name adds to namespaces what container runtimes and the history know.
 func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) (err error) {
@@ -70,19 +84,19 @@ func (f *inventoryFlags) name(ctx context.Context, inv *inventory.Inventory, all
 
 // nameContainers adds to namespaces what container runtimes know.
 func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inventory, all []*inventory.Namespace) error {
-	ctx, cancel := context.WithTimeout(ctx, nameTime)
+	ctx, cancel := context.WithTimeout(ctx, f.runtimeWait)
 	defer cancel()
 	return inv.NameContainers(all, func(named []*event.Namespace) error {
 		if len(named) == 0 && len(f.runtimes) == 0 { // a wrong socket is a mistake even then
 			return nil
 		}
 		// The list of all containers costs a runtime hardly more than one of them.
-		stage, err := runtimes.New(f.runtimes, nameTime/2)
+		stage, err := runtimes.New(f.runtimes, f.runtimeWait/2)
 		if err != nil {
 			return usagef("--runtime-socket: %w", err)
 		}
 		if !stage.NameNamespaces(ctx, named) && !errors.Is(ctx.Err(), context.Canceled) {
-			notify(fmt.Sprintf("a container runtime did not answer in %v: names of containers can be missing", nameTime))
+			notify(fmt.Sprintf("a container runtime did not answer in %v: names of containers can be missing (see --runtime-wait)", f.runtimeWait))
 		}
 		return stage.Close()
 	})

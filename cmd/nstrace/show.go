@@ -72,7 +72,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	names, err := resolve.Runtimes(ctx, f.runtimes)
+	names, err := resolve.Runtimes(ctx, f.runtimes, f.runtimeWait)
 	if err != nil {
 		return usagef("--runtime-socket: %w", err)
 	}

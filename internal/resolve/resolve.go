@@ -79,6 +79,7 @@ type Resolver struct {
 	scanned   bool
 	host      map[event.NSType]uint32
 	known     []Known // from names
+	failed    []error // of runtimes
 	asked     bool
 }
 
@@ -207,11 +208,22 @@ func (r *Resolver) Find(ctx context.Context, text string) (*Target, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fmt.Errorf("%q: %w: %s", text, ErrUnknown, looked)
+		if len(r.failed) > 0 {
+			looked += ", as far as nstrace can tell"
+		}
+		return nil, fmt.Errorf("%q: %w: %s%s", text, ErrUnknown, looked, list(r.failed))
 	case 1:
 		return found[0], nil
 	}
 	return nil, ambiguous(text, "", found)
+}
+
+// list returns errors as the end of a sentence.
+func list(errs []error) (text string) {
+	for _, err := range errs {
+		text += "; " + err.Error()
+	}
+	return text
 }
 
 // maxCandidates is how many candidates a message lists.

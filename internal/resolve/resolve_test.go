@@ -5,11 +5,13 @@ package resolve
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/inventory"
@@ -111,7 +113,7 @@ func sample() *Resolver {
 	} {
 		all = append(all, &inventory.Process{PID: uint32(1<<23 + i), Comm: "p", Cgroup: cgroup}) // no process has such a pid
 	}
-	return &Resolver{processes: all, scanned: true, names: func(context.Context) []Known {
+	return &Resolver{processes: all, scanned: true, names: func(context.Context) ([]Known, []error) {
 		return []Known{
 			{Info: &runtimes.Info{ID: id1, Name: "web"}}, {Info: &runtimes.Info{ID: id2, Name: "db"}},
 			{Info: &runtimes.Info{ID: id3, Name: "app", PodName: "shop", PodNamespace: "default", PodUID: podUID}},
@@ -119,7 +121,7 @@ func sample() *Resolver {
 			// The runtime of a user, which says what he likes.
 			{Info: &runtimes.Info{ID: id2, Name: "web"}, UID: 1000},
 			{Info: &runtimes.Info{ID: strings.Repeat("d", 64), Name: "rootless"}, UID: 1000},
-		}
+		}, nil
 	}}
 }
 
@@ -183,8 +185,29 @@ func equal(a, b []int) bool {
 
 // The runtimes are not asked if no process is in a container.
 func TestAskNobody(t *testing.T) {
-	r := &Resolver{scanned: true, names: func(context.Context) []Known { t.Error("asked"); return nil }}
+	r := &Resolver{scanned: true, names: func(context.Context) ([]Known, []error) { t.Error("asked"); return nil, nil }}
 	if _, err := r.Find(t.Context(), "web"); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+}
+
+// TestNoAnswer looks for a name while a runtime that never answers may know it.
+func TestNoAnswer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	spec := runtimes.CRI + ":" + socket
+	names, err := Runtimes(t.Context(), []string{spec}, 50*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := &inventory.Process{PID: 1 << 23, Comm: "p", Cgroup: "/system.slice/docker-" + strings.Repeat("a", 64) + ".scope"}
+	r := &Resolver{processes: []*inventory.Process{one}, scanned: true, names: names}
+	_, err = r.Find(t.Context(), "web")
+	if !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), ", as far as nstrace can tell; "+spec+": ") {
 		t.Error(err)
 	}
 }

@@ -25,19 +25,17 @@ type Known struct {
 	UID uint32
 }
 
-// Names returns all containers that runtimes know. It gives up when ctx ends.
-type Names func(ctx context.Context) []Known
-
-// answerTime is how long the runtimes of the host may take to list their containers.
-const answerTime = 2 * time.Second
+// Names returns all containers that runtimes know, and the errors of those that did not say. It gives up
+// when ctx ends.
+type Names func(ctx context.Context) (known []Known, failed []error)
 
 // maxKnown bounds how many containers of one runtime count.
 const maxKnown = 100_000
 
 // Runtimes returns Names that asks the runtimes at sockets, or all runtimes that it finds on the host
 // if there are none. See runtimes.Open for the form of sockets; runtimes.None as the only one asks
-// none. The error says which socket is wrong.
-func Runtimes(ctx context.Context, sockets []string) (Names, error) {
+// none. It waits for their answers for at most wait. The error says which socket is wrong.
+func Runtimes(ctx context.Context, sockets []string, wait time.Duration) (Names, error) {
 	if len(sockets) == 1 && sockets[0] == runtimes.None {
 		return nil, nil
 	}
@@ -52,8 +50,8 @@ func Runtimes(ctx context.Context, sockets []string) (Names, error) {
 		}
 		given = append(given, source)
 	}
-	return func(ctx context.Context) []Known {
-		ctx, cancel := context.WithTimeout(ctx, answerTime)
+	return func(ctx context.Context) (all []Known, failed []error) {
+		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
 		sources := given
 		if len(sockets) == 0 {
@@ -64,24 +62,24 @@ func Runtimes(ctx context.Context, sockets []string) (Names, error) {
 			}
 		}
 		var mu sync.Mutex
-		var all []Known
 		var done sync.WaitGroup
 		for _, s := range sources {
 			done.Go(func() {
 				defer s.Close()
 				list, err := s.List(ctx)
-				if err != nil {
-					return // a runtime that does not answer knows no names
-				}
 				mu.Lock()
 				defer mu.Unlock()
+				if err != nil {
+					failed = append(failed, err)
+					return
+				}
 				for _, info := range list[:min(len(list), maxKnown)] {
 					all = append(all, Known{Info: info, UID: s.Owner()})
 				}
 			})
 		}
 		done.Wait()
-		return all
+		return all, failed
 	}, nil
 }
 
@@ -118,7 +116,7 @@ func (r *Resolver) groups() []*group {
 func (r *Resolver) ask(ctx context.Context) []Known {
 	if !r.asked && r.names != nil {
 		r.asked = true
-		r.known = r.names(ctx)
+		r.known, r.failed = r.names(ctx)
 	}
 	return r.known
 }

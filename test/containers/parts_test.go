@@ -108,8 +108,7 @@ func TestSystemdParts(t *testing.T) {
 		test func(*testing.T, report)
 	}{{"List", h.testList}, {"Show", h.testShow}, {"Graph", h.testGraph}, {"Text", h.testText}} {
 		t.Run(run.name, func(t *testing.T) {
-			// nstrace waits a second for names. Engines can take longer here for the first answer, and
-			// processes come and go.
+			// Processes come and go.
 			for range 3 {
 				var wrong []string
 				run.test(t, func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) })
@@ -362,11 +361,14 @@ type listedNS struct {
 	} `json:"oldest"`
 }
 
+// patient has nstrace wait for the answers of engines, which need seconds in an emulated guest.
+const patient = "--runtime-wait=1m"
+
 // list runs nstrace list and returns the namespaces by type and number.
 func (h *partsHost) list(t *testing.T, args ...string) map[string]listedNS {
 	t.Helper()
 	all := map[string]listedNS{}
-	for l := range strings.Lines(runtimetest.Output(t, nstraceBin, append([]string{"list", "-o", "json"}, args...)...)) {
+	for l := range strings.Lines(runtimetest.Output(t, nstraceBin, append([]string{"list", "-o", "json", patient}, args...)...)) {
 		var n listedNS
 		if err := json.Unmarshal([]byte(l), &n); err != nil {
 			t.Fatalf("%v in %s", err, l)
@@ -456,7 +458,7 @@ func (h *partsHost) checkOwner(wrong report, where string, p *part, n *event.Nam
 // testShow shows each part by its name.
 func (h *partsHost) testShow(t *testing.T, wrong report) {
 	for pid, name := range h.pods {
-		out, err := runtimetest.Try(nstraceBin, "show", "-o", "json", "--events", "0", "--", name)
+		out, err := runtimetest.Try(nstraceBin, "show", "-o", "json", patient, "--events", "0", "--", name)
 		if want := fmt.Sprintf(`"type":"net","id":%d,`, ns(t, pid, "net")); err != nil || !strings.Contains(out, want) {
 			wrong("show %q: %v, or no %s: %s", name, err, want, out)
 		}
@@ -465,7 +467,7 @@ func (h *partsHost) testShow(t *testing.T, wrong report) {
 		var page struct {
 			Namespaces []listedNS `json:"namespaces"`
 		}
-		out, err := runtimetest.Try(nstraceBin, "show", "-o", "json", "--events", "0", "--", p.show)
+		out, err := runtimetest.Try(nstraceBin, "show", "-o", "json", patient, "--events", "0", "--", p.show)
 		if err != nil {
 			wrong("%s: %v", p.what, err)
 			continue
@@ -522,7 +524,7 @@ func (h *partsHost) testGraph(t *testing.T, wrong report) {
 			}
 		}
 	}
-	text := runtimetest.Output(t, nstraceBin, "graph", "--format", "json")
+	text := runtimetest.Output(t, nstraceBin, "graph", patient, "--format", "json")
 	if err := json.Unmarshal([]byte(text), &g); err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
@@ -632,7 +634,7 @@ func (h *partsHost) testText(t *testing.T, wrong report) {
 		{"graph", "--format", "json"},
 	} {
 		what := strings.Join(args, " ")
-		out, err := runtimetest.Try(nstraceBin, args...)
+		out, err := runtimetest.Try(nstraceBin, append([]string{args[0], patient}, args[1:]...)...)
 		if err != nil {
 			wrong("%q: %v", what, err)
 			continue

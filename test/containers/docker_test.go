@@ -28,7 +28,7 @@ type engine struct {
 	dir     string
 	network string // --network of a container with a network of its own
 	slow    bool   // it can report a container later than the container starts
-	late    bool   // its runtime makes the namespaces before it is in the container's cgroup
+	late    bool   // its runtime makes and enters the namespaces before it is in the container's cgroup
 }
 
 func (e *engine) args(args ...string) []string {
@@ -264,12 +264,16 @@ func (e *engine) testSides(t *testing.T) {
 	} else if w := by("702"); w.Container == nil || w.Container.ID != privileged || owner(w) == nil || owner(w).ID != privileged || w.Process.Role != "" {
 		t.Errorf("want a write of the container's program to its own namespace: %s", line(w))
 	}
-	entered := pick(events, func(ev *event.Event) bool {
-		return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net && ev.Container != nil && ev.Container.ID == peer
+	entered := pick(events, func(ev *event.Event) bool { return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net })
+	peers := pick(entered, func(ev *event.Event) bool {
+		if e.late { // that of the exec is the other one
+			return ev.Process.Role == "runtime"
+		}
+		return ev.Container != nil && ev.Container.ID == peer
 	})
-	if len(entered) == 0 {
+	if len(peers) == 0 || e.late && len(peers) < 2 {
 		t.Errorf("container %s did not enter the network:", peer)
-		for _, ev := range pick(events, func(ev *event.Event) bool { return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net }) {
+		for _, ev := range entered {
 			t.Log(line(ev))
 		}
 	}

@@ -90,11 +90,14 @@ func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inve
 		if len(named) == 0 && len(f.runtimes) == 0 { // a wrong socket is a mistake even then
 			return nil
 		}
-		// The list of all containers costs a runtime hardly more than one of them.
-		stage, err := runtimes.New(f.runtimes, f.runtimeWait/2)
+		stage, err := runtimes.New(f.runtimes, runtimes.DefaultWait)
 		if err != nil {
 			return usagef("--runtime-socket: %w", err)
 		}
+		// The list of all containers costs a runtime hardly more than one of them.
+		list, cancel := context.WithTimeout(ctx, f.runtimeWait/2)
+		defer cancel()
+		stage.AwaitList(list)
 		if !stage.NameNamespaces(ctx, named) && !errors.Is(ctx.Err(), context.Canceled) {
 			notify(fmt.Sprintf("a container runtime did not answer in %v: names of containers can be missing (see --runtime-wait)", f.runtimeWait))
 		}

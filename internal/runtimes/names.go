@@ -9,6 +9,15 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
+// AwaitList waits until the runtimes that were there at first have listed their containers, or failed to,
+// or until ctx ends.
+func (s *Stage) AwaitList(ctx context.Context) {
+	select {
+	case <-s.listed:
+	case <-ctx.Done():
+	}
+}
+
 // NameNamespaces adds what the runtimes know to the owners of namespaces, and the name of its
 // container or pod to a network namespace without a name. It waits for pending answers until ctx ends,
 // and reports whether all of them came.

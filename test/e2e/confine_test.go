@@ -137,7 +137,7 @@ func TestRunPrivileges(t *testing.T) {
 		for line := range strings.Lines(text) {
 			switch name, _, _ := strings.Cut(line, ":"); name {
 			case "Name", "Pid", "Tgid", "Ngid", "PPid", "NStgid", "NSpid", "NSpgid", "NSsid", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches",
-				"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "VmData", "VmExe", "VmLib", "VmPTE", "VmStk", "Cpus_allowed", "Mems_allowed", "SigQ", "FDSize":
+				"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData", "VmExe", "VmLib", "VmPTE", "VmStk", "Cpus_allowed", "Mems_allowed", "SigQ", "FDSize":
 			default:
 				kept = append(kept, line)
 			}

@@ -62,7 +62,7 @@ func OpenCommandLine(pid uint32, start uint64) (fd int, err error) {
 // ReadCommandLine reads the first ArgsLen bytes of the command line that OpenCommandLine opened. It takes
 // as long as CommandLine.
 func ReadCommandLine(fd int) []byte {
-	args, err := readAtMost(fdReader(fd), ArgsLen)
+	args, err := readAtMost(FDReader(fd), ArgsLen)
 	if err != nil {
 		return nil
 	}
@@ -106,18 +106,19 @@ func AnyCommandLine(pid uint32, buf []byte) []byte {
 		return nil
 	}
 	defer unix.Close(cmdline)
-	n, err := fdReader(cmdline).Read(buf) // proc_pid_cmdline_read() fills buf if there is enough
+	n, err := FDReader(cmdline).Read(buf) // proc_pid_cmdline_read() fills buf if there is enough
 	if err != nil {
 		return nil
 	}
 	return buf[:n]
 }
 
-// An fdReader reads from a descriptor. Unlike an os.File it does not register the descriptor with the
+// An FDReader reads from a descriptor that stays the caller's. Unlike an os.File it does not register the descriptor with the
 // poller, which files of /proc do not have.
-type fdReader int
+type FDReader int
 
-func (fd fdReader) Read(b []byte) (int, error) {
+// Read is io.Reader.
+func (fd FDReader) Read(b []byte) (int, error) {
 	for {
 		n, err := unix.Read(int(fd), b)
 		switch {
@@ -151,7 +152,7 @@ func startTicks(pid uint32) (uint64, error) {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	stat, err := readAtMost(fdReader(fd), statLen)
+	stat, err := readAtMost(FDReader(fd), statLen)
 	if err != nil {
 		return 0, err
 	}

@@ -139,7 +139,7 @@ func (s *server) answer(ctx context.Context, m *message, fd int) *message {
 		if fd < 0 {
 			return &message{}
 		}
-		return &message{Text: bounded(attribution.NameInFile(fdReader(fd), m.UID))}
+		return &message{Text: bounded(attribution.NameInFile(procfs.FDReader(fd), m.UID))}
 	case opUser:
 		return &message{Text: bounded(attribution.Getent(m.UID))}
 	case opArgs:
@@ -281,23 +281,5 @@ func (s *server) connected(m *message, fd int) {
 	s.mu.Unlock()
 	if answer == nil && fd >= 0 {
 		unix.Close(fd)
-	}
-}
-
-// An fdReader reads from a descriptor that stays the caller's.
-type fdReader int
-
-func (fd fdReader) Read(b []byte) (int, error) {
-	for {
-		n, err := unix.Read(int(fd), b)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return 0, err
-		case n == 0 && len(b) > 0:
-			return 0, io.EOF
-		}
-		return n, nil
 	}
 }

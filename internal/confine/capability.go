@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -100,10 +101,28 @@ func Permitted() (Set, error) {
 	return Set(d.data[1].Permitted)<<32 | Set(d.data[0].Permitted), nil
 }
 
+// allSets returns the capabilities in any set of the calling thread that capget(2) returns.
+func allSets() (Set, error) {
+	d := newCapData()
+	if err := unix.Capget(&d.head, &d.data[0]); err != nil {
+		return 0, err
+	}
+	var all [2]uint32
+	for i, s := range d.data {
+		all[i] = s.Effective | s.Permitted | s.Inheritable
+	}
+	return Set(all[1])<<32 | Set(all[0]), nil
+}
+
 // DropCapabilities drops all capabilities but those in keep, which the process must have: from the
 // effective, permitted, inheritable and ambient sets.
-func DropCapabilities(keep Set) error {
-	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 {
+func DropCapabilities(keep Set) error { return dropCapabilities(psx.Syscall6, keep) }
+
+// A caller makes a system call: psx.Syscall6 on all threads, unix.Syscall6 on the calling one.
+type caller func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, errno syscall.Errno)
+
+func dropCapabilities(call caller, keep Set) error {
+	if _, _, errno := call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("clear the ambient capabilities: %w", errno)
 	}
 	d := newCapData()
@@ -111,7 +130,7 @@ func DropCapabilities(keep Set) error {
 		half := uint32(keep >> (32 * i))
 		d.data[i] = unix.CapUserData{Effective: half, Permitted: half}
 	}
-	if _, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&d.head)), uintptr(unsafe.Pointer(&d.data[0])), 0); errno != 0 {
+	if _, _, errno := call(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&d.head)), uintptr(unsafe.Pointer(&d.data[0])), 0, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("drop capabilities: %w", errno)
 	}
 	return nil
@@ -120,7 +139,9 @@ func DropCapabilities(keep Set) error {
 // ReduceBounding drops all capabilities but those in keep from the bounding set, which limits what a
 // program that the process executes can get. Without CAP_SETPCAP the kernel refuses that, and
 // ReduceBounding returns an error that wraps errors.ErrUnsupported: no_new_privs has the same effect.
-func ReduceBounding(keep Set) error {
+func ReduceBounding(keep Set) error { return reduceBounding(psx.Syscall6, keep) }
+
+func reduceBounding(call caller, keep Set) error {
 	for c := range Capability(64) {
 		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
 		if err != nil { // the kernel has no such capability, nor any further one
@@ -129,7 +150,7 @@ func ReduceBounding(keep Set) error {
 		if has == 0 || keep.Has(c) {
 			continue
 		}
-		_, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0, 0)
+		_, _, errno := call(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0, 0)
 		if errno == unix.EPERM {
 			return fmt.Errorf("%s: %w", noBounding, errors.ErrUnsupported)
 		}

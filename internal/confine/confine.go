@@ -164,11 +164,35 @@ func uninterruptible() (tid string, err error) {
 
 // NoNewPrivs sets no_new_privs: no program that the process executes gets more privileges, neither by
 // set-user-ID nor by file capabilities (prctl(2), 3.5).
-func NoNewPrivs() error {
-	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+func NoNewPrivs() error { return noNewPrivs(psx.Syscall6) }
+
+func noNewPrivs(call caller) error {
+	if _, _, errno := call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
 	return nil
+}
+
+// Forsake takes every privilege from the calling thread, for ever, and so from the program that it executes
+// next. The other threads, which that exec ends, do not matter.
+func Forsake() error {
+	if err := noNewPrivs(unix.Syscall6); err != nil {
+		return err
+	}
+	if err := reduceBounding(unix.Syscall6, 0); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return dropCapabilities(unix.Syscall6, 0)
+}
+
+// Forsaken reports whether the calling thread has been through Forsake.
+func Forsaken() bool {
+	noNew, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil || noNew != 1 {
+		return false
+	}
+	has, err := allSets()
+	return err == nil && has == 0
 }
 
 // Missing returns what r lacks, in words.

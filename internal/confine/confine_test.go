@@ -107,7 +107,7 @@ type report struct {
 	Lacking                   []string
 }
 
-// runConfined runs this test binary as a confined process, after the arguments of before.
+// runConfined runs this test binary as a confined process. The command line begins with before.
 func runConfined(t *testing.T, keep Set, execs bool, before ...string) *report {
 	t.Helper()
 	return runWithin(t, keep, execs, nil, before...)

@@ -43,7 +43,7 @@ func Main() error {
 	if err := closeInherited(); err != nil {
 		return fmt.Errorf("close the descriptors of others: %w", err)
 	}
-	if !confined() {
+	if !confine.Forsaken() {
 		return restartConfined()
 	}
 	unix.CloseOnExec(socketFD)
@@ -77,13 +77,14 @@ func Main() error {
 const restartArg = "confined"
 
 // restartConfined executes the program again without privileges. All of its threads then have none, and
-// nothing that was read with privileges is left.
+// nothing that was read with privileges is left. The process that started it opens what needs a
+// capability, and sends the descriptor.
 func restartConfined() error {
 	if len(os.Args) > 2 {
 		return errors.New("cannot drop the capabilities")
 	}
 	runtime.LockOSThread()
-	if err := confineSelf(); err != nil {
+	if err := confine.Forsake(); err != nil {
 		return err
 	}
 	return syscall.Exec("/proc/self/exe", append(os.Args[:2:2], restartArg), os.Environ())

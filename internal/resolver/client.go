@@ -260,20 +260,25 @@ func (c *Client) ask(m *message, fd int) (*call, error) {
 	}
 	c.lastID++
 	m.ID = c.lastID
+	select { // also if it does not read
+	case p.kick <- struct{}{}:
+	default:
+	}
 	if err := sendNow(p.conn, m, fd); err != nil {
-		select {
-		case p.kick <- struct{}{}:
-		default:
-		}
 		return nil, fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	q := &call{id: m.ID, op: m.Op, since: time.Now(), answers: make(chan *message, room)}
 	c.calls[m.ID] = q
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
 	return q, nil
+}
+
+// query sends a request that has one answer, and waits for that.
+func (c *Client) query(ctx context.Context, m *message) (*message, error) {
+	q, err := c.ask(m, -1)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer(ctx, q)
 }
 
 // cancel ends a request.

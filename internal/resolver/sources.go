@@ -25,11 +25,7 @@ func (c *Client) Detect(ctx context.Context, path string) (string, error) {
 	if _, err := c.Open(candidate); err != nil {
 		return "", err
 	}
-	q, err := c.ask(&message{Op: opDetect, Source: candidate}, -1)
-	if err != nil {
-		return "", err
-	}
-	a, err := c.answer(ctx, q)
+	a, err := c.query(ctx, &message{Op: opDetect, Source: candidate})
 	if err != nil {
 		return "", err
 	}
@@ -45,11 +41,7 @@ type source struct {
 func (s *source) Close() error { return nil } // the child's connections end with it
 
 func (s *source) Inspect(ctx context.Context, id string) (*runtimes.Info, error) {
-	q, err := s.c.ask(&message{Op: opInspect, Source: s.Candidate, Text: id}, -1)
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.c.answer(ctx, q)
+	a, err := s.c.query(ctx, &message{Op: opInspect, Source: s.Candidate, Text: id})
 	if err != nil {
 		return nil, err
 	}

@@ -71,10 +71,9 @@ func NewBy(by Opener, specs []string, wait time.Duration) (*Stage, error) {
 	s.timer = time.AfterFunc(time.Hour, s.wake)
 	s.timer.Stop()
 	s.done.Go(func() { s.follow(s.listed) })
-	select {
-	case <-s.listed:
-	case <-time.After(wait):
-	}
+	ctx, cancel := context.WithTimeout(s.ctx, wait)
+	defer cancel()
+	s.AwaitList(ctx)
 	return s, nil
 }
 

@@ -7,40 +7,37 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/capability"
 )
 
 // A privilege is a capability with which nstrace sees more. The kernel itself says at once if one is
 // missing that it wants for attaching.
 type privilege struct {
-	capability int
-	name       string
+	capability capability.Capability
 	gives      string // what nstrace does not see without it
 }
 
 var privileges = []privilege{
-	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "parameters in other namespaces, and whether every hook works"},
-	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "names of users, and parameters in namespaces that only processes of others use"},
-	{unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "names of containers that users run by themselves"},
+	{unix.CAP_SYS_ADMIN, "parameters in other namespaces, and whether every hook works"},
+	{unix.CAP_SYS_PTRACE, "names of users, and parameters in namespaces that only processes of others use"},
+	{unix.CAP_DAC_READ_SEARCH, "names of containers that users run by themselves"},
 }
 
 // withoutPrivileges says what nstrace does not see because it lacks capabilities.
 func withoutPrivileges() (missing []string) {
 	for _, p := range privileges {
 		if !capable(p.capability) {
-			missing = append(missing, fmt.Sprintf("not seen without %s: %s", p.name, p.gives))
+			missing = append(missing, fmt.Sprintf("not seen without %v: %s", p.capability, p.gives))
 		}
 	}
 	return missing
 }
 
 // capable reports whether the calling thread has a capability in effect.
-func capable(capability int) bool {
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&head, &data[0]) != nil {
-		return true // unknown: the kernel will say
-	}
-	return data[capability/32].Effective&(1<<(capability%32)) != 0
+func capable(c capability.Capability) bool {
+	have, err := capability.Effective()
+	return err != nil || have.Has(c) // unknown: the kernel will say
 }
 
 // canAttachToCgroups returns why programs of the type cgroup/sysctl cannot be loaded, nil if they can
@@ -65,12 +62,9 @@ func canReadTracefs(dir string) error {
 // CAP_SYS_ADMIN includes the first three (bpf_capable() and perfmon_capable()).
 func lackingToLoad() string {
 	var names []string
-	for _, c := range []struct {
-		capability int
-		name       string
-	}{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}} {
-		if !capable(c.capability) && !capable(unix.CAP_SYS_ADMIN) {
-			names = append(names, c.name)
+	for _, c := range []capability.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
+		if !capable(c) && !capable(unix.CAP_SYS_ADMIN) {
+			names = append(names, c.String())
 		}
 	}
 	var memlock unix.Rlimit

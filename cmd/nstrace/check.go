@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nstrace/nstrace/internal/confine"
+	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -42,7 +43,7 @@ status is 3 if nstrace cannot run on this host.`,
 			if format == "json" {
 				write = func(w io.Writer, r *hostReport) error { return json.NewEncoder(w).Encode(r) }
 			}
-			if werr := write(os.Stdout, &hostReport{report, confine.Describe()}); werr != nil {
+			if werr := write(os.Stdout, &hostReport{report, confinement()}); werr != nil {
 				return werr
 			}
 			return err
@@ -113,6 +114,16 @@ func writeReport(w io.Writer, r *hostReport) error {
 	return writeConfinement(w, r.Confinement)
 }
 
+// confinement says what processes that trace keep here.
+func confinement() *confine.Report {
+	r := confine.Describe()
+	_, err := resolver.FreeUser()
+	if r.ResolverUser = err == nil; err != nil {
+		r.Lacking = append(r.Lacking, err.Error())
+	}
+	return r
+}
+
 // writeConfinement says what a process that traces keeps.
 func writeConfinement(w io.Writer, r *confine.Report) error {
 	fmt.Fprintln(w, "\nWhile it traces, nstrace keeps only these capabilities:")
@@ -126,6 +137,11 @@ func writeConfinement(w io.Writer, r *confine.Report) error {
 		return err
 	}
 	fmt.Fprintf(w, "It cannot %s.\n", strings.Join(r.Refused, ", "))
+	own := ""
+	if r.ResolverUser {
+		own = ", and runs as a user of its own"
+	}
+	fmt.Fprintf(w, "Its resolver, which looks up names, keeps no capability%s.\n", own)
 	for _, lacking := range r.Lacking {
 		fmt.Fprintf(w, "Not here: %s.\n", lacking)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/nstrace/nstrace/internal/confine"
+	"github.com/nstrace/nstrace/internal/resolver"
 )
 
 // Tests set these, see confine_attempt.go.
@@ -38,9 +39,22 @@ func (f *streamFlags) seal() {
 
 func (f *streamFlags) confinement(w confine.Work) *confine.Profile {
 	w.Files = f.file != ""
+	w.User = f.resolverUser()
 	profile := confine.Tracing(w)
 	adjust(profile)
 	return profile
+}
+
+// resolverUser returns the user of the resolver, 0 if it has none of its own.
+func (f *streamFlags) resolverUser() uint32 {
+	f.pickUser.Do(func() {
+		user, err := resolver.FreeUser()
+		if err != nil {
+			f.result.Lacking = append(f.result.Lacking, err.Error())
+		}
+		f.user = user
+	})
+	return f.user
 }
 
 func report(err error) {

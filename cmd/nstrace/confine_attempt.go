@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nstrace/nstrace/internal/capability"
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/confine/confinetest"
 )
@@ -29,7 +30,7 @@ func init() {
 				if err != nil {
 					panic(err)
 				}
-				p.Keep = append(p.Keep, confine.Kept{Capability: confine.Capability(n), Why: "a test"})
+				p.Keep = append(p.Keep, confine.Kept{Capability: capability.Capability(n), Why: "a test"})
 			}
 		}
 		if os.Getenv("NSTRACE_TEST_ALONE") != "" {

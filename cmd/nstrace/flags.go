@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/agext/levenshtein"
@@ -60,6 +61,9 @@ type streamFlags struct {
 
 	profile *confine.Profile // of this process
 	result  confine.Result   // what confines it
+
+	pickUser sync.Once
+	user     uint32 // of the resolver; 0: that of this process
 
 	live output.Sink // set by top: takes the events instead of the output
 

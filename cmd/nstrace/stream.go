@@ -139,7 +139,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	}()
 	// Early: it starts while the programs are loaded, and before a host can run out of process ids.
 	notes := &heldNotes{notify: o.Notify}
-	r.names = resolver.Start(resolver.Options{Notify: notes.add})
+	r.names = resolver.Start(resolver.Options{Notify: notes.add, User: f.resolverUser()})
 	o.Resolver = r.names.Names()
 	if r.stage, err = runtimes.NewBy(r.names, f.runtimes, runtimes.DefaultWait); err != nil {
 		return r, usageError{fmt.Errorf("--runtime-socket: %w", err)}

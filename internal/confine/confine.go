@@ -26,12 +26,14 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/psx"
+
+	"github.com/nstrace/nstrace/internal/capability"
 )
 
 // A Kept is a capability that a process keeps, and why.
 type Kept struct {
-	Capability Capability `json:"capability"`
-	Why        string     `json:"why"`
+	Capability capability.Capability `json:"capability"`
+	Why        string                `json:"why"`
 	// Only is the command or the flag that needs it, "" if all processes that trace do.
 	Only string `json:"only,omitempty"`
 }
@@ -40,13 +42,15 @@ type Kept struct {
 type Profile struct {
 	Keep []Kept
 	Exec bool // the process starts others, which inherit no_new_privs and the filter
+	// User is the user and the group of a process that it starts; 0: it starts none of other users.
+	User uint32
 	// Files, if not nil, are all that the process uses of the file system.
 	Files *Files
 }
 
 // Capabilities returns the set of the profile.
-func (p *Profile) Capabilities() Set {
-	var s Set
+func (p *Profile) Capabilities() capability.Set {
+	var s capability.Set
 	for _, k := range p.Keep {
 		s |= 1 << k.Capability
 	}
@@ -55,8 +59,8 @@ func (p *Profile) Capabilities() Set {
 
 // A Result says what confines a process.
 type Result struct {
-	Capabilities Set  // that the process has, and can ever have
-	Bounded      bool // the bounding set was reduced to Capabilities
+	Capabilities capability.Set // that the process has, and can ever have
+	Bounded      bool           // the bounding set was reduced to Capabilities
 	NoNewPrivs   bool
 	Filter       bool // a seccomp filter refuses system calls
 	Landlock     bool // the process can use Profile.Files and no others
@@ -89,7 +93,7 @@ func (r *Result) try(all *[]error, err error) bool {
 // what others control.
 func (r *Result) Drop(p *Profile) error {
 	var errs []error
-	was, err := Permitted()
+	was, err := capability.Permitted()
 	r.try(&errs, err)
 	r.Capabilities = was
 	if r.try(&errs, awaitThreads()) {
@@ -191,7 +195,7 @@ func Forsaken() bool {
 	if err != nil || noNew != 1 {
 		return false
 	}
-	has, err := allSets()
+	has, err := capability.Anywhere()
 	return err == nil && has == 0
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/nstrace/nstrace/internal/capability"
 	"github.com/nstrace/nstrace/internal/confine/confinetest"
 )
 
@@ -43,7 +44,7 @@ func confined(profile string) {
 	}
 	own := Profile{Exec: p.Exec, Files: p.Files}
 	for _, c := range p.Keep {
-		own.Keep = append(own.Keep, Kept{Capability: Capability(c), Why: "a test"})
+		own.Keep = append(own.Keep, Kept{Capability: capability.Capability(c), Why: "a test"})
 	}
 	// Threads that are locked, that wait in a system call, and that are in another namespace.
 	ready, release := make(chan bool), make(chan bool)
@@ -108,12 +109,12 @@ type report struct {
 }
 
 // runConfined runs this test binary as a confined process. The command line begins with before.
-func runConfined(t *testing.T, keep Set, execs bool, before ...string) *report {
+func runConfined(t *testing.T, keep capability.Set, execs bool, before ...string) *report {
 	t.Helper()
 	return runWithin(t, keep, execs, nil, before...)
 }
 
-func runWithin(t *testing.T, keep Set, execs bool, files *Files, before ...string) *report {
+func runWithin(t *testing.T, keep capability.Set, execs bool, files *Files, before ...string) *report {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -148,7 +149,7 @@ func runWithin(t *testing.T, keep Set, execs bool, files *Files, before ...strin
 // TestApply confines a process that has several threads, some of them locked, in a system call or in
 // another namespace, and compares what the kernel says of each thread with the profile.
 func TestApply(t *testing.T) {
-	keep := SetOf(unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH)
+	keep := capability.Of(unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH)
 	r := runConfined(t, keep, false)
 	if r.Err != "" || !r.Bounded || !r.Filter || len(r.Lacking) != 0 || len(r.Threads) < 6 {
 		t.Errorf("%+v", r)
@@ -177,7 +178,7 @@ func TestAttempts(t *testing.T) {
 			}
 		}
 	}
-	keep := SetOf(unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH)
+	keep := capability.Of(unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH)
 	t.Run("alone", func(t *testing.T) {
 		r := runConfined(t, keep, false)
 		check(r, denied, unix.EPERM)
@@ -203,7 +204,7 @@ func TestWithoutFullRoot(t *testing.T) {
 		{"setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "+sys_admin", "--ambient-caps", "+sys_admin"},
 		{"setpriv", "--no-new-privs"},
 	} {
-		r := runConfined(t, SetOf(unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH), false, before...)
+		r := runConfined(t, capability.Of(unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH), false, before...)
 		if r.Err != "" || !r.Filter {
 			t.Errorf("%q: %+v", before, r)
 		}
@@ -312,24 +313,9 @@ func TestExecAllowed(t *testing.T) {
 	}
 }
 
-// TestSet checks names against those that the kernel has.
-func TestSet(t *testing.T) {
-	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.TrimSpace(string(last)); got > fmt.Sprint(len(names)-1) {
-		t.Errorf("the kernel has capabilities up to %s, which have no names", got)
-	}
-	s := SetOf(unix.CAP_SYS_ADMIN, unix.CAP_CHOWN)
-	if text, err := json.Marshal(s); err != nil || string(text) != `["CAP_CHOWN","CAP_SYS_ADMIN"]` || s.String() != "CAP_CHOWN CAP_SYS_ADMIN" {
-		t.Errorf("%s %v %v", text, s, err)
-	}
-}
-
 // TestLandlock restricts a process to some files.
 func TestLandlock(t *testing.T) {
-	r := runWithin(t, ^Set(0), false, &Files{Read: []string{"/proc", "/nonexistent"}, Write: []string{t.TempDir()}})
+	r := runWithin(t, ^capability.Set(0), false, &Files{Read: []string{"/proc", "/nonexistent"}, Write: []string{t.TempDir()}})
 	if _, err := landlockVersion(); err != nil {
 		if r.Err != "" || r.Landlock || !slices.ContainsFunc(r.Lacking, func(s string) bool { return strings.Contains(s, "Landlock") }) {
 			t.Errorf("%+v", r)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
@@ -30,7 +31,7 @@ var denied = []struct {
 	what  string
 	names []string
 }{
-	{"change the user", []string{"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups"}},
+	{changeUser, []string{"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups"}},
 	{"control other processes", []string{"ptrace", "process_vm_writev", "process_madvise", "migrate_pages", "move_pages"}},
 	{"load code into the kernel", []string{"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load"}},
 	{"stop the host", []string{"reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd", "nfsservctl", "vhangup"}},
@@ -39,6 +40,16 @@ var denied = []struct {
 	{"use rarely tested parts of the kernel", []string{"userfaultfd", "modify_ldt", "personality", "fanotify_init", "vmsplice", "remap_file_pages", "lookup_dcookie", "memfd_secret", "syslog", "uselib", "_sysctl"}},
 	{"access hardware", []string{"iopl", "ioperm", "pciconfig_read", "pciconfig_write", "pciconfig_iobase"}},
 	{"make devices and other roots", []string{"mknod", "mknodat", "chroot", "pivot_root"}},
+}
+
+// changeUser is what the calls that change the user are for. Of these, a process may make those by which it
+// starts another one as Profile.User.
+const changeUser = "change the user"
+
+// becomeUser are the calls with which the child of a process becomes another user without other groups
+// (forkAndExecInChild1() in Go's package syscall), and the one value that their first argument may have.
+func becomeUser(user uint32) map[string]uint64 {
+	return map[string]uint64{"setgroups": 0, "setgid": uint64(user), "setuid": uint64(user)}
 }
 
 // absent are calls whose caller uses another one if the kernel does not have them.
@@ -63,7 +74,16 @@ func policy(p *Profile, known map[string]int) *seccomp.Policy {
 	}
 	groups := []seccomp.SyscallGroup{{Action: unknown, Names: only(absent)}}
 	for _, d := range denied {
-		groups = append(groups, seccomp.SyscallGroup{Action: refuse, Names: only(d.names)})
+		group := seccomp.SyscallGroup{Action: refuse, Names: only(d.names)}
+		if d.what == changeUser && p.User != 0 {
+			for name, allowed := range becomeUser(p.User) {
+				group.Names = slices.DeleteFunc(group.Names, func(n string) bool { return n == name })
+				group.NamesWithCondtions = append(group.NamesWithCondtions, seccomp.NameWithConditions{
+					Name: name, Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: allowed}},
+				})
+			}
+		}
+		groups = append(groups, group)
 	}
 	// nstrace talks to systemd and to container runtimes by AF_UNIX, and to the kernel by AF_NETLINK.
 	local := seccomp.ArgumentConditions{

@@ -7,18 +7,22 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/capability"
 )
 
 // Work is what a process that traces does besides tracing, and needs privileges for.
 type Work struct {
 	Files bool // it writes and rotates files: --output-file
 	Child bool // it passes signals on to the command of nstrace run
+	// User is the user of the resolver, 0 if that has none of its own.
+	User uint32
 }
 
 // Tracing returns the profile of a process that traces. It starts the resolver again if that ended, and
 // nstrace top starts systemctl.
 func Tracing(w Work) *Profile {
-	p := &Profile{Exec: true, Keep: []Kept{
+	p := &Profile{Exec: true, User: w.User, Keep: []Kept{
 		{unix.CAP_DAC_OVERRIDE, "connect to the container runtimes of users, and rotate files in folders of others", ""},
 		{unix.CAP_DAC_READ_SEARCH, "read what is in /proc of other users, and open cgroups and namespaces by handle", ""},
 		{unix.CAP_SYS_PTRACE, "read the namespaces, program and arguments of every process", ""},
@@ -33,10 +37,15 @@ func Tracing(w Work) *Profile {
 	if w.Files {
 		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before", "--output-file"})
 	}
-	if w.Child {
+	if w.User != 0 {
+		p.Keep = append(p.Keep,
+			Kept{unix.CAP_SETUID, "start the resolver again as a user of its own", ""},
+			Kept{unix.CAP_SETGID, "start the resolver again as a user of its own", ""},
+			Kept{unix.CAP_KILL, "end the resolver if it hangs", ""})
+	} else if w.Child {
 		p.Keep = append(p.Keep, Kept{unix.CAP_KILL, "pass signals on to a command that has become another user", "nstrace run"})
 	}
-	if had, err := Permitted(); err == nil && had.Has(unix.CAP_NET_ADMIN) && !had.Has(unix.CAP_SYS_ADMIN) {
+	if had, err := capability.Permitted(); err == nil && had.Has(unix.CAP_NET_ADMIN) && !had.Has(unix.CAP_SYS_ADMIN) {
 		p.Keep = append(p.Keep, Kept{unix.CAP_NET_ADMIN, "attach again to sysctl writes, without CAP_SYS_ADMIN", ""})
 	}
 	return p

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/capability"
 )
 
 // A Report says what processes that trace keep.
@@ -14,18 +16,20 @@ type Report struct {
 	Keeps []Kept `json:"keeps"`
 	// Refused are the groups of system calls that the filter refuses.
 	Refused []string `json:"refused"`
+	// ResolverUser says that the resolver has a user of its own. It keeps no capability.
+	ResolverUser bool `json:"resolver_user"`
 	// Lacking says which mechanisms do not work here, and why.
 	Lacking []string `json:"lacking,omitempty"`
 }
 
 // Describe returns what all processes that trace keep, without confining anything.
 func Describe() *Report {
-	r := &Report{Keeps: Tracing(Work{Files: true, Child: true}).Keep}
+	r := &Report{Keeps: Tracing(Work{Files: true, Child: true, User: 1}).Keep}
 	for _, d := range denied {
 		r.Refused = append(r.Refused, d.what)
 	}
 	r.Refused = append(r.Refused, "open sockets of other families than AF_UNIX and AF_NETLINK", "make calls of 32-bit programs")
-	own, err := Permitted()
+	own, err := capability.Permitted()
 	if err != nil || !own.Has(unix.CAP_SETPCAP) {
 		r.Lacking = append(r.Lacking, noBounding)
 	}

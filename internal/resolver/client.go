@@ -48,6 +48,8 @@ var ErrGone = errors.New("the process that looks up names does not answer")
 type Options struct {
 	// Notify takes a sentence about a child that ended or cannot be started.
 	Notify func(message string)
+	// User is the user and the group of the child, see [FreeUser]. 0 is the caller's user.
+	User uint32
 	// Command is the program with its arguments, nil for this one with Name.
 	Command []string
 }
@@ -108,7 +110,7 @@ func (c *Client) supervise(started chan struct{}) {
 	pause := restartFirst
 	for {
 		begin := time.Now()
-		p, err := startProcess(c.opts.Command)
+		p, err := c.startProcess()
 		if err == nil {
 			c.mu.Lock()
 			c.process = p
@@ -143,6 +145,21 @@ func (c *Client) supervise(started chan struct{}) {
 		}
 		pause = min(2*pause, restartLast)
 	}
+}
+
+// startProcess starts a child. If that cannot be another user, for example because a security module refuses
+// it, it is nstrace's: one without capabilities is better than none.
+func (c *Client) startProcess() (*process, error) {
+	p, err := startProcess(c.opts.Command, c.opts.User)
+	if err == nil || c.opts.User == 0 {
+		return p, err
+	}
+	p, again := startProcess(c.opts.Command, 0)
+	if again != nil {
+		return nil, again // which does not depend on the user
+	}
+	c.notify(fmt.Sprintf("the process that looks up names of users and containers has no user of its own: %v", err))
+	return p, nil
 }
 
 // follow takes the messages of a child until it ends, and returns why it did.

@@ -30,6 +30,9 @@ var ErrByHand = errors.New("nstrace starts this process itself: want another com
 // Threads that the child needs at once: reads that are stuck, getent, and connections.
 const spareThreads = 12
 
+// confined is called once the process is confined. A test sets it, see attempt.go.
+var confined = func() {}
+
 // Wanted reports whether the arguments of the program ask for Main.
 func Wanted(args []string) bool { return len(args) > 1 && args[1] == Name }
 
@@ -64,6 +67,7 @@ func Main() error {
 	if err := confine.Filter(&confine.Profile{Exec: true}); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
+	confined()
 	conn, err := newConn(socketFD)
 	if err != nil {
 		return err

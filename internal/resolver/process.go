@@ -28,8 +28,9 @@ type process struct {
 // kept are the variables of the environment that the child gets.
 var kept = []string{"PATH", "GOCOVERDIR"}
 
-// startProcess starts the child. Call it on a locked thread: the child ends with the thread.
-func startProcess(command []string) (*process, error) {
+// startProcess starts the child, as a user or, if user is 0, as the caller's. Call it on a locked thread: the
+// child ends with the thread.
+func startProcess(command []string, user uint32) (*process, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a socket: %w", err)
@@ -53,6 +54,9 @@ func startProcess(command []string) (*process, error) {
 		}
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if user != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user} // and no other groups
+	}
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, err

@@ -252,6 +252,57 @@ func TestUsers(t *testing.T) {
 	close(c.done)
 }
 
+// TestOwnUser starts a child as another user, and one that cannot be: it is then the caller's.
+func TestOwnUser(t *testing.T) {
+	user, err := FreeUser()
+	if os.Geteuid() != 0 {
+		if !errors.Is(err, ErrNoUser) {
+			t.Errorf("without privileges: user %d, %v", user, err)
+		}
+		t.Skip("needs root")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := filepath.Join(t.TempDir(), "private")
+	if err := os.WriteFile(private, self, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		command []string
+		want    uint32
+		said    int
+	}{{[]string{"/proc/self/exe", Name}, user, 0}, {[]string{private, Name}, 0, 1}} {
+		var s said
+		c := Start(Options{Notify: s.add, User: user, Command: tt.command})
+		defer c.Close()
+		if nameOf(t, c, 0) == "" {
+			t.Errorf("%s: root has no name", tt.command[0])
+		}
+		info, err := os.Stat(fmt.Sprintf("/proc/%d", childOf(c)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != tt.want || st.Gid != tt.want {
+			t.Errorf("%s: user %d, group %d, want %d", tt.command[0], st.Uid, st.Gid, tt.want)
+		}
+		if all := s.list(); len(all) != tt.said {
+			t.Errorf("%s: %q", tt.command[0], all)
+		}
+	}
+	// Its process makes the id taken.
+	if !exists(user) {
+		t.Errorf("user %d is free while a process has it", user)
+	}
+	if !exists(0) {
+		t.Error("root does not exist")
+	}
+}
+
 // TestReplaced has a child that is killed, stopped, and confused by somebody else. Each time another one
 // answers, and one message says so.
 func TestReplaced(t *testing.T) {

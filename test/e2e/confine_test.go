@@ -15,16 +15,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nstrace/nstrace/internal/capability"
 	"github.com/nstrace/nstrace/internal/confine"
 )
 
 // checkThreads compares what the kernel says of each thread of a process with what the profile keeps.
 func checkThreads(t *testing.T, pid int, w confine.Work) {
 	t.Helper()
-	own, err := confine.Permitted()
+	own, err := capability.Permitted()
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.User = 1
 	hex := fmt.Sprintf("%016x", uint64(own&confine.Tracing(w).Capabilities()))
 	none := fmt.Sprintf("%016x", 0)
 	want := map[string]string{"CapPrm": hex, "CapEff": hex, "CapBnd": hex, "CapInh": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2"}
@@ -162,19 +164,65 @@ func TestRunPrivileges(t *testing.T) {
 	}
 }
 
-// TestDeniedToTracer has a running tracer try what its profile denies. It tests a build that is not
-// released, in which it can refuse execs too.
-func TestDeniedToTracer(t *testing.T) {
+// deniedToAll are the attempts that the filter of each process refuses.
+var deniedToAll = []string{"ptrace", "write", "module", "kexec", "reboot", "swapon", "inet", "inet6", "packet", "vsock", "setuid", "setgid", "setgroups", "clock", "keys", "mknod", "fault"}
+
+// buildAttempting builds an nstrace that is not released: it tries what it must not do.
+func buildAttempting(t *testing.T) string {
+	t.Helper()
 	if os.Getenv("NSTRACE_BIN") != "" {
 		t.Skip("needs a binary of its own: runs where the tests build nstrace")
 	}
-	bin := filepath.Join(scratch, "nstrace-confinetest")
+	bin := filepath.Join(t.TempDir(), "nstrace")
 	cmd := exec.Command("go", "build", "-tags", "grpcnotrace,confinetest", "-o", bin, "github.com/nstrace/nstrace/cmd/nstrace")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	denied := []string{"ptrace", "write", "module", "kexec", "reboot", "swapon", "inet", "inet6", "packet", "vsock", "setuid", "setgroups", "clock", "keys", "mknod", "fault"}
+	return bin
+}
+
+// TestDeniedToResolver has a running resolver try what it must not do.
+func TestDeniedToResolver(t *testing.T) {
+	bin := buildAttempting(t)
+	args := []string{"-o", "json"}
+	cmd := exec.Command(bin, args...)
+	cmd.Env = append(os.Environ(), "NSTRACE_TEST_RESOLVER_ATTEMPTS=1")
+	s := startCommand(t, cmd, args)
+	s.awaitStart(t)
+	var errnos map[string]int
+	for limit := time.Now().Add(patience); errnos == nil; time.Sleep(10 * time.Millisecond) {
+		if _, rest, ok := strings.Cut(s.stderr.String(), "attempts: "); ok && strings.Contains(rest, "\n") {
+			if err := json.NewDecoder(strings.NewReader(rest)).Decode(&errnos); err != nil {
+				t.Fatalf("%v: %s", err, rest)
+			}
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("no attempts: %s", s.stderr.String())
+		}
+	}
+	want := map[string]syscall.Errno{
+		"shadow": unix.EACCES, "environ": unix.EACCES, "signal": unix.EPERM, "capability": unix.EPERM, "mount": unix.EPERM, "load": unix.EPERM,
+		"uring": unix.ENOSYS, "future": unix.ENOSYS, "unix": 0, "start": 0,
+	}
+	for _, name := range deniedToAll {
+		want[name] = unix.EPERM
+	}
+	for name, errno := range want {
+		if got := syscall.Errno(errnos[name]); got != errno {
+			t.Errorf("%s: %v (%d), want %v", name, got, got, errno)
+		}
+	}
+	if err := s.cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitEnd(t)
+}
+
+// TestDeniedToTracer has a running tracer try what its profile denies. It tests a build that is not
+// released, in which it can refuse execs too.
+func TestDeniedToTracer(t *testing.T) {
+	bin := buildAttempting(t)
 	for _, command := range [][]string{nil, {"record"}, {"run"}} {
 		for _, alone := range []string{"", "1"} {
 			t.Run(strings.Join(append(command, "alone"+alone), " "), func(t *testing.T) {
@@ -214,11 +262,11 @@ func TestDeniedToTracer(t *testing.T) {
 				if err := json.Unmarshal([]byte(readFile(t, results)), &errnos); err != nil {
 					t.Fatal(err)
 				}
-				want := map[string]syscall.Errno{"uring": unix.ENOSYS, "future": unix.ENOSYS, "unix": 0, "netlink": 0, "shadow": 0, "proof": unix.EINVAL, "start": 0, "fork": 0, "code": 0}
+				want := map[string]syscall.Errno{"uring": unix.ENOSYS, "future": unix.ENOSYS, "unix": 0, "netlink": 0, "shadow": 0, "load": 0, "proof": unix.EINVAL, "start": 0, "fork": 0, "code": 0}
 				if alone != "" {
 					want["start"], want["fork"], want["code"], want["clone3"] = unix.EPERM, unix.EPERM, unix.EPERM, unix.ENOSYS
 				}
-				for _, name := range denied {
+				for _, name := range deniedToAll {
 					want[name] = unix.EPERM
 				}
 				for name, errno := range want {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/internal/confine"
+	"github.com/nstrace/nstrace/internal/capability"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -77,7 +77,7 @@ func TestLacksCapability(t *testing.T) {
 // TestFewCapabilities traces as an ordinary user with the capabilities that docs/security.md names.
 func TestFewCapabilities(t *testing.T) {
 	const enough = "bpf,perfmon,net_admin,sys_admin,sys_ptrace,dac_read_search,sys_resource"
-	own, err := confine.Permitted()
+	own, err := capability.Permitted()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,12 +120,25 @@ type namedUser struct {
 	name string
 }
 
+// openDir returns a folder that everybody can read, which t.TempDir is not.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(scratch, "open")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // startNaming starts nstrace with a getent in front of the real one, which knows n users. nstrace itself
 // reads the host's passwd, so only its resolver can name them.
 func startNaming(t *testing.T, n int, args ...string) (*stream, []namedUser) {
 	t.Helper()
 	const first = 54300
-	dir := t.TempDir()
+	dir := openDir(t)
 	script := "#!/bin/sh\ncase $2 in\n"
 	var users []namedUser
 	for i := range n {
@@ -262,6 +275,32 @@ func awaitUser(t *testing.T, s *stream, u namedUser) {
 	t.Fatalf("%v: no event has the name of user %d\n%s", s, u.uid, s.stderr.String())
 }
 
+// checkOwnUser checks that a process is a user of its own, in no group but its own.
+func checkOwnUser(t *testing.T, pid int) {
+	t.Helper()
+	status := readFile(t, fmt.Sprintf("/proc/%d/status", pid))
+	field := func(key string) []string {
+		_, rest, ok := strings.Cut(status, "\n"+key+":")
+		if !ok {
+			t.Fatalf("no %s in %s", key, status)
+		}
+		line, _, _ := strings.Cut(rest, "\n")
+		return strings.Fields(line)
+	}
+	uids := field("Uid")
+	if id, err := strconv.Atoi(uids[0]); err != nil || id < 61184 || id > 65519 {
+		t.Errorf("it is the user %s", uids[0])
+	}
+	for _, key := range []string{"Uid", "Gid"} {
+		if got := field(key); !slices.Equal(got, slices.Repeat(uids[:1], 4)) {
+			t.Errorf("%s is %q, want only %s", key, got, uids[0])
+		}
+	}
+	if groups := field("Groups"); len(groups) > 0 {
+		t.Errorf("it is in the groups %q", groups)
+	}
+}
+
 // TestResolverAlone checks what the process may do, that it outlives nobody, and that it refuses to be
 // started by hand.
 func TestResolverAlone(t *testing.T) {
@@ -279,6 +318,7 @@ func TestResolverAlone(t *testing.T) {
 				t.Errorf("%s is %s, want %s", key, got, want)
 			}
 		}
+		checkOwnUser(t, pid)
 		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		if err != nil {
 			t.Fatal(err)
@@ -314,10 +354,15 @@ func TestResolverAlone(t *testing.T) {
 // Events do not wait for it, a later one has the name, and it ends with nstrace.
 func TestResolverGetent(t *testing.T) {
 	anyKernel(t)
-	dir := t.TempDir()
+	dir := openDir(t)
 	fifo := filepath.Join(dir, "answer")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for path, mode := range map[string]os.FileMode{fifo: 0o666, dir: 0o777} { // the resolver is another user
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	script := fmt.Sprintf("#!/bin/sh\necho $$ >%[1]s/pid.new; mv %[1]s/pid.new %[1]s/pid; read answer <%[2]s; echo \"$answer\"\n", dir, fifo)
 	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script), 0o755); err != nil {

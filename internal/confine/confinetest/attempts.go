@@ -5,11 +5,14 @@ package confinetest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +35,8 @@ var attempts = map[string]func() error{
 	"unix":      func() error { return socket(unix.AF_UNIX) },
 	"netlink":   func() error { return socket(unix.AF_NETLINK) },
 	"setuid":    func() error { return call(unix.SYS_SETUID, 0) },
-	"setgroups": func() error { return call(unix.SYS_SETGROUPS, 0) },
+	"setgid":    func() error { return call(unix.SYS_SETGID, 0) },
+	"setgroups": func() error { return call(unix.SYS_SETGROUPS, 1) },
 	"clock":     func() error { return unix.ClockSettime(unix.CLOCK_REALTIME, &unix.Timespec{Nsec: -1}) },
 	"keys":      func() error { _, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false); return err },
 	"mknod":     func() error { return unix.Mknod("/tmp/nstrace-never", unix.S_IFREG, 0) },
@@ -45,6 +49,9 @@ var attempts = map[string]func() error{
 	"future":     func() error { return call(1<<16, 0) },
 	"capability": func() error { return unix.Sethostname([]byte(strings.Repeat("x", 100))) },                            // EPERM without CAP_SYS_ADMIN
 	"mount":      func() error { return unix.Mount("/proc/thread-self/ns/mnt", "/proc/version", "", unix.MS_BIND, "") }, // EINVAL
+	"load":       load,
+	"signal":     func() error { return unix.Kill(os.Getppid(), 0) },
+	"environ":    func() error { f, err := os.Open(fmt.Sprintf("/proc/%d/environ", os.Getppid())); f.Close(); return err },
 	"shadow":     func() error { f, err := os.Open("/etc/shadow"); f.Close(); return err },
 }
 
@@ -80,6 +87,17 @@ func forkRaw() error {
 		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}
 	_, err := unix.Wait4(int(pid), nil, 0, nil)
+	return err
+}
+
+// load loads a BPF program that does nothing, for kprobes: other types need no privilege on some hosts.
+func load() error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Kprobe, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err == nil {
+		p.Close()
+	}
 	return err
 }
 

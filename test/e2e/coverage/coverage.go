@@ -75,10 +75,12 @@ func (a *All) Add(row Row) {
 	a.Kernels[row.Kernel] = slices.Insert(rows, at, row)
 }
 
-// Find returns what a column reported, "" for nothing, and whether the test ran the way.
+// Find returns what a column reported, "" for nothing, and whether the test ran the way with it: not each
+// kernel has each backend.
 func (a *All) Find(kernel, group, way, column string) (said string, ran bool) {
-	r, ran := a.row(kernel, group, way)
-	return r.Reports[column], ran
+	r, _ := a.row(kernel, group, way)
+	said, ran = r.Reports[column]
+	return said, ran
 }
 
 // row returns the row of a way, and whether the test ran the way.
@@ -143,9 +145,10 @@ Each row is a way to make, enter, pin or end a namespace, to change a parameter 
 (`+"`TestCoverage`"+`) runs a real program that does it. The columns show what nstrace reported with each backend, and what
 the kernel's audit reported in the same run. Audit had rules for the calls and for writes below `+"`/proc/sys`"+`.
 
-Kernels: %s. If they differ, the cell names the kernels. A dash
-means that nothing was reported. The Debian archive has no modules for some kernels (%s). The tests did not
-try the rows about devices on these kernels.
+Kernels: %s. If they differ, the cell names the
+kernels. A dash means that nothing was reported. A cell is about the kernels on which the test could try it: arm64 5.10 has no
+fentry, and the test runs audit and 32-bit programs only on amd64. The Debian archive has no modules for some kernels (%s).
+The tests did not try the rows about devices on these kernels.
 
 `+"`openat`"+` in the audit column means that audit reported a file opened for writing. Audit reports no names of
 parameters, no values, no results of writes and no namespaces. It has no rule for `+"`clone3`"+`, because it does not follow
@@ -251,7 +254,8 @@ func (a *All) cell(kernels []string, row Row, column string) string {
 	var texts []string
 	by := map[string][]string{}
 	kernels = slices.DeleteFunc(slices.Clone(kernels), func(k string) bool {
-		return !a.Has(k, row.Group, row.Way)
+		_, ran := a.Find(k, row.Group, row.Way, column)
+		return !ran
 	})
 	for _, k := range slices.Backward(kernels) {
 		text, _ := a.Find(k, row.Group, row.Way, column)

@@ -25,6 +25,7 @@ import (
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/osmemory"
 	"github.com/nstrace/nstrace/internal/osthread"
 	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/internal/runtimes"
@@ -155,7 +156,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		return r, err
 	}
 	notes.release()
-	go giveBack()
+	go osmemory.GiveBack()
 	if f.verbose {
 		for _, obs := range r.tracer.Observations() {
 			fmt.Fprintf(os.Stderr, "nstrace: %s\n", describe(obs))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/internal/confine"
+	"github.com/nstrace/nstrace/internal/osmemory"
 	"github.com/nstrace/nstrace/internal/osthread"
 )
 
@@ -73,7 +74,7 @@ func Main() error {
 		return err
 	}
 	debug.SetGCPercent(50)
-	debug.FreeOSMemory()
+	osmemory.GiveBack()
 	return newServer(conn).serve()
 }
 

@@ -72,6 +72,7 @@ const (
 	LossRingFull = "ring_full" // the ring buffer was full: use a larger --ring-size
 	LossMissed   = "missed"    // the kernel could not run a program, or had no room for the state of a call
 	LossHistory  = "history"   // the history could not store the events; they are in the stream
+	LossOutput   = "output"    // the output could not be written, as on a full disk; a history has the events
 
 	// The number of lost events is unknown for these.
 	LossFtraceOff  = "ftrace_off"  // ftrace was turned off: the kernel does not run fentry and kprobe programs

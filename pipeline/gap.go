@@ -76,18 +76,19 @@ func gapBefore(r *history.Recorder, started time.Time) *event.Event {
 	return &event.Event{Type: event.TraceGap, Trace: t}
 }
 
-// HistoryLoss adds a trace.loss for the events that the history could not take.
-type HistoryLoss struct {
-	Next    Handler
-	History *history.Recorder
+// Losses adds a trace.loss for the events that the history or another sink could not take.
+type Losses struct {
+	Next Handler
+	// Take have the loss of each sink: since the last call, nil for none.
+	Take []func() *event.Loss
 
 	started bool
 }
 
 // Event hands on e. A loss comes before trace.stop.
-func (l *HistoryLoss) Event(e *event.Event) error {
+func (l *Losses) Event(e *event.Event) error {
 	if e.Type == event.TraceStop {
-		if err := l.add(); err != nil {
+		if _, err := l.add(); err != nil {
 			return err
 		}
 	}
@@ -95,16 +96,30 @@ func (l *HistoryLoss) Event(e *event.Event) error {
 	return l.Next.Event(e)
 }
 
-// Idle adds a loss, if there is one, and hands on the call.
-func (l *HistoryLoss) Idle() error { return errors.Join(l.add(), l.Next.Idle()) }
+// Idle adds the losses, and hands on the call. If a sink works again, its loss follows at once.
+func (l *Losses) Idle() error {
+	_, err := l.add()
+	if err = errors.Join(err, l.Next.Idle()); err != nil {
+		return err
+	}
+	added, err := l.add()
+	if added {
+		err = errors.Join(err, l.Next.Idle())
+	}
+	return err
+}
 
-func (l *HistoryLoss) add() error {
+func (l *Losses) add() (added bool, err error) {
 	if !l.started { // trace.start comes first
-		return nil
+		return false, nil
 	}
-	loss := l.History.TakeLoss()
-	if loss == nil {
-		return nil
+	for _, take := range l.Take {
+		loss := take()
+		if loss == nil {
+			continue
+		}
+		added = true
+		err = errors.Join(err, l.Next.Event(&event.Event{Type: event.TraceLoss, Time: time.Now().UTC(), Loss: loss}))
 	}
-	return l.Next.Event(&event.Event{Type: event.TraceLoss, Time: time.Now().UTC(), Loss: loss})
+	return added, err
 }

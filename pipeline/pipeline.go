@@ -13,13 +13,13 @@
 //	Alerts          marks the events that meet a rule
 //	Filter          keeps the events that an expression holds for
 //	Limit           ends the run after a number of events
-//	HistoryLoss     adds trace.loss for what the history could not take
+//	Losses          adds trace.loss for what the history or another sink could not take
 //	Number          assigns v, run_id, seq and the totals, once
 //	Fanout          writes to every sink
 //
 // New builds the chain from Gap to Fanout. Nothing behind Number adds, drops or changes
 // an event. A step that drops events counts them in Drops, so that the totals balance. The
-// trace.loss of HistoryLoss enters behind Alerts and meets no rule.
+// trace.loss of Losses enters behind Alerts and meets no rule.
 //
 // One step at a time runs: the runtimes.Stage in front calls them from two goroutines, but holds
 // its lock while it does. Drift.Keep runs in a separate goroutine.
@@ -50,7 +50,7 @@ type Options struct {
 	Filter    *filter.Program   // for Filter
 	Limit     uint64            // for Limit: events, not counting trace.*
 	LimitDone func()            // called once Limit is reached
-	History   *history.Recorder // for Gap, HistoryLoss and, as the first sink, for Fanout
+	History   *history.Recorder // for Gap, Losses and, as the first sink, for Fanout
 	Drift     *Drift            // for Drift; its Next is set by New
 	Sinks     []Sink            // for Fanout
 	Source    Source            // the totals of the tracer, for Number
@@ -73,8 +73,17 @@ func New(o Options) *Pipeline {
 	drops := new(Drops)
 	number := NewNumber(fanout, o.RunID, o.Source, drops)
 	p := &Pipeline{Handler: number, number: number}
+	losses := &Losses{Next: p.Handler}
 	if o.History != nil {
-		p.Handler = &HistoryLoss{Next: p.Handler, History: o.History}
+		losses.Take = append(losses.Take, o.History.TakeLoss)
+	}
+	for _, s := range o.Sinks {
+		if r, ok := s.(*Retry); ok {
+			losses.Take = append(losses.Take, r.TakeLoss)
+		}
+	}
+	if len(losses.Take) > 0 {
+		p.Handler = losses
 	}
 	if o.Limit > 0 {
 		p.Handler = &Limit{Next: p.Handler, Max: o.Limit, Done: o.LimitDone, Drops: drops}

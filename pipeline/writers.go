@@ -120,7 +120,7 @@ func (w *Writers) Idle() error { return w.Next.Idle() }
 
 // missesWrites reports whether writes can be among what was lost.
 func missesWrites(l *event.Loss) bool {
-	if l == nil || l.Reason == event.LossHistory { // the stream has what the history lost
+	if l == nil || l.Reason == event.LossHistory || l.Reason == event.LossOutput { // these passed here
 		return false
 	}
 	return l.Records == nil || l.Records[event.SysctlWrite] > 0

@@ -87,7 +87,8 @@ type run struct {
 	steps  *pipeline.Pipeline
 	drift  *pipeline.Drift // nil without a history
 	sink   output.Sink
-	close  func() error // of the output
+	retry  *pipeline.Retry // around sink; nil: an error of sink ends the run
+	close  func() error    // of the output
 }
 
 // heldNotes are messages about what a run lacks, which wait until it is clear that there is a run.
@@ -163,6 +164,11 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		}
 	}
 	r.sink = f.sink(w, r.tracer.HostNS(), output.DefaultHold)
+	var sink pipeline.Sink = r.sink
+	if f.file != "" || f.history != nil {
+		r.retry = &pipeline.Retry{Sink: r.sink, Report: notify}
+		sink = r.retry
+	}
 	if f.history != nil {
 		r.drift = pipeline.NewDrift(pipeline.DriftOptions{
 			History: f.history, DB: f.db, Filter: o.Filter, Scan: r.scan, Wake: r.tracer.Wake,
@@ -172,7 +178,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	r.steps = pipeline.New(pipeline.Options{
 		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Alerts: f.alerts, Filter: f.program,
 		Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
-		Sinks: []pipeline.Sink{r.sink}, Source: r.tracer,
+		Sinks: []pipeline.Sink{sink}, Source: r.tracer,
 	})
 	r.stage.SetNext(r.steps)
 	return r, nil
@@ -206,6 +212,9 @@ func (r *run) finish() error {
 	if r.sink != nil {
 		errs = append(errs, r.sink.Close())
 	}
+	if r.retry != nil && r.retry.Lost() > 0 {
+		errs = append(errs, fmt.Errorf("the output lacks %s that could not be written", plural(r.retry.Lost(), "event")))
+	}
 	return errors.Join(append(errs, r.close())...)
 }
 
@@ -218,7 +227,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := signal.NotifyContext(cmd.Context(), f.endSignals()...)
 	defer cancel()
 	f.dropPrivileges(confine.Work{})
 	r, err := f.start(o, os.Stdout, cancel)
@@ -255,6 +264,33 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		f.summary(r)
 	}
 	return nil
+}
+
+// endSignals returns the signals that end a run in order.
+func (f *streamFlags) endSignals() []os.Signal {
+	all := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGQUIT) {
+		all = append(all, syscall.SIGQUIT)
+	}
+	switch {
+	case signal.Ignored(syscall.SIGHUP): // nohup
+	case f.history != nil && !hasTerminal():
+		// It asks a daemon to open its files again. nstrace does that by itself, see output.OpenFile.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	default:
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
+}
+
+// hasTerminal reports whether the process has a controlling terminal. A daemon has none.
+func hasTerminal() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	tty.Close()
+	return true
 }
 
 // help answers --filter help and --alert help, and reports whether one was given.

@@ -7,24 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
 )
 
-// TestRecordOnFullDisk starts nstrace record on a full disk. The stream continues. Once there is
-// space, the history has all events, and before them the gap and the differences.
-func TestRecordOnFullDisk(t *testing.T) {
-	anyKernel(t)
-	dir := filepath.Join(scratch, filepath.Base(t.TempDir())+".full")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+// smallDisk mounts a file system of a mebibyte and returns its folder.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := openDir(t)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
@@ -33,6 +31,121 @@ func TestRecordOnFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// fillDisk writes to a file in dir until there is no more space.
+func fillDisk(t *testing.T, dir string) {
+	t.Helper()
+	fill, err := os.Create(filepath.Join(dir, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fill.Close()
+	for err == nil {
+		_, err = fill.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// growDisk makes space on a smallDisk.
+func growDisk(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOutputOnFullDisk fills the disk of the output file. nstrace and its history go on. Once there is space,
+// the file goes on too, with a trace.loss that has the number of events that it lacks.
+func TestOutputOnFullDisk(t *testing.T) {
+	anyKernel(t)
+	for _, recorded := range []bool{false, true} {
+		t.Run(fmt.Sprintf("record %v", recorded), func(t *testing.T) {
+			dir := smallDisk(t)
+			file := filepath.Join(dir, "events")
+			db := filepath.Join(t.TempDir(), "history.db")
+			args := []string{"-o", "json", "-O", file, "--runtime-socket", "none", "-e", "namespace.create"}
+			if recorded {
+				args = append([]string{"record", "--db", db}, args...)
+			}
+			var said buffer
+			cmd := exec.Command(nstraceBin, args...)
+			cmd.Stderr = &said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			t.Cleanup(func() { cmd.Process.Kill() })
+			says := func(what string) {
+				t.Helper()
+				for limit := time.Now().Add(patience); !strings.Contains(said.String(), what); time.Sleep(10 * time.Millisecond) {
+					select {
+					case err := <-ended:
+						t.Fatalf("nstrace ended: %v: %s", err, said.String())
+					default:
+					}
+					if time.Now().After(limit) {
+						t.Fatalf("nstrace does not say %q: %s", what, said.String())
+					}
+				}
+			}
+			awaitText(t, file, `"type":"trace.start"`)
+			fillDisk(t, dir)
+			const creates = 300 // more than fit into the buffer
+			for range creates {
+				output(t, "unshare", "--uts", "true")
+			}
+			says("no space left on device; nstrace goes on")
+			growDisk(t, dir)
+			says("the output can be written again") // by itself: nothing happens
+			output(t, "unshare", "--uts", "true")
+			awaitText(t, file, `"reason":"output"`)
+			if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("%v: %s", err, said.String())
+			}
+			count := func(text string) (made, lost uint64, last event.Type) {
+				for line := range strings.Lines(text) {
+					e, err := parseEvent([]byte(line))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if e.Type == event.NamespaceCreate && slices.Equal(e.Process.Args, []string{"unshare", "--uts", "true"}) {
+						made++
+					}
+					if e.Loss != nil && e.Loss.Reason == event.LossOutput {
+						lost += e.Loss.Records[event.NamespaceCreate]
+					}
+					last = e.Type
+				}
+				return made, lost, last
+			}
+			made, lost, last := count(readFile(t, file) + "\n")
+			if made+lost < creates+1 || lost == 0 || last != event.TraceStop {
+				t.Errorf("the file has %d events and lacks %d of %d; its last line is %s", made, lost, creates+1, last)
+			}
+			if !recorded {
+				return
+			}
+			_, stdout, _ := nstrace(t, []string{"history", "--db", db, "-o", "json"})
+			if made, _, last := count(stdout); made != creates+1 || last != event.TraceStop {
+				t.Errorf("the history has %d events of %d; its last line is %s", made, creates+1, last)
+			}
+		})
+	}
+}
+
+// TestRecordOnFullDisk starts nstrace record on a full disk. The stream continues. Once there is
+// space, the history has all events, and before them the gap and the differences.
+func TestRecordOnFullDisk(t *testing.T) {
+	anyKernel(t)
+	dir := smallDisk(t)
 	db := filepath.Join(dir, "history.db")
 	const param = "/proc/sys/vm/overcommit_ratio"
 	ratio := readFile(t, param)
@@ -48,17 +161,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 	first.interrupt(t)
 	output(t, "sysctl", "-qw", "vm.overcommit_ratio=72")
 
-	fill, err := os.Create(filepath.Join(dir, "fill"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = fill.Write(make([]byte, 4096))
-	}
-	fill.Close()
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
+	fillDisk(t, dir)
 	s := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	s.awaitStart(t)
 	if said := s.stderr.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "the disk is full: buffering up to") {
@@ -73,9 +176,7 @@ func TestRecordOnFullDisk(t *testing.T) {
 	}
 
 	// Nothing more happens: nstrace must notice by itself.
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
-		t.Fatal(err)
-	}
+	growDisk(t, dir)
 	var gap, drift *emitted
 	s.await(t, "the gap and what was found", func(all []*emitted) bool {
 		for _, e := range all {

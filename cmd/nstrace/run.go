@@ -81,7 +81,11 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	// The terminal sends ^C to the command as well, and the command decides whether to end.
 	// SIGTERM and SIGHUP reach nstrace alone and are passed on.
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		if !signal.Ignored(sig) { // as nohup does; the command inherits it
+			signal.Notify(signals, sig)
+		}
+	}
 	defer signal.Stop(signals)
 
 	child, err := startTracked(r.tracer, args)

@@ -294,22 +294,44 @@ func Getent(uid uint32) string {
 	return entry[0]
 }
 
-// getent returns the fields of a user's entry, see passwd(5), by name or id.
+// maxEntry limits the output of getent. A server can send an entry of any length.
+const maxEntry = 64 << 10
+
+// getent returns the fields of a user's entry, see passwd(5), by name or id. It gives getent no environment:
+// the C library looks for other servers and files by some of the variables.
 func getent(key string) (entry [7]string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), getentLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "getent", "passwd", key)
+	cmd.Env = []string{}
 	cmd.WaitDelay = time.Second
+	out := boundedBuffer{room: maxEntry}
+	cmd.Stdout = &out
 	// It ends with this process. The kernel means the thread that starts it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	out, err := cmd.Output()
-	if err != nil {
+	if err := cmd.Run(); err != nil {
 		return entry, err
 	}
-	if copy(entry[:], strings.Split(strings.TrimSuffix(string(out), "\n"), ":")) < len(entry) {
+	if copy(entry[:], strings.Split(strings.TrimSuffix(out.String(), "\n"), ":")) < len(entry) {
 		return [7]string{}, errors.New("getent: not an entry of passwd(5)")
 	}
 	return entry, nil
+}
+
+// errTooLong ends a program that writes more than a boundedBuffer has room for.
+var errTooLong = errors.New("the output is too long")
+
+// A boundedBuffer takes a limited number of bytes.
+type boundedBuffer struct {
+	strings.Builder
+	room int
+}
+
+func (b *boundedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.room {
+		return 0, errTooLong
+	}
+	return b.Builder.Write(p)
 }

@@ -436,6 +436,9 @@ func (k *kernel) attach(name string, spec *ebpf.ProgramSpec, prog *ebpf.Program)
 				opts.RetprobeMaxActive = maxActive
 			}
 			l, err = link.Kretprobe(spec.AttachTo, prog, opts)
+			if errors.Is(err, os.ErrPermission) { // only root may write to tracefs
+				l, err = link.Kretprobe(spec.AttachTo, prog, nil)
+			}
 		} else {
 			l, err = link.Kprobe(spec.AttachTo, prog, nil)
 		}

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // Rotation configures when an output file is rotated, and which rotated files are kept. The
@@ -40,10 +42,6 @@ type Rotation struct {
 
 func (r Rotation) wanted() bool { return r.MaxSize > 0 || r.MaxAge > 0 }
 
-// fileMode lets only root read the events, which have the arguments of all users' processes.
-// An existing file keeps its mode, also when it is rotated.
-const fileMode = 0o600
-
 // OpenFile opens a file to append events to. It creates the file if it does not exist. It
 // fails if the file cannot be written or rotated, so that such an error does not appear with
 // the first event. A pipe, a device and the like are never rotated.
@@ -52,6 +50,10 @@ const fileMode = 0o600
 // or creates the file at path. No signal is needed.
 //
 // A file must have one writer only: rotation does not know of others.
+//
+// Only root can read a new file, because events have the arguments of all users' processes. An existing file
+// keeps its mode, also when it is rotated. See [safefile.Open] for a file in a folder that others can write to.
+// There is no rotation in such a folder.
 func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
 	f, info, err := openAppend(path)
 	if err != nil {
@@ -70,7 +72,7 @@ func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
 }
 
 func openAppend(path string) (*os.File, os.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode)
+	f, err := safefile.Open(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
 		return nil, nil, openError(path, err)
 	}
@@ -154,6 +156,9 @@ func openRotating(path string, rotation Rotation) (*rotatingFile, error) {
 	dir := filepath.Dir(path)
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return nil, fmt.Errorf("output file %q cannot be rotated: directory %q: %w", path, dir, err)
+	}
+	if err := safefile.CheckFolder(path); err != nil {
+		return nil, fmt.Errorf("output file %q cannot be rotated: %w", path, errors.Unwrap(err))
 	}
 	r := &rotatingFile{
 		log: lumberjack.Logger{

@@ -45,28 +45,64 @@ func mode(t *testing.T, path string) fs.FileMode {
 
 var rotations = map[string]Rotation{"plain": {}, "rotated": {MaxSize: 1 << 20, MaxAge: time.Hour}}
 
+// TestSharedFolder has others write to the folder of the output.
+func TestSharedFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "shared")
+	if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(filepath.Join(dir, "rotated"), rotations["rotated"]); err == nil || !strings.HasSuffix(err.Error(), "cannot be rotated: other users can write to its directory") {
+		t.Errorf("%v", err)
+	}
+	path := filepath.Join(dir, "plain")
+	f, err := OpenFile(path, Rotation{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if mode := mode(t, path); mode != 0o600 {
+		t.Errorf("mode %v", mode)
+	}
+	// Somebody has another file be written to, once by a hard link.
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), os.Link(victim, path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("line\n")); err == nil || !strings.Contains(err.Error(), "hard links, and other users can write to its directory") {
+		t.Errorf("%v", err)
+	}
+	if info, err := os.Stat(victim); err != nil || info.Size() != 0 {
+		t.Errorf("the victim has %d bytes, %v", info.Size(), err)
+	}
+}
+
 func TestOpenFileAppends(t *testing.T) {
-	defer syscall.Umask(syscall.Umask(0))
 	for name, rotation := range rotations {
-		path := filepath.Join(t.TempDir(), "events.json")
-		for range 2 {
-			f, err := OpenFile(path, rotation)
-			if err != nil {
-				t.Fatal(err)
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "events.json")
+			defer syscall.Umask(syscall.Umask(0))
+			for range 2 {
+				f, err := OpenFile(path, rotation)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.Write([]byte("line\n")); err != nil {
+					t.Fatal(err)
+				}
+				if err := f.Close(); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if _, err := f.Write([]byte("line\n")); err != nil {
-				t.Fatal(err)
+			if got := files(t, filepath.Dir(path)); len(got) != 1 || got["events.json"] != "line\nline\n" {
+				t.Errorf("%q", got)
 			}
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
+			if m := mode(t, path); m != 0o600 {
+				t.Errorf("mode %v", m)
 			}
-		}
-		if got := files(t, filepath.Dir(path)); len(got) != 1 || got["events.json"] != "line\nline\n" {
-			t.Errorf("%s: %q", name, got)
-		}
-		if m := mode(t, path); m != 0o600 {
-			t.Errorf("%s: mode %v", name, m)
-		}
+		})
 	}
 }
 

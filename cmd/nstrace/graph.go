@@ -16,6 +16,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/graph"
 	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // graphFormats are the formats of nstrace graph, by the suffixes of files.
@@ -94,7 +95,7 @@ func (f *graphFlags) graph(ctx context.Context) (err error) {
 	}
 	out := io.Writer(os.Stdout)
 	if f.file != "" {
-		file, err := os.Create(f.file)
+		file, err := safefile.Open(f.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 		if err != nil {
 			return err
 		}

@@ -126,7 +126,7 @@ func smallDisk(t *testing.T) (dir string, grow func()) {
 		t.Skip("mounting needs root")
 	}
 	dir = t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -135,7 +135,7 @@ func smallDisk(t *testing.T) (dir string, grow func()) {
 		}
 	})
 	return dir, func() {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m,mode=755"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // Defaults of Options.
@@ -157,18 +158,13 @@ func (r *Recorder) unlock() error {
 	return r.lock.Close()
 }
 
-// fileMode lets only the owner see what processes did. An existing database keeps its mode.
-const fileMode = 0o600
-
 // lockFile takes the lock of the recorder of path. The lock is a separate file: closing the
 // database file outside SQLite would release SQLite's locks.
 func lockFile(path string) (f *os.File, first bool, err error) {
 	name := path + "-lock"
-	f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
-	if first = err == nil; first {
-		err = f.Chmod(fileMode) // whatever the umask
-	} else if errors.Is(err, os.ErrExist) {
-		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
+	f, err = safefile.Open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if first = err == nil; errors.Is(err, os.ErrExist) {
+		f, err = safefile.Open(name, os.O_RDWR|os.O_CREATE)
 	}
 	if err != nil {
 		return nil, false, err
@@ -200,6 +196,9 @@ func isSQLite(path string) bool {
 func (r *Recorder) open() (err error) {
 	if r.lock == nil {
 		if err := os.MkdirAll(filepath.Dir(r.options.Path), 0o755); err != nil {
+			return err
+		}
+		if err := safefile.CheckFolder(r.options.Path); err != nil {
 			return err
 		}
 		if r.lock, r.newLock, err = lockFile(r.options.Path); err != nil {

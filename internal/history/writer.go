@@ -16,11 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // A writer writes events to a database's tables. It finds the rows that events refer to by their
@@ -112,20 +112,18 @@ var cacheKiB = 4 << 10
 // epochs counts the epochs of all writers: a pending event can outlive its writer.
 var epochs atomic.Uint64
 
-// makeFile creates an empty file at path if there is none. Only its owner may read and write it,
-// whatever the umask. SQLite gives the database's mode to the files next to it.
+// makeFile creates an empty file at path if there is none. Only its owner may read and write it, whatever the
+// umask. An existing database keeps its mode. SQLite gives that to the files next to it.
 func makeFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	// It does not open an existing database: to close it would release SQLite's locks.
+	f, err := safefile.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if errors.Is(err, os.ErrExist) {
-		if _, statErr := os.Stat(path); !errors.Is(statErr, os.ErrNotExist) {
-			return nil
-		}
-		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode) // the target of a dangling link
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(fileMode), f.Close())
+	return f.Close()
 }
 
 // openWriter opens the database at path for writing. It creates or migrates it if necessary.

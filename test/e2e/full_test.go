@@ -23,7 +23,7 @@ import (
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := openDir(t)
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -53,7 +53,7 @@ func fillDisk(t *testing.T, dir string) {
 // growDisk makes space on a smallDisk.
 func growDisk(t *testing.T, dir string) {
 	t.Helper()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m,mode=755"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -55,6 +55,32 @@ func CheckFolder(path string) error {
 	return nil
 }
 
+// CheckFiles is for a program that opens several files of a folder by name. It returns an error that wraps
+// [ErrShared] if others can make the path lead elsewhere, or can remove files from the folder, or if one of the
+// files is there that Open would not open. In a folder with the sticky bit they can still make a file that is
+// not there yet; the kernel does not let the program open that if fs.protected_regular is set.
+func CheckFiles(path string, suffixes ...string) error {
+	w, err := walk(path)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(w.dir)
+	if w.moved || w.shared == shared {
+		return &fs.PathError{Op: "open", Path: path, Err: ErrShared}
+	}
+	for _, suffix := range suffixes {
+		var st unix.Stat_t
+		err := unix.Fstatat(w.dir, w.name+suffix, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil {
+			err = w.check(&st)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return &fs.PathError{Op: "open", Path: path + suffix, Err: err}
+		}
+	}
+	return nil
+}
+
 // How others can change a folder.
 type sharing int
 
@@ -238,15 +264,8 @@ func (w *walked) reopen(fd int, path string, flags int) (*os.File, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
-	if w.shared != private {
-		switch {
-		case st.Mode&unix.S_IFMT == unix.S_IFLNK: // since the walk
-			return nil, fmt.Errorf("it is a symbolic link, and %w", ErrShared)
-		case st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1:
-			return nil, fmt.Errorf("it has %d hard links, and %w", st.Nlink, ErrShared)
-		case !trusted(st.Uid) && (w.shared == sticky || st.Uid != w.owner):
-			return nil, fmt.Errorf("it belongs to user %d, and %w", st.Uid, ErrShared)
-		}
+	if err := w.check(&st); err != nil {
+		return nil, err
 	}
 	// Not by name: the name can be another file by now.
 	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags&^(os.O_CREATE|unix.O_NOFOLLOW), 0)
@@ -254,4 +273,18 @@ func (w *walked) reopen(fd int, path string, flags int) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(again), path), nil
+}
+
+// check returns an error if somebody else can have put a file into the folder.
+func (w *walked) check(st *unix.Stat_t) error {
+	switch {
+	case w.shared == private:
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK: // for Open: since the walk
+		return fmt.Errorf("it is a symbolic link, and %w", ErrShared)
+	case st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1:
+		return fmt.Errorf("it has %d hard links, and %w", st.Nlink, ErrShared)
+	case !trusted(st.Uid) && (w.shared == sticky || st.Uid != w.owner):
+		return fmt.Errorf("it belongs to user %d, and %w", st.Uid, ErrShared)
+	}
+	return nil
 }

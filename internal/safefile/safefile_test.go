@@ -213,3 +213,28 @@ func TestCheckFolder(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckFiles has others put a file beside a database.
+func TestCheckFiles(t *testing.T) {
+	dirs := folders(t)
+	for name, want := range map[string]error{"private": nil, "sticky": nil, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared} {
+		path := filepath.Join(dirs[name], "db")
+		if err := CheckFiles(path, "", "-wal"); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+		if want != nil {
+			continue
+		}
+		must(t, os.WriteFile(path, nil, 0o600), os.WriteFile(path+"-wal", nil, 0o600))
+		if err := CheckFiles(path, "", "-wal"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		must(t, os.Chown(path+"-wal", somebody, somebody))
+		if name == "sticky" {
+			want = ErrShared
+		}
+		if err := CheckFiles(path, "", "-wal"); !errors.Is(err, want) {
+			t.Errorf("%s, with a file of somebody else: %v, want %v", name, err, want)
+		}
+	}
+}

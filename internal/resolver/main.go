@@ -64,6 +64,9 @@ func Main() error {
 	_ = os.WriteFile("/proc/self/comm", []byte("nstrace"), 0) // instead of "exe"
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	osthread.Reserve(spareThreads)
+	if err := confine.ReadOnly(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
 	// It starts getent.
 	if err := confine.Filter(&confine.Profile{Exec: true}); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err

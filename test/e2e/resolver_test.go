@@ -21,8 +21,8 @@ import (
 	"github.com/nstrace/nstrace/tracer"
 )
 
-// resolverOf returns the process that looks up names for a process, 0 if there is none now.
-func resolverOf(t testing.TB, pid int) int {
+// childrenOf returns the processes that a process has started and that have not ended.
+func childrenOf(t testing.TB, pid int) (children []int) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -35,14 +35,24 @@ func resolverOf(t testing.TB, pid int) int {
 		}
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if string(fields[1]) != fmt.Sprint(pid) {
-			continue // whose command line can let this process wait for ever
+			continue
 		}
-		args, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		children = append(children, child)
+	}
+	return children
+}
+
+// resolverOf returns the process that looks up names for a process, 0 if there is none now.
+func resolverOf(t testing.TB, pid int) int {
+	t.Helper()
+	// The command line of other processes can let this one wait for ever.
+	for _, child := range childrenOf(t, pid) {
+		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
 		if err == nil && bytes.Contains(args, []byte("\x00resolver\x00")) {
-			child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-			if err != nil {
-				t.Fatal(err)
-			}
 			return child
 		}
 	}
@@ -359,12 +369,10 @@ func TestResolverGetent(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, mode := range map[string]os.FileMode{fifo: 0o666, dir: 0o777} { // the resolver is another user
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.Chmod(fifo, 0o644); err != nil { // the resolver is another user, and writes no file
+		t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\necho $$ >%[1]s/pid.new; mv %[1]s/pid.new %[1]s/pid; read answer <%[2]s; echo \"$answer\"\n", dir, fifo)
+	script := fmt.Sprintf("#!/bin/sh\nread answer <%s; echo \"$answer\"\n", fifo)
 	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -374,46 +382,45 @@ func TestResolverGetent(t *testing.T) {
 	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	s := startCommand(t, cmd, args)
 	s.awaitStart(t)
-	// called has a user make namespaces until getent runs, and returns its PID.
-	called := func(uid uint32) int {
+	// called has a user make namespaces until getent waits for an answer, and returns what takes that.
+	called := func(uid uint32) *os.File {
 		t.Helper()
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			runAs(t, uid)
-			text, err := os.ReadFile(filepath.Join(dir, "pid"))
-			if err != nil {
-				continue
+			answer, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+			if err == nil {
+				return answer
 			}
-			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-			if err := errors.Join(err, os.Remove(filepath.Join(dir, "pid"))); err != nil {
+			if !errors.Is(err, unix.ENXIO) { // nobody reads
 				t.Fatal(err)
 			}
-			return pid
 		}
 		t.Fatal("getent was not called")
-		return 0
+		return nil
 	}
-	called(slow)
+	answer := called(slow)
+	defer answer.Close()
 	awaitUser(t, s, hostUser(t)) // while getent waits
 	for _, e := range s.since(0) {
 		if e.Process != nil && e.Process.UID == slow && e.Process.User != "" {
 			t.Errorf("the name of the user came too early: %s", e.line)
 		}
 	}
-	answer, err := os.OpenFile(fifo, os.O_RDWR, 0) // which does not wait for a reader
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Close()
 	if _, err := answer.WriteString("slowpoke:x:54321:1::/:/bin/sh\n"); err != nil {
 		t.Fatal(err)
 	}
 	awaitUser(t, s, namedUser{slow, "slowpoke"})
-	getent := called(other)
+	waiting := called(other)
+	defer waiting.Close()
+	getent := childrenOf(t, resolverOf(t, s.cmd.Process.Pid))
+	if len(getent) != 1 {
+		t.Fatalf("the resolver has the children %v", getent)
+	}
 	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	s.awaitEnd(t)
-	awaitGone(t, getent)
+	awaitGone(t, getent[0])
 }
 
 // TestResolverStuck has a user's processes whose command lines cannot be read: whoever tries waits for ever.

@@ -52,6 +52,7 @@ var attempts = map[string]func() error{
 	"load":       load,
 	"signal":     func() error { return unix.Kill(os.Getppid(), 0) },
 	"environ":    func() error { f, err := os.Open(fmt.Sprintf("/proc/%d/environ", os.Getppid())); f.Close(); return err },
+	"create":     create,
 	"shadow":     func() error { f, err := os.Open("/etc/shadow"); f.Close(); return err },
 }
 
@@ -97,6 +98,15 @@ func load() error {
 	})
 	if err == nil {
 		p.Close()
+	}
+	return err
+}
+
+// create makes a file where every user may, and removes it.
+func create() error {
+	f, err := os.CreateTemp("/tmp", "nstrace-attempt")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
 	}
 	return err
 }

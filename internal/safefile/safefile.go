@@ -267,8 +267,12 @@ func (w *walked) reopen(fd int, path string, flags int) (*os.File, error) {
 	if err := w.check(&st); err != nil {
 		return nil, err
 	}
-	// Not by name: the name can be another file by now.
-	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags&^(os.O_CREATE|unix.O_NOFOLLOW), 0)
+	// Not by name: the name can be another file by now. But /proc need not be there.
+	flags &^= os.O_CREATE
+	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags, 0)
+	if errors.Is(err, unix.ENOENT) && w.shared != shared { // nobody can have replaced what was checked
+		again, err = unix.Openat(w.dir, w.name, flags|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

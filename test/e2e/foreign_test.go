@@ -118,10 +118,10 @@ func TestForeignRows(t *testing.T) {
 // Until then, only the owner can read what import has made.
 func TestImportInterrupted(t *testing.T) {
 	anyKernel(t)
-	dir := t.TempDir()
+	dir, old := t.TempDir(), foreign(t)
 	before := unix.Umask(0)
 	t.Cleanup(func() { unix.Umask(before) })
-	status, export, stderr := nstrace(t, []string{"history", "export", "--db", foreign(t)})
+	status, export, stderr := nstrace(t, []string{"history", "export", "--db", old})
 	if status != 0 {
 		t.Fatal(stderr)
 	}

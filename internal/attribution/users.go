@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/osexec"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
 
@@ -133,6 +134,9 @@ func nameIn(path string, uid uint32) string {
 	defer f.Close()
 	return NameInFile(f, uid)
 }
+
+// NameInPasswd returns the name of a user in this process's /etc/passwd, "" if it is not there.
+func NameInPasswd(uid uint32) string { return nameIn(passwdFile, uid) }
 
 // NameInFile returns the name of a user in a file in the format of passwd(5), "" if it is not there.
 func NameInFile(file io.Reader, uid uint32) string {
@@ -304,34 +308,16 @@ func getent(key string) (entry [7]string, err error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "getent", "passwd", key)
 	cmd.Env = []string{}
-	cmd.WaitDelay = time.Second
-	out := boundedBuffer{room: maxEntry}
-	cmd.Stdout = &out
 	// It ends with this process. The kernel means the thread that starts it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := cmd.Run(); err != nil {
+	out, err := osexec.Output(cmd, maxEntry)
+	if err != nil {
 		return entry, err
 	}
-	if copy(entry[:], strings.Split(strings.TrimSuffix(out.String(), "\n"), ":")) < len(entry) {
+	if copy(entry[:], strings.Split(strings.TrimSuffix(out, "\n"), ":")) < len(entry) {
 		return [7]string{}, errors.New("getent: not an entry of passwd(5)")
 	}
 	return entry, nil
-}
-
-// errTooLong ends a program that writes more than a boundedBuffer has room for.
-var errTooLong = errors.New("the output is too long")
-
-// A boundedBuffer takes a limited number of bytes.
-type boundedBuffer struct {
-	strings.Builder
-	room int
-}
-
-func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.room {
-		return 0, errTooLong
-	}
-	return b.Builder.Write(p)
 }

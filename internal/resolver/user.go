@@ -56,10 +56,5 @@ func exists(id uint32) bool {
 	if _, err := os.Lstat(fmt.Sprintf("/run/systemd/dynamic-uid/%d", id)); !errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
-	passwd, err := os.Open("/etc/passwd")
-	if err != nil {
-		return false // nor are there users
-	}
-	defer passwd.Close()
-	return attribution.NameInFile(passwd, id) != ""
+	return attribution.NameInPasswd(id) != ""
 }

@@ -3,9 +3,7 @@
 package show
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/inventory"
+	"github.com/nstrace/nstrace/internal/osexec"
 	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/output"
 )
@@ -141,33 +140,15 @@ func systemctl(ctx context.Context, unit string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, systemctlTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemctl", "show", "--property="+strings.Join(names, ","), "--", unit)
-	cmd.WaitDelay = time.Second
-	out := &limitedBuffer{left: maxSystemctl}
-	cmd.Stdout = out
-	if err := cmd.Run(); err != nil {
+	out, err := osexec.Output(cmd, maxSystemctl)
+	if err != nil {
 		return nil, fmt.Errorf("systemctl show: %w", err)
 	}
 	properties := map[string]string{}
-	for line := range strings.Lines(out.String()) {
+	for line := range strings.Lines(out) {
 		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok {
 			properties[name] = value
 		}
 	}
 	return properties, nil
-}
-
-// A limitedBuffer refuses what is beyond its limit.
-type limitedBuffer struct {
-	bytes.Buffer
-	left int
-}
-
-var errTooLong = errors.New("the answer is too long")
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if len(p) > b.left {
-		return 0, errTooLong
-	}
-	b.left -= len(p)
-	return b.Buffer.Write(p)
 }

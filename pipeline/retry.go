@@ -19,7 +19,7 @@ type Retry struct {
 	// Report takes a sentence when the sink begins to fail, and when it works again.
 	Report func(message string)
 
-	failing error // of the first attempt that failed since the sink worked; nil while it works
+	failing bool // the last flush failed, or a Write since then
 	loss    *event.Loss
 }
 
@@ -46,8 +46,8 @@ func (r *Retry) Flush() error {
 		return err
 	case err != nil:
 		r.fail(err)
-	case r.failing != nil:
-		r.failing = nil
+	case r.failing:
+		r.failing = false
 		message := "the output can be written again"
 		if n := r.Lost(); n > 0 {
 			message += fmt.Sprintf("; it lacks %d events", n)
@@ -58,8 +58,8 @@ func (r *Retry) Flush() error {
 }
 
 func (r *Retry) fail(err error) {
-	if r.failing == nil {
-		r.failing = err
+	if !r.failing {
+		r.failing = true
 		r.Report(fmt.Sprintf("%v; nstrace goes on, and tries again", err))
 	}
 }
@@ -77,7 +77,7 @@ func (r *Retry) Lost() (n uint64) {
 // TakeLoss returns the events that the sink lost since the last call, nil if there are none or if the sink
 // does not work yet.
 func (r *Retry) TakeLoss() *event.Loss {
-	if r.failing != nil {
+	if r.failing {
 		return nil
 	}
 	loss := r.loss

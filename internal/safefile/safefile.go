@@ -44,15 +44,12 @@ func Open(path string, flags int) (*os.File, error) {
 // CheckFolder returns an error that wraps [ErrShared] if other users can make the path of a file lead elsewhere
 // later, or add files to its folder. A program that uses the path again and again needs that.
 func CheckFolder(path string) error {
-	w, err := walk(path)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(w.dir)
-	if w.moved || w.shared != private {
-		return &fs.PathError{Op: "open", Path: path, Err: ErrShared}
-	}
-	return nil
+	return checkAt(path, func(w *walked) error {
+		if w.moved || w.shared != private {
+			return ErrShared
+		}
+		return nil
+	})
 }
 
 // CheckFiles is for a program that opens several files of a folder by name. It returns an error that wraps
@@ -60,23 +57,33 @@ func CheckFolder(path string) error {
 // files is there that Open would not open. In a folder with the sticky bit they can still make a file that is
 // not there yet; the kernel does not let the program open that if fs.protected_regular is set.
 func CheckFiles(path string, suffixes ...string) error {
+	return checkAt(path, func(w *walked) error {
+		if w.moved || w.shared == shared {
+			return ErrShared
+		}
+		for _, suffix := range suffixes {
+			var st unix.Stat_t
+			err := unix.Fstatat(w.dir, w.name+suffix, &st, unix.AT_SYMLINK_NOFOLLOW)
+			if err == nil {
+				err = w.check(&st)
+			}
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("%s: %w", w.name+suffix, err)
+			}
+		}
+		return nil
+	})
+}
+
+// checkAt checks the folder of a file.
+func checkAt(path string, check func(*walked) error) error {
 	w, err := walk(path)
+	if err == nil {
+		err = check(w)
+		unix.Close(w.dir)
+	}
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(w.dir)
-	if w.moved || w.shared == shared {
-		return &fs.PathError{Op: "open", Path: path, Err: ErrShared}
-	}
-	for _, suffix := range suffixes {
-		var st unix.Stat_t
-		err := unix.Fstatat(w.dir, w.name+suffix, &st, unix.AT_SYMLINK_NOFOLLOW)
-		if err == nil {
-			err = w.check(&st)
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return &fs.PathError{Op: "open", Path: path + suffix, Err: err}
-		}
 	}
 	return nil
 }
@@ -114,6 +121,11 @@ type walked struct {
 	shared sharing
 	moved  bool // others can replace a folder on the way
 	magic  bool // the name is a link whose text is no path, such as /proc/self/fd/1
+}
+
+// changes reports whether others can replace an entry of the folder that belongs to a user.
+func (w *walked) changes(uid uint32) bool {
+	return w.shared == shared || w.shared == sticky && !trusted(uid)
 }
 
 // inProc reports whether a folder is of procfs.
@@ -164,7 +176,7 @@ func (w *walked) follow(names []string) error {
 			if links++; links > maxLinks {
 				return unix.ELOOP
 			}
-			if w.shared == shared || w.shared == sticky && !trusted(entry.Uid) {
+			if w.changes(entry.Uid) {
 				return fmt.Errorf("%s is a symbolic link, and %w", w.name, ErrShared)
 			}
 			to, err := readlink(w.dir, w.name)
@@ -186,7 +198,7 @@ func (w *walked) follow(names []string) error {
 		if err != nil {
 			return err
 		}
-		w.moved = w.moved || w.shared == shared || w.shared == sticky && !trusted(entry.Uid)
+		w.moved = w.moved || w.changes(entry.Uid)
 		unix.Close(w.dir)
 		w.dir = next
 		names = names[1:]

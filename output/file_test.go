@@ -43,6 +43,21 @@ func mode(t *testing.T, path string) fs.FileMode {
 	return info.Mode()
 }
 
+// appendLine opens a file, writes a line to it and closes it.
+func appendLine(t *testing.T, path string, rotation Rotation) {
+	t.Helper()
+	f, err := OpenFile(path, rotation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("line\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 var rotations = map[string]Rotation{"plain": {}, "rotated": {MaxSize: 1 << 20, MaxAge: time.Hour}}
 
 // TestSharedFolder has others write to the folder of the output.
@@ -85,16 +100,7 @@ func TestOpenFileAppends(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "events.json")
 			defer syscall.Umask(syscall.Umask(0))
 			for range 2 {
-				f, err := OpenFile(path, rotation)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := f.Write([]byte("line\n")); err != nil {
-					t.Fatal(err)
-				}
-				if err := f.Close(); err != nil {
-					t.Fatal(err)
-				}
+				appendLine(t, path, rotation)
 			}
 			if got := files(t, filepath.Dir(path)); len(got) != 1 || got["events.json"] != "line\nline\n" {
 				t.Errorf("%q", got)
@@ -261,16 +267,7 @@ func TestRotateByAge(t *testing.T) {
 func TestRotateByAgeAcrossRuns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events.json")
 	for range 2 {
-		f, err := OpenFile(path, Rotation{MaxAge: 50 * time.Millisecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.Write([]byte("line\n")); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
+		appendLine(t, path, Rotation{MaxAge: 50 * time.Millisecond})
 		time.Sleep(60 * time.Millisecond)
 	}
 	if got := files(t, filepath.Dir(path)); len(got) != 2 {

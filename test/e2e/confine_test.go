@@ -168,6 +168,19 @@ func TestRunPrivileges(t *testing.T) {
 // deniedToAll are the attempts that the filter of each process refuses.
 var deniedToAll = []string{"ptrace", "write", "module", "kexec", "reboot", "swapon", "inet", "inet6", "packet", "vsock", "setuid", "setgid", "setgroups", "clock", "keys", "mknod", "fault"}
 
+// checkErrnos compares what a process could not do with want, and with deniedToAll.
+func checkErrnos(t *testing.T, errnos map[string]int, want map[string]syscall.Errno) {
+	t.Helper()
+	for _, name := range deniedToAll {
+		want[name] = unix.EPERM
+	}
+	for name, errno := range want {
+		if got := syscall.Errno(errnos[name]); got != errno {
+			t.Errorf("%s: %v (%d), want %v", name, got, got, errno)
+		}
+	}
+}
+
 // buildAttempting builds an nstrace that is not released: it tries what it must not do.
 func buildAttempting(t *testing.T) string {
 	t.Helper()
@@ -206,17 +219,10 @@ func TestDeniedToResolver(t *testing.T) {
 		"shadow": unix.EACCES, "environ": unix.EACCES, "signal": unix.EPERM, "capability": unix.EPERM, "mount": unix.EPERM, "load": unix.EPERM,
 		"uring": unix.ENOSYS, "future": unix.ENOSYS, "unix": 0, "start": 0,
 	}
-	for _, name := range deniedToAll {
-		want[name] = unix.EPERM
-	}
 	if version, err := landlock.LandlockGetABIVersion(); err == nil && version > 0 {
 		want["create"] = unix.EACCES
 	}
-	for name, errno := range want {
-		if got := syscall.Errno(errnos[name]); got != errno {
-			t.Errorf("%s: %v (%d), want %v", name, got, got, errno)
-		}
-	}
+	checkErrnos(t, errnos, want)
 	if err := s.cmd.Process.Signal(unix.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -270,14 +276,7 @@ func TestDeniedToTracer(t *testing.T) {
 				if alone != "" {
 					want["start"], want["fork"], want["code"], want["clone3"] = unix.EPERM, unix.EPERM, unix.EPERM, unix.ENOSYS
 				}
-				for _, name := range deniedToAll {
-					want[name] = unix.EPERM
-				}
-				for name, errno := range want {
-					if got := syscall.Errno(errnos[name]); got != errno {
-						t.Errorf("%s: %v (%d), want %v", name, got, got, errno)
-					}
-				}
+				checkErrnos(t, errnos, want)
 			})
 		}
 	}

@@ -22,7 +22,7 @@ import (
 // smallDisk mounts a file system of a mebibyte and returns its folder.
 func smallDisk(t *testing.T) string {
 	t.Helper()
-	dir := openDir(t)
+	dir := openDir(t, 0o755)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
 		t.Fatal(err)
 	}

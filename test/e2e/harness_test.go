@@ -134,6 +134,19 @@ func prepare() error {
 	return nil
 }
 
+// openDir returns a folder with a mode that others can reach, which t.TempDir is not.
+func openDir(t *testing.T, mode os.FileMode) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(scratch, "open")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // anyKernel skips a test that does not depend on the kernel in guests, unless it is asked for by name.
 // make test runs it on the host.
 func anyKernel(t *testing.T) {

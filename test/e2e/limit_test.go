@@ -57,13 +57,7 @@ func TestLimit(t *testing.T) {
 // Everybody can write to it.
 func traced(t *testing.T, args ...string) (strace []string, log string) {
 	t.Helper()
-	dir, err := os.MkdirTemp(scratch, "limit")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t, 0o777)
 	log = filepath.Join(dir, "strace")
 	return append([]string{"-f", "-q", "-o", log, "-e", "trace=unshare,clone,clone3", "-e", "signal=none"}, args...), log
 }

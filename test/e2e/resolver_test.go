@@ -130,25 +130,12 @@ type namedUser struct {
 	name string
 }
 
-// openDir returns a folder that everybody can read, which t.TempDir is not.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp(scratch, "open")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // startNaming starts nstrace with a getent in front of the real one, which knows n users. nstrace itself
 // reads the host's passwd, so only its resolver can name them.
 func startNaming(t *testing.T, n int, args ...string) (*stream, []namedUser) {
 	t.Helper()
 	const first = 54300
-	dir := openDir(t)
+	dir := openDir(t, 0o755)
 	script := "#!/bin/sh\ncase $2 in\n"
 	var users []namedUser
 	for i := range n {
@@ -364,7 +351,7 @@ func TestResolverAlone(t *testing.T) {
 // Events do not wait for it, a later one has the name, and it ends with nstrace.
 func TestResolverGetent(t *testing.T) {
 	anyKernel(t)
-	dir := openDir(t)
+	dir := openDir(t, 0o755)
 	fifo := filepath.Join(dir, "answer")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)

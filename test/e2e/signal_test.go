@@ -57,8 +57,8 @@ func inTerminal(t *testing.T, cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 }
 
-// TestHangup sends SIGHUP to those whom it does not end: a daemon, which goes on with a new file if the old
-// one was moved, and a process that was started to ignore it.
+// TestHangup sends SIGHUP to processes that do not end by it. A daemon goes on, with a new file if somebody moved
+// the old one. A process goes on if its caller ignores SIGHUP, and so does the command of nstrace run.
 func TestHangup(t *testing.T) {
 	anyKernel(t)
 	t.Run("daemon", func(t *testing.T) {
@@ -95,7 +95,6 @@ func TestHangup(t *testing.T) {
 		s.interrupt(t)
 		s.checkEnd(t, true)
 	})
-	// The command of nstrace run ignores it if its caller does.
 	t.Run("run", func(t *testing.T) {
 		out, err := exec.Command("sh", "-c", "trap '' HUP; exec \"$@\"", "sh", nstraceBin, "run", "-O", filepath.Join(t.TempDir(), "events"),
 			"--", "sh", "-c", "kill -HUP $$; echo alive").CombinedOutput()

@@ -98,10 +98,11 @@ func (f *plainFile) Write(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := f.file.Close(); err != nil {
-			return 0, errors.Join(openError(f.path, err), file.Close())
+		old := f.file
+		f.file, f.info = file, info // also if old cannot be closed: nothing more goes there
+		if err := old.Close(); err != nil {
+			return 0, openError(f.path, err)
 		}
-		f.file, f.info = file, info
 	}
 	return f.file.Write(p)
 }

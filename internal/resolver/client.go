@@ -147,11 +147,13 @@ func (c *Client) supervise(started chan struct{}) {
 	}
 }
 
-// startProcess starts a child. If that cannot be another user, for example because a security module refuses
-// it, it is nstrace's: one without capabilities is better than none.
+// startProcess starts a child. If that may not be another user, for example because a security module refuses
+// it, it is nstrace's: one without capabilities is better than none. Any other error, as of a host that has no
+// process id left for a moment, changes nothing about the user.
 func (c *Client) startProcess() (*process, error) {
 	p, err := startProcess(c.opts.Command, c.opts.User)
-	if err == nil || c.opts.User == 0 {
+	refused := errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EINVAL) // EINVAL: no such user in this user namespace
+	if c.opts.User == 0 || !refused {
 		return p, err
 	}
 	p, again := startProcess(c.opts.Command, 0)

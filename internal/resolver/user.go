@@ -16,13 +16,14 @@ import (
 )
 
 // The ids of users that exist only as long as a service runs: those that systemd gives to a unit with
-// DynamicUser= (https://systemd.io/UIDS-GIDS). No user who logs in has one.
+// DynamicUser= (https://systemd.io/UIDS-GIDS). By that convention, no user who logs in has one.
 const firstUser, lastUser = 61184, 65519
 
 // ErrNoUser is the error if the child cannot have a user of its own.
 var ErrNoUser = errors.New("the process that looks up names has no user of its own")
 
-// FreeUser returns the id of a user that does not exist and that no process has. The error, which wraps
+// FreeUser returns the id of a user that is not in /etc/passwd, that systemd has not given to a unit, and that no
+// process has. It does not ask for users on servers. The error, which wraps
 // [ErrNoUser], says why nstrace cannot start a child as such a user, or cannot end it afterwards.
 func FreeUser() (uint32, error) {
 	have, err := capability.Effective()
@@ -46,7 +47,7 @@ func FreeUser() (uint32, error) {
 	return 0, fmt.Errorf("%w: %d ids between %d and %d are taken", ErrNoUser, tries, firstUser, lastUser)
 }
 
-// exists reports whether a user with an id exists, or has a process.
+// exists reports whether this host knows a user with an id, or the user has a process.
 func exists(id uint32) bool {
 	// ESRCH: no process has it (getpriority(2)).
 	if _, err := unix.Getpriority(unix.PRIO_USER, int(id)); !errors.Is(err, unix.ESRCH) {

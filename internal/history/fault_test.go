@@ -24,6 +24,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // patience is the maximum time that a test waits for anything.
@@ -816,5 +817,35 @@ func TestReadOnly(t *testing.T) {
 	}()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPlantedJournal has somebody put a journal beside a database in a folder with the sticky bit, while the
+// database is closed. SQLite would play it back.
+func TestPlantedJournal(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a file of somebody else")
+	}
+	dir := filepath.Join(t.TempDir(), "sticky")
+	if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "history.db")
+	for _, planted := range []bool{false, true} {
+		if planted {
+			journal := path + "-journal"
+			if err := errors.Join(os.WriteFile(journal, []byte("x"), 0o666), os.Chown(journal, 54321, 54321)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := history.Create(history.Options{Path: path})
+		if planted != errors.Is(err, safefile.ErrShared) || !planted && err != nil {
+			t.Errorf("planted %v: %v", planted, err)
+		}
+		if err == nil {
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

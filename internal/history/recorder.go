@@ -192,16 +192,10 @@ func isSQLite(path string) bool {
 	return err == nil && string(head[:]) == magic
 }
 
-// databaseFiles are the suffixes of the files that SQLite opens by name.
-var databaseFiles = []string{"", "-wal", "-shm", "-journal"}
-
 // open opens the database and begins a run in it.
 func (r *Recorder) open() (err error) {
 	if r.lock == nil {
 		if err := os.MkdirAll(filepath.Dir(r.options.Path), 0o755); err != nil {
-			return err
-		}
-		if err := safefile.CheckFiles(r.options.Path, databaseFiles...); err != nil {
 			return err
 		}
 		if r.lock, r.newLock, err = lockFile(r.options.Path); err != nil {

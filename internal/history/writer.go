@@ -126,8 +126,15 @@ func makeFile(path string) error {
 	return f.Close()
 }
 
+// databaseFiles are the suffixes of the files that SQLite opens by name.
+var databaseFiles = []string{"", "-wal", "-shm", "-journal"}
+
 // openWriter opens the database at path for writing. It creates or migrates it if necessary.
 func openWriter(ctx context.Context, path string) (*writer, error) {
+	// Each time: while the database is closed, others can put a journal beside it, which SQLite would play back.
+	if err := safefile.CheckFiles(path, databaseFiles...); err != nil {
+		return nil, err
+	}
 	if err := makeFile(path); err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func CheckFolder(path string) error {
 // CheckFiles is for a program that opens several files of a folder by name. It returns an error that wraps
 // [ErrShared] if others can make the path lead elsewhere, or can remove files from the folder, or if one of the
 // files is there that Open would not open. In a folder with the sticky bit they can still make a file that is
-// not there yet; the kernel does not let the program open that if fs.protected_regular is set.
+// not there yet, between this check and the program's open.
 func CheckFiles(path string, suffixes ...string) error {
 	return checkAt(path, func(w *walked) error {
 		if w.moved || w.shared == shared {
@@ -97,9 +97,11 @@ const (
 	shared
 )
 
-// sharingOf returns how users other than root and the caller can change a folder.
+// sharingOf returns how users other than root and the caller can change a folder. Any group can have other
+// members, also root's, and with an access control list the bits of the group stand for all users in the list
+// (acl(5)).
 func sharingOf(st *unix.Stat_t) sharing {
-	others := st.Mode&0o002 != 0 || st.Mode&0o020 != 0 && st.Gid != 0 && int(st.Gid) != os.Getegid()
+	others := st.Mode&0o022 != 0
 	switch {
 	case !trusted(st.Uid):
 		return shared // its owner can do everything

@@ -24,7 +24,7 @@ func folders(t *testing.T) map[string]string {
 	}
 	dirs := map[string]string{}
 	for name, mode := range map[string]os.FileMode{
-		"private": 0o755, "sticky": 0o777 | os.ModeSticky, "shared": 0o777, "theirs": 0o755, "group": 0o775,
+		"private": 0o755, "sticky": 0o777 | os.ModeSticky, "shared": 0o777, "theirs": 0o755, "group": 0o775, "root's group": 0o775,
 	} {
 		dir := filepath.Join(t.TempDir(), name)
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -199,7 +199,7 @@ func TestRace(t *testing.T) {
 // TestCheckFolder checks folders, and those above them.
 func TestCheckFolder(t *testing.T) {
 	dirs := folders(t)
-	for name, want := range map[string]error{"private": nil, "sticky": ErrShared, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared} {
+	for name, want := range map[string]error{"private": nil, "sticky": ErrShared, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared, "root's group": ErrShared} {
 		if err := CheckFolder(filepath.Join(dirs[name], "file")); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}

@@ -53,9 +53,10 @@ func Landlock(f *Files) error {
 	return nil
 }
 
-// ReadOnly forbids the process, and all that it starts, to write, make and remove files except /dev/null, for which Landlock has
-// rights since 5.13, 5.19 (moves) and 6.2 (truncate). It does not forbid to connect to sockets in the file
-// system, which the user database needs. The error wraps errors.ErrUnsupported if the kernel has no Landlock.
+// ReadOnly keeps the process, and all that it starts, from writing, making and removing files, except for
+// /dev/null. Landlock covers truncate(2) from 6.2 on. It does not cover chmod(2), chown(2) and extended
+// attributes. The process can connect to sockets in the file system, which the user database needs. The error
+// wraps errors.ErrUnsupported if the kernel has no Landlock.
 func ReadOnly() error {
 	if _, err := landlockVersion(); err != nil {
 		return err

@@ -38,10 +38,14 @@ func Tracing(w Work) *Profile {
 		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before", "--output-file"})
 	}
 	if w.User != 0 {
+		kill := "end the resolver if it hangs"
+		if w.Child {
+			kill += ", and pass signals of nstrace run on to a command that has become another user"
+		}
 		p.Keep = append(p.Keep,
 			Kept{unix.CAP_SETUID, "start the resolver again as a user of its own", ""},
 			Kept{unix.CAP_SETGID, "start the resolver again as a user of its own", ""},
-			Kept{unix.CAP_KILL, "end the resolver if it hangs", ""})
+			Kept{unix.CAP_KILL, kill, ""})
 	} else if w.Child {
 		p.Keep = append(p.Keep, Kept{unix.CAP_KILL, "pass signals on to a command that has become another user", "nstrace run"})
 	}

@@ -56,7 +56,7 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_F_SYSCTL_BASE_NAME = 1 };
-enum { BPF_RB_AVAIL_DATA = 0 };
+enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_CONS_POS = 2 };
 
 /* Programs look the name up in the running kernel, to learn whether it has the helper. */
 enum bpf_func_id {
@@ -262,6 +262,7 @@ struct user_namespace {
 	struct uid_gid_map gid_map;
 	struct user_namespace *parent;
 	int level;
+	kuid_t owner;
 	struct ns_common ns;
 	struct ucounts *ucounts;
 	long ucount_max[1];
@@ -507,6 +508,11 @@ struct kernfs_node___510 {
 };
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[]; /* from 6.1 on */
+};
+struct cgroup___510 {
+	u64 ancestor_ids[1];
 };
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;

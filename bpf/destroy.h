@@ -5,6 +5,7 @@
 
 #include "lib/namespace.h"
 #include "lib/proof.h"
+#include "lib/send.h"
 
 /* REC_NS_DESTROY. It has no process: the current task did not end the namespace. */
 struct destroy_record {
@@ -24,6 +25,10 @@ static __always_inline int send_destroy(__u32 inum, __u64 ns_id, enum ns_kind ki
 	/* Some kernels free a namespace in the call that left it. */
 	if (send_proof(REC_NS_DESTROY, VIA_NONE))
 		return 0;
+	if (!share_left(REC_NS_DESTROY, 1)) {
+		count_lost(REC_NS_DESTROY, 1);
+		return 0;
+	}
 	r.head.time = bpf_ktime_get_boot_ns();
 	r.head.kind = REC_NS_DESTROY;
 	r.head.size = sizeof(r);

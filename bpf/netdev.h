@@ -39,8 +39,6 @@ struct netdev_record {
 
 EXPORT_TYPE(struct, netdev_record);
 
-#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
-
 /* A device that moved or was created. */
 struct netdev_move {
 	__u64 time;
@@ -157,7 +155,7 @@ __noinline long send_move(__u32 slot)
 	now = bpf_ktime_get_boot_ns();
 	if (!worker) {
 		current_ns_inums(caller.ns);
-		if (put_caller(&caller, now)) {
+		if (put_caller(&caller, now, REC_NETDEV_MOVE, 1)) {
 			count_lost(REC_NETDEV_MOVE, 1);
 			return 0;
 		}

@@ -164,7 +164,7 @@ __noinline int send_ns_call(void)
 		call->kinds = mask & ns_mask;
 	}
 	now = bpf_ktime_get_boot_ns();
-	err = put_caller(&caller, now);
+	err = put_caller(&caller, now, kind, n);
 	ret = READ_ONCE(call->ret);
 	mask = READ_ONCE(call->kinds);
 	n = mask ? count_bits(mask) : 1;

@@ -296,6 +296,18 @@ const (
 	NstraceRefusalFlagRF_GID_UNMAPPED NstraceRefusalFlag = 4
 )
 
+type NstraceShare struct {
+	_        structs.HostLayout
+	Key      uint64
+	Round    uint64
+	Bytes    uint64
+	First    uint64
+	Last     uint64
+	Refused  [16]uint64
+	Reported uint64
+	Total    uint64
+}
+
 type NstraceSysctlRecord struct {
 	_        structs.HostLayout
 	Head     NstraceHead
@@ -376,6 +388,7 @@ const (
 	NstraceMapScratch               = "scratch"
 	NstraceMapSentParams            = "sent_params"
 	NstraceMapSentWho               = "sent_who"
+	NstraceMapShares                = "shares"
 	NstraceMapTaskNsBuf             = "task_ns_buf"
 	NstraceMapTracees               = "tracees"
 	NstraceMapUids                  = "uids"
@@ -539,6 +552,7 @@ const (
 	NstraceVarNetSysctlRoot         = "net_sysctl_root"
 	NstraceVarNsMask                = "ns_mask"
 	NstraceVarReaderAsleep          = "reader_asleep"
+	NstraceVarRingBytes             = "ring_bytes"
 	NstraceVarSelfPidLevel          = "self_pid_level"
 	NstraceVarSelfTgid              = "self_tgid"
 	NstraceVarStopping              = "stopping"
@@ -563,6 +577,7 @@ const (
 	NstraceVarTypeRecordFlag        = "type_record_flag"
 	NstraceVarTypeRecordKind        = "type_record_kind"
 	NstraceVarTypeRefusalFlag       = "type_refusal_flag"
+	NstraceVarTypeShare             = "type_share"
 	NstraceVarTypeSysctlRecord      = "type_sysctl_record"
 	NstraceVarTypeTamperRecord      = "type_tamper_record"
 	NstraceVarTypeTaskNs            = "type_task_ns"
@@ -782,6 +797,7 @@ type NstraceMapSpecs struct {
 	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
 	SentParams     *ebpf.MapSpec `ebpf:"sent_params"`
 	SentWho        *ebpf.MapSpec `ebpf:"sent_who"`
+	Shares         *ebpf.MapSpec `ebpf:"shares"`
 	TaskNsBuf      *ebpf.MapSpec `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.MapSpec `ebpf:"tracees"`
 	Uids           *ebpf.MapSpec `ebpf:"uids"`
@@ -811,6 +827,7 @@ type NstraceVariableSpecs struct {
 	NetSysctlRoot     *ebpf.VariableSpec `ebpf:"net_sysctl_root"`
 	NsMask            *ebpf.VariableSpec `ebpf:"ns_mask"`
 	ReaderAsleep      *ebpf.VariableSpec `ebpf:"reader_asleep"`
+	RingBytes         *ebpf.VariableSpec `ebpf:"ring_bytes"`
 	SelfPidLevel      *ebpf.VariableSpec `ebpf:"self_pid_level"`
 	SelfTgid          *ebpf.VariableSpec `ebpf:"self_tgid"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
@@ -835,6 +852,7 @@ type NstraceVariableSpecs struct {
 	TypeRecordFlag    *ebpf.VariableSpec `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeRefusalFlag   *ebpf.VariableSpec `ebpf:"type_refusal_flag"`
+	TypeShare         *ebpf.VariableSpec `ebpf:"type_share"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.VariableSpec `ebpf:"type_task_ns"`
@@ -886,6 +904,7 @@ type NstraceMaps struct {
 	Scratch        *ebpf.Map `ebpf:"scratch"`
 	SentParams     *ebpf.Map `ebpf:"sent_params"`
 	SentWho        *ebpf.Map `ebpf:"sent_who"`
+	Shares         *ebpf.Map `ebpf:"shares"`
 	TaskNsBuf      *ebpf.Map `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.Map `ebpf:"tracees"`
 	Uids           *ebpf.Map `ebpf:"uids"`
@@ -917,6 +936,7 @@ func (m *NstraceMaps) Close() error {
 		m.Scratch,
 		m.SentParams,
 		m.SentWho,
+		m.Shares,
 		m.TaskNsBuf,
 		m.Tracees,
 		m.Uids,
@@ -947,6 +967,7 @@ type NstraceVariables struct {
 	NetSysctlRoot     *ebpf.Variable `ebpf:"net_sysctl_root"`
 	NsMask            *ebpf.Variable `ebpf:"ns_mask"`
 	ReaderAsleep      *ebpf.Variable `ebpf:"reader_asleep"`
+	RingBytes         *ebpf.Variable `ebpf:"ring_bytes"`
 	SelfPidLevel      *ebpf.Variable `ebpf:"self_pid_level"`
 	SelfTgid          *ebpf.Variable `ebpf:"self_tgid"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
@@ -971,6 +992,7 @@ type NstraceVariables struct {
 	TypeRecordFlag    *ebpf.Variable `ebpf:"type_record_flag"`
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeRefusalFlag   *ebpf.Variable `ebpf:"type_refusal_flag"`
+	TypeShare         *ebpf.Variable `ebpf:"type_share"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.Variable `ebpf:"type_task_ns"`

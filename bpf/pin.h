@@ -212,7 +212,7 @@ __noinline int send_pin(void)
 	}
 	now = bpf_ktime_get_boot_ns();
 	current_ns_inums(caller.ns);
-	if (put_caller(&caller, now)) {
+	if (put_caller(&caller, now, kind, 1)) {
 		count_lost(kind, 1);
 		return 0;
 	}

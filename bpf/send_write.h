@@ -45,7 +45,7 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 	}
 	now = bpf_ktime_get_boot_ns();
 	current_ns_inums(caller.ns);
-	if (put_caller(&caller, now) || put_param(w, &ns, &param, now)) {
+	if (put_caller(&caller, now, REC_SYSCTL_WRITE, 1) || put_param(w, &ns, &param, now)) {
 		count_lost(REC_SYSCTL_WRITE, 1);
 		return 0;
 	}

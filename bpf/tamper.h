@@ -6,6 +6,7 @@
 #ifndef __NSTRACE_TAMPER_H__
 #define __NSTRACE_TAMPER_H__
 
+#include "lib/send.h"
 #include "lib/task.h"
 #include "lib/who.h"
 
@@ -61,7 +62,7 @@ static __always_inline int send_tamper(struct tamper_record *r, bool known)
 	r->head.size = sizeof(*r);
 	if (known) {
 		current_ns_inums(r->caller.ns);
-		if (put_caller(&r->caller, now)) {
+		if (put_caller(&r->caller, now, REC_TAMPER, 1)) {
 			count_lost(REC_TAMPER, 1);
 			return 0;
 		}

@@ -241,6 +241,9 @@ func (enc *Encoder) appendLoss(b []byte, l *Loss) []byte {
 		b = appendMap(append(b, `,"records":`...), l.Records)
 	}
 	b = AppendString(append(b, `,"reason":`...), l.Reason)
+	if l.UID != nil {
+		b = strconv.AppendUint(append(b, `,"uid":`...), uint64(*l.UID), 10)
+	}
 	b = enc.times.appendMember(b, `,"from":`, l.From)
 	b = enc.times.appendMember(b, `,"to":`, l.To)
 	return object(b, start)

@@ -8,6 +8,7 @@ import "time"
 type Loss struct {
 	Records map[Type]uint64 `json:"records,omitempty"` // how many of each type; nil if unknown
 	Reason  string          `json:"reason"`            // LossRingFull and so on
+	UID     *uint32         `json:"uid,omitempty"`     // whose events are missing, for LossUserShare; as the host numbers users
 	From    time.Time       `json:"from,omitzero"`
 	To      time.Time       `json:"to,omitzero"`
 }
@@ -69,10 +70,11 @@ type Totals struct {
 
 // Values of Loss.Reason.
 const (
-	LossRingFull = "ring_full" // the ring buffer was full: use a larger --ring-size
-	LossMissed   = "missed"    // the kernel could not run a program, or had no room for the state of a call
-	LossHistory  = "history"   // the history could not store the events; they are in the stream
-	LossOutput   = "output"    // the output could not be written, as on a full disk; a history has the events
+	LossRingFull  = "ring_full"  // the ring buffer was full: use a larger --ring-size
+	LossUserShare = "user_share" // the ring buffer was nearly full, and this user had used up the share of a user
+	LossMissed    = "missed"     // the kernel could not run a program, or had no room for the state of a call
+	LossHistory   = "history"    // the history could not store the events; they are in the stream
+	LossOutput    = "output"     // the output could not be written, as on a full disk; a history has the events
 
 	// The number of lost events is unknown for these.
 	LossFtraceOff  = "ftrace_off"  // ftrace was turned off: the kernel does not run fentry and kprobe programs

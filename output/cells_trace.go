@@ -3,6 +3,7 @@
 package output
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -57,6 +58,9 @@ func (t *Table) lostRecords(ev *event.Event) []word {
 	}
 	types := slices.Sorted(maps.Keys(l.Records))
 	var words []word
+	if l.UID != nil {
+		words = append(words, newWord(fmt.Sprintf("of uid %d:", *l.UID), alarm))
+	}
 	for i, typ := range types {
 		text := number(l.Records[typ]) + " " + escapeName(string(typ), "")
 		if i < len(types)-1 {

@@ -54,6 +54,10 @@ func ExampleTable() {
 	// 12:04:39.143  !! LOST  1234 EVENTS NOT SHOWN        ring full         34 namespace.create,
 	//                                                                       1200 sysctl.write
 	//                                                                       12:04:38.424 to 12:04:39.134
+	// 12:04:39.144  !! LOST  1234 EVENTS NOT SHOWN        user share        of uid 1000:
+	//                                                                       34 namespace.create,
+	//                                                                       1200 sysctl.write
+	//                                                                       12:04:38.424 to 12:04:39.134
 	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
 	//                                                                       bob
 	// 12:04:39.323  pin      net 4026532281 web           /run/netns/web    sshd > bash > sudo > ip[4720]

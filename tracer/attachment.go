@@ -30,6 +30,7 @@ type attachment struct {
 	ring    *ringbuf.Reader
 	counts  *ebpf.Memory                 // of struct counters, one for each CPU
 	folds   *ebpf.Memory                 // of struct fold, one for each slot
+	shares  *ebpf.Memory                 // of struct share, one for each slot
 	objects map[bpf.NstraceOwnKey]string // names of the programs, maps and links
 	proven  time.Time                    // when the kernel was last known to run the programs
 	offs    uint64                       // how often ftrace was off, as far as wasOff knows
@@ -53,6 +54,9 @@ func newAttachment(l *loaded, perType bool) (*attachment, error) {
 	}
 	if a.folds, err = l.coll.Maps[bpf.NstraceMapFolds].Memory(); err != nil {
 		return a, fmt.Errorf("map the counts of repeated writes: %w", err)
+	}
+	if a.shares, err = l.coll.Maps[bpf.NstraceMapShares].Memory(); err != nil {
+		return a, fmt.Errorf("map the shares of the ring: %w", err)
 	}
 	return a, nil
 }

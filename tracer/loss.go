@@ -15,20 +15,43 @@ import (
 // lossCounts is what trace.loss events have reported so far.
 type lossCounts struct {
 	lost, missed map[event.Type]uint64
+	allLost      uint64 // records of any kind, in and beyond lost
+	refusals     refusals
 	last         uint64 // time of the last loss, CLOCK_BOOTTIME
 }
 
-// reportLoss emits a trace.loss for what found no room in the ring since the last one.
-func (t *Tracer) reportLoss() error {
+// reportLoss emits a trace.loss for what found no room in the ring since the last one, and from time to
+// time for what found none in the share of a user. last says that the run ends.
+func (t *Tracer) reportLoss(last bool) error {
 	c, err := t.attached.counters()
 	if err != nil {
 		return err
 	}
-	lost := byType(&c.Lost)
+	var all uint64
+	for _, n := range c.Lost {
+		all += n
+	}
+	if all == t.reported.allLost {
+		return t.reportRefusals(last)
+	}
+	t.reported.allLost = all
 	clock := &t.interpreter.clock
+	if err := t.reported.refusals.take(t.attached, clock); err != nil {
+		return err
+	}
+	if err := t.reportRefusals(last); err != nil {
+		return err
+	}
+	lost := byType(&c.Lost)
+	for typ, n := range t.reported.refusals.total {
+		lost[typ] -= min(n, lost[typ]) // the programs count a refusal first
+	}
 	from := max(c.FirstLost, t.reported.last)
 	if err := t.emitLoss(event.LossRingFull, increase(t.reported.lost, lost), clock.wall(from), clock.wall(c.LastLost)); err != nil {
 		return err
+	}
+	for typ, n := range t.reported.lost {
+		lost[typ] = max(n, lost[typ])
 	}
 	t.reported.lost, t.reported.last = lost, c.LastLost
 	return nil

@@ -81,6 +81,7 @@ func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direc
 		bpf.NstraceVarHasTaskBtf:   direct,
 		bpf.NstraceVarHashSeed:     seed,
 		bpf.NstraceVarFoldAbove:    uint64(size / 4),
+		bpf.NstraceVarRingBytes:    uint64(size),
 		bpf.NstraceVarFollow:       o.Follow,
 		bpf.NstraceVarFilterPid:    len(f.PIDs) > 0,
 		bpf.NstraceVarFilterComm:   len(f.Comms) > 0,

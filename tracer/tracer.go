@@ -401,7 +401,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.reported.refusals.due()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -414,7 +414,7 @@ func (t *Tracer) idle() error {
 	if err := t.interpreter.idle(); err != nil {
 		return err
 	}
-	if err := t.reportLoss(); err != nil {
+	if err := t.reportLoss(false); err != nil {
 		return err
 	}
 	return t.out.handler.Idle()
@@ -466,7 +466,7 @@ func (t *Tracer) finish() error {
 	if err := t.findEnds(true); err != nil {
 		return err
 	}
-	if err := t.reportLoss(); err != nil {
+	if err := t.reportLoss(true); err != nil {
 		return err
 	}
 	if silent != "" || len(quiet) > 0 {

@@ -102,22 +102,6 @@ static __always_inline long ring_output(void *rec, __u64 size)
 	return err;
 }
 
-/* Sends size bytes, which stand for n events, and counts them. */
-static __always_inline long send_record(enum record_kind kind, __u32 n, void *rec, __u64 size)
-{
-	struct counters *c;
-	long err = ring_output(rec, size);
-
-	if (err) {
-		count_lost(kind, n);
-		return err;
-	}
-	c = counters_get();
-	if (c)
-		counter_add(&c->seen[kind], n);
-	return 0;
-}
-
 /* Counts a call of n events as missed because no program saw its end: the thread has begun another
  * call, or has ended. Nothing is missed once nstrace stops, since no program then waits for the
  * ends of calls.

@@ -4,7 +4,7 @@
 #define __NSTRACE_SCRATCH_H__
 
 #include "read.h"
-#include "ring.h"
+#include "send.h"
 
 /* Records are built in this memory, since they are larger than the 512 bytes of stack and
  * bpf_ringbuf_reserve() takes only constant sizes. Each CPU has several slots: a program in softirq

@@ -5,6 +5,8 @@
 
 #include "read.h"
 
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+
 /* The current task, for READ_CURRENT().
  *
  * From 6.2 on the kernel tells trusted pointers from others. Until 7.0 the verifier then searches

@@ -236,16 +236,17 @@ __noinline long send_who(__u64 id, __u64 now)
 	return send_scratch(s, owner, REC_WHO, 1);
 }
 
-/* Fills c, except for its namespaces, and sends the description if the ring does not have it yet.
- * Returns 0, or another value if it could not send it: the event is then lost.
+/* Begins n events of that kind: fills c, except for its namespaces, and sends the description if
+ * the ring does not have it yet. Returns 0, or another value if the ring has no room for it or for
+ * the events of this user: the events are then lost.
  */
-static __noinline long put_caller(struct caller *c, __u64 now)
+static __noinline long put_caller(struct caller *c, __u64 now, enum record_kind kind, __u32 n)
 {
 	struct task_struct *task = current_task();
 	__u64 id = who_id(task, now), *last;
 	__u32 slot;
 
-	if (!c)
+	if (!c || !share_left(kind, n))
 		return -1;
 	c->who = id;
 	c->pid = READ_CURRENT(task, tgid);

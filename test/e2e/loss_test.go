@@ -4,6 +4,9 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -101,7 +104,7 @@ func TestLoss(t *testing.T) {
 			sum := s.checkEnd(t, false)
 
 			var written, lost uint64
-			var last time.Time
+			last := map[string]time.Time{} // by reason
 			for i, e := range s.since(0) {
 				switch e.Type {
 				case event.SysctlWrite:
@@ -112,11 +115,12 @@ func TestLoss(t *testing.T) {
 						lost += l.Records[event.SysctlWrite]
 						continue
 					}
-					if l.Reason != "ring_full" || len(l.Records) != 1 || l.From.IsZero() || l.To.Before(l.From) || l.From.Before(last) || i >= from {
+					known := l.Reason == event.LossRingFull || l.Reason == event.LossUserShare && l.UID != nil && *l.UID == 0
+					if !known || len(l.Records) != 1 || l.From.IsZero() || l.To.Before(l.From) || l.From.Before(last[l.Reason]) || i >= from {
 						t.Errorf("%s", e.line)
 					}
 					lost += l.Records[event.SysctlWrite]
-					last = l.To
+					last[l.Reason] = l.To
 				}
 			}
 			if lost == 0 || written == 0 {
@@ -133,6 +137,107 @@ func TestLoss(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFlood has a user without privileges fill the ring while nstrace does not read. The namespaces that
+// root makes after that must all be there, and trace.loss must name the user.
+func TestFlood(t *testing.T) {
+	const (
+		calls    = 4000
+		creates  = 20
+		nobody   = 65534
+		subuid   = 100_000
+		innocent = "innocent"
+	)
+	flood := []string{helper("nsflood"), strconv.Itoa(calls)}
+	for name, args := range map[string][]string{
+		"user": append([]string{"setpriv", "--reuid", strconv.Itoa(nobody), "--clear-groups"}, flood...),
+		// A subordinate user counts as the one who owns the user namespace.
+		"subordinate": append([]string{"nsenter", "--user", "--setuid", "0", "--setgid", "0", "--target"}, flood...),
+	} {
+		for _, b := range backends {
+			t.Run(string(b)+"/"+name, func(t *testing.T) {
+				if name == "subordinate" {
+					args = slices.Insert(slices.Clone(args), 7, strconv.Itoa(subordinate(t, nobody, subuid)))
+				}
+				s := startStream(t, "--backend", string(b), "--ring-size", "256KiB", "--event", "namespace.create,namespace.enter")
+				s.pause(t)
+				if out, want := output(t, args[0], args[1:]...), fmt.Sprintf("failed=%d", calls); out != want {
+					t.Fatalf("the flood: %q, want %q", out, want)
+				}
+				for range creates {
+					output(t, "unshare", "--uts", "sh", "-c", "echo "+innocent+" >/proc/self/comm")
+				}
+				if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+				s.interrupt(t)
+				sum := s.checkEnd(t, false)
+
+				var shown, lost, missed, made uint64
+				for _, e := range s.since(0) {
+					switch {
+					case e.Type == event.NamespaceEnter && e.Outcome == event.Failure:
+						shown++
+					case e.Type == event.NamespaceCreate && e.Process.UID == 0 && e.Process.Comm == "unshare":
+						made++
+					case e.Type == event.TraceLoss && e.Loss.Reason == event.LossMissed:
+						missed += e.Loss.Records[event.NamespaceEnter] + e.Loss.Records[event.NamespaceCreate]
+					case e.Type == event.TraceLoss:
+						if l := e.Loss; l.Reason != event.LossUserShare || l.UID == nil || *l.UID != nobody || len(l.Records) != 1 {
+							t.Errorf("want only uid %d to lose events: %s", nobody, e.line)
+						}
+						lost += e.Loss.Records[event.NamespaceEnter]
+					}
+				}
+				if missed > 0 && !canMiss(event.NamespaceEnter) {
+					t.Errorf("%d missed", missed)
+				}
+				if shown == 0 || lost == 0 || shown+lost > calls+1 || shown+lost+missed < calls {
+					t.Errorf("%d of %d calls are shown, %d lost, %d missed", shown, calls, lost, missed)
+				}
+				if made > creates || made+missed < creates {
+					t.Errorf("%d of %d innocent creates are shown, %d missed", made, creates, missed)
+				}
+				if sum.Lost < lost {
+					t.Errorf("the totals say %d lost, trace.loss says %d", sum.Lost, lost)
+				}
+			})
+		}
+	}
+}
+
+// subordinate starts a process in a user namespace that owner owns and whose root is another user of the
+// host. It returns its PID.
+func subordinate(t *testing.T, owner, root uint32) int {
+	t.Helper()
+	cmd := exec.Command("unshare", "--user", "sh", "-c", "echo; cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner, Gid: owner}}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		cmd.Wait()
+	})
+	if _, err := stdout.Read(make([]byte, 1)); err != nil { // it is in its namespace
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	for _, file := range []string{"uid_map", "gid_map"} {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, file), fmt.Appendf(nil, "0 %d 1000\n", root), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return pid
 }
 
 // TestFold does the same with repeats of a few writes. The kernel side counts them, and none is

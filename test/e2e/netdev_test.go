@@ -529,7 +529,7 @@ func TestNetdevLoss(t *testing.T) {
 					}
 					written++
 				case event.TraceLoss:
-					if e.Loss.Reason != "ring_full" && !canMiss(event.NetdevMove) {
+					if e.Loss.Reason != event.LossRingFull && e.Loss.Reason != event.LossUserShare && !canMiss(event.NetdevMove) {
 						t.Errorf("%s", e.line)
 					}
 					lost += e.Loss.Records[event.NetdevMove]

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Shares of the ring. When the ring is nearly full, each user can add only so much to it until user
+ * space has read on. So a user who floods the ring does not hide what others do.
+ *
+ * A user cannot choose what counts against whom:
+ *
+ * - A user with subordinate ids, or with user namespaces of his own, counts as the user who owns
+ *   the outermost of these namespaces.
+ * - root of a container without a user namespace can become any user. So users count separately in
+ *   each cgroup of the first SHARE_LEVEL levels, and such a cgroup has a share too. Users can make
+ *   cgroups only below these: below user.slice/user-UID.slice, or in a container.
+ */
+#ifndef __NSTRACE_SHARE_H__
+#define __NSTRACE_SHARE_H__
+
+#include "ring.h"
+#include "task.h"
+
+const volatile __u64 ring_bytes = 1 << 23;
+
+/* Shares apply while the ring holds more than this. */
+#define SHARE_ABOVE (ring_bytes / 4 * 3)
+/* Each time that user space has read this much, everybody has the whole share again. */
+#define SHARE_ROUND  (ring_bytes / 4)
+#define USER_SHARE   (ring_bytes / 16)
+#define CGROUP_SHARE (ring_bytes / 8)
+#define SHARE_LEVEL  2
+
+/* A user in a cgroup, or the cgroup, and what it added to the ring while that was nearly full. */
+struct share {
+	/* The uid in the low half, or NO_UID for a cgroup. A keyed hash of the cgroup in the high
+	 * half. 0: the slot was never used. One number, so that all CPUs see a whole one.
+	 */
+	__u64 key;
+	__u64 round; /* in which bytes counts, from 1 */
+	__u64 bytes;
+	__u64 first; /* times of the first and the last refusal; CLOCK_BOOTTIME, ns */
+	__u64 last;
+	__u64 refused[REC_SLOTS]; /* events, by kind; never decreases */
+	/* How many of all these events user space has reported. Only user space writes it. */
+	__u64 reported;
+	__u64 total; /* of refused */
+};
+
+EXPORT_TYPE(struct, share);
+
+#define NO_UID	     ((__u32)-1)
+#define SHARES	     1024 /* a power of two */
+#define SHARE_PROBES 8	  /* slots that a key can be in */
+
+/* User space maps the array, as it does with counts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SHARES);
+	__type(key, __u32);
+	__type(value, struct share);
+} shares SEC(".maps");
+
+/* The user whom a task counts as. */
+static __always_inline __u32 share_uid(struct task_struct *task)
+{
+	struct user_namespace *ns = BPF_CORE_READ(task, cred, user_ns);
+	int level = BPF_CORE_READ(ns, level);
+
+	if (level <= 0)
+		return BPF_CORE_READ(task, cred, uid.val);
+	for (int i = 0; i < 33; i++) { /* create_user_ns() allows 33 levels */
+		if (level - i <= 1)
+			break;
+		ns = BPF_CORE_READ(ns, parent);
+	}
+	return BPF_CORE_READ(ns, owner.val);
+}
+
+/* The id of the cgroup that a task counts in. */
+static __always_inline __u64 share_cgroup(struct task_struct *task)
+{
+	struct cgroup *cg = NULL;
+	struct cgroup___510 *cg510;
+
+	if (v1_subsys >= 0) {
+		cg = BPF_CORE_READ(task, cgroups, subsys[v1_subsys & 15], cgroup);
+		if (BPF_CORE_READ(cg, level) == 0)
+			cg = NULL;
+	}
+	if (!cg)
+		cg = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	if (BPF_CORE_READ(cg, level) <= SHARE_LEVEL)
+		return BPF_CORE_READ(cg, kn, id);
+	cg510 = (void *)cg;
+	if (bpf_core_field_exists(cg510->ancestor_ids))
+		return BPF_CORE_READ(cg510, ancestor_ids[SHARE_LEVEL]);
+	return BPF_CORE_READ(cg, ancestors[SHARE_LEVEL], kn, id);
+}
+
+/* The slot of a key. Takes one for it if it has none, and returns NULL if none is free.
+ *
+ * A slot is free if nobody used it in this round, and user space has reported all that it counted.
+ */
+static __always_inline struct share *share_get(__u64 key, __u64 round)
+{
+	struct share *free = NULL;
+
+	for (int i = 0; i < SHARE_PROBES; i++) {
+		__u32 slot = (hash_mix(hash_seed, key) + i) & (SHARES - 1);
+		struct share *s = bpf_map_lookup_elem(&shares, &slot);
+
+		if (!s)
+			return NULL;
+		if (READ_ONCE(s->key) == key) {
+			if (READ_ONCE(s->round) != round) {
+				s->bytes = 0;
+				s->round = round;
+			}
+			return s;
+		}
+		if (!free && READ_ONCE(s->round) != round &&
+		    READ_ONCE(s->total) == READ_ONCE(s->reported))
+			free = s;
+	}
+	if (!free)
+		return NULL;
+	free->round = round;
+	free->bytes = 0;
+	free->first = 0;
+	free->key = key;
+	return free;
+}
+
+/* Counts n events of a kind as refused. */
+static __always_inline void share_refuse(struct share *s, enum record_kind kind, __u32 n)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!s->first || READ_ONCE(s->total) == READ_ONCE(s->reported))
+		s->first = now;
+	s->last = now;
+	counter_add(&s->refused[kind % REC_SLOTS], n);
+	counter_add(&s->total, n);
+}
+
+/* With size 0: reports whether whoever caused an event of that kind, or n of them, has any of the
+ * share left, and counts the events as refused if not. Otherwise takes size bytes from the share.
+ *
+ * The kernel's threads count as one user without a cgroup. They report the ends of namespaces.
+ * Global, see nstrace.c.
+ */
+__noinline int share_use(__u64 size, __u32 kind, __u32 n)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 round = 1 + bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / SHARE_ROUND, cgroup = 0;
+	struct share *user, *all = NULL;
+	__u32 uid = 0;
+
+	if (!(BPF_CORE_READ(task, flags) & PF_KTHREAD)) {
+		uid = share_uid(task);
+		cgroup = hash_mix(hash_seed, share_cgroup(task)) >> 32 << 32 | 1ull << 32;
+		all = share_get(cgroup | NO_UID, round);
+	}
+	user = share_get(cgroup | uid | 1ull << 33, round);
+	/* With more users than slots, only the share of the cgroup remains. */
+	if (size) {
+		if (user)
+			counter_add(&user->bytes, size);
+		if (all)
+			counter_add(&all->bytes, size);
+		return 1;
+	}
+	if ((!user || user->bytes < USER_SHARE) && (!all || all->bytes < CGROUP_SHARE))
+		return 1;
+	if (user)
+		share_refuse(user, kind, n);
+	else if (all)
+		share_refuse(all, kind, n);
+	return 0;
+}
+
+static __always_inline bool ring_nearly_full(void)
+{
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > SHARE_ABOVE;
+}
+
+/* Reports whether there is room for n events of the current task. Call it before the first record
+ * of an event.
+ */
+static __always_inline bool share_left(enum record_kind kind, __u32 n)
+{
+	return !ring_nearly_full() || share_use(0, kind, n);
+}
+
+#endif

@@ -511,8 +511,9 @@ struct cgroup {
 	int level;
 	struct cgroup *ancestors[]; /* from 6.1 on */
 };
-struct cgroup___510 {
-	u64 ancestor_ids[1];
+struct cgroup___510 { /* up to 6.0 */
+	int level;
+	u64 ancestor_ids[];
 };
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;

@@ -65,8 +65,17 @@ static __noinline int hostname_exit_only(bool domain, long ret)
 		if (n == sizeof(w.new))
 			w.flags |= F_NEW_CUT;
 	}
-	if (bpf_map_update_elem(&writes, &tid, &w, BPF_ANY))
-		count_missed(REC_SYSCTL_WRITE, 1);
+	write_make(tid, &w);
+	return 0;
+}
+
+/* The end of a call that is in spare_writes. */
+static __noinline int spare_hostname_exit(long ret)
+{
+	struct write_slot *slot = spare_write_take(current_tid());
+
+	if (slot)
+		send_write(slot->number, ret, true, slot->w.via);
 	return 0;
 }
 
@@ -75,7 +84,9 @@ static __always_inline int hostname_exit(long ret)
 {
 	struct write *w = write_get();
 
-	if (!w || w->header)
+	if (!w)
+		return spare_hostname_exit(ret);
+	if (w->header)
 		return 0;
 	send_write(0, ret, true, w->via);
 	write_end(w);
@@ -158,7 +169,9 @@ int tp_hostname_enter(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_sethostname")
 int tp_hostname_exit(struct syscall_trace_exit *ctx)
 {
-	if (!write_get())
+	__u32 tid = current_tid();
+
+	if (!write_get() && !spare_write_get(&tid))
 		hostname_exit_only(ctx->nr == NR_setdomainname, ctx->ret);
 	return hostname_exit(ctx->ret);
 }

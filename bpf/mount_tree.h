@@ -39,7 +39,7 @@ static __noinline int tree_exit(long ret)
 		if (!(call->target_mask & (1 << NS_MNT))) {
 			/* Another thread has closed the descriptor in between. */
 			count_missed(REC_NS_CREATE, 1);
-			ns_call_end();
+			ns_call_end(call);
 			return 0;
 		}
 	}

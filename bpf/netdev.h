@@ -18,6 +18,7 @@
 #ifndef __NSTRACE_NETDEV_H__
 #define __NSTRACE_NETDEV_H__
 
+#include "lib/calls.h"
 #include "lib/filter.h"
 #include "lib/who.h"
 
@@ -61,6 +62,7 @@ struct netdev_move {
 struct rtnl_call {
 	__u32 moving; /* user space reads these two */
 	__u32 npending;
+	struct share_owner owner;
 	struct net *request_net;	/* of the request; NULL: there is no request */
 	struct net_device *registering; /* the device that register_netdevice() is at */
 	struct netdev_move move;
@@ -70,7 +72,7 @@ struct rtnl_call {
 /* Requests and moves under way. All but one of them wait for the RTNL lock. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 512);
+	__uint(max_entries, MAX_CALLS);
 	__type(key, __u32); /* tid */
 	__type(value, struct rtnl_call);
 } rtnl_calls SEC(".maps");
@@ -88,6 +90,7 @@ static __always_inline struct rtnl_call *rtnl_call_begin(void)
 {
 	__u32 tid = current_tid();
 	struct rtnl_call *call = bpf_map_lookup_elem(&rtnl_calls, &tid);
+	struct share_owner owner;
 
 	if (call) {
 		/* Nobody saw the end of the last one. */
@@ -98,17 +101,24 @@ static __always_inline struct rtnl_call *rtnl_call_begin(void)
 		call->moving = call->npending = 0;
 		return call;
 	}
+	if (hold_share(&owner, REC_NETDEV_MOVE, 1))
+		return NULL;
 	if (bpf_map_update_elem(&rtnl_calls, &tid, &no_rtnl_call, BPF_NOEXIST)) {
+		release_share(&owner);
 		count_missed(REC_NETDEV_MOVE, 1);
 		return NULL;
 	}
-	return bpf_map_lookup_elem(&rtnl_calls, &tid);
+	call = bpf_map_lookup_elem(&rtnl_calls, &tid);
+	if (call)
+		call->owner = owner;
+	return call;
 }
 
-static __always_inline void rtnl_call_end(void)
+static __always_inline void rtnl_call_end(struct rtnl_call *call)
 {
 	__u32 tid = current_tid();
 
+	release_share(&call->owner);
 	bpf_map_delete_elem(&rtnl_calls, &tid);
 }
 
@@ -224,7 +234,7 @@ static __always_inline int rtnl_request_exit(int ret)
 		}
 	}
 	send_pending(call);
-	rtnl_call_end();
+	rtnl_call_end(call);
 	return 0;
 }
 
@@ -310,7 +320,7 @@ static __noinline int dev_move_exit(int ret)
 	}
 	if (!call->request_net) {
 		send_pending(call);
-		rtnl_call_end();
+		rtnl_call_end(call);
 	}
 	return 0;
 }
@@ -453,6 +463,7 @@ static __always_inline void free_rtnl_call(const __u32 *tid)
 	n = READ_ONCE(call->moving) + READ_ONCE(call->npending);
 	if (n)
 		count_unended(REC_NETDEV_MOVE, n);
+	release_share(&call->owner);
 	bpf_map_delete_elem(&rtnl_calls, tid);
 }
 

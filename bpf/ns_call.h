@@ -10,6 +10,7 @@
 #ifndef __NSTRACE_NS_CALL_H__
 #define __NSTRACE_NS_CALL_H__
 
+#include "lib/calls.h"
 #include "lib/filter.h"
 #include "lib/nsfs.h"
 #include "lib/proof.h"
@@ -38,6 +39,8 @@ struct ns_call {
 	__u32 from_time;
 	__u32 target_mask; /* 1 << enum ns_kind: the members of target that are set */
 	__u32 via;	   /* enum call_via */
+	struct share_owner owner;
+	__u32 pad;
 	/* These four are for send_ns_call(): the result of the call, the task to read new
 	 * namespaces from (0: none), 1 << enum ns_kind of those to report, and the enum record_kind
 	 * to report them as.
@@ -77,22 +80,29 @@ static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 fla
 {
 	struct task_struct *task = current_task();
 	__u32 tid = READ_CURRENT(task, pid);
+	struct share_owner owner = {};
 	struct ns_call *call;
 
+	/* setns() and execve() do not wait for anything. */
+	if (ns_call_kind(via) == REC_NS_CREATE && hold_share(&owner, REC_NS_CREATE, 1))
+		return NULL;
 	if (bpf_map_update_elem(&ns_calls, &tid, &no_ns_call, BPF_NOEXIST)) {
 		call = bpf_map_lookup_elem(&ns_calls, &tid);
 		if (!call) {
+			release_share(&owner);
 			count_missed(ns_call_kind(via), 1);
 			return NULL;
 		}
 		/* The entry is still there: nobody saw the end of the last call. */
 		count_unended(ns_call_kind(call->via), ns_call_size(call));
 		call->target_mask = 0;
+		release_share(&call->owner);
 	} else {
 		call = bpf_map_lookup_elem(&ns_calls, &tid);
 		if (!call)
 			return NULL;
 	}
+	call->owner = owner;
 	call->via = via;
 	call->kind = ns_call_kind(via);
 	call->flags = flags;
@@ -108,10 +118,11 @@ static __always_inline struct ns_call *ns_call_begin(enum call_via via, __u64 fl
 	return stopping ? NULL : ns_call_make(via, flags);
 }
 
-static __always_inline void ns_call_end(void)
+static __always_inline void ns_call_end(struct ns_call *call)
 {
 	__u32 tid = current_tid();
 
+	release_share(&call->owner);
 	bpf_map_delete_elem(&ns_calls, &tid);
 }
 
@@ -236,7 +247,7 @@ static __always_inline void ns_call_exit(struct ns_call *call, long ret,
 		call->ns_task = ret < 0 ? 0 : (__u64)ns_task;
 		send_ns_call();
 	}
-	ns_call_end();
+	ns_call_end(call);
 }
 
 /* The entry of a call that creates the namespaces of flags, if there are any. */
@@ -269,6 +280,7 @@ static __always_inline void free_ns_call(const __u32 *tid)
 	if (!call)
 		return;
 	count_unended(READ_ONCE(call->kind) % REC_SLOTS, ns_call_size(call));
+	release_share(&call->owner);
 	bpf_map_delete_elem(&ns_calls, tid);
 }
 

@@ -117,6 +117,8 @@ type NstraceNsCall struct {
 	FromTime   uint32
 	TargetMask uint32
 	Via        uint32
+	Owner      NstraceShareOwner
+	Pad        uint32
 	Ret        int64
 	NsTask     uint64
 	Kinds      uint32
@@ -228,7 +230,7 @@ type NstracePinCall struct {
 	Via      uint32
 	Kind     uint32
 	IsMove   uint32
-	Pad      uint32
+	Owner    NstraceShareOwner
 }
 
 type NstracePinEndRecord struct {
@@ -306,6 +308,14 @@ type NstraceShare struct {
 	Refused  [16]uint64
 	Reported uint64
 	Total    uint64
+	Calls    int64
+	Removed  int64
+}
+
+type NstraceShareOwner struct {
+	_      structs.HostLayout
+	User   uint16
+	Cgroup uint16
 }
 
 type NstraceSysctlRecord struct {
@@ -389,6 +399,7 @@ const (
 	NstraceMapSentParams            = "sent_params"
 	NstraceMapSentWho               = "sent_who"
 	NstraceMapShares                = "shares"
+	NstraceMapSpareWrites           = "spare_writes"
 	NstraceMapTaskNsBuf             = "task_ns_buf"
 	NstraceMapTracees               = "tracees"
 	NstraceMapUids                  = "uids"
@@ -537,6 +548,7 @@ const (
 	NstraceVarRingBytes             = "ring_bytes"
 	NstraceVarSelfPidLevel          = "self_pid_level"
 	NstraceVarSelfTgid              = "self_tgid"
+	NstraceVarSpareWritesUsed       = "spare_writes_used"
 	NstraceVarStopping              = "stopping"
 	NstraceVarTypeActor             = "type_actor"
 	NstraceVarTypeCallVia           = "type_call_via"
@@ -560,6 +572,7 @@ const (
 	NstraceVarTypeRecordKind        = "type_record_kind"
 	NstraceVarTypeRefusalFlag       = "type_refusal_flag"
 	NstraceVarTypeShare             = "type_share"
+	NstraceVarTypeShareOwner        = "type_share_owner"
 	NstraceVarTypeSysctlRecord      = "type_sysctl_record"
 	NstraceVarTypeTamperRecord      = "type_tamper_record"
 	NstraceVarTypeTaskNs            = "type_task_ns"
@@ -762,6 +775,7 @@ type NstraceMapSpecs struct {
 	SentParams     *ebpf.MapSpec `ebpf:"sent_params"`
 	SentWho        *ebpf.MapSpec `ebpf:"sent_who"`
 	Shares         *ebpf.MapSpec `ebpf:"shares"`
+	SpareWrites    *ebpf.MapSpec `ebpf:"spare_writes"`
 	TaskNsBuf      *ebpf.MapSpec `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.MapSpec `ebpf:"tracees"`
 	Uids           *ebpf.MapSpec `ebpf:"uids"`
@@ -794,6 +808,7 @@ type NstraceVariableSpecs struct {
 	RingBytes         *ebpf.VariableSpec `ebpf:"ring_bytes"`
 	SelfPidLevel      *ebpf.VariableSpec `ebpf:"self_pid_level"`
 	SelfTgid          *ebpf.VariableSpec `ebpf:"self_tgid"`
+	SpareWritesUsed   *ebpf.VariableSpec `ebpf:"spare_writes_used"`
 	Stopping          *ebpf.VariableSpec `ebpf:"stopping"`
 	TypeActor         *ebpf.VariableSpec `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.VariableSpec `ebpf:"type_call_via"`
@@ -817,6 +832,7 @@ type NstraceVariableSpecs struct {
 	TypeRecordKind    *ebpf.VariableSpec `ebpf:"type_record_kind"`
 	TypeRefusalFlag   *ebpf.VariableSpec `ebpf:"type_refusal_flag"`
 	TypeShare         *ebpf.VariableSpec `ebpf:"type_share"`
+	TypeShareOwner    *ebpf.VariableSpec `ebpf:"type_share_owner"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.VariableSpec `ebpf:"type_task_ns"`
@@ -869,6 +885,7 @@ type NstraceMaps struct {
 	SentParams     *ebpf.Map `ebpf:"sent_params"`
 	SentWho        *ebpf.Map `ebpf:"sent_who"`
 	Shares         *ebpf.Map `ebpf:"shares"`
+	SpareWrites    *ebpf.Map `ebpf:"spare_writes"`
 	TaskNsBuf      *ebpf.Map `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.Map `ebpf:"tracees"`
 	Uids           *ebpf.Map `ebpf:"uids"`
@@ -901,6 +918,7 @@ func (m *NstraceMaps) Close() error {
 		m.SentParams,
 		m.SentWho,
 		m.Shares,
+		m.SpareWrites,
 		m.TaskNsBuf,
 		m.Tracees,
 		m.Uids,
@@ -934,6 +952,7 @@ type NstraceVariables struct {
 	RingBytes         *ebpf.Variable `ebpf:"ring_bytes"`
 	SelfPidLevel      *ebpf.Variable `ebpf:"self_pid_level"`
 	SelfTgid          *ebpf.Variable `ebpf:"self_tgid"`
+	SpareWritesUsed   *ebpf.Variable `ebpf:"spare_writes_used"`
 	Stopping          *ebpf.Variable `ebpf:"stopping"`
 	TypeActor         *ebpf.Variable `ebpf:"type_actor"`
 	TypeCallVia       *ebpf.Variable `ebpf:"type_call_via"`
@@ -957,6 +976,7 @@ type NstraceVariables struct {
 	TypeRecordKind    *ebpf.Variable `ebpf:"type_record_kind"`
 	TypeRefusalFlag   *ebpf.Variable `ebpf:"type_refusal_flag"`
 	TypeShare         *ebpf.Variable `ebpf:"type_share"`
+	TypeShareOwner    *ebpf.Variable `ebpf:"type_share_owner"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.Variable `ebpf:"type_task_ns"`

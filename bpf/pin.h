@@ -17,6 +17,7 @@
 #include "lib/filter.h"
 #include "lib/nsfs.h"
 #include "lib/syscall.h"
+#include "lib/calls.h"
 #include "lib/proof.h"
 #include "lib/who.h"
 
@@ -68,13 +69,13 @@ struct pin_call {
 	__u32 via;     /* enum call_via */
 	__u32 kind;    /* enum record_kind */
 	__u32 is_move; /* mount(2) with MS_MOVE */
-	__u32 pad;
+	struct share_owner owner;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024); /* tasks in such a call at one time */
-	__type(key, __u32);	   /* tid */
+	__uint(max_entries, MAX_CALLS);
+	__type(key, __u32); /* tid */
 	__type(value, struct pin_call);
 } pin_calls SEC(".maps");
 
@@ -103,30 +104,39 @@ static __always_inline struct pin_call *pin_get(void)
 	return bpf_map_lookup_elem(&pin_calls, &tid);
 }
 
-static __always_inline void pin_end(void)
+static __always_inline void pin_end(struct pin_call *call)
 {
 	__u32 tid = current_tid();
 
+	release_share(&call->owner);
 	bpf_map_delete_elem(&pin_calls, &tid);
 }
 
 static __always_inline struct pin_call *pin_begin(enum call_via via, enum record_kind kind)
 {
 	__u32 tid = current_tid();
+	struct share_owner owner;
 	struct pin_call *call;
 
 	if (stopping)
 		return NULL;
 	call = bpf_map_lookup_elem(&pin_calls, &tid);
-	if (call && call->ns.kind != NS_KINDS) /* nobody saw the end of the last call */
-		count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
+	if (call) { /* nobody saw the end of the last call */
+		if (call->ns.kind != NS_KINDS)
+			count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
+		release_share(&call->owner);
+	}
+	if (hold_share(&owner, kind, 1))
+		return NULL;
 	if (bpf_map_update_elem(&pin_calls, &tid, &no_pin_call, BPF_ANY)) {
+		release_share(&owner);
 		count_missed(kind, 1);
 		return NULL;
 	}
 	call = bpf_map_lookup_elem(&pin_calls, &tid);
 	if (!call)
 		return NULL;
+	call->owner = owner;
 	call->via = via;
 	call->kind = kind;
 	call->ns.kind = NS_KINDS;
@@ -251,7 +261,7 @@ static __always_inline int pin_exit(long ret)
 	if (!call)
 		return 0;
 	if (call->ns.kind == NS_KINDS || will_restart(ret)) {
-		pin_end();
+		pin_end(call);
 		return 0;
 	}
 	call->ret = ret;
@@ -272,7 +282,7 @@ static __always_inline int pin_exit(long ret)
 			call->mnt = (__u64)find_mount(&call->target, call->inode);
 	}
 	send_pin();
-	pin_end();
+	pin_end(call);
 	return 0;
 }
 
@@ -589,6 +599,7 @@ static __always_inline void free_pin_call(const __u32 *tid)
 		return;
 	if (call->ns.kind != NS_KINDS)
 		count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
+	release_share(&call->owner);
 	bpf_map_delete_elem(&pin_calls, tid);
 }
 

@@ -44,7 +44,7 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 	if (is_clone_call(call) && ret >= 0) {
 		/* tp_fork reports a clone that succeeds, so it did not see this one. */
 		count_missed(REC_NS_CREATE, count_bits(kinds_of_flags(call->flags)));
-		ns_call_end();
+		ns_call_end(call);
 		return 0;
 	}
 	ns_call_exit(call, ret, (void *)bpf_get_current_task());

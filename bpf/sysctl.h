@@ -94,13 +94,39 @@ static __noinline int write_enter(struct kiocb *iocb, struct iov_iter *iter)
  */
 static __always_inline int write_begin(struct kiocb *iocb, struct iov_iter *iter)
 {
+	__u32 tid = current_tid();
 	struct write *w;
 
 	if (!write_enter(iocb, iter))
 		return 0;
 	w = write_get();
+	if (!w)
+		w = spare_write_get(&tid);
 	if (w)
 		cascade_enter((__u64)w->header, (__u64)w->data, (__u64)w->extra1, (__u64)w->extra2);
+	return 0;
+}
+
+/* The end of a write that is in spare_writes. */
+static __noinline int spare_write_exit(long ret)
+{
+	__u32 tid = current_tid();
+	struct write_slot *slot = spare_write_take(tid);
+	struct write *w;
+	bool with_long;
+
+	if (!slot)
+		return 0;
+	w = &slot->w;
+	if (w->extra2 && has_devconf(w))
+		w->write_id = cascade_exit(ret >= 0);
+	with_long = has_long_values(w);
+	if (will_restart(ret))
+		slot->owner = 0;
+	else
+		send_write(slot->number, ret, true, VIA_WRITE);
+	if (with_long)
+		bpf_map_delete_elem(&long_values, &tid);
 	return 0;
 }
 
@@ -109,7 +135,7 @@ static __always_inline int write_exit(long ret)
 	struct write *w = write_get();
 
 	if (!w)
-		return 0;
+		return spare_write_exit(ret);
 	if (w->extra2 && has_devconf(w))
 		w->write_id = cascade_exit(ret >= 0);
 	/* restart_syscall(): the handler did nothing, and the kernel repeats the write. */
@@ -282,6 +308,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	if (write_hooked) {
 		watch_ftrace(ctx);
 		w = bpf_map_lookup_elem(&writes, &tid);
+		if (!w)
+			w = spare_write_get(&tid);
 		if (!w) /* a program missed the entry and counted that */
 			return 1;
 	} else {

@@ -3,7 +3,7 @@
 #ifndef __NSTRACE_WRITE_H__
 #define __NSTRACE_WRITE_H__
 
-#include "lib/ring.h"
+#include "lib/calls.h"
 #include "lib/scratch.h"
 #include "lib/task.h"
 
@@ -55,9 +55,9 @@ struct write {
 	__u16 old_len; /* SHORT_VALUE or more: the value is in long_values */
 	__u16 new_len;
 	__u16 raw_len;
-	__u32 via; /* enum call_via */
-	__u32 pad;
-	void *extra1; /* of the table: what it is about, or its limits */
+	__u32 via;		  /* enum call_via */
+	struct share_owner owner; /* in spare_writes */
+	void *extra1;		  /* of the table: what it is about, or its limits */
 	void *extra2;
 	__u64 write_id; /* as in sysctl_record */
 	char raw[RAW_OLD_LEN];
@@ -65,7 +65,7 @@ struct write {
 	char new[SHORT_VALUE];
 };
 
-#define MAX_WRITES 512 /* tasks in proc_sys_write() at one time */
+#define MAX_WRITES 512 /* tasks in proc_sys_write() at one time, as a rule */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -73,6 +73,18 @@ struct {
 	__type(key, __u32); /* tid */
 	__type(value, struct write);
 } writes SEC(".maps");
+
+/* What finds no room in writes, because a user lets his writes wait. A write takes little time, so
+ * only the writes here count against shares.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CALLS);
+	__type(key, __u32); /* tid */
+	__type(value, struct write);
+} spare_writes SEC(".maps");
+
+bool spare_writes_used;
 
 /* A write that is reported at once, and needs no state that lasts: the cgroup/sysctl program
  * reports it alone, or the file could not be opened, or nobody wrote.
@@ -183,15 +195,61 @@ static __noinline void read_table(struct write *w)
 	w->data = (void *)data;
 }
 
+/* The write of a task in spare_writes. The verifier would check all that follows once for each map,
+ * so this is only for a few instructions.
+ */
+static __always_inline struct write *spare_write_get(const __u32 *tid)
+{
+	return READ_ONCE(spare_writes_used) ? bpf_map_lookup_elem(&spare_writes, tid) : NULL;
+}
+
+/* Removes a write without end. */
+static __noinline int spare_write_end(__u32 tid)
+{
+	struct write *w = spare_write_get(&tid);
+
+	if (!w)
+		return 0;
+	count_unended(REC_SYSCTL_WRITE, 1);
+	release_share(&w->owner);
+	return bpf_map_delete_elem(&spare_writes, &tid);
+}
+
+/* Moves the write of the current task from spare_writes to a slot. Returns NULL if there is none,
+ * or no slot.
+ */
+static __always_inline struct write_slot *spare_write_take(__u32 tid)
+{
+	struct write *w = spare_write_get(&tid);
+	struct write_slot *slot;
+
+	if (!w)
+		return NULL;
+	slot = write_slot_get(tid);
+	if (slot)
+		bpf_probe_read_kernel(&slot->w, sizeof(slot->w), w);
+	release_share(&w->owner);
+	bpf_map_delete_elem(&spare_writes, &tid);
+	return slot;
+}
+
 /* Adds the state of a write that begins. */
-static __always_inline void write_make(__u32 tid, const struct write *w)
+static __always_inline void write_make(__u32 tid, struct write *w)
 {
 	if (!bpf_map_update_elem(&writes, &tid, w, BPF_NOEXIST))
 		return;
-	if (bpf_map_update_elem(&writes, &tid, w, BPF_EXIST))
-		count_missed(REC_SYSCTL_WRITE, 1); /* there is no room */
-	else
+	if (!bpf_map_update_elem(&writes, &tid, w, BPF_EXIST)) {
 		count_unended(REC_SYSCTL_WRITE, 1); /* there was an entry: of a write without end */
+		return;
+	}
+	spare_write_end(tid); /* the same there */
+	if (hold_share(&w->owner, REC_SYSCTL_WRITE, 1))
+		return;
+	spare_writes_used = true;
+	if (bpf_map_update_elem(&spare_writes, &tid, w, BPF_NOEXIST)) {
+		release_share(&w->owner);
+		count_missed(REC_SYSCTL_WRITE, 1);
+	}
 }
 
 static __always_inline struct write *write_get(void)
@@ -234,6 +292,8 @@ static __always_inline void free_write(const __u32 *tid)
 	if (bpf_map_lookup_elem(&writes, tid)) {
 		count_unended(REC_SYSCTL_WRITE, 1);
 		bpf_map_delete_elem(&writes, tid);
+	} else {
+		spare_write_end(*tid);
 	}
 	if (bpf_map_lookup_elem(&long_values, tid))
 		bpf_map_delete_elem(&long_values, tid);

@@ -127,6 +127,9 @@ func (t *Tracer) detachAll(old *loaded) error {
 	if err := old.forgetCalls(); err != nil {
 		return err
 	}
+	if err := t.attached.releaseShares(); err != nil {
+		return err
+	}
 	return t.attached.setStopping(false)
 }
 
@@ -174,7 +177,7 @@ func (t *Tracer) emitReplacement(r *replacement, to time.Time, instead []event.O
 // callMaps hold the calls in progress, by thread. LRU maps are not among them: what is left in
 // those makes room by itself.
 var callMaps = []string{
-	bpf.NstraceMapNsCalls, bpf.NstraceMapWrites, bpf.NstraceMapLongValues,
+	bpf.NstraceMapNsCalls, bpf.NstraceMapWrites, bpf.NstraceMapSpareWrites, bpf.NstraceMapLongValues,
 	bpf.NstraceMapRtnlCalls, bpf.NstraceMapPinCalls, bpf.NstraceMapOpenChecks, bpf.NstraceMapExecs,
 }
 

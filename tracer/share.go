@@ -14,8 +14,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// refusals are the events that found room in the ring but not in the share of their user
-// (bpf/lib/share.h).
+// refusals are the events that found room, but not in the share of their user (bpf/lib/share.h).
 type refusals struct {
 	bySlot  map[int][len(bpf.NstraceShare{}.Refused)]uint64 // as far as take has counted them
 	total   map[event.Type]uint64
@@ -34,15 +33,14 @@ const (
 
 // take counts what was refused since the last call.
 func (r *refusals) take(a *attachment, clock *clock) error {
-	const size = int(unsafe.Sizeof(bpf.NstraceShare{}))
 	b := make([]byte, a.shares.Size())
 	if _, err := a.shares.ReadAt(b, 0); err != nil {
-		return fmt.Errorf("read the shares of the ring: %w", err)
+		return fmt.Errorf("read the shares: %w", err)
 	}
 	if r.bySlot == nil {
 		r.bySlot, r.total = map[int][len(bpf.NstraceShare{}.Refused)]uint64{}, map[event.Type]uint64{}
 	}
-	for slot := 0; len(b) >= size; slot++ {
+	for slot := 0; len(b) >= shareSize; slot++ {
 		var s bpf.NstraceShare
 		if err := fixed(&b, &s); err != nil {
 			return err
@@ -56,11 +54,8 @@ func (r *refusals) take(a *attachment, clock *clock) error {
 			r.add(uint32(s.Key), more, clock.wall(s.First), clock.wall(s.Last))
 		}
 		// The program can give the slot to another user from now on.
-		var total [8]byte
-		binary.NativeEndian.PutUint64(total[:], s.Total)
-		at := int64(slot*size) + int64(unsafe.Offsetof(s.Reported))
-		if _, err := a.shares.WriteAt(total[:], at); err != nil {
-			return fmt.Errorf("write the shares of the ring: %w", err)
+		if err := a.writeShare(slot*shareSize+int(unsafe.Offsetof(s.Reported)), s.Total); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -126,6 +121,62 @@ func (t *Tracer) reportRefusals(last bool) error {
 		if err := t.out.emit(&event.Event{Type: event.TraceLoss, Time: now.UTC(), Loss: l}); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// releaseShare gives back the share of a call under way whose entry user space has removed.
+func (a *attachment) releaseShare(owner bpf.NstraceShareOwner) error {
+	for _, number := range []uint16{owner.User, owner.Cgroup} { // plus 1; 0: none
+		if number == 0 {
+			continue
+		}
+		s, err := a.share(int(number - 1))
+		if err == nil {
+			err = a.setRemoved(int(number-1), s.Removed+1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// releaseShares gives back the shares of all calls. No program runs.
+func (a *attachment) releaseShares() error {
+	for slot := range int(a.shares.Size()) / shareSize {
+		s, err := a.share(slot)
+		if err != nil {
+			return err
+		}
+		if s.Calls == s.Removed {
+			continue
+		}
+		if err := a.setRemoved(slot, s.Calls); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const shareSize = int(unsafe.Sizeof(bpf.NstraceShare{}))
+
+func (a *attachment) share(slot int) (s bpf.NstraceShare, err error) {
+	b := make([]byte, shareSize)
+	if _, err := a.shares.ReadAt(b, int64(slot*shareSize)); err != nil {
+		return s, fmt.Errorf("read a share: %w", err)
+	}
+	return s, fixed(&b, &s)
+}
+
+func (a *attachment) setRemoved(slot int, n int64) error {
+	at := slot*shareSize + int(unsafe.Offsetof(bpf.NstraceShare{}.Removed))
+	return a.writeShare(at, uint64(n))
+}
+
+func (a *attachment) writeShare(at int, n uint64) error {
+	if _, err := a.shares.WriteAt(binary.NativeEndian.AppendUint64(nil, n), int64(at)); err != nil {
+		return fmt.Errorf("write a share: %w", err)
 	}
 	return nil
 }

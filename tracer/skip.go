@@ -269,13 +269,16 @@ func (s *skips) settle(a *attachment, unended map[event.Type]uint64, last bool) 
 		}
 		s.entries[name] = entries
 		for key, value := range entries {
-			typ, n := eventsOf(value)
+			typ, n, owner := eventsOf(value)
 			if n == 0 || s.pending[typ] == 0 || (!last && !bytes.Equal(before[name][key], value)) {
 				continue
 			}
 			// If the call is still under way after all, its end finds nothing to report.
 			if err := m.Delete([]byte(key)); err != nil {
 				continue // its end came just now
+			}
+			if err := a.releaseShare(owner); err != nil {
+				return from, err
 			}
 			delete(entries, key)
 			s.pending[typ]--
@@ -292,33 +295,39 @@ func (s *skips) settle(a *attachment, unended map[event.Type]uint64, last bool) 
 }
 
 // callEvents are the maps of calls under way whose entries BPF programs count as missed if they
-// find them later. A function returns how many events of which type an entry stands for.
-var callEvents = map[string]func(entry []byte) (event.Type, uint64){
-	bpf.NstraceMapNsCalls: func(b []byte) (event.Type, uint64) {
+// find them later. A function returns how many events of which type an entry stands for, and whose share
+// it takes.
+var callEvents = map[string]func(entry []byte) (event.Type, uint64, bpf.NstraceShareOwner){
+	bpf.NstraceMapNsCalls: func(b []byte) (_ event.Type, _ uint64, none bpf.NstraceShareOwner) {
 		var c bpf.NstraceNsCall
 		if fixed(&b, &c) != nil {
-			return "", 0
+			return "", 0, none
 		}
 		kinds := bits.OnesCount32(c.TargetMask)
 		if kinds == 0 {
 			kinds = max(1, bits.OnesCount64(c.Flags&nsFlags))
 		}
-		return typeOfKind(c.Kind), uint64(kinds)
+		return typeOfKind(c.Kind), uint64(kinds), c.Owner
 	},
-	bpf.NstraceMapPinCalls: func(b []byte) (event.Type, uint64) {
+	bpf.NstraceMapPinCalls: func(b []byte) (_ event.Type, _ uint64, none bpf.NstraceShareOwner) {
 		var c bpf.NstracePinCall
 		if fixed(&b, &c) != nil || nsType(c.Ns.Kind) == "" { // not about a namespace
-			return "", 0
+			return "", 0, none
 		}
-		return typeOfKind(c.Kind), 1
+		return typeOfKind(c.Kind), 1, c.Owner
 	},
-	bpf.NstraceMapWrites: func([]byte) (event.Type, uint64) { return event.SysctlWrite, 1 },
-	bpf.NstraceMapRtnlCalls: func(b []byte) (event.Type, uint64) {
-		var head struct{ Moving, Pending uint32 }
-		if fixed(&b, &head) != nil {
-			return "", 0
+	bpf.NstraceMapWrites: func([]byte) (event.Type, uint64, bpf.NstraceShareOwner) {
+		return event.SysctlWrite, 1, bpf.NstraceShareOwner{}
+	},
+	bpf.NstraceMapRtnlCalls: func(b []byte) (_ event.Type, _ uint64, none bpf.NstraceShareOwner) {
+		var head struct {
+			Moving, Pending uint32
+			Owner           bpf.NstraceShareOwner
 		}
-		return event.NetdevMove, uint64(head.Moving) + uint64(head.Pending)
+		if fixed(&b, &head) != nil {
+			return "", 0, none
+		}
+		return event.NetdevMove, uint64(head.Moving) + uint64(head.Pending), head.Owner
 	},
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Shares of the ring. When the ring is nearly full, each user can add only so much to it until user
- * space has read on. So a user who floods the ring does not hide what others do.
+ * Shares of what all users need: the ring, and the maps of calls under way (calls.h). Once one of
+ * these is nearly full, each user can take only so much of the rest. So a user who fills it does
+ * not hide what others do. Of the ring, everybody has the whole share again each time that user
+ * space has read a quarter of it.
  *
  * A user cannot choose what counts against whom:
  *
@@ -27,7 +29,7 @@ const volatile __u64 ring_bytes = 1 << 23;
 #define CGROUP_SHARE (ring_bytes / 8)
 #define SHARE_LEVEL  2
 
-/* A user in a cgroup, or the cgroup, and what it added to the ring while that was nearly full. */
+/* A user in a cgroup, or the cgroup, and what it has taken. */
 struct share {
 	/* The uid in the low half, or NO_UID for a cgroup. A keyed hash of the cgroup in the high
 	 * half. 0: the slot was never used. One number, so that all CPUs see a whole one.
@@ -41,6 +43,11 @@ struct share {
 	/* How many of all these events user space has reported. Only user space writes it. */
 	__u64 reported;
 	__u64 total; /* of refused */
+	/* Calls under way, see calls.h, and how many of them user space has removed. Only user space
+	 * writes the latter.
+	 */
+	__s64 calls;
+	__s64 removed;
 };
 
 EXPORT_TYPE(struct, share);
@@ -58,14 +65,14 @@ struct {
 	__type(value, struct share);
 } shares SEC(".maps");
 
-/* The user whom a task counts as. */
+/* The user whom the current task counts as. */
 static __always_inline __u32 share_uid(struct task_struct *task)
 {
-	struct user_namespace *ns = BPF_CORE_READ(task, cred, user_ns);
-	int level = BPF_CORE_READ(ns, level);
+	struct user_namespace *ns = READ_CURRENT(task, cred, user_ns);
+	int level = READ_CURRENT(ns, level);
 
 	if (level <= 0)
-		return BPF_CORE_READ(task, cred, uid.val);
+		return READ_CURRENT(task, cred, uid.val);
 	for (int i = 0; i < 33; i++) { /* create_user_ns() allows 33 levels */
 		if (level - i <= 1)
 			break;
@@ -74,7 +81,7 @@ static __always_inline __u32 share_uid(struct task_struct *task)
 	return BPF_CORE_READ(ns, owner.val);
 }
 
-/* The id of the cgroup that a task counts in. */
+/* The id of the cgroup that the current task counts in. */
 static __always_inline __u64 share_cgroup(struct task_struct *task)
 {
 	struct cgroup *cg = NULL;
@@ -86,47 +93,64 @@ static __always_inline __u64 share_cgroup(struct task_struct *task)
 			cg = NULL;
 	}
 	if (!cg)
-		cg = BPF_CORE_READ(task, cgroups, dfl_cgrp);
-	if (BPF_CORE_READ(cg, level) <= SHARE_LEVEL)
-		return BPF_CORE_READ(cg, kn, id);
+		cg = READ(task, cgroups, dfl_cgrp);
+	if (READ(cg, level) <= SHARE_LEVEL)
+		return READ(cg, kn, id);
 	cg510 = (void *)cg;
 	if (bpf_core_field_exists(cg510->ancestor_ids))
 		return BPF_CORE_READ(cg510, ancestor_ids[SHARE_LEVEL]);
 	return BPF_CORE_READ(cg, ancestors[SHARE_LEVEL], kn, id);
 }
 
-/* The slot of a key. Takes one for it if it has none, and returns NULL if none is free.
+static __always_inline __s64 share_calls(struct share *s)
+{
+	return READ_ONCE(s->calls) - READ_ONCE(s->removed);
+}
+
+/* The number of the slot of a key plus 1. Takes a slot for it if it has none. 0: none is free.
  *
- * A slot is free if nobody used it in this round, and user space has reported all that it counted.
+ * A slot is free if nobody used it in this round, no call holds it, and user space has reported all
+ * that it counted. Global, see nstrace.c.
  */
-static __always_inline struct share *share_get(__u64 key, __u64 round)
+__noinline __u32 share_slot(__u64 key, __u64 round)
 {
 	struct share *free = NULL;
+	__u32 number = 0;
 
 	for (int i = 0; i < SHARE_PROBES; i++) {
 		__u32 slot = (hash_mix(hash_seed, key) + i) & (SHARES - 1);
 		struct share *s = bpf_map_lookup_elem(&shares, &slot);
 
 		if (!s)
-			return NULL;
+			return 0;
 		if (READ_ONCE(s->key) == key) {
 			if (READ_ONCE(s->round) != round) {
 				s->bytes = 0;
 				s->round = round;
 			}
-			return s;
+			return slot + 1;
 		}
-		if (!free && READ_ONCE(s->round) != round &&
-		    READ_ONCE(s->total) == READ_ONCE(s->reported))
+		if (!free && READ_ONCE(s->round) != round && share_calls(s) <= 0 &&
+		    READ_ONCE(s->total) == READ_ONCE(s->reported)) {
 			free = s;
+			number = slot + 1;
+		}
 	}
-	if (!free)
-		return NULL;
-	free->round = round;
-	free->bytes = 0;
-	free->first = 0;
-	free->key = key;
-	return free;
+	if (free) {
+		free->round = round;
+		free->bytes = 0;
+		free->first = 0;
+		free->key = key;
+	}
+	return number;
+}
+
+/* The share in the slot with that number minus 1; NULL for 0. */
+static __always_inline struct share *share_at(__u32 number)
+{
+	__u32 slot = number - 1;
+
+	return number ? bpf_map_lookup_elem(&shares, &slot) : NULL;
 }
 
 /* Counts n events of a kind as refused. */
@@ -141,26 +165,49 @@ static __always_inline void share_refuse(struct share *s, enum record_kind kind,
 	counter_add(&s->total, n);
 }
 
-/* With size 0: reports whether whoever caused an event of that kind, or n of them, has any of the
- * share left, and counts the events as refused if not. Otherwise takes size bytes from the share.
+/* Whose shares the current task takes from: numbers of slots plus 1. 0: none. */
+struct share_owner {
+	__u16 user;
+	__u16 cgroup;
+};
+
+EXPORT_TYPE(struct, share_owner);
+
+/* The owner that the current task is, as a number, for share_owner(). Global, see nstrace.c.
  *
  * The kernel's threads count as one user without a cgroup. They report the ends of namespaces.
- * Global, see nstrace.c.
+ */
+__noinline __u32 find_owner(void)
+{
+	struct task_struct *task = current_task();
+	__u64 round = 1 + bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / SHARE_ROUND, cgroup = 0;
+	__u32 uid = 0, all = 0;
+
+	if (!(READ_CURRENT(task, flags) & PF_KTHREAD)) {
+		uid = share_uid(task);
+		cgroup = hash_mix(hash_seed, share_cgroup(task)) >> 32 << 32 | 1ull << 32;
+		all = share_slot(cgroup | NO_UID, round);
+	}
+	return share_slot(cgroup | uid | 1ull << 33, round) | all << 16;
+}
+
+static __always_inline struct share_owner share_owner(void)
+{
+	__u32 owner = find_owner();
+
+	return (struct share_owner){.user = owner, .cgroup = owner >> 16};
+}
+
+/* With size 0: reports whether whoever caused n events of that kind has any share of the ring left,
+ * and counts the events as refused if not. Otherwise takes size bytes from the share. Global, see
+ * nstrace.c.
  */
 __noinline int share_use(__u64 size, __u32 kind, __u32 n)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 round = 1 + bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / SHARE_ROUND, cgroup = 0;
-	struct share *user, *all = NULL;
-	__u32 uid = 0;
-
-	if (!(BPF_CORE_READ(task, flags) & PF_KTHREAD)) {
-		uid = share_uid(task);
-		cgroup = hash_mix(hash_seed, share_cgroup(task)) >> 32 << 32 | 1ull << 32;
-		all = share_get(cgroup | NO_UID, round);
-	}
-	user = share_get(cgroup | uid | 1ull << 33, round);
+	struct share_owner owner = share_owner();
 	/* With more users than slots, only the share of the cgroup remains. */
+	struct share *user = share_at(owner.user), *all = share_at(owner.cgroup);
+
 	if (size) {
 		if (user)
 			counter_add(&user->bytes, size);

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -157,12 +158,13 @@ func TestFlood(t *testing.T) {
 	} {
 		for _, b := range backends {
 			t.Run(string(b)+"/"+name, func(t *testing.T) {
+				argv := args
 				if name == "subordinate" {
-					args = slices.Insert(slices.Clone(args), 7, strconv.Itoa(subordinate(t, nobody, subuid)))
+					argv = slices.Insert(slices.Clone(args), 7, strconv.Itoa(subordinate(t, nobody, subuid)))
 				}
 				s := startStream(t, "--backend", string(b), "--ring-size", "256KiB", "--event", "namespace.create,namespace.enter")
 				s.pause(t)
-				if out, want := output(t, args[0], args[1:]...), fmt.Sprintf("failed=%d", calls); out != want {
+				if out, want := output(t, argv[0], argv[1:]...), fmt.Sprintf("failed=%d", calls); out != want {
 					t.Fatalf("the flood: %q, want %q", out, want)
 				}
 				for range creates {
@@ -203,6 +205,49 @@ func TestFlood(t *testing.T) {
 					t.Errorf("the totals say %d lost, trace.loss says %d", sum.Lost, lost)
 				}
 			})
+		}
+	}
+}
+
+// TestStuckWrites has a user without privileges make more writes than nstrace can follow at once, none of
+// which ends. A write of root must be there nevertheless, and trace.loss must name the user.
+func TestStuckWrites(t *testing.T) {
+	const (
+		threads = 1700
+		follows = 512 + 1024 // MAX_WRITES and USER_CALLS in bpf
+	)
+	device := fuseDevice(t)
+	h := watch(t, backends...)
+	stuck := h.start(t, helper("nsstuck"), []string{device, "/proc/sys/net/ipv4/tcp_keepalive_time", strconv.Itoa(threads)}, asUser(somebody))
+	if n := stuck.value(t, "stuck"); n != strconv.Itoa(threads) {
+		t.Fatalf("%s writes are stuck", n)
+	}
+	w := h.run(t, "unshare", []string{"--uts", helper("nswrite"), "-n", "1", stormFile, "innocent"})
+	stuck.stdin.Close()
+	if _, err := io.Copy(io.Discard, stuck.out); err != nil { // read everything before Wait
+		t.Error(err)
+	}
+	stuck.end(t)
+	for _, s := range h.streams {
+		s.interrupt(t)
+		s.checkEnd(t, false)
+		writes := only(w.all(s), event.SysctlWrite)
+		if len(writes) != 1 || *writes[0].Sysctl.New != "innocent" || writes[0].Sysctl.Old == nil {
+			t.Errorf("%v: want one write by root:\n%s", s, dump(writes))
+		}
+		var lost uint64
+		for _, e := range only(s.since(0), event.TraceLoss) {
+			if e.Loss.Reason != event.LossUserShare {
+				continue
+			}
+			if e.Loss.UID == nil || *e.Loss.UID != somebody {
+				t.Errorf("%v: want only uid %d to lose events: %s", s, somebody, e.line)
+			}
+			lost += e.Loss.Records[event.SysctlWrite]
+		}
+		// The tracepoint way reports a write at once. It has no state to run out of.
+		if s.backend != tracer.Tracepoint && lost != threads-follows {
+			t.Errorf("%v: %d writes are lost, want %d", s, lost, threads-follows)
 		}
 	}
 }

@@ -18,116 +18,15 @@
  * of standard input, whether the lock was held all the time.
  */
 #include "args.h"
+#include "fuse.h"
 
-#include <linux/fuse.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-
-enum { PAGE = 4096 };
 
 static char *map;  /* the page of the file */
 static int notify; /* a pipe: the server got a write */
 static volatile int writer, holder;
 static volatile bool written, released;
-
-static void fail(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static void reply(int fd, uint64_t unique, int err, const void *data, size_t n)
-{
-	struct fuse_out_header head = {.len = sizeof(head) + n, .error = -err, .unique = unique};
-	char out[sizeof(head) + PAGE];
-
-	memcpy(out, &head, sizeof(head));
-	if (n)
-		memcpy(out + sizeof(head), data, n);
-	if (write(fd, out, head.len) < 0)
-		exit(1);
-}
-
-/* A root folder in which every name is the same file of a page. */
-static struct fuse_attr attributes(uint64_t node)
-{
-	if (node == FUSE_ROOT_ID)
-		return (struct fuse_attr){.ino = node, .mode = S_IFDIR | 0777, .nlink = 1};
-	return (struct fuse_attr){.ino = node, .mode = S_IFREG | 0666, .nlink = 1, .size = PAGE};
-}
-
-static void serve(int fd, int tell)
-{
-	static char request[1 << 18];
-	static const char page[PAGE];
-
-	for (;;) {
-		struct fuse_in_header *in = (void *)request;
-		ssize_t n = read(fd, request, sizeof(request));
-
-		if (n < 0 && (errno == EINTR || errno == ENOENT))
-			continue;
-		if (n <= 0)
-			exit(0); /* not mounted any more */
-		switch (in->opcode) {
-		case FUSE_INIT: {
-			struct fuse_init_out out = {
-				.major = 7,
-				.minor = 31,
-				.max_write = PAGE,
-				.flags = FUSE_WRITEBACK_CACHE,
-			};
-			reply(fd, in->unique, 0, &out, sizeof(out));
-			break;
-		}
-		case FUSE_LOOKUP: {
-			struct fuse_entry_out out = {
-				.nodeid = 2,
-				.entry_valid = 1000,
-				.attr_valid = 1000,
-				.attr = attributes(2),
-			};
-			reply(fd, in->unique, 0, &out, sizeof(out));
-			break;
-		}
-		case FUSE_GETATTR: {
-			struct fuse_attr_out out = {
-				.attr_valid = 1000,
-				.attr = attributes(in->nodeid),
-			};
-			reply(fd, in->unique, 0, &out, sizeof(out));
-			break;
-		}
-		case FUSE_OPEN: {
-			struct fuse_open_out out = {};
-			reply(fd, in->unique, 0, &out, sizeof(out));
-			break;
-		}
-		case FUSE_READ:
-			reply(fd, in->unique, 0, page, sizeof(page));
-			break;
-		case FUSE_WRITE: /* never answered */
-			if (write(tell, "w", 1) < 0)
-				exit(1);
-			break;
-		case FUSE_FORGET:
-			break;
-		default:
-			reply(fd, in->unique, ENOSYS, NULL, 0);
-		}
-	}
-}
-
-static void put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail(path);
-	close(fd);
-}
 
 /* The code below runs while the lock is held. It must not touch any page for the first time,
  * because that takes the lock.
@@ -200,43 +99,14 @@ static void *hold_unmap(void *arg)
 int main(int argc, char **argv)
 {
 	bool fixed = argc == 3 && !strcmp(argv[2], "fixed");
-	char options[128], c, *args;
-	int fd, file, pipes[2];
-	uid_t uid = getuid();
-	gid_t gid = getgid();
+	char c, *args;
+	int file;
 	pthread_t thread;
 	pid_t server;
 
 	if (argc != 3)
 		return 2;
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
-		fail("unshare");
-	put("/proc/self/setgroups", "deny");
-	snprintf(text, sizeof(text), "0 %d 1", uid);
-	put("/proc/self/uid_map", text);
-	snprintf(text, sizeof(text), "0 %d 1", gid);
-	put("/proc/self/gid_map", text);
-
-	fd = open(argv[1], O_RDWR);
-	if (fd < 0)
-		fail(argv[1]);
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
-	if (mount("nsfuse", "/mnt", "fuse", MS_NOSUID | MS_NODEV, options))
-		fail("mount");
-	if (pipe(pipes))
-		fail("pipe");
-	server = fork();
-	if (server < 0)
-		fail("fork");
-	if (!server) {
-		/* Its end, at the latest that of this process, wakes all waiting threads. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(pipes[0]);
-		serve(fd, pipes[1]);
-	}
-	close(fd);
-	close(pipes[1]);
-	notify = pipes[0];
+	server = mount_fuse(argv[1], CLONE_NEWNS, FUSE_WRITE, &notify);
 
 	file = open("/mnt/file", O_RDWR);
 	if (file < 0)

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Shares of the maps of calls under way.
+ *
+ * A user can make calls that do not end: a write of a page that his own FUSE server never gives, or
+ * thousands of unshare(2) that wait for each other. So he can fill a map of calls under way, since
+ * he can have more threads than any map has entries. Therefore calls that can wait count against
+ * the share of their user and of their cgroup (share.h).
+ */
+#ifndef __NSTRACE_CALLS_H__
+#define __NSTRACE_CALLS_H__
+
+#include "share.h"
+
+/* Entries of a map of calls that can wait. The shares are those of all such maps together. */
+#define MAX_CALLS    4096
+#define USER_CALLS   (MAX_CALLS / 4)
+#define CGROUP_CALLS (MAX_CALLS / 2)
+
+static __always_inline void add_calls(struct share_owner owner, __s64 n)
+{
+	struct share *user = share_at(owner.user), *all = share_at(owner.cgroup);
+
+	if (user)
+		counter_add((__u64 *)&user->calls, n);
+	if (all)
+		counter_add((__u64 *)&all->calls, n);
+}
+
+/* Takes the share of a call that begins. Returns 0, or -1 if none is left; it then counts n events
+ * of that kind as lost.
+ */
+static __always_inline int hold_share(struct share_owner *owner, enum record_kind kind, __u32 n)
+{
+	struct share *user, *all;
+
+	*owner = share_owner();
+	user = share_at(owner->user);
+	all = share_at(owner->cgroup);
+	if ((!user || share_calls(user) < USER_CALLS) && (!all || share_calls(all) < CGROUP_CALLS)) {
+		add_calls(*owner, 1);
+		return 0;
+	}
+	if (user)
+		share_refuse(user, kind, n);
+	else if (all)
+		share_refuse(all, kind, n);
+	count_lost(kind, n);
+	return -1;
+}
+
+/* Gives the share of a call back. */
+static __always_inline void release_share(struct share_owner *owner)
+{
+	add_calls(*owner, -1);
+	owner->user = owner->cgroup = 0;
+}
+
+#endif

@@ -188,6 +188,7 @@ struct fdtable {
 	struct file **fd;
 };
 struct files_struct {
+	atomic_t count; /* of the tasks that share it */
 	struct fdtable *fdt;
 };
 struct kiocb {

@@ -57,6 +57,17 @@ static __always_inline void clone_failed(void)
 		bpf_map_update_elem(&refused_clones, &tid, &one, BPF_ANY);
 }
 
+/* The CLONE_NEW* flags of the arguments of a clone3(), as far as they are in memory. */
+static __always_inline __u64 clone3_flags(const void *args)
+{
+	__u64 flags = 0; /* the first member of struct clone_args */
+
+	bpf_probe_read_user(&flags, sizeof(flags), args);
+	if (flags & CLONE_EMPTY_MNTNS)
+		flags |= CLONE_NEWNS;
+	return flags & CLONE_NEW_ALL;
+}
+
 /* The end of clone3(2). It reports what failed before kernel_clone() saw it: arguments that
  * copy_clone_args_from_user() or clone3_args_valid() refuse. The kernel has read these arguments,
  * so their page is in memory.
@@ -65,7 +76,7 @@ static __always_inline int clone3_exit(const void *args, long ret)
 {
 	__u32 tid = current_tid();
 	struct ns_call *call;
-	__u64 flags = 0; /* the first member of struct clone_args */
+	__u64 flags;
 
 	if (ret >= 0)
 		return 0;
@@ -73,12 +84,10 @@ static __always_inline int clone3_exit(const void *args, long ret)
 		bpf_map_delete_elem(&refused_clones, &tid);
 		return 0;
 	}
-	bpf_probe_read_user(&flags, sizeof(flags), args);
-	if (flags & CLONE_EMPTY_MNTNS)
-		flags |= CLONE_NEWNS;
-	if (!(flags & CLONE_NEW_ALL))
+	flags = clone3_flags(args);
+	if (!flags)
 		return 0;
-	call = ns_call_begin(VIA_CLONE3, flags & CLONE_NEW_ALL);
+	call = ns_call_begin(VIA_CLONE3, flags);
 	if (call)
 		ns_call_exit(call, ret, NULL);
 	return 0;
@@ -196,19 +205,50 @@ int tp_clone_enter(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_enter_clone3")
 int tp_clone3_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	__u64 flags = 0; /* the first member of struct clone_args */
-
-	bpf_probe_read_user(&flags, sizeof(flags), (void *)ctx->args[0]);
-	if (flags & CLONE_EMPTY_MNTNS)
-		flags |= CLONE_NEWNS;
-	return ns_create_enter(VIA_CLONE3, flags);
+	return ns_create_enter(VIA_CLONE3, clone3_flags((void *)ctx->args[0]));
 }
 
-/* kernel_clone(), after copy_process() and before it wakes the child. */
+/* The kinds, as 1 << enum ns_kind, of the namespaces that child has and parent has not. */
+static __noinline __u32 new_kinds(struct task_struct *parent, struct task_struct *child)
+{
+	__u32 kinds = 0;
+
+	for (int i = 0; i < NS_KINDS; i++)
+		kinds |= kind_if_differs(i, (__u64)task_ns_for_children(parent, i),
+					 (__u64)task_ns_for_children(child, i));
+	return kinds;
+}
+
+/* kernel_clone(), after copy_process() and before it wakes the child.
+ *
+ * What is new is taken from the child. The caller can change the arguments of a clone3() between
+ * its entry and the time that the kernel reads them, and they need not be in memory before that.
+ *
+ * Every fork takes this path.
+ */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(tp_fork, struct task_struct *parent, struct task_struct *child)
 {
-	return clone_exit(child, 0);
+	struct ns_call *call = ns_call_get();
+	__u32 kinds;
+
+	if (call && !is_clone_call(call))
+		return 0;
+	if (parent->nsproxy == child->nsproxy && parent->cred->user_ns == child->cred->user_ns) {
+		if (call)
+			ns_call_end(call);
+		return 0;
+	}
+	kinds = new_kinds(parent, child);
+	if (!call && kinds)
+		call = ns_call_begin(clone_via(), 0);
+	if (!call)
+		return 0;
+	if (kinds)
+		ns_call_exit_kinds(call, 0, child, kinds);
+	else
+		ns_call_end(call);
+	return 0;
 }
 
 #endif

@@ -70,7 +70,7 @@ static __noinline int hostname_exit_only(bool domain, long ret)
 }
 
 /* The end of a call that is in spare_writes. */
-static __noinline int spare_hostname_exit(long ret)
+static __always_inline int spare_hostname_exit(long ret)
 {
 	struct write_slot *slot = spare_write_take(current_tid());
 

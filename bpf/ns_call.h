@@ -40,7 +40,7 @@ struct ns_call {
 	__u32 target_mask; /* 1 << enum ns_kind: the members of target that are set */
 	__u32 via;	   /* enum call_via */
 	struct share_owner owner;
-	__u32 pad;
+	__u32 shared_files; /* another thread can change what a descriptor refers to */
 	/* These four are for send_ns_call(): the result of the call, the task to read new
 	 * namespaces from (0: none), 1 << enum ns_kind of those to report, and the enum record_kind
 	 * to report them as.
@@ -232,22 +232,29 @@ __noinline int send_ns_call(void)
 	return 0;
 }
 
-/* The end of a call that returned ret. ns_task is in the namespaces that the call created or
- * entered; NULL: the call is known by its targets.
+/* The end of a call about namespaces of these kinds, which returned ret. ns_task is in the
+ * namespaces that the call created or entered; NULL: the call is known by its targets.
  */
-static __always_inline void ns_call_exit(struct ns_call *call, long ret,
-					 struct task_struct *ns_task)
+static __always_inline void ns_call_exit_kinds(struct ns_call *call, long ret,
+					       struct task_struct *ns_task, __u32 kinds)
 {
 	if (!will_restart(ret)) {
 		call->ret = ret;
-		/* A namespace file has one type, whatever the caller asked for. Other calls have
-		 * the types that the caller asked for.
-		 */
-		call->kinds = call->target_mask ? call->target_mask : kinds_of_flags(call->flags);
+		call->kinds = kinds;
 		call->ns_task = ret < 0 ? 0 : (__u64)ns_task;
 		send_ns_call();
 	}
 	ns_call_end(call);
+}
+
+/* The same. A namespace file has one type, whatever the caller asked for. Other calls have the
+ * types that the caller asked for.
+ */
+static __always_inline void ns_call_exit(struct ns_call *call, long ret,
+					 struct task_struct *ns_task)
+{
+	ns_call_exit_kinds(call, ret, ns_task,
+			   call->target_mask ? call->target_mask : kinds_of_flags(call->flags));
 }
 
 /* The entry of a call that creates the namespaces of flags, if there are any. */

@@ -110,20 +110,20 @@ type NstraceNetdevRecord struct {
 }
 
 type NstraceNsCall struct {
-	_          structs.HostLayout
-	Flags      uint64
-	Ns         [8]uint32
-	FromPid    uint32
-	FromTime   uint32
-	TargetMask uint32
-	Via        uint32
-	Owner      NstraceShareOwner
-	Pad        uint32
-	Ret        int64
-	NsTask     uint64
-	Kinds      uint32
-	Kind       uint32
-	Target     [8]NstraceNsChange
+	_           structs.HostLayout
+	Flags       uint64
+	Ns          [8]uint32
+	FromPid     uint32
+	FromTime    uint32
+	TargetMask  uint32
+	Via         uint32
+	Owner       NstraceShareOwner
+	SharedFiles uint32
+	Ret         int64
+	NsTask      uint64
+	Kinds       uint32
+	Kind        uint32
+	Target      [8]NstraceNsChange
 }
 
 type NstraceNsChange struct {

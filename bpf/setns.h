@@ -36,6 +36,7 @@ static __always_inline void add_pidfd_targets(struct ns_call *call, struct pid *
 
 static __noinline int setns_enter(int fd, __u64 flags)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
 	struct ns_call *call = ns_call_begin(VIA_SETNS, flags);
 	struct file *file = current_file(fd);
 	struct inode *inode;
@@ -43,6 +44,7 @@ static __noinline int setns_enter(int fd, __u64 flags)
 
 	if (!call || !file)
 		return 0;
+	call->shared_files = BPF_CORE_READ(task, files, count.counter) > 1;
 	inode = BPF_CORE_READ(file, f_inode);
 	magic = BPF_CORE_READ(inode, i_sb, s_magic);
 	if (magic == NSFS_MAGIC)
@@ -60,12 +62,49 @@ static __noinline int setns_enter(int fd, __u64 flags)
 	return 0;
 }
 
+/* The kinds, as 1 << enum ns_kind, of the namespaces that the current task has changed. */
+static __always_inline __u32 changed_kinds(struct ns_call *call)
+{
+	struct task_struct *task = current_task();
+	__u32 now[NS_KINDS], changed = 0;
+
+	current_ns_inums(now);
+	now[NS_PID] = READ_CURRENT(task, nsproxy, pid_ns_for_children, ns.inum);
+	now[NS_TIME] = READ_CURRENT(task, nsproxy, time_ns_for_children, ns.inum);
+#pragma unroll
+	for (int i = 0; i < NS_KINDS; i++) {
+		__u32 was = i == NS_PID	   ? call->from_pid
+			    : i == NS_TIME ? call->from_time
+					   : call->ns[i];
+
+		changed |= kind_if_differs(i, now[i], was);
+	}
+	return changed;
+}
+
+/* If another thread shares the descriptors of the caller, it can replace the descriptor between the
+ * entry of the call and the kernel's own look at it. So what the entry found is not certain then.
+ */
 static __always_inline int setns_exit(long ret)
 {
 	struct ns_call *call = ns_call_get();
+	__u32 kinds = 0;
 
-	if (call && call->via == VIA_SETNS)
-		ns_call_exit(call, ret, (void *)bpf_get_current_task());
+	if (!call || call->via != VIA_SETNS)
+		return 0;
+	if (call->shared_files)
+		call->target_mask = 0;
+	if (ret >= 0) {
+		/* The kernel entered nothing else than what the caller asked for. Without a type,
+		 * the descriptor has one. The call changes nothing if that is the caller's own.
+		 */
+		kinds = kinds_of_flags(call->flags);
+		if (!kinds)
+			kinds = changed_kinds(call);
+	}
+	if (!kinds)
+		kinds = call->target_mask ? call->target_mask : kinds_of_flags(call->flags);
+	ns_call_exit_kinds(call, ret, (void *)bpf_get_current_task(), kinds);
 	return 0;
 }
 

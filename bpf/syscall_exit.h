@@ -3,8 +3,10 @@
 #ifndef __NSTRACE_SYSCALL_EXIT_H__
 #define __NSTRACE_SYSCALL_EXIT_H__
 
+#include "clone.h"
 #include "mount_tree.h"
 #include "ns_call.h"
+#include "setns.h"
 
 static __always_inline enum call_via via_of_nr(int nr)
 {
@@ -36,7 +38,16 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 {
 	struct ns_call *call = ns_call_get();
 	long ret = ctx->ret;
+	__u64 flags;
 
+	if (!call && ctx->nr == NR_clone3 && ret < 0) {
+		/* The arguments were not in memory at the entry. The kernel has read them since. */
+		struct pt_regs *regs = user_regs();
+
+		flags = clone3_flags((void *)ARG1(regs));
+		if (flags)
+			call = ns_call_begin(VIA_CLONE3, flags);
+	}
 	if (!call || call->via != via_of_nr(ctx->nr))
 		return 0;
 	if (is_tree_call(call))
@@ -47,6 +58,8 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 		ns_call_end(call);
 		return 0;
 	}
+	if (call->via == VIA_SETNS)
+		return setns_exit(ret);
 	ns_call_exit(call, ret, (void *)bpf_get_current_task());
 	return 0;
 }

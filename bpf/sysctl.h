@@ -108,7 +108,7 @@ static __always_inline int write_begin(struct kiocb *iocb, struct iov_iter *iter
 }
 
 /* The end of a write that is in spare_writes. */
-static __noinline int spare_write_exit(long ret)
+static __always_inline int spare_write_exit(long ret)
 {
 	__u32 tid = current_tid();
 	struct write_slot *slot = spare_write_take(tid);

@@ -17,6 +17,8 @@
 #define USER_CALLS   (MAX_CALLS / 4)
 #define CGROUP_CALLS (MAX_CALLS / 2)
 
+#define NOT_HELD (~0ull)
+
 static __always_inline void add_calls(struct share_owner owner, __s64 n)
 {
 	struct share *user = share_at(owner.user), *all = share_at(owner.cgroup);
@@ -27,26 +29,40 @@ static __always_inline void add_calls(struct share_owner owner, __s64 n)
 		counter_add((__u64 *)&all->calls, n);
 }
 
-/* Takes the share of a call that begins. Returns 0, or -1 if none is left; it then counts n events
- * of that kind as lost.
+/* Takes the share of a call that begins, and returns its owner as a number, for hold_share().
+ * Global, see nstrace.c.
  */
-static __always_inline int hold_share(struct share_owner *owner, enum record_kind kind, __u32 n)
+__noinline __u64 hold_call(__u32 kind, __u32 n)
 {
-	struct share *user, *all;
+	struct share_owner owner = share_owner();
+	struct share *user = share_at(owner.user), *all = share_at(owner.cgroup);
 
-	*owner = share_owner();
-	user = share_at(owner->user);
-	all = share_at(owner->cgroup);
-	if ((!user || share_calls(user) < USER_CALLS) && (!all || share_calls(all) < CGROUP_CALLS)) {
-		add_calls(*owner, 1);
-		return 0;
+	kind %= REC_SLOTS;
+	if ((!user || share_calls(user) < USER_CALLS) &&
+	    (!all || share_calls(all) < CGROUP_CALLS)) {
+		add_calls(owner, 1);
+		return owner.user | owner.cgroup << 16;
 	}
 	if (user)
 		share_refuse(user, kind, n);
 	else if (all)
 		share_refuse(all, kind, n);
 	count_lost(kind, n);
-	return -1;
+	return NOT_HELD;
+}
+
+/* Takes the share of a call that begins. Returns 0, or -1 if none is left; it then counts n events
+ * of that kind as lost.
+ */
+static __always_inline int hold_share(struct share_owner *owner, enum record_kind kind, __u32 n)
+{
+	__u64 held = hold_call(kind, n);
+
+	if (held == NOT_HELD)
+		return -1;
+	owner->user = held;
+	owner->cgroup = held >> 16;
+	return 0;
 }
 
 /* Gives the share of a call back. */

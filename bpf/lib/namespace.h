@@ -59,6 +59,17 @@ static __always_inline enum ns_kind kind_of_flag(__u32 flag)
 	}
 }
 
+/* 1 << kind if a and b differ, and 0 otherwise. There is no branch, so the verifier does not follow
+ * each combination of kinds.
+ */
+static __always_inline __u32 kind_if_differs(enum ns_kind kind, __u64 a, __u64 b)
+{
+	__u64 diff = a ^ b, negative = -diff;
+
+	asm volatile("" : "+r"(negative)); /* the compiler would make a branch */
+	return ((diff | negative) >> 63) << kind;
+}
+
 static __always_inline __u32 count_bits(__u32 mask)
 {
 	__u32 n = 0;

@@ -43,8 +43,8 @@ struct share {
 	/* How many of all these events user space has reported. Only user space writes it. */
 	__u64 reported;
 	__u64 total; /* of refused */
-	/* Calls under way, see calls.h, and how many of them user space has removed. Only user space
-	 * writes the latter.
+	/* Calls under way, see calls.h, and how many of them user space has removed. Only user
+	 * space writes the latter.
 	 */
 	__s64 calls;
 	__s64 removed;
@@ -173,11 +173,8 @@ struct share_owner {
 
 EXPORT_TYPE(struct, share_owner);
 
-/* The owner that the current task is, as a number, for share_owner(). Global, see nstrace.c.
- *
- * The kernel's threads count as one user without a cgroup. They report the ends of namespaces.
- */
-__noinline __u32 find_owner(void)
+/* The kernel's threads count as one user without a cgroup. They report the ends of namespaces. */
+static __always_inline struct share_owner share_owner(void)
 {
 	struct task_struct *task = current_task();
 	__u64 round = 1 + bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / SHARE_ROUND, cgroup = 0;
@@ -188,14 +185,10 @@ __noinline __u32 find_owner(void)
 		cgroup = hash_mix(hash_seed, share_cgroup(task)) >> 32 << 32 | 1ull << 32;
 		all = share_slot(cgroup | NO_UID, round);
 	}
-	return share_slot(cgroup | uid | 1ull << 33, round) | all << 16;
-}
-
-static __always_inline struct share_owner share_owner(void)
-{
-	__u32 owner = find_owner();
-
-	return (struct share_owner){.user = owner, .cgroup = owner >> 16};
+	return (struct share_owner){
+		.user = share_slot(cgroup | uid | 1ull << 33, round),
+		.cgroup = all,
+	};
 }
 
 /* With size 0: reports whether whoever caused n events of that kind has any share of the ring left,

@@ -257,7 +257,12 @@ func (h *host) made(ns *event.Namespace) bool {
 }
 
 func testClone(t *testing.T, h *host) {
-	for _, via := range []string{"clone", "clone3"} {
+	// absent is a clone3 whose arguments are not in memory when it begins.
+	for _, way := range []string{"clone", "clone3", "absent"} {
+		via := way
+		if way == "absent" {
+			via = "clone3"
+		}
 		types := []event.NSType{"mnt", "uts", "ipc", "user", "pid", "net", "cgroup"}
 		if via == "clone3" {
 			types = append(types, "time") // clone has no free bit for it
@@ -270,14 +275,14 @@ func testClone(t *testing.T, h *host) {
 			{"pid", []event.NSType{"pid"}},
 			{"all", types},
 		} {
-			t.Run(via+" "+tt.name, func(t *testing.T) {
+			t.Run(way+" "+tt.name, func(t *testing.T) {
 				t.Parallel()
 				flags := make([]string, len(tt.types))
 				for i, typ := range tt.types {
 					flags[i] = string(typ)
 				}
 				// The next event is the child's.
-				w := h.run(t, helper("nsclone"), []string{via, strings.Join(flags, ","), "unshare", "--uts", "sh", "-c", printNS})
+				w := h.run(t, helper("nsclone"), []string{way, strings.Join(flags, ","), "unshare", "--uts", "sh", "-c", printNS})
 				inside := w.printedNS(t)
 				child, err := strconv.Atoi(strings.Join(w.printed("child"), ","))
 				if err != nil {
@@ -316,9 +321,9 @@ func testClone(t *testing.T, h *host) {
 			{"net,uts", "EPERM", []option{asUser(tester)}},
 			{"mnt,fs", "EINVAL", nil}, // the two contradict each other
 		} {
-			t.Run(via+" "+tt.errno, func(t *testing.T) {
+			t.Run(way+" "+tt.errno, func(t *testing.T) {
 				t.Parallel()
-				w := h.run(t, helper("nsclone"), []string{via, tt.flags}, tt.opts...)
+				w := h.run(t, helper("nsclone"), []string{way, tt.flags}, tt.opts...)
 				if got := w.printed("error"); !slices.Equal(got, []string{tt.errno}) {
 					t.Fatalf("the call returned %q", w.stdout.String())
 				}
@@ -334,9 +339,9 @@ func testClone(t *testing.T, h *host) {
 				})
 			})
 		}
-		t.Run(via+" without", func(t *testing.T) {
+		t.Run(way+" without", func(t *testing.T) {
 			t.Parallel()
-			w := h.run(t, helper("nsclone"), []string{via, "none"})
+			w := h.run(t, helper("nsclone"), []string{way, "none"})
 			w.each(t, func(t *testing.T, s *stream, events []*emitted) { same(t, events) })
 		})
 	}

@@ -157,6 +157,26 @@ func testEnterWays(t *testing.T, h *host, r *room) {
 			})
 		})
 	}
+	t.Run("another descriptor meanwhile", func(t *testing.T) {
+		t.Parallel()
+		const calls = 300
+		w := h.run(t, helper("nsrace"), []string{strconv.Itoa(calls)})
+		entered, err := strconv.Atoi(strings.Join(w.printed("entered"), ","))
+		if err != nil || entered == 0 || entered == calls {
+			t.Fatalf("%q: the descriptor was never another one, or always", w.stdout.String())
+		}
+		w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+			var want []string
+			want = append(want, creates("unshare", "success", "net")...)
+			for range 1 + 2*entered { // in and out
+				want = append(want, enters("success", "net")...)
+			}
+			for range calls - entered { // changed nothing, so the type is not certain
+				want = append(want, "enter setns: success")
+			}
+			same(t, events, want...)
+		})
+	})
 	t.Run("there and back", func(t *testing.T) {
 		t.Parallel()
 		w := h.run(t, "nsenter", []string{"--net=" + r.path("net"), helper("nsset"), "file", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), "net"})

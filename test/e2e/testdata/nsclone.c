@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * nsclone clone|clone3|clone3:CGROUP FLAGS [CMD [ARG...]]
+ * nsclone clone|clone3|absent|clone3:CGROUP FLAGS [CMD [ARG...]]
  *
  * Makes a child with this system call and these flags, in the cgroup with this folder, and waits
- * for it. The child executes CMD or ends at once. In a new user namespace the child is root. Prints
- * child=PID or error=ERRNO.
+ * for it. absent is a clone3 whose arguments are in a page that is not in the memory of the process
+ * before the kernel reads them. The child executes CMD or ends at once. In a new user namespace the
+ * child is root. Prints child=PID or error=ERRNO.
  */
 #include "common.h"
 
 #include <linux/sched.h>
+#include <sys/mman.h>
 
 static int map_root(long pid, const char *file)
 {
@@ -18,6 +20,24 @@ static int map_root(long pid, const char *file)
 	snprintf(path, sizeof(path), "/proc/%ld/%s", pid, file);
 	fd = open(path, O_WRONLY);
 	return fd < 0 || write(fd, "0 0 1", 5) != 5;
+}
+
+/* Copies the arguments to a page that this process maps, and has not touched. */
+static struct clone_args *absent(const struct clone_args *args)
+{
+	int fd = memfd_create("args", MFD_CLOEXEC);
+	void *page;
+
+	if (fd < 0 || ftruncate(fd, 4096) || write(fd, args, sizeof(*args)) != sizeof(*args)) {
+		perror("memfd");
+		exit(1);
+	}
+	page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED) {
+		perror("mmap");
+		exit(1);
+	}
+	return page;
 }
 
 int main(int argc, char **argv)
@@ -31,7 +51,11 @@ int main(int argc, char **argv)
 	flags = parse_flags(argv[2]);
 	if (pipe(go))
 		return 1;
-	if (!strncmp(argv[1], "clone3", 6)) {
+	if (!strcmp(argv[1], "absent")) {
+		struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
+
+		pid = syscall(SYS_clone3, absent(&args), sizeof(args));
+	} else if (!strncmp(argv[1], "clone3", 6)) {
 		struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
 
 		if (argv[1][6]) {

@@ -15,7 +15,20 @@ import (
 // from a tracer (enum bpf_cmd of include/uapi/linux/bpf.h).
 var tamperActions = map[uint32]string{
 	2: "map_update", 3: "map_delete", 9: "prog_detach", 21: "map_delete", 22: "map_freeze",
-	26: "map_update", 27: "map_delete", 29: "link_update", 34: "link_detach",
+	26: "map_update", 27: "map_delete", 29: "link_update", cmdLinkDetach: "link_detach",
+}
+
+// cmdLinkDetach is BPF_LINK_DETACH of enum bpf_cmd.
+const cmdLinkDetach = 34
+
+// noteTampered notes that somebody did something to one of nstrace's objects in the kernel. The hooks are
+// proven soon after that.
+func (in *interpreter) noteTampered(key bpf.NstraceOwnKey) {
+	if in.tampered == nil {
+		in.tampered = map[bpf.NstraceOwnKey]bool{}
+	}
+	in.tampered[key] = true
+	in.proofs.suspect = true
 }
 
 // A stopSignal is the signal that ended a run, and the process that sent it.
@@ -55,11 +68,9 @@ func (t *tamperRecords) interpret(r *record) error {
 		t.in.stop = stopSignal{signal: unix.SignalName(sig), sender: who}
 		return nil
 	case 0:
-		t.in.proofs.suspect = true
-		return t.emit(r, who, event.ViaBPF, &event.Tamper{
-			Action: tamperActions[t.wire.Cmd],
-			Object: t.in.lookups.ownObject(bpf.NstraceOwnKey{Object: t.wire.Object, Id: t.wire.Id}),
-		})
+		key := bpf.NstraceOwnKey{Object: t.wire.Object, Id: t.wire.Id}
+		t.in.noteTampered(key)
+		return t.emit(r, who, event.ViaBPF, &event.Tamper{Action: tamperActions[t.wire.Cmd], Object: t.in.lookups.ownObject(key)})
 	default:
 		return t.emit(r, who, event.ViaKill, &event.Tamper{Action: "signal", Signal: signalName(sig)})
 	}

@@ -43,6 +43,7 @@ type interpreter struct {
 	stop       stopSignal
 	accounts   accounts
 	proofs     *proofRecords
+	tampered   map[bpf.NstraceOwnKey]bool // own objects on which others called bpf(2)
 
 	kinds  []recordInterpreter // of recordKinds
 	record record              // the one in hand

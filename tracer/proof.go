@@ -274,13 +274,19 @@ func (l *loaded) detached(c *choice) bool {
 		if lk == nil {
 			return false
 		}
-		info, err := lk.Info()
-		if err != nil || info.Type != link.CgroupType {
-			return false
-		}
-		cg := info.Cgroup()
-		return cg != nil && cg.CgroupId == 0
+		_, detached := detachedLink(lk)
+		return detached
 	})
+}
+
+// detachedLink returns the id of a link, and whether somebody detached it.
+func detachedLink(lk link.Link) (id uint32, detached bool) {
+	info, err := lk.Info()
+	if err != nil || info.Type != link.CgroupType {
+		return 0, false
+	}
+	cg := info.Cgroup()
+	return uint32(info.ID), cg != nil && cg.CgroupId == 0
 }
 
 // allProven reports whether records proved all observations that the prover can prove.

@@ -73,6 +73,7 @@ type Tracer struct {
 	out         stream
 	reported    lossCounts
 	scanned     time.Time // when findEnds last scanned
+	looked      time.Time // when reportDetached last looked
 	unsure      bool      // it has to scan again
 
 	prover *prover
@@ -353,6 +354,11 @@ func (t *Tracer) overdue(drained bool) error {
 	if err := t.proveHooks(now, drained); err != nil {
 		return err
 	}
+	if drained && !now.Before(t.detachedDue()) { // the ring can have a record of who did it
+		if err := t.reportDetached(); err != nil {
+			return err
+		}
+	}
 	if !now.Before(t.skipsDue()) {
 		if err := t.reportSkips(false); err != nil {
 			return err
@@ -401,7 +407,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.reported.refusals.due()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.detachedDue(), t.reported.refusals.due()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -422,6 +428,12 @@ func (t *Tracer) idle() error {
 
 // finish detaches, drains the ring, and emits trace.stop.
 func (t *Tracer) finish() error {
+	if err := t.drain(); err != nil {
+		return err
+	}
+	if err := t.reportDetached(); err != nil {
+		return err
+	}
 	silent, until := t.attached.loaded.silent(), time.Now()
 	var quiet []string
 	var err error

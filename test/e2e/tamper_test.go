@@ -76,6 +76,50 @@ func TestTamper(t *testing.T) {
 	}
 }
 
+// TestDetached detaches a program of nstrace in a way that the tracepoint of bpf(2) does not show. nstrace
+// must report that once, attach again, and see what happens from then on.
+func TestDetached(t *testing.T) {
+	for _, b := range backends {
+		t.Run(string(b), func(t *testing.T) {
+			t.Parallel()
+			s := startStream(t, "--backend", string(b), "--event", "sysctl")
+			s.awaitStart(t)
+			_, links := s.kernelObjects(t)
+			output(t, helper("nsdetach"), links["cgroup"])
+			tampered := func(all []*emitted) (n int) {
+				for _, e := range only(all, event.TraceTamper) {
+					if *e.Tamper == (event.Tamper{Action: "link_detach", Object: "cgroup_sysctl"}) {
+						n++
+					}
+				}
+				return n
+			}
+			s.await(t, "trace.tamper", func(all []*emitted) bool { return tampered(all) > 0 })
+			attached := func() bool {
+				_, now := s.kernelObjects(t)
+				return now["cgroup"] != "" && now["cgroup"] != links["cgroup"]
+			}
+			s.await(t, "that nstrace reports the silent hook", func(all []*emitted) bool {
+				return slices.ContainsFunc(only(all, event.TraceLoss), func(e *emitted) bool { return e.Loss.Reason == event.LossHookSilent })
+			})
+			if !attached() {
+				t.Error("the program is not attached again")
+			}
+			from := s.len()
+			storm(t, 1, stormFile, "again")
+			s.awaitFrom(t, from, "the write after that", func(all []*emitted) bool {
+				writes := only(all, event.SysctlWrite)
+				return len(writes) == 1 && writes[0].Sysctl.Old != nil
+			})
+			s.interrupt(t)
+			s.awaitEnd(t)
+			if n := tampered(s.since(0)); n != 1 {
+				t.Errorf("nstrace reported %d times that its program was detached, want once", n)
+			}
+		})
+	}
+}
+
 var (
 	mapID  = regexp.MustCompile(`(?m)^map_id:\s+(\d+)$`)
 	linkID = regexp.MustCompile(`(?m)^link_type:\s+(\S+)\s[^\x00]*?^link_id:\s+(\d+)$`)

@@ -83,8 +83,11 @@ static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 fla
 	struct share_owner owner = {};
 	struct ns_call *call;
 
-	/* setns() and execve() do not wait for anything. */
-	if (ns_call_kind(via) == REC_NS_CREATE && hold_share(&owner, REC_NS_CREATE, 1))
+	/* These calls can wait for each other: copy_net_ns() and copy_mnt_ns() take locks of the
+	 * whole host.
+	 */
+	if (ns_call_kind(via) == REC_NS_CREATE && flags & (CLONE_NEWNET | CLONE_NEWNS) &&
+	    hold_share(&owner, REC_NS_CREATE, 1))
 		return NULL;
 	if (bpf_map_update_elem(&ns_calls, &tid, &no_ns_call, BPF_NOEXIST)) {
 		call = bpf_map_lookup_elem(&ns_calls, &tid);

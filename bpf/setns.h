@@ -36,7 +36,7 @@ static __always_inline void add_pidfd_targets(struct ns_call *call, struct pid *
 
 static __noinline int setns_enter(int fd, __u64 flags)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	struct ns_call *call = ns_call_begin(VIA_SETNS, flags);
 	struct file *file = current_file(fd);
 	struct inode *inode;
@@ -44,7 +44,7 @@ static __noinline int setns_enter(int fd, __u64 flags)
 
 	if (!call || !file)
 		return 0;
-	call->shared_files = BPF_CORE_READ(task, files, count.counter) > 1;
+	call->shared_files = READ_CURRENT(task, files, count.counter) > 1;
 	inode = BPF_CORE_READ(file, f_inode);
 	magic = BPF_CORE_READ(inode, i_sb, s_magic);
 	if (magic == NSFS_MAGIC)

@@ -81,25 +81,34 @@ static __always_inline __u32 share_uid(struct task_struct *task)
 	return BPF_CORE_READ(ns, owner.val);
 }
 
-/* The id of the cgroup that the current task counts in. */
-static __always_inline __u64 share_cgroup(struct task_struct *task)
+/* The id of a cgroup, or of its ancestor at SHARE_LEVEL if it is below that. */
+static __always_inline __u64 cgroup_at_share_level(struct cgroup *cg)
 {
-	struct cgroup *cg = NULL;
-	struct cgroup___510 *cg510;
+	struct cgroup___510 *cg510 = (void *)cg;
 
-	if (v1_subsys >= 0) {
-		cg = BPF_CORE_READ(task, cgroups, subsys[v1_subsys & 15], cgroup);
-		if (BPF_CORE_READ(cg, level) == 0)
-			cg = NULL;
-	}
-	if (!cg)
-		cg = READ(task, cgroups, dfl_cgrp);
-	if (READ(cg, level) <= SHARE_LEVEL)
-		return READ(cg, kn, id);
-	cg510 = (void *)cg;
 	if (bpf_core_field_exists(cg510->ancestor_ids))
 		return BPF_CORE_READ(cg510, ancestor_ids[SHARE_LEVEL]);
 	return BPF_CORE_READ(cg, ancestors[SHARE_LEVEL], kn, id);
+}
+
+/* The id of the cgroup that the current task counts in. */
+static __always_inline __u64 share_cgroup(struct task_struct *task)
+{
+	struct cgroup *cg;
+	int level;
+
+	if (v1_subsys >= 0) {
+		cg = BPF_CORE_READ(task, cgroups, subsys[v1_subsys & 15], cgroup);
+		level = BPF_CORE_READ(cg, level);
+		if (level > SHARE_LEVEL)
+			return cgroup_at_share_level(cg);
+		if (level > 0)
+			return BPF_CORE_READ(cg, kn, id);
+	}
+	cg = READ_CURRENT(task, cgroups, dfl_cgrp);
+	if (READ_CURRENT(cg, level) > SHARE_LEVEL)
+		return cgroup_at_share_level(cg);
+	return READ_CURRENT(cg, kn, id);
 }
 
 static __always_inline __s64 share_calls(struct share *s)

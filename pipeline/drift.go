@@ -20,6 +20,15 @@ const (
 	// snapshotEvery is how often Drift stores a snapshot for the next run, if anything
 	// happened since the last one.
 	snapshotEvery = time.Minute
+	// snapshotRest is how much longer Drift waits after a snapshot than that took: users decide how
+	// much there is to read.
+	snapshotRest = 50
+	// takeTime is how long Drift waits for a snapshot. drift.Take ends before, unless the kernel lets it
+	// wait. endTime is how long it waits at the end of a run, and lastTime how much of that a snapshot
+	// may take.
+	takeTime = 40 * time.Second
+	endTime  = 2 * time.Second
+	lastTime = 1200 * time.Millisecond
 )
 
 // DriftOptions configure a Drift.
@@ -27,8 +36,8 @@ type DriftOptions struct {
 	History *history.Recorder
 	DB      string       // the path of its database
 	Filter  event.Filter // what the kernel applied to all other events
-	// Scan finds the namespaces that are alive.
-	Scan func() ([]drift.Found, error)
+	// Scan finds the namespaces that are alive. complete is false if there was no time to find all.
+	Scan func(context.Context) (found []drift.Found, complete bool, err error)
 	// Wake makes the tracer call Idle soon.
 	Wake func()
 	// Report takes a message about what could not be compared or stored.
@@ -39,219 +48,75 @@ type DriftOptions struct {
 // the end of the previous one. It adds an event for each difference, once, and stores
 // snapshots for the next run.
 //
-// Three goroutines take part: the constructor's, which takes the first snapshot; that of
-// the pipeline, which calls Event and Idle; and that of Keep, which stores snapshots and
-// makes the comparison if the database could only be opened late.
+// Two goroutines take part: that of the pipeline, which calls Event and Idle; and that of Keep, which
+// takes and stores the snapshots and makes the comparison. It takes as long as users make it take, so
+// nothing waits for it: neither the start, nor the events, nor the end for more than endTime.
 type Drift struct {
 	Next Handler
 	o    DriftOptions
 
-	// Both are nil once they were compared, and if there is nothing to compare.
-	before, after *drift.Snapshot
-	idles         int
-	compared      chan struct{} // closed once the differences were handed on
-	changed       atomic.Bool   // something happened since the last stored snapshot
+	started  time.Time
+	changed  atomic.Bool         // something happened since the last stored snapshot
+	touched  touched             // until the comparison
+	idle     chan chan struct{}  // asks Idle to close what is sent, once all records were read
+	found    chan []*event.Event // the differences, once
+	added    bool                // they were handed on
+	compared chan struct{}       // closed then
 
-	// If the database could not be opened at the start:
-	late    bool
-	started time.Time
-	idle    chan chan struct{}  // asks Idle to close what is sent, once all records were read
-	found   chan []*event.Event // the differences, once
+	// Only the goroutine of Keep uses these.
+	taking  chan taken // from a snapshot that nobody waits for any more, nil if there is none
+	last    stored     // the last stored snapshot
+	lacking bool       // it lacks something, which was reported
 }
 
-// NewDrift takes a snapshot of the host, and reads the one of the previous run. Tracing must be
-// active. If either snapshot fails, NewDrift reports that, and no differences are added.
+// NewDrift returns a Drift for a run. Tracing must be active: what changes from now on is traced.
 func NewDrift(o DriftOptions) *Drift {
 	d := &Drift{
-		o: o, compared: make(chan struct{}), started: time.Now(),
-		idle: make(chan chan struct{}, 1), found: make(chan []*event.Event, 1),
+		o: o, started: time.Now(),
+		idle: make(chan chan struct{}, 1), found: make(chan []*event.Event, 1), compared: make(chan struct{}),
 	}
 	select {
 	case <-o.History.Opened():
-	default:
-		d.late = true
-		return d
-	}
-	after, err := d.take()
-	if err != nil {
-		d.reportUnknown(err)
-		close(d.compared)
-		return d
-	}
-	d.after = after
-	if d.before, err = d.stored(); err == nil && d.before != nil {
-		err = d.update(d.before, nil)
-	}
-	if err != nil {
-		d.reportUnknown(err)
-		d.before = nil
-		return d
-	}
-	if d.before != nil {
-		d.before.Time = d.unwatchedSince(d.before.Time)
+		d.touched.start()
+	default: // what happens until then will be in the history
 	}
 	return d
 }
 
-// stored returns the snapshot of the previous run, nil if there is none.
-func (d *Drift) stored() (*drift.Snapshot, error) {
-	s, ok := d.o.History.Snapshot(snapshotName)
-	if !ok {
-		return nil, nil
-	}
-	return drift.Decode(s.Version, s.Data)
-}
-
-// unwatchedSince returns the start of the time in which no nstrace was running: the end of the
-// previous run, or the time of the snapshot if that is later.
-func (d *Drift) unwatchedSince(snapshot time.Time) time.Time {
-	if g := gapBefore(d.o.History, d.started); g != nil && g.Trace.From.After(snapshot) {
-		return g.Trace.From
-	}
-	return snapshot
-}
-
-func (d *Drift) reportUnknown(err error) {
-	d.o.Report(fmt.Sprintf("cannot compare parameters and namespaces with the previous run: %v", err))
-}
-
-// take takes a snapshot of now.
-func (d *Drift) take() (*drift.Snapshot, error) {
-	at := time.Now()
-	found, err := d.o.Scan()
-	if err != nil {
-		return nil, err
-	}
-	return drift.Take(found, at)
-}
-
-// update applies the events that were recorded after a snapshot was taken to it. If after
-// is not nil, both forget what later events are about.
-func (d *Drift) update(before, after *drift.Snapshot) error {
-	db, err := history.Open(d.o.DB)
-	if err != nil {
-		return err
-	}
-	q := history.Query{Since: before.Time, Types: map[event.Type]bool{}}
-	for _, family := range event.Families() {
-		for _, t := range family.Types {
-			q.Types[t] = true
-		}
-	}
-	for stored, err := range db.Events(context.Background(), q) {
-		if err != nil {
-			return errors.Join(err, db.Close())
-		}
-		if e := stored.Event; after == nil || e.Time.Before(after.Time) {
-			before.Apply(e)
-		} else {
-			before.Forget(e)
-			after.Forget(e)
-		}
-	}
-	if _, first := db.LeftOut(); first != nil {
-		d.reportUnknown(first)
-	}
-	return db.Close()
-}
-
-// compareLate makes the comparison if the database could not be opened at the start. By then it
-// contains events of this run. compareLate misses a parameter that changed while no nstrace was
-// running and was written again since: only the old value of that write shows the change.
-func (d *Drift) compareLate(ctx context.Context) ([]*event.Event, error) {
-	before, err := d.stored()
-	if err != nil || before == nil {
-		return nil, err
-	}
-	if d.o.History.StoodBy() && gapBefore(d.o.History, d.started) == nil {
-		return nil, nil // one of the two recorders was tracing at any time
-	}
-	after, err := d.take()
-	if err != nil {
-		return nil, err
-	}
-	// The history must contain everything up to now. The first round ends the batch that the tracer
-	// is reading. The second one reads what came during the first.
-	for range 2 {
-		idle := make(chan struct{})
-		d.idle <- idle // before the wake-up: the tracer can become idle once and not again
-		d.o.Wake()
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			return nil, nil
-		}
-	}
-	if err := d.o.History.Sync(); err != nil {
-		return nil, err
-	}
-	from := before.Time
-	if err := d.update(before, after); err != nil {
-		return nil, err
-	}
-	before.Time, after.Time = d.unwatchedSince(from), d.started
-	return drift.Compare(before, after), nil
-}
-
-// Event hands on e. Events between attaching and the first snapshot are still in the ring at that
-// time. Event makes sure that they do not look like differences.
+// Event hands on e.
 func (d *Drift) Event(e *event.Event) error {
 	switch e.Type {
 	case event.TraceStart, event.TraceGap:
 	case event.TraceStop:
-		if err := d.add(true); err != nil {
+		if err := d.add(); err != nil {
 			return err
 		}
 	default:
 		d.changed.Store(true)
-		d.observe(e)
+		d.touched.add(e)
 	}
 	return d.Next.Event(e)
 }
 
-func (d *Drift) observe(e *event.Event) {
-	switch {
-	case d.after == nil || d.before == nil:
-	case e.Time.Before(d.after.Time):
-		at := d.before.Time
-		d.before.Apply(e)
-		d.before.Time = at
-	default:
-		d.before.Forget(e)
-		d.after.Forget(e)
-	}
-}
-
 // Idle adds the differences once they are known, and hands on the call.
-func (d *Drift) Idle() error { return errors.Join(d.add(false), d.Next.Idle()) }
+func (d *Drift) Idle() error { return errors.Join(d.add(), d.Next.Idle()) }
 
-// add hands on the differences, once: when the ring was empty for the first time after the start,
-// which is the second time that the tracer is idle, or at the end of the run. The next snapshot is
-// stored only after that, so that the history contains the differences up to that snapshot.
-func (d *Drift) add(end bool) error {
+// add hands on the differences, once. The next snapshot is stored only after that, so that the history
+// contains the differences up to that snapshot.
+func (d *Drift) add() error {
+	if d.added {
+		return nil
+	}
 	var events []*event.Event
-	switch {
-	case d.late:
-		select {
-		case events = <-d.found:
-			d.late = false
-		case idle := <-d.idle:
-			close(idle)
-			return nil
-		default:
-			return nil
-		}
-	case d.after == nil:
+	select {
+	case events = <-d.found:
+	case idle := <-d.idle:
+		close(idle)
 		return nil
 	default:
-		if d.idles++; d.idles < 2 && !end {
-			return nil
-		}
-		if d.before != nil {
-			events = drift.Compare(d.before, d.after)
-		}
-		d.before, d.after = nil, nil
+		return nil
 	}
+	d.added = true
 	for _, e := range events {
 		if !d.o.Filter.MatchStored(e) {
 			continue
@@ -264,82 +129,287 @@ func (d *Drift) add(end bool) error {
 	return nil
 }
 
-// Keep stores snapshots for the next run: as soon as the differences were added, once a minute
-// while events come, and when ctx ends. The run must continue until the context that Keep returns
-// ends, which is after the last snapshot: events in between are recorded after that snapshot.
+// Keep makes the comparison and stores snapshots for the next run: as soon as the differences were added,
+// once a minute while events come, and when ctx ends. The run must continue until the context that Keep
+// returns ends, which is after the last snapshot: events in between are recorded after that snapshot.
 func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) {
 	run, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	late := d.late // the pipeline's goroutine owns the field from now on
+	work, end := endAfter(run, ctx, lastTime), endAfter(run, ctx, endTime)
+	worked, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(worked)
+		d.work(ctx, work)
+	}()
 	go func() {
 		defer close(done)
 		defer cancel()
-		if late {
-			select {
-			case <-d.o.History.Opened():
-			case <-ctx.Done():
-				return
-			case <-run.Done():
-				return
-			}
-			d.o.Wake() // for Gap
-			// The run can also end by itself. Then nothing answers.
-			either, stop := context.WithCancel(ctx)
-			context.AfterFunc(run, stop)
-			events, err := d.compareLate(either)
-			ended := either.Err() != nil
-			stop()
-			if ended {
-				return // not compared: the next run must find the same snapshot
-			}
-			if err != nil {
-				d.reportUnknown(err)
-			}
-			d.found <- events
-			d.o.Wake()
-		}
 		select {
-		case <-d.compared:
-			d.store()
-		case <-ctx.Done():
-			select {
-			case <-d.compared: // both are ready
-				d.store()
-			default: // the next run compares with the previous snapshot and the history
-			}
-			return
-		case <-run.Done():
-			return
-		}
-		ticker := time.NewTicker(snapshotEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				if d.changed.Swap(false) {
-					d.store()
-				}
-			case <-ctx.Done():
-				d.store()
-				return
-			case <-run.Done():
-				return
+		case <-worked:
+		case <-end.Done():
+			if run.Err() == nil {
+				d.o.Report(noTimeAtEnd)
 			}
 		}
 	}()
 	return run, func() { cancel(); <-done }
 }
 
-// store stores a snapshot of now, after all events so far.
-func (d *Drift) store() {
-	s, err := d.take()
+const noTimeAtEnd = "no time at the end for a snapshot of the parameters and namespaces: the next run compares with the one before and the recorded events"
+
+// endAfter returns a context that ends with parent, and a while after ctx.
+func endAfter(parent, ctx context.Context, while time.Duration) context.Context {
+	c, end := context.WithCancel(parent)
+	context.AfterFunc(ctx, func() { time.AfterFunc(while, end) })
+	return c
+}
+
+// work is the goroutine of Keep. ctx ends when the run is to end, and work when there is no more time.
+func (d *Drift) work(ctx, work context.Context) {
+	select {
+	case <-d.o.History.Opened():
+	default:
+		select {
+		case <-d.o.History.Opened():
+		case <-ctx.Done():
+			return
+		case <-work.Done():
+			return
+		}
+		d.touched.start()
+		d.o.Wake() // for Gap
+	}
+	events, err := d.compare(work)
+	d.touched.stop()
+	if work.Err() != nil { // not compared: the next run must find the same snapshot
+		if ctx.Err() != nil {
+			d.o.Report(noTimeAtEnd)
+		}
+		return
+	}
+	if err != nil {
+		d.reportUnknown(err)
+	}
+	d.found <- events
+	d.o.Wake()
+	select {
+	case <-d.compared:
+	case <-work.Done():
+		return
+	}
+	took := d.store(work, ctx.Err() != nil)
+	for ctx.Err() == nil {
+		timer := time.NewTimer(max(snapshotEvery, snapshotRest*took))
+		select {
+		case <-timer.C:
+			if d.changed.Swap(false) {
+				took = d.store(work, false)
+			}
+		case <-ctx.Done():
+			timer.Stop()
+			d.store(work, true)
+		case <-work.Done():
+			return
+		}
+	}
+}
+
+// compareTime is how long the comparison may take. Users decide how many events it reads.
+const compareTime = 2 * time.Minute
+
+// compare returns the differences between the end of the previous run and the start of this one. By the
+// time that it reads the history, that has events of this run. compare misses a parameter that changed
+// while no nstrace was running and was written again since: only the old value of that write shows the
+// change.
+func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
+	s, ok := d.o.History.Snapshot(snapshotName)
+	if !ok {
+		return nil, nil
+	}
+	before, err := drift.Decode(s.Version, s.Data)
+	if err != nil {
+		return nil, err
+	}
+	d.last = storedOf(before)
+	if d.o.History.StoodBy() && gapBefore(d.o.History, d.started) == nil {
+		return nil, nil // one of the two recorders was tracing at any time
+	}
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	after, err := d.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The history must contain everything up to now. The first round ends the batch that the tracer
+	// is reading. The second one reads what came during the first.
+	for range 2 {
+		idle := make(chan struct{})
+		d.idle <- idle // before the wake-up: the tracer can become idle once and not again
+		d.o.Wake()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if err := d.o.History.Sync(); err != nil {
+		return nil, err
+	}
+	from := before.Time
+	if err := d.update(ctx, before, after); err != nil {
+		return nil, err
+	}
+	if !d.touched.forgetIn(before, after) {
+		d.o.Report("did not compare namespaces and their parameters with the previous run: too much changed since the start")
+	}
+	if lacks := before.Lacks(); lacks != "" {
+		d.o.Report("did not compare everything with the previous run, which had no time for " + lacks)
+	}
+	if lacks := after.Lacks(); lacks != "" {
+		d.o.Report("did not compare everything with the previous run: no time for " + lacks)
+	}
+	before.Time, after.Time = d.unwatchedSince(from), d.started
+	return drift.Compare(before, after), nil
+}
+
+// unwatchedSince returns the start of the time in which no nstrace was running: the end of the
+// previous run, or the time of the snapshot if that is later.
+func (d *Drift) unwatchedSince(snapshot time.Time) time.Time {
+	if g := gapBefore(d.o.History, d.started); g != nil && g.Trace.From.After(snapshot) {
+		return g.Trace.From
+	}
+	return snapshot
+}
+
+func (d *Drift) reportUnknown(err error) {
+	d.o.Report(fmt.Sprintf("cannot compare parameters and namespaces with the previous run: %v", noTime(err)))
+}
+
+// noTime returns an error in plain words if it is that of a context whose time is over.
+func noTime(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return errors.New("no time")
+	}
+	return err
+}
+
+// update applies the events that were recorded after before was taken to it. Both snapshots forget what
+// later events than after are about.
+func (d *Drift) update(ctx context.Context, before, after *drift.Snapshot) error {
+	db, err := history.OpenContext(ctx, d.o.DB)
+	if err != nil {
+		return err
+	}
+	q := history.Query{Since: before.Time, Types: map[event.Type]bool{}}
+	for _, family := range event.Families() {
+		for _, t := range family.Types {
+			q.Types[t] = true
+		}
+	}
+	for stored, err := range db.Events(ctx, q) {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return errors.Join(err, db.Close())
+		}
+		if e := stored.Event; e.Time.Before(after.Time) {
+			before.Apply(e)
+		} else {
+			before.Forget(e)
+			after.Forget(e)
+		}
+	}
+	if _, first := db.LeftOut(); first != nil {
+		d.reportUnknown(first)
+	}
+	return db.Close()
+}
+
+// A taken is the result of taking a snapshot.
+type taken struct {
+	snapshot *drift.Snapshot
+	err      error
+}
+
+// take takes a snapshot of now. If the kernel lets it wait for ever, take returns an error, and so do
+// all further calls.
+func (d *Drift) take(ctx context.Context) (*drift.Snapshot, error) {
+	if d.taking != nil {
+		select {
+		case <-d.taking:
+			d.taking = nil
+		default:
+			return nil, errors.New("the previous snapshot still waits for the kernel")
+		}
+	}
+	done := make(chan taken, 1)
+	go func() {
+		at := time.Now()
+		found, complete, err := d.o.Scan(ctx)
+		if err != nil {
+			done <- taken{err: err}
+			return
+		}
+		s, err := drift.Take(ctx, found, at)
+		if err == nil {
+			s.Incomplete = !complete
+		}
+		done <- taken{s, err}
+	}()
+	timer := time.NewTimer(takeTime)
+	defer timer.Stop()
+	select {
+	case t := <-done:
+		return t.snapshot, t.err
+	case <-timer.C:
+		d.taking = done
+		return nil, fmt.Errorf("the kernel does not answer for %v", takeTime)
+	}
+}
+
+// A stored says what a stored snapshot lacks.
+type stored struct {
+	at  time.Time // zero for no snapshot
+	cut int       // namespaces without some parameters
+	// incomplete says that the host's parameters or namespaces are not complete.
+	incomplete bool
+}
+
+func storedOf(s *drift.Snapshot) stored {
+	return stored{at: s.Time, cut: s.CutNamespaces(), incomplete: s.Incomplete || s.Cut}
+}
+
+// betterThan reports whether a snapshot has what other lacks.
+func (s stored) betterThan(other stored) bool {
+	return !s.at.IsZero() && (s.cut < other.cut || !s.incomplete && other.incomplete)
+}
+
+// store stores a snapshot of now, after all events so far. It returns how long that took. At the end of a
+// run, for which there is less time, it keeps the previous snapshot if that has more.
+func (d *Drift) store(ctx context.Context, end bool) time.Duration {
+	start := time.Now()
+	s, err := d.take(ctx)
 	if err == nil {
+		now := storedOf(s)
+		if end && d.last.betterThan(now) {
+			d.o.Report(noTimeAtEnd)
+			return 0
+		}
 		var data []byte
 		if data, err = s.Encode(); err == nil {
 			err = errors.Join(d.o.History.Sync(), d.o.History.PutSnapshot(snapshotName, drift.Version, data))
 		}
+		if err == nil {
+			d.last = now
+			lacks := s.Lacks()
+			if lacks != "" && !d.lacking {
+				d.o.Report("the snapshot for the next run has no time for " + lacks)
+			}
+			d.lacking = lacks != ""
+		}
 	}
 	if err != nil {
-		d.o.Report(fmt.Sprintf("cannot store a snapshot for the next run: %v", err))
+		d.o.Report(fmt.Sprintf("cannot store a snapshot for the next run: %v", noTime(err)))
 	}
+	return time.Since(start)
 }

@@ -5,56 +5,199 @@ package pipeline_test
 import (
 	"context"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/pipeline"
 )
 
-// nothing is the end of a pipeline that drops what it gets.
-type nothing struct{ pipeline.Handler }
+// kept is the end of a pipeline that keeps the types of the events that it gets.
+type kept struct{ types []event.Type }
 
-func (nothing) Idle() error { return nil }
+func (k *kept) Event(e *event.Event) error { k.types = append(k.types, e.Type); return nil }
+func (*kept) Idle() error                  { return nil }
 
-// TestDriftStoppedAtOnce stops runs right after the comparison. Each stores a snapshot for the next
-// run, no matter what its goroutine notices first.
+// driftRun runs a Drift until the run ends, and returns the types of its events and its messages. idle is
+// called before each Idle.
+func driftRun(t *testing.T, ctx context.Context, path string, scan func(context.Context) ([]drift.Found, bool, error), idle func(*pipeline.Drift)) (types []event.Type, messages []string) {
+	t.Helper()
+	r, err := history.Create(history.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	d := pipeline.NewDrift(pipeline.DriftOptions{
+		History: r, DB: path, Scan: scan, Wake: func() {},
+		Report: func(message string) { mu.Lock(); defer mu.Unlock(); messages = append(messages, message) },
+	})
+	next := new(kept)
+	d.Next = next
+	run, end := d.Keep(ctx)
+	for run.Err() == nil {
+		if idle != nil {
+			idle(d)
+		}
+		if err := d.Idle(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	end()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return next.types, slices.Clone(messages)
+}
+
+func storedSnapshot(t *testing.T, path string) *drift.Snapshot {
+	t.Helper()
+	db, err := history.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	left, ok, err := db.Snapshot("drift")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ok {
+		return nil
+	}
+	s, err := drift.Decode(left.Version, left.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func finds(all ...drift.Found) func(context.Context) ([]drift.Found, bool, error) {
+	return func(context.Context) ([]drift.Found, bool, error) { return all, true, nil }
+}
+
+func found(id uint32) drift.Found {
+	return drift.Found{Namespace: event.Namespace{Type: event.NSTypeUTS, ID: id}}
+}
+
+func stopped(t *testing.T) context.Context {
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	return ctx
+}
+
+// TestDriftStoppedAtOnce stops runs at once. Each compares, and stores a snapshot for the next run, no
+// matter what its goroutines notice first.
 func TestDriftStoppedAtOnce(t *testing.T) {
 	for range 20 {
 		path := filepath.Join(t.TempDir(), "history.db")
-		r, err := history.Create(history.Options{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := pipeline.NewDrift(pipeline.DriftOptions{
-			History: r, DB: path,
-			Scan:   func() ([]drift.Found, error) { return nil, nil },
-			Wake:   func() {},
-			Report: func(message string) { t.Error(message) },
-		})
-		d.Next = nothing{}
-		for range 2 {
-			if err := d.Idle(); err != nil {
-				t.Fatal(err)
+		for i, want := range []string{"", string(event.NamespaceGone) + " " + string(event.NamespaceAppeared)} {
+			types, messages := driftRun(t, stopped(t), path, finds(found(uint32(i+1))), nil)
+			var got []string
+			for _, typ := range types {
+				got = append(got, string(typ))
+			}
+			if s := strings.Join(got, " "); s != want || len(messages) > 0 {
+				t.Errorf("run %d: %q, %q", i, s, messages)
+			}
+			if s := storedSnapshot(t, path); s == nil || len(s.Namespaces) != 1 || s.Namespaces[0].ID != uint32(i+1) {
+				t.Fatalf("run %d: snapshot %+v", i, s)
 			}
 		}
-		stopped, stop := context.WithCancel(t.Context())
+	}
+}
+
+// TestDriftSlow has a look at the host that takes for ever, whether it heeds its context or not. Neither the
+// start nor the end waits for it, and the next run compares with the snapshot before.
+func TestDriftSlow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	driftRun(t, stopped(t), path, finds(found(1)), nil)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	for name, scan := range map[string]func(context.Context) ([]drift.Found, bool, error){
+		"slow":  func(ctx context.Context) ([]drift.Found, bool, error) { <-ctx.Done(); return nil, false, ctx.Err() },
+		"stuck": func(context.Context) ([]drift.Found, bool, error) { <-stuck; return nil, false, nil },
+	} {
+		ctx, stop := context.WithCancel(t.Context())
+		var asked time.Time
+		first := true
+		types, messages := driftRun(t, ctx, path, scan, func(*pipeline.Drift) {
+			if first {
+				first, asked = false, time.Now()
+				stop()
+			}
+		})
+		if took := time.Since(asked); took > 4*time.Second {
+			t.Errorf("%s: the end took %v", name, took)
+		}
+		if len(types) > 0 || len(messages) != 1 || !strings.Contains(messages[0], "no time at the end") {
+			t.Errorf("%s: %q, %q", name, types, messages)
+		}
+	}
+	if types, _ := driftRun(t, stopped(t), path, finds(found(1), found(2)), nil); !slices.Equal(types, []event.Type{event.NamespaceAppeared}) {
+		t.Errorf("the next run reports %q", types)
+	}
+}
+
+// TestDriftIncomplete has a look at the host that finds only some namespaces. Those that it lacks are not
+// gone, and do not appear later.
+func TestDriftIncomplete(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	some := func(all ...drift.Found) func(context.Context) ([]drift.Found, bool, error) {
+		return func(context.Context) ([]drift.Found, bool, error) { return all, false, nil }
+	}
+	driftRun(t, stopped(t), path, some(found(1)), nil)
+	types, messages := driftRun(t, stopped(t), path, finds(found(1), found(2)), nil)
+	if len(types) > 0 || len(messages) != 1 || !strings.Contains(messages[0], "no time for some namespaces") {
+		t.Errorf("after an incomplete snapshot: %q, %q", types, messages)
+	}
+	types, messages = driftRun(t, stopped(t), path, some(found(1)), nil)
+	if len(types) > 0 || len(messages) != 2 || !strings.Contains(messages[1], "no time at the end") {
+		t.Errorf("with an incomplete snapshot: %q, %q", types, messages)
+	}
+	// The run before kept the complete snapshot.
+	if types, _ := driftRun(t, stopped(t), path, finds(found(2)), nil); !slices.Equal(types, []event.Type{event.NamespaceGone}) {
+		t.Errorf("the next run reports %q", types)
+	}
+}
+
+// TestDriftTouched has events while the first look at the host is under way. What they are about is no
+// difference, although the history does not have them.
+func TestDriftTouched(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	driftRun(t, stopped(t), path, finds(), nil)
+	looking, look := make(chan struct{}), make(chan struct{})
+	scan := func(context.Context) ([]drift.Found, bool, error) {
+		select {
+		case <-looking:
+		default:
+			close(looking)
+		}
+		<-look
+		return []drift.Found{found(1), found(2)}, true, nil
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := false
+	types, messages := driftRun(t, ctx, path, scan, func(d *pipeline.Drift) {
+		if done {
+			return
+		}
+		done = true
+		<-looking
+		made := found(1)
+		if err := d.Event(&event.Event{Type: event.NamespaceCreate, Outcome: event.Success, Namespace: &made.Namespace}); err != nil {
+			t.Error(err)
+		}
+		close(look)
 		stop()
-		run, end := d.Keep(stopped)
-		<-run.Done()
-		end()
-		if err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
-		db, err := history.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, ok, err := db.Snapshot("drift"); err != nil || !ok {
-			t.Errorf("snapshot %v, error %v", ok, err)
-		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+	})
+	if !slices.Equal(types, []event.Type{event.NamespaceCreate, event.NamespaceAppeared}) || len(messages) > 0 {
+		t.Errorf("%q, %q", types, messages)
 	}
 }

@@ -185,16 +185,16 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 }
 
 // scan returns the live namespaces, for Drift.
-func (r *run) scan() ([]drift.Found, error) {
-	live, err := r.tracer.Scan()
+func (r *run) scan(ctx context.Context) (found []drift.Found, complete bool, err error) {
+	live, complete, err := r.tracer.Scan(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	found := make([]drift.Found, len(live))
+	found = make([]drift.Found, len(live))
 	for i := range live {
-		found[i] = drift.Found{Namespace: live[i].Namespace, Paths: live[i].Paths}
+		found[i] = drift.Found{Namespace: live[i].Namespace, Paths: live[i].Paths, User: live[i].User}
 	}
-	return found, nil
+	return found, complete, nil
 }
 
 // finish closes everything.

@@ -61,7 +61,7 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 	if err != nil || !o.All {
 		return rows, err
 	}
-	rows = append(rows, o.unwritten(r, rows)...)
+	rows = append(rows, o.unwritten(ctx, r, rows)...)
 	slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
 	return rows, nil
 }
@@ -111,7 +111,7 @@ func (o *Options) written(ctx context.Context, db History, r *reader) ([]*output
 }
 
 // unwritten returns the rows of the parameters that have no row in written.
-func (o *Options) unwritten(r *reader, written []*output.Blame) (rows []*output.Blame) {
+func (o *Options) unwritten(ctx context.Context, r *reader, written []*output.Blame) (rows []*output.Blame) {
 	done := map[string]bool{}
 	for _, row := range written {
 		done[row.Parameter] = true
@@ -127,7 +127,7 @@ func (o *Options) unwritten(r *reader, written []*output.Blame) (rows []*output.
 	}
 	// A namespace that cannot be entered has no rows.
 	_ = r.in(ns, func(root *params.Root) {
-		_ = root.Walk(dir, func(file string) {
+		_ = root.Walk(ctx, dir, func(file string) {
 			name, err := params.Name(file)
 			if err != nil || !o.Match(name) || done[name] {
 				return

@@ -101,11 +101,11 @@ func (s *Snapshot) write(w *event.Sysctl) {
 		values = &s.Namespaces[i].Parameters
 	}
 	for _, k := range coupled {
-		if !event.MatchSysctl(k.written, w.Name) {
+		if !match(k.written, w.Name) {
 			continue
 		}
 		for other := range *values {
-			if other != w.Name && event.MatchSysctl(k.others, other) {
+			if other != w.Name && match(k.others, other) {
 				delete(*values, other)
 			}
 		}

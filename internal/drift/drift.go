@@ -11,6 +11,7 @@ package drift
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -27,6 +28,10 @@ type Snapshot struct {
 	// namespace.
 	Parameters map[string]string
 	Namespaces []*Namespace
+
+	// Cut says that there was no time to read all Parameters, and Incomplete that there was none to
+	// find all Namespaces.
+	Cut, Incomplete bool
 }
 
 // A Namespace was alive when the snapshot was taken.
@@ -35,6 +40,33 @@ type Namespace struct {
 	// Parameters are the values of the parameters that each network namespace has for itself.
 	// nil: they could not be read, or this is no network namespace.
 	Parameters map[string]string
+	// Cut says that there was no time to read all Parameters.
+	Cut bool
+}
+
+// Lacks says what the snapshot lacks because there was no time to read it, "" for nothing.
+func (s *Snapshot) Lacks() string {
+	var all []string
+	if s.Incomplete {
+		all = append(all, "some namespaces")
+	}
+	if s.Cut {
+		all = append(all, "some parameters of the host")
+	}
+	if n := s.CutNamespaces(); n > 0 {
+		all = append(all, fmt.Sprintf("parameters of %d of %d namespaces", n, len(s.Namespaces)))
+	}
+	return strings.Join(all, ", ")
+}
+
+// CutNamespaces returns the number of namespaces whose parameters there was no time to read.
+func (s *Snapshot) CutNamespaces() (n int) {
+	for _, ns := range s.Namespaces {
+		if ns.Cut {
+			n++
+		}
+	}
+	return n
 }
 
 // maxShown is the maximum length of a value in an event, as in the events of a Tracer.
@@ -47,7 +79,9 @@ const maxShown = 1024
 //	namespace.appeared  a namespace is only in after
 //
 // It ignores parameters that only one snapshot has, because they come and go with devices and
-// modules. If the host was booted in between, parameters are compared and all namespaces differ.
+// modules, or because there was no time to read them. For the same reason, it does not take a namespace
+// that an incomplete snapshot lacks for one that was not there. If the host was booted in between,
+// parameters are compared and all namespaces differ.
 func Compare(before, after *Snapshot) []*event.Event {
 	between := &event.Between{From: before.Time.UTC(), To: after.Time.UTC(), Boot: "same"}
 	if before.BootID != after.BootID {
@@ -92,6 +126,12 @@ func Compare(before, after *Snapshot) []*event.Event {
 		if !ns.Host && !known[ns] {
 			appeared = append(appeared, ns)
 		}
+	}
+	if after.Incomplete && between.Boot == "same" {
+		gone = nil
+	}
+	if before.Incomplete && between.Boot == "same" {
+		appeared = nil
 	}
 	for _, ns := range gone {
 		emit(event.Event{Type: event.NamespaceGone, Namespace: ns.show()})

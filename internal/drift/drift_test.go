@@ -3,6 +3,7 @@
 package drift_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"reflect"
@@ -259,11 +260,11 @@ func TestKept(t *testing.T) {
 
 // TestTake checks that Take reads the existing parameters, and that reading does not change them.
 func TestTake(t *testing.T) {
-	before, err := drift.Take(nil, time.Now())
+	before, err := drift.Take(context.Background(), nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := drift.Take(nil, time.Now())
+	after, err := drift.Take(context.Background(), nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +288,7 @@ func TestTake(t *testing.T) {
 
 func BenchmarkTake(b *testing.B) {
 	for b.Loop() {
-		s, err := drift.Take(nil, time.Now())
+		s, err := drift.Take(context.Background(), nil, time.Now())
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -30,10 +30,13 @@ type (
 		Time       time.Time          `json:"time"`
 		Parameters encodedValues      `json:"parameters"`
 		Namespaces []encodedNamespace `json:"namespaces"`
+		Cut        bool               `json:"cut,omitempty"`
+		Incomplete bool               `json:"incomplete,omitempty"`
 	}
 	encodedNamespace struct {
 		Namespace  event.Namespace `json:"namespace"`
 		Parameters encodedValues   `json:"parameters"`
+		Cut        bool            `json:"cut,omitempty"`
 	}
 	// Values that are not valid UTF-8 are stored as bytes.
 	encodedValues struct {
@@ -70,9 +73,9 @@ func (e encodedValues) decode() map[string]string {
 
 // Encode encodes a snapshot.
 func (s *Snapshot) Encode() ([]byte, error) {
-	e := encoded{BootID: s.BootID, Time: s.Time, Parameters: encodeValues(s.Parameters)}
+	e := encoded{BootID: s.BootID, Time: s.Time, Parameters: encodeValues(s.Parameters), Cut: s.Cut, Incomplete: s.Incomplete}
 	for _, ns := range s.Namespaces {
-		e.Namespaces = append(e.Namespaces, encodedNamespace{ns.Namespace, encodeValues(ns.Parameters)})
+		e.Namespaces = append(e.Namespaces, encodedNamespace{ns.Namespace, encodeValues(ns.Parameters), ns.Cut})
 	}
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
@@ -101,9 +104,9 @@ func Decode(version int, b []byte) (*Snapshot, error) {
 	if err := json.NewDecoder(io.LimitReader(z, maxEncoded)).Decode(&e); err != nil {
 		return nil, fmt.Errorf("decode a snapshot: %w", err)
 	}
-	s := &Snapshot{BootID: e.BootID, Time: e.Time, Parameters: e.Parameters.decode()}
+	s := &Snapshot{BootID: e.BootID, Time: e.Time, Parameters: e.Parameters.decode(), Cut: e.Cut, Incomplete: e.Incomplete}
 	for _, ns := range e.Namespaces {
-		s.Namespaces = append(s.Namespaces, &Namespace{ns.Namespace, ns.Parameters.decode()})
+		s.Namespaces = append(s.Namespaces, &Namespace{ns.Namespace, ns.Parameters.decode(), ns.Cut})
 	}
 	return s, nil
 }

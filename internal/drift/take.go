@@ -3,6 +3,7 @@
 package drift
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/share"
 )
 
 // skipped are the parameters that a snapshot leaves out, in addition to those that are not readable
@@ -44,24 +46,41 @@ var skipped = []struct{ glob, why string }{
 // skip reports whether a snapshot leaves a parameter out.
 func skip(name string) bool {
 	for i := range skipped {
-		if event.MatchSysctl(skipped[i].glob, name) {
+		if match(skipped[i].glob, name) {
 			return true
 		}
 	}
 	return false
 }
 
+// match is event.MatchSysctl for one of the patterns in this package. It is faster for the names that
+// do not match, which are nearly all.
+func match(glob, name string) bool {
+	before, _, _ := strings.Cut(glob, "*")
+	return strings.HasPrefix(name, before) && event.MatchSysctl(glob, name)
+}
+
+// limits are how long reading the parameters of network namespaces may take. Users can make any number
+// of them, each with any number of devices, and each device has some 130 parameters.
+var limits = share.Limits{Total: 20 * time.Second, User: time.Second, Item: 250 * time.Millisecond}
+
+// hostTime is how long reading the host's own parameters may take.
+const hostTime = 10 * time.Second
+
 // Found is a live namespace.
 type Found struct {
 	Namespace event.Namespace
+	// User is the user who made the namespace, 0 for root. See Limits of the package share.
+	User uint32
 	// Paths are files of the namespace. Each can lead elsewhere, or nowhere, by the time it
 	// is used.
 	Paths []string
 }
 
-// Take takes a snapshot: it reads the parameters of the host, and those of each network
-// namespace in found. The caller must pass the events since the scan for found to Apply.
-func Take(found []Found, at time.Time) (*Snapshot, error) {
+// Take takes a snapshot: it reads the parameters of the host, and those of each network namespace in
+// found. The caller must pass the events since at, which is before the scan for found, to Apply. If the
+// time is over or ctx ends, the snapshot has what was read by then, and says so.
+func Take(ctx context.Context, found []Found, at time.Time) (*Snapshot, error) {
 	s := &Snapshot{Time: at}
 	s.BootID = procfs.BootID()
 	if s.BootID == "" {
@@ -71,46 +90,61 @@ func Take(found []Found, at time.Time) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Parameters, err = values(root, params.Dir)
+	host, cancel := context.WithTimeout(ctx, hostTime)
+	s.Parameters, s.Cut, err = values(host, root, params.Dir)
+	cancel()
 	root.Close()
 	if err != nil {
 		return nil, err
 	}
-	var nets []*Namespace
-	paths := map[*Namespace][]string{}
+	var nets []net
 	for i := range found {
 		ns := &Namespace{Namespace: found[i].Namespace}
 		s.Namespaces = append(s.Namespaces, ns)
 		if ns.Type == event.NSTypeNet && !ns.Host && len(found[i].Paths) > 0 {
-			nets = append(nets, ns)
-			paths[ns] = found[i].Paths
+			ns.Cut = true // until it was read
+			nets = append(nets, net{ns, &found[i]})
 		}
 	}
 	if len(nets) > 0 {
-		if err := visit(nets, paths); err != nil {
+		if err := visit(ctx, nets); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
+// A net is a network namespace, whose parameters are to be read.
+type net struct {
+	*Namespace
+	found *Found
+}
+
 // visit reads the parameters of network namespaces, all on one thread.
-func visit(nets []*Namespace, paths map[*Namespace][]string) error {
-	return params.OnThread(func(thread *params.Thread) error {
-		for _, ns := range nets {
-			root, err := thread.Enter(ns.Type, ns.ID, paths[ns])
-			if errors.Is(err, params.ErrNamespaceGone) {
-				continue
+func visit(ctx context.Context, nets []net) error {
+	return params.OnThread(func(thread *params.Thread) (err error) {
+		share.Each(ctx, limits, nets, func(ns net) uint32 { return ns.found.User }, func(ctx context.Context, ns net) {
+			if err == nil {
+				err = ns.read(ctx, thread)
 			}
-			if err != nil {
-				return err
-			}
-			identify(ns)
-			// A kernel without the folder has no such parameters.
-			ns.Parameters, _ = values(root, params.Dir+"/net")
-		}
-		return nil
+		})
+		return err
 	})
+}
+
+func (ns net) read(ctx context.Context, thread *params.Thread) error {
+	root, err := thread.Enter(ns.Type, ns.ID, ns.found.Paths)
+	if errors.Is(err, params.ErrNamespaceGone) {
+		ns.Cut = false
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	identify(ns.Namespace)
+	// A kernel without the folder has no such parameters.
+	ns.Parameters, ns.Cut, _ = values(ctx, root, params.Dir+"/net")
+	return nil
 }
 
 // readWrite are the permissions of a parameter that can be set and read.
@@ -118,10 +152,11 @@ const readWrite = 0o600
 
 // values reads the parameters below a folder of /proc/sys. It leaves out parameters that appear or
 // disappear while it reads, and those that cannot be read, for instance because they have no value.
-// It reads only the beginning of a very long value, which is enough to compare.
-func values(root *params.Root, dir string) (map[string]string, error) {
-	all := map[string]string{}
-	err := root.Walk(dir, func(file string) {
+// It reads only the beginning of a very long value, which is enough to compare. cut says that ctx ended
+// before everything was read.
+func values(ctx context.Context, root *params.Root, dir string) (all map[string]string, cut bool, err error) {
+	all = map[string]string{}
+	err = root.Walk(ctx, dir, func(file string) {
 		name, err := params.Name(file)
 		if err != nil || skip(name) {
 			return
@@ -130,7 +165,10 @@ func values(root *params.Root, dir string) (map[string]string, error) {
 			all[name] = v.Text
 		}
 	})
-	return all, err
+	if ctx.Err() != nil {
+		return all, true, nil
+	}
+	return all, false, err
 }
 
 // identify corrects the uid of the network namespace that the thread is in. Up to Linux 6.17 the

@@ -146,6 +146,10 @@ type Inventory struct {
 	// about them.
 	Incomplete []string
 
+	// Cut says that something is missing because there was no time to read it. What is not in the
+	// inventory can exist, then.
+	Cut bool
+
 	namespaces map[Ref]*Namespace
 	processes  map[uint32]*Process
 	workloads  attribution.Workloads

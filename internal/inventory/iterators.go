@@ -3,6 +3,7 @@
 package inventory
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -74,7 +75,7 @@ func loadIterators(kinds uint32, programs ...string) (*ebpf.Collection, error) {
 
 // readIterators reads tasks and open files with BPF iterators. They need one system call for many
 // tasks, while /proc needs tens for each.
-func (b *builder) readIterators() error {
+func (b *builder) readIterators(ctx context.Context) error {
 	if in, err := procfs.InInitial(event.NSTypePID); err != nil || !in {
 		return errNotInit
 	}
@@ -91,10 +92,10 @@ func (b *builder) readIterators() error {
 	var files []bpf.InventoryFileRow
 	walked := make(chan error, 1)
 	go func() {
-		walked <- walk(coll.Programs[bpf.InventoryProgListFiles], func(s *bpf.InventoryFileRow) { files = append(files, *s) })
+		walked <- walk(ctx, coll.Programs[bpf.InventoryProgListFiles], func(s *bpf.InventoryFileRow) { files = append(files, *s) })
 	}()
 	r := iterReader{b: b, cgroups: map[uint64]string{}}
-	err = walk(coll.Programs[bpf.InventoryProgListTasks], r.task)
+	err = walk(ctx, coll.Programs[bpf.InventoryProgListTasks], r.task)
 	if filesErr := <-walked; filesErr != nil {
 		return fmt.Errorf("walk the open files: %w", filesErr)
 	}
@@ -118,7 +119,7 @@ func loadSame() (walkAll func(do func(processKey)) error, end func(), err error)
 		return nil, nil, err
 	}
 	return func(do func(processKey)) error {
-		return walk(coll.Programs[bpf.InventoryProgListSame], func(s *bpf.InventorySameRow) {
+		return walk(context.Background(), coll.Programs[bpf.InventoryProgListSame], func(s *bpf.InventorySameRow) {
 			do(processKey{s.Pid, s.Start, s.ArgStart, s.ArgEnd})
 		})
 	}, coll.Close, nil
@@ -136,8 +137,8 @@ func (b *builder) kinds() (mask uint32) {
 	return mask
 }
 
-// walk runs an iterator and calls do for each record that it writes.
-func walk[T any](program *ebpf.Program, do func(*T)) error {
+// walk runs an iterator and calls do for each record that it writes, until ctx ends.
+func walk[T any](ctx context.Context, program *ebpf.Program, do func(*T)) error {
 	it, err := link.AttachIter(link.IterOptions{Program: program})
 	if err != nil {
 		return err
@@ -153,6 +154,9 @@ func walk[T any](program *ebpf.Program, do func(*T)) error {
 	buf := unsafe.Slice((*byte)(unsafe.Pointer(&records[0])), len(records)*size)
 	have := 0
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		n, err := file.Read(buf[have:])
 		have += n
 		for i := range have / size {

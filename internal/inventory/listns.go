@@ -50,7 +50,11 @@ func (b *builder) addUnseen(ctx context.Context) {
 			if known[id] || b.own[id] {
 				continue
 			}
-			if added == maxUnseen || ctx.Err() != nil {
+			if ctx.Err() != nil {
+				b.cut("some namespaces that only the kernel lists")
+				return
+			}
+			if added == maxUnseen {
 				b.incomplete("some namespaces that only the kernel lists: more than %d", maxUnseen)
 				return
 			}

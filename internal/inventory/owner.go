@@ -9,6 +9,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/share"
 )
 
 // Workload returns the container, pod and unit of a process, by its cgroup.
@@ -83,3 +84,32 @@ func (inv *Inventory) name(mountNS uint32) {
 }
 
 func rankDir(dir string) int { return slices.Index(procfs.NetnsDirs, dir) }
+
+// User returns the user who made a namespace, 0 for root, and share.Unknown. For a namespace in a tree of
+// user namespaces, that is the user who made the topmost one below the host's: users can give the others
+// to any id that is theirs.
+func (inv *Inventory) User(n *Namespace) uint32 {
+	host := inv.Host[event.NSTypeUser]
+	id := n.UserNS
+	if n.Type == event.NSTypeUser {
+		id = n.ID
+	}
+	for range maxUserLevels {
+		if id == host && id != 0 {
+			return 0
+		}
+		up := inv.namespaces[Ref{event.NSTypeUser, id}]
+		if up == nil {
+			break
+		}
+		if up.Parent == host && up.OwnerUID != nil {
+			return *up.OwnerUID
+		}
+		id = up.Parent
+	}
+	return share.Unknown
+}
+
+// maxUserLevels is how deep the kernel nests user namespaces (create_user_ns() in
+// kernel/user_namespace.c), and one more.
+const maxUserLevels = 34

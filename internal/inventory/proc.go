@@ -4,6 +4,7 @@ package inventory
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"slices"
@@ -27,14 +28,18 @@ type procReader struct {
 }
 
 // readProc reads all processes. It needs no privilege, but sees only what the caller may see.
-func (b *builder) readProc() error {
+func (b *builder) readProc(ctx context.Context) error {
 	pids, err := procfs.PIDs()
 	if err != nil {
 		return &procError{"list the processes", err}
 	}
 	r := &procReader{b: b, buf: make([]byte, 4096)}
 	denied := 0
-	for _, pid := range pids {
+	for i, pid := range pids {
+		if ctx.Err() != nil {
+			b.cut("%d of %d processes", len(pids)-i, len(pids))
+			break
+		}
 		if pid != b.o.Without && r.process(pid) {
 			denied++
 		}
@@ -339,15 +344,16 @@ func inode(fd int) uint32 {
 // can end meanwhile.
 const mountTries = 4
 
-// mounts adds the mounts of the files of namespaces, in all mount namespaces.
-func (b *builder) mounts(id uint32, pids []uint32) {
+// mounts adds the mounts of the files of namespaces, in a mount namespace with some processes. It reports
+// whether there was time to read all of them.
+func (b *builder) mounts(ctx context.Context, id uint32, pids []uint32) bool {
 	for _, pid := range pids {
 		dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
 		f, err := os.Open(dir + "/mountinfo")
 		if err != nil {
 			continue
 		}
-		for i, ns := range procfs.PinnedFrom(io.LimitReader(f, maxMountinfo)) {
+		for i, ns := range procfs.PinnedFrom(contextReader{ctx, io.LimitReader(f, maxMountinfo)}) {
 			n := b.of(Ref{ns.Type, ns.ID})
 			if n == nil {
 				continue
@@ -362,8 +368,23 @@ func (b *builder) mounts(id uint32, pids []uint32) {
 			}
 		}
 		f.Close()
-		return
+		return ctx.Err() == nil
 	}
+	return true
+}
+
+// A contextReader reads until a context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read is io.Reader.
+func (r contextReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(b)
 }
 
 // maxMountinfo bounds how much is read of the mounts of one mount namespace. The kernel allows

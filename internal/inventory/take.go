@@ -17,6 +17,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/share"
 )
 
 // Options say what an inventory is to contain. The zero value asks for everything.
@@ -35,12 +36,13 @@ type Options struct {
 // ErrSource is the error if Options.Source forces a source that does not work.
 var ErrSource = errors.New("the BPF iterators do not work here")
 
-// readTime is how long reading the mounts of other mount namespaces may take. Users can make
-// any number of namespaces, each with any number of mounts.
-const readTime = 5 * time.Second
+// mountLimits are how long reading the mounts of mount namespaces may take. Users can make any number of
+// namespaces, each with any number of mounts.
+var mountLimits = share.Limits{Total: 5 * time.Second, User: time.Second, Item: time.Second}
 
 // Take takes an inventory. It never fails because something disappears meanwhile. The error says
-// why nothing could be read: /proc is missing, or a forced source does not work.
+// why nothing could be read: /proc is missing, a forced source does not work, or ctx ended before the
+// tasks were read. If ctx ends later, the inventory is cut.
 func Take(ctx context.Context, o Options) (*Inventory, error) {
 	b, err := newBuilder(o)
 	if err != nil {
@@ -200,6 +202,12 @@ func (n *Namespace) note(r *nsRecord) {
 	}
 }
 
+// cut notes what there was no time to read.
+func (b *builder) cut(format string, args ...any) {
+	b.inv.Cut = true
+	b.incomplete(format+": no time", args...)
+}
+
 // incomplete notes what could not be read.
 func (b *builder) incomplete(format string, args ...any) {
 	b.inv.Incomplete = append(b.inv.Incomplete, fmt.Sprintf(format, args...))
@@ -207,7 +215,7 @@ func (b *builder) incomplete(format string, args ...any) {
 
 // read asks the source, and adds what is not about tasks and files.
 func (b *builder) read(ctx context.Context) error {
-	if err := b.readTasks(); err != nil {
+	if err := b.readTasks(ctx); err != nil {
 		return err
 	}
 	b.findHost()
@@ -255,12 +263,15 @@ func (b *builder) findHost() {
 }
 
 // readTasks asks the best source that works, or the forced one.
-func (b *builder) readTasks() error {
+func (b *builder) readTasks(ctx context.Context) error {
 	if b.o.Source != Proc && !b.o.FilesOnly {
-		err := b.readIterators()
+		err := b.readIterators(ctx)
 		if err == nil {
 			b.inv.Source = Iterators
 			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if b.o.Source == Iterators {
 			return fmt.Errorf("%w: %w", ErrSource, err)
@@ -273,7 +284,7 @@ func (b *builder) readTasks() error {
 	if !procfs.ShowsAll() {
 		b.incomplete("what only processes outside nstrace's PID namespace use")
 	}
-	return b.readProc()
+	return b.readProc(ctx)
 }
 
 // readMounts adds the mounts in all mount namespaces, the caller's first.
@@ -291,13 +302,20 @@ func (b *builder) readMounts(ctx context.Context) {
 		return 2
 	}
 	slices.SortFunc(ids, func(x, y uint32) int { return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x, y)) })
-	deadline := time.Now().Add(readTime)
-	for i, id := range ids {
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			b.incomplete("the mounts in %d of %d mount namespaces: no time", len(ids)-i, len(ids))
-			return
+	read := 0
+	user := func(id uint32) uint32 {
+		if n := b.inv.namespaces[Ref{event.NSTypeMnt, id}]; n != nil {
+			return b.inv.User(n)
 		}
-		b.mounts(id, b.mountNS[id])
+		return share.Unknown
+	}
+	share.Each(ctx, mountLimits, ids, user, func(ctx context.Context, id uint32) {
+		if b.mounts(ctx, id, b.mountNS[id]) {
+			read++
+		}
+	})
+	if read < len(ids) {
+		b.cut("the mounts in %d of %d mount namespaces", len(ids)-read, len(ids))
 	}
 }
 
@@ -306,6 +324,7 @@ func (b *builder) readMounts(ctx context.Context) {
 func (b *builder) relateAll(ctx context.Context) {
 	for _, n := range b.inv.Namespaces() {
 		if ctx.Err() != nil {
+			b.cut("some parents and owners of namespaces")
 			return
 		}
 		if b.related[n.Ref] || n.complete() && b.has(n.Type, n.Parent) && b.has(event.NSTypeUser, n.UserNS) {

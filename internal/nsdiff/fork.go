@@ -320,13 +320,13 @@ var perProcess = map[string]string{
 
 // list returns the same paths for all namespaces: those outside of net are the same everywhere, as far as
 // a namespace of these types has them.
-func (v *forkView) list(context.Context) (paths []string, err error) {
+func (v *forkView) list(ctx context.Context) (paths []string, err error) {
 	root, err := params.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	all, err := list(root, v.typ)
+	all, err := list(ctx, root, v.typ)
 	for _, path := range all {
 		if _, skip := perProcess[path]; !skip {
 			paths = append(paths, path)

@@ -131,7 +131,7 @@ func (v *threadView) do(ctx context.Context, f func(*params.Root)) error {
 
 func (v *threadView) list(ctx context.Context) (paths []string, err error) {
 	var listErr error
-	err = v.do(ctx, func(root *params.Root) { paths, listErr = list(root, v.typ) })
+	err = v.do(ctx, func(root *params.Root) { paths, listErr = list(ctx, root, v.typ) })
 	if err = errors.Join(err, listErr); err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ const refresh = params.Dir + "/vm/stat_refresh"
 
 // list returns the paths of all parameters that can belong to namespaces of a type: those in net to
 // network namespaces, and all others to the other types.
-func list(root *params.Root, typ event.NSType) (paths []string, err error) {
+func list(ctx context.Context, root *params.Root, typ event.NSType) (paths []string, err error) {
 	add := func(path string) {
 		if path != refresh {
 			paths = append(paths, path)
@@ -171,7 +171,7 @@ func list(root *params.Root, typ event.NSType) (paths []string, err error) {
 	}
 	const net = params.Dir + "/net"
 	if typ == event.NSTypeNet {
-		if err = root.Walk(net, add); errors.Is(err, os.ErrNotExist) {
+		if err = root.Walk(ctx, net, add); errors.Is(err, os.ErrNotExist) {
 			err = nil // a kernel without them
 		}
 		return paths, err
@@ -182,7 +182,7 @@ func list(root *params.Root, typ event.NSType) (paths []string, err error) {
 	}
 	for _, d := range dirs {
 		if path := params.Dir + "/" + d.Name(); path != net && d.IsDir() {
-			_ = root.Walk(path, add) // it can be gone
+			_ = root.Walk(ctx, path, add) // it can be gone
 		}
 	}
 	return paths, nil

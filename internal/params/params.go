@@ -8,6 +8,7 @@
 package params
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -188,8 +189,9 @@ func (r *Root) writeOnly(below string) bool {
 
 // Walk calls do with the path of each file below a directory, which is Dir or below Dir. It skips
 // files that are gone and directories that cannot be listed. It returns an error if dir itself
-// cannot be listed.
-func (r *Root) Walk(dir string, do func(file string)) error {
+// cannot be listed, and that of ctx if it ends: each device has its own parameters, and users can
+// make any number of devices.
+func (r *Root) Walk(ctx context.Context, dir string, do func(file string)) error {
 	name := "."
 	if dir != Dir {
 		var err error
@@ -212,13 +214,16 @@ func (r *Root) Walk(dir string, do func(file string)) error {
 		return err
 	}
 	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		child := dir + "/" + e.Name()
 		switch {
 		case e.IsDir():
-			_ = r.Walk(child, do)
+			_ = r.Walk(ctx, child, do)
 		case e.Type().IsRegular():
 			do(child)
 		}
 	}
-	return nil
+	return ctx.Err()
 }

@@ -205,7 +205,7 @@ func TestMountedOver(t *testing.T) {
 		if v, err := r.Read("/proc/sys/kernel/random/dir/ipv4/ip_forward"); !errors.Is(err, unix.ELOOP) {
 			t.Errorf("by a link: %+v %v", v, err)
 		}
-		if err := r.Walk("/proc/sys/kernel/random", func(file string) { t.Errorf("%s is listed", file) }); !errors.Is(err, ErrFile) {
+		if err := r.Walk(t.Context(), "/proc/sys/kernel/random", func(file string) { t.Errorf("%s is listed", file) }); !errors.Is(err, ErrFile) {
 			t.Errorf("a listing of another file system: %v", err)
 		}
 		// Nor is anything else that is where /proc/sys should be.
@@ -251,7 +251,7 @@ func TestLongValue(t *testing.T) {
 func TestWalk(t *testing.T) {
 	r := openRoot(t)
 	var all []string
-	if err := r.Walk(Dir, func(file string) { all = append(all, file) }); err != nil {
+	if err := r.Walk(t.Context(), Dir, func(file string) { all = append(all, file) }); err != nil {
 		t.Fatal(err)
 	}
 	var want []string
@@ -273,7 +273,7 @@ func TestWalk(t *testing.T) {
 		t.Errorf("%d parameters, want %d", len(all), len(want))
 	}
 	for _, dir := range []string{"/proc", "/", "/proc/sys/..", "/proc/sys/no_such_folder", "/proc/sys/kernel/ostype"} {
-		if err := r.Walk(dir, func(file string) { t.Errorf("%s has %s", dir, file) }); err == nil {
+		if err := r.Walk(t.Context(), dir, func(file string) { t.Errorf("%s has %s", dir, file) }); err == nil {
 			t.Errorf("%s is a folder of parameters", dir)
 		}
 	}

@@ -29,16 +29,16 @@ func snapshot(t *testing.T) *drift.Snapshot {
 	}
 	defer tr.Close()
 	at := time.Now()
-	seen, err := tr.Scan()
-	if err != nil {
-		t.Fatal(err)
+	seen, complete, err := tr.Scan(t.Context())
+	if err != nil || !complete {
+		t.Fatalf("complete: %v, error: %v", complete, err)
 	}
 	looked := time.Since(at)
 	found := make([]drift.Found, len(seen))
 	for i := range seen {
-		found[i] = drift.Found{Namespace: seen[i].Namespace, Paths: seen[i].Paths}
+		found[i] = drift.Found{Namespace: seen[i].Namespace, Paths: seen[i].Paths, User: seen[i].User}
 	}
-	s, err := drift.Take(found, at)
+	s, err := drift.Take(t.Context(), found, at)
 	if err != nil {
 		t.Fatal(err)
 	}

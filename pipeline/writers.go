@@ -21,6 +21,11 @@ import (
 type Writers struct {
 	Next Handler
 	last map[writerKey]lastWriter
+
+	// Until the history was read:
+	loading chan map[writerKey]lastWriter // what it has
+	changed map[writerKey]bool            // parameters that were written since the start
+	cleared bool                          // writes were lost
 }
 
 // maxWriters limits the memory. A user can make many user namespaces and write in each.
@@ -41,9 +46,9 @@ type lastWriter struct {
 // loadTime is how long NewWriters reads a history.
 const loadTime = 5 * time.Second
 
-// NewWriters returns a Writers that knows the last writes of this boot that a history has. r can
+// NewWriters returns a Writers that soon knows the last writes of this boot that a history has. r can
 // be nil. If its database is not open yet, or cannot be read in time, only the writes of the run
-// are known.
+// are known. Users decide how many writes a history has, so nothing waits for it.
 func NewWriters(r *history.Recorder, db string) *Writers {
 	w := &Writers{last: map[writerKey]lastWriter{}}
 	if r == nil {
@@ -51,10 +56,43 @@ func NewWriters(r *history.Recorder, db string) *Writers {
 	}
 	select {
 	case <-r.Opened():
-		_ = w.load(db) // refusals then have no writer
+		w.loading, w.changed = make(chan map[writerKey]lastWriter, 1), map[writerKey]bool{}
+		go func() {
+			old := &Writers{last: map[writerKey]lastWriter{}}
+			_ = old.load(db) // refusals then have no writer
+			w.loading <- old.last
+		}()
 	default:
 	}
 	return w
+}
+
+// takeLoaded takes over what the history has, once it was read: the last writes to the parameters that
+// nobody has written since.
+func (w *Writers) takeLoaded() {
+	select {
+	case old := <-w.loading:
+		for k, last := range old {
+			if !w.changed[k] && !w.cleared && (k.ns == 0 || len(w.last) < maxWriters) {
+				w.last[k] = last
+			}
+		}
+		w.loading, w.changed = nil, nil
+	default:
+	}
+}
+
+// change notes that a parameter was written since the start.
+func (w *Writers) change(k writerKey) {
+	if w.loading == nil {
+		return
+	}
+	if len(w.changed) >= maxWriters {
+		w.cleared = true // what the history has can be out of date
+		return
+	}
+	k.name = strings.Clone(k.name)
+	w.changed[k] = true
 }
 
 // load reads the last writes of a database. Those it reads before an error count too.
@@ -100,8 +138,12 @@ func keyOf(s *event.Sysctl) writerKey {
 
 // Event hands on e.
 func (w *Writers) Event(e *event.Event) error {
+	if w.loading != nil {
+		w.takeLoaded()
+	}
 	switch {
 	case e.Sysctl != nil && isLimit(e.Sysctl.Name):
+		w.change(keyOf(e.Sysctl))
 		if e.Type == event.SysctlWrite && e.Process != nil {
 			w.note(e)
 		} else {
@@ -111,6 +153,7 @@ func (w *Writers) Event(e *event.Event) error {
 		w.complete(e)
 	case e.Type == event.TraceLoss && missesWrites(e.Loss):
 		clear(w.last)
+		w.cleared = true
 	}
 	return w.Next.Event(e)
 }

@@ -131,7 +131,7 @@ func TestWritersHistory(t *testing.T) {
 	booted.BootID = "00000000-0000-0000-0000-000000000000"
 	for _, e := range []*event.Event{
 		limitWrite(1, "6", event.Success, host), limitWrite(2, "7", event.Success, host), booted,
-		limitWrite(4, "7", event.Success, userNS(12, "98")), limitWrite(5, "7", event.Success, userNS(13, "user:13.4")),
+		limitWrite(4, "7", event.Success, userNS(12, "98")), limitWrite(4, "7", event.Success, userNS(14, "98")), limitWrite(5, "7", event.Success, userNS(13, "user:13.4")),
 	} {
 		if err := r.Append(e); err != nil {
 			t.Fatal(err)
@@ -143,10 +143,22 @@ func TestWritersHistory(t *testing.T) {
 	out := &last{}
 	w := pipeline.NewWriters(r, path)
 	w.Next = out
+	// It was written before the history is read, which is in the background.
+	written := userNS(14, "98")
+	feed(t, w, limitWrite(6, "7", event.Success, written))
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		feed(t, w, limitRefusal(7, host))
+		if out.e.Refusal[1].SetBy != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the history was not read")
+		}
+	}
 	for _, tt := range []struct {
 		ns  *event.Namespace
 		pid uint32
-	}{{host, 2}, {userNS(11, "99"), 0}, {userNS(12, "98"), 4}, {userNS(13, "user:13.4"), 0}} {
+	}{{host, 2}, {userNS(11, "99"), 0}, {userNS(12, "98"), 4}, {written, 6}, {userNS(13, "user:13.4"), 0}} {
 		feed(t, w, limitRefusal(7, tt.ns))
 		if got := out.e.Refusal[1].SetBy; (got == nil) != (tt.pid == 0) || got != nil && got.PID != tt.pid {
 			t.Errorf("%d: %+v, want %d", tt.ns.ID, got, tt.pid)

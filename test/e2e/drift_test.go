@@ -257,18 +257,16 @@ func TestRecordDrift(t *testing.T) {
 		s.awaitStart(t)
 		return s
 	}
-	// ready waits until s has reported the differences that it found, and returns them. A recorder
-	// reports them when the ring was empty for the second time. It was empty once before each fence,
-	// except perhaps the first.
+	// ready waits until s has reported the differences that it found, and returns them. It stores its first
+	// snapshot after that.
 	h := watch(t, backends[0])
 	ready := func(s *stream) (found []string) {
 		t.Helper()
-		for range 3 {
-			h.fence(t)
-			s.await(t, "the fence", func(all []*emitted) bool {
-				return slices.ContainsFunc(all, func(e *emitted) bool { return e.fence() == h.nfences })
-			})
-		}
+		s.awaitSnapshot(t, db)
+		h.fence(t)
+		s.await(t, "the fence", func(all []*emitted) bool {
+			return slices.ContainsFunc(all, func(e *emitted) bool { return e.fence() == h.nfences })
+		})
 		for _, e := range s.since(0) {
 			if e.Between != nil {
 				found = append(found, driftBrief(&e.Event))

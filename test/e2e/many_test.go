@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/drift"
+	"github.com/nstrace/nstrace/internal/history"
+)
+
+// userNetwork has an ordinary user make a network namespace with some devices. It returns the id of the
+// namespace, which lasts until the end of the test.
+func userNetwork(t *testing.T, uid, devices int) uint32 {
+	t.Helper()
+	batch := filepath.Join(openDir(t, 0o755), "batch")
+	var links strings.Builder
+	for i := range devices {
+		fmt.Fprintf(&links, "link add x%d type bridge\n", i)
+	}
+	if err := os.WriteFile(batch, []byte(links.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprint(uid)
+	cmd := exec.Command("setpriv", "--reuid", id, "--regid", id, "--clear-groups", "unshare", "--user", "--map-root-user", "--net",
+		"sh", "-ec", "ip -batch "+batch+"; readlink /proc/self/ns/net; read x || :")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = cmd.Wait() })
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("a network namespace with %d devices: %v", devices, err)
+	}
+	return parseID(t, strings.TrimSpace(line))
+}
+
+// TestManyDevices has a user's network namespace with so many devices that it takes many seconds to read
+// their parameters. Neither the start nor the end of a recorder waits for them. What it reads of others
+// is complete.
+func TestManyDevices(t *testing.T) {
+	anyKernel(t)
+	const longer = 3 * time.Second // than without the devices
+	dir := t.TempDir()
+	// run records until a snapshot is stored, and returns how long the start and the end took.
+	run := func(name, says string) (start, end time.Duration, s *drift.Snapshot) {
+		t.Helper()
+		db := filepath.Join(dir, name)
+		began := time.Now()
+		r := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+		r.awaitStart(t)
+		start = time.Since(began)
+		r.awaitSnapshot(t, db)
+		began = time.Now()
+		r.interrupt(t)
+		end = time.Since(began)
+		if said := r.stderr.String(); r.err != nil || !strings.Contains(said, says) {
+			t.Errorf("%v: %v, and printed %q, want %q", r, r.err, said, says)
+		}
+		h, err := history.Open(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		left, _, err := h.Snapshot("drift")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err = drift.Decode(left.Version, left.Data); err != nil {
+			t.Fatal(err)
+		}
+		return start, end, s
+	}
+	of := func(s *drift.Snapshot, id uint32) *drift.Namespace {
+		for _, ns := range s.Namespaces {
+			if ns.Type == event.NSTypeNet && ns.ID == id {
+				return ns
+			}
+		}
+		t.Fatalf("the snapshot has no network namespace %d", id)
+		return nil
+	}
+
+	other := userNetwork(t, 1002, 1)
+	start, end, small := run("small.db", "")
+	many := userNetwork(t, 1001, 2000)
+	startMany, endMany, big := run("big.db", "has no time for parameters of 1 of ")
+	t.Logf("start %v, end %v; with the devices %v and %v", start, end, startMany, endMany)
+	if startMany > start+longer || endMany > end+longer {
+		t.Errorf("start %v, end %v; with the devices %v and %v", start, end, startMany, endMany)
+	}
+	if ns := of(big, many); !ns.Cut {
+		t.Errorf("the snapshot has all %d parameters of the devices", len(ns.Parameters))
+	}
+	want, got := of(small, other), of(big, other)
+	if big.Cut || big.Incomplete || got.Cut || len(got.Parameters) != len(want.Parameters) || len(big.Parameters) != len(small.Parameters) {
+		t.Errorf("%d parameters of the host and %d of another user, want %d and %d", len(big.Parameters), len(got.Parameters), len(small.Parameters), len(want.Parameters))
+	}
+}

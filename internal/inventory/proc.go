@@ -247,7 +247,7 @@ func (r *procReader) files(dir string, tid uint32, p *Process) {
 		}
 		d := Descriptor{PID: p.PID, TID: tid, Comm: p.Comm, FD: uint32(fd)}
 		file := dir + "/fd/" + entry.Name()
-		if r.b.onNSFS(file) {
+		if procfs.OnNSFS(file) {
 			r.b.descriptor(d, file)
 			continue
 		}
@@ -276,18 +276,9 @@ func pidfdOf(pid, tid uint32) (int, error) {
 	return unix.PidfdOpen(int(tid), unix.PIDFD_THREAD)
 }
 
-// onNSFS reports whether a file is that of a namespace. It does not ask the server of a network file
-// system, which can take forever. The target of the link does not tell: if the namespace was opened
-// at a mount, it is the mount point.
-func (b *builder) onNSFS(path string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
-	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == b.nsfs
-}
-
 // descriptor adds an open file of a namespace.
 func (b *builder) descriptor(d Descriptor, path string) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := procfs.OpenAnyNamespace(path) // by now it can lead elsewhere
 	if err != nil {
 		return
 	}

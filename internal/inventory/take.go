@@ -63,7 +63,6 @@ type builder struct {
 	related map[Ref]bool
 	pins    map[Ref]nsRecord // what the iterators say about mounted namespaces
 	own     map[uint64]bool  // 64-bit ids of what the process to leave out is in or holds
-	nsfs    uint64           // device number of nsfs
 }
 
 func newBuilder(o Options) (*builder, error) {
@@ -78,7 +77,6 @@ func newBuilder(o Options) (*builder, error) {
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
 		return nil, &procError{"find the device of namespaces (is procfs mounted on /proc?)", err}
 	}
-	b.nsfs = st.Dev
 	for i, t := range types {
 		b.wanted[i] = o.Types == nil || slices.Contains(o.Types, t)
 	}

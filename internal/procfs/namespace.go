@@ -82,14 +82,17 @@ const fileIDNSFS = 0xf1
 // HandleID returns the kernel's 64-bit id of the namespace that is mounted at path, 0 if the
 // kernel does not say it (before 6.18).
 func HandleID(path string) uint64 {
-	return handleID(unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+	fd, err := openAt(path)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	return HandleIDOf(fd)
 }
 
 // HandleIDOf is HandleID for the open file of a namespace.
-func HandleIDOf(fd int) uint64 { return handleID(fd, "", unix.AT_EMPTY_PATH) }
-
-func handleID(dir int, path string, flags int) uint64 {
-	h, _, err := unix.NameToHandleAt(dir, path, flags)
+func HandleIDOf(fd int) uint64 {
+	h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
 	if err != nil || h.Type() != fileIDNSFS || h.Size() < 8 {
 		return 0
 	}
@@ -128,27 +131,6 @@ func Identify(fd int) (Namespace, bool) {
 		}
 	}
 	return Namespace{}, false
-}
-
-// OpenNamespace opens the file of a namespace by the first of paths that leads to it, and returns the
-// descriptor. Paths are hints: each can lead elsewhere by now. It follows links, because /proc/PID/ns is
-// made of them, but waits for no pipe. The error is os.ErrNotExist if no path leads to the namespace.
-func OpenNamespace(typ event.NSType, id uint32, paths []string) (int, error) {
-	for _, path := range paths {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		// Only of a namespace's file: a device could act on the request.
-		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC {
-			if ns, ok := Identify(fd); ok && ns.Type == typ && ns.ID == id {
-				return fd, nil
-			}
-		}
-		_ = unix.Close(fd)
-	}
-	return -1, os.ErrNotExist
 }
 
 // Alive asks the kernel for a namespace by its handle. It returns nil if the namespace is

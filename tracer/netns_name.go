@@ -5,9 +5,8 @@ package tracer
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/internal/procfs"
 )
@@ -20,11 +19,26 @@ type netnsNames struct {
 
 // A netnsDir is a directory whose files are network namespaces.
 type netnsDir struct {
-	path       string
-	byID       map[uint32]string
-	modified   time.Time // the directory's modification time when it was read
-	incomplete bool      // a file was there on which no namespace was mounted yet
+	path     string
+	byID     map[uint32]string
+	modified time.Time // the directory's modification time when it was read
+	bare     []string  // files on which no namespace was mounted yet
+
+	// The directory can have any number of files. So reading it, and looking at the bare files again, takes
+	// at most a part of the time.
+	changed            time.Time // when a change was seen
+	nextRead, nextLook time.Time
 }
+
+const (
+	// fresh is how long after a change of a directory its bare files are looked at with each event. A
+	// name is an empty file at first, and its namespace is mounted on it a moment later. Other bare
+	// files remain from a failure, and lookEvery is how often they are looked at.
+	fresh     = time.Second
+	lookEvery = time.Second
+	// rest is how many times as long as a read of a directory took the next one has to wait.
+	rest = 10
+)
 
 func newNetnsNames() (n netnsNames) {
 	for _, path := range procfs.NetnsDirs {
@@ -36,47 +50,89 @@ func newNetnsNames() (n netnsNames) {
 // find returns the name of a namespace, "" for none. It looks at the directories again unless
 // it did so after the time at: in a storm, one look is good for all that happened before.
 func (n *netnsNames) find(id uint32, at uint64) string {
-	if at >= n.last {
+	look := at >= n.last
+	if look {
 		n.last = bootNow()
-		for i := range n.dirs {
-			n.dirs[i].refresh()
-		}
 	}
 	for i := range n.dirs {
-		if name := n.dirs[i].byID[id]; procfs.NetnsName(n.dirs[i].path+"/"+name) != "" {
+		d := &n.dirs[i]
+		if look {
+			d.refresh(time.Now())
+		}
+		if name := d.name(id, look); procfs.NetnsName(d.path+"/"+name) != "" {
 			return name
 		}
 	}
 	return ""
 }
 
-// refresh reads the directory again if a name came or went. A name is an empty file at first;
-// its namespace is mounted on it a moment later.
-func (d *netnsDir) refresh() {
+// name returns the name of a namespace, "" for none. The namespace can have been unmounted, without a
+// change of the directory, and another one can have the number. look says to look whether it was.
+func (d *netnsDir) name(id uint32, look bool) string {
+	name, ok := d.byID[id]
+	if !ok {
+		return ""
+	}
+	if look {
+		if now, ok := procfs.MountedAt(filepath.Join(d.path, name)); !ok || now != id {
+			delete(d.byID, id)
+			d.bare = append(d.bare, name)
+			return ""
+		}
+	}
+	return name
+}
+
+// refresh reads the directory again if a name came or went.
+func (d *netnsDir) refresh(now time.Time) {
 	st, err := os.Stat(d.path)
 	if err != nil {
-		d.byID = nil
+		d.modified, d.byID, d.bare = time.Time{}, nil, nil
 		return
 	}
-	if st.ModTime().Equal(d.modified) && !d.incomplete {
+	start := time.Now()
+	switch {
+	case !st.ModTime().Equal(d.modified):
+		d.changed = now
+		if now.Before(d.nextRead) { // the names can be those of namespaces that have ended
+			d.byID, d.bare = nil, nil
+			return
+		}
+		d.modified = st.ModTime()
+		d.read()
+		d.nextRead = now.Add(rest * time.Since(start))
+	case len(d.bare) > 0 && !now.Before(d.nextLook):
+		d.bare = d.add(d.bare)
+	default:
 		return
 	}
-	d.modified, d.incomplete, d.byID = st.ModTime(), false, map[uint32]string{}
-	entries, err := os.ReadDir(d.path)
+	d.nextLook = now.Add(rest * time.Since(start))
+	if now.Sub(d.changed) > fresh {
+		d.nextLook = d.nextLook.Add(lookEvery)
+	}
+}
+
+func (d *netnsDir) read() {
+	d.byID, d.bare = map[uint32]string{}, nil
+	dir, err := os.Open(d.path)
 	if err != nil {
 		return
 	}
-	for _, e := range entries {
-		file := filepath.Join(d.path, e.Name())
-		var fs unix.Statfs_t
-		var st unix.Stat_t
-		if unix.Statfs(file, &fs) != nil || unix.Stat(file, &st) != nil {
-			continue
-		}
-		if fs.Type != unix.NSFS_MAGIC {
-			d.incomplete = true
-			continue
-		}
-		d.byID[uint32(st.Ino)] = e.Name()
+	defer dir.Close()
+	if names, err := dir.Readdirnames(-1); err == nil {
+		slices.Sort(names) // of several names of a namespace, always the same one
+		d.bare = d.add(names)
 	}
+}
+
+// add adds files, and returns those that are no namespaces.
+func (d *netnsDir) add(names []string) (bare []string) {
+	for _, name := range names {
+		if id, ok := procfs.MountedAt(filepath.Join(d.path, name)); ok {
+			d.byID[id] = name
+		} else {
+			bare = append(bare, name)
+		}
+	}
+	return bare
 }

@@ -57,6 +57,12 @@ func OnNSFS(path string) bool {
 	return ok
 }
 
+// MountedAt returns the inode number of the namespace that is mounted at a path. ok is false for any other
+// file. It follows no link, and asks no server about the file itself.
+func MountedAt(path string) (inode uint32, ok bool) {
+	return onNSFS(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW)
+}
+
 func onNSFS(fd int, path string, flags int) (inode uint32, ok bool) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, path, flags|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)

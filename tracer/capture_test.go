@@ -146,6 +146,7 @@ type fakeHost struct {
 	handles   bool              // the kernel has handles of namespaces
 	alive     map[uint32]bool   // by handle
 	held      map[uint32]bool   // by files
+	searching bool              // what held is
 	mounted   map[string]uint64 // ids by path
 	slots     map[uint32]bpf.NstraceFold
 	walks     int // calls of tasks
@@ -168,12 +169,12 @@ func (f *fakeHost) ownObject(bpf.NstraceOwnKey) string { return "" }
 func (f *fakeHost) userName(uid uint32) string {
 	return map[uint32]string{0: "root", 1000: "tester"}[uid]
 }
-func (f *fakeHost) commandLine(pid uint32, start uint64) []byte { return nil }
-func (f *fakeHost) cgroupPath(pid uint32, id uint64) string     { return f.cgroups[pid] }
-func (f *fakeHost) netnsName(id uint32, at uint64) string       { return f.names[id] }
-func (f *fakeHost) hostSysctl(name string, at uint64) string    { return f.sysctls[name] }
-func (f *fakeHost) mountedID(path string) uint64                { return f.mounted[path] }
-func (f *fakeHost) heldByFiles() map[uint32]bool                { return f.held }
+func (f *fakeHost) commandLine(pid uint32, start uint64) []byte         { return nil }
+func (f *fakeHost) cgroupPath(pid uint32, id uint64) string             { return f.cgroups[pid] }
+func (f *fakeHost) netnsName(id uint32, at uint64) string               { return f.names[id] }
+func (f *fakeHost) hostSysctl(name string, at uint64) string            { return f.sysctls[name] }
+func (f *fakeHost) mountedID(path string) uint64                        { return f.mounted[path] }
+func (f *fakeHost) heldByFiles(time.Time, bool) (map[uint32]bool, bool) { return f.held, !f.searching }
 func (f *fakeHost) ended(ns procfs.Namespace) (ended, known bool) {
 	return f.handles && !f.alive[ns.ID], f.handles
 }

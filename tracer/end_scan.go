@@ -17,9 +17,17 @@ type endScanner struct {
 	in     *interpreter
 	wanted bool      // something happened that can end a namespace
 	since  time.Time // when the first such thing since the last scan was read
-	last   time.Time // of the last scan
+	ran    time.Time // the last scan
 	held   bool      // a namespace may be alive without a task
 	missed uint64    // missedExits at the last scan
+
+	// asked are the namespaces that no task was in at askedAt. A search of the files that began later
+	// tells which of them ended. asked is nil if nothing waits for a search, and asks is how often its
+	// result was not there yet. last says to wait for it, because the run ends.
+	asked   map[*liveNS]bool
+	askedAt time.Time
+	asks    int
+	last    bool
 
 	// handles says that the kernel tells by a handle whether a namespace is alive.
 	handles bool
@@ -41,7 +49,7 @@ const (
 
 func newEndScanner(in *interpreter) *endScanner {
 	_, handles := in.lookups.ended(procfs.Namespace{})
-	return &endScanner{in: in, last: time.Now(), held: true, handles: handles}
+	return &endScanner{in: in, ran: time.Now(), held: true, handles: handles}
 }
 
 // soon makes a scan run after a moment.
@@ -60,8 +68,10 @@ func (s *endScanner) next() time.Time {
 	switch {
 	case s.wanted:
 		return s.since.Add(scanAfter)
+	case s.asked != nil:
+		return s.ran.Add(min(scanAfter<<min(s.asks, 10), scanEvery))
 	case s.in.registry.foreign():
-		return s.last.Add(scanEvery)
+		return s.ran.Add(scanEvery)
 	}
 	return time.Time{}
 }
@@ -70,8 +80,8 @@ func (s *endScanner) next() time.Time {
 func (s *endScanner) run() error {
 	in := s.in
 	missed := in.lookups.missedExits()
-	needed := s.wanted || s.held || missed != s.missed
-	s.last, s.missed = time.Now(), missed
+	needed := s.wanted || s.held || s.asked != nil || missed != s.missed
+	s.ran, s.missed = time.Now(), missed
 	if !needed {
 		return nil
 	}
@@ -150,10 +160,25 @@ func (s *endScanner) gone(unused []*liveNS) []*liveNS {
 			return !ended
 		})
 	}
-	held := s.in.lookups.heldByFiles()
-	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] })
+	if s.asked == nil {
+		s.asked, s.askedAt, s.asks = map[*liveNS]bool{}, time.Now(), 0
+		for _, ns := range unused {
+			s.asked[ns] = true
+		}
+	}
+	held, known := s.in.lookups.heldByFiles(s.askedAt, s.last)
+	if !known {
+		s.asks++
+		return nil
+	}
+	asked := s.asked
+	s.asked = nil
+	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] || !asked[ns] })
 	return withoutOwners(free, s.in.registry)
 }
+
+// unsure reports whether another scan is needed to know what ended.
+func (s *endScanner) unsure() bool { return len(s.suspects) > 0 || s.asked != nil }
 
 // withoutOwners removes the user namespaces that own a namespace which is alive, for these
 // are alive too.

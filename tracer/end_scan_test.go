@@ -179,8 +179,8 @@ func TestEndScanDue(t *testing.T) {
 		t.Errorf("due at %v, though only the host's namespaces are alive", due)
 	}
 	in.registry.add(netNS, 7, 0, 0, 1)
-	if due := s.next(); !due.Equal(s.last.Add(scanEvery)) {
-		t.Errorf("due at %v, last at %v", due, s.last)
+	if due := s.next(); !due.Equal(s.ran.Add(scanEvery)) {
+		t.Errorf("due at %v, last at %v", due, s.ran)
 	}
 	s.soon()
 	first := s.since
@@ -200,5 +200,77 @@ func TestEndScanDue(t *testing.T) {
 	}
 	if s.watch(); s.run() != nil || host.walks != 2 {
 		t.Errorf("%d walks after a namespace without tasks", host.walks)
+	}
+}
+
+// TestEndScanSearch has a search of the files that takes longer than a scan. What no task is in ends once
+// its result is there, and only if no task was in it when the search began.
+func TestEndScanSearch(t *testing.T) {
+	in3 := []bpf.NstraceTaskNs{taskIn(3, map[event.NSType]uint32{netNS: 8})}
+	host := &fakeHost{inventory: in3, held: map[uint32]bool{9: true}, searching: true}
+	events := newCollect()
+	in := offline(host, events)
+	for _, id := range []uint32{7, 8, 9} {
+		in.registry.add(netNS, id, 0, 0, 1)
+	}
+	s := newEndScanner(in)
+	run := func(want ...string) {
+		t.Helper()
+		if err := s.run(); err != nil {
+			t.Fatal(err)
+		}
+		if got := briefs(events.events); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	run()
+	if !s.unsure() || s.next().IsZero() || time.Until(s.next()) > scanEvery {
+		t.Errorf("while the search goes on: unsure %v, next scan in %v", s.unsure(), time.Until(s.next()))
+	}
+	host.inventory = nil // a file can hold 8 now, as the search did not see
+	run()
+	host.searching = false
+	run("destroy net 7")
+	run("destroy net 7", "destroy net 8")
+	if s.unsure() {
+		t.Error("unsure after the search")
+	}
+}
+
+// TestFileSearch has a search that takes as long as the test likes. Nobody waits for it, and only a search
+// that began later tells what is true then.
+func TestFileSearch(t *testing.T) {
+	results := make(chan map[uint32]bool)
+	f := fileSearch{search: func() map[uint32]bool { return <-results }}
+	first := time.Now()
+	for _, wait := range []bool{false, true} {
+		if _, known := f.find(first, wait); known {
+			t.Error("known before the search ended")
+		}
+	}
+	if took := time.Since(first); took > searchLast+5*time.Second {
+		t.Errorf("waited for %v", took)
+	}
+	later := time.Now()
+	results <- map[uint32]bool{1: true}
+	if held, known := f.find(first, true); !known || !held[1] {
+		t.Errorf("held %v, known %v", held, known)
+	}
+	if _, known := f.find(later, false); known {
+		t.Error("an older search answers")
+	}
+	go func() { results <- nil }() // no time for all
+	go func() { results <- map[uint32]bool{2: true} }()
+	for end := time.Now().Add(10 * time.Second); ; {
+		held, known := f.find(later, true)
+		if known {
+			if !held[2] || held[1] {
+				t.Errorf("held %v", held)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("no result")
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,13 +41,14 @@ type hostReader struct {
 	sysctl   sysctlCache
 	mounts   *mountThread
 	pids     *pidSpace
+	files    fileSearch
 }
 
 func newHostReader(r Resolver, m *mountThread, p *pidSpace) *hostReader {
 	if r == nil {
 		r = &ownResolver{}
 	}
-	return &hostReader{resolver: r, netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p}
+	return &hostReader{resolver: r, netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p, files: fileSearch{search: searchFiles}}
 }
 
 // An ownResolver is a Resolver in the process of the Tracer.
@@ -91,11 +93,71 @@ func (h *hostReader) ended(ns procfs.Namespace) (ended, known bool) {
 	return errors.Is(err, unix.ESTALE), !errors.Is(err, unix.ENOSYS)
 }
 
-func (h *hostReader) heldByFiles() map[uint32]bool {
+func (h *hostReader) heldByFiles(since time.Time, wait bool) (map[uint32]bool, bool) {
+	return h.files.find(since, wait)
+}
+
+// A fileSearch finds the namespaces that files keep alive. Users can have millions of descriptors and
+// mounts, so it searches in the background, and for a part of the time.
+type fileSearch struct {
+	search  func() map[uint32]bool // returns nil if there is no time for all
+	running chan map[uint32]bool   // gets the result, nil if none runs
+	started time.Time
+	next    time.Time // no search begins before
+
+	held map[uint32]bool // the last result
+	from time.Time       // when that search began
+}
+
+const (
+	// searchTime is how long a search may take, and searchRest how many times as long the next one
+	// waits.
+	searchTime = 10 * time.Second
+	searchRest = 10
+	// searchWait is how long the reader of the ring waits for a search, and searchLast how long it does
+	// so at the end of a run.
+	searchWait = 5 * time.Millisecond
+	searchLast = time.Second
+)
+
+func (f *fileSearch) find(since time.Time, wait bool) (held map[uint32]bool, known bool) {
+	patience := searchWait
+	if wait {
+		patience = searchLast
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for f.held == nil || f.from.Before(since) {
+		if f.running == nil {
+			if !wait && time.Now().Before(f.next) {
+				return nil, false
+			}
+			result := make(chan map[uint32]bool, 1)
+			f.running, f.started = result, time.Now()
+			go func() { result <- f.search() }()
+		}
+		select {
+		case f.held = <-f.running:
+			f.running, f.from = nil, f.started
+			f.next = time.Now().Add(searchRest * time.Since(f.started))
+		case <-timer.C:
+			return nil, false
+		}
+	}
+	return f.held, true
+}
+
+// searchFiles returns nil if there is no time for all files.
+func searchFiles() map[uint32]bool {
+	ctx, cancel := context.WithTimeout(context.Background(), searchTime)
+	defer cancel()
 	held := map[uint32]bool{}
-	inv, err := inventory.Take(context.Background(), inventory.Options{FilesOnly: true})
+	inv, err := inventory.Take(ctx, inventory.Options{FilesOnly: true})
 	if err != nil { // without /proc nothing is held
 		return held
+	}
+	if inv.Cut {
+		return nil
 	}
 	for _, n := range inv.Namespaces() {
 		if len(n.Mounts)+len(n.Descriptors) > 0 {

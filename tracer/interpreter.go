@@ -105,8 +105,9 @@ type hostLookups interface {
 	// of namespaces.
 	ended(ns procfs.Namespace) (ended, known bool)
 	// heldByFiles returns the namespaces that a mount or a descriptor keeps alive, by
-	// inode number.
-	heldByFiles() map[uint32]bool
+	// inode number, as a search found them that began after since. Users decide how long it takes: it goes
+	// on in the background, and known is false until it has ended. wait says to wait for it a while.
+	heldByFiles(since time.Time, wait bool) (held map[uint32]bool, known bool)
 }
 
 // accounts counts events for Totals, as far as they are not counted in the kernel.
@@ -224,6 +225,7 @@ func (in *interpreter) finalScan() error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.ends.last = true
 	return in.ends.run()
 }
 
@@ -238,13 +240,13 @@ func (in *interpreter) findEnds(last bool) (again bool, err error) {
 	s := in.unreported
 	switch {
 	case last:
-		s.suspects = nil
+		s.suspects, s.last = nil, true
 	case s.suspects == nil:
 		s.suspects = map[*liveNS]bool{}
 	}
 	s.soon()
 	err = s.run()
-	return len(s.suspects) > 0, err
+	return s.unsure(), err
 }
 
 // following reports whether a namespace is alive that a followed process made.

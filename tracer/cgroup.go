@@ -23,14 +23,31 @@ func (m *mountThread) cgroupPath(shown string, id uint64) string {
 	case root.inside:
 		return root.path(id)
 	}
-	var st unix.Stat_t
-	// From the root, so without the slash at the start.
-	if unix.Fstatat(root.fd, cmp.Or(strings.TrimPrefix(shown, "/"), "."), &st, 0) != nil || st.Ino != id {
+	if root.idOf(shown) != id {
 		if v1Controller() == "" {
 			return ""
 		}
 	}
 	return shown
+}
+
+// idOf returns the id of the cgroup at a path, 0 if there is none. A user can have a folder of the
+// hierarchy, and mount a file system of their own on it: idOf enters no other file system.
+func (r *cgroupRoot) idOf(path string) uint64 {
+	// From the root, so without the slash at the start.
+	fd, err := unix.Openat2(r.fd, cmp.Or(strings.TrimPrefix(path, "/"), "."), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // path returns the path of the cgroup with an id, "" if it cannot be found out. On a host whose

@@ -8,12 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/drift"
+	"github.com/nstrace/nstrace/internal/fusetest"
 	"github.com/nstrace/nstrace/internal/history"
 )
 
@@ -100,7 +104,7 @@ func TestManyDevices(t *testing.T) {
 
 	other := userNetwork(t, 1002, 1)
 	start, end, small := run("small.db", "")
-	many := userNetwork(t, 1001, 2000)
+	many := userNetwork(t, 1001, 800)
 	startMany, endMany, big := run("big.db", "has no time for parameters of 1 of ")
 	t.Logf("start %v, end %v; with the devices %v and %v", start, end, startMany, endMany)
 	if startMany > start+longer || endMany > end+longer {
@@ -112,5 +116,58 @@ func TestManyDevices(t *testing.T) {
 	want, got := of(small, other), of(big, other)
 	if big.Cut || big.Incomplete || got.Cut || len(got.Parameters) != len(want.Parameters) || len(big.Parameters) != len(small.Parameters) {
 		t.Errorf("%d parameters of the host and %d of another user, want %d and %d", len(big.Parameters), len(got.Parameters), len(small.Parameters), len(want.Parameters))
+	}
+}
+
+// TestHungMount has network namespaces mounted in a FUSE file system whose server has stopped to answer, in
+// the mount namespace of nstrace and in another one. nstrace starts, reports events, takes a snapshot and
+// ends without waiting for the server.
+func TestHungMount(t *testing.T) {
+	anyKernel(t)
+	dir := filepath.Join(t.TempDir(), "fuse")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server := fusetest.Mount(t, dir)
+	output(t, "unshare", "--net="+filepath.Join(dir, "here"), "true")
+	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(dir, "here"), unix.MNT_DETACH) })
+	elsewhere := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-ec",
+		`unshare --net="$1" true; echo ready; read x || :`, "sh", filepath.Join(dir, "elsewhere"))
+	stdin, err := elsewhere.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := elsewhere.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = elsewhere.Wait() })
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	server.Silence()
+	t.Cleanup(server.End) // whatever waits for it then ends
+
+	db := filepath.Join(t.TempDir(), "history.db")
+	began := time.Now()
+	s := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	s.awaitStart(t)
+	t.Logf("start after %v", time.Since(began))
+	output(t, "unshare", "--net", "true")
+	for _, typ := range []event.Type{event.NamespaceCreate, event.NamespaceDestroy} {
+		s.await(t, string(typ), func(all []*emitted) bool {
+			return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == typ && e.Namespace.Type == event.NSTypeNet })
+		})
+	}
+	t.Logf("events after %v", time.Since(began))
+	s.awaitSnapshot(t, db)
+	t.Logf("snapshot after %v", time.Since(began))
+	began = time.Now()
+	s.interrupt(t)
+	if took := time.Since(began); s.err != nil || took > 10*time.Second {
+		t.Errorf("the end took %v: %v\n%s", took, s.err, s.stderr.String())
 	}
 }

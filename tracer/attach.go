@@ -163,6 +163,8 @@ func probeBPF() error {
 			return fmt.Errorf("%w: the kernel refuses bpf(2) in a user namespace: run nstrace outside it", ErrUnsupported)
 		}
 		return fmt.Errorf("%w: the kernel refuses bpf(2) (%v): run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN; in a container also allow bpf in its seccomp profile", ErrUnsupported, short(err))
+	case scarce(err):
+		return err
 	default:
 		return fmt.Errorf("%w: the kernel has no BPF ring buffer (%v): want Linux 5.10 or newer", ErrUnsupported, err)
 	}

@@ -147,6 +147,7 @@ type fakeHost struct {
 	alive     map[uint32]bool   // by handle
 	held      map[uint32]bool   // by files
 	searching bool              // what held is
+	tasksErr  error
 	mounted   map[string]uint64 // ids by path
 	slots     map[uint32]bpf.NstraceFold
 	walks     int // calls of tasks
@@ -154,7 +155,7 @@ type fakeHost struct {
 
 func (f *fakeHost) tasks() ([]bpf.NstraceTaskNs, error) {
 	f.walks++
-	return f.inventory, nil
+	return f.inventory, f.tasksErr
 }
 func (f *fakeHost) fold(slot uint32) (bpf.NstraceFold, error) { return f.slots[slot], nil }
 func (f *fakeHost) takeFold(slot uint32, taken uint64) error {

@@ -89,9 +89,10 @@ func (s *endScanner) run() error {
 	in.pins.stale = in.pins.snapshots // the mounts may have changed without a notice
 	used := map[*liveNS]bool{}
 	exiting := false // a task is, and had its namespaces when it said so
-	tasks, err := in.lookups.tasks()
+	tasks, err := in.tasks()
 	if err != nil {
-		return err
+		s.held = true
+		return fatal(err)
 	}
 	for i := range tasks {
 		exiting = exiting || tasks[i].Exiting != 0

@@ -3,10 +3,14 @@
 package tracer
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
@@ -272,5 +276,38 @@ func TestFileSearch(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("no result")
 		}
+	}
+}
+
+// TestEndScanScarce has no descriptor for the walk over the tasks. The run goes on, says so once, and finds
+// the ends later.
+func TestEndScanScarce(t *testing.T) {
+	host := &fakeHost{tasksErr: fmt.Errorf("walk the tasks: %w", unix.EMFILE), handles: true, alive: map[uint32]bool{}}
+	events := newCollect()
+	in := offline(host, events)
+	var notes []string
+	in.note = func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	ns, _ := in.registry.add(netNS, 7, 0, 0, 1)
+	ns.ownership.pending = ownerHasTasks
+	s := newEndScanner(in)
+	for range 3 {
+		if err := errors.Join(s.run(), in.resolveOwner(ns)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "too many open files (the limit, ulimit -n, is ") || len(events.events) > 0 {
+		t.Errorf("%q, %q", notes, briefs(events.events))
+	}
+	host.tasksErr = nil
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+	if got := briefs(events.events); !slices.Equal(got, []string{"destroy net 7"}) {
+		t.Errorf("then got %q", got)
+	}
+	host.tasksErr = unix.EINVAL
+	s.held = true
+	if err := s.run(); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("another error: %v", err)
 	}
 }

@@ -45,6 +45,9 @@ type interpreter struct {
 	proofs     *proofRecords
 	tampered   map[bpf.NstraceOwnKey]bool // own objects on which others called bpf(2)
 
+	note  func(format string, args ...any) // reports what is scarce; can be nil
+	noted time.Time                        // when it was called last
+
 	kinds  []recordInterpreter // of recordKinds
 	record record              // the one in hand
 

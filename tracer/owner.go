@@ -135,9 +135,10 @@ func (in *interpreter) resolveOwner(ns *liveNS) error {
 	if now := in.clock.now(); now < ns.ownership.next || now < in.resolved+resolveAfter {
 		return nil
 	}
-	tasks, err := in.lookups.tasks()
+	tasks, err := in.tasks()
 	if err != nil {
-		return err
+		in.resolved = in.clock.now() // not again at once
+		return fatal(err)
 	}
 	in.resolveOwners(tasks)
 	return nil

@@ -99,6 +99,9 @@ func New(o Options) (*Tracer, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	if err := checkFiles(); err != nil {
+		return nil, err
+	}
 	t := &Tracer{opts: o, info: readHostInfo(), started: time.Now(), threads: newMountThread(),
 		proof: newProofState(o.ProveEvery), silent: map[string][]Backend{}, reattached: map[string]bool{}}
 	t.notes.notify = o.Notify
@@ -115,7 +118,7 @@ func New(o Options) (*Tracer, error) {
 	}
 	if err != nil {
 		t.Close()
-		return nil, err
+		return nil, explain(err)
 	}
 	return t, nil
 }
@@ -147,6 +150,7 @@ func (t *Tracer) attach() error {
 		*attachment
 		*hostReader
 	}{t.attached, newHostReader(t.opts.Resolver, t.threads, t.attached.pids)}, &t.out)
+	t.interpreter.note = t.notes.add
 	t.interpreter.clock.sync()
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)

@@ -83,6 +83,7 @@ func (r *procReader) process(pid uint32) (denied bool) {
 func (r *procReader) read(file string) []byte {
 	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
+		r.b.failed(err)
 		return nil
 	}
 	defer unix.Close(fd)
@@ -182,6 +183,7 @@ func (r *procReader) link(dir, name string) (uint32, error) {
 func (r *procReader) threads(dir string, first *taskRecord) {
 	entries, err := os.ReadDir(dir + "/task")
 	if err != nil {
+		r.b.failed(err)
 		return
 	}
 	for _, e := range entries {
@@ -231,6 +233,7 @@ var netKind = slices.Index(types[:], event.NSTypeNet)
 func (r *procReader) files(dir string, tid uint32, p *Process) {
 	fds, err := os.ReadDir(dir + "/fd")
 	if err != nil {
+		r.b.failed(err)
 		return
 	}
 	pidfd := -1
@@ -280,6 +283,7 @@ func pidfdOf(pid, tid uint32) (int, error) {
 func (b *builder) descriptor(d Descriptor, path string) {
 	fd, err := procfs.OpenAnyNamespace(path) // by now it can lead elsewhere
 	if err != nil {
+		b.failed(err)
 		return
 	}
 	defer unix.Close(fd)
@@ -342,6 +346,7 @@ func (b *builder) mounts(ctx context.Context, id uint32, pids []uint32) bool {
 		dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
 		f, err := os.Open(dir + "/mountinfo")
 		if err != nil {
+			b.failed(err)
 			continue
 		}
 		for i, ns := range procfs.PinnedFrom(contextReader{ctx, io.LimitReader(f, maxMountinfo)}) {

@@ -206,6 +206,16 @@ func (b *builder) cut(format string, args ...any) {
 	b.incomplete(format+": no time", args...)
 }
 
+// failed notes that something could not be read because the host, or this process, has no descriptor or
+// memory left for it at the moment.
+func (b *builder) failed(err error) {
+	if b.inv.Cut || !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.ENOMEM) {
+		return
+	}
+	b.inv.Cut = true
+	b.incomplete("some processes and files: %v", err)
+}
+
 // incomplete notes what could not be read.
 func (b *builder) incomplete(format string, args ...any) {
 	b.inv.Incomplete = append(b.inv.Incomplete, fmt.Sprintf(format, args...))

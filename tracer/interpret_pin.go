@@ -60,14 +60,18 @@ func (t *pinTable) remove(at mountPoint) *pin {
 }
 
 // learnPins replaces the pins by those that nstrace's own mount namespace has. It emits no
-// events. It returns the ids of the mounts whose end the kernel is to report.
-func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32) {
+// events. It returns the ids of the mounts whose end the kernel is to report, and the earlier namespaces
+// whose inode numbers other namespaces have now.
+func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, ended []*liveNS) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	boot := in.clock.now()
 	clear(in.pins.byMount)
 	for _, p := range pinned {
-		ns, _ := in.registry.add(p.Type, p.ID, p.KernelID, 0, boot)
+		ns, old := in.registry.add(p.Type, p.ID, p.KernelID, 0, boot)
+		if old != nil {
+			ended = append(ended, old)
+		}
 		in.learnName(ns, boot)
 		switch at := (mountPoint{p.Path, p.ID}); {
 		case in.pins.snapshots:
@@ -79,7 +83,7 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32) {
 			mounts = append(mounts, p.MountID)
 		}
 	}
-	return mounts
+	return mounts, ended
 }
 
 // pinRecords are of calls that pinned or unpinned a namespace, or tried to.

@@ -103,7 +103,7 @@ func TestLearnPins(t *testing.T) {
 		events := newCollect()
 		in := offline(&fakeHost{names: map[uint32]string{7: "web"}}, events)
 		in.follow = follow
-		got := in.learnPins([]procfs.Namespace{
+		got, _ := in.learnPins([]procfs.Namespace{
 			{Type: netNS, ID: 7, Path: "/run/netns/web", MountID: 30}, {Type: netNS, ID: 7, Path: "/run/netns/web", MountID: 31},
 		})
 		if !slices.Equal(got, want) {
@@ -175,5 +175,32 @@ func TestPinRecords(t *testing.T) {
 	last(with(0))
 	if _, n := last(endRecord); n != 0 {
 		t.Errorf("%d events for another pid", n)
+	}
+}
+
+// TestLearnPinsEnded has a namespace end while nothing is attached. The one that is mounted has its inode
+// number.
+func TestLearnPinsEnded(t *testing.T) {
+	for _, snapshots := range []bool{false, true} {
+		events := newCollect()
+		in := offline(&fakeHost{}, events)
+		in.pins.snapshots = snapshots
+		was := procfs.Namespace{Type: netNS, ID: 7, KernelID: 70, Path: "/a", MountID: 5}
+		if _, ended := in.learnPins([]procfs.Namespace{was}); len(ended) > 0 {
+			t.Errorf("ended at first: %d", len(ended))
+		}
+		now := was
+		now.KernelID = 71
+		_, ended := in.learnPins([]procfs.Namespace{now})
+		if err := in.inferEnds(ended); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"destroy net 7"}
+		if snapshots {
+			want = []string{"unpin net 7 /a", "destroy net 7"}
+		}
+		if got := briefs(events.events); !slices.Equal(got, want) {
+			t.Errorf("snapshots %v: got %q, want %q", snapshots, got, want)
+		}
 	}
 }

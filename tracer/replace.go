@@ -145,8 +145,13 @@ func (t *Tracer) learnAgain() error {
 			return err
 		}
 	}
-	if err := t.learnPins(); err != nil {
+	if ended, err = t.learnPins(); err != nil {
 		return err
+	}
+	if t.ran.Load() {
+		if err := t.interpreter.inferEnds(ended); err != nil {
+			return err
+		}
 	}
 	if t.ran.Load() {
 		t.watch.start(t.Wake)

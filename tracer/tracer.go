@@ -110,7 +110,7 @@ func New(o Options) (*Tracer, error) {
 	var err error
 	t.threads.run(func() { err = t.attach() })
 	if err == nil {
-		err = t.learnPins() // on a thread in nstrace's own mount namespace
+		_, err = t.learnPins() // on a thread in nstrace's own mount namespace
 	}
 	if err == nil {
 		t.prover = newProver(t.interpreter.proofs)
@@ -188,9 +188,11 @@ func (t *Tracer) use(l *loaded) {
 	l.release()
 }
 
-// learnPins makes the pins in nstrace's own mount namespace known.
-func (t *Tracer) learnPins() error {
-	return t.attached.reportEnds(t.interpreter.learnPins(procfs.Pinned()))
+// learnPins makes the pins in nstrace's own mount namespace known. It returns the earlier namespaces whose
+// inode numbers other namespaces have now.
+func (t *Tracer) learnPins() (ended []*liveNS, err error) {
+	mounts, ended := t.interpreter.learnPins(procfs.Pinned())
+	return ended, t.attached.reportEnds(mounts)
 }
 
 // Observations returns how each observation is attached.

@@ -181,6 +181,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		Sinks: []pipeline.Sink{sink}, Source: r.tracer,
 	})
 	r.stage.SetNext(r.steps)
+	r.stage.OnError(r.tracer.Wake)
 	return r, nil
 }
 

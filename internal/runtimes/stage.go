@@ -37,7 +37,8 @@ type Stage struct {
 	closed bool
 	timer  *time.Timer
 	woken  chan struct{}
-	err    error // of next, to be returned by the next call
+	err    error  // of next, to be returned by the next call
+	failed func() // see OnError; can be nil
 }
 
 type waiting struct {
@@ -53,6 +54,11 @@ type Handler interface {
 
 // SetNext sets the handler behind the Stage. It must be called before the first event.
 func (s *Stage) SetNext(next Handler) { s.next = next }
+
+// OnError sets what is called if the handler behind the Stage returns an error while no call of the Stage
+// is under way. The next call returns the error, so f makes sure that one comes. OnError must be called
+// before the first event.
+func (s *Stage) OnError(f func()) { s.failed = f }
 
 // New returns a Stage that queries the runtimes of specs (see Open). Without specs it searches
 // the host for runtimes, now and later on. New waits until the runtimes have listed their
@@ -136,7 +142,11 @@ func (s *Stage) wake() {
 	if s.closed {
 		return
 	}
+	before := s.err
 	s.drain(time.Now())
+	if before == nil && s.err != nil && s.failed != nil {
+		go s.failed() // it can call the Stage
+	}
 	select {
 	case s.woken <- struct{}{}:
 	default:

@@ -4,7 +4,9 @@ package runtimes
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -166,5 +168,30 @@ func TestUnansweredNames(t *testing.T) {
 	ns := &event.Namespace{Type: "net", ID: 4026532281, Owner: &event.Owner{Container: &event.Container{ID: containerID(7)}}}
 	if s.NameNamespaces(ctx, []*event.Namespace{ns}) || ns.Owner.Container.Name != "" {
 		t.Errorf("it got an answer: %+v", ns.Owner.Container)
+	}
+}
+
+// broken is a Handler that returns an error.
+type broken struct{ nobody }
+
+func (*broken) Event(*event.Event) error { return os.ErrClosed }
+
+// TestStageError has the handler fail for an event that waited, when no other one comes. The Stage says so,
+// and its next call returns the error.
+func TestStageError(t *testing.T) {
+	s := stage(t, &broken{}, 0)
+	failed := make(chan error, 1)
+	s.OnError(func() { failed <- s.Idle() })
+	s.mu.Lock()
+	s.queue = []waiting{{&event.Event{Type: event.SysctlWrite}, time.Now()}}
+	s.timer.Reset(time.Millisecond)
+	s.mu.Unlock()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, os.ErrClosed) {
+			t.Errorf("the next call returns %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("nothing says that the handler failed")
 	}
 }

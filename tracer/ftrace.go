@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -80,6 +81,8 @@ func (n *notes) take() []string {
 type ftrace struct {
 	fd    int // of ftraceSetting, -1 if that is missing
 	notes *notes
+	// taken says that the caller takes the signals that can end nstrace, see Options.TakesSignals.
+	taken atomic.Bool
 }
 
 func openFtrace(n *notes) *ftrace {
@@ -134,7 +137,7 @@ func (f *ftrace) detach(closeLinks func() error) error {
 	if !f.off() {
 		return closeLinks()
 	}
-	defer holdSignals()()
+	defer f.holdSignals()()
 	began := time.Now()
 	if err := f.set("1"); err != nil {
 		f.notes.add("cannot turn kernel.ftrace_enabled on to detach safely (%v): ftrace can fail until the next boot", short(err))
@@ -159,8 +162,11 @@ func (f *ftrace) lock(how int) {
 }
 
 // holdSignals holds back the signals that can end nstrace until release is called, which sends
-// them again.
-func holdSignals() (release func()) {
+// them again. If the caller takes them, it gets them anyway, and must not get them twice.
+func (f *ftrace) holdSignals() (release func()) {
+	if f.taken.Load() {
+		return func() {}
+	}
 	held := make(chan os.Signal, 8)
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
 		if !signal.Ignored(sig) {

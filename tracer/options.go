@@ -39,6 +39,10 @@ type Options struct {
 	Notify func(message string)
 	// Resolver looks up what other users control. Without one, the Tracer does.
 	Resolver Resolver
+	// TakesSignals says that the caller takes SIGHUP, SIGINT, SIGQUIT and SIGTERM (os/signal) at least
+	// while Run runs. Otherwise the Tracer holds them back for a moment when it must not end, and then
+	// sends them again.
+	TakesSignals bool
 
 	translated bool // Filter.PIDs are those of the initial PID namespace
 }

@@ -249,6 +249,8 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		return errors.New("this Tracer has run already: want a new one for each run")
 	}
 	t.out.handler = h
+	t.ftrace.taken.Store(t.opts.TakesSignals)
+	defer t.ftrace.taken.Store(false)
 	if err := t.out.emit(&event.Event{Type: event.TraceStart, Time: t.started.UTC(), Trace: &event.Trace{
 		Version: t.opts.Version, Kernel: t.info.kernel, Arch: runtime.GOARCH, Observations: t.picked, Notes: t.notes.take(),
 	}}); err != nil {

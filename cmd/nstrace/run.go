@@ -64,7 +64,7 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if _, err := exec.LookPath(args[0]); err != nil {
 		return cannotStart(args[0], err)
 	}
-	o.Follow, o.Linger = true, linger
+	o.Follow, o.Linger, o.TakesSignals = true, linger, true
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	r, err := f.start(o, os.Stderr, cancel)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -169,5 +170,59 @@ func TestHungMount(t *testing.T) {
 	s.interrupt(t)
 	if took := time.Since(began); s.err != nil || took > 10*time.Second {
 		t.Errorf("the end took %v: %v\n%s", took, s.err, s.stderr.String())
+	}
+}
+
+// TestFewFiles has too few descriptors: at the start, and from some time on. nstrace says so in a line, and
+// goes on if it runs.
+func TestFewFiles(t *testing.T) {
+	anyKernel(t)
+	for _, args := range [][]string{{}, {"record", "--db", filepath.Join(t.TempDir(), "history.db")}} {
+		args := append(args, "-o", "json", "--runtime-socket", "none")
+		few := exec.Command("prlimit", append([]string{"--nofile=20", nstraceBin}, args...)...)
+		if out, err := few.CombinedOutput(); err == nil || string(out) != "nstrace: the limit on open files (ulimit -n) is 20: want 1024\n" {
+			t.Errorf("%q: %v, %q", args, err, out)
+		}
+		s := startCommand(t, exec.Command(nstraceBin, args...), args)
+		s.awaitStart(t)
+		none := unix.Rlimit{Cur: 10, Max: 10}
+		if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, &none, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			output(t, "unshare", "--net", "--map-root-user", "true")
+		}
+		s.await(t, "three network namespaces", func(all []*emitted) bool {
+			return len(slices.DeleteFunc(slices.Clone(all), func(e *emitted) bool {
+				return e.Type != event.NamespaceCreate || e.Namespace.Type != event.NSTypeNet || e.Process.Comm != "unshare"
+			})) >= 3
+		})
+		s.interrupt(t)
+		said := s.stderr.String()
+		if s.err != nil || strings.Count(said, "walk the tasks") > 1 || !strings.HasSuffix(said, " lost\n") {
+			t.Errorf("%v: %v, %q", s, s.err, said)
+		}
+	}
+}
+
+// TestNoFileSize has a limit of 0 bytes on files, at which the kernel sends SIGXFSZ. nstrace goes on and says
+// what it could not write.
+func TestNoFileSize(t *testing.T) {
+	anyKernel(t)
+	file := filepath.Join(t.TempDir(), "events")
+	s := startCommand(t, exec.Command(nstraceBin, "-o", "json", "-O", file, "--runtime-socket", "none", "--duration", "20s"), nil)
+	none := unix.Rlimit{}
+	if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_FSIZE, &none, nil); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); !strings.Contains(s.stderr.String(), "file too large; nstrace goes on"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) || s.over() {
+			t.Fatalf("%v: %v, %q", s, s.err, s.stderr.String())
+		}
+	}
+	s.interrupt(t)
+	var exit *exec.ExitError
+	if !errors.As(s.err, &exit) || exit.ExitCode() != 1 || !strings.HasSuffix(s.stderr.String(), "file too large\n") {
+		t.Errorf("%v: %v, %q", s, s.err, s.stderr.String())
 	}
 }

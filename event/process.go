@@ -23,9 +23,10 @@ type Container struct {
 	Runtime string `json:"runtime,omitempty"`
 	Source  Source `json:"source"`
 
-	// UserID is the id, in digits, of the user whose service manager the container runs
-	// below; "" for the host's service manager.
+	// UserID is the id, in digits, of the user who controls the container's cgroup; "" for root.
 	UserID string `json:"-"`
+	// Unverified says that somebody else can have chosen the ID, such as root in another container.
+	Unverified bool `json:"-"`
 }
 
 // Pod is a pod of Kubernetes, or of Podman, whose pods have no Namespace. It never changes.
@@ -35,9 +36,9 @@ type Pod struct {
 	UID       string `json:"uid,omitempty"`       // 64 digits for a pod of Podman
 	Source    Source `json:"source"`
 
-	// UserID is the id, in digits, of the user whose service manager the pod runs below; "" for
-	// the host's service manager.
-	UserID string `json:"-"`
+	// UserID and Unverified are as in Container.
+	UserID     string `json:"-"`
+	Unverified bool   `json:"-"`
 }
 
 // Path returns NAMESPACE/NAME, or NAME alone for a pod without a Namespace. It is "" if the name is unknown.

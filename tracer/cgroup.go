@@ -11,6 +11,9 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // cgroupPath returns the path of the cgroup with an id (of kernfs), given the path that /proc shows
@@ -56,7 +59,7 @@ func (r *cgroupRoot) path(id uint64) string {
 	if r.foreign != nil || v1Controller() != "" {
 		return ""
 	}
-	fd, err := openCgroup(r.fd, id)
+	fd, err := procfs.OpenCgroup(r.fd, id)
 	if err != nil {
 		return ""
 	}
@@ -70,6 +73,15 @@ func (r *cgroupRoot) path(id uint64) string {
 		return ""
 	}
 	return cmp.Or(below, "/")
+}
+
+// cgroupDirs returns the directories of cgroups, also those that only this thread has mounted.
+func (m *mountThread) cgroupDirs() *attribution.CgroupDirs {
+	dirs := attribution.HostCgroupDirs()
+	if root, err := m.cgroup2(); err == nil && root.foreign == nil {
+		return dirs.With(root.fd)
+	}
+	return dirs
 }
 
 // v1Controllers are the controllers of cgroup v1 in whose hierarchies runtimes put

@@ -124,7 +124,7 @@ type accounts struct {
 func newInterpreter(filter *event.Filter, follow bool, self uint32, lookups lookups, out emitter) *interpreter {
 	in := &interpreter{
 		filter: filter, follow: follow, self: self, lookups: lookups, out: out,
-		clock: clock{now: bootNow}, registry: newRegistry(), workloads: attribution.Workloads{}, pins: newPinTable(),
+		clock: clock{now: bootNow}, registry: newRegistry(), pins: newPinTable(),
 		proofs: &proofRecords{}, kinds: make([]recordInterpreter, len(recordKinds)),
 	}
 	for kind, k := range recordKinds {

@@ -4,7 +4,6 @@ package tracer
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -92,11 +91,6 @@ type cgroupRoot struct {
 	inside bool
 }
 
-const (
-	rootCgroup   = 1    // the kernfs id of the root of a hierarchy
-	fileIDKernfs = 0xfe // FILEID_KERNFS of the kernel
-)
-
 // cgroup2 returns the root of the v2 hierarchy. Call it on the thread first.
 func (m *mountThread) cgroup2() (*cgroupRoot, error) {
 	m.cgroupOnce.Do(func() { m.cgroupRoot, m.cgroupErr = m.openCgroup2() })
@@ -124,11 +118,11 @@ func (m *mountThread) openCgroup2() (*cgroupRoot, error) {
 		root.inside = true
 	}
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) == nil && st.Ino == rootCgroup {
+	if unix.Fstat(fd, &st) == nil && st.Ino == procfs.RootCgroup {
 		return root, nil
 	}
 	root.inside = true
-	host, err := openCgroup(fd, rootCgroup)
+	host, err := procfs.OpenCgroup(fd, procfs.RootCgroup)
 	if err != nil {
 		root.foreign = fmt.Errorf("open the root of cgroup v2: %w (it wants CAP_DAC_READ_SEARCH)", err)
 		return root, nil
@@ -136,13 +130,6 @@ func (m *mountThread) openCgroup2() (*cgroupRoot, error) {
 	unix.Close(fd)
 	root.fd, root.where = host, "opened by its handle: nstrace is in a cgroup namespace"
 	return root, nil
-}
-
-// openCgroup opens the cgroup with that kernfs id in the hierarchy of which fd is a directory
-// (kernfs_fh_to_dentry() in fs/kernfs/mount.c).
-func openCgroup(fd int, id uint64) (int, error) {
-	h := unix.NewFileHandle(fileIDKernfs, binary.NativeEndian.AppendUint64(nil, id))
-	return unix.OpenByHandleAt(fd, h, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 }
 
 // findCgroup2 returns where the v2 hierarchy is mounted, "" for nowhere. It prefers a mount of the

@@ -151,6 +151,7 @@ func (t *Tracer) attach() error {
 		*hostReader
 	}{t.attached, newHostReader(t.opts.Resolver, t.threads, t.attached.pids)}, &t.out)
 	t.interpreter.note = t.notes.add
+	t.interpreter.workloads.Dirs = t.threads.cgroupDirs()
 	t.interpreter.clock.sync()
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)

@@ -3,6 +3,7 @@
 package attribution
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 )
@@ -48,23 +49,50 @@ type CgroupOwner struct {
 //	conmon, lxc monitor, nspawn         no container: supervisors have cgroups beside the container
 //	cgroups below that of a container   the container, for example systemd's slices in it
 func ParseCgroup(path string) CgroupOwner {
-	var o CgroupOwner
+	o, _ := parseCgroup(path)
+	return o
+}
+
+// A place says where in a path the names of containers and pods are, as indexes of names, -1 for none.
+type place struct {
+	names    []string
+	outer    int  // the outermost container
+	inner    int  // the container in it whose id is in the CgroupOwner
+	pod      int  // the pod that is in the CgroupOwner
+	relative bool // the path begins with ".."
+}
+
+// outermost returns the index of the container or pod that is around all others.
+func (p *place) outermost() int {
+	switch {
+	case p.outer < 0:
+		return max(p.pod, 0)
+	case p.pod < 0:
+		return p.outer
+	}
+	return min(p.outer, p.pod)
+}
+
+func parseCgroup(path string) (o CgroupOwner, at place) {
+	at = place{outer: -1, inner: -1, pod: -1}
 	path = strings.TrimSuffix(path, deleted)
 	if !strings.HasPrefix(path, "/") {
-		return o
+		return o, at
 	}
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	// In a cgroup namespace, the path of a cgroup outside of it begins with "..". Such a path
 	// does not show where systemd's root is.
 	if len(names) > 0 && names[0] == ".." {
+		at.relative = true
 		for len(names) > 0 && names[0] == ".." {
 			names = names[1:]
 		}
 	} else {
 		o.units(names)
 	}
-	o.containers(names)
-	return o
+	at.names = names
+	o.containers(&at)
+	return o, at
 }
 
 // deleted is what /proc/PID/cgroup appends to the path of a removed cgroup that still has a
@@ -100,20 +128,24 @@ func (o *CgroupOwner) units(names []string) {
 
 // containers sets the container and the pod. It reads names from the outermost to the innermost and
 // keeps the last container and pod.
-func (o *CgroupOwner) containers(names []string) {
+func (o *CgroupOwner) containers(at *place) {
+	names := at.names
 	root := 0 // index of the first name below the innermost container found so far
 	for i := range names {
 		if uid, qos := pod(names[:i+1]); uid != "" {
-			o.PodUID, o.PodQoS = uid, qos
+			o.PodUID, o.PodQoS, at.pod = uid, qos, i
 		} else if id := podmanPod(names[:i+1]); id != "" {
-			o.PodUID, o.PodQoS = id, ""
+			o.PodUID, o.PodQoS, at.pod = id, "", i
 		}
 		runtime, id := container(names, i, root)
 		if id == "" {
 			continue
 		}
-		if o.ContainerID != "" && o.Outer == "" {
-			o.Outer = o.ContainerID
+		if o.ContainerID == "" {
+			at.outer = i
+		} else {
+			at.inner = i
+			o.Outer = cmp.Or(o.Outer, o.ContainerID)
 		}
 		o.Runtime, o.ContainerID, root = runtime, id, i+1
 	}

@@ -15,33 +15,41 @@ type Workload struct {
 // NoWorkload is the workload of processes that belong to no container, pod or unit.
 var NoWorkload = &Workload{}
 
-// Workloads holds the workloads of recent cgroups, by path. The zero value is not ready: use
-// Workloads{}.
-type Workloads map[string]*Workload
+// Workloads holds the workloads of recent cgroups. The zero value is ready for use.
+type Workloads struct {
+	// Dirs tells who can have made the cgroups.
+	Dirs *CgroupDirs
+
+	known map[string]*Workload // by path
+}
 
 // maxWorkloads is far more than the cgroups of most hosts. Each takes some 500 bytes.
 const maxWorkloads = 16384
 
 // Of returns the workload of the cgroup at a path.
-func (c Workloads) Of(path string) *Workload {
+func (c *Workloads) Of(path string) *Workload {
 	if path == "" || path == "/" {
 		return NoWorkload
 	}
-	if w := c[path]; w != nil {
+	if w := c.known[path]; w != nil {
 		return w
 	}
-	if len(c) >= maxWorkloads {
-		clear(c)
+	if c.known == nil || len(c.known) >= maxWorkloads {
+		c.known = map[string]*Workload{}
 	}
 	owner := ParseCgroup(path)
 	w := &Workload{Unit: owner.Unit}
+	var by Controller
+	if owner.ContainerID != "" || owner.PodUID != "" {
+		by = c.Dirs.Controller(path)
+	}
 	if owner.ContainerID != "" {
-		w.Container = &event.Container{ID: owner.ContainerID, Runtime: owner.Runtime, Source: event.FromCgroup, UserID: owner.UserID}
+		w.Container = &event.Container{ID: owner.ContainerID, Runtime: owner.Runtime, Source: event.FromCgroup, UserID: by.UserID, Unverified: !by.Container}
 	}
 	if owner.PodUID != "" {
-		w.Pod = &event.Pod{UID: owner.PodUID, Source: event.FromCgroup, UserID: owner.UserID}
+		w.Pod = &event.Pod{UID: owner.PodUID, Source: event.FromCgroup, UserID: by.UserID, Unverified: !by.Pod}
 	}
-	c[path] = w
+	c.known[path] = w
 	return w
 }
 
@@ -56,18 +64,24 @@ func (w *Workload) Owner() *event.Owner {
 // Contained reports whether the processes are in a container or a pod.
 func (w *Workload) Contained() bool { return w.Container != nil || w.Pod != nil }
 
-func (w *Workload) containerID() string {
-	if w.Container == nil {
-		return ""
-	}
-	return w.Container.ID
+// An identity tells containers, or pods, apart. Users choose the ids of their own.
+type identity struct {
+	id, userID string
+	unverified bool
 }
 
-func (w *Workload) podUID() string {
-	if w.Pod == nil {
-		return ""
+func (w *Workload) containerID() identity {
+	if w.Container == nil {
+		return identity{}
 	}
-	return w.Pod.UID
+	return identity{w.Container.ID, w.Container.UserID, w.Container.Unverified}
+}
+
+func (w *Workload) podUID() identity {
+	if w.Pod == nil {
+		return identity{}
+	}
+	return identity{w.Pod.UID, w.Pod.UserID, w.Pod.Unverified}
 }
 
 // OwnerOf returns the owner of a namespace that these workloads, at least one, have tasks in:

@@ -20,118 +20,183 @@ const (
 	// runtime knows is therefore queried again as long as it causes events, first often and
 	// then less and less often.
 	retryFirst, retryLast = 20 * time.Millisecond, time.Minute
-	// maxQueries is the number of concurrent queries.
-	maxQueries = 8
-	// maxContainers is the maximum number of cached containers. The least recently used
-	// ones are evicted. Each takes some hundred bytes.
-	maxContainers = 16384
+)
+
+// A limit is how much the cache does for one user. Each user has an own share, so no user can use up that of
+// another one or of root.
+type limit struct {
+	queries    int // at the same time
+	pending    int // queries that run or wait for their turn
+	containers int // least recently used ones are evicted
+	pods       int
+	bytes      int // of the names of all of them
+}
+
+var (
+	rootLimit = limit{queries: 8, pending: 1024, containers: 16384, pods: 16384, bytes: 32 << 20}
+	userLimit = limit{queries: 2, pending: 64, containers: 1024, pods: 128, bytes: 1 << 20}
+)
+
+const (
+	// maxUsers is the maximum number of users with a share.
+	maxUsers = 256
+	// maxNames is the maximum size of what is cached of one container. Most take some hundred bytes.
+	maxNames = 8 << 10
 )
 
 // A cache is the container cache: what runtimes returned about containers. Entries outlive their
 // containers, so that the last events of a container have its name too.
 type cache struct {
 	sources *sources
-	slots   chan struct{}
 
-	mu         sync.Mutex
-	containers map[string]*entry // by id
-	pods       map[podKey]*event.Pod
-	tick       uint64
-	wait       time.Duration // how long an event waits
-	changed    func()        // called without mu after a query ended
-	more       func() bool   // searches for new runtimes, and reports whether it found any
-	spawn      func(func())  // starts a goroutine
+	mu      sync.Mutex
+	shares  map[string]*share // by UserID of the event.Container: a user cannot say anything about others
+	tick    uint64
+	wait    time.Duration // how long an event waits
+	changed func()        // called without mu after a query ended
+	more    func() bool   // searches for new runtimes, and reports whether it found any
+	spawn   func(func())  // starts a goroutine
 }
 
-// A podKey is a pod below the service manager of a user, "" for that of the host. Users choose the UIDs
-// that their runtimes report.
-type podKey struct{ user, uid string }
+// A share is what the cache knows of the containers in the cgroups of one user.
+type share struct {
+	limit      limit
+	slots      chan struct{}         // of queries
+	pending    int                   // queries
+	containers map[string]*entry     // by id
+	pods       map[string]*event.Pod // by UID
+	bytes      int                   // of the entries
+	used       uint64
+}
 
 // An entry is a container.
 type entry struct {
 	container *event.Container // nil while no runtime knows it
 	pod       *event.Pod
-	user      string // the UserID of the event.Container
 	asking    bool
 	retry     time.Time // earliest time of the next query
 	pause     time.Duration
 	used      uint64
+	bytes     int          // of container and pod
 	owner     *event.Owner // made from the fields above
 	network   string       // name of its network namespace
 }
 
-func newCache(s *sources) *cache {
-	return &cache{
-		sources: s, slots: make(chan struct{}, maxQueries),
-		containers: map[string]*entry{}, pods: map[podKey]*event.Pod{},
+func newCache(s *sources) *cache { return &cache{sources: s, shares: map[string]*share{}} }
+
+// share returns the share of a user. The caller holds mu.
+func (cc *cache) share(user string) *share {
+	cc.tick++
+	sh := cc.shares[user]
+	if sh == nil {
+		if len(cc.shares) >= maxUsers {
+			cc.forgetUser()
+		}
+		sh = &share{limit: userLimit, containers: map[string]*entry{}, pods: map[string]*event.Pod{}}
+		if user == "" {
+			sh.limit = rootLimit
+		}
+		sh.slots = make(chan struct{}, sh.limit.queries)
+		cc.shares[user] = sh
 	}
+	sh.used = cc.tick
+	return sh
 }
+
+// forgetUser evicts the share that was not used for the longest time. Only root's stays.
+func (cc *cache) forgetUser() {
+	oldest := ""
+	for user, sh := range cc.shares {
+		if user != "" && (oldest == "" || sh.used < cc.shares[oldest].used) {
+			oldest = user
+		}
+	}
+	delete(cc.shares, oldest)
+}
+
+// unknown is the entry of containers of which no runtime is asked.
+var unknown = &entry{}
 
 // find returns the entry of a container, and whether a query for it is pending. It starts a
 // query if the container is unknown. The caller holds mu.
 func (cc *cache) find(ctx context.Context, c *event.Container, now time.Time) (e *entry, wait bool) {
-	cc.tick++
-	e = cc.containers[c.ID]
-	if e == nil {
-		e = &entry{pause: retryFirst}
-		cc.forget()
-		cc.containers[c.ID] = e
+	if c.Unverified {
+		return unknown, false
 	}
-	e.used, e.user = cc.tick, c.UserID
+	sh := cc.share(c.UserID)
+	e = sh.containers[c.ID]
+	if e == nil {
+		if sh.pending >= sh.limit.pending {
+			return unknown, false // later events ask again
+		}
+		e = sh.add(c.ID)
+	}
+	e.used = cc.tick
 	if e.container != nil {
 		return e, false
 	}
-	if !e.asking && !now.Before(e.retry) {
+	if !e.asking && !now.Before(e.retry) && sh.pending < sh.limit.pending {
 		e.asking = true
-		cc.spawn(func() { cc.ask(ctx, c) })
+		sh.pending++
+		cc.spawn(func() { cc.ask(ctx, sh, c) })
 	}
 	return e, e.asking
 }
 
-// forget evicts a quarter of the entries if the cache is full.
-func (cc *cache) forget() {
-	if len(cc.containers) < maxContainers {
+// add adds an entry.
+func (sh *share) add(id string) *entry {
+	sh.forget()
+	e := &entry{pause: retryFirst}
+	sh.containers[id] = e
+	return e
+}
+
+// forget evicts a quarter of the entries if there are too many, or if their names are too long.
+func (sh *share) forget() {
+	if len(sh.containers) < sh.limit.containers && sh.bytes < sh.limit.bytes {
 		return
 	}
-	all := make([]string, 0, len(cc.containers))
-	for id, e := range cc.containers {
+	all := make([]string, 0, len(sh.containers))
+	for id, e := range sh.containers {
 		if !e.asking {
 			all = append(all, id)
 		}
 	}
-	slices.SortFunc(all, func(x, y string) int { return cmp.Compare(cc.containers[x].used, cc.containers[y].used) })
-	for _, id := range all[:len(all)/4] {
-		delete(cc.containers, id)
+	slices.SortFunc(all, func(x, y string) int { return cmp.Compare(sh.containers[x].used, sh.containers[y].used) })
+	for _, id := range all[:(len(all)+3)/4] {
+		sh.bytes -= sh.containers[id].bytes
+		delete(sh.containers, id)
 	}
-	used := map[podKey]bool{}
-	for _, e := range cc.containers {
+	used := map[string]bool{}
+	for _, e := range sh.containers {
 		if e.pod != nil {
-			used[podKey{e.pod.UserID, e.pod.UID}] = true
+			used[e.pod.UID] = true
 		}
 	}
-	for key := range cc.pods {
-		if !used[key] {
-			delete(cc.pods, key)
+	for uid := range sh.pods {
+		if !used[uid] {
+			delete(sh.pods, uid)
 		}
 	}
 }
 
 // ask queries the runtimes for a container until one knows it, for at most the time that an event
 // waits.
-func (cc *cache) ask(ctx context.Context, c *event.Container) {
-	info, uid := cc.inspect(ctx, c)
+func (cc *cache) ask(ctx context.Context, sh *share, c *event.Container) {
+	info := cc.inspect(ctx, sh, c)
 	for end := time.Now().Add(cc.wait); info == nil && ctx.Err() == nil && (cc.more() || cc.sources.has(c)) && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryFirst):
 		}
-		info, uid = cc.inspect(ctx, c)
+		info = cc.inspect(ctx, sh, c)
 	}
 	if info != nil {
-		cc.take(info, uid)
+		cc.take(info, c.UserID)
 	}
 	cc.mu.Lock()
-	if e := cc.containers[c.ID]; e != nil {
+	sh.pending--
+	if e := sh.containers[c.ID]; e != nil {
 		e.asking = false
 		e.retry = time.Now().Add(e.pause)
 		e.pause = min(2*e.pause, retryLast)
@@ -140,30 +205,18 @@ func (cc *cache) ask(ctx context.Context, c *event.Container) {
 	cc.changed()
 }
 
-// inspect returns what a runtime says about a container, and the owner of that runtime's socket.
-func (cc *cache) inspect(ctx context.Context, c *event.Container) (*Info, uint32) {
-	cc.slots <- struct{}{}
-	defer func() { <-cc.slots }()
+// inspect returns what a runtime says about a container.
+func (cc *cache) inspect(ctx context.Context, sh *share, c *event.Container) *Info {
+	sh.slots <- struct{}{}
+	defer func() { <-sh.slots }()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, s := range cc.sources.of(c) {
 		if info, err := s.Inspect(ctx, c.ID); err == nil && info.ID == c.ID {
-			return info, s.Owner()
+			return info
 		}
 	}
-	return nil, 0
-}
-
-// update stores an answer of a user's runtime, as far as it is about a container or a pod of that user.
-func (cc *cache) update(info *Info, uid uint32) {
-	cc.mu.Lock()
-	e := cc.containers[info.ID]
-	owned := e != nil && e.container != nil && e.user == userID(uid)
-	cc.takePod(info, uid)
-	cc.mu.Unlock()
-	if owned {
-		cc.take(info, uid)
-	}
+	return nil
 }
 
 // userID returns the UserID of workloads that a runtime knows whose socket has an owner.
@@ -174,17 +227,17 @@ func userID(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
-// takePod stores the pod of a container, and returns it, nil for none. The caller holds mu.
-func (cc *cache) takePod(info *Info, uid uint32) *event.Pod {
+// takePod stores the pod of a container of a user, and returns it, nil for none. The caller holds mu.
+func (sh *share) takePod(info *Info, user string) *event.Pod {
 	if info.PodUID == "" && info.PodName == "" {
 		return nil
 	}
-	p := &event.Pod{Name: info.PodName, Namespace: info.PodNamespace, UID: info.PodUID, Source: event.FromRuntime, UserID: userID(uid)}
+	p := &event.Pod{Name: info.PodName, Namespace: info.PodNamespace, UID: info.PodUID, Source: event.FromRuntime, UserID: user}
 	if p.UID != "" {
-		if len(cc.pods) >= maxContainers {
-			clear(cc.pods) // later answers fill it again
+		if len(sh.pods) >= sh.limit.pods {
+			clear(sh.pods) // later answers fill it again
 		}
-		cc.pods[podKey{p.UserID, p.UID}] = p
+		sh.pods[p.UID] = p
 	}
 	return p
 }
@@ -192,30 +245,36 @@ func (cc *cache) takePod(info *Info, uid uint32) *event.Pod {
 // podOf returns what a runtime said about a pod that is known from its cgroup, or else the pod itself. The
 // caller holds mu.
 func (cc *cache) podOf(p *event.Pod) *event.Pod {
-	if p != nil && p.Source != event.FromRuntime {
-		if known := cc.pods[podKey{p.UserID, p.UID}]; known != nil {
-			return known
-		}
+	if p == nil || p.Unverified || p.Source == event.FromRuntime {
+		return p
+	}
+	if sh := cc.shares[p.UserID]; sh != nil && sh.pods[p.UID] != nil {
+		return sh.pods[p.UID]
 	}
 	return p
 }
 
-// take stores the answer of a runtime whose socket has an owner.
-func (cc *cache) take(info *Info, uid uint32) {
+// take stores the answer of a runtime of a user. It is about containers of this user only.
+func (cc *cache) take(info *Info, user string) {
+	size := info.size()
+	if size > maxNames {
+		return
+	}
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
-	e := cc.containers[info.ID]
+	sh := cc.share(user)
+	e := sh.containers[info.ID]
 	if e == nil {
-		cc.tick++
-		e = &entry{used: cc.tick, pause: retryFirst}
-		cc.forget()
-		cc.containers[info.ID] = e
+		e = sh.add(info.ID)
+		e.used = cc.tick
 	}
-	c := &event.Container{
-		ID: info.ID, Name: info.Name, Image: info.Image, Runtime: info.Runtime, Source: event.FromRuntime,
+	sh.bytes += size - e.bytes
+	e.bytes = size
+	e.owner, e.network = nil, info.Name
+	e.container = &event.Container{
+		ID: info.ID, Name: info.Name, Image: info.Image, Runtime: info.Runtime, Source: event.FromRuntime, UserID: user,
 	}
-	e.owner, e.container, e.network = nil, c, info.Name
-	if e.pod = cc.takePod(info, uid); e.pod != nil && e.pod.Name != "" {
+	if e.pod = sh.takePod(info, user); e.pod != nil && e.pod.Name != "" {
 		e.network = e.pod.Path()
 	}
 }
@@ -238,7 +297,7 @@ func (e *entry) podOr(p *event.Pod) *event.Pod {
 	switch {
 	case e.pod == nil:
 		return p
-	case p != nil && e.pod.UID != "" && p.UID != e.pod.UID:
+	case p != nil && !p.Unverified && e.pod.UID != "" && p.UID != e.pod.UID:
 		return nil
 	}
 	return e.pod

@@ -25,6 +25,11 @@ type Info struct {
 	PodName, PodNamespace, PodUID string
 }
 
+// size returns how many bytes the texts of i have.
+func (i *Info) size() int {
+	return len(i.ID) + len(i.Name) + len(i.Image) + len(i.Runtime) + len(i.PodName) + len(i.PodNamespace) + len(i.PodUID)
+}
+
 // ErrNotFound is the error for a container that a runtime does not know.
 var ErrNotFound = errors.New("no such container")
 

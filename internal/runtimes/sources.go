@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -82,12 +81,9 @@ func (s *sources) all() []Source {
 
 // of returns the runtimes to query about a container, first the one that the name of its cgroup
 // suggests. At a user's socket any program of this user can listen, so it is queried only about
-// containers of the same user.
+// containers of the same user. Those of root know no container in the cgroup of a user.
 func (s *sources) of(c *event.Container) []Source {
-	all := slices.DeleteFunc(s.all(), func(src Source) bool {
-		uid := src.Owner()
-		return uid != 0 && c.UserID != strconv.FormatUint(uint64(uid), 10)
-	})
+	all := slices.DeleteFunc(s.all(), func(src Source) bool { return c.UserID != userID(src.Owner()) })
 	slices.SortStableFunc(all, func(a, b Source) int { return first(a, c.Runtime) - first(b, c.Runtime) })
 	return all
 }
@@ -146,7 +142,7 @@ func (s *Stage) followOne(src Source, listed func()) {
 				pause = reconnectFirst
 				return
 			}
-			s.take(src, info)
+			s.cache.take(info, userID(src.Owner()))
 			s.wake()
 		})
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -170,19 +166,9 @@ func (s *Stage) list(src Source) {
 		return // it is tried again, and events query what they need
 	}
 	for _, info := range all {
-		s.take(src, info)
+		s.cache.take(info, userID(src.Owner()))
 	}
 	s.wake()
-}
-
-// take stores what a runtime reported without a query. A report of a user's runtime counts only
-// if the container is known to belong to that user.
-func (s *Stage) take(src Source, info *Info) {
-	if src.Owner() == 0 {
-		s.cache.take(info, 0)
-		return
-	}
-	s.cache.update(info, src.Owner())
 }
 
 func (s *Stage) sleep(d time.Duration) bool {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func stage(tb testing.TB, next Handler, n int) *Stage {
 		s.cache.take(&Info{
 			ID: containerID(i), Name: fmt.Sprintf("k8s_web_web-%d_shop_%s_0", i, podUID(i)), Image: "registry.example/shop/web:1.29",
 			Runtime: "docker", PodName: fmt.Sprintf("web-%d", i), PodNamespace: "shop", PodUID: podUID(i),
-		}, 0)
+		}, "")
 	}
 	return s
 }
@@ -95,10 +96,8 @@ func TestSharedPod(t *testing.T) {
 func TestPodOfUser(t *testing.T) {
 	var got nobody
 	s := stage(t, &got, 1)
-	const user = 1000
 	lie := &Info{ID: containerID(9), Name: "mine", Runtime: "podman", PodName: "kube-apiserver", PodUID: podUID(0)}
-	s.cache.take(lie, user)
-	s.cache.update(lie, user)
+	s.cache.take(lie, "1000")
 	for id, want := range map[string]string{"": "web-0", "1000": "kube-apiserver"} {
 		e := &event.Event{Type: event.SysctlWrite, Process: &event.Process{}, Pod: &event.Pod{UID: podUID(0), Source: event.FromCgroup, UserID: id}}
 		if err := s.Event(e); err != nil {
@@ -125,14 +124,136 @@ func TestBounded(t *testing.T) {
 	if used := heap() - before; used > most {
 		t.Errorf("10000 containers take %d bytes, more than %d", used, most)
 	}
-	for i := range 2 * maxContainers {
-		s.cache.take(&Info{ID: containerID(i), PodUID: podUID(i)}, 0)
+	for i := range 2 * rootLimit.containers {
+		s.cache.take(&Info{ID: containerID(i), PodUID: podUID(i)}, "")
 	}
-	if n, p := len(s.cache.containers), len(s.cache.pods); n > maxContainers || p > maxContainers+1 {
-		t.Errorf("%d containers and %d pods are remembered, more than %d", n, p, maxContainers)
+	root := s.cache.shares[""]
+	if n, p := len(root.containers), len(root.pods); n > rootLimit.containers || p > rootLimit.pods+1 {
+		t.Errorf("%d containers and %d pods are remembered, more than %d", n, p, rootLimit.containers)
 	}
-	if s.cache.containers[containerID(2*maxContainers-1)] == nil {
+	if root.containers[containerID(2*rootLimit.containers-1)] == nil {
 		t.Error("the latest was forgotten")
+	}
+}
+
+// TestUserBounded has the runtime of a user report more than anybody has. It costs nobody else a name.
+func TestUserBounded(t *testing.T) {
+	var got nobody
+	s := stage(t, &got, 1)
+	for i := range 10 * userLimit.containers {
+		s.cache.take(&Info{ID: containerID(i), Name: strings.Repeat("A", 1024), PodName: "p", PodUID: podUID(i)}, "1000")
+		s.cache.take(&Info{ID: containerID(0), Name: "n", PodName: strings.Repeat("A", 1024), PodUID: podUID(i)}, "1000")
+		s.cache.take(&Info{ID: containerID(i), Name: "short"}, "1001")
+	}
+	s.cache.take(&Info{ID: containerID(7), Name: strings.Repeat("A", 5<<20)}, "1000")
+	for user, sh := range s.cache.shares {
+		if user == "" {
+			continue
+		}
+		bytes := 0
+		for _, e := range sh.containers {
+			bytes += e.bytes
+		}
+		if bytes != sh.bytes {
+			t.Errorf("user %s: counted %d bytes, not %d", user, sh.bytes, bytes)
+		}
+		if bytes > userLimit.bytes+maxNames || len(sh.containers) > userLimit.containers || len(sh.pods) > userLimit.pods {
+			t.Errorf("user %s: %d bytes, %d containers, %d pods", user, bytes, len(sh.containers), len(sh.pods))
+		}
+	}
+	for uid := range 2 * maxUsers {
+		s.cache.take(&Info{ID: containerID(1), Name: "x"}, fmt.Sprint(uid+2000))
+	}
+	if n := len(s.cache.shares); n > maxUsers {
+		t.Errorf("%d users have a share", n)
+	}
+	if err := s.Event(known(0)); err != nil {
+		t.Fatal(err)
+	}
+	if got.last.Container.Name == "" {
+		t.Error("a user's containers cost one of root its name")
+	}
+}
+
+// TestOtherContainer has processes in cgroups whose names have the id of a container of root, and a runtime of
+// a user that says what it likes of that id.
+func TestOtherContainer(t *testing.T) {
+	var got nobody
+	s := stage(t, &got, 1)
+	roots := s.cache.shares[""].containers[containerID(0)].container.Name
+	check := func(when, user string, unverified bool, want string) {
+		t.Helper()
+		e := known(0)
+		c, pod := *e.Container, *e.Pod
+		c.UserID, c.Unverified, pod.UserID, pod.Unverified = user, unverified, user, unverified
+		e.Container, e.Pod, e.Sysctl.Namespace.Owner = &c, &pod, &event.Owner{Container: &c, Pod: &pod}
+		if err := s.Event(e); err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		err := s.flush()
+		s.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := got.last.Sysctl.Namespace.Owner.Container
+		if got.last.Container.Name != want || owner.Name != want || got.last.Container.UserID != user {
+			t.Errorf("%s: of user %q, unverified=%v: %+v, its namespace of %+v, want %q", when, user, unverified, got.last.Container, owner, want)
+		}
+		if want == "" && (got.last.Pod.Name != "" || got.last.Sysctl.Namespace.Name != "") {
+			t.Errorf("%s: %+v, %+v", when, got.last.Pod, got.last.Sysctl.Namespace)
+		}
+	}
+	check("first", "1000", false, "")
+	check("first", "", true, "")
+	check("first", "", false, roots)
+	s.cache.take(&Info{ID: containerID(0), Name: "harmless", Image: "i", Runtime: "podman"}, "1000")
+	check("after the lie", "1000", false, "harmless")
+	check("after the lie", "1001", false, "")
+	check("after the lie", "1000", true, "")
+	check("after the lie", "", false, roots)
+}
+
+// A silent is the runtime of a user that never answers.
+type silent struct{ Candidate }
+
+func (silent) Inspect(ctx context.Context, _ string) (*Info, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+func (silent) List(context.Context) ([]*Info, error)          { return nil, ErrNotFound }
+func (silent) Watch(ctx context.Context, _ func(*Info)) error { <-ctx.Done(); return ctx.Err() }
+func (silent) Close() error                                   { return nil }
+
+// A quick is the runtime of root, which knows all containers.
+type quick struct{ silent }
+
+func (quick) Inspect(_ context.Context, id string) (*Info, error) {
+	return &Info{ID: id, Name: "web"}, nil
+}
+
+// TestOwnSlots has a user with many containers and a runtime that never answers. A container of root gets its
+// name at once.
+func TestOwnSlots(t *testing.T) {
+	s := stage(t, &nobody{}, 0)
+	s.cache.sources.order = []Source{silent{Candidate{Kind: Podman, Path: "/run/user/1000/podman/podman.sock", UID: 1000}}, quick{}}
+	namespace := func(i int, user string) *event.Namespace {
+		c := &event.Container{ID: containerID(i), UserID: user}
+		return &event.Namespace{Type: "net", ID: 4026532281, Owner: &event.Owner{Container: c}}
+	}
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i := range 2 * userLimit.pending {
+		s.NameNamespaces(now, []*event.Namespace{namespace(i, "1000")})
+	}
+	if n := s.cache.shares["1000"].pending; n > userLimit.pending {
+		t.Errorf("%d queries wait for a user's runtime", n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), askTimeout/2)
+	defer cancel()
+	ns := namespace(1, "")
+	if !s.NameNamespaces(ctx, []*event.Namespace{ns}) || ns.Owner.Container.Name != "web" {
+		t.Errorf("the container of root is %+v", ns.Owner.Container)
 	}
 }
 

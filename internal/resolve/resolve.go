@@ -74,6 +74,7 @@ type Target struct {
 type Resolver struct {
 	inv   *inventory.Inventory // nil: look at /proc
 	names Names
+	dirs  *attribution.CgroupDirs
 
 	processes []*inventory.Process
 	scanned   bool
@@ -86,7 +87,9 @@ type Resolver struct {
 // New returns a Resolver that works on an inventory. Without one it reads from /proc only what an argument
 // needs, which is faster, and takes an inventory if nothing else helps. It asks names, which can be nil,
 // only if the host has containers.
-func New(inv *inventory.Inventory, names Names) *Resolver { return &Resolver{inv: inv, names: names} }
+func New(inv *inventory.Inventory, names Names) *Resolver {
+	return &Resolver{inv: inv, names: names, dirs: attribution.HostCgroupDirs()}
+}
 
 // all returns all processes, by PID.
 func (r *Resolver) all() []*inventory.Process {

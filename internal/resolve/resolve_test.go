@@ -120,7 +120,9 @@ func sample() *Resolver {
 			{Info: &runtimes.Info{ID: strings.Repeat("e", 64), Name: "stopped"}},
 			// The runtime of a user, which says what he likes.
 			{Info: &runtimes.Info{ID: id2, Name: "web"}, UID: 1000},
-			{Info: &runtimes.Info{ID: strings.Repeat("d", 64), Name: "rootless"}, UID: 1000},
+			{Info: &runtimes.Info{ID: strings.Repeat("d", 64), Name: "rootless", PodName: "shop", PodNamespace: "default", PodUID: podUID}, UID: 1000},
+			// Root's runtime knows no container of a user, even if the id is the same.
+			{Info: &runtimes.Info{ID: strings.Repeat("d", 64), Name: "not-rootless"}},
 		}, nil
 	}}
 }
@@ -158,7 +160,7 @@ func TestWorkloads(t *testing.T) {
 	}
 	for text, want := range map[string]error{
 		"ab12": ErrAmbiguous, "mine.service": ErrAmbiguous,
-		"ab1": ErrUnknown, "stopped": ErrUnknown, "default/web": ErrUnknown, "shop": ErrUnknown, "app.slice": ErrUnknown, "none.service": ErrUnknown,
+		"ab1": ErrUnknown, "not-rootless": ErrUnknown, "stopped": ErrUnknown, "default/web": ErrUnknown, "shop": ErrUnknown, "app.slice": ErrUnknown, "none.service": ErrUnknown,
 		"docker-" + id1 + ".service": ErrUnknown, "0": ErrUnknown,
 	} {
 		got, err := sample().Find(t.Context(), text)

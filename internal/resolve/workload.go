@@ -86,24 +86,29 @@ func Runtimes(ctx context.Context, sockets []string, wait time.Duration) (Names,
 // A group is the processes of one container.
 type group struct {
 	owner     attribution.CgroupOwner
+	by        attribution.Controller
 	processes []*inventory.Process
 }
 
 // groups returns the containers that have processes, in the order of their first process.
 func (r *Resolver) groups() []*group {
 	var all []*group
-	by := map[[3]string]*group{}
+	type key struct {
+		by        attribution.Controller
+		outer, id string
+	}
+	by := map[key]*group{}
 	for _, p := range r.all() {
 		o := attribution.ParseCgroup(p.Cgroup)
 		if o.ContainerID == "" {
 			continue
 		}
-		// Users choose the names of the cgroups below their service manager, and root in a
-		// container those below it. They can choose the id of a container of the host.
-		k := [3]string{o.UserID, o.Outer, o.ContainerID}
+		// A user, or root in a container, can choose the id of a container of the host.
+		c := r.dirs.Controller(p.Cgroup)
+		k := key{c, o.Outer, o.ContainerID}
 		g := by[k]
 		if g == nil {
-			g = &group{owner: o}
+			g = &group{owner: o, by: c}
 			by[k] = g
 			all = append(all, g)
 		}
@@ -123,10 +128,11 @@ func (r *Resolver) ask(ctx context.Context) []Known {
 
 // is reports whether a runtime's answer is about a container.
 func (k *Known) is(g *group) bool {
-	if k.UID != 0 && g.owner.UserID != strconv.FormatUint(uint64(k.UID), 10) {
-		return false
+	uid := ""
+	if k.UID != 0 {
+		uid = strconv.FormatUint(uint64(k.UID), 10)
 	}
-	return g.owner.Outer == "" && k.ID == g.owner.ContainerID
+	return g.by.Container && g.by.UserID == uid && k.ID == g.owner.ContainerID
 }
 
 // minIDPrefix is how many characters of a container's id name it.
@@ -156,7 +162,7 @@ func (r *Resolver) containers(ctx context.Context, text string, ids bool) []*Tar
 		default:
 			continue
 		}
-		if g.owner.UserID != "" || g.owner.Outer != "" {
+		if g.by.UserID != "" || !g.by.Container {
 			rank += 2
 		}
 		ranks[rank] = append(ranks[rank], &Target{What: Container, Text: text, ID: id, Processes: g.processes, r: r})
@@ -185,8 +191,9 @@ func (r *Resolver) pods(ctx context.Context, text string) []*Target {
 	if len(all) == 0 {
 		return nil
 	}
-	var found []*Target
-	by := map[string]*Target{}
+	type key struct{ user, uid string }
+	by := map[key]*Target{}
+	var ofRoot, ofUsers []*Target // users choose the names and the UIDs of their pods
 	for _, k := range r.ask(ctx) {
 		if path := (&event.Pod{Name: k.PodName, Namespace: k.PodNamespace}).Path(); path == "" || path != text {
 			continue
@@ -199,14 +206,22 @@ func (r *Resolver) pods(ctx context.Context, text string) []*Target {
 			if uid == "" {
 				uid = g.owner.PodUID
 			}
-			t := by[uid]
+			t := by[key{g.by.UserID, uid}]
 			if t == nil {
 				t = &Target{What: Pod, Text: text, ID: uid, r: r}
-				by[uid] = t
-				found = append(found, t)
+				by[key{g.by.UserID, uid}] = t
+				if g.by.UserID == "" {
+					ofRoot = append(ofRoot, t)
+				} else {
+					ofUsers = append(ofUsers, t)
+				}
 			}
 			t.Processes = append(t.Processes, g.processes...)
 		}
+	}
+	found := ofRoot
+	if len(found) == 0 {
+		found = ofUsers
 	}
 	for _, t := range found {
 		sortProcesses(t)

@@ -26,7 +26,7 @@ func (c Candidate) Connect() (fd int, err error) {
 			err = &net.OpError{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Name: c.Path, Net: "unix"}, Err: os.NewSyscallError("connect", err)}
 		}
 	}()
-	if c.UID != 0 {
+	if c.found() {
 		file, err := c.openBeneath()
 		if err != nil {
 			return -1, err
@@ -44,9 +44,12 @@ func (c Candidate) Connect() (fd int, err error) {
 	return fd, nil
 }
 
+// found reports whether nstrace found the socket in the directory of a user.
+func (c Candidate) found() bool { return c.UID != 0 && !c.Given }
+
 // stat describes the file of the socket.
 func (c Candidate) stat() (fs.FileInfo, error) {
-	if c.UID == 0 {
+	if !c.found() {
 		return os.Stat(c.Path)
 	}
 	fd, err := c.openBeneath()

@@ -54,13 +54,13 @@ func TestConnectUser(t *testing.T) {
 		Candidate
 		err error
 	}{
-		{Candidate{Docker, at("run/user/1000/docker.sock"), 1000}, nil},
-		{Candidate{Podman, at("run/user/1001/podman/podman.sock"), 1001}, nil},
-		{Candidate{Docker, at("run/user/1002/docker.sock"), 1002}, unix.ELOOP},
-		{Candidate{Podman, at("run/user/1003/podman/podman.sock"), 1003}, unix.EXDEV},
-		{Candidate{Docker, at("run/user/1004/docker.sock"), 1004}, unix.EXDEV},
-		{Candidate{Docker, at("run/secret.sock"), 0}, nil},
-		{Candidate{Docker, at("run/none.sock"), 0}, unix.ENOENT},
+		{Candidate{Kind: Docker, Path: at("run/user/1000/docker.sock"), UID: 1000}, nil},
+		{Candidate{Kind: Podman, Path: at("run/user/1001/podman/podman.sock"), UID: 1001}, nil},
+		{Candidate{Kind: Docker, Path: at("run/user/1002/docker.sock"), UID: 1002}, unix.ELOOP},
+		{Candidate{Kind: Podman, Path: at("run/user/1003/podman/podman.sock"), UID: 1003}, unix.EXDEV},
+		{Candidate{Kind: Docker, Path: at("run/user/1004/docker.sock"), UID: 1004}, unix.EXDEV},
+		{Candidate{Kind: Docker, Path: at("run/secret.sock"), UID: 0}, nil},
+		{Candidate{Kind: Docker, Path: at("run/none.sock"), UID: 0}, unix.ENOENT},
 	} {
 		fd, err := row.Connect()
 		if !errors.Is(err, row.err) {
@@ -75,5 +75,34 @@ func TestConnectUser(t *testing.T) {
 	}
 	if found := wellKnownIn(root); !slices.Equal(found, want) {
 		t.Errorf("%v, want %v", found, want)
+	}
+}
+
+// TestGivenOwner opens sockets that were named. Who owns one, or a directory that it is in, can listen there.
+func TestGivenOwner(t *testing.T) {
+	runtimetest.Need(t) // it changes owners
+	root := t.TempDir()
+	for _, path := range []string{"root/s", "root/theirs", "user/below/s"} {
+		listen(t, filepath.Join(root, path))
+	}
+	for path, uid := range map[string]int{"root/theirs": 1001, "user": 1000} {
+		if err := os.Chown(filepath.Join(root, path), uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(root, "user/below/s"), filepath.Join(root, "root/link")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]uint32{
+		"root/s": 0, "root/none": 0, "root/theirs": 1001, "user/below/s": 1000, "user/none": 1000, "root/link": 1000,
+	} {
+		s, err := Open(t.Context(), Podman+":"+filepath.Join(root, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Owner(); got != want {
+			t.Errorf("%s: of user %d, want %d", path, got, want)
+		}
+		s.Close()
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Info describes a container, as its runtime does.
@@ -81,9 +83,11 @@ type Candidate struct {
 	Kind string // Docker, Podman or CRI
 	Path string
 
-	// UID is the owner of the socket. Any program of this user can listen there, so its answers
+	// UID is the user who can listen at the socket. Any program of this user can, so its answers
 	// count only for containers of this user.
 	UID uint32
+	// Given says that whoever called nstrace named the socket.
+	Given bool `json:"given,omitempty"`
 }
 
 // String returns what Open takes.
@@ -216,7 +220,30 @@ func openSpec(ctx context.Context, spec string, by Opener) (Source, error) {
 			return nil, fmt.Errorf("runtime socket %q: %w", spec, err)
 		}
 	}
-	return by.Open(Candidate{Kind: kind, Path: path})
+	return by.Open(Candidate{Kind: kind, Path: path, UID: ownerOf(path), Given: true})
+}
+
+// ownerOf returns the first owner other than root of a socket and the directories that it is in, 0 if there is
+// none: who can put another socket there. The socket need not exist yet.
+func ownerOf(path string) uint32 {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	for at := "/"; ; {
+		var st unix.Stat_t
+		if unix.Lstat(at, &st) != nil {
+			return 0
+		}
+		if st.Uid != 0 {
+			return st.Uid
+		}
+		rest := strings.TrimPrefix(strings.TrimPrefix(path, at), "/")
+		if rest == "" {
+			return 0
+		}
+		name, _, _ := strings.Cut(rest, "/")
+		at = filepath.Join(at, name)
+	}
 }
 
 // Detect returns which kind of API the socket at a path has.

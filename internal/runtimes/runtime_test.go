@@ -520,9 +520,9 @@ func TestWellKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Candidate{
-		{Docker, at("run/docker.sock"), 0},
-		{CRI, at("run/containerd/containerd.sock"), 0},
-		{Podman, at("run/user/1000/podman/podman.sock"), 1000},
+		{Kind: Docker, Path: at("run/docker.sock"), UID: 0},
+		{Kind: CRI, Path: at("run/containerd/containerd.sock"), UID: 0},
+		{Kind: Podman, Path: at("run/user/1000/podman/podman.sock"), UID: 1000},
 	}
 	if found := wellKnownIn(root); !slices.Equal(found, want) {
 		t.Errorf("%v, want %v", found, want)

@@ -67,6 +67,7 @@ type share struct {
 	pods       map[string]*event.Pod // by UID
 	bytes      int                   // of the entries
 	used       uint64
+	late       bool // the last answer took longer than an event waits
 }
 
 // An entry is a container.
@@ -140,7 +141,8 @@ func (cc *cache) find(ctx context.Context, c *event.Container, now time.Time) (e
 		sh.pending++
 		cc.spawn(func() { cc.ask(ctx, sh, c) })
 	}
-	return e, e.asking
+	// No user can make the events of others wait again and again.
+	return e, e.asking && (c.UserID == "" || !sh.late)
 }
 
 // add adds an entry.
@@ -183,7 +185,9 @@ func (sh *share) forget() {
 // ask queries the runtimes for a container until one knows it, for at most the time that an event
 // waits.
 func (cc *cache) ask(ctx context.Context, sh *share, c *event.Container) {
+	begun := time.Now()
 	info := cc.inspect(ctx, sh, c)
+	late := time.Since(begun) > cc.wait
 	for end := time.Now().Add(cc.wait); info == nil && ctx.Err() == nil && (cc.more() || cc.sources.has(c)) && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
@@ -196,6 +200,7 @@ func (cc *cache) ask(ctx context.Context, sh *share, c *event.Container) {
 	}
 	cc.mu.Lock()
 	sh.pending--
+	sh.late = late
 	if e := sh.containers[c.ID]; e != nil {
 		e.asking = false
 		e.retry = time.Now().Add(e.pause)

@@ -40,7 +40,7 @@ func newCRI(at Candidate, dial Dialer) (*criSource, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, at.Path) }),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 2 * answerTime}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(answerSize)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(at.answerSize())))
 	if err != nil {
 		return nil, c.fail(err)
 	}

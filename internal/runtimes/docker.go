@@ -47,7 +47,7 @@ func newDocker(c Candidate, dial Dialer) (*dockerSource, error) {
 	}
 	var err error
 	d.client, err = client.New(client.WithHost("unix://"+c.Path),
-		client.WithHTTPClient(&http.Client{Transport: limitedTransport{d.transport, &d.runtime}, CheckRedirect: client.CheckRedirect}))
+		client.WithHTTPClient(&http.Client{Transport: limitedTransport{d.transport, &d.runtime, c.answerSize()}, CheckRedirect: client.CheckRedirect}))
 	if err != nil {
 		return nil, d.fail(err)
 	}
@@ -161,7 +161,7 @@ func (d *dockerSource) pods(ctx context.Context, runtime string) map[string]podm
 	if err != nil {
 		return nil
 	}
-	resp, err := limitedTransport{d.transport, &d.runtime}.RoundTrip(req)
+	resp, err := limitedTransport{d.transport, &d.runtime, d.answerSize()}.RoundTrip(req)
 	if err != nil {
 		return nil
 	}
@@ -232,17 +232,17 @@ func (d *dockerSource) ended(ctx context.Context, err error) error {
 	return d.fail(err)
 }
 
-// A limitedTransport limits answers, including streams, to answerSize, and notes which runtime
-// answers.
+// A limitedTransport limits the size of answers, including streams, and notes which runtime answers.
 type limitedTransport struct {
 	http.RoundTripper
 	runtime *atomic.Value // string
+	size    int
 }
 
 func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.RoundTripper.RoundTrip(r)
 	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, answerSize)
+		resp.Body = http.MaxBytesReader(nil, resp.Body, int64(t.size))
 		name := Docker
 		if resp.Header.Get("Libpod-Api-Version") != "" {
 			name = Podman

@@ -73,9 +73,9 @@ const (
 	// answerTime is the maximum time for one answer.
 	answerTime = 5 * time.Second
 
-	// answerSize is the maximum size of one answer. A user's runtime can be any program of that
-	// user.
-	answerSize = 16 << 20
+	// answerSize is the maximum size of one answer, userAnswerSize that of a user's runtime, which can
+	// be any program of that user. A list has some 2 KiB for each container.
+	answerSize, userAnswerSize = 16 << 20, 4 << 20
 )
 
 // A Candidate is a socket at which a runtime may listen. Nothing was sent to it yet.
@@ -95,6 +95,14 @@ func (c Candidate) String() string { return c.Kind + ":" + c.Path }
 
 // Owner returns c.UID.
 func (c Candidate) Owner() uint32 { return c.UID }
+
+// answerSize returns the maximum size of one answer.
+func (c Candidate) answerSize() int {
+	if c.UID != 0 {
+		return userAnswerSize
+	}
+	return answerSize
+}
 
 // A Dialer connects to the socket at a path.
 type Dialer func(ctx context.Context, path string) (net.Conn, error)

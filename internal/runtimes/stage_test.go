@@ -257,6 +257,42 @@ func TestOwnSlots(t *testing.T) {
 	}
 }
 
+// A slow is a runtime that answers when it may go on.
+type slow struct {
+	silent
+	goOn chan struct{}
+}
+
+func (s slow) Inspect(context.Context, string) (*Info, error) {
+	<-s.goOn
+	return nil, ErrNotFound
+}
+
+// TestLateUser has the runtime of a user answer later than an event waits. The next events do not wait for it.
+func TestLateUser(t *testing.T) {
+	s := stage(t, &nobody{}, 0)
+	s.cache.wait = 0
+	runtime := slow{silent{Candidate{UID: 1000}}, make(chan struct{})}
+	s.cache.sources.order = []Source{runtime}
+	waits := func(ctx context.Context, id int) bool {
+		c := &event.Container{ID: containerID(id), UserID: "1000"}
+		return !s.NameNamespaces(ctx, []*event.Namespace{{Type: "net", Owner: &event.Owner{Container: c}}})
+	}
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	if !waits(now, 1) {
+		t.Error("the first event did not wait")
+	}
+	runtime.goOn <- struct{}{}
+	if waits(t.Context(), 1) {
+		t.Fatal("there was no answer")
+	}
+	if waits(now, 2) {
+		t.Error("an event waited for a runtime that was late")
+	}
+	runtime.goOn <- struct{}{}
+}
+
 // BenchmarkKnown measures the time to add names to an event of a known container.
 func BenchmarkKnown(b *testing.B) {
 	s := stage(b, &nobody{}, 1000)

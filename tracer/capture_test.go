@@ -150,7 +150,8 @@ type fakeHost struct {
 	tasksErr  error
 	mounted   map[string]uint64 // ids by path
 	slots     map[uint32]bpf.NstraceFold
-	walks     int // calls of tasks
+	walks     int    // calls of tasks
+	exe       string // the file of the host that users run
 }
 
 func (f *fakeHost) tasks() ([]bpf.NstraceTaskNs, error) {
@@ -170,7 +171,8 @@ func (f *fakeHost) ownObject(bpf.NstraceOwnKey) string { return "" }
 func (f *fakeHost) userName(uid uint32) string {
 	return map[uint32]string{0: "root", 1000: "tester"}[uid]
 }
-func (f *fakeHost) commandLine(pid uint32, start uint64) []byte         { return nil }
+func (f *fakeHost) commandLine(uint32, uint64, string) []byte           { return nil }
+func (f *fakeHost) runsHostFile(_ uint32, _ uint64, path string) bool   { return path == f.exe }
 func (f *fakeHost) cgroupPath(pid uint32, id uint64) string             { return f.cgroups[pid] }
 func (f *fakeHost) netnsName(id uint32, at uint64) string               { return f.names[id] }
 func (f *fakeHost) hostSysctl(name string, at uint64) string            { return f.sysctls[name] }

@@ -37,6 +37,7 @@ func readHostInfo() hostInfo {
 type hostReader struct {
 	resolver Resolver
 	reads    procfs.BlockingReads
+	files    procfs.HostFiles
 	netns    netnsNames
 	sysctl   sysctlCache
 	mounts   *mountThread
@@ -62,12 +63,22 @@ func (r *ownResolver) CommandLine(pid uint32, start uint64) []byte {
 
 func (h *hostReader) userName(uid uint32) string { return h.resolver.UserName(uid) }
 
-func (h *hostReader) commandLine(pid uint32, start uint64) []byte {
+func (h *hostReader) commandLine(pid uint32, start uint64, exe string) []byte {
 	pid, ok := h.pids.proc(pid)
 	if !ok {
 		return nil
 	}
-	return h.reads.Try(func() []byte { return h.resolver.CommandLine(pid, start) })
+	args := h.reads.Try(func() []byte { return h.resolver.CommandLine(pid, start) })
+	// Afterwards: it can run another program by now, which these are the arguments of.
+	if args == nil || !procfs.RunsPath(pid, start, exe) {
+		return nil
+	}
+	return args
+}
+
+func (h *hostReader) runsHostFile(pid uint32, start uint64, path string) bool {
+	pid, ok := h.pids.proc(pid)
+	return ok && h.files.Runs(pid, start, path)
 }
 
 func (h *hostReader) cgroupPath(pid uint32, id uint64) string {

@@ -42,6 +42,7 @@ type caller struct {
 	pid, tid uint32
 	ns       [len(nsTypes)]uint32 // those in process.NS
 	process  *event.Process       // events share it: it never changes
+	claim    attribution.Claim
 	workload *attribution.Workload
 }
 
@@ -114,7 +115,7 @@ func (p *processRecords) interpret(r *record) error {
 	}
 	args := p.args
 	if r.has(bpf.NstraceRecordFlagF_ARGS_MISSING) {
-		args = host.commandLine(w.Pid, w.StartTime)
+		args = host.commandLine(w.Pid, w.StartTime, proc.Exe)
 	}
 	proc.Args = procfs.SplitArgs(args)
 	if r.has(bpf.NstraceRecordFlagF_LOGINUID) {
@@ -129,11 +130,23 @@ func (p *processRecords) interpret(r *record) error {
 	if uid, ok := sudoUID(proc); ok {
 		proc.SudoUID, proc.SudoUser = &uid, host.userName(uid)
 	}
-	proc.Role = attribution.Role(proc.Comm, proc.Exe, proc.Args, comms(proc.Ancestors))
+	claim := attribution.Role(proc.Comm, proc.Exe, proc.Args, proc.Ancestors)
+	proc.Role = p.role(claim, proc.Exe)
 	p.in.processes.add(w.Id, r.head.Time, &caller{
-		pid: w.Pid, tid: w.Tid, process: proc, workload: p.in.workloads.Of(proc.Cgroup),
+		pid: w.Pid, tid: w.Tid, process: proc, claim: claim, workload: p.in.workloads.Of(proc.Cgroup),
 	})
 	return nil
+}
+
+// role returns what a process is. It believes root, and of other users only what they cannot make up.
+func (p *processRecords) role(claim attribution.Claim, exe string) string {
+	switch {
+	case claim.Role == "", p.who.Uid == 0, claim.Evidence == attribution.ByAncestor:
+		return claim.Role
+	case claim.Evidence == attribution.ByFile && p.in.lookups.runsHostFile(p.who.Pid, p.who.StartTime, exe):
+		return claim.Role
+	}
+	return ""
 }
 
 // sudos are the programs by which a user becomes another one.
@@ -155,14 +168,6 @@ func sudoUID(p *event.Process) (uint32, bool) {
 		break
 	}
 	return 0, false
-}
-
-func comms(actors []event.Actor) []string {
-	var all []string
-	for _, a := range actors {
-		all = append(all, a.Comm)
-	}
-	return all
 }
 
 // exitRecords say that a task ended which was in namespaces other than the host's.

@@ -90,8 +90,12 @@ type kernelLookups interface {
 type hostLookups interface {
 	// userName returns "" for an unknown user.
 	userName(uid uint32) string
-	// commandLine returns nil if the process ended, or its memory cannot be read in time.
-	commandLine(pid uint32, start uint64) []byte
+	// commandLine returns nil if the process ended, if it does not run exe any more, or if its
+	// memory cannot be read in time.
+	commandLine(pid uint32, start uint64, exe string) []byte
+	// runsHostFile reports whether a process runs the file that the host has at a path, and only
+	// root can write to it. It is false if the process ended.
+	runsHostFile(pid uint32, start uint64, path string) bool
 	// cgroupPath returns the path of the cgroup that a process was in when it had the id,
 	// "" if the process is elsewhere by now.
 	cgroupPath(pid uint32, id uint64) string

@@ -77,7 +77,7 @@ func (o *ownership) made(by *caller, elsewhere bool) {
 	switch {
 	case elsewhere:
 		o.pending = ownerHasTasks
-	case by.workload.Contained() || !preparesContainers(by.process.Role):
+	case by.workload.Contained() || !preparesContainers(by.claim.Role):
 		o.owner = by.workload.Owner()
 	case runtime != "":
 		o.pending, o.runtime = ownerHasTasks, runtime
@@ -88,7 +88,7 @@ func (o *ownership) made(by *caller, elsewhere bool) {
 
 // entered updates who owns a namespace that a process entered.
 func (o *ownership) entered(by *caller) {
-	if o.pending == ownerHasRuntime && by.workload.Contained() && by.process.Role == attribution.RoleRuntime {
+	if o.pending == ownerHasRuntime && by.workload.Contained() && by.claim.Role == attribution.RoleRuntime {
 		o.owner, o.pending = by.workload.Owner(), ownerFinal
 	}
 }

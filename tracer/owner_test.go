@@ -102,7 +102,7 @@ func TestOwner(t *testing.T) {
 			}
 			ns, _ := in.registry.add(event.NSTypeNet, id, 0, 0, 1)
 			call := func(p process) *caller {
-				c := &caller{process: &event.Process{Exe: p.exe, Role: p.role}, workload: in.workloads.Of(p.cgroup)}
+				c := &caller{process: &event.Process{Exe: p.exe}, claim: attribution.Claim{Role: p.role}, workload: in.workloads.Of(p.cgroup)}
 				c.ns[bpf.NstraceNsKindNS_NET] = id
 				return c
 			}

@@ -5,6 +5,8 @@ package attribution
 import (
 	"path"
 	"strings"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // Roles that Role returns.
@@ -86,53 +88,71 @@ var memfds = map[string]string{
 //	config-tool      Ansible, Puppet and what they run
 //
 // The role is a label for sorting events, not a proof: root, even in a container, can name a program
-// runc. Do not base trust on it.
+// runc. Do not base trust on it. Of other users, believe a Claim only as its Evidence says.
 //
 // comm is the name of the process, exe the path of its executable as /proc/PID/exe shows it or the
-// kernel sends it, and ancestors are the names of its ancestors, nearest first. A process can set its
+// kernel sends it, and ancestors are its ancestors, nearest first. A process can set its
 // own name, so Role uses comm only for runc's init, and only if the executable has no path. Role uses
 // the arguments only to find the script of an interpreter. It uses the ancestors for package managers
-// and configuration tools. Only their names are known, so a role that comes from an ancestor is less
-// reliable.
-func Role(comm, exe string, args, ancestors []string) string {
-	if r := ownRole(comm, exe, args); r != "" {
-		return r
+// and configuration tools. Only their names are known, so it leaves out those of users other than root.
+func Role(comm, exe string, args []string, ancestors []event.Actor) Claim {
+	if c := ownRole(comm, exe, args); c.Role != "" {
+		return c
 	}
 	for _, a := range ancestors {
 		for _, row := range roles {
-			if row.children && matchComm(row.names, a) {
-				return row.role
+			if row.children && a.UID == 0 && matchComm(row.names, a.Comm) {
+				return Claim{row.role, ByAncestor}
 			}
 		}
 	}
-	return ""
+	return Claim{}
 }
 
-func ownRole(comm, exe string, args []string) string {
+// A Claim is what a process seems to be.
+type Claim struct {
+	Role     string
+	Evidence Evidence
+}
+
+// Evidence is what a role follows from.
+type Evidence uint8
+
+const (
+	// BySelf: from what any process can make up, such as its name, or the name of a copy in memory.
+	BySelf Evidence = iota
+	// ByFile: from the path of the executable. Users have other files at that path in their own mount
+	// namespaces.
+	ByFile
+	// ByAncestor: from a process of root that started it.
+	ByAncestor
+)
+
+func ownRole(comm, exe string, args []string) Claim {
 	exe = strings.TrimSuffix(exe, " (deleted)")
 	if name, ok := strings.CutPrefix(strings.TrimPrefix(exe, "/"), "memfd:"); ok {
 		if r := memfds[name]; r != "" {
-			return r
+			return Claim{r, BySelf}
 		}
-		return initRole(comm)
+		return Claim{initRole(comm), BySelf}
 	}
 	switch exe {
 	case "/runc": // newer runc executes itself from an overlay mount that is attached nowhere
-		return RoleRuntime
+		return Claim{RoleRuntime, BySelf}
 	case "/", "/proc/self/exe": // older runc executes itself from a bind mount of the file, or the link is not resolved
-		return initRole(comm)
+		return Claim{initRole(comm), BySelf}
 	}
 	if r := fileRole(exe); r != "" {
-		return r
+		return Claim{r, ByFile}
 	}
 	if script := script(exe, args); script != "" {
 		// Ansible copies its modules to the home directory of the user that it logs in as.
 		if strings.HasPrefix(path.Base(script), "AnsiballZ_") {
-			return RoleConfigTool
+			return Claim{RoleConfigTool, BySelf}
 		}
-		return fileRole(script)
+		return Claim{fileRole(script), BySelf}
 	}
-	return ""
+	return Claim{}
 }
 
 // initRole returns the role of runc's init, which has a name for each of its stages.

@@ -2,7 +2,11 @@
 
 package attribution
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/nstrace/nstrace/event"
+)
 
 func TestRole(t *testing.T) {
 	list := func(s ...string) []string { return s }
@@ -114,8 +118,43 @@ func TestRole(t *testing.T) {
 		{"nothing is known", "", "", nil, nil, ""},
 		{"a thread of the kernel", "kworker/0:1", "", nil, list("kthreadd"), ""},
 	} {
-		if got := Role(tt.comm, tt.exe, tt.args, tt.ancestors); got != tt.want {
+		if got := Role(tt.comm, tt.exe, tt.args, ofRoot(tt.ancestors)).Role; got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// ofRoot returns processes of root with these names.
+func ofRoot(names []string) (all []event.Actor) {
+	for _, name := range names {
+		all = append(all, event.Actor{Comm: name})
+	}
+	return all
+}
+
+// TestEvidence says what a role follows from.
+func TestEvidence(t *testing.T) {
+	dpkg := func(uid uint32) []event.Actor {
+		return []event.Actor{{Comm: "sh", UID: 1000}, {Comm: "dpkg", UID: uid}}
+	}
+	for _, tt := range []struct {
+		comm, exe string
+		args      []string
+		ancestors []event.Actor
+		want      Claim
+	}{
+		{exe: "/opt/cni/bin/bridge", want: Claim{RoleCNI, ByFile}},
+		{exe: "/usr/bin/dpkg", ancestors: dpkg(0), want: Claim{RolePackageManager, ByFile}},
+		{exe: "/memfd:crun_cloned:/proc/self/exe (deleted)", want: Claim{RoleRuntime, BySelf}},
+		{comm: "runc:[2:INIT]", exe: "/", want: Claim{RoleRuntime, BySelf}},
+		{exe: "/runc", want: Claim{RoleRuntime, BySelf}},
+		{exe: "/usr/bin/python3", args: []string{"python3", "/usr/bin/dnf"}, want: Claim{RolePackageManager, BySelf}},
+		{exe: "/usr/bin/python3", args: []string{"python3", "/home/u/AnsiballZ_x.py"}, want: Claim{RoleConfigTool, BySelf}},
+		{exe: "/usr/bin/unshare", ancestors: dpkg(0), want: Claim{RolePackageManager, ByAncestor}},
+		{exe: "/usr/bin/unshare", ancestors: dpkg(1000)}, // any process can call itself dpkg
+	} {
+		if got := Role(tt.comm, tt.exe, tt.args, tt.ancestors); got != tt.want {
+			t.Errorf("%q %s %q: %+v, want %+v", tt.comm, tt.exe, tt.args, got, tt.want)
 		}
 	}
 }

@@ -4,7 +4,6 @@ package procfs
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -112,17 +111,18 @@ func statCached(dir int, path string, st *unix.Statx_t) error {
 
 // openHostRoot opens the root directory of the host, for its path only.
 func openHostRoot() (int, error) {
-	root := "/proc/1/root"
-	if !ShowsAll() {
-		own, err := NamespaceOf("self", event.NSTypeMnt)
-		if err != nil || HostNamespaces()[event.NSTypeMnt] != own {
-			return -1, errors.New("the root directory of the host is not known")
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	if ShowsAll() {
+		if fd, err := unix.Open("/proc/1/root", flags, 0); err == nil {
+			return fd, nil
 		}
-		root = "/"
 	}
-	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open %s: %w", root, err)
+	// The kernel may not show even root what process 1 sees.
+	own, err := NamespaceOf("self", event.NSTypeMnt)
+	var root unix.Statx_t // in a chroot, / is hardly ever a mount point
+	if err != nil || HostNamespaces()[event.NSTypeMnt] != own ||
+		unix.Statx(unix.AT_FDCWD, "/", 0, 0, &root) != nil || root.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		return -1, errors.New("the root directory of the host is not known")
 	}
-	return fd, nil
+	return unix.Open("/", flags, 0)
 }

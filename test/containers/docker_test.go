@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 )
 
@@ -21,14 +22,24 @@ const parameter = "net.ipv4.tcp_keepalive_time"
 
 // An engine makes containers. Its command line is Docker's or similar.
 type engine struct {
-	command []string // and the arguments of every call
-	runtime string   // its name in events
-	spec    string   // for --runtime-socket; empty: nstrace finds it
-	made    known
-	dir     string
-	network string // --network of a container with a network of its own
-	slow    bool   // it can report a container later than the container starts
-	late    bool   // its runtime makes and enters the namespaces before it is in the container's cgroup
+	command  []string // and the arguments of every call
+	runtime  string   // its name in events
+	spec     string   // for --runtime-socket; empty: nstrace finds it
+	made     known
+	dir      string
+	network  string // --network of a container with a network of its own
+	slow     bool   // it can report a container later than the container starts
+	late     bool   // its runtime makes and enters the namespaces before it is in the container's cgroup
+	rootless bool   // its runtime runs as a user
+}
+
+// isRuntime reports whether a process is the engine's runtime. The copy in memory from which a user's crun runs
+// has no role: every user can make one.
+func (e *engine) isRuntime(p *event.Process) bool {
+	if e.rootless {
+		return p.Role == attribution.RoleRuntime || p.Role == "" && strings.Contains(p.Exe, "crun")
+	}
+	return p.Role == attribution.RoleRuntime
 }
 
 func (e *engine) args(args ...string) []string {
@@ -160,7 +171,7 @@ func (e *engine) testSysctl(t *testing.T) {
 			t.Errorf("want the refused write of the container's program: %s", line(o))
 		}
 	}
-	if w.Container == nil || w.Container.ID != id || w.Process.Role != "runtime" || *w.Sysctl.New != "607" {
+	if w.Container == nil || w.Container.ID != id || !e.isRuntime(w.Process) || *w.Sysctl.New != "607" {
 		t.Errorf("want a write by the runtime in the container: %s", line(w))
 	}
 	if c := owner(w); c == nil || c.ID != id || (c.Name != "web-1" && !e.slow) {
@@ -267,7 +278,7 @@ func (e *engine) testSides(t *testing.T) {
 	entered := pick(events, func(ev *event.Event) bool { return ev.Type == event.NamespaceEnter && ev.Namespace.ID == net })
 	peers := pick(entered, func(ev *event.Event) bool {
 		if e.late { // that of the exec is the other one
-			return ev.Process.Role == "runtime"
+			return e.isRuntime(ev.Process)
 		}
 		return ev.Container != nil && ev.Container.ID == peer
 	})

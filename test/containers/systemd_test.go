@@ -318,8 +318,9 @@ func userPodman(t *testing.T) *engine {
 	e := &engine{
 		command: append(asTester, "podman", "--storage-driver", "vfs", "--events-backend", "file"),
 		runtime: "podman", made: known{}, dir: dir, network: "none",
-		slow: true, // as in TestPodman
-		late: true, // crun
+		slow:     true, // as in TestPodman
+		late:     true, // crun
+		rootless: true,
 	}
 	// The user's manager stays after the last session.
 	runtimetest.Output(t, "loginctl", "enable-linger", tester)

@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,9 +26,10 @@ const somebody = 1000
 // TestArgs has command lines that are a trap for their reader.
 func TestArgs(t *testing.T) {
 	// Ignore other processes. Otherwise a witness would have to wait for their events.
-	comms := []string{"nsargs", "nsfuse", readFile(t, "/proc/self/comm")}
+	comms := []string{"nsargs", "nsfuse", "nsswap", readFile(t, "/proc/self/comm")}
 	h := watchWith(t, []string{"--comm", strings.Join(comms, ",")}, backends...)
 	t.Run("huge", func(t *testing.T) { testHugeArgs(t, h) })
+	t.Run("swapped", func(t *testing.T) { testSwappedArgs(t, h) })
 	t.Run("held", func(t *testing.T) { testHeldArgs(t, h) }) // last, because it ends the streams
 }
 
@@ -75,6 +78,26 @@ func testHugeArgs(t *testing.T, h *host) {
 		if now := peak(t, s); now > before[s]+grows {
 			t.Errorf("%v: nstrace grew from %d to %d kB", s, before[s], now)
 		}
+	}
+}
+
+// testSwappedArgs has processes of a user that execute another program at once. No event of the first program has
+// the arguments of the second one.
+func testSwappedArgs(t *testing.T, h *host) {
+	for range 5 { // nstrace can read them before
+		w := h.start(t, helper("nsswap"), nil, asUser(somebody))
+		if _, err := fmt.Fprintln(w.stdin, "cat=runs"); err != nil {
+			t.Fatal(err)
+		}
+		w.value(t, "cat")
+		w.sync(t)
+		for _, s := range h.streams {
+			made := only(w.all(s), event.NamespaceCreate)
+			if len(made) != 1 || filepath.Base(made[0].Process.Exe) != "nsswap" || slices.ContainsFunc(made[0].Process.Args, func(a string) bool { return a != "" }) {
+				t.Errorf("%v: want a user namespace by nsswap without arguments:\n%s", s, dump(made))
+			}
+		}
+		w.stop(t)
 	}
 }
 

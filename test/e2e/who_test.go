@@ -26,6 +26,7 @@ func testWho(t *testing.T, h *host) {
 	t.Run("login", func(t *testing.T) { testWhoLogin(t, h) })
 	t.Run("args", func(t *testing.T) { testWhoArgs(t, h) })
 	t.Run("bytes", func(t *testing.T) { testWhoBytes(t, h) })
+	t.Run("role", func(t *testing.T) { testWhoRole(t, h) })
 }
 
 // inCgroup starts a program in its own cgroup, and returns the cgroup's path in the v2 hierarchy.
@@ -268,6 +269,39 @@ func testWhoArgs(t *testing.T, h *host) {
 			t.Errorf("%d bytes of the arguments: %q", len(kept), events[0].Process.Args)
 		}
 	})
+}
+
+// testWhoRole has programs that pose as parts of the infrastructure. nstrace believes root only.
+func testWhoRole(t *testing.T, h *host) {
+	t.Parallel()
+	const (
+		plugin = `mount -t tmpfs none /opt; mkdir -p /opt/cni/bin; cp $(command -v unshare) /opt/cni/bin/x; exec /opt/cni/bin/x --uts true`
+		child  = `printf dpkg >/proc/self/comm; unshare --user true; :`
+	)
+	for _, row := range []struct {
+		name, program string
+		args          []string
+		user          uint32
+		typ           event.NSType
+		want          string
+	}{
+		{"root's plugin", "unshare", []string{"--mount", "sh", "-ec", plugin}, 0, event.NSTypeUTS, "cni"},
+		{"a user's plugin", "unshare", []string{"--user", "--map-root-user", "--mount", "sh", "-ec", plugin}, somebody, event.NSTypeUTS, ""},
+		{"root's child", "sh", []string{"-c", child}, 0, event.NSTypeUser, "package-manager"},
+		{"a user's child", "sh", []string{"-c", child}, somebody, event.NSTypeUser, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := h.run(t, row.program, row.args, asUser(row.user))
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+				made := slices.DeleteFunc(only(events, event.NamespaceCreate), func(e *emitted) bool {
+					return e.Namespace.Type != row.typ || e.Process.Args != nil && slices.Contains(e.Process.Args, "--mount")
+				})
+				if len(made) != 1 || made[0].Process.Role != row.want {
+					t.Errorf("want one by a process with the role %q:\n%s", row.want, dump(made))
+				}
+			})
+		})
+	}
 }
 
 // testWhoBytes has a program whose name and arguments must be escaped.

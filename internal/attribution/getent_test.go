@@ -23,11 +23,19 @@ func TestGetent(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "getent"), []byte("#!/bin/sh\n"+tt.script+"\n"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			useGetent(t, filepath.Join(dir, "getent"))
 			t.Setenv("NSTRACE_TEST_LEAK", "1")
 			if got := Getent(54333); got != tt.want {
 				t.Errorf("%.80q, want %q", got, tt.want)
 			}
 		})
 	}
+}
+
+// useGetent has a program in the place of getent.
+func useGetent(t *testing.T, path string) {
+	t.Helper()
+	real := getentProgram
+	getentProgram = func() (string, error) { return path, nil }
+	t.Cleanup(func() { getentProgram = real })
 }

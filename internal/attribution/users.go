@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -301,12 +302,19 @@ func Getent(uid uint32) string {
 // maxEntry limits the output of getent. A server can send an entry of any length.
 const maxEntry = 64 << 10
 
+// getentProgram returns the path of getent. A test replaces it.
+var getentProgram = sync.OnceValues(func() (string, error) { return osexec.Program("getent") })
+
 // getent returns the fields of a user's entry, see passwd(5), by name or id. It gives getent no environment:
 // the C library looks for other servers and files by some of the variables.
 func getent(key string) (entry [7]string, err error) {
+	program, err := getentProgram()
+	if err != nil {
+		return entry, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), getentLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "getent", "passwd", key)
+	cmd := exec.CommandContext(ctx, program, "passwd", key)
 	cmd.Env = []string{}
 	// It ends with this process. The kernel means the thread that starts it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -17,7 +17,7 @@ import (
 const attemptsVar = "NSTRACE_TEST_RESOLVER_ATTEMPTS"
 
 func init() {
-	kept = append(kept, attemptsVar)
+	kept = append(kept, attemptsVar, "NSTRACE_TEST_GETENT")
 	confined = func() {
 		if os.Getenv(attemptsVar) == "" {
 			return

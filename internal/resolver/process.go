@@ -26,7 +26,7 @@ type process struct {
 }
 
 // kept are the variables of the environment that the child gets.
-var kept = []string{"PATH", "GOCOVERDIR"}
+var kept = []string{"GOCOVERDIR"}
 
 // startProcess starts the child, as a user or, if user is 0, as the caller's. Call it on a locked thread: the
 // child ends with the thread.

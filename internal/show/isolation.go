@@ -137,9 +137,13 @@ func systemctl(ctx context.Context, unit string) (map[string]string, error) {
 	for _, s := range paths {
 		names = append(names, s.setting)
 	}
+	program, err := osexec.Program("systemctl")
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, systemctlTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "systemctl", "show", "--property="+strings.Join(names, ","), "--", unit)
+	cmd := exec.CommandContext(ctx, program, "show", "--property="+strings.Join(names, ","), "--", unit)
 	out, err := osexec.Output(cmd, maxSystemctl)
 	if err != nil {
 		return nil, fmt.Errorf("systemctl show: %w", err)

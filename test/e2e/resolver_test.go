@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
 	"github.com/nstrace/nstrace/tracer"
 )
 
@@ -130,7 +131,7 @@ type namedUser struct {
 	name string
 }
 
-// startNaming starts nstrace with a getent in front of the real one, which knows n users. nstrace itself
+// startNaming starts nstrace with a getent which knows n users. nstrace itself
 // reads the host's passwd, so only its resolver can name them.
 func startNaming(t *testing.T, n int, args ...string) (*stream, []namedUser) {
 	t.Helper()
@@ -143,13 +144,34 @@ func startNaming(t *testing.T, n int, args ...string) (*stream, []namedUser) {
 		script += fmt.Sprintf("%d) echo %s:x:%d:1::/:/bin/sh ;;\n", u.uid, u.name, u.uid)
 		users = append(users, u)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script+"*) exit 2 ;;\nesac\n"), 0o755); err != nil {
+	args = append([]string{"-o", "json"}, args...)
+	return startWithGetent(t, dir, script+"*) exit 2 ;;\nesac\n", args), users
+}
+
+// startWithGetent starts nstrace with a script in the place of getent. dir is a folder that all users can read.
+func startWithGetent(t *testing.T, dir, script string, args []string) *stream {
+	t.Helper()
+	file := filepath.Join(dir, "getent")
+	if err := os.WriteFile(file, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"-o", "json"}, args...)
-	cmd := exec.Command(nstraceBin, args...)
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
-	return startCommand(t, cmd, args), users
+	bin := nstraceBin
+	if runtimetest.IsGuest() { // where nobody misses the real one
+		real := strings.TrimSpace(output(t, "sh", "-c", "command -v getent"))
+		if err := unix.Mount(file, real, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(real, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+	} else {
+		bin = buildAttempting(t)
+	}
+	cmd := exec.Command(bin, args...)
+	cmd.Env = append(os.Environ(), "NSTRACE_TEST_GETENT="+file)
+	return startCommand(t, cmd, args)
 }
 
 // hostUser returns a user in the host's passwd, except root.
@@ -347,7 +369,7 @@ func TestResolverAlone(t *testing.T) {
 	}
 }
 
-// TestResolverGetent has a user whose name only a slow server knows, by a getent in front of the real one.
+// TestResolverGetent has a user whose name only a slow server knows, by another getent.
 // Events do not wait for it, a later one has the name, and it ends with nstrace.
 func TestResolverGetent(t *testing.T) {
 	anyKernel(t)
@@ -360,14 +382,8 @@ func TestResolverGetent(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := fmt.Sprintf("#!/bin/sh\nread answer <%s; echo \"$answer\"\n", fifo)
-	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	const slow, other = 54321, 54322
-	args := []string{"-o", "json"}
-	cmd := exec.Command(nstraceBin, args...)
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
-	s := startCommand(t, cmd, args)
+	s := startWithGetent(t, dir, script, []string{"-o", "json"})
 	s.awaitStart(t)
 	// called has a user make namespaces until getent waits for an answer, and returns what takes that.
 	called := func(uid uint32) *os.File {

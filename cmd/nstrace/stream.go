@@ -287,12 +287,15 @@ func (f *streamFlags) endSignals() []os.Signal {
 // hasTerminal reports whether the process has a controlling terminal. A daemon has none.
 func hasTerminal() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return false
+	if err == nil {
+		tty.Close()
 	}
-	tty.Close()
-	return true
+	return !saysNoTerminal(err)
 }
+
+// saysNoTerminal reports whether an open of /dev/tty failed because there is no terminal, and not for another
+// reason, such as too many open files.
+func saysNoTerminal(err error) bool { return errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOTTY) }
 
 // help answers --filter help and --alert help, and reports whether one was given.
 func (f *streamFlags) help() (bool, error) {

@@ -76,7 +76,7 @@ const (
 	getentLimit  = 10 * time.Second
 )
 
-const passwdFile = "/etc/passwd"
+const passwdFile, groupFile = "/etc/passwd", "/etc/group"
 
 // hostPasswdFile is the file as process 1 sees it, if /proc is that of the host.
 const hostPasswdFile = "/proc/1/root" + passwdFile
@@ -113,10 +113,10 @@ func hostPasswd() string {
 // maxPasswdFile bounds what is read of the file of the host.
 const maxPasswdFile = 1 << 20
 
-// openPasswd opens a file with users. Only that of this process may be a link.
+// openPasswd opens a file with users or groups. Only that of this process may be a link.
 func openPasswd(path string) (*os.File, error) {
 	flags := unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
-	if path != passwdFile {
+	if path != passwdFile && path != groupFile {
 		flags |= unix.O_NOFOLLOW
 	}
 	fd, err := unix.Open(path, flags, 0)
@@ -139,12 +139,25 @@ func nameIn(path string, uid uint32) string {
 // NameInPasswd returns the name of a user in this process's /etc/passwd, "" if it is not there.
 func NameInPasswd(uid uint32) string { return nameIn(passwdFile, uid) }
 
+// NameInGroup returns the name of a group in this process's /etc/group, "" if it is not there.
+func NameInGroup(gid uint32) string {
+	f, err := openPasswd(groupFile)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	return nameOf(f, gid, 4) // see group(5)
+}
+
 // NameInFile returns the name of a user in a file in the format of passwd(5), "" if it is not there.
-func NameInFile(file io.Reader, uid uint32) string {
-	id := strconv.FormatUint(uint64(uid), 10)
+func NameInFile(file io.Reader, uid uint32) string { return nameOf(file, uid, 7) }
+
+// nameOf returns the first field of the line whose third field is id, of lines with that many fields.
+func nameOf(file io.Reader, id uint32, fields int) string {
+	text := strconv.FormatUint(uint64(id), 10)
 	sc := bufio.NewScanner(io.LimitReader(file, maxPasswdFile))
 	for sc.Scan() {
-		if entry := strings.Split(sc.Text(), ":"); len(entry) == 7 && entry[2] == id {
+		if entry := strings.Split(sc.Text(), ":"); len(entry) == fields && entry[2] == text {
 			return entry[0]
 		}
 	}

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/internal/runtimes"
 	"github.com/nstrace/nstrace/internal/runtimes/runtimetest"
@@ -300,6 +301,50 @@ func TestOwnUser(t *testing.T) {
 	}
 	if !exists(0) {
 		t.Error("root does not exist")
+	}
+}
+
+// TestGroupIsTaken has a process whose groups the child must not get.
+func TestGroupIsTaken(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const gid, other = lastUser, lastUser - 1
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1, Gid: gid, Groups: []uint32{2, other}}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = cmd.Wait() }()
+	if got := procfs.Groups(uint32(cmd.Process.Pid)); !slices.Contains(got, gid) || !slices.Contains(got, other) || !slices.Contains(got, 2) {
+		t.Errorf("the groups of the process are %d", got)
+	}
+	taken := false
+	for range 100 { // it stops after some time
+		all := groupsOfProcesses()
+		taken = taken || all[gid] && all[other]
+	}
+	if !taken {
+		t.Error("the groups of the process are not taken")
+	}
+	text, err := os.ReadFile("/etc/group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := strings.Split(strings.SplitN(string(text), "\n", 2)[0], ":")
+	id, err := strconv.ParseUint(entry[2], 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := attribution.NameInGroup(uint32(id)); got != entry[0] {
+		t.Errorf("group %d is %q, want %q", id, got, entry[0])
+	}
+	if got := attribution.NameInGroup(lastUser); got != "" {
+		t.Errorf("group %d is %q", lastUser, got)
 	}
 }
 
@@ -736,4 +781,13 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%+v", m)
 		}
 	})
+}
+
+// BenchmarkFreeUser measures what the start waits for.
+func BenchmarkFreeUser(b *testing.B) {
+	for b.Loop() {
+		if _, err := FreeUser(); err != nil && os.Geteuid() == 0 {
+			b.Fatal(err)
+		}
+	}
 }

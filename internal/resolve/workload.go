@@ -98,13 +98,18 @@ func (r *Resolver) groups() []*group {
 		outer, id string
 	}
 	by := map[key]*group{}
+	controllers := map[string]attribution.Controller{} // by cgroup
 	for _, p := range r.all() {
 		o := attribution.ParseCgroup(p.Cgroup)
 		if o.ContainerID == "" {
 			continue
 		}
 		// A user, or root in a container, can choose the id of a container of the host.
-		c := r.dirs.Controller(p.Cgroup)
+		c, ok := controllers[p.Cgroup]
+		if !ok {
+			c = r.dirs.Controller(p.Cgroup)
+			controllers[p.Cgroup] = c
+		}
 		k := key{c, o.Outer, o.ContainerID}
 		g := by[k]
 		if g == nil {

@@ -29,16 +29,23 @@ type Controller struct {
 // takes all directories for root's, except those below the service manager of a user.
 type CgroupDirs struct{ roots func() []*os.File } // of the hierarchies
 
-// HostCgroupDirs returns the directories in all mounted hierarchies. It opens them when it first needs one.
+// ShownCgroupDirs returns the directories in all mounted hierarchies, for paths as /proc shows them to this
+// process. It opens them when it first needs one.
+func ShownCgroupDirs() *CgroupDirs { return shownCgroupDirs }
+
+// HostCgroupDirs is ShownCgroupDirs for the paths of the host. They differ in a cgroup namespace.
 func HostCgroupDirs() *CgroupDirs { return hostCgroupDirs }
 
-var hostCgroupDirs = &CgroupDirs{sync.OnceValue(openHierarchies)}
+var (
+	shownCgroupDirs = &CgroupDirs{sync.OnceValue(func() []*os.File { return openHierarchies(func(dir *os.File) *os.File { return dir }) })}
+	hostCgroupDirs  = &CgroupDirs{sync.OnceValue(func() []*os.File { return openHierarchies(rootOf) })}
+)
 
-func openHierarchies() (roots []*os.File) {
+func openHierarchies(root func(mounted *os.File) *os.File) (roots []*os.File) {
 	for _, fstype := range []string{"cgroup2", "cgroup"} {
 		procfs.EachMount("/proc/thread-self/mountinfo", fstype, func(m procfs.Mountpoint) {
 			if fd, err := unix.Open(m.Point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
-				roots = append(roots, rootOf(os.NewFile(uintptr(fd), m.Point)))
+				roots = append(roots, root(os.NewFile(uintptr(fd), m.Point)))
 			}
 		})
 	}

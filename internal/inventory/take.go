@@ -70,7 +70,7 @@ func newBuilder(o Options) (*builder, error) {
 		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{}, own: map[uint64]bool{},
 		inv: &Inventory{
 			Boot: procfs.BootID(), Host: procfs.HostNamespaces(),
-			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{}, workloads: attribution.Workloads{Dirs: attribution.HostCgroupDirs()},
+			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{}, workloads: attribution.Workloads{Dirs: attribution.ShownCgroupDirs()},
 		},
 	}
 	var st unix.Stat_t

@@ -88,7 +88,7 @@ type Resolver struct {
 // needs, which is faster, and takes an inventory if nothing else helps. It asks names, which can be nil,
 // only if the host has containers.
 func New(inv *inventory.Inventory, names Names) *Resolver {
-	return &Resolver{inv: inv, names: names, dirs: attribution.HostCgroupDirs()}
+	return &Resolver{inv: inv, names: names, dirs: attribution.ShownCgroupDirs()}
 }
 
 // all returns all processes, by PID.

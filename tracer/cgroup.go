@@ -78,10 +78,17 @@ func (r *cgroupRoot) path(id uint64) string {
 // cgroupDirs returns the directories of cgroups, also those that only this thread has mounted.
 func (m *mountThread) cgroupDirs() *attribution.CgroupDirs {
 	dirs := attribution.HostCgroupDirs()
-	if root, err := m.cgroup2(); err == nil && root.foreign == nil {
-		return dirs.With(root.fd)
+	root, err := m.cgroup2()
+	if err != nil || root.foreign != nil {
+		return dirs
 	}
-	return dirs
+	own := ""
+	if root.inside {
+		own = root.path(root.own)
+	} else if text, err := os.ReadFile("/proc/self/cgroup"); err == nil {
+		own = attribution.ParseProcCgroup(string(text))
+	}
+	return dirs.With(root.fd).Within(own)
 }
 
 // v1Controllers are the controllers of cgroup v1 in whose hierarchies runtimes put

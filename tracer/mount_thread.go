@@ -87,6 +87,8 @@ type cgroupRoot struct {
 	// foreign says why fd is not the root of the host, but that of nstrace's cgroup namespace;
 	// nil if it is the root.
 	foreign error
+	// own is the kernfs id of the root of nstrace's cgroup namespace, if that is not the host's.
+	own uint64
 	// inside says that /proc shows paths from the root of a cgroup namespace, and not from fd.
 	inside bool
 }
@@ -121,7 +123,7 @@ func (m *mountThread) openCgroup2() (*cgroupRoot, error) {
 	if unix.Fstat(fd, &st) == nil && st.Ino == procfs.RootCgroup {
 		return root, nil
 	}
-	root.inside = true
+	root.inside, root.own = true, st.Ino
 	host, err := procfs.OpenCgroup(fd, procfs.RootCgroup)
 	if err != nil {
 		root.foreign = fmt.Errorf("open the root of cgroup v2: %w (it wants CAP_DAC_READ_SEARCH)", err)

@@ -27,7 +27,10 @@ type Controller struct {
 
 // CgroupDirs looks up who owns the directories of cgroups. It is safe for concurrent use. A nil CgroupDirs
 // takes all directories for root's, except those below the service manager of a user.
-type CgroupDirs struct{ roots func() []*os.File } // of the hierarchies
+type CgroupDirs struct {
+	roots func() []*os.File // of the hierarchies
+	own   []string          // the names up to the container that this process is in, if it is in one
+}
 
 // ShownCgroupDirs returns the directories in all mounted hierarchies, for paths as /proc shows them to this
 // process. It opens them when it first needs one.
@@ -37,8 +40,8 @@ func ShownCgroupDirs() *CgroupDirs { return shownCgroupDirs }
 func HostCgroupDirs() *CgroupDirs { return hostCgroupDirs }
 
 var (
-	shownCgroupDirs = &CgroupDirs{sync.OnceValue(func() []*os.File { return openHierarchies(func(dir *os.File) *os.File { return dir }) })}
-	hostCgroupDirs  = &CgroupDirs{sync.OnceValue(func() []*os.File { return openHierarchies(rootOf) })}
+	shownCgroupDirs = &CgroupDirs{roots: sync.OnceValue(func() []*os.File { return openHierarchies(func(dir *os.File) *os.File { return dir }) })}
+	hostCgroupDirs  = &CgroupDirs{roots: sync.OnceValue(func() []*os.File { return openHierarchies(rootOf) })}
 )
 
 func openHierarchies(root func(mounted *os.File) *os.File) (roots []*os.File) {
@@ -59,7 +62,17 @@ func (d *CgroupDirs) With(fd int) *CgroupDirs {
 		return d
 	}
 	root := os.NewFile(uintptr(again), "cgroup")
-	return &CgroupDirs{func() []*os.File { return append(slices.Clip(d.roots()), root) }}
+	return &CgroupDirs{roots: func() []*os.File { return append(slices.Clip(d.roots()), root) }, own: d.own}
+}
+
+// Within returns the directories as a process in the cgroup at a path sees them. Containers in its own container
+// are not nested for it: its runtimes are those in that container.
+func (d *CgroupDirs) Within(path string) *CgroupDirs {
+	_, at := parseCgroup(path)
+	if at.outer < 0 || at.relative {
+		return d
+	}
+	return &CgroupDirs{roots: d.roots, own: at.names[:max(at.outer, at.inner)+1]}
 }
 
 // rootOf returns the root of the hierarchy that a directory is in. In a cgroup namespace, a mount shows only
@@ -83,9 +96,13 @@ func rootOf(dir *os.File) *os.File {
 // outermost container or pod. One that is gone by now, it does not know.
 func (d *CgroupDirs) Controller(path string) Controller {
 	_, at := parseCgroup(path)
+	names := at.names
+	if d != nil && len(d.own) > 0 && len(names) > len(d.own) && slices.Equal(names[:len(d.own)], d.own) {
+		_, at = parseCgroup("/" + strings.Join(names[len(d.own):], "/"))
+	}
 	c := Controller{Container: at.inner < 0, Pod: at.outer < 0 || at.pod < at.outer}
 	around := at.names[:at.outermost()]
-	uid, known := d.owner(around)
+	uid, known := d.owner(names[:len(names)-len(at.names)+len(around)])
 	switch user := managedBy(around); {
 	case uid != 0:
 		c.UserID = strconv.FormatUint(uint64(uid), 10)

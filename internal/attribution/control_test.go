@@ -5,6 +5,7 @@ package attribution
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -45,7 +46,7 @@ func TestController(t *testing.T) {
 		"user.slice/user-1000.slice/user@1000.service": 1000,
 	})
 	v1 := dirs(t, map[string]int{"docker": 0, "user/alice": 1003})
-	all := &CgroupDirs{func() []*os.File { return []*os.File{v2, v1} }}
+	all := &CgroupDirs{roots: func() []*os.File { return []*os.File{v2, v1} }}
 	docker, libpod := "docker-"+idA+".scope", "libpod-"+idA+".scope"
 	root, nobody := Controller{Container: true, Pod: true}, Controller{}
 	of := func(uid string) Controller { return Controller{UserID: uid, Container: true, Pod: true} }
@@ -80,6 +81,27 @@ func TestController(t *testing.T) {
 		"/user.slice/user-1000.slice/user@1000.service/" + libpod + "/docker/" + idB: {UserID: "1000", Pod: true},
 	} {
 		if got := all.Controller(path); got != want {
+			t.Errorf("%s: %+v, want %+v", path, got, want)
+		}
+	}
+}
+
+// TestControllerWithin has this process in a container, as in a node of kind.
+func TestControllerWithin(t *testing.T) {
+	node := "/docker/" + idA
+	other := "/docker/" + strings.Repeat("f", 64)
+	within := (&CgroupDirs{roots: func() []*os.File { return nil }}).Within(node + "/kubelet")
+	within.roots = func() []*os.File {
+		return []*os.File{dirs(t, map[string]int{"docker/" + idA + "/docker": 0, "docker/" + idA + "/user": 1000, other: 0})}
+	}
+	for path, want := range map[string]Controller{
+		node:                                    {Container: true, Pod: true},
+		node + "/docker/" + idB:                 {Container: true, Pod: true},
+		node + "/user/docker-" + idB + ".scope": {UserID: "1000", Container: true, Pod: true},
+		node + "/docker/" + idB + "/docker-" + strings.Repeat("e", 64) + ".scope": {Pod: true},
+		other + "/docker/" + idB: {Pod: true},
+	} {
+		if got := within.Controller(path); got != want {
 			t.Errorf("%s: %+v, want %+v", path, got, want)
 		}
 	}

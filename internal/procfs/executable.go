@@ -55,9 +55,6 @@ func (h *HostFiles) Runs(pid uint32, start uint64, path string) bool {
 	return err == nil && at == StartTicks(start)
 }
 
-// resolveCached is RESOLVE_CACHED of the kernel: the call fails if it would wait.
-const resolveCached = 0x20
-
 // has reports whether the host has a file at a path.
 func (h *HostFiles) has(path string, file *unix.Statx_t) bool {
 	const tries = 3 // a mount or a rename at the same time

@@ -35,14 +35,14 @@ func readHostInfo() hostInfo {
 // A hostReader is the hostLookups of the running host. It and its Resolver alone parse what others
 // wrote: the user database, /proc and mounts. One goroutine uses it.
 type hostReader struct {
-	resolver Resolver
-	reads    procfs.BlockingReads
-	files    procfs.HostFiles
-	netns    netnsNames
-	sysctl   sysctlCache
-	mounts   *mountThread
-	pids     *pidSpace
-	files    fileSearch
+	resolver  Resolver
+	reads     procfs.BlockingReads
+	hostFiles procfs.HostFiles
+	netns     netnsNames
+	sysctl    sysctlCache
+	mounts    *mountThread
+	pids      *pidSpace
+	files     fileSearch
 }
 
 func newHostReader(r Resolver, m *mountThread, p *pidSpace) *hostReader {
@@ -78,7 +78,7 @@ func (h *hostReader) commandLine(pid uint32, start uint64, exe string) []byte {
 
 func (h *hostReader) runsHostFile(pid uint32, start uint64, path string) bool {
 	pid, ok := h.pids.proc(pid)
-	return ok && h.files.Runs(pid, start, path)
+	return ok && h.hostFiles.Runs(pid, start, path)
 }
 
 func (h *hostReader) cgroupPath(pid uint32, id uint64) string {

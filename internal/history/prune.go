@@ -62,8 +62,18 @@ func (w *writer) heartbeat(now time.Time) error {
 }
 
 // prune drops up to pruneStep of the oldest events if they are older than keep or if the database
-// uses more than size bytes. It reports whether there is more to drop.
+// uses more than size bytes, and rows that no event refers to. It reports whether there is more to
+// drop.
 func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool, err error) {
+	first, err := number(w.conn, "SELECT coalesce(min(id), ?) FROM event", w.nextEvent)
+	if err != nil {
+		return false, err
+	}
+	// These rows first, so that events stay as long as they can.
+	left, err := w.clean(first)
+	if err != nil {
+		return false, err
+	}
 	reason := ""
 	var last int64 // last event that may be dropped
 	if keep > 0 {
@@ -79,21 +89,17 @@ func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool
 		}
 		last, reason = next-1, "age"
 	}
-	first, err := number(w.conn, "SELECT coalesce(min(id), 0) FROM event")
-	if err != nil {
-		return false, err
-	}
-	if size > 0 && first > 0 && last < first+pruneStep-1 {
+	if size > 0 && !left && last < first+pruneStep-1 {
 		used, err := w.used()
 		if err != nil {
 			return false, err
 		}
 		if used > size {
-			last, reason = max(last, min(first+pruneStep-1, w.nextEvent-1)), "size"
+			last, reason = max(last, first+pruneStep-1), "size"
 		}
 	}
-	if first > 0 && last >= first {
-		last = min(last, first+pruneStep-1)
+	last = min(last, first+pruneStep-1, w.nextEvent-1)
+	if more = left; last >= first {
 		if err := w.transaction(func() error { return w.drop(first, last, reason, now) }); err != nil {
 			return false, err
 		}
@@ -168,10 +174,11 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 		if err := execute(w.conn, "UPDATE last_write SET line = ? WHERE parameter = ? AND namespace = ?", l.line, l.param, l.namespace); err != nil {
 			return err
 		}
+		w.kept += int64(len(l.line))
 	}
 
 	var a Anchor
-	var before [sha256.Size]byte
+	var before Hash
 	if err := w.eachRow("SELECT seal FROM anchor ORDER BY id DESC LIMIT 1", func(stmt *sqlite.Stmt) { stmt.ColumnBytes(0, before[:]) }); err != nil {
 		return err
 	}
@@ -185,59 +192,17 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	w.unused += 4 * rowBytes * count // a parameter and a namespace each
 	a.ID, a.Events, a.Reason, a.Made = last, uint64(count), reason, now
-	seal := a.seal(before)
-	// Each step adds its own anchor.
-	for _, do := range []struct {
-		query string
-		args  []any
-	}{
-		{"INSERT INTO anchor VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", []any{a.ID, a.Hash[:], a.Time.UnixNano(), int64(a.Events), a.Reason, a.Made.UnixNano(), seal[:]}},
-		{"DELETE FROM event WHERE id <= ?", []any{last}},
-		{"DELETE FROM batch WHERE last_event <= ?", []any{last}},
-	} {
-		if err := execute(w.conn, do.query, do.args...); err != nil {
+	if _, err := w.addAnchor(&a, before); err != nil { // each step adds its own
+		return err
+	}
+	for _, query := range []string{"DELETE FROM event WHERE id <= ?", "DELETE FROM batch WHERE last_event <= ?"} {
+		if err := execute(w.conn, query, last); err != nil {
 			return err
 		}
 	}
-	if err := w.dropSegments(last); err != nil {
-		return err
-	}
-	return w.dropGenerations(last)
-}
-
-// dropGenerations deletes the rows that only dropped events refer to.
-func (w *writer) dropGenerations(last int64) error {
-	var g [4]int64
-	found := false
-	// The newest generation before which all events are dropped.
-	if err := w.eachRow("SELECT first_process, first_text, first_place, first_view FROM generation WHERE first_event <= ? ORDER BY first_event DESC LIMIT 1", func(stmt *sqlite.Stmt) {
-		found = true
-		for i := range g {
-			g[i] = stmt.ColumnInt64(i)
-		}
-	}, last+1); err != nil || !found {
-		return err
-	}
-	for i, table := range []string{"process", "text", "place", "namespace_view"} {
-		// A limited number at a time.
-		if err := execute(w.conn, "DELETE FROM "+table+" WHERE id IN (SELECT id FROM "+table+" WHERE id < ? LIMIT ?)", g[i], pruneStep); err != nil {
-			return err
-		}
-	}
-	if err := execute(w.conn, "DELETE FROM generation WHERE first_event < (SELECT max(first_event) FROM generation WHERE first_event <= ?)", last+1); err != nil || w.conn.Changes() == 0 {
-		return err
-	}
-	// Once in a generation, delete the namespaces that ended, or whose boot did, and that no event
-	// refers to. Each generation has its own views of its namespaces.
-	if err := execute(w.conn, `DELETE FROM namespace WHERE (ended IS NOT NULL OR origin <> (SELECT origin FROM run WHERE id = ?))
-		AND id NOT IN (SELECT namespace FROM namespace_view)
-		AND NOT EXISTS (SELECT 1 FROM last_write WHERE last_write.namespace = namespace.id)`, w.run); err != nil {
-		return err
-	}
-	w.namespaces.clear()
-	w.epoch = epochs.Add(1)
-	return nil
+	return w.dropSegments(last)
 }
 
 // at returns an event. Event is nil if there is none.

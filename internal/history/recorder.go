@@ -220,6 +220,7 @@ func (r *Recorder) open() (err error) {
 	if err != nil {
 		return err
 	}
+	w.setLimit(r.options.KeepSize)
 	r.w = w
 	if r.runID != 0 { // this run began in it
 		w.run = r.runID

@@ -159,11 +159,7 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 // anchors verifies the anchors and returns the last one, where the chain begins.
 func (db *DB) anchors(v *Verification) (last Anchor, err error) {
 	var seal Hash
-	err = db.eachRow("SELECT event, hash, time, events, reason, made, seal FROM anchor ORDER BY id", func(stmt *sqlite.Stmt) {
-		a := Anchor{ID: stmt.ColumnInt64(0), Time: nanos(stmt.ColumnInt64(2)), Events: uint64(stmt.ColumnInt64(3)), Reason: stmt.ColumnText(4), Made: nanos(stmt.ColumnInt64(5))}
-		stmt.ColumnBytes(1, a.Hash[:])
-		var sealed Hash
-		stmt.ColumnBytes(6, sealed[:])
+	err = eachAnchor(db.conn, func(a Anchor, sealed Hash) {
 		if want := a.seal(seal); want != sealed {
 			v.Problems = append(v.Problems, Problem{ID: a.ID, Time: a.Time, What: "the anchor that retention left here was changed"})
 		}
@@ -446,8 +442,7 @@ func (w *writer) startAt(m exportMark) error {
 		// Retention dropped the earlier events where the export comes from.
 		a := Anchor{ID: m.ID - 1, Hash: before, Events: uint64(m.ID - 1), Reason: "import", Made: time.Now()}
 		a.Time = time.Unix(0, 0)
-		seal := a.seal(Hash{})
-		if err := execute(w.conn, "INSERT INTO anchor VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", a.ID, a.Hash[:], a.Time.UnixNano(), int64(a.Events), a.Reason, a.Made.UnixNano(), seal[:]); err != nil {
+		if _, err := w.addAnchor(&a, Hash{}); err != nil {
 			return err
 		}
 		w.nextEvent, w.head, w.generationEnd, w.segmentEnd = m.ID, before, 0, m.ID-1

@@ -30,6 +30,7 @@ import (
 //   - processes, texts, workloads and views have one row in each generation that uses them.
 //
 // Once retention has dropped the events of a generation, it can drop the generation's rows as well.
+// From time to time it looks for the other rows that no event refers to.
 type writer struct {
 	path string
 	conn *sqlite.Conn
@@ -52,6 +53,14 @@ type writer struct {
 
 	lastProcess *event.Process // the process whose texts were looked up last; nil if none
 	lastRow     processRow     // the ids of its texts
+
+	share, maxKept  int64 // see setLimit
+	generationBytes int64 // about how many bytes of rows this generation has added
+	shared          int64 // about the size of the tables without generations
+	unused          int64 // the rows of these tables that no event refers to have at most about this size
+	kept            int64 // size of the writes that last_write keeps, or more
+	rowsLeft        bool  // dropGenerations can have left rows
+	keepAnchors     bool  // mergeAnchors found some that somebody changed
 
 	files     map[string]os.FileInfo // the open files, by their suffix after path
 	run       int64
@@ -142,7 +151,8 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{path: path, conn: conn, encode: new(event.Encoder), sum: sha256.New(), writes: map[writeKey]*write{}}
+	w := &writer{path: path, conn: conn, encode: new(event.Encoder), sum: sha256.New(), writes: map[writeKey]*write{}, rowsLeft: true}
+	w.setLimit(0)
 	if err := w.prepare(); err != nil {
 		return nil, errors.Join(explain(path, err), conn.Close())
 	}
@@ -208,16 +218,19 @@ func (w *writer) prepare() (err error) {
 	if err := migrate(w.conn, SchemaVersion); err != nil {
 		return err
 	}
+	if err := w.countShared(); err != nil {
+		return err
+	}
+	w.unused = w.shared
+	if w.kept, err = w.keptBytes(); err != nil {
+		return err
+	}
 	return w.load()
 }
 
 // load reads the next ids and the end of the chain, and clears all caches.
 func (w *writer) load() (err error) {
-	w.epoch = epochs.Add(1)
-	w.origins.clear()
-	w.kinds.clear()
-	w.params.clear()
-	w.namespaces.clear()
+	w.forget()
 	w.clearCaches()
 	for _, next := range []struct {
 		to    *int64
@@ -353,8 +366,9 @@ func (w *writer) storeLastWrites() error {
 
 // insert inserts one event.
 func (w *writer) insert(q *pending) error {
-	if w.nextEvent >= w.generationEnd {
+	if w.nextEvent >= w.generationEnd || w.generationBytes > w.share {
 		w.clearCaches()
+		w.generationBytes = 0
 		w.epoch = epochs.Add(1) // views are written again
 		if err := execute(w.conn, "INSERT INTO generation VALUES (?, ?, ?, ?, ?)", w.nextEvent, w.nextProcess, w.nextText, w.nextWorkload, w.nextView); err != nil {
 			return err
@@ -534,25 +548,25 @@ func (w *writer) bindDestroyDetails(s *sqlite.Stmt, e *destroyDetails) error {
 }
 
 func (w *writer) originID(o *origin) (int64, error) {
-	return w.shared(&o.row, func() (int64, error) {
+	return w.rowID(&o.row, func() (int64, error) {
 		return findOrInsert(w, &w.origins, o.originKey, "origin", "host = ?1 AND boot_id = ?2 AND run_id = ?3", o.host, o.bootID, o.runID)
 	})
 }
 
 func (w *writer) kindID(k *kind) (int64, error) {
-	return w.shared(&k.row, func() (int64, error) {
+	return w.rowID(&k.row, func() (int64, error) {
 		return findOrInsert(w, &w.kinds, k.kindKey, "kind", "type = ?1 AND outcome = ?2 AND error = ?3 AND via = ?4", string(k.typ), string(k.outcome), k.error, k.via)
 	})
 }
 
 func (w *writer) parameterID(p *parameter) (int64, error) {
-	return w.shared(&p.row, func() (int64, error) {
+	return w.rowID(&p.row, func() (int64, error) {
 		return findOrInsert(w, &w.params, p.parameterKey, "parameter", "name = ?1 AND path = ?2", p.name, p.path)
 	})
 }
 
-// shared returns the id in r if it is of this epoch, and calls find otherwise.
-func (w *writer) shared(r *row, find func() (int64, error)) (int64, error) {
+// rowID returns the id in r if it is of this epoch, and calls find otherwise.
+func (w *writer) rowID(r *row, find func() (int64, error)) (int64, error) {
 	if r.epoch == w.epoch {
 		return r.id, nil
 	}
@@ -583,6 +597,10 @@ func findOrInsert[K comparable](w *writer, known *cache[K, int64], key K, table,
 			return 0, err
 		}
 		id = w.conn.LastInsertRowID()
+		w.shared += rowBytes
+		for _, v := range values {
+			w.shared += 2 * int64(len(v.(string))) // in the table and in its index
+		}
 	}
 	known.put(key, id)
 	return id, nil
@@ -616,6 +634,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 				return err
 			}
 			id = w.conn.LastInsertRowID()
+			w.shared += rowBytes + int64(len(v.uid))
 		}
 		w.namespaces.put(key, id)
 	}
@@ -628,8 +647,11 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 	s.BindText(3, v.name)
 	s.BindBool(4, v.host)
 	s.BindInt64(5, int64(v.userNS))
+	w.generationBytes += rowBytes + int64(len(v.name))
 	if v.owner != nil {
-		s.BindText(6, jsonText(v.owner))
+		owner := jsonText(v.owner)
+		s.BindText(6, owner)
+		w.generationBytes += int64(len(owner))
 	}
 	if _, err := s.Step(); err != nil {
 		return err
@@ -654,6 +676,7 @@ func (w *writer) workloadID(c *event.Container, p *event.Pod, unit string) (int6
 		return 0, err
 	}
 	id := w.nextWorkload
+	w.generationBytes += rowBytes + int64(len(key.container)+len(key.pod)+len(unit))
 	w.workloads.put(key, id)
 	w.nextWorkload++
 	return id, nil
@@ -686,6 +709,7 @@ func (w *writer) textID(s string) (int64, error) {
 		return 0, err
 	}
 	id := w.nextText
+	w.generationBytes += rowBytes + int64(len(s))
 	w.texts.put(s, id)
 	w.nextText++
 	return id, nil
@@ -731,6 +755,7 @@ func (w *writer) processID(p *event.Process) (int64, error) {
 		return 0, err
 	}
 	w.nextProcess++
+	w.generationBytes += rowBytes
 	w.processes.put(r, id)
 	w.byPointer.put(p, id)
 	return id, nil

@@ -74,6 +74,7 @@ const (
 	LossUserShare = "user_share" // the ring buffer was nearly full, and this user had used up the share of a user
 	LossMissed    = "missed"     // the kernel could not run a program, or had no room for the state of a call
 	LossHistory   = "history"    // the history could not store the events; they are in the stream
+	LossQuota     = "quota"      // an account used up its share of the history; the events are in the stream
 	LossOutput    = "output"     // the output could not be written, as on a full disk; a history has the events
 
 	// The number of lost events is unknown for these.

@@ -79,8 +79,9 @@ func gapBefore(r *history.Recorder, started time.Time) *event.Event {
 // Losses adds a trace.loss for the events that the history or another sink could not take.
 type Losses struct {
 	Next Handler
-	// Take have the loss of each sink: since the last call, nil for none.
-	Take []func() *event.Loss
+	// Take have the loss of each sink: since the last call, nil for none. end is set before the
+	// end of the run.
+	Take []func(end bool) *event.Loss
 
 	started bool
 }
@@ -88,7 +89,7 @@ type Losses struct {
 // Event hands on e. A loss comes before trace.stop.
 func (l *Losses) Event(e *event.Event) error {
 	if e.Type == event.TraceStop {
-		if _, err := l.add(); err != nil {
+		if _, err := l.add(true); err != nil {
 			return err
 		}
 	}
@@ -98,23 +99,23 @@ func (l *Losses) Event(e *event.Event) error {
 
 // Idle adds the losses, and hands on the call. If a sink works again, its loss follows at once.
 func (l *Losses) Idle() error {
-	_, err := l.add()
+	_, err := l.add(false)
 	if err = errors.Join(err, l.Next.Idle()); err != nil {
 		return err
 	}
-	added, err := l.add()
+	added, err := l.add(false)
 	if added {
 		err = errors.Join(err, l.Next.Idle())
 	}
 	return err
 }
 
-func (l *Losses) add() (added bool, err error) {
+func (l *Losses) add(end bool) (added bool, err error) {
 	if !l.started { // trace.start comes first
 		return false, nil
 	}
 	for _, take := range l.Take {
-		loss := take()
+		loss := take(end)
 		if loss == nil {
 			continue
 		}

@@ -75,11 +75,11 @@ func New(o Options) *Pipeline {
 	p := &Pipeline{Handler: number, number: number}
 	losses := &Losses{Next: p.Handler}
 	if o.History != nil {
-		losses.Take = append(losses.Take, o.History.TakeLoss)
+		losses.Take = append(losses.Take, func(bool) *event.Loss { return o.History.TakeLoss() }, o.History.TakeQuotaLoss)
 	}
 	for _, s := range o.Sinks {
 		if r, ok := s.(*Retry); ok {
-			losses.Take = append(losses.Take, r.TakeLoss)
+			losses.Take = append(losses.Take, func(bool) *event.Loss { return r.TakeLoss() })
 		}
 	}
 	if len(losses.Take) > 0 {

@@ -163,7 +163,11 @@ func (w *Writers) Idle() error { return w.Next.Idle() }
 
 // missesWrites reports whether writes can be among what was lost.
 func missesWrites(l *event.Loss) bool {
-	if l == nil || l.Reason == event.LossHistory || l.Reason == event.LossOutput { // these passed here
+	if l == nil {
+		return false
+	}
+	switch l.Reason {
+	case event.LossHistory, event.LossQuota, event.LossOutput: // these passed here
 		return false
 	}
 	return l.Records == nil || l.Records[event.SysctlWrite] > 0

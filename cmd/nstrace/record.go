@@ -77,7 +77,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
 		Path: f.db, Keep: keep, KeepSize: int64(size), Version: buildVersion(),
-		Report: func(message string) { fmt.Fprintf(os.Stderr, "nstrace: %s\n", message) },
+		Report: notify,
 	})
 	if err != nil {
 		return fmt.Errorf("--db: %w", err)

@@ -46,7 +46,7 @@ func (w *writer) setLimit(size int64) {
 
 // countShared estimates the size of the tables without generations.
 func (w *writer) countShared() error {
-	rows, err := number(w.conn, "SELECT (SELECT count(*) FROM parameter) + (SELECT count(*) FROM namespace) + (SELECT count(*) FROM origin)")
+	rows, err := number(w.conn, "SELECT (SELECT count(*) FROM parameter) + (SELECT count(*) FROM namespace) + (SELECT count(*) FROM origin) + (SELECT count(*) FROM kind)")
 	w.shared = 2 * rowBytes * rows
 	return err
 }

@@ -6,8 +6,11 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"zombiezen.com/go/sqlite"
+
+	"github.com/nstrace/nstrace/event"
 )
 
 // SetCache sets the size of a recorder's page cache in KiB, and returns the size before.
@@ -90,3 +93,21 @@ func (db *DB) Endless(begun func()) error {
 		}
 	}))
 }
+
+// Used returns how many bytes of the database are in use.
+func (db *DB) Used() (int64, error) { return (&writer{conn: db.conn}).used() }
+
+// SetMaxAnchors sets the maximum number of anchors, and returns the maximum before.
+func SetMaxAnchors(n int64) int64 {
+	before := maxAnchors
+	maxAnchors = n
+	return before
+}
+
+// NewQuota returns the method add of a quota with budgets of size bytes.
+func NewQuota(size int64) func(e *event.Event, bytes int, now time.Time) bool {
+	return (&quota{size: size, report: func(string) {}}).add
+}
+
+// Account is account.
+var Account = account

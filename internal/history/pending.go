@@ -29,6 +29,7 @@ type pending struct {
 	values         string // old, new and after, concatenated
 	length         [3]int32
 	from, child    uint32
+	bytes          uint32 // about how much memory it needs, and as much in the database
 	truncated      bool
 	line           string // the event's JSON line, if the other fields cannot hold everything
 }
@@ -126,6 +127,7 @@ type packer struct {
 	kinds  cache[kindKey, *kind]
 	params cache[parameterKey, *parameter]
 	views  cache[namespaceKey, *view]
+	users  cache[*event.Process, struct{}] // whose bytes an event has
 	encode *event.Encoder
 	line   []byte
 }
@@ -166,7 +168,32 @@ func (p *packer) pack(e *event.Event) pending {
 		p.line = p.encode.Append(p.line[:0], e)
 		q.line = string(p.line)
 	}
+	q.bytes = uint32(p.bytes(e, &q))
 	return q
+}
+
+// bytes returns about how much memory a pending event needs.
+func (p *packer) bytes(e *event.Event, q *pending) int {
+	n := 256 + len(q.values) + len(q.line)
+	if q.param != nil {
+		n += len(q.param.name) + len(q.param.path)
+	}
+	u := e.Process
+	if u == nil {
+		return n
+	}
+	if _, ok := p.users.get(u); ok { // other events share it
+		return n
+	}
+	p.users.put(u, struct{}{})
+	n += 256 + len(u.Exe) + len(u.Cgroup)
+	for _, a := range u.Args {
+		n += 16 + len(a)
+	}
+	for i := range u.Ancestors {
+		n += 32 + len(u.Ancestors[i].Comm)
+	}
+	return n
 }
 
 // originOf returns the event's origin. Consecutive events of a run share it.

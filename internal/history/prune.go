@@ -15,9 +15,12 @@ import (
 )
 
 const (
-	// pruneStep is the number of events that one transaction drops. That takes a few hundredths of
-	// a second. Events that came in the meantime are written before the next step.
+	// pruneStep is the maximum number of events that one transaction drops. That takes a few
+	// hundredths of a second. Events that came in the meantime are written before the next step.
 	pruneStep = 4096
+	// sizeStep is the part of all events that one transaction drops at most to save space: a small
+	// database can have fewer than pruneStep.
+	sizeStep = 8
 	// tidyEvery is the time between checks for events to drop.
 	tidyEvery = 10 * time.Second
 	// beatEvery is the time between heartbeats, which record that the run is alive even without
@@ -61,7 +64,7 @@ func (w *writer) heartbeat(now time.Time) error {
 	return execute(w.conn, "UPDATE run SET last = ? WHERE id = ?", now.UnixNano(), w.run)
 }
 
-// prune drops up to pruneStep of the oldest events if they are older than keep or if the database
+// prune drops some of the oldest events if they are older than keep or if the database
 // uses more than size bytes, and rows that no event refers to. It reports whether there is more to
 // drop.
 func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool, err error) {
@@ -89,13 +92,13 @@ func (w *writer) prune(now time.Time, keep time.Duration, size int64) (more bool
 		}
 		last, reason = next-1, "age"
 	}
-	if size > 0 && !left && last < first+pruneStep-1 {
+	if enough := first + max(1, (w.nextEvent-first)/sizeStep) - 1; size > 0 && !left && last < enough {
 		used, err := w.used()
 		if err != nil {
 			return false, err
 		}
 		if used > size {
-			last, reason = max(last, first+pruneStep-1), "size"
+			last, reason = enough, "size"
 		}
 	}
 	last = min(last, first+pruneStep-1, w.nextEvent-1)
@@ -192,6 +195,7 @@ func (w *writer) drop(first, last int64, reason string, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	w.dropped += count
 	w.unused += 4 * rowBytes * count // a parameter and a namespace each
 	a.ID, a.Events, a.Reason, a.Made = last, uint64(count), reason, now
 	if _, err := w.addAnchor(&a, before); err != nil { // each step adds its own

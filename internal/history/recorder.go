@@ -36,7 +36,7 @@ type Options struct {
 	Batch int           // write when this many events wait; 0: DefaultBatch
 	Delay time.Duration // or when the oldest of them has waited this long; 0: DefaultDelay
 	// Buffer is the maximum number of events that wait while the database cannot be written; 0:
-	// DefaultBuffer.
+	// DefaultBuffer. Fewer wait if they need more than eventBytes each.
 	Buffer int
 
 	Version string // nstrace's, for Run
@@ -47,6 +47,9 @@ type Options struct {
 	// ends. Another goroutine calls it.
 	Report func(message string)
 }
+
+// eventBytes is the memory for a waiting event. Most need half of that.
+const eventBytes = 512
 
 // errRecorded reports that another recorder writes to the database.
 var errRecorded = errors.New("another nstrace records to it")
@@ -77,7 +80,9 @@ type Recorder struct {
 	mu      sync.Mutex
 	pack    *packer
 	chunks  [][]pending
-	waiting int       // events in chunks and in the current transaction
+	waiting int   // events in chunks and in the current transaction
+	bytes   int64 // their memory
+	quota   quota
 	oldest  time.Time // when the first event of chunks came
 	loss    map[event.Type]uint64
 	from    time.Time // time of the first event in loss
@@ -131,6 +136,7 @@ func Create(o Options) (*Recorder, error) {
 	}
 	r := &Recorder{options: o, pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.synced = sync.NewCond(&r.mu)
+	r.quota = quota{size: o.KeepSize / quotaOf, report: o.Report}
 	if err := r.open(); err != nil {
 		if !isTemporary(err) {
 			if r.newLock {
@@ -300,12 +306,16 @@ func (r *Recorder) Append(e *event.Event) error {
 	if isRecorded(r.fault) {
 		r.dropOld(e.Time)
 	}
-	if r.waiting >= r.options.Buffer {
+	if r.full() {
 		if r.loss == nil {
 			r.loss, r.from = map[event.Type]uint64{}, e.Time
 		}
 		r.loss[e.Type] += max(1, e.Count)
 		r.to = e.Time
+		return nil
+	}
+	q := r.pack.pack(e)
+	if !r.quota.add(e, int(q.bytes), time.Now()) {
 		return nil
 	}
 	last := len(r.chunks) - 1
@@ -317,13 +327,27 @@ func (r *Recorder) Append(e *event.Event) error {
 		r.oldest = time.Now()
 		r.wakeWriter()
 	}
-	r.chunks[last] = append(r.chunks[last], r.pack.pack(e))
+	r.chunks[last] = append(r.chunks[last], q)
 	r.waiting++
+	r.bytes += int64(q.bytes)
 	r.taken++
 	if r.waiting == r.options.Batch {
 		r.wakeWriter()
 	}
 	return nil
+}
+
+// full reports whether no more events can wait. The caller holds r.mu.
+func (r *Recorder) full() bool {
+	return r.waiting >= r.options.Buffer || r.bytes >= int64(r.options.Buffer)*eventBytes
+}
+
+// remove removes events from those that wait. The caller holds r.mu.
+func (r *Recorder) remove(events []pending) {
+	r.waiting -= len(events)
+	for i := range events {
+		r.bytes -= int64(events[i].bytes)
+	}
 }
 
 func (r *Recorder) wakeWriter() {
@@ -339,12 +363,20 @@ func (r *Recorder) wakeWriter() {
 func (r *Recorder) TakeLoss() *event.Loss {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.loss == nil || (r.waiting >= r.options.Buffer && !r.closing) {
+	if r.loss == nil || (r.full() && !r.closing) {
 		return nil
 	}
 	l := &event.Loss{Records: r.loss, Reason: event.LossHistory, From: r.from, To: r.to}
 	r.loss = nil
 	return l
+}
+
+// TakeQuotaLoss returns the events since the last call that accounts added beyond their quota, nil if
+// there are none. Unless the run ends, it does so once in a while, because each loss is an event, too.
+func (r *Recorder) TakeQuotaLoss(end bool) *event.Loss {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.quota.take(end, time.Now())
 }
 
 // Sync returns nil once all events taken so far are on the disk, and an error if the database
@@ -432,9 +464,12 @@ func (r *Recorder) run() {
 		}
 		if err == nil {
 			pause = retryFirst
+			if used, err := r.w.used(); err == nil && r.options.KeepSize > 0 && used > r.options.KeepSize {
+				tidy = time.Now()
+			}
 			// Drop a few more events than were written, or the database grows in a storm that does
 			// not end.
-			for n := 0; n <= len(chunks)*chunkSize; n += pruneStep {
+			for enough := r.w.dropped + int64(len(chunks)*chunkSize+pruneStep); r.w.dropped < enough; {
 				now := time.Now()
 				if now.Before(tidy) {
 					break
@@ -499,15 +534,13 @@ func (r *Recorder) untilNext(tidy time.Time) time.Duration {
 // write writes events. If it fails, they wait again, before all others.
 func (r *Recorder) write(chunks [][]pending) error {
 	err := r.writeOnce(chunks)
-	n := 0 // count after writeOnce, which drops events that another recorder wrote
-	for _, c := range chunks {
-		n += len(c)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
-		r.waiting -= n
-		r.written += uint64(n)
+		for _, c := range chunks { // without the events that another recorder wrote
+			r.remove(c)
+			r.written += uint64(len(c))
+		}
 		switch {
 		case isRecorded(r.fault):
 			r.options.Report(fmt.Sprintf("history: %s: recording continues where the other nstrace ended", r.options.Path))

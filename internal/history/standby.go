@@ -30,10 +30,10 @@ const clockSpread = 50 * time.Millisecond
 func (r *Recorder) dropOld(now time.Time) {
 	for len(r.chunks) > 1 {
 		first := r.chunks[0]
-		if r.waiting < r.options.Buffer && first[len(first)-1].time > now.Add(-standbyKeep).UnixNano() {
+		if !r.full() && first[len(first)-1].time > now.Add(-standbyKeep).UnixNano() {
 			return
 		}
-		r.waiting -= len(first)
+		r.remove(first)
 		r.chunks = r.chunks[1:]
 	}
 }
@@ -53,8 +53,13 @@ func (r *Recorder) takeOver(chunks [][]pending) error {
 	defer r.mu.Unlock()
 	for _, all := range [...][][]pending{chunks, r.chunks} {
 		for i, c := range all {
-			all[i] = slices.DeleteFunc(c, done)
-			r.waiting -= len(c) - len(all[i])
+			all[i] = slices.DeleteFunc(c, func(q pending) bool {
+				gone := done(q)
+				if gone {
+					r.remove([]pending{q})
+				}
+				return gone
+			})
 		}
 	}
 	return nil

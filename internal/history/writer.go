@@ -58,6 +58,7 @@ type writer struct {
 	generationBytes int64 // about how many bytes of rows this generation has added
 	shared          int64 // about the size of the tables without generations
 	unused          int64 // the rows of these tables that no event refers to have at most about this size
+	dropped         int64 // events that this writer dropped
 	kept            int64 // size of the writes that last_write keeps, or more
 	rowsLeft        bool  // dropGenerations can have left rows
 	keepAnchors     bool  // mergeAnchors found some that somebody changed
@@ -617,7 +618,7 @@ func (w *writer) viewID(v *view, origin int64, k *kind) error {
 		var err error
 		// A namespace that was just created is a new one, even if an older one had the same inode.
 		if k.typ != event.NamespaceCreate || k.outcome == event.Failure {
-			if id, err = number(w.conn, "SELECT max(id) FROM namespace WHERE inode = ? AND type = ? AND uid = ? AND origin = ?", int64(v.inode), string(v.typ), v.uid, origin); err != nil {
+			if id, err = number(w.conn, "SELECT id FROM namespace WHERE inode = ? AND type = ? AND uid = ? AND origin = ? ORDER BY id DESC LIMIT 1", int64(v.inode), string(v.typ), v.uid, origin); err != nil {
 				return err
 			}
 		}

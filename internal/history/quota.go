@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// A database of limited size drops its oldest events when new ones come. So a user who causes events
+// all the time could drop those of everybody else. The quota limits what one account can add: an
+// eighth of the size at once, and another eighth in each day.
+
+const (
+	// quotaOf is the part of the database's limit that an account can add.
+	quotaOf = 8
+	// quotaTime is the time in which a budget that was spent is whole again.
+	quotaTime = 24 * time.Hour
+	// quotaLossEvery is how often the quota reports a loss.
+	quotaLossEvery = time.Minute
+)
+
+// A quota has the budget of each account.
+type quota struct {
+	size    int64 // of a budget in bytes; 0: no limit
+	budgets cache[string, *budget]
+	loss    *event.Loss
+	taken   time.Time // when the last loss was taken
+	report  func(message string)
+}
+
+type budget struct {
+	left     int64
+	at       time.Time // when left was right
+	reported time.Time
+}
+
+// add reports whether the account of an event has bytes left for it.
+func (q *quota) add(e *event.Event, bytes int, now time.Time) bool {
+	if q.size == 0 {
+		return true
+	}
+	who := account(e)
+	if who == "" {
+		return true
+	}
+	b := share(&q.budgets, who, func(string) *budget { return &budget{left: q.size, at: now} })
+	back := int64(float64(q.size) * now.Sub(b.at).Seconds() / quotaTime.Seconds())
+	if back > 0 { // otherwise wait until it is a byte
+		b.left, b.at = min(q.size, b.left+back), now
+	}
+	if b.left >= int64(bytes) {
+		b.left -= int64(bytes)
+		return true
+	}
+	if b.reported.IsZero() || now.Sub(b.reported) >= quotaTime {
+		b.reported = now
+		q.report(fmt.Sprintf("history: %s used up its share of the database: the database lacks most of its events from now on, the stream has them", who))
+	}
+	if q.loss == nil {
+		q.loss = &event.Loss{Records: map[event.Type]uint64{}, Reason: event.LossQuota, From: e.Time}
+	}
+	q.loss.Records[e.Type] += max(1, e.Count)
+	q.loss.To = e.Time
+	return false
+}
+
+// take returns what was lost since the last call, nil if nothing was or the last loss is recent. At
+// the end of the run, it does not matter how recent that is.
+func (q *quota) take(end bool, now time.Time) *event.Loss {
+	if q.loss == nil || !end && now.Sub(q.taken) < quotaLossEvery {
+		return nil
+	}
+	loss := q.loss
+	q.loss, q.taken = nil, now
+	return loss
+}
+
+// account returns who pays for an event: a user who logged in, or else a control group; "" for the
+// host's root, who can write the database anyway, and for events of nstrace itself. A user cannot
+// change these: the kernel keeps the login's user id through other user ids, such as those in a user
+// namespace, and only root moves processes out of the control group that belongs to their user.
+func account(e *event.Event) string {
+	p := e.Process
+	switch {
+	case e.Type.Family() == "trace":
+		return ""
+	case p == nil && e.Namespace != nil && e.Namespace.Creator != nil:
+		if uid := e.Namespace.Creator.UID; uid != 0 {
+			return fmt.Sprintf("user %d", uid)
+		}
+		return ""
+	case p == nil:
+		return "an unknown user"
+	case p.UID == 0 && e.Container == nil:
+		return ""
+	case p.LoginUID != nil:
+		return fmt.Sprintf("user %d", *p.LoginUID)
+	}
+	if group := ownGroup(p.Cgroup); group != "" {
+		return group
+	}
+	return fmt.Sprintf("user %d", p.UID)
+}
+
+// ownGroup returns the part of a control group's path that only root makes.
+func ownGroup(path string) string {
+	names := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 4)
+	n := 1
+	switch top := names[0]; {
+	case top == "":
+		return ""
+	case strings.HasPrefix(top, "kubepods"): // the class of service, then the pod
+		n = 3
+	case strings.HasSuffix(top, ".slice"), top == "docker":
+		n = 2
+	}
+	return "/" + strings.Join(names[:min(n, len(names))], "/")
+}

@@ -120,6 +120,50 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestLongEventsWait has long events wait for a full disk. Their memory is limited.
+func TestLongEventsWait(t *testing.T) {
+	dir, grow := smallDisk(t)
+	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 1<<20), 0o600); err == nil {
+		t.Log("the file fits exactly")
+	}
+	var reported reports
+	path := filepath.Join(dir, "history.db")
+	r := create(t, history.Options{Path: path, Report: reported.add, Buffer: 10_000}) // 5 MB
+	reported.await(t, "the disk is full")
+	s := newStorm(t)
+	long := strings.Repeat("x", 100_000)
+	const events = 200
+	for n := range events {
+		e := s.next()
+		e.Type, e.Namespace, e.Sysctl = event.SysctlWrite, nil, &event.Sysctl{Name: "a.b", Path: "/proc/sys/a/b", New: &long}
+		if n%2 == 0 { // a process can be as long
+			p := *e.Process
+			p.Args = []string{long}
+			e.Process, e.Sysctl.New = &p, nil
+		}
+		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := r.Waiting()
+	if waiting < 40 || waiting > 60 {
+		t.Errorf("%d events of 100 kB wait", waiting)
+	}
+	grow()
+	if err := r.Sync(); err != nil {
+		t.Error(err)
+	}
+	loss := r.TakeLoss()
+	if loss == nil || loss.Records[event.SysctlWrite] != uint64(events-waiting) {
+		t.Errorf("%d events waited, the loss is %+v", waiting, loss)
+	}
+	appendAll(t, r, s, 100) // there is room again
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkWhole(t, path, int64(waiting+100))
+}
+
 // smallDisk mounts a file system of one megabyte. The function that it returns makes it larger.
 func smallDisk(t *testing.T) (dir string, grow func()) {
 	t.Helper()

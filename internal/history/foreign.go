@@ -188,7 +188,7 @@ func checkVersion(conn *sqlite.Conn) error {
 	if err := checkSchema(conn, have); err != nil {
 		return err
 	}
-	if have < SchemaVersion {
+	if have < oldestReadable {
 		return fmt.Errorf("its tables have version %d: nstrace record migrates them to version %d", have, SchemaVersion)
 	}
 	return nil

@@ -66,6 +66,11 @@ func TestOlderVersions(t *testing.T) {
 			if err := os.WriteFile(path, file, 0o600); err != nil {
 				t.Fatal(err)
 			}
+			if v >= 3 {
+				if got := export(t, path); !bytes.Equal(got, want) {
+					t.Error("the export without migration differs")
+				}
+			}
 			r := create(t, history.Options{Path: path})
 			if p := r.Previous(); p == nil || p.Host != "guest" || p.Version != "test" {
 				t.Errorf("the run that made it: %+v", p)

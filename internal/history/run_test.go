@@ -75,10 +75,11 @@ func TestRunsKeepTheirIDs(t *testing.T) {
 		t.Errorf("%s was written in the runs %v", name, runs)
 	}
 	for query, want := range map[string]int64{
-		"SELECT count(*) FROM event WHERE line IS NOT NULL":                                         0,
-		"SELECT count(*) FROM origin WHERE run_id <> ''":                                            2,
-		"SELECT count(*) FROM namespace WHERE origin IN (SELECT id FROM origin WHERE run_id <> '')": 0,
-		"SELECT count(*) FROM run WHERE origin IN (SELECT id FROM origin WHERE run_id <> '')":       0,
+		"SELECT count(*) FROM event WHERE line IS NOT NULL": 0,
+		"SELECT count(*) FROM origin WHERE run_id <> ''":    2,
+		"SELECT count(*) FROM events JOIN event USING (id) WHERE length(events.run_id) = 32 AND events.seq = event.seq AND event.seq > 0": 2 * each,
+		"SELECT count(*) FROM namespace WHERE origin IN (SELECT id FROM origin WHERE run_id <> '')":                                       0,
+		"SELECT count(*) FROM run WHERE origin IN (SELECT id FROM origin WHERE run_id <> '')":                                             0,
 		// The namespaces of the writes have one row each.
 		"SELECT count(*) - count(DISTINCT type || inode || uid || origin) FROM namespace WHERE id IN (SELECT namespace FROM event WHERE parameter IS NOT NULL)": 0,
 	} {

@@ -17,7 +17,10 @@ import (
 
 // SchemaVersion is the version of the tables that this package writes. The database's user_version
 // contains it.
-const SchemaVersion = 3
+const SchemaVersion = 4
+
+// oldestReadable is the oldest version whose tables this package can read without migrating them.
+const oldestReadable = 3
 
 // applicationID is the application_id of a history: "nstr".
 const applicationID = 0x6e737472
@@ -221,6 +224,27 @@ DROP INDEX event_namespace;
 	// to the origin without one, so that a namespace has one row in each boot.
 	`
 ALTER TABLE origin ADD COLUMN run_id TEXT NOT NULL DEFAULT '';
+`,
+	`
+DROP VIEW events;
+CREATE VIEW events AS
+SELECT event.id, strftime('%Y-%m-%dT%H:%M:%f', event.time / 1e9, 'unixepoch') || 'Z' AS time,
+	kind.type, kind.outcome, kind.error, kind.via,
+	parameter.name AS parameter, event.old, event.new, event.after,
+	namespace.type AS ns_type, namespace.inode AS ns_id, namespace_view.name AS ns_name, event.ns_from,
+	process.pid, process.comm, process.uid, exe.value AS exe, args.value AS args, cgroup.value AS cgroup,
+	ancestors.value AS ancestors, place.container, place.pod, place.unit,
+	coalesce(event.count, 1) AS count, lower(hex(event.hash)) AS hash, origin.run_id, event.seq
+FROM event JOIN kind ON kind.id = event.kind JOIN origin ON origin.id = event.origin
+	LEFT JOIN parameter ON parameter.id = event.parameter
+	LEFT JOIN namespace ON namespace.id = event.namespace
+	LEFT JOIN namespace_view ON namespace_view.id = event.view
+	LEFT JOIN process ON process.id = event.process
+	LEFT JOIN text exe ON exe.id = process.exe
+	LEFT JOIN text args ON args.id = process.args
+	LEFT JOIN text cgroup ON cgroup.id = process.cgroup
+	LEFT JOIN text ancestors ON ancestors.id = process.ancestors
+	LEFT JOIN place ON place.id = event.place;
 `,
 }
 

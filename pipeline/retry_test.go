@@ -92,3 +92,41 @@ func TestRetryReader(t *testing.T) {
 }
 
 func at(second int) time.Time { return time.Unix(int64(second), 0) }
+
+// A buffered sink cannot write what it took.
+type buffered struct{ sink }
+
+func (b *buffered) Flush() error {
+	if len(b.events) == 0 {
+		return nil
+	}
+	return syscall.ENOSPC
+}
+
+func (b *buffered) Close() error { return b.Flush() }
+
+// TestRetryClose ends a run with events in the buffer of a sink that cannot write them.
+func TestRetryClose(t *testing.T) {
+	bad := new(buffered)
+	retry := &pipeline.Retry{Sink: bad, Report: func(string) {}}
+	for _, count := range []uint64{0, 3} {
+		if err := retry.Write(&event.Event{Type: event.SysctlWrite, Count: count}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if retry.Lost() != 0 {
+		t.Errorf("%d events are lost before the end", retry.Lost())
+	}
+	if err := retry.Close(); !errors.Is(err, syscall.ENOSPC) || retry.Lost() != 4 {
+		t.Errorf("%d events lost: %v", retry.Lost(), err)
+	}
+	// What was flushed is not lost.
+	good := &pipeline.Retry{Sink: new(sink), Report: func(string) {}}
+	if err := errors.Join(good.Write(&event.Event{Type: event.SysctlWrite}), good.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	good.Sink = bad
+	if err := good.Close(); err == nil || good.Lost() != 0 {
+		t.Errorf("%d events lost: %v", good.Lost(), err)
+	}
+}

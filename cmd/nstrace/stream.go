@@ -210,11 +210,14 @@ func (r *run) finish() error {
 	if r.names != nil {
 		errs = append(errs, r.names.Close())
 	}
-	if r.sink != nil {
+	switch {
+	case r.retry != nil:
+		errs = append(errs, r.retry.Close())
+		if n := r.retry.Lost(); n > 0 {
+			errs = append(errs, fmt.Errorf("the output lacks up to %s that could not be written", plural(n, "event")))
+		}
+	case r.sink != nil:
 		errs = append(errs, r.sink.Close())
-	}
-	if r.retry != nil && r.retry.Lost() > 0 {
-		errs = append(errs, fmt.Errorf("the output lacks %s that could not be written", plural(r.retry.Lost(), "event")))
 	}
 	return errors.Join(append(errs, r.close())...)
 }

@@ -159,7 +159,7 @@ func openRotating(path string, rotation Rotation) (*rotatingFile, error) {
 		return nil, fmt.Errorf("output file %q cannot be rotated: directory %q: %w", path, dir, err)
 	}
 	if err := safefile.CheckFolder(path); err != nil {
-		return nil, fmt.Errorf("output file %q cannot be rotated: %w", path, errors.Unwrap(err))
+		return nil, fmt.Errorf("output file %q cannot be rotated: %w; put it into a directory that only its owner can write, such as /var/log/nstrace", path, errors.Unwrap(err))
 	}
 	r := &rotatingFile{
 		log: lumberjack.Logger{

@@ -66,7 +66,7 @@ func TestSharedFolder(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777|os.ModeSticky)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenFile(filepath.Join(dir, "rotated"), rotations["rotated"]); err == nil || !strings.HasSuffix(err.Error(), "cannot be rotated: other users can write to its directory") {
+	if _, err := OpenFile(filepath.Join(dir, "rotated"), rotations["rotated"]); err == nil || !strings.Contains(err.Error(), "cannot be rotated: other users can write to its directory; put it into") {
 		t.Errorf("%v", err)
 	}
 	path := filepath.Join(dir, "plain")

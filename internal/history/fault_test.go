@@ -893,3 +893,59 @@ func TestPlantedJournal(t *testing.T) {
 		}
 	}
 }
+
+// TestPlantedMeanwhile has somebody try to put a journal and a log beside a new database all the time while it
+// is opened. In the folder they can, but not under these names.
+func TestPlantedMeanwhile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make files of somebody else")
+	}
+	for round := range 20 {
+		dir := filepath.Join(t.TempDir(), "sticky")
+		theirs := filepath.Join(dir, "theirs")
+		if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777|os.ModeSticky), os.WriteFile(theirs, []byte("x"), 0o666), os.Chown(theirs, 54321, 54321)); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "history.db")
+		stop, done := make(chan struct{}), make(chan int)
+		go func() {
+			planted := 0
+			for {
+				select {
+				case <-stop:
+					done <- planted
+					return
+				default:
+				}
+				if _, err := os.Lstat(path); err != nil { // nothing is checked yet
+					continue
+				}
+				for _, suffix := range []string{"-journal", "-wal", "-shm"} {
+					if os.Link(theirs, path+suffix) == nil {
+						planted++
+					}
+				}
+			}
+		}()
+		r, err := history.Create(history.Options{Path: path})
+		if err == nil {
+			err = r.Append(newStorm(t).next())
+		}
+		if err == nil {
+			err = r.Sync()
+		}
+		close(stop)
+		if planted := <-done; planted > 0 || err != nil {
+			t.Fatalf("round %d: %d files planted: %v", round, planted, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := filepath.Glob(path + "-*"); err != nil || len(left) != 1 {
+			t.Errorf("%v: %v", left, err) // the lock
+		}
+		if v := verify(t, path); v.Events != 1 || len(v.Problems) > 0 {
+			t.Errorf("%+v", v)
+		}
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -201,7 +200,7 @@ func isSQLite(path string) bool {
 // open opens the database and begins a run in it.
 func (r *Recorder) open() (err error) {
 	if r.lock == nil {
-		if err := os.MkdirAll(filepath.Dir(r.options.Path), 0o755); err != nil {
+		if err := safefile.MkdirAll(r.options.Path); err != nil {
 			return err
 		}
 		if r.lock, r.newLock, err = lockFile(r.options.Path); err != nil {

@@ -63,6 +63,7 @@ type writer struct {
 	rowsLeft        bool  // dropGenerations can have left rows
 	keepAnchors     bool  // mergeAnchors found some that somebody changed
 
+	held      bool                   // the empty journal keeps others from making one
 	files     map[string]os.FileInfo // the open files, by their suffix after path
 	run       int64
 	writes    map[writeKey]*write // last writes of the batch
@@ -137,12 +138,14 @@ func makeFile(path string) error {
 }
 
 // databaseFiles are the suffixes of the files that SQLite opens by name.
-var databaseFiles = []string{"", "-wal", "-shm", "-journal"}
+var databaseFiles = []string{"-journal", "-wal", "-shm", ""}
 
 // openWriter opens the database at path for writing. It creates or migrates it if necessary.
 func openWriter(ctx context.Context, path string) (*writer, error) {
 	// Each time: while the database is closed, others can put a journal beside it, which SQLite would play back.
-	if err := safefile.CheckFiles(path, databaseFiles...); err != nil {
+	// SQLite takes an empty journal for none.
+	held, err := safefile.HoldFiles(path, databaseFiles...)
+	if err != nil {
 		return nil, err
 	}
 	if err := makeFile(path); err != nil {
@@ -152,7 +155,7 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{path: path, conn: conn, encode: new(event.Encoder), sum: sha256.New(), writes: map[writeKey]*write{}, rowsLeft: true}
+	w := &writer{path: path, conn: conn, encode: new(event.Encoder), sum: sha256.New(), writes: map[writeKey]*write{}, rowsLeft: true, held: held}
 	w.setLimit(0)
 	if err := w.prepare(); err != nil {
 		return nil, errors.Join(explain(path, err), conn.Close())
@@ -198,15 +201,10 @@ func (w *writer) prepare() (err error) {
 			return err
 		}
 	}
-	// These settings have an effect only before the first table. A larger page holds more lists and
-	// events for each read.
-	for _, set := range []string{"page_size = 8192", "auto_vacuum = INCREMENTAL"} {
-		if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA "+set, nil); err != nil {
-			return err
-		}
+	if err := w.setLayout(); err != nil {
+		return err
 	}
 	for _, set := range []string{
-		"journal_mode = WAL",
 		"synchronous = FULL", // a committed transaction survives a power cut
 		fmt.Sprintf("cache_size = -%d", cacheKiB),
 		"wal_autocheckpoint = 2000",
@@ -227,6 +225,37 @@ func (w *writer) prepare() (err error) {
 		return err
 	}
 	return w.load()
+}
+
+// setLayout sets the layout of a new database, and makes SQLite use a log where the file system
+// supports one.
+func (w *writer) setLayout() error {
+	mode := func(set string) (mode string, err error) {
+		err = w.eachRow("PRAGMA journal_mode"+set, func(stmt *sqlite.Stmt) { mode = stmt.ColumnText(0) })
+		return mode, err
+	}
+	const log = "wal"
+	before, err := mode("")
+	// Only in this mode, SQLite does not delete the journal when it begins the log. Others could make
+	// one in its place.
+	if err == nil && w.held && before != log {
+		_, err = mode(" = MEMORY")
+	}
+	if err != nil {
+		return err
+	}
+	// These settings have an effect only before the first table. A larger page holds more lists and
+	// events for each read.
+	for _, set := range []string{"page_size = 8192", "auto_vacuum = INCREMENTAL"} {
+		if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA "+set, nil); err != nil {
+			return err
+		}
+	}
+	after, err := mode(" = " + log)
+	if err == nil && w.held && after != log {
+		_, err = mode(" = TRUNCATE") // it never deletes the journal either
+	}
+	return err
 }
 
 // load reads the next ids and the end of the chain, and clears all caches.
@@ -811,5 +840,11 @@ func sameIdentity(a, b *event.Process) bool {
 }
 
 func (w *writer) close() error {
-	return w.conn.Close()
+	err := w.conn.Close()
+	if w.held && !w.moved() { // SQLite removes the other files
+		if info, statErr := os.Stat(w.path + "-journal"); statErr == nil && info.Size() == 0 {
+			err = errors.Join(err, os.Remove(w.path+"-journal"))
+		}
+	}
+	return err
 }

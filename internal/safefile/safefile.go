@@ -9,10 +9,12 @@
 package safefile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,15 +26,22 @@ const Mode fs.FileMode = 0o600
 // ErrShared means that other users could lead nstrace to another file.
 var ErrShared = errors.New("other users can write to its directory")
 
+// A sharedError is an ErrShared about something else than the directory of the file.
+type sharedError string
+
+func (e sharedError) Error() string        { return string(e) }
+func (e sharedError) Is(target error) bool { return target == ErrShared }
+
 // maxLinks is how many symbolic links a path can go through, as in the kernel (MAXSYMLINKS).
 const maxLinks = 40
 
 // Open opens a file as os.OpenFile does, with Mode if it creates it.
 //
 // In a folder that others can write to, it follows no symbolic link, except one of root or of the caller in a
-// folder with the sticky bit, and opens no file with several hard links. There it opens only files of root, of
-// the caller and of the folder's owner, in a folder with the sticky bit only the first two. Otherwise it returns
-// an error that wraps [ErrShared].
+// folder with the sticky bit, and opens only regular files with one hard link. There it opens only files of
+// root, of the caller and of the folder's owner. In a folder with the sticky bit it opens only files of the
+// first two that no other user can read: a file of theirs that others could rename can have been moved there.
+// Otherwise it returns an error that wraps [ErrShared].
 func Open(path string, flags int) (*os.File, error) {
 	f, err := open(path, flags)
 	if err != nil {
@@ -45,34 +54,65 @@ func Open(path string, flags int) (*os.File, error) {
 // later, or add files to its folder. A program that uses the path again and again needs that.
 func CheckFolder(path string) error {
 	return checkAt(path, func(w *walked) error {
-		if w.moved || w.shared != private {
+		if w.moved == nil && w.shared != private {
 			return ErrShared
 		}
-		return nil
+		return w.moved
 	})
 }
 
-// CheckFiles is for a program that opens several files of a folder by name. It returns an error that wraps
+// HoldFiles is for a program that opens several files of a folder by name. It returns an error that wraps
 // [ErrShared] if others can make the path lead elsewhere, or can remove files from the folder, or if one of the
-// files is there that Open would not open. In a folder with the sticky bit they can still make a file that is
-// not there yet, between this check and the program's open.
-func CheckFiles(path string, suffixes ...string) error {
-	return checkAt(path, func(w *walked) error {
-		if w.moved || w.shared == shared {
-			return ErrShared
+// files is there that Open would not open. In a folder with the sticky bit it makes the files that are missing:
+// otherwise others could make them before the program does. It reports whether the folder is one.
+func HoldFiles(path string, suffixes ...string) (held bool, err error) {
+	err = checkAt(path, func(w *walked) error {
+		if w.moved != nil || w.shared == shared {
+			return cmp.Or(w.moved, ErrShared)
 		}
+		held = w.shared == sticky
 		for _, suffix := range suffixes {
-			var st unix.Stat_t
-			err := unix.Fstatat(w.dir, w.name+suffix, &st, unix.AT_SYMLINK_NOFOLLOW)
-			if err == nil {
-				err = w.check(&st)
-			}
-			if err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := w.hold(w.name + suffix); err != nil {
 				return fmt.Errorf("%s: %w", w.name+suffix, err)
 			}
 		}
 		return nil
 	})
+	return held, err
+}
+
+// hold checks one file for HoldFiles, and makes it if that is necessary.
+func (w *walked) hold(name string) error {
+	if w.shared == sticky {
+		fd, err := retry(func() (int, error) {
+			return unix.Openat(w.dir, name, unix.O_RDONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, uint32(Mode))
+		})
+		if err == nil {
+			err = errors.Join(unix.Fchmod(fd, uint32(Mode)), unix.Close(fd)) // whatever the umask
+			return err
+		}
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	var st unix.Stat_t
+	switch err := unix.Fstatat(w.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT) && w.shared == private:
+		return nil
+	case err != nil:
+		return err
+	}
+	return w.check(&st)
+}
+
+// MkdirAll makes the folders of a file that are missing. It follows links as Open does, and makes no folder in
+// one where others could replace it.
+func MkdirAll(path string) error {
+	w, err := walkFrom(path, true)
+	if err != nil {
+		return &fs.PathError{Op: "mkdir", Path: filepath.Dir(path), Err: err}
+	}
+	return unix.Close(w.dir)
 }
 
 // checkAt checks the folder of a file.
@@ -121,8 +161,9 @@ type walked struct {
 	name   string
 	owner  uint32 // of the folder
 	shared sharing
-	moved  bool // others can replace a folder on the way
-	magic  bool // the name is a link whose text is no path, such as /proc/self/fd/1
+	moved  error // set if others can replace a folder on the way: an ErrShared
+	make   bool  // make folders that are missing
+	magic  bool  // the name is a link whose text is no path, such as /proc/self/fd/1
 }
 
 // changes reports whether others can replace an entry of the folder that belongs to a user.
@@ -137,12 +178,15 @@ func inProc(dir int) bool {
 }
 
 // walk goes to the folder of a file, one name after another, and through a symbolic link at the end.
-func walk(path string) (*walked, error) {
+func walk(path string) (*walked, error) { return walkFrom(path, false) }
+
+// walkFrom is walk, and makes folders if wanted.
+func walkFrom(path string, makes bool) (*walked, error) {
 	dir, err := start(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &walked{dir: dir}
+	w := &walked{dir: dir, make: makes}
 	if err := w.follow(strings.Split(path, "/")); err != nil {
 		unix.Close(w.dir)
 		return nil, err
@@ -167,14 +211,31 @@ func (w *walked) follow(names []string) error {
 		if len(names) == 1 && (errors.Is(err, unix.ENOENT) || err == nil && entry.Mode&unix.S_IFMT != unix.S_IFLNK) {
 			return nil
 		}
+		if errors.Is(err, unix.ENOENT) && w.make {
+			if w.shared == shared {
+				return ErrShared
+			}
+			// Somebody else can have made it since.
+			if err := unix.Mkdirat(w.dir, w.name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+				return err
+			}
+			err = unix.Fstatat(w.dir, w.name, &entry, unix.AT_SYMLINK_NOFOLLOW)
+		}
 		if err != nil {
 			return err
 		}
-		if entry.Mode&unix.S_IFMT == unix.S_IFLNK {
-			if len(names) == 1 && inProc(w.dir) {
+		nofollow := unix.O_NOFOLLOW
+		if entry.Mode&unix.S_IFMT == unix.S_IFLNK && inProc(w.dir) {
+			if w.changes(entry.Uid) {
+				return sharedError(fmt.Sprintf("%s is a link of the processes of user %d", w.name, w.owner))
+			}
+			// The text of such a link need not be a path, as that of /proc/1/root: the kernel follows it.
+			if len(names) == 1 {
 				w.magic = true
 				return nil
 			}
+			nofollow = 0
+		} else if entry.Mode&unix.S_IFMT == unix.S_IFLNK {
 			if links++; links > maxLinks {
 				return unix.ELOOP
 			}
@@ -196,11 +257,15 @@ func (w *walked) follow(names []string) error {
 			}
 			continue
 		}
-		next, err := unix.Openat(w.dir, w.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		next, err := retry(func() (int, error) {
+			return unix.Openat(w.dir, w.name, unix.O_PATH|nofollow|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		})
 		if err != nil {
 			return err
 		}
-		w.moved = w.moved || w.changes(entry.Uid)
+		if w.moved == nil && w.changes(entry.Uid) {
+			w.moved = sharedError(fmt.Sprintf("other users can replace the directory %s on the way", w.name))
+		}
 		unix.Close(w.dir)
 		w.dir = next
 		names = names[1:]
@@ -213,7 +278,17 @@ func start(path string) (int, error) {
 	if strings.HasPrefix(path, "/") {
 		from = "/"
 	}
-	return unix.Open(from, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return retry(func() (int, error) { return unix.Open(from, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
+}
+
+// retry calls do until no signal interrupts it.
+func retry(do func() (int, error)) (int, error) {
+	for {
+		n, err := do()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 func readlink(dir int, name string) (string, error) {
@@ -236,7 +311,7 @@ func open(path string, flags int) (*os.File, error) {
 	defer unix.Close(w.dir)
 	flags |= unix.O_CLOEXEC
 	if w.magic {
-		fd, err := unix.Openat(w.dir, w.name, flags&^os.O_CREATE, 0)
+		fd, err := retry(func() (int, error) { return unix.Openat(w.dir, w.name, flags&^os.O_CREATE, 0) })
 		if err != nil {
 			return nil, err
 		}
@@ -244,9 +319,13 @@ func open(path string, flags int) (*os.File, error) {
 	}
 	const tries = 10 // somebody can make and remove the file all the time
 	for range tries {
-		fd, err := unix.Openat(w.dir, w.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err := retry(func() (int, error) {
+			return unix.Openat(w.dir, w.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		})
 		if errors.Is(err, unix.ENOENT) && flags&os.O_CREATE != 0 {
-			fd, err = unix.Openat(w.dir, w.name, flags|unix.O_EXCL|unix.O_NOFOLLOW, uint32(Mode))
+			fd, err = retry(func() (int, error) {
+				return unix.Openat(w.dir, w.name, flags|unix.O_EXCL|unix.O_NOFOLLOW, uint32(Mode))
+			})
 			if errors.Is(err, unix.EEXIST) {
 				continue
 			}
@@ -283,9 +362,13 @@ func (w *walked) reopen(fd int, path string, flags int) (*os.File, error) {
 	}
 	// Not by name: the name can be another file by now. But /proc need not be there.
 	flags &^= os.O_CREATE
-	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags, 0)
-	if errors.Is(err, unix.ENOENT) && w.shared != shared { // nobody can have replaced what was checked
-		again, err = unix.Openat(w.dir, w.name, flags|unix.O_NOFOLLOW, 0)
+	again, err := retry(func() (int, error) { return unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		if w.shared == shared {
+			return nil, fmt.Errorf("%w, and without /proc it cannot be opened safely", ErrShared)
+		}
+		// Nobody can have replaced what was checked.
+		again, err = retry(func() (int, error) { return unix.Openat(w.dir, w.name, flags|unix.O_NOFOLLOW, 0) })
 	}
 	if err != nil {
 		return nil, err
@@ -299,10 +382,15 @@ func (w *walked) check(st *unix.Stat_t) error {
 	case w.shared == private:
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK: // for Open: since the walk
 		return fmt.Errorf("it is a symbolic link, and %w", ErrShared)
-	case st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1:
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR: // opening it fails
+	case st.Mode&unix.S_IFMT != unix.S_IFREG: // opening a pipe can wait for ever
+		return fmt.Errorf("it is not a regular file, and %w", ErrShared)
+	case st.Nlink > 1:
 		return fmt.Errorf("it has %d hard links, and %w", st.Nlink, ErrShared)
 	case !trusted(st.Uid) && (w.shared == sticky || st.Uid != w.owner):
 		return fmt.Errorf("it belongs to user %d, and %w", st.Uid, ErrShared)
+	case w.shared == sticky && st.Mode&0o077 != 0:
+		return fmt.Errorf("its mode is %04o, which lets other users read or write it, and %w (chmod 600)", st.Mode&0o777, ErrShared)
 	}
 	return nil
 }

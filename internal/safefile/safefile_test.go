@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,7 +81,9 @@ func TestOpen(t *testing.T) {
 		{"hard link", func(p string) error { return os.Link(victim, p) },
 			map[string]error{"private": nil, "sticky": ErrShared, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared}},
 		{"pipe", func(p string) error { return errors.Join(unix.Mkfifo(p, 0o666), os.Chown(p, somebody, somebody)) },
-			map[string]error{"sticky": ErrShared, "shared": ErrShared, "group": ErrShared}},
+			map[string]error{"sticky": ErrShared, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared}},
+		{"own, moved there", func(p string) error { return os.WriteFile(p, nil, 0o644) },
+			map[string]error{"private": nil, "sticky": ErrShared, "theirs": nil}},
 		{"folder through a link", func(p string) error { return errors.Join(os.Symlink("../..", p), os.Lchown(p, somebody, somebody)) },
 			map[string]error{"sticky": ErrShared, "shared": ErrShared, "theirs": ErrShared}},
 	} {
@@ -214,27 +220,128 @@ func TestCheckFolder(t *testing.T) {
 	}
 }
 
-// TestCheckFiles has others put a file beside a database.
-func TestCheckFiles(t *testing.T) {
+// TestHoldFiles has others put a file beside a database.
+func TestHoldFiles(t *testing.T) {
 	dirs := folders(t)
 	for name, want := range map[string]error{"private": nil, "sticky": nil, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared} {
 		path := filepath.Join(dirs[name], "db")
-		if err := CheckFiles(path, "", "-wal"); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", name, err, want)
+		held, err := HoldFiles(path, "-wal", "")
+		if !errors.Is(err, want) || held != (name == "sticky") {
+			t.Errorf("%s: %v, want %v; held %v", name, err, want, held)
 		}
 		if want != nil {
 			continue
 		}
+		for _, file := range []string{path, path + "-wal"} {
+			info, err := os.Stat(file)
+			if held != (err == nil) || held && (info.Mode() != Mode || info.Size() != 0) {
+				t.Errorf("%s: %v %v", name, info, err)
+			}
+		}
 		must(t, os.WriteFile(path, nil, 0o600), os.WriteFile(path+"-wal", nil, 0o600))
-		if err := CheckFiles(path, "", "-wal"); err != nil {
+		if _, err := HoldFiles(path, "-wal", ""); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		must(t, os.Chown(path+"-wal", somebody, somebody))
 		if name == "sticky" {
 			want = ErrShared
 		}
-		if err := CheckFiles(path, "", "-wal"); !errors.Is(err, want) {
+		if _, err := HoldFiles(path, "-wal", ""); !errors.Is(err, want) {
 			t.Errorf("%s, with a file of somebody else: %v, want %v", name, err, want)
+		}
+	}
+}
+
+// TestMkdirAll makes folders, but not where others decide what the path leads to.
+func TestMkdirAll(t *testing.T) {
+	dirs := folders(t)
+	for name, want := range map[string]error{"private": nil, "sticky": nil, "shared": ErrShared, "theirs": ErrShared, "group": ErrShared} {
+		for range 2 {
+			path := filepath.Join(dirs[name], "a", "b", "file")
+			if err := MkdirAll(path); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", name, err, want)
+			}
+			if info, err := os.Stat(filepath.Dir(path)); (err == nil) != (want == nil) || err == nil && !info.IsDir() {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		link, elsewhere := filepath.Join(dirs[name], "link"), t.TempDir()
+		must(t, os.Symlink(elsewhere, link), os.Lchown(link, somebody, somebody))
+		if name != "private" {
+			want = ErrShared
+		}
+		if err := MkdirAll(filepath.Join(link, "c", "file")); !errors.Is(err, want) {
+			t.Errorf("%s, through a link: %v, want %v", name, err, want)
+		}
+		if _, err := os.Stat(filepath.Join(elsewhere, "c")); (err == nil) != (want == nil) {
+			t.Errorf("%s, through a link: %v", name, err)
+		}
+	}
+}
+
+// TestProcLinks opens files through links of procfs, whose text is no path.
+func TestProcLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to change the root directory")
+	}
+	root := t.TempDir()
+	must(t, os.Chmod(root, 0o755), os.WriteFile(filepath.Join(root, "file"), []byte("inside"), 0o600))
+	for _, uid := range []uint32{0, somebody} {
+		in, out, err := os.Pipe()
+		must(t, err)
+		// It waits for its input with another root directory.
+		cmd := exec.Command(os.Args[0])
+		cmd.Env, cmd.Stdin = []string{waitEnv + "=" + root, fmt.Sprintf("SAFEFILE_UID=%d", uid)}, in
+		ready, err := cmd.StdoutPipe()
+		must(t, err, cmd.Start())
+		_, err = io.ReadFull(ready, make([]byte, 1))
+		must(t, err)
+		f, err := Open(fmt.Sprintf("/proc/%d/root/file", cmd.Process.Pid), os.O_RDONLY)
+		switch {
+		case uid != 0 && !errors.Is(err, ErrShared):
+			t.Errorf("through a process of somebody else: %v", err)
+		case uid == 0 && err != nil:
+			t.Error(err)
+		case uid == 0:
+			if b, err := io.ReadAll(f); string(b) != "inside" {
+				t.Errorf("it reads %q: %v", b, err)
+			}
+		}
+		if f != nil {
+			f.Close()
+		}
+		must(t, out.Close(), in.Close())
+		_ = cmd.Wait()
+	}
+}
+
+const waitEnv = "SAFEFILE_ROOT"
+
+func TestMain(m *testing.M) {
+	root := os.Getenv(waitEnv)
+	if root == "" {
+		os.Exit(m.Run())
+	}
+	uid, err := strconv.Atoi(os.Getenv("SAFEFILE_UID"))
+	if err := errors.Join(err, unix.Chroot(root), syscall.Setuid(uid)); err != nil {
+		panic(err)
+	}
+	fmt.Print(".")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+}
+
+// TestMessages names the directory that is the problem.
+func TestMessages(t *testing.T) {
+	dirs := folders(t)
+	below := filepath.Join(dirs["shared"], "below")
+	must(t, os.Mkdir(below, 0o700))
+	path := filepath.Join(below, "file")
+	for _, check := range []func() error{
+		func() error { return CheckFolder(path) },
+		func() error { _, err := HoldFiles(path, ""); return err },
+	} {
+		if err := check(); !errors.Is(err, ErrShared) || !strings.Contains(err.Error(), "replace the directory below") {
+			t.Errorf("%v", err)
 		}
 	}
 }

@@ -195,11 +195,26 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	return f.future(ctx, &db, q, sink, last)
 }
 
+// patience is how long a command can take to end in good order.
+const patience = time.Second
+
 // interruptible returns a context that ends with the first SIGINT or SIGTERM, so that a
-// command can end in good order. A second signal ends the command at once.
+// command can end in good order. A second signal ends the command at once, and so does the first one
+// if the command waits for something else, such as the reader of its output.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel)
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			cancel()
+			time.AfterFunc(patience, func() { _ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) })
+		case <-ctx.Done():
+			signal.Stop(signals)
+		}
+	}()
 	return ctx, cancel
 }
 
@@ -414,7 +429,15 @@ func openHistory(ctx context.Context, path string) (*history.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--db: %w", err)
 	}
+	warnUntrusted(path, db)
 	return db, nil
+}
+
+// warnUntrusted says on stderr that other users can have written to a database.
+func warnUntrusted(path string, db *history.DB) {
+	if why := db.Untrusted(); why != "" {
+		notify(fmt.Sprintf("%s: other users can have written to it: %s", path, why))
+	}
 }
 
 func newHistoryVerify() *cobra.Command {

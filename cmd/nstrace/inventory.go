@@ -114,5 +114,6 @@ func (f *inventoryFlags) history(ctx context.Context) (*history.DB, error) {
 	if err != nil {
 		return nil, interrupted(fmt.Errorf("--db: %w", err))
 	}
+	warnUntrusted(f.db, db)
 	return db, nil
 }

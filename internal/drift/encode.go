@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,7 +21,22 @@ const Version = 2
 
 // maxEncoded limits the decompressed size of a snapshot. It is enough for thousands of network
 // namespaces.
-const maxEncoded = 1 << 30
+var maxEncoded = 128 << 20
+
+var errTooLong = errors.New("it is too long")
+
+// A limitWriter is a writer that takes a limited number of bytes.
+type limitWriter struct {
+	io.Writer
+	left int
+}
+
+func (w *limitWriter) Write(b []byte) (int, error) {
+	if w.left -= len(b); w.left < 0 {
+		return 0, errTooLong
+	}
+	return w.Writer.Write(b)
+}
 
 // The encoding is compressed JSON. It compresses well, because most network namespaces have similar
 // parameters.
@@ -82,7 +98,7 @@ func (s *Snapshot) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.NewEncoder(z).Encode(&e); err != nil {
+	if err := json.NewEncoder(&limitWriter{z, maxEncoded}).Encode(&e); err != nil {
 		return nil, fmt.Errorf("encode a snapshot: %w", err)
 	}
 	if err := z.Close(); err != nil {
@@ -101,7 +117,7 @@ func Decode(version int, b []byte) (*Snapshot, error) {
 		return nil, fmt.Errorf("decode a snapshot: %w", err)
 	}
 	var e encoded
-	if err := json.NewDecoder(io.LimitReader(z, maxEncoded)).Decode(&e); err != nil {
+	if err := json.NewDecoder(io.LimitReader(z, int64(maxEncoded))).Decode(&e); err != nil {
 		return nil, fmt.Errorf("decode a snapshot: %w", err)
 	}
 	s := &Snapshot{BootID: e.BootID, Time: e.Time, Parameters: e.Parameters.decode(), Cut: e.Cut, Incomplete: e.Incomplete}

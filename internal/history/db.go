@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // A DB reads a history. Only one goroutine may use it at a time, and only one iteration may run.
@@ -25,6 +27,8 @@ type DB struct {
 	path string
 	file os.FileInfo
 	conn *sqlite.Conn
+
+	untrusted string // see Untrusted
 
 	schema       int64  // schema_version of the tables that were checked
 	leftOut      uint64 // rows
@@ -66,11 +70,20 @@ func OpenContext(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	conn, err := openReader(ctx, path)
+	if !file.Mode().IsRegular() { // to open a pipe would wait for ever
+		return nil, fmt.Errorf("%s: not a regular file: %w", path, ErrNotHistory)
+	}
+	untrusted, alone := trust(path, file)
+	var conn *sqlite.Conn
+	if alone {
+		conn, err = openAlone(ctx, path)
+	} else {
+		conn, err = openReader(ctx, path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{path: path, file: file, conn: conn, schema: -1}
+	db := &DB{path: path, file: file, conn: conn, schema: -1, untrusted: untrusted}
 	db.clearCaches()
 	// begin checks the tables.
 	if err = db.begin(); err == nil {
@@ -98,16 +111,54 @@ func openReader(ctx context.Context, path string) (*sqlite.Conn, error) {
 	if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt || errors.Is(err, ErrCorrupt) || ctx.Err() != nil {
 		return nil, err
 	}
-	uri := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?immutable=1"
-	alone, aloneErr := openConn(ctx, uri, sqlite.OpenReadOnly|sqlite.OpenURI, 0)
+	alone, aloneErr := openAlone(ctx, path)
 	if aloneErr != nil {
 		return nil, err
 	}
-	if _, aloneErr = pragma(alone, "user_version"); aloneErr != nil {
-		return nil, errors.Join(err, alone.Close())
-	}
 	return alone, nil
 }
+
+// openAlone opens a database read-only. It opens no other file of the folder, and writes nothing.
+func openAlone(ctx context.Context, path string) (*sqlite.Conn, error) {
+	if !strings.HasPrefix(path, "/") { // a path that begins with // would be a host's name
+		path = "./" + path
+	}
+	uri := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?immutable=1"
+	conn, err := openConn(ctx, uri, sqlite.OpenReadOnly|sqlite.OpenURI, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = pragma(conn, "user_version"); err != nil {
+		return nil, errors.Join(explain(path, err), conn.Close())
+	}
+	return conn, nil
+}
+
+// trust says why other users can have written to a database, "" if they cannot, and whether to open
+// it alone: the other files of its folder could be anything.
+func trust(path string, file os.FileInfo) (why string, alone bool) {
+	st, ok := file.Sys().(*syscall.Stat_t)
+	switch {
+	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		why = fmt.Sprintf("it belongs to user %d", st.Uid)
+	case file.Mode().Perm()&0o022 != 0:
+		why = fmt.Sprintf("its mode is %04o", file.Mode().Perm())
+	}
+	if err := safefile.CheckFiles(path, "", "-wal", "-shm"); errors.Is(err, safefile.ErrShared) {
+		if info, statErr := os.Lstat(path + "-wal"); why == "" && statErr == nil {
+			why = errors.Unwrap(err).Error()
+			if info.Size() > 0 {
+				why += ", so that the newest events, which are in its log, are not read"
+			}
+		}
+		alone = true
+	}
+	return why, alone
+}
+
+// Untrusted says why users other than root and the caller can have written to the database, "" if
+// they cannot. Whatever they wrote, it is safe to read.
+func (db *DB) Untrusted() string { return db.untrusted }
 
 // Close closes the database.
 func (db *DB) Close() error { return db.conn.Close() }
@@ -392,7 +443,11 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 func (db *DB) event(stmt *sqlite.Stmt) (s Stored, err error) {
 	s.ID = stmt.ColumnInt64(0)
 	for _, text := range [...]int{11, 12, 13, 24} {
-		db.held += stmt.ColumnLen(text)
+		n := stmt.ColumnLen(text)
+		if n > maxText {
+			return s, errLongText
+		}
+		db.held += n
 	}
 	if n := stmt.ColumnLen(25); n != len(s.Hash) {
 		return s, fmt.Errorf("its hash has %d bytes", n)
@@ -527,6 +582,9 @@ func readRow[V any](db *DB, known map[int64]V, id int64, query string, read func
 		found = true
 		for i := range stmt.ColumnCount() {
 			if t := stmt.ColumnType(i); t == sqlite.TypeText || t == sqlite.TypeBlob {
+				if stmt.ColumnLen(i) > maxText {
+					return errLongText
+				}
 				db.held += stmt.ColumnLen(i)
 				db.cached += stmt.ColumnLen(i)
 			}
@@ -662,7 +720,11 @@ func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool)
 		}
 		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(max(0, stmt.ColumnInt64(2)))}
 		var err error
-		if !stmt.ColumnIsNull(3) {
+		if n := stmt.ColumnLen(3); n > maxText {
+			err = errLongText
+		} else if db.held += n + rowBytes; db.held > maxHeld {
+			return fmt.Errorf("the last writes have more than %d bytes: %w", maxHeld, ErrNotHistory)
+		} else if !stmt.ColumnIsNull(3) {
 			w.Event, err = decodeLine(stmt, 3)
 		} else if w.Stored, err = db.at(w.ID); err == nil && w.Event == nil {
 			return nil // removed, but not by retention: Verify reports it

@@ -111,3 +111,17 @@ func NewQuota(size int64) func(e *event.Event, bytes int, now time.Time) bool {
 
 // Account is account.
 var Account = account
+
+// SetMaxText sets the maximum length of a text, and returns the maximum before.
+func SetMaxText(n int) int {
+	before := maxText
+	maxText = n
+	return before
+}
+
+// SetMaxHeld sets the maximum size of all last writes, and returns the maximum before.
+func SetMaxHeld(n int) int {
+	before := maxHeld
+	maxHeld = n
+	return before
+}

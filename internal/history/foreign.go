@@ -30,6 +30,16 @@ var maxValue = 64 << 20
 // pageBytes is about the maximum memory for one page of events, in bytes.
 var pageBytes = 32 << 20
 
+// maxText is the maximum length of a text of an event, or of its JSON line, in bytes. The longest that
+// a recorder writes is a line with two values of 64 KiB.
+var maxText = 4 << 20
+
+// errLongText reports a text that no recorder wrote.
+var errLongText = errors.New("one of its texts is longer than any that nstrace writes")
+
+// maxHeld is about the maximum memory for all last writes, in bytes.
+var maxHeld = 256 << 20
+
 // openConn opens a database file. It fails if the file is not a database or is corrupt. Statements
 // end when ctx does.
 func openConn(ctx context.Context, path string, flags sqlite.OpenFlags, busy time.Duration) (*sqlite.Conn, error) {

@@ -604,3 +604,120 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+// TestReadForeignFolder reads a database in a folder of somebody else, who also put links there. Reading
+// neither follows them nor makes a file.
+func TestReadForeignFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make files of somebody else")
+	}
+	from := recorded(t, 10, history.Options{})
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		mode os.FileMode
+		want string // why it is not trusted
+	}{{"theirs", 0o755, "it belongs to user 54321"}, {"sticky", 0o777 | os.ModeSticky, ""}} {
+		dir := filepath.Join(t.TempDir(), tt.name)
+		path, target := filepath.Join(dir, "history.db"), filepath.Join(t.TempDir(), "made")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, tt.mode), os.WriteFile(path, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if tt.name == "theirs" {
+			if err := errors.Join(os.Chown(dir, 54321, 54321), os.Chown(path, 54321, 54321)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, links := range []bool{false, true} {
+			if links {
+				for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+					if err := errors.Join(os.Symlink(target, path+suffix), os.Lchown(path+suffix, 54321, 54321)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			db := open(t, path)
+			if v, err := db.Verify(context.Background()); err != nil || v.Events != 10 || len(v.Problems) > 0 {
+				t.Errorf("%s: %+v %v", tt.name, v, err)
+			}
+			if why := db.Untrusted(); why != tt.want && (!links || why == "") {
+				t.Errorf("%s, links %v: %q", tt.name, links, why)
+			}
+			if _, err := os.Lstat(target); err == nil {
+				t.Errorf("%s: a file was made through a link", tt.name)
+			}
+			if left, err := filepath.Glob(path + "-*"); err != nil || !links && len(left) > 0 {
+				t.Errorf("%s: %v was made: %v", tt.name, left, err)
+			}
+		}
+	}
+	if why := open(t, from).Untrusted(); why != "" {
+		t.Errorf("an own database: %q", why)
+	}
+}
+
+// TestNoRegularFile opens what is not a file. A pipe has no other end.
+func TestNoRegularFile(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() {
+		_, err := history.Open(pipe)
+		done <- err
+		_, err = history.Create(history.Options{Path: pipe})
+		done <- err
+	}()
+	for range 2 {
+		select {
+		case err := <-done:
+			if !errors.Is(err, history.ErrNotHistory) {
+				t.Errorf("%v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("it waits for the pipe")
+		}
+	}
+}
+
+// TestLongTexts has rows with long texts, to which many events refer.
+func TestLongTexts(t *testing.T) {
+	const limit = 1 << 12
+	defer history.SetMaxText(history.SetMaxText(limit))
+	for name, script := range map[string]string{
+		"values":    "UPDATE event SET old = hex(zeroblob(%d))",
+		"lines":     "UPDATE event SET line = hex(zeroblob(%d))",
+		"processes": "UPDATE text SET value = hex(zeroblob(%d))",
+		"names":     "UPDATE parameter SET path = id || hex(zeroblob(%d))",
+	} {
+		path := recorded(t, 10, history.Options{})
+		change(t, path, fmt.Sprintf(script, limit/2+1))
+		db := open(t, path)
+		left := find(t, db, history.Query{})
+		if n, first := db.LeftOut(); n == 0 || int(n)+len(left) != 10 || !strings.Contains(first.Error(), "longer than any") {
+			t.Errorf("%s: %d rows are left out, %d are not: %v", name, n, len(left), first)
+		}
+	}
+	// All last writes together have a limit, too.
+	path := recorded(t, 500, history.Options{})
+	defer history.SetMaxHeld(history.SetMaxHeld(limit))
+	var err error
+	for _, err = range open(t, path).LastWrites(context.Background(), nil) {
+	}
+	if !errors.Is(err, history.ErrNotHistory) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestManyBrokenAnchors has more broken anchors than Verify reports.
+func TestManyBrokenAnchors(t *testing.T) {
+	path := recorded(t, 10, history.Options{})
+	change(t, path, "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 5000) INSERT INTO anchor SELECT NULL, x, x'00', 0, 7, '', 0, x'00' FROM c")
+	if n := len(verify(t, path).Problems); n == 0 || n > history.MaxProblems+1 {
+		t.Errorf("%d problems", n)
+	}
+}

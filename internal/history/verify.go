@@ -79,6 +79,9 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 	if err != nil {
 		return nil, explain(db.path, err)
 	}
+	if len(v.Problems) >= MaxProblems {
+		return v, nil
+	}
 	next := before.ID + 1
 	hash, at := before.Hash, before.Time
 	encode := new(event.Encoder)
@@ -160,6 +163,9 @@ func (db *DB) Verify(ctx context.Context) (*Verification, error) {
 func (db *DB) anchors(v *Verification) (last Anchor, err error) {
 	var seal Hash
 	err = eachAnchor(db.conn, func(a Anchor, sealed Hash) {
+		if len(v.Problems) >= MaxProblems {
+			return
+		}
 		if want := a.seal(seal); want != sealed {
 			v.Problems = append(v.Problems, Problem{ID: a.ID, Time: a.Time, What: "the anchor that retention left here was changed"})
 		}
@@ -414,7 +420,7 @@ var errLongLine = errors.New("longer than any line that nstrace writes")
 func readLine(r *bufio.Reader) (line []byte, err error) {
 	for {
 		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > maxValue {
+		if len(line)+len(part) > min(maxText, maxValue) {
 			return nil, errLongLine
 		}
 		line = append(line, part...)

@@ -129,6 +129,10 @@ func makeFile(path string) error {
 	// It does not open an existing database: to close it would release SQLite's locks.
 	f, err := safefile.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if errors.Is(err, os.ErrExist) {
+		// To open a pipe would wait for ever.
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+			return fmt.Errorf("%s: not a regular file: %w", path, ErrNotHistory)
+		}
 		return nil
 	}
 	if err != nil {

@@ -61,6 +61,22 @@ func CheckFolder(path string) error {
 	})
 }
 
+// CheckFiles is HoldFiles for a program that reads the files, and makes none. If one is missing in a folder
+// with the sticky bit, it returns an error too, because others can make it.
+func CheckFiles(path string, suffixes ...string) error {
+	return checkAt(path, func(w *walked) error {
+		if w.moved != nil || w.shared == shared {
+			return cmp.Or(w.moved, ErrShared)
+		}
+		for _, suffix := range suffixes {
+			if err := w.checkName(w.name + suffix); err != nil {
+				return fmt.Errorf("%s: %w", w.name+suffix, err)
+			}
+		}
+		return nil
+	})
+}
+
 // HoldFiles is for a program that opens several files of a folder by name. It returns an error that wraps
 // [ErrShared] if others can make the path lead elsewhere, or can remove files from the folder, or if one of the
 // files is there that Open would not open. In a folder with the sticky bit it makes the files that are missing:
@@ -95,10 +111,17 @@ func (w *walked) hold(name string) error {
 			return err
 		}
 	}
+	return w.checkName(name)
+}
+
+// checkName checks a file of the folder, which can be missing in a private folder.
+func (w *walked) checkName(name string) error {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(w.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT) && w.shared == private:
 		return nil
+	case errors.Is(err, unix.ENOENT):
+		return ErrShared
 	case err != nil:
 		return err
 	}

@@ -147,7 +147,7 @@ func trust(path string, file os.FileInfo) (why string, alone bool) {
 	if err := safefile.CheckFiles(path, "", "-wal", "-shm"); errors.Is(err, safefile.ErrShared) {
 		if info, statErr := os.Lstat(path + "-wal"); why == "" && statErr == nil {
 			why = errors.Unwrap(err).Error()
-			if info.Size() > 0 {
+			if info.Mode().IsRegular() && info.Size() > 0 {
 				why += ", so that the newest events, which are in its log, are not read"
 			}
 		}

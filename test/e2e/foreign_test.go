@@ -168,3 +168,41 @@ func TestImportInterrupted(t *testing.T) {
 		}
 	}
 }
+
+// TestOutputInterrupted interrupts commands whose output nobody reads, once the pipe is full.
+func TestOutputInterrupted(t *testing.T) {
+	anyKernel(t)
+	db := foreign(t, "UPDATE event SET old = hex(zeroblob(500000))")
+	for _, args := range []string{"history -o json", "history export"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(nstraceBin, append(strings.Fields(args), "--db", db)...)
+		cmd.Stdout = w
+		err = errors.Join(cmd.Start(), w.Close())
+		t.Cleanup(func() { cmd.Process.Kill(); r.Close() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := unix.FcntlInt(r.Fd(), unix.F_GETPIPE_SZ, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ); err != nil || n >= size {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s writes nothing", args)
+			}
+		}
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		if err := cmd.Wait(); err == nil || !late.Stop() {
+			t.Errorf("%s does not end: %v", args, err)
+		}
+	}
+}

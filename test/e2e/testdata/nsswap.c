@@ -2,8 +2,8 @@
 /*
  * nsswap
  *
- * Makes a user namespace while its command line has no page in memory, and executes cat at once, with
- * another command line.
+ * Makes a user namespace while its command line has no page in memory, and executes cat at once,
+ * with another command line.
  */
 #include "args.h"
 

@@ -72,8 +72,13 @@ func (n *Namespace) descriptorPaths(limit int) (paths []string) {
 }
 
 func (n *Namespace) mountPaths(limit int) (paths []string) {
+	self := procfs.Self()
 	for _, m := range n.Mounts[:min(len(n.Mounts), limit)] {
-		paths = append(paths, fmt.Sprintf("/proc/%d/root%s", m.PID, m.Path))
+		path := m.Path
+		if m.PID != self {
+			path = fmt.Sprintf("/proc/%d/root%s", m.PID, path)
+		}
+		paths = append(paths, path)
 	}
 	return paths
 }

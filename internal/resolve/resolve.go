@@ -315,8 +315,8 @@ func (r *Resolver) easy(arg Arg) *inventory.Namespace {
 		}
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
-			if ref, err := refAt(path); err == nil && ref.ID == arg.ID && slices.Contains(types, ref.Type) {
-				return r.mounted(ref, path)
+			if ref, place, err := refAt(path); err == nil && ref.ID == arg.ID && slices.Contains(types, ref.Type) {
+				return r.mounted(ref, place)
 			}
 		}
 	}
@@ -329,22 +329,22 @@ func (r *Resolver) path(text string) (*Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", text, err)
 	}
-	ref, err := refAt(abs)
+	ref, place, err := refAt(abs)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w: %w", text, ErrUnknown, err)
 	}
-	t := &Target{What: Namespace, Text: text, Namespace: r.mounted(ref, abs), r: r}
+	t := &Target{What: Namespace, Text: text, Namespace: r.mounted(ref, place), r: r}
 	if slices.Contains(procfs.NetnsDirs, filepath.Dir(abs)) {
 		t.Name = filepath.Base(abs)
 	}
 	return t, nil
 }
 
-// refAt returns which namespace the file at a path is. It follows links, and opens only the file of a
-// namespace.
-func refAt(path string) (ref inventory.Ref, err error) {
-	fail := func(op string, err error) (inventory.Ref, error) {
-		return inventory.Ref{}, &os.PathError{Op: op, Path: path, Err: err}
+// refAt returns which namespace the file at a path is, and its path without links: the mount, or the same
+// path for a link of /proc such as /proc/PID/ns/net. It follows links, and opens only the file of a namespace.
+func refAt(path string) (ref inventory.Ref, real string, err error) {
+	fail := func(op string, err error) (inventory.Ref, string, error) {
+		return inventory.Ref{}, "", &os.PathError{Op: op, Path: path, Err: err}
 	}
 	place, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -356,7 +356,7 @@ func refAt(path string) (ref inventory.Ref, err error) {
 		return fail("statfs", err)
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return ref, errors.New("the file is not that of a namespace")
+		return ref, "", errors.New("the file is not that of a namespace")
 	}
 	fd, err := unix.Open(fmt.Sprintf("/proc/thread-self/fd/%d", place), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -365,9 +365,28 @@ func refAt(path string) (ref inventory.Ref, err error) {
 	defer unix.Close(fd)
 	ns, ok := procfs.Identify(fd)
 	if !ok {
-		return ref, errors.New("the namespace is of a type that nstrace does not know")
+		return ref, "", errors.New("the namespace is of a type that nstrace does not know")
 	}
-	return inventory.Ref{Type: ns.Type, ID: ns.ID}, nil
+	return inventory.Ref{Type: ns.Type, ID: ns.ID}, withoutLinks(path), nil
+}
+
+// withoutLinks follows the links of a path to the file of a namespace, as far as these have the path of a
+// file. A link such as /proc/PID/ns/net has not.
+func withoutLinks(path string) string {
+	for range 40 { // as many as the kernel follows
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			path = filepath.Join(dir, filepath.Base(path))
+		}
+		target, err := os.Readlink(path)
+		if _, isNS := procfs.ParseNSLink(target); err != nil || isNS {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return path
 }
 
 // named finds network namespaces by their name in /run/netns and /run/docker/netns.
@@ -377,11 +396,11 @@ func (r *Resolver) named(name string) (found []*Target) {
 	}
 	for _, dir := range procfs.NetnsDirs {
 		path := filepath.Join(dir, name)
-		ref, err := refAt(path)
+		ref, place, err := refAt(path)
 		if err != nil || slices.ContainsFunc(found, func(t *Target) bool { return t.Namespace.Ref == ref }) {
 			continue
 		}
-		found = append(found, &Target{What: Namespace, Text: name, Namespace: r.mounted(ref, path), Name: name, r: r})
+		found = append(found, &Target{What: Namespace, Text: name, Namespace: r.mounted(ref, place), Name: name, r: r})
 	}
 	return found
 }

@@ -258,3 +258,21 @@ func TestOwn(t *testing.T) {
 		})
 	}
 }
+
+// TestLinkToNamespace opens the namespace that a link leads to, such as /var/run/netns/NAME.
+func TestLinkToNamespace(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/proc/self/ns/uts", link); err != nil {
+		t.Fatal(err)
+	}
+	r := New(nil, nil)
+	got, err := r.Find(t.Context(), link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := r.Open(got.Namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}

@@ -196,16 +196,29 @@ static __always_inline void free_refused_clone(const __u32 *tid)
 /* The low byte of the flags of clone is the signal for the parent, and it has a bit in common with
  * CLONE_NEWTIME. clone3 has a member of its own for the signal.
  */
+static __always_inline __u64 clone2_flags(__u64 arg)
+{
+	return (__u32)arg & CLONE_NEW_ALL & ~CSIGNAL;
+}
+
+/* The entry shows that tp_fork did not run. Both ends of the call do without it. */
+static __always_inline int tp_clone_begin(enum call_via via, __u64 flags)
+{
+	if (flags && !stopping)
+		ns_call_make(via, flags, 0);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_enter_clone")
 int tp_clone_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	return ns_create_enter(VIA_CLONE, (__u32)ctx->args[0] & ~CSIGNAL);
+	return tp_clone_begin(VIA_CLONE, clone2_flags(ctx->args[0]));
 }
 
 SEC("tracepoint/syscalls/sys_enter_clone3")
 int tp_clone3_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	return ns_create_enter(VIA_CLONE3, clone3_flags((void *)ctx->args[0]));
+	return tp_clone_begin(VIA_CLONE3, clone3_flags((void *)ctx->args[0]));
 }
 
 /* The kinds, as 1 << enum ns_kind, of the namespaces that child has and parent has not. */
@@ -240,8 +253,11 @@ int BPF_PROG(tp_fork, struct task_struct *parent, struct task_struct *child)
 		return 0;
 	}
 	kinds = new_kinds(parent, child);
-	if (!call && kinds)
-		call = ns_call_begin(clone_via(), 0);
+	if (!call && kinds) {
+		call = ns_call_begin(VIA_NONE, 0); /* it is at its end, and takes no share */
+		if (call)
+			call->via = clone_via();
+	}
 	if (!call)
 		return 0;
 	if (kinds)

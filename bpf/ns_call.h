@@ -75,20 +75,43 @@ static __always_inline __u32 ns_call_size(struct ns_call *call)
 	return n ? n : 1;
 }
 
-/* Creates the state of a call of the current task. */
-static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 flags)
+/* Reports whether a call can take long, so that a user can have many under way. A clone() waits for
+ * the memory of the process, which the server of a FUSE file system can hold. copy_net_ns() and
+ * copy_mnt_ns() take locks of the whole host, and from 6.3 on create_ipc_ns() waits for the end of
+ * others.
+ */
+static __always_inline bool can_wait(enum call_via via, __u64 flags)
+{
+	return via == VIA_CLONE || via == VIA_CLONE3 ||
+	       (via == VIA_UNSHARE && flags & (CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWIPC));
+}
+
+static __always_inline void free_ns_call(const __u32 *tid)
+{
+	struct ns_call *call = bpf_map_lookup_elem(&ns_calls, tid);
+
+	if (!call)
+		return;
+	count_unended(READ_ONCE(call->kind) % REC_SLOTS, ns_call_size(call));
+	release_share(&call->owner);
+	bpf_map_delete_elem(&ns_calls, tid);
+}
+
+/* Creates the state of a call of the current task. If there is no share for it, missed events count
+ * as lost.
+ */
+static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 flags, __u32 missed)
 {
 	struct task_struct *task = current_task();
 	__u32 tid = READ_CURRENT(task, pid);
 	struct share_owner owner = {};
 	struct ns_call *call;
 
-	/* These calls can wait for each other: copy_net_ns() and copy_mnt_ns() take locks of the
-	 * whole host.
-	 */
-	if (ns_call_kind(via) == REC_NS_CREATE && flags & (CLONE_NEWNET | CLONE_NEWNS) &&
-	    hold_share(&owner, REC_NS_CREATE, 1))
+	if (can_wait(via, flags) && hold_share(&owner, REC_NS_CREATE, missed)) {
+		/* Not for the end of this call. */
+		free_ns_call(&tid);
 		return NULL;
+	}
 	if (bpf_map_update_elem(&ns_calls, &tid, &no_ns_call, BPF_NOEXIST)) {
 		call = bpf_map_lookup_elem(&ns_calls, &tid);
 		if (!call) {
@@ -118,7 +141,7 @@ static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 fla
 /* The same, unless nstrace is about to stop. */
 static __always_inline struct ns_call *ns_call_begin(enum call_via via, __u64 flags)
 {
-	return stopping ? NULL : ns_call_make(via, flags);
+	return stopping ? NULL : ns_call_make(via, flags, 1);
 }
 
 static __always_inline void ns_call_end(struct ns_call *call)
@@ -281,17 +304,6 @@ static __always_inline void add_ns_file_target(struct ns_call *call, struct inod
 	__u32 flag = ns_common_flag(ns);
 
 	WITH_NS(ns, flag, add_target, call);
-}
-
-static __always_inline void free_ns_call(const __u32 *tid)
-{
-	struct ns_call *call = bpf_map_lookup_elem(&ns_calls, tid);
-
-	if (!call)
-		return;
-	count_unended(READ_ONCE(call->kind) % REC_SLOTS, ns_call_size(call));
-	release_share(&call->owner);
-	bpf_map_delete_elem(&ns_calls, tid);
 }
 
 #endif

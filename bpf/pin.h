@@ -126,8 +126,10 @@ static __always_inline struct pin_call *pin_begin(enum call_via via, enum record
 			count_unended(READ_ONCE(call->kind) % REC_SLOTS, 1);
 		release_share(&call->owner);
 	}
-	if (hold_share(&owner, kind, 1))
+	if (hold_share(&owner, kind, 1)) {
+		bpf_map_delete_elem(&pin_calls, &tid);
 		return NULL;
+	}
 	if (bpf_map_update_elem(&pin_calls, &tid, &no_pin_call, BPF_ANY)) {
 		release_share(&owner);
 		count_missed(kind, 1);

@@ -40,13 +40,18 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 	long ret = ctx->ret;
 	__u64 flags;
 
-	if (!call && ctx->nr == NR_clone3 && ret < 0) {
-		/* The arguments were not in memory at the entry. The kernel has read them since. */
+	if (!call && ret < 0 && (ctx->nr == NR_clone3 || ctx->nr == NR_clone)) {
+		/* The arguments were not in memory at the entry, and the kernel has read them
+		 * since; or there was no share for the call.
+		 */
 		struct pt_regs *regs = user_regs();
 
-		flags = clone3_flags((void *)ARG1(regs));
+		flags = ctx->nr == NR_clone3 ? clone3_flags((void *)ARG1(regs))
+					     : clone2_flags(ARG1(regs));
 		if (flags)
-			call = ns_call_begin(VIA_CLONE3, flags);
+			call = ns_call_begin(VIA_NONE, flags);
+		if (call)
+			call->via = via_of_nr(ctx->nr);
 	}
 	if (!call || call->via != via_of_nr(ctx->nr))
 		return 0;

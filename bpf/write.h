@@ -292,9 +292,8 @@ static __always_inline void free_write(const __u32 *tid)
 	if (bpf_map_lookup_elem(&writes, tid)) {
 		count_unended(REC_SYSCTL_WRITE, 1);
 		bpf_map_delete_elem(&writes, tid);
-	} else {
-		spare_write_end(*tid);
 	}
+	spare_write_end(*tid);
 	if (bpf_map_lookup_elem(&long_values, tid))
 		bpf_map_delete_elem(&long_values, tid);
 }

@@ -16,6 +16,7 @@ import (
 type lossCounts struct {
 	lost, missed map[event.Type]uint64
 	allLost      uint64 // records of any kind, in and beyond lost
+	lostEnds     uint64 // records of ends of namespaces: findEnds finds which ones
 	refusals     refusals
 	last         uint64 // time of the last loss, CLOCK_BOOTTIME
 }
@@ -43,6 +44,9 @@ func (t *Tracer) reportLoss(last bool) error {
 		return err
 	}
 	lost := byType(&c.Lost)
+	if c.Lost[bpf.NstraceRecordKindREC_NS_DESTROY] != t.reported.lostEnds {
+		t.reported.lostEnds, t.unsure = c.Lost[bpf.NstraceRecordKindREC_NS_DESTROY], true
+	}
 	for typ, n := range t.reported.refusals.total {
 		lost[typ] -= min(n, lost[typ]) // the programs count a refusal first
 	}

@@ -43,6 +43,8 @@ __noinline __u64 hold_call(__u32 kind, __u32 n)
 		add_calls(owner, 1);
 		return owner.user | owner.cgroup << 16;
 	}
+	if (!n)
+		return NOT_HELD;
 	if (user)
 		share_refuse(user, kind, n);
 	else if (all)
@@ -52,7 +54,7 @@ __noinline __u64 hold_call(__u32 kind, __u32 n)
 }
 
 /* Takes the share of a call that begins. Returns 0, or -1 if none is left; it then counts n events
- * of that kind as lost.
+ * of that kind as lost. n is 0 for a call that the program at its end reports nevertheless.
  */
 static __always_inline int hold_share(struct share_owner *owner, enum record_kind kind, __u32 n)
 {

@@ -10,8 +10,10 @@
  * - A user with subordinate ids, or with user namespaces of his own, counts as the user who owns
  *   the outermost of these namespaces.
  * - root of a container without a user namespace can become any user. So users count separately in
- *   each cgroup of the first SHARE_LEVEL levels, and such a cgroup has a share too. Users can make
- *   cgroups only below these: below user.slice/user-UID.slice, or in a container.
+ *   each cgroup of the first SHARE_LEVEL levels, and such a cgroup has a share too. As a rule,
+ * users can make cgroups only below these: below user.slice/user-UID.slice, or in a container. With
+ * LXC, a container is a level higher, and in Kubernetes all pods of a class are one cgroup of that
+ * level.
  */
 #ifndef __NSTRACE_SHARE_H__
 #define __NSTRACE_SHARE_H__
@@ -182,12 +184,14 @@ struct share_owner {
 
 EXPORT_TYPE(struct, share_owner);
 
-/* The kernel's threads count as one user without a cgroup. They report the ends of namespaces. */
+/* The kernel's threads count as one unknown user without a cgroup. They report the ends of
+ * namespaces, of whichever user.
+ */
 static __always_inline struct share_owner share_owner(void)
 {
 	struct task_struct *task = current_task();
 	__u64 round = 1 + bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / SHARE_ROUND, cgroup = 0;
-	__u32 uid = 0, all = 0;
+	__u32 uid = NO_UID, all = 0;
 
 	if (!(READ_CURRENT(task, flags) & PF_KTHREAD)) {
 		uid = share_uid(task);

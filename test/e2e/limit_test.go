@@ -504,7 +504,7 @@ func TestLimitHistory(t *testing.T) {
 	first := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	first.awaitStart(t)
 	cmd := exec.Command("unshare", "--user", "--map-root-user", "sh", "-e", "-c",
-		`echo 0 >/proc/sys/user/max_net_namespaces; echo written; read line; ! unshare --net true 2>/dev/null`)
+		`echo 0 >/proc/sys/user/max_net_namespaces; echo written; while read line; do ! unshare --net true 2>/dev/null; done`)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -564,19 +564,28 @@ func TestLimitHistory(t *testing.T) {
 	first.awaitEnd(t)
 	second := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	second.awaitStart(t)
-	fmt.Fprintln(in)
+	var refused *emitted
+	var w *event.Writer
+	// The second run reads in the background who wrote last.
+	for end := time.Now().Add(patience); w == nil && time.Now().Before(end); {
+		from := second.len()
+		fmt.Fprintln(in)
+		second.awaitFrom(t, from, "the refusal", func(all []*emitted) bool {
+			i := slices.IndexFunc(all, func(e *emitted) bool { return len(e.Refusal) > 0 && mine(e) })
+			if i >= 0 {
+				refused = all[i]
+			}
+			return i >= 0
+		})
+		w = refused.Refusal[0].SetBy
+		if !write.Sysctl.Namespace.KernelUID() {
+			break
+		}
+	}
+	in.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	var refused *emitted
-	second.await(t, "the refusal", func(all []*emitted) bool {
-		i := slices.IndexFunc(all, func(e *emitted) bool { return len(e.Refusal) > 0 && mine(e) })
-		if i >= 0 {
-			refused = all[i]
-		}
-		return i >= 0
-	})
-	w := refused.Refusal[0].SetBy
 	if kernelUID := write.Sysctl.Namespace.KernelUID(); !kernelUID {
 		if w != nil { // it could be another namespace by now
 			t.Errorf("%s", refused.line)

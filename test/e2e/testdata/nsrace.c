@@ -63,6 +63,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	for (int i = 0; i < n; i++) {
+		sched_yield();
 		if (setns(FD, 0)) {
 			perror("setns");
 			return 1;

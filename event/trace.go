@@ -71,7 +71,7 @@ type Totals struct {
 // Values of Loss.Reason.
 const (
 	LossRingFull  = "ring_full"  // the ring buffer was full: use a larger --ring-size
-	LossUserShare = "user_share" // the ring buffer was nearly full, and this user had used up the share of a user
+	LossUserShare = "user_share" // a user had used up their share of the ring buffer, or of the calls under way
 	LossMissed    = "missed"     // the kernel could not run a program, or had no room for the state of a call
 	LossHistory   = "history"    // the history could not store the events; they are in the stream
 	LossQuota     = "quota"      // an account used up its share of the history; the events are in the stream

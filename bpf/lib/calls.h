@@ -2,10 +2,10 @@
 /*
  * Shares of the maps of calls under way.
  *
- * A user can make calls that do not end: a write of a page that his own FUSE server never gives, or
- * thousands of unshare(2) that wait for each other. So he can fill a map of calls under way, since
- * he can have more threads than any map has entries. Therefore calls that can wait count against
- * the share of their user and of their cgroup (share.h).
+ * A user can make calls that do not end: a write of a page that their own FUSE server never gives,
+ * or thousands of unshare(2) that wait for each other. So a user can fill a map of calls under way,
+ * since a user can have more threads than any map has entries. Therefore calls that can wait count
+ * against the share of their user and of their cgroup (share.h).
  */
 #ifndef __NSTRACE_CALLS_H__
 #define __NSTRACE_CALLS_H__

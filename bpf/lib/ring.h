@@ -62,7 +62,7 @@ static __always_inline void count_filtered(enum record_kind kind, __u32 n)
 	}
 }
 
-/* Counts n events that found no room in the ring. */
+/* Counts n events that found no room: in the ring, or in the share of their user (share.h). */
 static __always_inline void count_lost(enum record_kind kind, __u32 n)
 {
 	struct counters *c = counters_get();

@@ -7,7 +7,7 @@
  *
  * A user cannot choose what counts against whom:
  *
- * - A user with subordinate ids, or with user namespaces of his own, counts as the user who owns
+ * - A user with subordinate ids, or with user namespaces, counts as the user who owns
  *   the outermost of these namespaces.
  * - root of a container without a user namespace can become any user. So users count separately in
  *   each cgroup of the first SHARE_LEVEL levels, and such a cgroup has a share too. As a rule,

@@ -74,7 +74,7 @@ struct {
 	__type(value, struct write);
 } writes SEC(".maps");
 
-/* What finds no room in writes, because a user lets his writes wait. A write takes little time, so
+/* What finds no room in writes, because a user lets their writes wait. A write takes little time, so
  * only the writes here count against shares.
  */
 struct {

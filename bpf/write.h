@@ -74,8 +74,8 @@ struct {
 	__type(value, struct write);
 } writes SEC(".maps");
 
-/* What finds no room in writes, because a user lets their writes wait. A write takes little time, so
- * only the writes here count against shares.
+/* What finds no room in writes, because a user lets their writes wait. A write takes little time,
+ * so only the writes here count against shares.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

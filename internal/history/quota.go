@@ -79,31 +79,59 @@ func (q *quota) take(end bool, now time.Time) *event.Loss {
 	return loss
 }
 
-// account returns who pays for an event: a user who logged in, or else a control group; "" for the
-// host's root, who can write the database anyway, and for events of nstrace itself. A user cannot
-// change these: the kernel keeps the login's user id through other user ids, such as those in a user
-// namespace, and only root moves processes out of the control group that belongs to their user.
+// account returns who pays for an event: a user who logged in, a control group, or a container; "" for
+// the host's root, who can write the database anyway, for events of nstrace itself, and if nobody is
+// known. A user cannot change these. Only root moves processes out of the control group that belongs to
+// their user. In /user.slice, the kernel keeps the login's user id through other user ids, such as those
+// in a user namespace. Elsewhere it can be unset, and then any process may set it to any id.
 func account(e *event.Event) string {
 	p := e.Process
 	switch {
 	case e.Type.Family() == "trace":
 		return ""
-	case p == nil && e.Namespace != nil && e.Namespace.Creator != nil:
-		if uid := e.Namespace.Creator.UID; uid != 0 {
-			return fmt.Sprintf("user %d", uid)
-		}
+	case p == nil && e.Namespace == nil:
 		return ""
 	case p == nil:
-		return "an unknown user"
+		return ownerAccount(e.Namespace)
 	case p.UID == 0 && e.Container == nil:
 		return ""
-	case p.LoginUID != nil:
+	case p.LoginUID != nil && strings.HasPrefix(p.Cgroup, "/user.slice/"):
 		return fmt.Sprintf("user %d", *p.LoginUID)
 	}
 	if group := ownGroup(p.Cgroup); group != "" {
 		return group
 	}
 	return fmt.Sprintf("user %d", p.UID)
+}
+
+// ownerAccount returns who pays for an event without a process, such as the end of a namespace.
+func ownerAccount(ns *event.Namespace) string {
+	if o := ns.Owner; o != nil {
+		switch {
+		case o.Container != nil:
+			return workloadAccount("container", o.Container.ID, o.Container.UserID, o.Container.Unverified)
+		case o.Pod != nil:
+			return workloadAccount("pod", o.Pod.UID, o.Pod.UserID, o.Pod.Unverified)
+		case ns.Creator == nil && o.Unit != "":
+			return "unit " + o.Unit
+		}
+	}
+	if ns.Creator != nil && ns.Creator.UID != 0 {
+		return fmt.Sprintf("user %d", ns.Creator.UID)
+	}
+	return ""
+}
+
+// workloadAccount returns the account of a container or pod. Those whose ids somebody can choose share
+// one account.
+func workloadAccount(kind, id, userID string, unverified bool) string {
+	switch {
+	case userID != "":
+		return "user " + userID
+	case unverified:
+		return "unverified " + kind + "s"
+	}
+	return kind + " " + id
 }
 
 // ownGroup returns the part of a control group's path that only root makes.

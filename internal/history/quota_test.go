@@ -102,7 +102,7 @@ func TestQuotaComesBack(t *testing.T) {
 		want  bool
 	}{{0, 900, true}, {0, 200, false}, {0, 100, true}, {time.Second, 1, false}, {6 * time.Hour, 300, false}, {0, 250, true}, {1000 * time.Hour, 1001, false}, {0, 1000, true}} {
 		now = now.Add(step.after)
-		if got := add(&event.Event{Type: event.SysctlWrite}, step.bytes, now); got != step.want {
+		if got := add(&event.Event{Type: event.SysctlWrite, Process: &event.Process{UID: 7}}, step.bytes, now); got != step.want {
 			t.Errorf("%+v: %t", step, got)
 		}
 	}
@@ -110,7 +110,11 @@ func TestQuotaComesBack(t *testing.T) {
 
 // TestAccount checks who pays for an event.
 func TestAccount(t *testing.T) {
+	const session = "/user.slice/user-1000.slice/session-1.scope"
 	login, box := uint32(1000), &event.Container{ID: "1"}
+	owned := func(creator *event.Actor, o event.Owner) event.Event {
+		return event.Event{Namespace: &event.Namespace{Creator: creator, Owner: &o}}
+	}
 	for _, tt := range []struct {
 		e    event.Event
 		want string
@@ -118,8 +122,12 @@ func TestAccount(t *testing.T) {
 		{event.Event{Type: event.TraceStop}, ""},
 		{event.Event{Process: &event.Process{}}, ""},
 		{event.Event{Process: &event.Process{LoginUID: &login}}, ""}, // sudo
-		{event.Event{Process: &event.Process{UID: 7, LoginUID: &login}}, "user 1000"},
-		{event.Event{Process: &event.Process{LoginUID: &login}, Container: box}, "user 1000"},
+		{event.Event{Process: &event.Process{UID: 7, LoginUID: &login, Cgroup: session}}, "user 1000"},
+		{event.Event{Process: &event.Process{LoginUID: &login, Cgroup: session}, Container: box}, "user 1000"},
+		// Where no login set the id, a process can.
+		{event.Event{Process: &event.Process{UID: 7, LoginUID: &login}}, "user 7"},
+		{event.Event{Process: &event.Process{UID: 7, LoginUID: &login, Cgroup: "/system.slice/a.service"}}, "/system.slice/a.service"},
+		{event.Event{Process: &event.Process{LoginUID: &login, Cgroup: "/docker/1/user.slice/x"}, Container: box}, "/docker/1"},
 		{event.Event{Process: &event.Process{UID: 7}}, "user 7"},
 		{event.Event{Process: &event.Process{UID: 7, Cgroup: "/"}}, "user 7"},
 		{event.Event{Process: &event.Process{UID: 7, Cgroup: "/a/b/c"}}, "/a"},
@@ -130,7 +138,15 @@ func TestAccount(t *testing.T) {
 		{event.Event{Process: &event.Process{Cgroup: "/kubepods.slice/kubepods-x.slice/kubepods-x-1.slice/cri.scope"}, Container: box}, "/kubepods.slice/kubepods-x.slice/kubepods-x-1.slice"},
 		{event.Event{Namespace: &event.Namespace{Creator: &event.Actor{}}}, ""},
 		{event.Event{Namespace: &event.Namespace{Creator: &event.Actor{UID: 7}}}, "user 7"},
-		{event.Event{Namespace: &event.Namespace{}}, "an unknown user"},
+		{event.Event{Namespace: &event.Namespace{}}, ""},
+		{event.Event{}, ""},
+		{owned(&event.Actor{}, event.Owner{Container: box}), "container 1"},
+		{owned(&event.Actor{}, event.Owner{Pod: &event.Pod{UID: "1"}}), "pod 1"},
+		{owned(&event.Actor{}, event.Owner{Unit: "a.service"}), ""},
+		{owned(nil, event.Owner{Container: box, Unit: "a.service"}), "container 1"},
+		{owned(nil, event.Owner{Container: &event.Container{ID: "1", UserID: "7"}}), "user 7"},
+		{owned(nil, event.Owner{Container: &event.Container{ID: "1", Unverified: true}}), "unverified containers"},
+		{owned(nil, event.Owner{Unit: "a.service"}), "unit a.service"},
 	} {
 		if got := history.Account(&tt.e); got != tt.want {
 			t.Errorf("%q, want %q: %s", got, tt.want, line(&tt.e))

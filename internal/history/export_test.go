@@ -105,7 +105,7 @@ func SetMaxAnchors(n int64) int64 {
 }
 
 // NewQuota returns the method add of a quota with budgets of size bytes.
-func NewQuota(size int64) func(e *event.Event, bytes int, now time.Time) bool {
+func NewQuota(size int64) func(e *event.Event, bytes int, full bool, now time.Time) bool {
 	return (&quota{size: size, report: func(string) {}}).add
 }
 

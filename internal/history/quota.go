@@ -11,8 +11,9 @@ import (
 )
 
 // A database of limited size drops its oldest events when new ones come. So a user who causes events
-// all the time could drop those of everybody else. The quota limits what one account can add: an
-// eighth of the size at once, and another eighth in each day.
+// all the time could drop those of everybody else. The quota limits what one account can add to a
+// database that is full: an eighth of the size at once, and another eighth in each day. What an account
+// added before counts, too.
 
 const (
 	// quotaOf is the part of the database's limit that an account can add.
@@ -38,8 +39,9 @@ type budget struct {
 	reported time.Time
 }
 
-// add reports whether the account of an event has bytes left for it.
-func (q *quota) add(e *event.Event, bytes int, now time.Time) bool {
+// add counts an event. It reports whether the database may take it: whether its account has bytes left
+// for it, or the database is not full.
+func (q *quota) add(e *event.Event, bytes int, full bool, now time.Time) bool {
 	if q.size == 0 {
 		return true
 	}
@@ -50,10 +52,11 @@ func (q *quota) add(e *event.Event, bytes int, now time.Time) bool {
 	b := share(&q.budgets, who, func(string) *budget { return &budget{left: q.size, at: now} })
 	back := int64(float64(q.size) * now.Sub(b.at).Seconds() / quotaTime.Seconds())
 	if back > 0 { // otherwise wait until it is a byte
-		b.left, b.at = min(q.size, b.left+back), now
+		b.left = min(q.size, b.left+back)
+		b.at = b.at.Add(time.Duration(float64(back) / float64(q.size) * float64(quotaTime))) // the rest counts later
 	}
-	if b.left >= int64(bytes) {
-		b.left -= int64(bytes)
+	if b.left >= int64(bytes) || !full {
+		b.left = max(0, b.left-int64(bytes))
 		return true
 	}
 	if b.reported.IsZero() || now.Sub(b.reported) >= quotaTime {
@@ -141,8 +144,12 @@ func ownGroup(path string) string {
 	switch top := names[0]; {
 	case top == "":
 		return ""
-	case strings.HasPrefix(top, "kubepods"): // the class of service, then the pod
-		n = 3
+	case strings.HasPrefix(top, "kubepods"): // the class of service, if it is not Guaranteed, then the pod
+		n = 2
+		prefix := strings.TrimSuffix(top, ".slice") + "-"
+		if len(names) > 1 && !strings.HasPrefix(strings.TrimPrefix(names[1], prefix), "pod") {
+			n = 3
+		}
 	case strings.HasSuffix(top, ".slice"), top == "docker":
 		n = 2
 	}

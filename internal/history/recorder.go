@@ -82,6 +82,8 @@ type Recorder struct {
 	waiting int   // events in chunks and in the current transaction
 	bytes   int64 // their memory
 	quota   quota
+	used    int64     // bytes of the database that were in use after the last write
+	wasFull bool      // see databaseFull
 	oldest  time.Time // when the first event of chunks came
 	loss    map[event.Type]uint64
 	from    time.Time // time of the first event in loss
@@ -136,6 +138,9 @@ func Create(o Options) (*Recorder, error) {
 	r := &Recorder{options: o, pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.synced = sync.NewCond(&r.mu)
 	r.quota = quota{size: o.KeepSize / quotaOf, report: o.Report}
+	if info, err := os.Stat(o.Path); err == nil {
+		r.used = info.Size() // until the first write
+	}
 	if err := r.open(); err != nil {
 		if !isTemporary(err) {
 			if r.newLock {
@@ -314,7 +319,7 @@ func (r *Recorder) Append(e *event.Event) error {
 		return nil
 	}
 	q := r.pack.pack(e)
-	if !r.quota.add(e, int(q.bytes), time.Now()) {
+	if !isRecorded(r.fault) && !r.quota.add(e, int(q.bytes), r.databaseFull(), time.Now()) {
 		return nil
 	}
 	last := len(r.chunks) - 1
@@ -334,6 +339,22 @@ func (r *Recorder) Append(e *event.Event) error {
 		r.wakeWriter()
 	}
 	return nil
+}
+
+// fullUntil is the part of the database's limit below which the database is not full any more. Pruning
+// drops an eighth of the events at most beyond what it must.
+const fullUntil = 0.75
+
+// databaseFull reports whether events must be dropped, or were and will be again, for new ones. The caller
+// holds r.mu.
+func (r *Recorder) databaseFull() bool {
+	switch used := r.used + r.bytes; {
+	case used > r.options.KeepSize:
+		r.wasFull = true
+	case float64(used) < fullUntil*float64(r.options.KeepSize):
+		r.wasFull = false
+	}
+	return r.wasFull
 }
 
 // full reports whether no more events can wait. The caller holds r.mu.
@@ -463,8 +484,13 @@ func (r *Recorder) run() {
 		}
 		if err == nil {
 			pause = retryFirst
-			if used, err := r.w.used(); err == nil && r.options.KeepSize > 0 && used > r.options.KeepSize {
-				tidy = time.Now()
+			if used, err := r.w.used(); err == nil && r.options.KeepSize > 0 {
+				if used > r.options.KeepSize {
+					tidy = time.Now()
+				}
+				r.mu.Lock()
+				r.used = used
+				r.mu.Unlock()
 			}
 			// Drop a few more events than were written, or the database grows in a storm that does
 			// not end.

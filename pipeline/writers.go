@@ -82,7 +82,7 @@ func (w *Writers) takeLoaded() {
 	}
 }
 
-// change notes that a parameter was written since the start.
+// change notes that a parameter changed since the start.
 func (w *Writers) change(k writerKey) {
 	if w.loading == nil {
 		return
@@ -143,6 +143,9 @@ func (w *Writers) Event(e *event.Event) error {
 	}
 	switch {
 	case e.Sysctl != nil && isLimit(e.Sysctl.Name):
+		if e.Outcome == event.Failure {
+			break // nothing changed
+		}
 		w.change(keyOf(e.Sysctl))
 		if e.Type == event.SysctlWrite && e.Process != nil {
 			w.note(e)

@@ -55,6 +55,8 @@ func TestWriters(t *testing.T) {
 	loss := func(l event.Loss) *event.Event { return &event.Event{Type: event.TraceLoss, Loss: &l} }
 	drift := &event.Event{Type: event.SysctlDrift, Sysctl: &event.Sysctl{Name: netLimit, Namespace: host}}
 	ok := event.Success
+	unknown := limitWrite(2, "x", event.Failure, host)
+	unknown.Process = nil
 	for _, tt := range []struct {
 		name   string
 		before []*event.Event
@@ -65,6 +67,7 @@ func TestWriters(t *testing.T) {
 		{"the last", []*event.Event{limitWrite(1, "7", ok, host), limitWrite(2, "7\n", ok, host)}, host, 2},
 		{"outcome unknown", []*event.Event{limitWrite(1, "7", "", host)}, host, 1},
 		{"failed", []*event.Event{limitWrite(1, "7", ok, host), limitWrite(2, "x", event.Failure, host)}, host, 1},
+		{"failed, by an unknown process", []*event.Event{limitWrite(1, "7", ok, host), unknown}, host, 1},
 		{"another value", []*event.Event{limitWrite(1, "8", ok, host)}, host, 0},
 		{"another namespace", []*event.Event{limitWrite(1, "7", ok, userNS(9, "77"))}, host, 0},
 		{"a namespace of its own", []*event.Event{limitWrite(1, "7", ok, userNS(9, "77")), limitWrite(2, "7", ok, host)}, userNS(9, "77"), 1},
@@ -143,9 +146,9 @@ func TestWritersHistory(t *testing.T) {
 	out := &last{}
 	w := pipeline.NewWriters(r, path)
 	w.Next = out
-	// It was written before the history is read, which is in the background.
+	// It was written before the history is read, which is in the background. A failed write changes nothing.
 	written := userNS(14, "98")
-	feed(t, w, limitWrite(6, "7", event.Success, written))
+	feed(t, w, limitWrite(6, "7", event.Success, written), limitWrite(7, "x", event.Failure, host))
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		feed(t, w, limitRefusal(7, host))
 		if out.e.Refusal[1].SetBy != nil {

@@ -24,9 +24,13 @@ const (
 	// much there is to read.
 	snapshotRest = 50
 	// takeTime is how long Drift waits for a snapshot. drift.Take ends before, unless the kernel lets it
-	// wait. endTime is how long it waits at the end of a run, and lastTime how much of that a snapshot
-	// may take.
+	// wait.
 	takeTime = 40 * time.Second
+)
+
+// endTime is how long Drift waits at the end of a run, and lastTime how much of that a snapshot may take.
+// Only tests change them.
+var (
 	endTime  = 2 * time.Second
 	lastTime = 1200 * time.Millisecond
 )

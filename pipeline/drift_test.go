@@ -86,6 +86,9 @@ func found(id uint32) drift.Found {
 	return drift.Found{Namespace: event.Namespace{Type: event.NSTypeUTS, ID: id}}
 }
 
+// enoughTime lets the end of a run take as long as it does on a busy machine.
+func enoughTime() (restore func()) { return pipeline.SetEndTimes(time.Minute, time.Minute) }
+
 func stopped(t *testing.T) context.Context {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
@@ -95,6 +98,7 @@ func stopped(t *testing.T) context.Context {
 // TestDriftStoppedAtOnce stops runs at once. Each compares, and stores a snapshot for the next run, no
 // matter what its goroutines notice first.
 func TestDriftStoppedAtOnce(t *testing.T) {
+	defer enoughTime()()
 	for range 20 {
 		path := filepath.Join(t.TempDir(), "history.db")
 		for i, want := range []string{"", string(event.NamespaceGone) + " " + string(event.NamespaceAppeared)} {
@@ -117,7 +121,9 @@ func TestDriftStoppedAtOnce(t *testing.T) {
 // start nor the end waits for it, and the next run compares with the snapshot before.
 func TestDriftSlow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
+	restore := enoughTime()
 	driftRun(t, stopped(t), path, finds(found(1)), nil)
+	restore()
 	stuck := make(chan struct{})
 	defer close(stuck)
 	for name, scan := range map[string]func(context.Context) ([]drift.Found, bool, error){
@@ -140,6 +146,7 @@ func TestDriftSlow(t *testing.T) {
 			t.Errorf("%s: %q, %q", name, types, messages)
 		}
 	}
+	defer enoughTime()()
 	if types, _ := driftRun(t, stopped(t), path, finds(found(1), found(2)), nil); !slices.Equal(types, []event.Type{event.NamespaceAppeared}) {
 		t.Errorf("the next run reports %q", types)
 	}
@@ -148,6 +155,7 @@ func TestDriftSlow(t *testing.T) {
 // TestDriftIncomplete has a look at the host that finds only some namespaces. Those that it lacks are not
 // gone, and do not appear later.
 func TestDriftIncomplete(t *testing.T) {
+	defer enoughTime()()
 	path := filepath.Join(t.TempDir(), "history.db")
 	some := func(all ...drift.Found) func(context.Context) ([]drift.Found, bool, error) {
 		return func(context.Context) ([]drift.Found, bool, error) { return all, false, nil }
@@ -170,6 +178,7 @@ func TestDriftIncomplete(t *testing.T) {
 // TestDriftTouched has events while the first look at the host is under way. What they are about is no
 // difference, although the history does not have them.
 func TestDriftTouched(t *testing.T) {
+	defer enoughTime()()
 	path := filepath.Join(t.TempDir(), "history.db")
 	driftRun(t, stopped(t), path, finds(), nil)
 	looking, look := make(chan struct{}), make(chan struct{})

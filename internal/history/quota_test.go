@@ -186,3 +186,19 @@ func TestAccount(t *testing.T) {
 		}
 	}
 }
+
+// TestNoQuotaOnStandby has a recorder stand by. Its database drops no event for the ones that it gets.
+func TestNoQuotaOnStandby(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	defer create(t, history.Options{Path: path}).Close()
+	r := create(t, history.Options{Path: path, KeepSize: 8, Report: func(string) {}}) // each budget is a byte
+	defer r.Close()
+	for range 10 {
+		if err := r.Append(&event.Event{Type: event.SysctlWrite, Process: &event.Process{UID: 7}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if loss := r.TakeQuotaLoss(true); loss != nil || r.Waiting() != 10 {
+		t.Errorf("%d events wait, and %+v are lost", r.Waiting(), loss)
+	}
+}

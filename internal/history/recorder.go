@@ -341,17 +341,14 @@ func (r *Recorder) Append(e *event.Event) error {
 	return nil
 }
 
-// fullUntil is the part of the database's limit below which the database is not full any more. Pruning
-// drops an eighth of the events at most beyond what it must.
-const fullUntil = 0.75
-
-// databaseFull reports whether events must be dropped, or were and will be again, for new ones. The caller
-// holds r.mu.
+// databaseFull reports whether old events are dropped for new ones: whether the database reached its limit
+// and, since then, always used more than half of that. Pruning can leave it an eighth below the limit, or
+// more if the events differ in size. The caller holds r.mu.
 func (r *Recorder) databaseFull() bool {
 	switch used := r.used + r.bytes; {
 	case used > r.options.KeepSize:
 		r.wasFull = true
-	case float64(used) < fullUntil*float64(r.options.KeepSize):
+	case used < r.options.KeepSize/2:
 		r.wasFull = false
 	}
 	return r.wasFull

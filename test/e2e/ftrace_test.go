@@ -213,7 +213,7 @@ func checkHooksOff(t *testing.T, s *stream, reason string, instead tracer.Backen
 		t.Errorf("%s", e.line)
 	}
 	for _, o := range e.Trace.Observations {
-		checkObservation(t, o, instead, false)
+		checkObservation(t, o, instead)
 	}
 }
 
@@ -343,7 +343,7 @@ func testFtraceDuring(t *testing.T, b tracer.Backend) {
 		t.Errorf("the return: %s", back.line)
 	} else {
 		for _, o := range back.Trace.Observations {
-			checkObservation(t, o, b, false)
+			checkObservation(t, o, b)
 		}
 	}
 	notes := checkNotes(t, s)

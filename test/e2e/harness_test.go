@@ -384,19 +384,19 @@ func checkStart(t testing.TB, b tracer.Backend, start *emitted) {
 		t.Errorf("%s", start.line)
 	}
 	for _, o := range tr.Observations {
-		checkObservation(t, o, b, false)
+		checkObservation(t, o, b)
 	}
 }
 
 // checkObservation checks that an observation is attached by b, and checks its report.
-func checkObservation(t testing.TB, o event.Observation, b tracer.Backend, auto bool) {
+func checkObservation(t testing.TB, o event.Observation, b tracer.Backend) {
 	t.Helper()
 	if (o.Name == "open" || o.Name == "netdev" || o.Name == "netconf") && !seesDevices(b) { // tracepoints do not see it
 		b = tracer.None
 	}
 	blind := b != tracer.Fentry && b != tracer.Kprobe && o.Name != "exec"
-	if o.Name == "open" && auto {
-		blind = true // otherwise all opens would cost more
+	if o.Name == "open" {
+		blind = true // no way sees what only a security module refuses
 	}
 	if attached := b != tracer.None; o.Backend != string(b) || (len(o.Hooks) > 0) != attached || (len(o.Missing) > 0) != blind {
 		t.Errorf("%s is attached by %s with %v and does not see %v; want %s", o.Name, o.Backend, o.Hooks, o.Missing, b)

@@ -58,7 +58,7 @@ func TestSkipped(t *testing.T) {
 			s.awaitStart(t)
 			if b == tracer.Auto {
 				for _, o := range s.since(0)[0].Trace.Observations {
-					checkObservation(t, o, autoBackend(), true)
+					checkObservation(t, o, autoBackend())
 				}
 			}
 			started := s.since(0)[0].Time

@@ -169,7 +169,7 @@ func TestUnmounted(t *testing.T) {
 		}
 	}
 	for _, o := range events[0].Trace.Observations {
-		checkObservation(t, o, autoBackend(), true)
+		checkObservation(t, o, autoBackend())
 	}
 	if t.Failed() {
 		t.Logf("%s", dump(events))

@@ -135,6 +135,6 @@ func TestBackends(t *testing.T) {
 		}
 	}
 	for _, o := range report.Observations {
-		checkObservation(t, o, autoBackend(), true)
+		checkObservation(t, o, autoBackend())
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -74,6 +75,9 @@ func runAll(m *testing.M) (int, error) {
 	// Most tests wait most of the time for the kernel, not for a processor.
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		return 0, err
+	}
+	if signal.Ignored(syscall.SIGHUP) { // as with nohup: programs of the tests would ignore it too
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	// Other users must be able to read the files of the tests.
 	unix.Umask(0o022)

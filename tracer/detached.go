@@ -5,6 +5,8 @@ package tracer
 import (
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 )
@@ -24,7 +26,8 @@ func (t *Tracer) reportDetached() error {
 	for i := range l.picks {
 		for _, name := range l.picks[i].programs {
 			lk := l.links[name]
-			if lk == nil {
+			p := l.program(name)
+			if lk == nil || p == nil || p.Type() != ebpf.CGroupSysctl { // the kernel detaches no others
 				continue
 			}
 			id, detached := detachedLink(lk)

@@ -278,6 +278,9 @@ func testWhoRole(t *testing.T, h *host) {
 		plugin = `mount -t tmpfs none /opt; mkdir -p /opt/cni/bin; cp $(command -v unshare) /opt/cni/bin/x; exec /opt/cni/bin/x --uts true`
 		child  = `printf dpkg >/proc/self/comm; unshare --user true; :`
 	)
+	if err := os.MkdirAll("/opt", 0o755); err != nil { // for a mount; guests have none
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		name, program string
 		args          []string

@@ -87,7 +87,7 @@ static __always_inline int clone3_exit(const void *args, long ret)
 	flags = clone3_flags(args);
 	if (!flags)
 		return 0;
-	call = ns_call_begin(VIA_CLONE3, flags);
+	call = ns_call_at_end(VIA_CLONE3, flags);
 	if (call)
 		ns_call_exit(call, ret, NULL);
 	return 0;
@@ -115,7 +115,7 @@ int BPF_PROG(fexit_clone, struct pid *pid, int trace, int node, struct kernel_cl
 
 	if (!flags || IS_ERR(ptr_to_number(child)))
 		return 0;
-	ns_call_begin(clone_via(), flags);
+	ns_call_at_end(clone_via(), flags);
 	return clone_exit(child, 0);
 }
 
@@ -130,7 +130,7 @@ int BPF_PROG(fexit_kernel_clone, struct kernel_clone_args *args, int ret)
 	flags = clone_flags(args);
 	if (!flags)
 		return 0;
-	ns_call_begin(clone_via(), flags);
+	ns_call_at_end(clone_via(), flags);
 	return clone_exit(NULL, ret);
 }
 
@@ -204,8 +204,8 @@ static __always_inline __u64 clone2_flags(__u64 arg)
 /* The entry shows that tp_fork did not run. Both ends of the call do without it. */
 static __always_inline int tp_clone_begin(enum call_via via, __u64 flags)
 {
-	if (flags && !stopping)
-		ns_call_make(via, flags, 0);
+	if (flags)
+		ns_call_enter(via, flags, 0);
 	return 0;
 }
 
@@ -234,8 +234,9 @@ static __noinline __u32 new_kinds(struct task_struct *parent, struct task_struct
 
 /* kernel_clone(), after copy_process() and before it wakes the child.
  *
- * What is new is taken from the child. The caller can change the arguments of a clone3() between
- * its entry and the time that the kernel reads them, and they need not be in memory before that.
+ * The program compares the namespaces of child and parent, and does not rely on the arguments. The
+ * caller can change those of a clone3() before the kernel reads them, and they need not be in
+ * memory before that.
  *
  * Every fork takes this path.
  */
@@ -253,11 +254,8 @@ int BPF_PROG(tp_fork, struct task_struct *parent, struct task_struct *child)
 		return 0;
 	}
 	kinds = new_kinds(parent, child);
-	if (!call && kinds) {
-		call = ns_call_begin(VIA_NONE, 0); /* it is at its end, and takes no share */
-		if (call)
-			call->via = clone_via();
-	}
+	if (!call && kinds)
+		call = ns_call_at_end(clone_via(), 0);
 	if (!call)
 		return 0;
 	if (kinds)

@@ -78,7 +78,7 @@ static __always_inline int exec_done(void)
 		return 0;
 	from = *entry;
 	bpf_map_delete_elem(&execs, &tgid);
-	call = ns_call_make(VIA_EXECVE, CLONE_NEWTIME, 1);
+	call = ns_call_make(VIA_EXECVE, CLONE_NEWTIME, (struct share_owner){});
 	if (!call)
 		return 0;
 	call->ns[NS_TIME] = from;

@@ -67,10 +67,18 @@ static __always_inline enum record_kind ns_call_kind(enum call_via via)
 	return via == VIA_SETNS || via == VIA_EXECVE ? REC_NS_ENTER : REC_NS_CREATE;
 }
 
+/* The kinds, as 1 << enum ns_kind, that a call is about. A namespace file has one type, whatever
+ * the caller asked for. Other calls have the types that the caller asked for.
+ */
+static __always_inline __u32 ns_call_kinds(struct ns_call *call)
+{
+	return call->target_mask ? call->target_mask : kinds_of_flags(call->flags);
+}
+
 /* How many events a call makes. */
 static __always_inline __u32 ns_call_size(struct ns_call *call)
 {
-	__u32 n = count_bits(call->target_mask ? call->target_mask : kinds_of_flags(call->flags));
+	__u32 n = count_bits(ns_call_kinds(call));
 
 	return n ? n : 1;
 }
@@ -97,21 +105,14 @@ static __always_inline void free_ns_call(const __u32 *tid)
 	bpf_map_delete_elem(&ns_calls, tid);
 }
 
-/* Creates the state of a call of the current task. If there is no share for it, missed events count
- * as lost.
- */
-static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 flags, __u32 missed)
+/* Creates the state of a call of the current task, which holds the share of owner. */
+static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 flags,
+						    struct share_owner owner)
 {
 	struct task_struct *task = current_task();
 	__u32 tid = READ_CURRENT(task, pid);
-	struct share_owner owner = {};
 	struct ns_call *call;
 
-	if (can_wait(via, flags) && hold_share(&owner, REC_NS_CREATE, missed)) {
-		/* Not for the end of this call. */
-		free_ns_call(&tid);
-		return NULL;
-	}
 	if (bpf_map_update_elem(&ns_calls, &tid, &no_ns_call, BPF_NOEXIST)) {
 		call = bpf_map_lookup_elem(&ns_calls, &tid);
 		if (!call) {
@@ -138,10 +139,34 @@ static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 fla
 	return call;
 }
 
-/* The same, unless nstrace is about to stop. */
+/* The entry of a call, unless nstrace is about to stop. If the call can wait and there is no share
+ * for it, n events count as lost.
+ */
+static __always_inline struct ns_call *ns_call_enter(enum call_via via, __u64 flags, __u32 n)
+{
+	struct share_owner owner = {};
+	__u32 tid = current_tid();
+
+	if (stopping)
+		return NULL;
+	if (can_wait(via, flags) && hold_share(&owner, REC_NS_CREATE, n)) {
+		free_ns_call(&tid); /* the end of this call must not take it for its own */
+		return NULL;
+	}
+	return ns_call_make(via, flags, owner);
+}
+
 static __always_inline struct ns_call *ns_call_begin(enum call_via via, __u64 flags)
 {
-	return stopping ? NULL : ns_call_make(via, flags, 1);
+	return ns_call_enter(via, flags, 1);
+}
+
+/* The state of a call that is at its end, and which had none. It does not wait any more, and needs
+ * no share.
+ */
+static __always_inline struct ns_call *ns_call_at_end(enum call_via via, __u64 flags)
+{
+	return stopping ? NULL : ns_call_make(via, flags, (struct share_owner){});
 }
 
 static __always_inline void ns_call_end(struct ns_call *call)
@@ -273,14 +298,11 @@ static __always_inline void ns_call_exit_kinds(struct ns_call *call, long ret,
 	ns_call_end(call);
 }
 
-/* The same. A namespace file has one type, whatever the caller asked for. Other calls have the
- * types that the caller asked for.
- */
+/* The same for the kinds of ns_call_kinds(). */
 static __always_inline void ns_call_exit(struct ns_call *call, long ret,
 					 struct task_struct *ns_task)
 {
-	ns_call_exit_kinds(call, ret, ns_task,
-			   call->target_mask ? call->target_mask : kinds_of_flags(call->flags));
+	ns_call_exit_kinds(call, ret, ns_task, ns_call_kinds(call));
 }
 
 /* The entry of a call that creates the namespaces of flags, if there are any. */

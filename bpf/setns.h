@@ -88,22 +88,24 @@ static __always_inline __u32 changed_kinds(struct ns_call *call)
 static __always_inline int setns_exit(long ret)
 {
 	struct ns_call *call = ns_call_get();
-	__u32 kinds = 0;
+	__u32 kinds;
 
 	if (!call || call->via != VIA_SETNS)
 		return 0;
 	if (call->shared_files)
 		call->target_mask = 0;
+	kinds = ns_call_kinds(call);
 	if (ret >= 0) {
 		/* The kernel entered nothing else than what the caller asked for. Without a type,
 		 * the descriptor has one. The call changes nothing if that is the caller's own.
 		 */
-		kinds = kinds_of_flags(call->flags);
-		if (!kinds)
-			kinds = changed_kinds(call);
+		__u32 entered = kinds_of_flags(call->flags);
+
+		if (!entered)
+			entered = changed_kinds(call);
+		if (entered)
+			kinds = entered;
 	}
-	if (!kinds)
-		kinds = call->target_mask ? call->target_mask : kinds_of_flags(call->flags);
 	ns_call_exit_kinds(call, ret, (void *)bpf_get_current_task(), kinds);
 	return 0;
 }

@@ -49,9 +49,7 @@ int tp_call_exit(struct syscall_trace_exit *ctx)
 		flags = ctx->nr == NR_clone3 ? clone3_flags((void *)ARG1(regs))
 					     : clone2_flags(ARG1(regs));
 		if (flags)
-			call = ns_call_begin(VIA_NONE, flags);
-		if (call)
-			call->via = via_of_nr(ctx->nr);
+			call = ns_call_at_end(via_of_nr(ctx->nr), flags);
 	}
 	if (!call || call->via != via_of_nr(ctx->nr))
 		return 0;

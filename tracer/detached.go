@@ -5,8 +5,6 @@ package tracer
 import (
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 )
@@ -25,12 +23,7 @@ func (t *Tracer) reportDetached() error {
 	l := t.attached.loaded
 	for i := range l.picks {
 		for _, name := range l.picks[i].programs {
-			lk := l.links[name]
-			p := l.program(name)
-			if lk == nil || p == nil || p.Type() != ebpf.CGroupSysctl { // the kernel detaches no others
-				continue
-			}
-			id, detached := detachedLink(lk)
+			id, detached := l.detachedLink(name)
 			key := bpf.NstraceOwnKey{Object: uint32(bpf.NstraceOwnObjectOWN_LINK), Id: id}
 			if !detached || t.interpreter.tampered[key] {
 				continue

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"golang.org/x/sys/unix"
@@ -270,17 +271,17 @@ func (l *loaded) silentAmong(made map[string]bool, p *proofRecords) (names []str
 // in kernel/bpf/cgroup.c). Beside other hooks such a program only adds to what these see.
 func (l *loaded) detached(c *choice) bool {
 	return slices.ContainsFunc(c.programs, func(name string) bool {
-		lk := l.links[name]
-		if lk == nil {
-			return false
-		}
-		_, detached := detachedLink(lk)
+		_, detached := l.detachedLink(name)
 		return detached
 	})
 }
 
-// detachedLink returns the id of a link, and whether somebody detached it.
-func detachedLink(lk link.Link) (id uint32, detached bool) {
+// detachedLink returns the id of the link of a program, and whether somebody detached it.
+func (l *loaded) detachedLink(name string) (id uint32, detached bool) {
+	lk, p := l.links[name], l.program(name)
+	if lk == nil || p == nil || p.Type() != ebpf.CGroupSysctl { // the kernel detaches no others
+		return 0, false
+	}
 	info, err := lk.Info()
 	if err != nil || info.Type != link.CgroupType {
 		return 0, false

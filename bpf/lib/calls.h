@@ -43,13 +43,10 @@ __noinline __u64 hold_call(__u32 kind, __u32 n)
 		add_calls(owner, 1);
 		return owner.user | owner.cgroup << 16;
 	}
-	if (!n)
-		return NOT_HELD;
-	if (user)
-		share_refuse(user, kind, n);
-	else if (all)
-		share_refuse(all, kind, n);
-	count_lost(kind, n);
+	if (n) {
+		share_refuse(owner, kind, n);
+		count_lost(kind, n);
+	}
 	return NOT_HELD;
 }
 

@@ -7,13 +7,13 @@
  *
  * A user cannot choose what counts against whom:
  *
- * - A user with subordinate ids, or with user namespaces, counts as the user who owns
- *   the outermost of these namespaces.
+ * - A user with subordinate ids, or with user namespaces, counts as the user who owns the outermost
+ *   of these namespaces.
  * - root of a container without a user namespace can become any user. So users count separately in
  *   each cgroup of the first SHARE_LEVEL levels, and such a cgroup has a share too. As a rule,
- * users can make cgroups only below these: below user.slice/user-UID.slice, or in a container. With
- * LXC, a container is a level higher, and in Kubernetes all pods of a class are one cgroup of that
- * level.
+ *   users can make cgroups only below these: below user.slice/user-UID.slice, or in a container.
+ *   With LXC, a container is a level higher. In Kubernetes, all pods of a class are one cgroup of
+ *   that level.
  */
 #ifndef __NSTRACE_SHARE_H__
 #define __NSTRACE_SHARE_H__
@@ -164,18 +164,6 @@ static __always_inline struct share *share_at(__u32 number)
 	return number ? bpf_map_lookup_elem(&shares, &slot) : NULL;
 }
 
-/* Counts n events of a kind as refused. */
-static __always_inline void share_refuse(struct share *s, enum record_kind kind, __u32 n)
-{
-	__u64 now = bpf_ktime_get_boot_ns();
-
-	if (!s->first || READ_ONCE(s->total) == READ_ONCE(s->reported))
-		s->first = now;
-	s->last = now;
-	counter_add(&s->refused[kind % REC_SLOTS], n);
-	counter_add(&s->total, n);
-}
-
 /* Whose shares the current task takes from: numbers of slots plus 1. 0: none. */
 struct share_owner {
 	__u16 user;
@@ -204,6 +192,23 @@ static __always_inline struct share_owner share_owner(void)
 	};
 }
 
+/* Counts n events of a kind as refused: to the user, or if there was no slot for the user, to the
+ * cgroup.
+ */
+static __always_inline void share_refuse(struct share_owner owner, enum record_kind kind, __u32 n)
+{
+	struct share *s = share_at(owner.user ? owner.user : owner.cgroup);
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!s)
+		return;
+	if (!s->first || READ_ONCE(s->total) == READ_ONCE(s->reported))
+		s->first = now;
+	s->last = now;
+	counter_add(&s->refused[kind % REC_SLOTS], n);
+	counter_add(&s->total, n);
+}
+
 /* With size 0: reports whether whoever caused n events of that kind has any share of the ring left,
  * and counts the events as refused if not. Otherwise takes size bytes from the share. Global, see
  * nstrace.c.
@@ -223,10 +228,7 @@ __noinline int share_use(__u64 size, __u32 kind, __u32 n)
 	}
 	if ((!user || user->bytes < USER_SHARE) && (!all || all->bytes < CGROUP_SHARE))
 		return 1;
-	if (user)
-		share_refuse(user, kind, n);
-	else if (all)
-		share_refuse(all, kind, n);
+	share_refuse(owner, kind, n);
 	return 0;
 }
 

@@ -14,11 +14,7 @@ import (
 )
 
 // SetCache sets the size of a recorder's page cache in KiB, and returns the size before.
-func SetCache(kib int) int {
-	before := cacheKiB
-	cacheKiB = kib
-	return before
-}
+func SetCache(kib int) int { return swap(&cacheKiB, kib) }
 
 // Waiting returns the number of events that wait.
 func (r *Recorder) Waiting() int {
@@ -28,11 +24,7 @@ func (r *Recorder) Waiting() int {
 }
 
 // SetSegment sets the number of events in a segment, and returns the number before.
-func SetSegment(events int64) int64 {
-	before := segmentEvents
-	segmentEvents = events
-	return before
-}
+func SetSegment(events int64) int64 { return swap(&segmentEvents, events) }
 
 // ReadList decodes a list and returns its entries as texts.
 func ReadList(bytes []byte) (entries []string, err error) {
@@ -61,25 +53,13 @@ func (db *DB) Unchecked(q Query) iter.Seq2[Stored, error] {
 }
 
 // SetMaxList sets the maximum length of a list, and returns the maximum before.
-func SetMaxList(n int) int {
-	before := maxList
-	maxList = n
-	return before
-}
+func SetMaxList(n int) int { return swap(&maxList, n) }
 
 // SetMaxValue sets the maximum length of a value, and returns the maximum before.
-func SetMaxValue(n int) int {
-	before := maxValue
-	maxValue = n
-	return before
-}
+func SetMaxValue(n int) int { return swap(&maxValue, n) }
 
 // SetPageBytes sets the maximum size of a page, and returns the maximum before.
-func SetPageBytes(n int) int {
-	before := pageBytes
-	pageBytes = n
-	return before
-}
+func SetPageBytes(n int) int { return swap(&pageBytes, n) }
 
 // Held returns the number of bytes that were read for the current page.
 func (db *DB) Held() int { return db.held }
@@ -98,11 +78,7 @@ func (db *DB) Endless(begun func()) error {
 func (db *DB) Used() (int64, error) { return (&writer{conn: db.conn}).used() }
 
 // SetMaxAnchors sets the maximum number of anchors, and returns the maximum before.
-func SetMaxAnchors(n int64) int64 {
-	before := maxAnchors
-	maxAnchors = n
-	return before
-}
+func SetMaxAnchors(n int64) int64 { return swap(&maxAnchors, n) }
 
 // NewQuota returns the method add of a quota with budgets of size bytes.
 func NewQuota(size int64) func(e *event.Event, bytes int, full bool, now time.Time) bool {
@@ -113,15 +89,12 @@ func NewQuota(size int64) func(e *event.Event, bytes int, full bool, now time.Ti
 var Account = account
 
 // SetMaxText sets the maximum length of a text, and returns the maximum before.
-func SetMaxText(n int) int {
-	before := maxText
-	maxText = n
-	return before
-}
+func SetMaxText(n int) int { return swap(&maxText, n) }
 
 // SetMaxHeld sets the maximum size of all last writes, and returns the maximum before.
-func SetMaxHeld(n int) int {
-	before := maxHeld
-	maxHeld = n
+func SetMaxHeld(n int) int { return swap(&maxHeld, n) }
+
+func swap[T any](p *T, v T) (before T) {
+	before, *p = *p, v
 	return before
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -277,6 +279,36 @@ func TestFileSearch(t *testing.T) {
 			t.Fatal("no result")
 		}
 	}
+}
+
+// TestFileSearchRests has a caller that comes late for each result. Searches run at once until they took
+// searchAhead together, and then for a part of the time.
+func TestFileSearchRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took = searchAhead / 10
+		var searches atomic.Int64
+		f := fileSearch{search: func() map[uint32]bool {
+			searches.Add(1)
+			time.Sleep(took)
+			return map[uint32]bool{}
+		}}
+		use := func(long time.Duration) int64 {
+			before, began := searches.Load(), time.Now()
+			for time.Since(began) < long {
+				f.find(time.Now(), false)
+				time.Sleep(took * 3 / 2)
+			}
+			return searches.Load() - before
+		}
+		if n := use(searchAhead); n < 5 {
+			t.Errorf("%d searches of %v in %v", n, took, searchAhead)
+		}
+		use(time.Minute)
+		if n, most := use(time.Minute), int64(time.Minute/took/searchRest)+1; n < most/2 || n > most {
+			t.Errorf("%d searches of %v in a minute, want %d", n, took, most)
+		}
+		synctest.Wait()
+	})
 }
 
 // TestEndScanScarce has no descriptor for the walk over the tasks. The run goes on, says so once, and finds

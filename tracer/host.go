@@ -112,19 +112,25 @@ func (h *hostReader) heldByFiles(since time.Time, wait bool) (map[uint32]bool, b
 // mounts, so it searches in the background, and for a part of the time.
 type fileSearch struct {
 	search  func() map[uint32]bool // returns nil if there is no time for all
-	running chan map[uint32]bool   // gets the result, nil if none runs
-	started time.Time
-	next    time.Time // no search begins before
+	running chan fileResult        // gets the result, nil if none runs
+	rested  time.Time              // when it has rested for all searches so far
 
-	held map[uint32]bool // the last result
-	from time.Time       // when that search began
+	last fileResult
+}
+
+// A fileResult is the result of a search: held is nil if there was no time for all files.
+type fileResult struct {
+	held  map[uint32]bool
+	began time.Time
+	took  time.Duration
 }
 
 const (
-	// searchTime is how long a search may take, and searchRest how many times as long the next one
-	// waits.
-	searchTime = 10 * time.Second
-	searchRest = 10
+	// searchTime is how long a search may take, and searchRest how many times as long it rests for one.
+	// Searches that together took searchAhead need not wait for their rest.
+	searchTime  = 10 * time.Second
+	searchRest  = 10
+	searchAhead = 3 * time.Second
 	// searchWait is how long the reader of the ring waits for a search, and searchLast how long it does
 	// so at the end of a run.
 	searchWait = 5 * time.Millisecond
@@ -138,24 +144,28 @@ func (f *fileSearch) find(since time.Time, wait bool) (held map[uint32]bool, kno
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	for f.held == nil || f.from.Before(since) {
+	for f.last.held == nil || f.last.began.Before(since) {
 		if f.running == nil {
-			if !wait && time.Now().Before(f.next) {
+			if now := time.Now(); f.rested.Before(now) {
+				f.rested = now
+			} else if !wait && f.rested.Sub(now) > searchRest*searchAhead {
 				return nil, false
 			}
-			result := make(chan map[uint32]bool, 1)
-			f.running, f.started = result, time.Now()
-			go func() { result <- f.search() }()
+			f.running = make(chan fileResult, 1)
+			go func(result chan<- fileResult, began time.Time) {
+				held := f.search()
+				result <- fileResult{held, began, time.Since(began)}
+			}(f.running, time.Now())
 		}
 		select {
-		case f.held = <-f.running:
-			f.running, f.from = nil, f.started
-			f.next = time.Now().Add(searchRest * time.Since(f.started))
+		case f.last = <-f.running:
+			f.running = nil
+			f.rested = f.rested.Add(searchRest * f.last.took)
 		case <-timer.C:
 			return nil, false
 		}
 	}
-	return f.held, true
+	return f.last.held, true
 }
 
 // searchFiles returns nil if there is no time for all files.

@@ -18,6 +18,7 @@
 #ifndef __NSTRACE_NETDEV_H__
 #define __NSTRACE_NETDEV_H__
 
+#include "fold.h"
 #include "lib/calls.h"
 #include "lib/filter.h"
 #include "lib/who.h"
@@ -187,7 +188,10 @@ __noinline long send_move(__u32 slot)
 	__builtin_memcpy(r->new_name, m->new_name, sizeof(r->new_name));
 	if (failed)
 		r->new_name[0] = 0;
-	send_scratch(s, owner, REC_NETDEV_MOVE, 1);
+	if (failed)
+		send_or_fold(s, owner, REC_NETDEV_MOVE, 1);
+	else
+		send_scratch(s, owner, REC_NETDEV_MOVE, 1);
 	return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "lib/proof.h"
 #include "lib/syscall.h"
 #include "lib/who.h"
+#include "fold.h"
 #include "refusal.h"
 
 /* REC_NS_CREATE, REC_NS_ENTER. The tail is ns_change[nchanges], ns_refusal[nrefusals],
@@ -279,7 +280,10 @@ __noinline int send_ns_call(void)
 		r->nrefusals = 1;
 		r->nlimits = put_refusal(s->slot, kinds_of_flags(call->flags), ret);
 	}
-	send_scratch(s, owner, kind, n);
+	if (ret < 0)
+		send_or_fold(s, owner, kind, n);
+	else
+		send_scratch(s, owner, kind, n);
 	return 0;
 }
 

@@ -84,6 +84,13 @@ type NstraceFold struct {
 	Last     uint64
 }
 
+type NstraceFoldRef struct {
+	_    structs.HostLayout
+	Key  uint64
+	Slot uint32
+	Pad  uint32
+}
+
 type NstraceHead struct {
 	_          structs.HostLayout
 	Time       uint64
@@ -94,7 +101,7 @@ type NstraceHead struct {
 	Via        uint8
 	Nchanges   uint8
 	Nancestors uint8
-	Pad        uint8
+	Repeatable uint8
 }
 
 type NstraceNetdevRecord struct {
@@ -324,8 +331,8 @@ type NstraceSysctlRecord struct {
 	Caller   NstraceCaller
 	Ns       NstraceNsChange
 	Param    uint64
-	FoldKey  uint64
-	FoldSlot uint32
+	WriteId  uint64
+	Pad      uint32
 	Maxlen   uint32
 	OldLen   uint16
 	NewLen   uint16
@@ -573,6 +580,7 @@ const (
 	NstraceVarTypeCaller            = "type_caller"
 	NstraceVarTypeDestroyRecord     = "type_destroy_record"
 	NstraceVarTypeFold              = "type_fold"
+	NstraceVarTypeFoldRef           = "type_fold_ref"
 	NstraceVarTypeHead              = "type_head"
 	NstraceVarTypeNetdevRecord      = "type_netdev_record"
 	NstraceVarTypeNsChange          = "type_ns_change"
@@ -851,6 +859,7 @@ type NstraceVariableSpecs struct {
 	TypeCaller        *ebpf.VariableSpec `ebpf:"type_caller"`
 	TypeDestroyRecord *ebpf.VariableSpec `ebpf:"type_destroy_record"`
 	TypeFold          *ebpf.VariableSpec `ebpf:"type_fold"`
+	TypeFoldRef       *ebpf.VariableSpec `ebpf:"type_fold_ref"`
 	TypeHead          *ebpf.VariableSpec `ebpf:"type_head"`
 	TypeNetdevRecord  *ebpf.VariableSpec `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.VariableSpec `ebpf:"type_ns_change"`
@@ -995,6 +1004,7 @@ type NstraceVariables struct {
 	TypeCaller        *ebpf.Variable `ebpf:"type_caller"`
 	TypeDestroyRecord *ebpf.Variable `ebpf:"type_destroy_record"`
 	TypeFold          *ebpf.Variable `ebpf:"type_fold"`
+	TypeFoldRef       *ebpf.Variable `ebpf:"type_fold_ref"`
 	TypeHead          *ebpf.Variable `ebpf:"type_head"`
 	TypeNetdevRecord  *ebpf.Variable `ebpf:"type_netdev_record"`
 	TypeNsChange      *ebpf.Variable `ebpf:"type_ns_change"`

@@ -14,6 +14,7 @@
 #ifndef __NSTRACE_PIN_H__
 #define __NSTRACE_PIN_H__
 
+#include "fold.h"
 #include "lib/filter.h"
 #include "lib/nsfs.h"
 #include "lib/syscall.h"
@@ -250,7 +251,10 @@ __noinline int send_pin(void)
 		r->head.flags |= F_PATH_AS_GIVEN;
 	}
 	r->path_len = s->end - start;
-	send_scratch(s, owner, kind, 1);
+	if (call->ret < 0)
+		send_or_fold(s, owner, kind, 1);
+	else
+		send_scratch(s, owner, kind, 1);
 	return 0;
 }
 

@@ -33,7 +33,6 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 	__u64 owner = (__u64)task, now, size, param = 0;
 	struct caller caller = {};
 	struct ns_change ns = {};
-	struct fold *claimed = NULL;
 	struct sysctl_record *r;
 	struct scratch *s;
 
@@ -59,7 +58,7 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 		 ret < 0 ? ret : 0, via);
 	r->caller = caller;
 	r->write_id = w->write_id;
-	r->fold_slot = 0;
+	r->pad = 0;
 	r->ns = ns;
 	r->param = param;
 	r->old_len = put_value(s, w->old, w->old_len, offsetof(struct long_values, old));
@@ -94,14 +93,10 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 	/* A write that changed other parameters too, or a change that follows from one, needs its
 	 * own record.
 	 */
-	if (!w->write_id && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > fold_above &&
-	    fold_write(s, r, &claimed)) {
-		s->owner = 0;
-		return 0;
-	}
-	if (send_scratch(s, owner, REC_SYSCTL_WRITE, 1) && claimed)
-		claimed->key = 0; /* user space does not know the write whose repeats the slot would
-				     count */
+	if (w->write_id)
+		send_scratch(s, owner, REC_SYSCTL_WRITE, 1);
+	else
+		send_or_fold(s, owner, REC_SYSCTL_WRITE, 1);
 	return 0;
 }
 

@@ -17,19 +17,10 @@ struct sysctl_record {
 	struct caller caller;
 	struct ns_change ns; /* the namespace whose copy was written; kind NS_KINDS: host-wide */
 	__u64 param;	     /* param_record.id */
-	/* One field with two meanings, which fold_slot tells apart. bpf2go names the Go field after
-	 * the first member.
-	 */
-	union {
-		/* With a slot: the key of the write whose repeats it counts. */
-		__u64 fold_key;
-		/* Without one: the same for a write and all that changed along with it; 0: nothing
-		 * did.
-		 */
-		__u64 write_id;
-	};
-	__u32 fold_slot; /* number of the slot in folds plus 1; 0: none */
-	__u32 maxlen;	 /* size of the memory of the parameter */
+	__u64 write_id; /* the same for a write and all that changed along with it; 0: nothing did
+			 */
+	__u32 pad;
+	__u32 maxlen; /* size of the memory of the parameter */
 	__u16 old_len;
 	__u16 new_len;
 	__u16 raw_len;

@@ -53,7 +53,7 @@ func newAttachment(l *loaded, perType bool) (*attachment, error) {
 		return a, fmt.Errorf("map the counters: %w", err)
 	}
 	if a.folds, err = l.coll.Maps[bpf.NstraceMapFolds].Memory(); err != nil {
-		return a, fmt.Errorf("map the counts of repeated writes: %w", err)
+		return a, fmt.Errorf("map the counts of repeats: %w", err)
 	}
 	if a.shares, err = l.coll.Maps[bpf.NstraceMapShares].Memory(); err != nil {
 		return a, fmt.Errorf("map the shares of the ring: %w", err)
@@ -153,7 +153,7 @@ func readIterator[T any](program *ebpf.Program) ([]T, error) {
 func (a *attachment) fold(slot uint32) (k bpf.NstraceFold, err error) {
 	b := make([]byte, unsafe.Sizeof(k))
 	if _, err := a.folds.ReadAt(b, foldOffset(slot)); err != nil {
-		return k, fmt.Errorf("read the counts of repeated writes: %w", err)
+		return k, fmt.Errorf("read the counts of repeats: %w", err)
 	}
 	return k, fixed(&b, &k)
 }
@@ -162,7 +162,7 @@ func (a *attachment) takeFold(slot uint32, taken uint64) error {
 	var b [8]byte
 	binary.NativeEndian.PutUint64(b[:], taken)
 	if _, err := a.folds.WriteAt(b[:], foldOffset(slot)+int64(unsafe.Offsetof(bpf.NstraceFold{}.Reported))); err != nil {
-		return fmt.Errorf("take the counts of repeated writes: %w", err)
+		return fmt.Errorf("take the counts of repeats: %w", err)
 	}
 	return nil
 }

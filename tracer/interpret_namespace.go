@@ -57,7 +57,7 @@ func (c *createRecords) interpret(r *record) error {
 		e := in.begin(r, event.NamespaceCreate, who)
 		e.ChildPID, e.Refusal = c.wire.Child, refusal
 		e.Namespace = in.showKind(ns, change.Kind)
-		if err := in.offer(e, nil); err != nil {
+		if _, err := in.offerOf(r, e, nil); err != nil {
 			return err
 		}
 	}
@@ -123,13 +123,13 @@ func (c *enterRecords) interpret(r *record) error {
 			}
 		}
 		if who.process.PID == in.self { // nstrace reads parameters in namespaces
-			in.accounts.filtered++
+			in.drop(r)
 			continue
 		}
 		e := in.begin(r, event.NamespaceEnter, who)
 		e.Namespace = in.showKind(ns, change.Kind)
 		e.Namespace.From = change.From
-		if err := in.offer(e, nil); err != nil {
+		if _, err := in.offerOf(r, e, nil); err != nil {
 			return err
 		}
 	}

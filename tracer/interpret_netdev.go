@@ -56,14 +56,15 @@ func (m *moveRecords) interpret(r *record) error {
 	// If no process moved it, the namespace that it left ended. The process that made that
 	// one is behind the move.
 	if in.follow && e.Process == nil && (from == nil || !from.follow) {
-		in.accounts.filtered++
+		in.drop(r)
 		return nil
 	}
 	var maker *event.Actor
 	if from != nil {
 		maker = from.creator
 	}
-	return in.offer(e, maker)
+	_, err = in.offerOf(r, e, maker)
+	return err
 }
 
 func (m *moveRecords) show(ns *liveNS, into *event.Namespace) (*event.Namespace, error) {

@@ -144,7 +144,8 @@ func (p *pinRecords) interpret(r *record) error {
 			in.pins.byMount[id] = &pin{ns: ns, path: path, maker: who.actor()}
 		}
 	}
-	return in.offer(e, nil)
+	_, err = in.offerOf(r, e, nil)
+	return err
 }
 
 // namedPath returns a path as a caller named it, "" for a relative one, which does not say

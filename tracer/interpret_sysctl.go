@@ -59,7 +59,6 @@ type writeRecords struct {
 	old, new, raw, after []byte
 	parameters           epochCache[parameter]
 	cascades             cascades
-	folds                folds
 
 	sysctl event.Sysctl
 	text   [3]string // sysctl.Old, New and After
@@ -88,21 +87,12 @@ func (w *writeRecords) parse(r *record) error {
 	return nil
 }
 
-// writeID returns the id that a write's record shares with the records of what changed along
-// with it, 0 if there are none. A record with a fold slot has the slot's key in that field.
-func (w *writeRecords) writeID() uint64 {
-	if w.wire.FoldSlot != 0 {
-		return 0
-	}
-	return w.wire.FoldKey
-}
-
 func (w *writeRecords) interpret(r *record) error {
 	if r.is(bpf.NstraceCallViaVIA_CASCADE) { // the record of its cause comes later
-		w.cascades.add(w.writeID(), r.head.Time, r.raw)
+		w.cascades.add(w.wire.WriteId, r.head.Time, r.raw)
 		return nil
 	}
-	id, at := w.writeID(), r.head.Time
+	id, at := w.wire.WriteId, r.head.Time
 	ref, name, err := w.emit(r, nil)
 	if err != nil || id == 0 {
 		return err
@@ -137,15 +127,7 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 	if ns != nil {
 		s.Namespace = in.show(ns)
 	}
-	matches := in.filter.MatchTraced(e, nil)
-	if w.wire.FoldSlot != 0 {
-		w.folds.start(w.wire.FoldSlot-1, w.wire.FoldKey, e, matches)
-	}
-	if !matches {
-		in.accounts.filtered++
-		return 0, s.Name, nil
-	}
-	if err := in.emit(e); err != nil {
+	if passed, err := in.offerOf(r, e, nil); err != nil || !passed {
 		return 0, s.Name, err
 	}
 	return e.Ref, s.Name, nil

@@ -37,6 +37,7 @@ type interpreter struct {
 	workloads  attribution.Workloads
 	resolved   uint64 // when resolveOwners ran last, CLOCK_BOOTTIME
 	sysctl     *writeRecords
+	folds      folds
 	pins       pinTable
 	ends       *endScanner // nil if the kernel reports the end of namespaces
 	unreported *endScanner // of findEnds
@@ -72,7 +73,7 @@ type lookups interface {
 type kernelLookups interface {
 	// tasks returns all tasks that are in namespaces other than the host's.
 	tasks() ([]bpf.NstraceTaskNs, error)
-	// fold returns the slot of repeated writes, and takeFold sets how many of them were
+	// fold returns the slot that counts repeats, and takeFold sets how many of them were
 	// reported.
 	fold(slot uint32) (bpf.NstraceFold, error)
 	takeFold(slot uint32, taken uint64) error
@@ -150,6 +151,9 @@ func (in *interpreter) interpret(b []byte) error {
 	}
 	in.clock.syncAt(in.record.head.Time)
 	in.proofs.add(bpf.NstraceRecordKind(in.record.head.Kind), bpf.NstraceCallVia(in.record.head.Via))
+	if in.record.head.Repeatable != 0 {
+		in.folds.start(&in.record.fold)
+	}
 	return kind.interpret(&in.record)
 }
 
@@ -168,7 +172,7 @@ func (in *interpreter) parse(b []byte) (recordInterpreter, error) {
 
 // due returns when overdue has something to do, the zero time for never.
 func (in *interpreter) due() time.Time {
-	due := in.sysctl.folds.due()
+	due := in.folds.due()
 	if in.ends != nil {
 		if next := in.ends.next(); due.IsZero() || !next.IsZero() && next.Before(due) {
 			due = next
@@ -177,14 +181,14 @@ func (in *interpreter) due() time.Time {
 	return due
 }
 
-// takeFolds emits the events of repeated writes if it is time.
+// takeFolds emits the events of repeats that the kernel counted, if it is time.
 func (in *interpreter) takeFolds(now time.Time) error {
-	if due := in.sysctl.folds.due(); due.IsZero() || now.Before(due) {
+	if due := in.folds.due(); due.IsZero() || now.Before(due) {
 		return nil
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.sysctl.takeFolds()
+	return in.folds.take(in)
 }
 
 // scanEnds emits the ends of namespaces that the kernel does not report, if it is time.
@@ -222,7 +226,7 @@ func (in *interpreter) flush() error {
 	if err := in.sysctl.emitOrphans(math.MaxUint64); err != nil {
 		return err
 	}
-	return in.sysctl.takeFolds()
+	return in.folds.take(in)
 }
 
 // finalScan emits the ends of namespaces that the last scan finds.
@@ -300,6 +304,27 @@ func (in *interpreter) offer(e *event.Event, maker *event.Actor) error {
 		return nil
 	}
 	return in.emit(e)
+}
+
+// offerOf is offer for an event of a record whose repeats the kernel can count. It reports whether the
+// event passed the filter.
+func (in *interpreter) offerOf(r *record, e *event.Event, maker *event.Actor) (passed bool, err error) {
+	if !in.filter.MatchTraced(e, maker) {
+		in.drop(r)
+		return false, nil
+	}
+	if r.head.Repeatable != 0 {
+		in.folds.add(&r.fold, e)
+	}
+	return true, in.emit(e)
+}
+
+// drop counts an event of a record that is not to be emitted.
+func (in *interpreter) drop(r *record) {
+	if r.head.Repeatable != 0 {
+		in.folds.add(&r.fold, nil)
+	}
+	in.accounts.filtered++
 }
 
 // emit emits an event that passed the filter.

@@ -98,6 +98,7 @@ type record struct {
 	raw  []byte
 	rest []byte // what no part was taken from yet
 	head bpf.NstraceHead
+	fold bpf.NstraceFoldRef // if head.Repeatable is set
 }
 
 // open makes b the record in hand. The fixed struct of its kind, which begins with the head
@@ -110,6 +111,15 @@ func (r *record) open(b []byte) error {
 	r.rest = b
 	if int(r.head.Size) != len(b) {
 		return fmt.Errorf("%w: its head says %d bytes, it has %d", ErrRecord, r.head.Size, len(b))
+	}
+	if r.head.Repeatable != 0 {
+		end := len(b) - int(unsafe.Sizeof(r.fold))
+		if end < 0 {
+			return fmt.Errorf("%w: it has %d bytes and repeats", ErrRecord, len(b))
+		}
+		ref := b[end:]
+		r.rest = b[:end]
+		return fixed(&ref, &r.fold)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -13,13 +14,22 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
-// writeOf returns a captured record of a write with another time, via and fold fields.
-func writeOf(b []byte, boot uint64, via bpf.NstraceCallVia, key uint64, slot uint32) []byte {
+// writeOf returns a captured record of a write with another time, via and id.
+func writeOf(b []byte, boot uint64, via bpf.NstraceCallVia, id uint64) []byte {
 	b = slices.Clone(b)
 	binary.NativeEndian.PutUint64(b[unsafe.Offsetof(bpf.NstraceHead{}.Time):], boot)
 	b[unsafe.Offsetof(bpf.NstraceHead{}.Via)] = byte(via)
-	binary.NativeEndian.PutUint64(b[unsafe.Offsetof(bpf.NstraceSysctlRecord{}.FoldKey):], key)
-	binary.NativeEndian.PutUint32(b[unsafe.Offsetof(bpf.NstraceSysctlRecord{}.FoldSlot):], slot)
+	binary.NativeEndian.PutUint64(b[unsafe.Offsetof(bpf.NstraceSysctlRecord{}.WriteId):], id)
+	return b
+}
+
+// repeatable returns a captured record as the first of a fold.
+func repeatable(b []byte, key uint64, slot uint32) []byte {
+	b = binary.NativeEndian.AppendUint64(slices.Clone(b), key)
+	b = binary.NativeEndian.AppendUint32(b, slot)
+	b = append(b, 0, 0, 0, 0)
+	b[unsafe.Offsetof(bpf.NstraceHead{}.Repeatable)] = 1
+	binary.NativeEndian.PutUint32(b[unsafe.Offsetof(bpf.NstraceHead{}.Size):], uint32(len(b)))
 	return b
 }
 
@@ -44,8 +54,8 @@ func afterWrites(t *testing.T, host *fakeHost) (in *interpreter, events *collect
 // the write, its events come after.
 func TestCascade(t *testing.T) {
 	in, events, write, boot := afterWrites(t, &fakeHost{})
-	cascade := writeOf(write, boot-5, bpf.NstraceCallViaVIA_CASCADE, 9, 0)
-	cause := writeOf(write, boot, bpf.NstraceCallViaVIA_WRITE, 9, 0)
+	cascade := writeOf(write, boot-5, bpf.NstraceCallViaVIA_CASCADE, 9)
+	cause := writeOf(write, boot, bpf.NstraceCallViaVIA_WRITE, 9)
 	interpret := func(all ...[]byte) []*event.Event {
 		t.Helper()
 		events.events = nil
@@ -56,7 +66,7 @@ func TestCascade(t *testing.T) {
 		}
 		return events.events
 	}
-	got := interpret(cascade, cascade, writeOf(write, boot, bpf.NstraceCallViaVIA_WRITE, 8, 0), cause)
+	got := interpret(cascade, cascade, writeOf(write, boot, bpf.NstraceCallViaVIA_WRITE, 8), cause)
 	if len(got) != 4 || got[0].Via != event.ViaWrite || got[1].Via != event.ViaWrite {
 		t.Fatalf("%d events", len(got))
 	}
@@ -96,6 +106,48 @@ func TestCascade(t *testing.T) {
 	}
 }
 
+// TestFoldsCall has the repeats of a failed call that stands for two events.
+func TestFoldsCall(t *testing.T) {
+	host := &fakeHost{slots: map[uint32]bpf.NstraceFold{}}
+	events := newCollect()
+	in := offline(host, events)
+	var failed []byte
+	for _, b := range records(t, "testdata/6.12.records") {
+		if err := in.interpret(b); err != nil {
+			t.Fatal(err)
+		}
+		if r := &in.record; bpf.NstraceRecordKind(r.head.Kind) == bpf.NstraceRecordKindREC_NS_CREATE && r.failed() && r.head.Nchanges == 2 {
+			failed = b
+		}
+	}
+	if failed == nil {
+		t.Fatal("no record of a failed call about two namespaces")
+	}
+	events.events = nil
+	accounts := in.accounts
+	if err := in.interpret(repeatable(failed, 9, 4)); err != nil {
+		t.Fatal(err)
+	}
+	host.slots[4] = bpf.NstraceFold{Key: 9, Count: 5, First: 1, Last: 2}
+	if err := in.folds.take(in); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range events.events {
+		got = append(got, fmt.Sprintf("%s %s %s %d", e.Type, e.Namespace.Type, e.Error, e.Count))
+	}
+	want := []string{
+		"namespace.create uts EPERM 0", "namespace.create ipc EPERM 0",
+		"namespace.create uts EPERM 5", "namespace.create ipc EPERM 5",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if in.accounts.matched-accounts.matched != 12 || in.accounts.folded-accounts.folded != 10 {
+		t.Errorf("from %+v to %+v", accounts, in.accounts)
+	}
+}
+
 // TestFolds has what the kernel counts instead of sending it.
 func TestFolds(t *testing.T) {
 	host := &fakeHost{slots: map[uint32]bpf.NstraceFold{}}
@@ -104,7 +156,7 @@ func TestFolds(t *testing.T) {
 		t.Helper()
 		events.events = nil
 		host.slots[4] = k
-		if err := in.sysctl.takeFolds(); err != nil {
+		if err := in.folds.take(in); err != nil {
 			t.Fatal(err)
 		}
 		if len(events.events) == 0 {
@@ -115,7 +167,7 @@ func TestFolds(t *testing.T) {
 	if due := in.due(); !due.IsZero() {
 		t.Errorf("due at %v without folds", due)
 	}
-	if err := in.interpret(writeOf(write, boot, bpf.NstraceCallViaVIA_WRITE, 9, 5)); err != nil {
+	if err := in.interpret(repeatable(write, 9, 4)); err != nil {
 		t.Fatal(err)
 	}
 	if due := in.due(); due.IsZero() || time.Until(due) > foldEvery {
@@ -146,14 +198,14 @@ func TestFolds(t *testing.T) {
 		kept bool
 	}{{boot + foldIdle, true}, {boot + foldIdle + 1, false}} {
 		in.clock.now = func() uint64 { return row.now }
-		if e := take(idle); e != nil || (len(in.sysctl.folds.bySlot) == 1) != row.kept {
-			t.Errorf("%+v: %v, folds %v", row, e, in.sysctl.folds.bySlot)
+		if e := take(idle); e != nil || (len(in.folds.bySlot) == 1) != row.kept {
+			t.Errorf("%+v: %v, folds %v", row, e, in.folds.bySlot)
 		}
 	}
 
 	// Repeats of what the filter drops count as filtered.
 	in.filter = &event.Filter{Sysctl: []string{"none"}}
-	if err := in.interpret(writeOf(write, boot, bpf.NstraceCallViaVIA_WRITE, 9, 5)); err != nil {
+	if err := in.interpret(repeatable(write, 9, 4)); err != nil {
 		t.Fatal(err)
 	}
 	accounts = in.accounts

@@ -158,7 +158,7 @@ struct head {
 	__u8 via;  /* enum call_via */
 	__u8 nchanges;
 	__u8 nancestors;
-	__u8 pad;
+	__u8 repeatable; /* a struct fold_ref is at the end */
 };
 
 /* CLOCK_BOOTTIME is cut into epochs of this length. An id in a record refers to the last REC_WHO or
@@ -185,7 +185,7 @@ struct counters {
 	/* The call began, but its end never came, or there was no memory for its state. */
 	__u64 missed[REC_SLOTS];
 	__u64 unended[REC_SLOTS]; /* calls, not events: those of missed whose end never came */
-	__u64 folded;		  /* only REC_SYSCTL_WRITE: counted in folds */
+	__u64 folded;		  /* counted in folds */
 	__u64 first_lost;	  /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
 	__u64 ftrace_off; /* writes to kernel.ftrace_enabled while it was 0 */

@@ -79,7 +79,7 @@ static __always_inline void set_head(struct head *h, __u64 time, enum record_kin
 	h->via = via;
 	h->nchanges = 0;
 	h->nancestors = 0;
-	h->pad = 0;
+	h->repeatable = 0;
 }
 
 /* Begins a walk at an object. Returns the number of the slot, for the steps. */

@@ -372,3 +372,70 @@ func testFold(t *testing.T, b tracer.Backend, ring string, writes, nvalues int) 
 		t.Errorf("the totals say %d folded, the events say %d", sum.Folded, folded)
 	}
 }
+
+// TestFoldFailed has calls that fail, one like the other, while nstrace does not read. The kernel side
+// counts them, and none is lost.
+func TestFoldFailed(t *testing.T) {
+	const calls = 20_000
+	for _, b := range backends {
+		t.Run(string(b), func(t *testing.T) {
+			for _, tt := range []struct {
+				call string
+				want []string // one event each of every call
+			}{
+				{"setns", []string{"namespace.enter net EBADF", "namespace.enter uts EBADF"}},
+				{"unshare", []string{"namespace.create ipc EPERM", "namespace.create uts EPERM"}},
+				{"mount", []string{"namespace.pin uts ENOTDIR"}},
+			} {
+				t.Run(tt.call, func(t *testing.T) {
+					args := []string{helper("nsflood"), fmt.Sprint(calls), tt.call}
+					switch {
+					case tt.call == "unshare":
+						args = append([]string{"setpriv", "--reuid", "1000", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, args...)
+					case tt.call == "mount" && b == tracer.Tracepoint:
+						t.Skip("this backend finds pins, not calls that fail to make one")
+					}
+					s := startStream(t, "--backend", string(b), "--ring-size", "64KiB", "--event", "namespace", "--comm", "nsflood")
+					s.pause(t)
+					begin := time.Now()
+					if out, want := output(t, args[0], args[1:]...), fmt.Sprintf("failed=%d", calls); out != want {
+						t.Fatalf("the flood: %q, want %q", out, want)
+					}
+					end := time.Now()
+					if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+						t.Fatal(err)
+					}
+					s.await(t, "an event with a count", func(all []*emitted) bool { return all[len(all)-1].Count > 0 })
+					s.interrupt(t)
+					sum := s.checkEnd(t, true)
+
+					counted := map[string]uint64{}
+					var folded uint64
+					for _, e := range s.since(0) {
+						if e.Namespace == nil {
+							continue
+						}
+						counted[fmt.Sprintf("%s %s %s", e.Type, e.Namespace.Type, e.Error)] += max(1, e.Count)
+						folded += e.Count
+						if e.Count > 0 && (e.Time.Before(begin) || e.LastTime.Before(e.Time) || e.LastTime.After(end)) {
+							t.Errorf("want the time from %v to %v: %s", begin, end, e.line)
+						}
+					}
+					for _, want := range tt.want {
+						n := counted[want]
+						delete(counted, want)
+						if n != calls && !(n < calls && canMiss(event.NamespaceCreate)) {
+							t.Errorf("%d of %q, want %d", n, want, calls)
+						}
+					}
+					if len(counted) > 0 {
+						t.Errorf("other events: %v", counted)
+					}
+					if folded < calls || sum.Folded != folded {
+						t.Errorf("the totals say %d folded, the events say %d", sum.Folded, folded)
+					}
+				})
+			}
+		})
+	}
+}

@@ -10,10 +10,10 @@
  * - A user with subordinate ids, or with user namespaces, counts as the user who owns the outermost
  *   of these namespaces.
  * - root of a container without a user namespace can become any user. So users count separately in
- *   each cgroup of the first SHARE_LEVEL levels, and such a cgroup has a share too. As a rule,
- *   users can make cgroups only below these: below user.slice/user-UID.slice, or in a container.
- *   With LXC, a container is a level higher. In Kubernetes, all pods of a class are one cgroup of
- *   that level.
+ *   each cgroup of a level in which only the host makes cgroups, and such a cgroup has a share too.
+ *   That is the second level (user.slice/user-UID.slice, system.slice/docker-ID.scope), but the
+ *   first one with LXC and the third one in Kubernetes (kubepods.slice/CLASS/POD). Cgroups below it
+ *   count as it does, for users and root of a container can make those.
  */
 #ifndef __NSTRACE_SHARE_H__
 #define __NSTRACE_SHARE_H__
@@ -29,7 +29,6 @@ const volatile __u64 ring_bytes = 1 << 23;
 #define SHARE_ROUND  (ring_bytes / 4)
 #define USER_SHARE   (ring_bytes / 16)
 #define CGROUP_SHARE (ring_bytes / 8)
-#define SHARE_LEVEL  2
 
 /* A user in a cgroup, or the cgroup, and what it has taken. */
 struct share {
@@ -83,34 +82,63 @@ static __always_inline __u32 share_uid(struct task_struct *task)
 	return BPF_CORE_READ(ns, owner.val);
 }
 
-/* The id of a cgroup, or of its ancestor at SHARE_LEVEL if it is below that. */
-static __always_inline __u64 cgroup_at_share_level(struct cgroup *cg)
+/* The first eight bytes of the name of a cgroup of the first level, as bpf_probe_read_kernel() gets
+ * them on a little-endian machine.
+ */
+#define KUBEPODS 0x73646f706562756bull /* "kubepods" */
+#define LXC	 0x6c7961702e63786cull /* "lxc.payload" */
+
+/* The level at which a cgroup is counted, which is below that level. */
+static __always_inline int share_level(struct cgroup *cg, int level)
+{
+	struct cgroup___510 *cg510 = (void *)cg;
+	struct kernfs_node *kn;
+	__u64 name = 0;
+
+	if (bpf_core_field_exists(cg510->ancestor_ids)) {
+		kn = BPF_CORE_READ(cg, kn);
+		for (int i = 0; i < CGROUP_PARTS && level - i > 1; i++)
+			kn = kernfs_parent(kn);
+	} else {
+		kn = BPF_CORE_READ(cg, ancestors[1], kn);
+	}
+	bpf_probe_read_kernel(&name, sizeof(name), BPF_CORE_READ(kn, name));
+	return name == KUBEPODS ? 3 : name == LXC ? 1 : 2;
+}
+
+static __always_inline __u64 ancestor_id(struct cgroup *cg, int level)
 {
 	struct cgroup___510 *cg510 = (void *)cg;
 
 	if (bpf_core_field_exists(cg510->ancestor_ids))
-		return BPF_CORE_READ(cg510, ancestor_ids[SHARE_LEVEL]);
-	return BPF_CORE_READ(cg, ancestors[SHARE_LEVEL], kn, id);
+		return level == 1   ? BPF_CORE_READ(cg510, ancestor_ids[1])
+		       : level == 2 ? BPF_CORE_READ(cg510, ancestor_ids[2])
+				    : BPF_CORE_READ(cg510, ancestor_ids[3]);
+	return level == 1   ? BPF_CORE_READ(cg, ancestors[1], kn, id)
+	       : level == 2 ? BPF_CORE_READ(cg, ancestors[2], kn, id)
+			    : BPF_CORE_READ(cg, ancestors[3], kn, id);
 }
 
 /* The id of the cgroup that the current task counts in. */
 static __always_inline __u64 share_cgroup(struct task_struct *task)
 {
-	struct cgroup *cg;
-	int level;
+	struct cgroup *cg = NULL;
+	int level = 0, at;
 
 	if (v1_subsys >= 0) {
 		cg = BPF_CORE_READ(task, cgroups, subsys[v1_subsys & 15], cgroup);
 		level = BPF_CORE_READ(cg, level);
-		if (level > SHARE_LEVEL)
-			return cgroup_at_share_level(cg);
-		if (level > 0)
-			return BPF_CORE_READ(cg, kn, id);
 	}
-	cg = READ_CURRENT(task, cgroups, dfl_cgrp);
-	if (READ_CURRENT(cg, level) > SHARE_LEVEL)
-		return cgroup_at_share_level(cg);
-	return READ_CURRENT(cg, kn, id);
+	if (level <= 0) {
+		cg = READ_CURRENT(task, cgroups, dfl_cgrp);
+		level = BPF_CORE_READ(cg, level);
+	}
+	if (level > 1) {
+		at = share_level(cg, level);
+		if (level > at)
+			return ancestor_id(cg, at);
+	}
+	return BPF_CORE_READ(cg, kn, id);
 }
 
 static __always_inline __s64 share_calls(struct share *s)

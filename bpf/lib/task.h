@@ -76,6 +76,13 @@ static __always_inline struct pid_namespace *active_pid_ns(struct task_struct *t
 	return ns;
 }
 
+static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
+{
+	if (bpf_core_field_exists(kn->__parent))
+		return BPF_CORE_READ(kn, __parent);
+	return BPF_CORE_READ((struct kernfs_node___510 *)kn, parent);
+}
+
 #define ROOT_KN 1 /* the kernfs id of the root of a hierarchy */
 
 /* The cgroup that says most about a task. It is the one in the default (v2) hierarchy. On a host

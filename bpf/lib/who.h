@@ -48,10 +48,7 @@ __noinline int cgroup_step(__u32 slot)
 	if (!s)
 		return 0;
 	kn = s->walk.at;
-	if (bpf_core_field_exists(kn->__parent))
-		parent = BPF_CORE_READ(kn, __parent);
-	else
-		parent = BPF_CORE_READ((struct kernfs_node___510 *)kn, parent);
+	parent = kernfs_parent(kn);
 	if (!parent) { /* the root, whose name is empty */
 		s->walk.reached_top = 1;
 		return 0;

@@ -3,16 +3,21 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/tracer"
@@ -207,6 +212,96 @@ func TestFlood(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestFloodContainers has root in a container flood the ring, from as many cgroups as it likes below that of
+// the container. Containers without user namespaces have the same users. So their cgroups tell whose events
+// are lost.
+func TestFloodContainers(t *testing.T) {
+	const (
+		calls   = 4000
+		creates = 20
+	)
+	for _, tt := range []struct {
+		name, flooder, innocent string // cgroups; at most one number goes into the first
+		cgroups                 int
+	}{
+		{"pods", "kubepods.slice/kubepods-burstable.slice/pod1/%d", "kubepods.slice/kubepods-burstable.slice/pod2", 12},
+		{"lxc", "lxc.payload.one/%d", "lxc.payload.two", 12},
+		{"scopes", "nstrace-e2e.slice/one.scope/%d", "nstrace-e2e.slice/two.scope", 12},
+	} {
+		for _, b := range backends {
+			t.Run(string(b)+"/"+tt.name, func(t *testing.T) {
+				var floods []string
+				for i := range tt.cgroups {
+					floods = append(floods, newCgroup(t, fmt.Sprintf(tt.flooder, i)))
+				}
+				innocent := newCgroup(t, tt.innocent)
+				s := startStream(t, "--backend", string(b), "--ring-size", "256KiB", "--event", "namespace.create,namespace.enter")
+				s.pause(t)
+				in := func(dir, script string) string {
+					return output(t, "sh", "-c", "echo $$ >"+dir+"/cgroup.procs; "+script)
+				}
+				for _, dir := range floods {
+					if out, want := in(dir, fmt.Sprintf("exec %s %d", helper("nsflood"), calls/tt.cgroups)), fmt.Sprintf("failed=%d", calls/tt.cgroups); out != want {
+						t.Fatalf("the flood: %q, want %q", out, want)
+					}
+				}
+				for range creates {
+					in(innocent, "exec unshare --uts true")
+				}
+				if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+				s.interrupt(t)
+				s.checkEnd(t, false)
+				var made, lost, missed uint64
+				for _, e := range s.since(0) {
+					switch {
+					case e.Type == event.NamespaceCreate && e.Process.Comm == "unshare":
+						made++
+					case e.Type == event.TraceLoss && e.Loss.Reason == event.LossMissed:
+						missed += e.Loss.Records[event.NamespaceCreate]
+					case e.Type == event.TraceLoss:
+						lost += e.Loss.Records[event.NamespaceEnter]
+						if n := e.Loss.Records[event.NamespaceCreate]; n > 0 {
+							t.Errorf("%d innocent creates are lost: %s", n, e.line)
+						}
+					}
+				}
+				if lost == 0 {
+					t.Error("nothing is lost: the flood is too small")
+				}
+				if missed > 0 && !canMiss(event.NamespaceCreate) {
+					t.Errorf("%d missed", missed)
+				}
+				if made != creates && made+missed < creates {
+					t.Errorf("%d of %d innocent creates are shown, %d missed", made, creates, missed)
+				}
+			})
+		}
+	}
+}
+
+// newCgroup makes a cgroup with that path in the v2 hierarchy, and returns its directory.
+func newCgroup(t *testing.T, path string) string {
+	t.Helper()
+	dir := cgroup2(t)
+	for part := range strings.SplitSeq(path, "/") {
+		made := filepath.Join(dir, part)
+		dir = made
+		switch err := os.Mkdir(made, 0o755); {
+		case err == nil:
+			t.Cleanup(func() {
+				if err := unix.Rmdir(made); err != nil {
+					t.Errorf("remove %s: %v", made, err)
+				}
+			})
+		case !errors.Is(err, fs.ErrExist):
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // TestStuckWrites has a user without privileges make more writes than nstrace can follow at once, none of

@@ -23,6 +23,7 @@
 #include "ns_call.h"
 #include "open.h"
 #include "pin.h"
+#include "setuid.h"
 #include "write.h"
 #include "lib/task.h"
 
@@ -42,6 +43,7 @@ int task_exit(void *ctx)
 	free_rtnl_call(&tid);
 	free_pin_call(&tid);
 	free_exec(task);
+	free_setuid_exec(task);
 	return 0;
 }
 

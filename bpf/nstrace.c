@@ -19,6 +19,7 @@
 #include "setns.h"
 #include "mount_tree.h"
 #include "exec.h"
+#include "setuid.h"
 #include "syscall_exit.h"
 #include "destroy.h"
 #include "tasks.h"

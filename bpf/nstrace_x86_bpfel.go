@@ -376,7 +376,8 @@ type NstraceWhoRecord struct {
 	ExeLen    uint16
 	ArgsLen   uint16
 	CgroupLen uint16
-	Pad       [3]uint16
+	Pad       uint16
+	Caller    uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -405,6 +406,7 @@ const (
 	NstraceMapScratch               = "scratch"
 	NstraceMapSentParams            = "sent_params"
 	NstraceMapSentWho               = "sent_who"
+	NstraceMapSetuidExecs           = "setuid_execs"
 	NstraceMapShares                = "shares"
 	NstraceMapSpareWrites           = "spare_writes"
 	NstraceMapTaskNsBuf             = "task_ns_buf"
@@ -550,6 +552,7 @@ const (
 	NstraceProgTpOpenTreeAttrEnter  = "tp_open_tree_attr_enter"
 	NstraceProgTpOpenTreeEnter      = "tp_open_tree_enter"
 	NstraceProgTpSetnsEnter         = "tp_setns_enter"
+	NstraceProgTpSetuidExec         = "tp_setuid_exec"
 	NstraceProgTpSignal             = "tp_signal"
 	NstraceProgTpUnshareEnter       = "tp_unshare_enter"
 	NstraceVarFilterComm            = "filter_comm"
@@ -788,6 +791,7 @@ type NstraceProgramSpecs struct {
 	TpOpenTreeAttrEnter  *ebpf.ProgramSpec `ebpf:"tp_open_tree_attr_enter"`
 	TpOpenTreeEnter      *ebpf.ProgramSpec `ebpf:"tp_open_tree_enter"`
 	TpSetnsEnter         *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
+	TpSetuidExec         *ebpf.ProgramSpec `ebpf:"tp_setuid_exec"`
 	TpSignal             *ebpf.ProgramSpec `ebpf:"tp_signal"`
 	TpUnshareEnter       *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
 }
@@ -818,6 +822,7 @@ type NstraceMapSpecs struct {
 	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
 	SentParams     *ebpf.MapSpec `ebpf:"sent_params"`
 	SentWho        *ebpf.MapSpec `ebpf:"sent_who"`
+	SetuidExecs    *ebpf.MapSpec `ebpf:"setuid_execs"`
 	Shares         *ebpf.MapSpec `ebpf:"shares"`
 	SpareWrites    *ebpf.MapSpec `ebpf:"spare_writes"`
 	TaskNsBuf      *ebpf.MapSpec `ebpf:"task_ns_buf"`
@@ -929,6 +934,7 @@ type NstraceMaps struct {
 	Scratch        *ebpf.Map `ebpf:"scratch"`
 	SentParams     *ebpf.Map `ebpf:"sent_params"`
 	SentWho        *ebpf.Map `ebpf:"sent_who"`
+	SetuidExecs    *ebpf.Map `ebpf:"setuid_execs"`
 	Shares         *ebpf.Map `ebpf:"shares"`
 	SpareWrites    *ebpf.Map `ebpf:"spare_writes"`
 	TaskNsBuf      *ebpf.Map `ebpf:"task_ns_buf"`
@@ -962,6 +968,7 @@ func (m *NstraceMaps) Close() error {
 		m.Scratch,
 		m.SentParams,
 		m.SentWho,
+		m.SetuidExecs,
 		m.Shares,
 		m.SpareWrites,
 		m.TaskNsBuf,
@@ -1174,6 +1181,7 @@ type NstracePrograms struct {
 	TpOpenTreeAttrEnter  *ebpf.Program `ebpf:"tp_open_tree_attr_enter"`
 	TpOpenTreeEnter      *ebpf.Program `ebpf:"tp_open_tree_enter"`
 	TpSetnsEnter         *ebpf.Program `ebpf:"tp_setns_enter"`
+	TpSetuidExec         *ebpf.Program `ebpf:"tp_setuid_exec"`
 	TpSignal             *ebpf.Program `ebpf:"tp_signal"`
 	TpUnshareEnter       *ebpf.Program `ebpf:"tp_unshare_enter"`
 }
@@ -1318,6 +1326,7 @@ func (p *NstracePrograms) Close() error {
 		p.TpOpenTreeAttrEnter,
 		p.TpOpenTreeEnter,
 		p.TpSetnsEnter,
+		p.TpSetuidExec,
 		p.TpSignal,
 		p.TpUnshareEnter,
 	)

@@ -75,7 +75,7 @@ type Process struct {
 	LoginUID  *uint32           `json:"login_uid,omitempty"`
 	LoginUser string            `json:"login_user,omitempty"`
 	SessionID *uint32           `json:"session_id,omitempty"` // the audit session
-	SudoUID   *uint32           `json:"sudo_uid,omitempty"`   // the user who called the nearest ancestor that is sudo, su, doas, pkexec or runuser
+	SudoUID   *uint32           `json:"sudo_uid,omitempty"`   // the user who became UID by a set-user-ID program such as sudo, su or pkexec, or by runuser; nil if unknown
 	SudoUser  string            `json:"sudo_user,omitempty"`
 	TTY       string            `json:"tty,omitempty"`
 	Role      string            `json:"role,omitempty"`   // of known infrastructure, such as runtime or cni

@@ -127,8 +127,8 @@ func (p *processRecords) interpret(r *record) error {
 		a := &p.ancestors[i]
 		proc.Ancestors = append(proc.Ancestors, event.Actor{PID: a.Pid, UID: a.Uid, Comm: cString(a.Comm[:])})
 	}
-	if uid, ok := sudoUID(proc); ok {
-		proc.SudoUID, proc.SudoUser = &uid, host.userName(uid)
+	if proc.SudoUID = p.caller(proc); proc.SudoUID != nil {
+		proc.SudoUser = host.userName(*proc.SudoUID)
 	}
 	claim := attribution.Role(proc.Comm, proc.Exe, proc.Args, proc.Ancestors)
 	proc.Role = p.role(claim, proc.Exe)
@@ -150,24 +150,39 @@ func (p *processRecords) role(claim attribution.Claim, exe string) string {
 }
 
 // sudos are the programs by which a user becomes another one.
-var sudos = []string{"sudo", "su", "doas", "pkexec", "runuser"}
+var sudos = []string{"sudo", "su", "doas", "pkexec"}
 
-// sudoUID returns the user who called the nearest ancestor that is one of sudos: the user of
-// that ancestor's parent.
-func sudoUID(p *event.Process) (uint32, bool) {
-	for i, a := range p.Ancestors {
+// caller returns the user who became the user of process p, by a program such as sudo; nil if nobody did, or
+// it is unknown.
+//
+// The kernel side knows who executed a set-user-ID program while it ran (bpf/setuid.h). Of programs that are
+// older, the ancestors tell. sudo was called by the user of its parent if that is not root: then the program
+// cannot have changed its user before. A parent that is root says nothing, for it can have started
+// sudo as anybody. Only root can use runuser.
+func (p *processRecords) caller(proc *event.Process) *uint32 {
+	if p.who.Caller != 0 {
+		uid := p.who.Caller - 1
+		return &uid
+	}
+	for i, a := range proc.Ancestors {
+		if a.Comm == "runuser" && a.UID == 0 && proc.UID != 0 {
+			return new(uint32)
+		}
 		if !slices.Contains(sudos, a.Comm) {
 			continue
 		}
 		// sudo can have children of its own that wait for the command.
-		for _, b := range p.Ancestors[i+1:] {
-			if !slices.Contains(sudos, b.Comm) {
-				return b.UID, true
+		for _, b := range proc.Ancestors[i+1:] {
+			if slices.Contains(sudos, b.Comm) {
+				continue
 			}
+			if b.UID == 0 || b.UID == proc.UID {
+				return nil
+			}
+			return &b.UID
 		}
-		break
 	}
-	return 0, false
+	return nil
 }
 
 // exitRecords say that a task ended which was in namespaces other than the host's.

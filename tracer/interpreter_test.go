@@ -161,3 +161,34 @@ func BenchmarkInterpret(b *testing.B) {
 		})
 	}
 }
+
+// TestCaller has programs like sudo that are older than the tracer. Only the ancestors tell who called them,
+// and not always.
+func TestCaller(t *testing.T) {
+	actor := func(uid uint32, comm string) event.Actor { return event.Actor{UID: uid, Comm: comm} }
+	uid := func(uid uint32) *uint32 { return &uid }
+	for _, tt := range []struct {
+		name      string
+		wire      uint32
+		uid       uint32
+		ancestors []event.Actor
+		want      *uint32
+	}{
+		{"no sudo", 0, 0, []event.Actor{actor(0, "bash"), actor(1000, "sshd")}, nil},
+		{"sudo in a shell", 0, 0, []event.Actor{actor(0, "sudo"), actor(1000, "bash")}, uid(1000)},
+		{"sudo with a monitor", 0, 0, []event.Actor{actor(0, "sh"), actor(0, "sudo"), actor(0, "sudo"), actor(1000, "bash")}, uid(1000)},
+		{"sudo below su, without a fork", 0, 0, []event.Actor{actor(0, "sudo"), actor(0, "su"), actor(0, "bash")}, nil},
+		{"sudo of a service manager", 0, 0, []event.Actor{actor(0, "sudo"), actor(0, "systemd")}, nil},
+		{"a program named sudo", 0, 1000, []event.Actor{actor(1000, "sudo"), actor(1000, "bash")}, nil},
+		{"runuser", 0, 1000, []event.Actor{actor(0, "runuser"), actor(0, "bash")}, uid(0)},
+		{"a program named runuser", 0, 1000, []event.Actor{actor(1000, "runuser"), actor(0, "bash")}, nil},
+		{"seen by the kernel", 1001, 0, []event.Actor{actor(0, "sudo"), actor(1, "bash")}, uid(1000)},
+		{"root, seen by the kernel", 1, 1000, nil, uid(0)},
+	} {
+		p := &processRecords{who: bpf.NstraceWhoRecord{Caller: tt.wire}}
+		got := p.caller(&event.Process{UID: tt.uid, Ancestors: tt.ancestors})
+		if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

@@ -411,7 +411,7 @@ var compat = []string{"calls of 32-bit programs"}
 var moduleOpens = []string{"opens that only a security module refuses"}
 
 // alwaysPrograms are attached beside the observations in every run.
-var alwaysPrograms = []string{bpf.NstraceProgTaskExit}
+var alwaysPrograms = []string{bpf.NstraceProgTaskExit, bpf.NstraceProgTpSetuidExec}
 
 // followPrograms are attached beside the observations with Options.Follow.
 var followPrograms = []string{bpf.NstraceProgFollowFork, bpf.NstraceProgFollowExit}

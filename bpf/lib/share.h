@@ -119,9 +119,10 @@ static __always_inline __u64 ancestor_id(struct cgroup *cg, int level)
 			    : BPF_CORE_READ(cg, ancestors[3], kn, id);
 }
 
-/* The id of the cgroup that the current task counts in. */
-static __always_inline __u64 share_cgroup(struct task_struct *task)
+/* The id of the cgroup that the current task counts in. Global, see nstrace.c. */
+__noinline __u64 share_cgroup(void)
 {
+	struct task_struct *task = current_task();
 	struct cgroup *cg = NULL;
 	int level = 0, at;
 
@@ -211,7 +212,7 @@ static __always_inline struct share_owner share_owner(void)
 
 	if (!(READ_CURRENT(task, flags) & PF_KTHREAD)) {
 		uid = share_uid(task);
-		cgroup = hash_mix(hash_seed, share_cgroup(task)) >> 32 << 32 | 1ull << 32;
+		cgroup = hash_mix(hash_seed, share_cgroup()) >> 32 << 32 | 1ull << 32;
 		all = share_slot(cgroup | NO_UID, round);
 	}
 	return (struct share_owner){

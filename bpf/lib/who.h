@@ -34,10 +34,41 @@ struct who_record {
 	__u16 exe_len; /* components, leaf first, each ended by a NUL */
 	__u16 args_len;
 	__u16 cgroup_len; /* as exe_len; see task_cgroup() */
-	__u16 pad[3];
+	__u16 pad;
+	/* The user who executed a set-user-ID program in the process or in the nearest ancestor
+	 * where that is another user than uid, plus 1; 0: unknown.
+	 */
+	__u32 caller;
 };
 
 EXPORT_TYPE(struct, who_record);
+
+/* That a process executed a set-user-ID program, see setuid.h. */
+struct setuid_exec {
+	__u64 start_time; /* of the process, CLOCK_BOOTTIME, ns */
+	__u32 uid;	  /* the real one */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096); /* processes alive that did; of others the caller is unknown */
+	__type(key, __u32);	   /* tgid */
+	__type(value, struct setuid_exec);
+} setuid_execs SEC(".maps");
+
+/* Fills the caller if it is not known yet and that process executed a set-user-ID program. */
+static __always_inline void note_caller(struct who_record *w, struct task_struct *leader,
+					__u32 tgid)
+{
+	struct setuid_exec *e;
+
+	if (w->caller)
+		return;
+	e = bpf_map_lookup_elem(&setuid_execs, &tgid);
+	if (e && e->uid != w->uid && e->start_time == BPF_CORE_READ(leader, start_boottime))
+		w->caller = e->uid + 1;
+}
 
 /* Appends one component of the path of a cgroup. Returns 1 if there is another. */
 __noinline int cgroup_step(__u32 slot)
@@ -98,6 +129,7 @@ __noinline int ancestor_step(__u32 slot)
 	BPF_CORE_READ_INTO(&a->comm, parent, comm);
 	s->end += sizeof(*a);
 	((struct head *)s->buf)->nancestors++;
+	note_caller((struct who_record *)s->buf, parent, pid);
 	s->walk.at = parent;
 	return 1;
 }
@@ -188,7 +220,9 @@ __noinline long send_who(__u64 id, __u64 now)
 	w->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	w->uid = BPF_CORE_READ(task, cred, uid.val);
 	w->gid = BPF_CORE_READ(task, cred, gid.val);
-	__builtin_memset(w->pad, 0, sizeof(w->pad));
+	w->pad = 0;
+	w->caller = 0;
+	note_caller(w, BPF_CORE_READ(task, group_leader), w->pid);
 	w->loginuid = 0;
 	w->sessionid = 0;
 	if (bpf_core_field_exists(task->loginuid)) {

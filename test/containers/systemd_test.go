@@ -359,6 +359,26 @@ func TestSystemdSudo(t *testing.T) {
 	}
 }
 
+// TestSystemdSudoAlone has sudo run where its parent is root, but a user called it.
+func TestSystemdSudoAlone(t *testing.T) {
+	onSystemd(t)
+	runtimetest.Need(t, "systemd-run", "sudo", "setpriv", "setsid", "unshare", "sysctl")
+	const write = `sudo -n sh -c 'unshare --uts sysctl -q -w kernel.domainname=$SUDO_USER'`
+	for name, command := range map[string][]string{
+		"systemd-run": {"systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--uid", tester, "sh", "-c", "exec " + write},
+		"setpriv":     {"setsid", "--wait", "setpriv", "--reuid", tester, "--regid", tester, "--init-groups", "sh", "-c", "exec " + write},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := trace(t, "--sysctl", "kernel.domainname")
+			runtimetest.Output(t, command[0], command[1:]...)
+			e := exactlyOne(t, "write", pick(s.end(), func(e *event.Event) bool { return e.Type == event.SysctlWrite }))
+			if p := e.Process; e.Sysctl.New == nil || *e.Sysctl.New != tester || p.UID != 0 || p.SudoUser != tester {
+				t.Errorf("want root for %s by sudo: %s", tester, line(e))
+			}
+		})
+	}
+}
+
 // TestSystemdUsers runs processes of a user that only systemd knows, and of one that is created
 // during the test.
 func TestSystemdUsers(t *testing.T) {

@@ -27,6 +27,77 @@ func testWho(t *testing.T, h *host) {
 	t.Run("args", func(t *testing.T) { testWhoArgs(t, h) })
 	t.Run("bytes", func(t *testing.T) { testWhoBytes(t, h) })
 	t.Run("role", func(t *testing.T) { testWhoRole(t, h) })
+	t.Run("setuid", func(t *testing.T) { testWhoSetuid(t, h) })
+}
+
+// testWhoSetuid has users execute a set-user-ID program in the ways in which people call sudo. Whose child it
+// is does not tell who called it.
+func testWhoSetuid(t *testing.T, h *host) {
+	dir := openDir(t, 0o755)
+	sudo := filepath.Join(dir, "sudo")
+	output(t, "cp", helper("nssuid"), sudo)
+	if err := os.Chmod(sudo, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	const change = "unshare --uts true"
+	as := func(uid int, command string) string {
+		return fmt.Sprintf("setpriv --reuid %d --regid %d --clear-groups %s", uid, uid, command)
+	}
+	someone := func(uid uint32) *uint32 { return &uid }
+	for _, tt := range []struct {
+		name, script string
+		uid          uint32
+		sudo         *uint32
+	}{
+		{"without a fork", "setsid --wait " + as(1000, sudo+" "+change), 0, someone(1000)},
+		{"from a shell", as(1000, "sh -c '"+sudo+" "+change+"; :'"), 0, someone(1000)},
+		{"in a shell of root", as(1000, sudo+" sh -c '"+change+"; :'"), 0, someone(1000)},
+		{"after another user", as(1000, sudo+" "+as(1001, "sh -c '"+sudo+" "+change+"; :'")), 0, someone(1001)},
+		{"root", sudo + " " + change + "; :", 0, nil},
+		{"root as another user", sudo + " setpriv --reuid 1000 --clear-groups --inh-caps=-all unshare --user true; :", 1000, someone(0)},
+		{"only the name", "sh -c 'echo sudo >/proc/self/comm; read x </proc/self/comm; " + change + "; :'", 0, nil},
+		{"only the name, of a user", as(1000, "sh -c 'echo sudo >/proc/self/comm; unshare --user true; :'"), 1000, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := h.run(t, "sh", []string{"-e", "-c", tt.script})
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+				made := slices.DeleteFunc(slices.Clone(events), func(e *emitted) bool { return e.Type != event.NamespaceCreate })
+				if len(made) != 1 {
+					t.Fatalf("%d namespaces", len(made))
+				}
+				e := made[0]
+				p := e.Process
+				if p.UID != tt.uid || (p.SudoUID == nil) != (tt.sudo == nil) || p.SudoUID != nil && *p.SudoUID != *tt.sudo {
+					t.Errorf("want user %d, called by %s: %s", tt.uid, uidText(tt.sudo), e.line)
+				}
+			})
+		})
+	}
+}
+
+// TestSetuidMany has more set-user-ID programs than nstrace keeps at a time end before the one that counts.
+func TestSetuidMany(t *testing.T) {
+	anyKernel(t)
+	sudo := filepath.Join(openDir(t, 0o755), "sudo")
+	output(t, "cp", helper("nssuid"), sudo)
+	if err := os.Chmod(sudo, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	h := watch(t, backends[0])
+	w := h.run(t, "setpriv", []string{"--reuid", "1000", "--clear-groups", sudo, "-n", "4500", "unshare", "--uts", "true"})
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		if len(events) == 0 || events[0].Process.SudoUID == nil || *events[0].Process.SudoUID != 1000 {
+			t.Errorf("want a namespace made by root, called by 1000: %v", events)
+		}
+	})
+	h.close(t)
+}
+
+func uidText(uid *uint32) string {
+	if uid == nil {
+		return "nobody"
+	}
+	return fmt.Sprint(*uid)
 }
 
 // inCgroup starts a program in its own cgroup, and returns the cgroup's path in the v2 hierarchy.

@@ -33,12 +33,7 @@ func testWho(t *testing.T, h *host) {
 // testWhoSetuid has users execute a set-user-ID program in the ways in which people call sudo. Whose child it
 // is does not tell who called it.
 func testWhoSetuid(t *testing.T, h *host) {
-	dir := openDir(t, 0o755)
-	sudo := filepath.Join(dir, "sudo")
-	output(t, "cp", helper("nssuid"), sudo)
-	if err := os.Chmod(sudo, 0o755|os.ModeSetuid); err != nil {
-		t.Fatal(err)
-	}
+	sudo := setuidProgram(t)
 	const change = "unshare --uts true"
 	as := func(uid int, command string) string {
 		return fmt.Sprintf("setpriv --reuid %d --regid %d --clear-groups %s", uid, uid, command)
@@ -78,11 +73,7 @@ func testWhoSetuid(t *testing.T, h *host) {
 // TestSetuidMany has more set-user-ID programs than nstrace keeps at a time end before the one that counts.
 func TestSetuidMany(t *testing.T) {
 	anyKernel(t)
-	sudo := filepath.Join(openDir(t, 0o755), "sudo")
-	output(t, "cp", helper("nssuid"), sudo)
-	if err := os.Chmod(sudo, 0o755|os.ModeSetuid); err != nil {
-		t.Fatal(err)
-	}
+	sudo := setuidProgram(t)
 	h := watch(t, backends[0])
 	w := h.run(t, "setpriv", []string{"--reuid", "1000", "--clear-groups", sudo, "-n", "4500", "unshare", "--uts", "true"})
 	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
@@ -91,6 +82,32 @@ func TestSetuidMany(t *testing.T) {
 		}
 	})
 	h.close(t)
+}
+
+// setuidProgram returns the path of a set-user-ID program that executes its arguments as root.
+func setuidProgram(t *testing.T) string {
+	t.Helper()
+	dir := openDir(t, 0o755)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if fs.Flags&unix.ST_NOSUID != 0 { // as /tmp of a guest
+		var err error
+		if dir, err = os.MkdirTemp("/", "nstrace-e2e"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "sudo")
+	output(t, "cp", helper("nssuid"), path)
+	if err := os.Chmod(path, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func uidText(uid *uint32) string {

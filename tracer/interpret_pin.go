@@ -17,6 +17,12 @@ type pin struct {
 	ns    *liveNS
 	path  string
 	maker *event.Actor // nil if unknown: it is older than the tracer, or a snapshot showed it
+
+	// Where pins are known by mount id: how many mounts of the namespace are on the path, and whether
+	// an event said that one of them ended. The kernel copies a mount on a shared one, as
+	// ip netns add makes it, and copies end with it.
+	mounts int
+	ended  bool
 }
 
 // A pinTable holds the pins that are known. Where the kernel reports pins it knows them by
@@ -59,6 +65,16 @@ func (t *pinTable) remove(at mountPoint) *pin {
 	return p
 }
 
+// removeMount removes a mount and returns its pin, nil if none is known.
+func (t *pinTable) removeMount(id uint32) *pin {
+	p := t.byMount[id]
+	if p != nil {
+		delete(t.byMount, id)
+		p.mounts--
+	}
+	return p
+}
+
 // learnPins replaces the pins by those that nstrace's own mount namespace has. It emits no
 // events. It returns the ids of the mounts whose end the kernel is to report, and the earlier namespaces
 // whose inode numbers other namespaces have now.
@@ -67,6 +83,7 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, en
 	defer in.mu.Unlock()
 	boot := in.clock.now()
 	clear(in.pins.byMount)
+	points := map[mountPoint]*pin{}
 	for _, p := range pinned {
 		ns, old := in.registry.add(p.Type, p.ID, p.KernelID, 0, boot)
 		if old != nil {
@@ -79,7 +96,11 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, en
 				in.pins.add(at, ns)
 			}
 		case !in.follow: // else no followed process made it
-			in.pins.byMount[p.MountID] = &pin{ns: ns, path: p.Path}
+			if points[at] == nil {
+				points[at] = &pin{ns: ns, path: p.Path}
+			}
+			points[at].mounts++
+			in.pins.byMount[p.MountID] = points[at]
 			mounts = append(mounts, p.MountID)
 		}
 	}
@@ -139,9 +160,11 @@ func (p *pinRecords) interpret(r *record) error {
 	e.Namespace = in.show(ns)
 	e.Namespace.Path = path
 	if id := p.wire.MntId; id != 0 && !r.failed() {
-		delete(in.pins.byMount, id)
+		if old := in.pins.removeMount(id); old != nil {
+			old.ended = true
+		}
 		if p.typ == event.NamespacePin {
-			in.pins.byMount[id] = &pin{ns: ns, path: path, maker: who.actor()}
+			in.pins.byMount[id] = &pin{ns: ns, path: path, maker: who.actor(), mounts: 1}
 		}
 	}
 	_, err = in.offerOf(r, e, nil)
@@ -170,8 +193,11 @@ func (p *pinEndRecords) parse(r *record) error { return fixed(&r.rest, &p.wire) 
 
 func (p *pinEndRecords) interpret(r *record) error {
 	in := p.in
-	one := in.pins.byMount[p.wire.MntId]
-	delete(in.pins.byMount, p.wire.MntId)
+	one := in.pins.removeMount(p.wire.MntId)
+	if one != nil && (one.ended || one.mounts > 0) {
+		in.accounts.filtered++
+		return nil
+	}
 	if one == nil { // the record of the pin was lost
 		if one = (&pin{ns: in.registry.live[p.wire.Inum]}); one.ns == nil {
 			in.accounts.filtered++

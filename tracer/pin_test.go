@@ -115,6 +115,57 @@ func TestLearnPins(t *testing.T) {
 	}
 }
 
+// TestEndOldPins ends pins from before the start that are two mounts on one point each, as ip netns add makes
+// them. They have one end.
+func TestEndOldPins(t *testing.T) {
+	const web, db = "/run/netns/web", "/run/netns/db"
+	events := newCollect()
+	in := offline(&fakeHost{}, events)
+	var unpin []byte
+	for _, b := range records(t, "testdata/6.12.records") {
+		if err := in.interpret(b); err != nil {
+			t.Fatal(err)
+		}
+		if bpf.NstraceRecordKind(in.record.head.Kind) == bpf.NstraceRecordKindREC_NS_UNPIN && !in.record.failed() {
+			unpin = slices.Clone(b)
+		}
+	}
+	if unpin == nil {
+		t.Fatal("no unpin was captured")
+	}
+	in.learnPins([]procfs.Namespace{
+		{Type: netNS, ID: 7, Path: web, MountID: 30}, {Type: netNS, ID: 7, Path: web, MountID: 31},
+		{Type: netNS, ID: 8, Path: db, MountID: 32}, {Type: netNS, ID: 8, Path: db, MountID: 33},
+	})
+	events.events = nil
+	end := func(mount uint32) []byte {
+		r := bpf.NstracePinEndRecord{MntId: mount}
+		r.Head.Size, r.Head.Kind = uint32(unsafe.Sizeof(r)), uint16(bpf.NstraceRecordKindREC_PIN_END)
+		return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)))
+	}
+	binary.NativeEndian.PutUint32(unpin[unsafe.Offsetof(bpf.NstracePinRecord{}.MntId):], 31)
+	for _, step := range []struct {
+		record []byte
+		events int
+	}{
+		{unpin, 1},   // by a process, of one mount
+		{end(30), 0}, // which the other one follows
+		{end(32), 0}, // without a process, of one mount
+		{end(33), 1}, // and of the other one
+	} {
+		before := len(events.events)
+		if err := in.interpret(step.record); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(events.events) - before; n != step.events {
+			t.Errorf("%d events, want %d: %q", n, step.events, briefs(events.events))
+		}
+	}
+	if len(in.pins.byMount) != 0 {
+		t.Errorf("known: %v", in.pins.byMount)
+	}
+}
+
 // TestPinRecords pins and ends pins by the captured records of a real run, and by the same
 // records with another outcome or mount id.
 func TestPinRecords(t *testing.T) {

@@ -335,3 +335,35 @@ func TestReuse(t *testing.T) {
 		wait $a; wait $b; wait $c`, rounds))
 	h.close(t)
 }
+
+// TestPinOlder ends a pin from before the start. ip netns has made two mounts of it, but it has one end.
+func TestPinOlder(t *testing.T) {
+	const name = "nstrace-older"
+	for _, b := range backends {
+		t.Run(string(b), func(t *testing.T) {
+			output(t, "ip", "netns", "add", name)
+			path := "/run/netns/" + name
+			s := startStream(t, "--backend", string(b), "--event", "namespace")
+			s.awaitStart(t)
+			output(t, "ip", "netns", "del", name)
+			// The end of the namespace comes after those of its mounts.
+			s.await(t, "the end of the namespace", func(all []*emitted) bool {
+				return slices.ContainsFunc(all, func(e *emitted) bool { return e.Type == event.NamespaceDestroy && e.Namespace.Name == name })
+			})
+			s.interrupt(t)
+			s.checkEnd(t, false)
+			var ends []*emitted
+			for _, e := range s.since(0) {
+				if e.Type == event.NamespaceUnpin && e.Namespace.Path == path {
+					ends = append(ends, e)
+				}
+			}
+			if len(ends) != 1 || (ends[0].Process == nil) != (b == tracer.Tracepoint) {
+				t.Errorf("%d ends of the pin, want one, by a process if the backend sees that", len(ends))
+				for _, e := range ends {
+					t.Logf("%s", e.line)
+				}
+			}
+		})
+	}
+}

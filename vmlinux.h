@@ -523,6 +523,9 @@ struct css_set {
 	struct cgroup_subsys_state *subsys[16];
 	struct cgroup *dfl_cgrp;
 };
+struct task_io_accounting {
+	u64 wchar;
+};
 struct task_struct {
 	unsigned int flags;
 	int pid;
@@ -532,6 +535,7 @@ struct task_struct {
 	u64 start_boottime;
 	u64 self_exec_id; /* how many programs the process has executed */
 	struct cred *cred;
+	struct task_io_accounting ioac;
 	char comm[16];
 	struct fs_struct *fs;
 	struct nsproxy *nsproxy;

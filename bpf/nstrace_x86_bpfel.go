@@ -401,6 +401,7 @@ const (
 	NstraceMapPinCalls              = "pin_calls"
 	NstraceMapPinned                = "pinned"
 	NstraceMapRefusedClones         = "refused_clones"
+	NstraceMapReported              = "reported"
 	NstraceMapRing                  = "ring"
 	NstraceMapRtnlCalls             = "rtnl_calls"
 	NstraceMapScratch               = "scratch"
@@ -817,6 +818,7 @@ type NstraceMapSpecs struct {
 	PinCalls       *ebpf.MapSpec `ebpf:"pin_calls"`
 	Pinned         *ebpf.MapSpec `ebpf:"pinned"`
 	RefusedClones  *ebpf.MapSpec `ebpf:"refused_clones"`
+	Reported       *ebpf.MapSpec `ebpf:"reported"`
 	Ring           *ebpf.MapSpec `ebpf:"ring"`
 	RtnlCalls      *ebpf.MapSpec `ebpf:"rtnl_calls"`
 	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
@@ -929,6 +931,7 @@ type NstraceMaps struct {
 	PinCalls       *ebpf.Map `ebpf:"pin_calls"`
 	Pinned         *ebpf.Map `ebpf:"pinned"`
 	RefusedClones  *ebpf.Map `ebpf:"refused_clones"`
+	Reported       *ebpf.Map `ebpf:"reported"`
 	Ring           *ebpf.Map `ebpf:"ring"`
 	RtnlCalls      *ebpf.Map `ebpf:"rtnl_calls"`
 	Scratch        *ebpf.Map `ebpf:"scratch"`
@@ -963,6 +966,7 @@ func (m *NstraceMaps) Close() error {
 		m.PinCalls,
 		m.Pinned,
 		m.RefusedClones,
+		m.Reported,
 		m.Ring,
 		m.RtnlCalls,
 		m.Scratch,

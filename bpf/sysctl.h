@@ -17,20 +17,32 @@
 
 #define E2BIG 7
 
-/* The last write of a task, for is_retry(). */
+/* A write, for is_retry(). */
 struct attempt {
 	__u64 time;
 	struct ctl_table *table;
 	__u64 old; /* hashes of the values */
 	__u64 written;
+	__u64 wchar; /* what the task had written to all files before, in bytes */
+	__u32 pos;   /* in the file */
+	__u32 tid;
 };
 
+/* The last write of a task. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
-	__type(key, __u32);
+	__type(key, __u32); /* tid */
 	__type(value, struct attempt);
 } attempts SEC(".maps");
+
+/* The last write to a parameter that was reported. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct ctl_table *);
+	__type(value, struct attempt);
+} reported SEC(".maps");
 
 /* Finds the buffer of the caller. */
 static __noinline void read_user_buffer(struct write *w, struct iov_iter *iter)
@@ -186,31 +198,46 @@ static __always_inline __u64 value_hash(const char *value)
  *
  * This is for kernels where the result of a write is unknown: a write that the kernel restarts
  * (restart_syscall()) looks like several writes. Such a write has had no effect. So it is a retry
- * if the same task writes the same value to the same parameter within two seconds, and the old
- * value is still there. A program that repeats a failing write that fast looks the same.
+ * if the same task writes the same value at the same position to the same parameter within two
+ * seconds, and
+ *
+ * - the old value is still there,
+ * - the task has written nothing to any file (vfs_write() counts only writes that succeed),
+ * - and no other task has written this old value, so that it is there again.
+ *
+ * A program that repeats a failing write that fast looks the same.
  */
-static __always_inline bool is_retry(struct write *w)
+static __always_inline bool is_retry(struct bpf_sysctl *ctx, struct write *w)
 {
-	__u32 tid = current_tid();
+	struct task_struct *task = current_task();
 	struct attempt now = {
 		.time = bpf_ktime_get_boot_ns(),
 		.table = w->table,
 		.old = value_hash(w->old),
 		.written = value_hash(w->new),
+		.pos = ctx->file_pos,
+		.tid = current_tid(),
 	};
-	struct attempt *last;
+	struct attempt *last, *other;
 	bool same;
 
-	if (now.old == now.written) /* there is no effect to wait for */
-		return false;
-	last = bpf_map_lookup_elem(&attempts, &tid);
-	if (!last) {
-		bpf_map_update_elem(&attempts, &tid, &now, BPF_ANY);
-		return false;
-	}
-	same = last->table == now.table && last->old == now.old && last->written == now.written &&
+	if (bpf_core_field_exists(task->ioac.wchar)) /* CONFIG_TASK_XACCT */
+		now.wchar = READ_CURRENT(task, ioac.wchar);
+	last = bpf_map_lookup_elem(&attempts, &now.tid);
+	same = last && last->table == now.table && last->old == now.old &&
+	       last->written == now.written && last->wchar == now.wchar && last->pos == now.pos &&
 	       now.time - last->time < RETRY_NS;
-	*last = now; /* no other task changes this entry */
+	if (same) {
+		other = bpf_map_lookup_elem(&reported, &now.table);
+		same = other && (other->tid == now.tid || other->written != now.old) &&
+		       now.old != now.written; /* else there is no effect to wait for */
+	}
+	if (last)
+		*last = now; /* no other task changes this entry */
+	else
+		bpf_map_update_elem(&attempts, &now.tid, &now, BPF_ANY);
+	if (!same)
+		bpf_map_update_elem(&reported, &now.table, &now, BPF_ANY);
 	return same;
 }
 
@@ -333,7 +360,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 
 		if (write_slot_stolen(slot, tid))
 			return 1;
-		if (is_retry(w))
+		if (is_retry(ctx, w))
 			slot->owner = 0;
 		else
 			send_write(slot->number, 0, false, VIA_WRITE);

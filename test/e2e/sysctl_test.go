@@ -30,6 +30,7 @@ func testSysctl(t *testing.T, h *host) {
 	t.Run("host", func(t *testing.T) { testHostWide(t, h) })
 	t.Run("system", func(t *testing.T) { testSystem(t, h) })
 	t.Run("restart", func(t *testing.T) { testRestart(t, h) })
+	t.Run("tug", func(t *testing.T) { testTug(t, h) })
 	t.Run("hostname", func(t *testing.T) { testHostname(t, h) })
 }
 
@@ -572,6 +573,57 @@ func testRestart(t *testing.T, h *host) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the kernel restarted none of %d writes", round*300)
+		}
+	}
+}
+
+// testTug has two processes set a parameter in turn. Each time it has the value that the other one gave it,
+// so what a process does looks like what it did before.
+func testTug(t *testing.T, h *host) {
+	const rounds = 10
+	loop := []string{"sh", "-c", "while read v; do echo $v >/proc/sys/net/ipv4/tcp_keepalive_time; echo done=$v; done"}
+	first := h.start(t, "unshare", append([]string{"--net"}, loop...))
+	set := func(w *work, value string) {
+		fmt.Fprintln(w.stdin, value)
+		w.value(t, "done")
+	}
+	set(first, "700") // it is in its namespace
+	second := h.start(t, "nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/ns/net", first.pid)}, loop...))
+	set(second, "700")
+	for tries := 1; ; tries++ {
+		h.fence(t)
+		from := map[*stream]int{}
+		for _, s := range h.streams {
+			from[s] = s.len()
+		}
+		var want []string
+		for i := range 2*rounds + 1 {
+			w, value := first, "701"
+			if i%2 == 1 {
+				w, value = second, "702"
+			}
+			set(w, value)
+			want = append(want, fmt.Sprintf("%d %s", w.pid, value))
+		}
+		h.fence(t)
+		wrong := ""
+		for _, s := range h.streams {
+			var got []string
+			for _, e := range s.since(from[s]) {
+				if e.Type == event.SysctlWrite && (e.Process.PID == uint32(first.pid) || e.Process.PID == uint32(second.pid)) {
+					got = append(got, fmt.Sprintf("%d %s", e.Process.PID, *e.Sysctl.New))
+				}
+			}
+			if !slices.Equal(got, want) {
+				wrong = fmt.Sprintf("%v: %q, want %q", s, got, want)
+			}
+		}
+		// A kernel that can skip a program does so seldom.
+		if wrong == "" {
+			return
+		}
+		if tries == 3 || !canMiss(event.SysctlWrite) {
+			t.Fatal(wrong)
 		}
 	}
 }

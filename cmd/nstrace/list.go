@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -84,10 +83,6 @@ Columns for --columns and --sort:
 	return cmd
 }
 
-// heapReserve is memory that is never used and so takes no room. But the collector takes it for live, and
-// lets the heap grow by as much before it runs: collecting would free little of a listing.
-const heapReserve = 16 << 20
-
 func (f *listFlags) list(ctx context.Context) error {
 	if done, err := f.filters.help(); done {
 		return err
@@ -96,8 +91,7 @@ func (f *listFlags) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reserve := make([]byte, heapReserve)
-	defer runtime.KeepAlive(reserve)
+	defer withoutGC(listMemory)()
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
 	inv, err := inventory.Take(ctx, o)

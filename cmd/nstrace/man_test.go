@@ -14,7 +14,7 @@ import (
 
 // TestManPages checks that the pages have the words of the help, and that man(1) has nothing to complain about.
 func TestManPages(t *testing.T) {
-	root := newRoot()
+	root := newRoot(commandsFor(nil)...)
 	for _, cmd := range append(root.Commands(), root) {
 		page := string(manPage(cmd))
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {

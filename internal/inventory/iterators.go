@@ -102,6 +102,7 @@ func (b *builder) readIterators(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("walk the tasks: %w", err)
 	}
+	b.addProcesses()
 	r.others()
 	for i := range files {
 		if !pins.take(&files[i]) {

@@ -147,7 +147,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		return r, usageError{fmt.Errorf("--runtime-socket: %w", err)}
 	}
 	osthread.Reserve(spareThreads)
-	restoreGC := withoutGC(startMemory)
+	restoreGC := withoutGC()
 	r.tracer, err = tracer.New(o)
 	restoreGC()
 	if errors.Is(err, tracer.ErrPartial) {

@@ -3,6 +3,7 @@
 package output
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -207,11 +208,19 @@ func commandOf(p *inventory.Process) string {
 	if len(p.Args) == 0 {
 		return "[" + escapeName(p.Comm, "") + "]"
 	}
-	words := make([]string, len(p.Args))
-	for i, a := range p.Args {
-		words[i] = escapeName(a, "\"' ")
+	size := 0
+	for _, a := range p.Args {
+		size += len(a) + 1
 	}
-	return strings.Join(words, " ")
+	var b strings.Builder
+	b.Grow(size)
+	for i, a := range p.Args {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(escapeName(a, "\"' "))
+	}
+	return b.String()
 }
 
 // heldBy describes what holds a namespace other than processes, up to limit holders by name.
@@ -351,65 +360,71 @@ func (l *Listing) WriteTable(w io.Writer, all []*inventory.Namespace) error {
 	if l.Tree != NoTree {
 		all, indents = treeOf(all, l.Tree)
 	}
-	var rows [][]listCell
+	// A list can have many rows, and memory that is used for the first time costs more than all else here.
+	cells := make([]listCell, 0, (1+len(all))*len(columns))
 	if !l.NoHeadings {
-		head := make([]listCell, len(columns))
-		for i, c := range columns {
-			head[i] = listCell{strings.ToUpper(strings.ReplaceAll(c.name, "-", " ")), normal}
+		for _, c := range columns {
+			cells = append(cells, listCell{strings.ToUpper(strings.ReplaceAll(c.name, "-", " ")), normal})
 		}
-		rows = append(rows, head)
 	}
 	for i, n := range all {
-		row := make([]listCell, len(columns))
 		for j, c := range columns {
-			row[j].text, row[j].style = c.text(l, n)
+			text, style := c.text(l, n)
 			if j == 0 {
-				row[j].text = indents[i] + row[j].text
+				text = indents[i] + text
 			}
 			if c.max > 0 && cut {
-				row[j].text = shorten(row[j].text, c.max)
+				text = shorten(text, c.max)
 			}
+			cells = append(cells, listCell{text, style})
 		}
-		rows = append(rows, row)
 	}
 	widths := make([]int, len(columns))
-	for _, row := range rows {
-		for j := range row {
-			widths[j] = max(widths[j], textWidth(row[j].text))
-		}
+	for i := range cells {
+		j := i % len(columns)
+		widths[j] = max(widths[j], textWidth(cells[i].text))
 	}
 	if cut {
 		narrow(widths, columns, l.Width)
 	}
-	var b bytes.Buffer
-	for _, row := range rows {
-		line := b.Len()
+	out := bufio.NewWriterSize(w, 16<<10)
+	var line []byte
+	for row := range slices.Chunk(cells, max(1, len(columns))) {
+		line = line[:0]
 		for j, cell := range row {
 			if j > 0 {
-				b.WriteString(listGap)
+				line = append(line, listGap...)
 			}
 			text := cell.text
 			if cut {
 				text = shorten(text, widths[j])
 			}
-			pad := strings.Repeat(" ", max(0, widths[j]-textWidth(text)))
+			pad := widths[j] - textWidth(text)
 			if columns[j].right {
-				b.WriteString(pad)
+				line = appendBlanks(line, pad)
 			}
 			if st := styles[cell.style]; l.Color && st != "" && text != "" {
-				b.WriteString(st + text + resetStyle)
+				line = append(append(append(line, st...), text...), resetStyle...)
 			} else {
-				b.WriteString(text)
+				line = append(line, text...)
 			}
 			if !columns[j].right {
-				b.WriteString(pad)
+				line = appendBlanks(line, pad)
 			}
 		}
-		b.Truncate(line + len(bytes.TrimRight(b.Bytes()[line:], " ")))
-		b.WriteByte('\n')
+		line = append(bytes.TrimRight(line, " "), '\n')
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	return out.Flush()
+}
+
+func appendBlanks(line []byte, n int) []byte {
+	for range n {
+		line = append(line, ' ')
+	}
+	return line
 }
 
 const listGap = "  "

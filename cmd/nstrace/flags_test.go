@@ -117,7 +117,7 @@ func TestVersion(t *testing.T) {
 	want := fmt.Sprintf("nstrace %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	for _, args := range [][]string{{"version"}, {"--version"}, {"--version", "x"}} {
 		var out strings.Builder
-		root := newRoot()
+		root := newRoot(commandsFor(nil)...)
 		root.SetOut(&out)
 		root.SetArgs(args)
 		if err := root.Execute(); err != nil || out.String() != want {

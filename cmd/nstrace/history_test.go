@@ -49,7 +49,7 @@ func TestHistoryMistakes(t *testing.T) {
 		{"record --keep-size 1KiB --db " + db, true, "--keep-size"},
 		{"record x --db " + db, true, "unexpected argument \"x\""},
 	} {
-		root := newRoot()
+		root := newRoot(commandsFor(nil)...)
 		root.SetArgs(strings.Fields(tt.args))
 		err := root.Execute()
 		var usage usageError

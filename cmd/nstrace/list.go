@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -84,9 +84,9 @@ Columns for --columns and --sort:
 	return cmd
 }
 
-// heapReserve is memory that is never used and so takes no room. But the collector takes it for live, and
-// lets the heap grow by as much before it runs: collecting would free little of a listing.
-const heapReserve = 16 << 20
+// listGC lets the heap grow to 16 MiB before the collector runs for the first time, and then to five times what is
+// live. A list keeps most of what it allocates until its end, so collecting would free little.
+const listGC = 400
 
 func (f *listFlags) list(ctx context.Context) error {
 	if done, err := f.filters.help(); done {
@@ -96,8 +96,7 @@ func (f *listFlags) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reserve := make([]byte, heapReserve)
-	defer runtime.KeepAlive(reserve)
+	defer debug.SetGCPercent(debug.SetGCPercent(listGC))
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
 	inv, err := inventory.Take(ctx, o)

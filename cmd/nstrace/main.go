@@ -71,7 +71,7 @@ func realMain(args []string) int {
 	if resolver.Wanted(os.Args) {
 		return lookUp()
 	}
-	root := newRoot()
+	root := newRoot(commandsFor(args)...)
 	root.SetArgs(args)
 	err := root.Execute()
 	var usage usageError
@@ -153,7 +153,25 @@ func flatten(message string) string {
 	return line.String()
 }
 
-func newRoot() *cobra.Command {
+// commands makes the commands, by their names.
+var commands = map[string]func() *cobra.Command{
+	"run": newRun, "list": newList, "show": newShow, "diff": newDiff, "graph": newGraph, "top": newTop, "record": newRecord,
+	"history": newHistory, "blame": newBlame, "check": newCheck, "version": newVersion, "man": newMan,
+}
+
+// commandsFor returns the commands that arguments need: one if they begin with its name, and otherwise all, for
+// the help and for suggestions. Each takes time and memory, mostly for its flags.
+func commandsFor(args []string) (needed []*cobra.Command) {
+	if len(args) > 0 && args[0] != "man" && commands[args[0]] != nil {
+		return []*cobra.Command{commands[args[0]]()}
+	}
+	for _, make := range commands {
+		needed = append(needed, make()) // cobra sorts them
+	}
+	return needed
+}
+
+func newRoot(sub ...*cobra.Command) *cobra.Command {
 	var f streamFlags
 	var version bool
 	root := &cobra.Command{
@@ -188,7 +206,7 @@ runs until it is interrupted.`,
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newRun(), newList(), newShow(), newDiff(), newGraph(), newTop(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
+	root.AddCommand(sub...)
 	return root
 }
 

@@ -7,7 +7,6 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 )
 
 func newVersion() *cobra.Command {
@@ -23,22 +22,4 @@ func newVersion() *cobra.Command {
 func printVersion(cmd *cobra.Command) error {
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "nstrace %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	return err
-}
-
-func newMan() *cobra.Command {
-	return &cobra.Command{
-		Use:   "man [COMMAND]",
-		Short: "Print the manual page in the format of man(1): nstrace man | man -l -",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			page := cmd.Root()
-			if len(args) > 0 {
-				found, rest, err := page.Find(args)
-				if err != nil || len(rest) > 0 {
-					return usagef("man: unknown command %q: see nstrace --help", args[0])
-				}
-				page = found
-			}
-			return doc.GenMan(page, &doc.GenManHeader{Title: "NSTRACE", Section: "8", Source: "nstrace " + buildVersion()}, cmd.OutOrStdout())
-		},
-	}
 }

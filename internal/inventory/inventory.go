@@ -61,7 +61,8 @@ type Namespace struct {
 	nameRank int // the index of its directory in procfs.NetnsDirs
 
 	// Owner is the workload that it belongs to; nil for the host's, and if unknown.
-	Owner *event.Owner
+	Owner     *event.Owner
+	residents []*attribution.Workload // those of the processes in it, until Owner is set
 
 	// Created and Creator are set by who has a history; zero if unknown.
 	Created time.Time

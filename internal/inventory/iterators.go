@@ -15,7 +15,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/bpf"
@@ -37,9 +36,6 @@ var prepared = sync.OnceValues(func() (*kerneltypes.Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the BPF object: %w", err)
 	}
-	if err := rlimit.RemoveMemlock(); err != nil { // 5.10 charges the map against it
-		return nil, err
-	}
 	return kerneltypes.Prepare(spec)
 })
 
@@ -52,7 +48,7 @@ func loadIterators(kinds uint32, programs ...string) (*ebpf.Collection, error) {
 		return nil
 	}
 	if o, err := prepared(); err == nil {
-		coll, err := o.Load(set, programs...)
+		coll, err := unlimited(func() (*ebpf.Collection, error) { return o.Load(set, programs...) })
 		if err == nil || errors.Is(err, unix.EPERM) {
 			return coll, err
 		}
@@ -67,10 +63,21 @@ func loadIterators(kinds uint32, programs ...string) (*ebpf.Collection, error) {
 	if err := set(spec); err != nil {
 		return nil, err
 	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, err
+	return unlimited(func() (*ebpf.Collection, error) { return ebpf.NewCollection(spec) })
+}
+
+// unlimited loads an object, and lifts the limit on locked memory if the kernel refuses. 5.10 charges maps and
+// programs against it. Package rlimit of cilium/ebpf would find that out at each start of nstrace, by a map that it
+// makes.
+func unlimited(load func() (*ebpf.Collection, error)) (*ebpf.Collection, error) {
+	coll, err := load()
+	if !errors.Is(err, unix.EPERM) {
+		return coll, err
 	}
-	return ebpf.NewCollection(spec)
+	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}) != nil {
+		return nil, err // without privileges
+	}
+	return load()
 }
 
 // readIterators reads tasks and open files with BPF iterators. They need one system call for many
@@ -102,6 +109,7 @@ func (b *builder) readIterators(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("walk the tasks: %w", err)
 	}
+	b.addProcesses()
 	r.others()
 	for i := range files {
 		if !pins.take(&files[i]) {

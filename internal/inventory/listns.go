@@ -4,6 +4,7 @@ package inventory
 
 import (
 	"context"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,19 +36,22 @@ const (
 // relatives led to. The list has those that user space can still reach, so it leaves out a namespace
 // that only the kernel itself uses.
 func (b *builder) addUnseen(ctx context.Context) {
-	known := map[uint64]bool{}
-	for _, n := range b.inv.namespaces {
-		if n.KernelID != 0 {
-			known[n.KernelID] = true
+	known := sync.OnceValue(func() map[uint64]bool { // only if the kernel lists any
+		known := make(map[uint64]bool, len(b.inv.namespaces))
+		for _, n := range b.inv.namespaces {
+			if n.KernelID != 0 {
+				known[n.KernelID] = true
+			}
 		}
-	}
+		return known
+	})
 	added := 0
 	for i, typ := range types {
 		if !b.wanted[i] {
 			continue
 		}
 		for id := range listns(typ) {
-			if known[id] || b.own[id] {
+			if known()[id] || b.own[id] {
 				continue
 			}
 			if ctx.Err() != nil {

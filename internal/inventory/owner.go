@@ -34,11 +34,11 @@ func (inv *Inventory) NameContainers(all []*Namespace, name func([]*event.Namesp
 
 // attribute sets the owners of the namespaces that processes are in, except the host's.
 func (inv *Inventory) attribute() {
-	residents := map[*Namespace][]*attribution.Workload{}
 	var host [len(types)]uint32
 	for i, t := range types {
 		host[i] = inv.Host[t]
 	}
+	var resident []*Namespace // those with residents
 	for _, p := range inv.processes {
 		w := inv.Workload(p)
 		for i, id := range p.ns {
@@ -46,13 +46,17 @@ func (inv *Inventory) attribute() {
 				continue
 			}
 			n := inv.namespaces[Ref{types[i], id}]
-			if n != nil && !n.Host && !slices.Contains(residents[n], w) {
-				residents[n] = append(residents[n], w)
+			if n == nil || n.Host || slices.Contains(n.residents, w) {
+				continue
 			}
+			if n.residents == nil {
+				resident = append(resident, n)
+			}
+			n.residents = append(n.residents, w)
 		}
 	}
-	for n, all := range residents {
-		n.Owner = attribution.OwnerOf(all)
+	for _, n := range resident {
+		n.Owner, n.residents = attribution.OwnerOf(n.residents), nil
 	}
 }
 

@@ -44,6 +44,7 @@ func (b *builder) readProc(ctx context.Context) error {
 			denied++
 		}
 	}
+	b.addProcesses()
 	if denied > 0 {
 		b.incomplete("the namespaces of %d of %d processes: permission denied", denied, len(pids))
 	}

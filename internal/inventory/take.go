@@ -63,6 +63,7 @@ type builder struct {
 	related map[Ref]bool
 	pins    map[Ref]nsRecord // what the iterators say about mounted namespaces
 	own     map[uint64]bool  // 64-bit ids of what the process to leave out is in or holds
+	found   [][]Process      // what is in inv.processes once all are known
 }
 
 func newBuilder(o Options) (*builder, error) {
@@ -70,7 +71,7 @@ func newBuilder(o Options) (*builder, error) {
 		o: o, mountNS: map[uint32][]uint32{}, related: map[Ref]bool{}, own: map[uint64]bool{},
 		inv: &Inventory{
 			Boot: procfs.BootID(), Host: procfs.HostNamespaces(),
-			namespaces: map[Ref]*Namespace{}, processes: map[uint32]*Process{}, workloads: attribution.Workloads{Dirs: attribution.ShownCgroupDirs()},
+			namespaces: map[Ref]*Namespace{}, workloads: attribution.Workloads{Dirs: attribution.ShownCgroupDirs()},
 		},
 	}
 	var st unix.Stat_t
@@ -127,9 +128,7 @@ func (b *builder) of(r Ref) *Namespace {
 
 // process adds the first thread of a process. It keeps nothing of t.
 func (b *builder) process(t *taskRecord) {
-	p := new(Process)
-	*p = t.Process
-	b.inv.processes[p.PID] = p
+	p := b.keep(t.Process)
 	b.inMountNS(p.In(event.NSTypeMnt), p.PID)
 	for i := range types {
 		if t.all[i].id == 0 || !b.wanted[i] {
@@ -143,6 +142,34 @@ func (b *builder) process(t *taskRecord) {
 		}
 	}
 	b.forChildren(t, Task{PID: p.PID, TID: p.PID, Comm: p.Comm})
+}
+
+// keep keeps a process, until addProcesses adds all to the inventory. A map that grows to its size, and an
+// allocation for each process, would take twice the memory.
+func (b *builder) keep(p Process) *Process {
+	last := len(b.found) - 1
+	if last < 0 || len(b.found[last]) == cap(b.found[last]) {
+		const together = 128 // 16 KiB
+		b.found = append(b.found, make([]Process, 0, together))
+		last++
+	}
+	b.found[last] = append(b.found[last], p)
+	return &b.found[last][len(b.found[last])-1]
+}
+
+// addProcesses adds the processes to the inventory.
+func (b *builder) addProcesses() {
+	n := 0
+	for _, part := range b.found {
+		n += len(part)
+	}
+	b.inv.processes = make(map[uint32]*Process, n)
+	for _, part := range b.found {
+		for i := range part {
+			b.inv.processes[part[i].PID] = &part[i]
+		}
+	}
+	b.found = nil
 }
 
 // thread adds another thread of a process, which is in other namespaces than its first one.
@@ -285,7 +312,8 @@ func (b *builder) readTasks(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrSource, err)
 		}
 		clear(b.inv.namespaces)
-		clear(b.inv.processes)
+		b.inv.processes = nil
+		b.found = nil
 		clear(b.mountNS)
 	}
 	b.inv.Source = Proc

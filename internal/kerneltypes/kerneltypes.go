@@ -201,6 +201,7 @@ func (p *parser) find(types, funcs []string, found map[string]btf.TypeID) (roots
 		function[name] = true
 		first[name[0]] = true
 	}
+	p.marks = make([]uint32, 0, len(p.types)/(stride*2*typeLen)) // most types have members
 	id := uint32(1)
 	for at := uint32(0); int(at) < len(p.types); id++ {
 		if id%stride == 1 {
@@ -272,8 +273,14 @@ type subset struct {
 	pointer uint32            // the id of the one pointer, 0 if there is none
 }
 
+// newSubset returns an empty subset, with room for what task_struct, net and their like contain.
 func newSubset(p *parser) *subset {
-	return &subset{parser: p, ids: map[uint32]uint32{}, names: map[uint32]uint32{0: 0}, strings: []byte{0}}
+	s := &subset{
+		parser: p, ids: make(map[uint32]uint32, 512), names: make(map[uint32]uint32, 2048),
+		types: make([]byte, 0, 48<<10), strings: make([]byte, 1, 32<<10),
+	}
+	s.names[0] = 0
+	return s
 }
 
 // maxDepth is more than how deep types contain each other.

@@ -7,51 +7,38 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/client"
 )
 
-// A dockerSource uses the API of Docker, which Podman also implements.
+// A dockerSource uses the API of Docker, which Podman also implements. Three requests are all that it
+// needs. Docker's own client would take more memory and a longer start than all the rest of nstrace.
 type dockerSource struct {
 	Candidate
-	client    *client.Client
 	transport *http.Transport
-	runtime   atomic.Value          // string, set by the first answer
-	refused   atomic.Pointer[error] // why there is no connection, nil if there is
+	engine    atomic.Pointer[engine] // set by the first answer
 }
 
-func newDocker(c Candidate, dial Dialer) (*dockerSource, error) {
-	d := &dockerSource{Candidate: c}
-	d.transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := dial(ctx, c.Path)
-			if err != nil {
-				d.refused.Store(&err)
-				return nil, err
-			}
-			d.refused.Store(nil)
-			return conn, nil
-		},
+// An engine is who answers.
+type engine struct {
+	runtime string // Docker or Podman: the name of the socket does not tell
+	version string // of the API
+}
+
+func newDocker(c Candidate, dial Dialer) *dockerSource {
+	return &dockerSource{Candidate: c, transport: &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, c.Path) },
 		DisableCompression: true,
 		MaxIdleConns:       2,
 		IdleConnTimeout:    30 * time.Second,
-	}
-	var err error
-	d.client, err = client.New(client.WithHost("unix://"+c.Path),
-		client.WithHTTPClient(&http.Client{Transport: limitedTransport{d.transport, &d.runtime, c.answerSize()}, CheckRedirect: client.CheckRedirect}))
-	if err != nil {
-		return nil, d.fail(err)
-	}
-	return d, nil
+	}}
 }
 
 func (d *dockerSource) Close() error {
@@ -59,34 +46,82 @@ func (d *dockerSource) Close() error {
 	return nil
 }
 
-func (d *dockerSource) fail(err error) error {
-	var request *url.Error
-	switch refused := d.refused.Load(); {
-	case errdefs.IsNotFound(err):
-		err = ErrNotFound
-	case client.IsErrConnectionFailed(err) && refused != nil:
-		err = *refused // the client keeps only some reasons
-	case errors.As(err, &request):
-		err = request.Err // without the URL, which is made up
+func (d *dockerSource) fail(err error) error { return &sourceError{d, err} }
+
+// get sends a request. The answer is an error if its status is not 200, and its size is limited, also
+// that of a stream. A redirection is no answer.
+func (d *dockerSource) get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+	// The name of the host means nothing.
+	u := url.URL{Scheme: "http", Host: "localhost", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
 	}
-	return &sourceError{d, err}
+	resp, err := d.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, int64(d.answerSize()))
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, ErrNotFound
+	}
+	var failure struct{ Message string }
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+	if err == nil && json.Unmarshal(text, &failure) == nil && failure.Message != "" {
+		return nil, errors.New(failure.Message)
+	}
+	return nil, fmt.Errorf("%s: %s", path, resp.Status)
 }
 
-// name returns Docker or Podman. The name of the socket does not tell which one listens.
-func (d *dockerSource) name(ctx context.Context) (string, error) {
-	if name, ok := d.runtime.Load().(string); ok {
-		return name, nil
-	}
-	// Ping is cheap. For the version Podman runs several programs.
-	p, err := d.client.Ping(ctx, client.PingOptions{})
+// getJSON decodes what get returns, and reads to the end, so that the next request uses the same connection.
+func (d *dockerSource) getJSON(ctx context.Context, path string, query url.Values, to any) error {
+	resp, err := d.get(ctx, path, query)
 	if err != nil {
-		return "", d.fail(err)
+		return err
 	}
-	name, ok := d.runtime.Load().(string)
-	if p.APIVersion == "" || !ok {
-		return "", d.fail(fmt.Errorf("no version of the Docker API: %w", errors.ErrUnsupported))
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(to); err != nil {
+		return err
 	}
-	return name, nil
+	_, err = io.CopyN(io.Discard, resp.Body, maxMessage)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// maxMessage bounds the message of an error, and what may follow an answer.
+const maxMessage = 64 << 10
+
+// ping asks once who answers. It is cheap. For the version Podman would run several programs.
+func (d *dockerSource) ping(ctx context.Context) (*engine, error) {
+	if e := d.engine.Load(); e != nil {
+		return e, nil
+	}
+	resp, err := d.get(ctx, "/_ping", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body.Close()
+	e := &engine{runtime: Docker, version: resp.Header.Get("Api-Version")}
+	if resp.Header.Get("Libpod-Api-Version") != "" {
+		e.runtime = Podman
+	}
+	if e.version == "" || strings.Trim(e.version, "0123456789.") != "" {
+		return nil, fmt.Errorf("no version of the Docker API: %w", errors.ErrUnsupported)
+	}
+	d.engine.Store(e)
+	return e, nil
+}
+
+// filter is the query for what has a value.
+func filter(name, value string) url.Values {
+	text, _ := json.Marshal(map[string][]string{name: {value}}) // strings have no error
+	return url.Values{"filters": {string(text)}}
 }
 
 // Inspect lists one container, because the inspect call of Docker blocks while the container
@@ -95,7 +130,7 @@ func (d *dockerSource) Inspect(ctx context.Context, id string) (*Info, error) {
 	if !mayBeID(id) {
 		return nil, d.fail(ErrNotFound)
 	}
-	all, err := d.list(ctx, make(client.Filters).Add("id", id))
+	all, err := d.list(ctx, filter("id", id))
 	if err != nil {
 		return nil, err
 	}
@@ -107,25 +142,34 @@ func (d *dockerSource) Inspect(ctx context.Context, id string) (*Info, error) {
 	return nil, d.fail(ErrNotFound)
 }
 
-func (d *dockerSource) List(ctx context.Context) ([]*Info, error) { return d.list(ctx, nil) }
+func (d *dockerSource) List(ctx context.Context) ([]*Info, error) { return d.list(ctx, url.Values{}) }
 
-func (d *dockerSource) list(ctx context.Context, filters client.Filters) ([]*Info, error) {
+// A dockerContainer is a container as the API lists it, in part.
+type dockerContainer struct {
+	ID     string `json:"Id"`
+	Names  []string
+	Image  string
+	Labels map[string]string
+}
+
+func (d *dockerSource) list(ctx context.Context, query url.Values) ([]*Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	name, err := d.name(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pods := make(chan map[string]podmanPod, 1)
-	go func() { pods <- d.pods(ctx, name) }()
-	all, err := d.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	e, err := d.ping(ctx)
 	if err != nil {
 		return nil, d.fail(err)
 	}
+	pods := make(chan map[string]podmanPod, 1)
+	go func() { pods <- d.pods(ctx, e) }()
+	query.Set("all", "1")
+	var all []dockerContainer
+	if err := d.getJSON(ctx, "/v"+e.version+"/containers/json", query, &all); err != nil {
+		return nil, d.fail(err)
+	}
 	of := <-pods
-	infos := make([]*Info, 0, len(all.Items))
-	for _, c := range all.Items {
-		i := &Info{ID: c.ID, Image: c.Image, Runtime: name}
+	infos := make([]*Info, 0, len(all))
+	for _, c := range all {
+		i := &Info{ID: c.ID, Image: c.Image, Runtime: e.runtime}
 		for _, n := range c.Names {
 			// Further names, of links, are /OTHER/NAME.
 			if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
@@ -152,22 +196,13 @@ type podmanPod struct {
 
 // pods returns the pods of Podman by their containers. What Podman has in common with the API of Docker
 // knows no pods. Without an answer there are none.
-func (d *dockerSource) pods(ctx context.Context, runtime string) map[string]podmanPod {
-	if runtime != Podman {
+func (d *dockerSource) pods(ctx context.Context, e *engine) map[string]podmanPod {
+	if e.runtime != Podman {
 		return nil
 	}
-	// The name of the host means nothing. All versions of Podman since 4 have this version.
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://podman/v4.0.0/libpod/pods/json", nil)
-	if err != nil {
-		return nil
-	}
-	resp, err := limitedTransport{d.transport, &d.runtime, d.answerSize()}.RoundTrip(req)
-	if err != nil {
-		return nil
-	}
-	defer resp.Body.Close()
+	// All versions of Podman since 4 have this version.
 	var all []podmanPod
-	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&all) != nil {
+	if d.getJSON(ctx, "/v4.0.0/libpod/pods/json", nil, &all) != nil {
 		return nil
 	}
 	of := map[string]podmanPod{}
@@ -183,43 +218,36 @@ func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerTime, func() { cancel(context.DeadlineExceeded) })
+	defer late.Stop()
+	e, err := d.ping(ctx)
+	if err != nil {
+		return d.ended(ctx, err)
+	}
 	// Docker answers before it subscribes to its own events. Since makes it send what happened
 	// in between from its log.
 	now := time.Now()
-	stream := d.client.Events(ctx, client.EventsListOptions{
-		Since:   strconv.FormatInt(now.Unix(), 10) + fmt.Sprintf(".%09d", now.Nanosecond()),
-		Filters: make(client.Filters).Add("type", string(events.ContainerEventType)),
-	})
+	query := filter("type", string(events.ContainerEventType))
+	query.Set("since", fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()))
+	resp, err := d.get(ctx, "/v"+e.version+"/events", query)
+	if err != nil {
+		return d.ended(ctx, err)
+	}
+	defer resp.Body.Close()
 	late.Stop()
-	begun := false
-	for {
-		if !begun {
-			// If the stream could not start, the error is there or comes soon.
-			select {
-			case err := <-stream.Err:
-				return d.ended(ctx, err)
-			default:
-				begun = true
-				changed(nil)
-			}
-		}
-		select {
-		case e := <-stream.Messages:
-			switch e.Action {
-			case events.ActionCreate, events.ActionStart, events.ActionRename, events.ActionDie, events.ActionDestroy,
-				"died", events.ActionRemove: // the last two from older versions of Podman
-				// The event has all fields, and a query can take long: see Inspect.
-				attrs := e.Actor.Attributes
-				name, err := d.name(ctx)
-				if err != nil {
-					return err
-				}
-				i := &Info{ID: e.Actor.ID, Name: attrs["name"], Image: attrs["image"], Runtime: name}
-				i.pod(attrs)
-				changed(i)
-			}
-		case err := <-stream.Err:
+	changed(nil)
+	for stream := json.NewDecoder(resp.Body); ; {
+		var m events.Message
+		if err := stream.Decode(&m); err != nil {
 			return d.ended(ctx, err)
+		}
+		switch m.Action {
+		case events.ActionCreate, events.ActionStart, events.ActionRename, events.ActionDie, events.ActionDestroy,
+			"died", events.ActionRemove: // the last two from older versions of Podman
+			// The event has all fields, and a query can take long: see Inspect.
+			attrs := m.Actor.Attributes
+			i := &Info{ID: m.Actor.ID, Name: attrs["name"], Image: attrs["image"], Runtime: e.runtime}
+			i.pod(attrs)
+			changed(i)
 		}
 	}
 }
@@ -230,24 +258,4 @@ func (d *dockerSource) ended(ctx context.Context, err error) error {
 		err = context.Cause(ctx)
 	}
 	return d.fail(err)
-}
-
-// A limitedTransport limits the size of answers, including streams, and notes which runtime answers.
-type limitedTransport struct {
-	http.RoundTripper
-	runtime *atomic.Value // string
-	size    int
-}
-
-func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.RoundTripper.RoundTrip(r)
-	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, int64(t.size))
-		name := Docker
-		if resp.Header.Get("Libpod-Api-Version") != "" {
-			name = Podman
-		}
-		t.runtime.Store(name)
-	}
-	return resp, err
 }

@@ -115,7 +115,7 @@ func (c Candidate) OpenBy(dial Dialer) (Source, error) {
 	if c.Kind == CRI {
 		return newCRI(c, dial)
 	}
-	return newDocker(c, dial)
+	return newDocker(c, dial), nil
 }
 
 // An Opener opens runtimes.
@@ -264,13 +264,10 @@ func Detect(ctx context.Context, path string, dial Dialer) (string, error) {
 	}
 	conn.Close()
 
-	d, err := newDocker(Candidate{Kind: Docker, Path: path}, dial)
-	if err != nil {
-		return "", err
-	}
+	d := newDocker(Candidate{Kind: Docker, Path: path}, dial)
 	defer d.Close()
-	if name, err := d.name(ctx); err == nil {
-		return name, nil
+	if e, err := d.ping(ctx); err == nil {
+		return e.runtime, nil
 	}
 	c, err := newCRI(Candidate{Kind: CRI, Path: path}, dial)
 	if err != nil {

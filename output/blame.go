@@ -41,7 +41,8 @@ const (
 	Drifted    State = "drifted"    // the value changed since, while nstrace did not trace
 	Rebooted   State = "rebooted"   // the host rebooted since the last write
 	Unchanged  State = "unchanged"  // no write is recorded
-	Unreadable State = "unreadable" // the value cannot be read, by this user or at all
+	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes
+	Unreadable State = "unreadable" // the value cannot be read, by this user or at all, or it is unknown whether the namespace exists
 	Gone       State = "gone"       // the parameter or its namespace is gone
 )
 
@@ -166,6 +167,10 @@ func (b *BlameTable) now(row *Blame) []word {
 		} else {
 			words = append(words, newWord("before boot", doubtful))
 		}
+	case Unknown:
+		words = append(words, newWord("recorded", doubtful))
+		words = append(words, b.recorded(row)...)
+		words = append(words, newWord("(not all writes are stored yet)", doubtful))
 	case Unreadable:
 		words = append(words, newWord(unknown, doubtful))
 	case Gone:

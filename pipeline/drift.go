@@ -108,15 +108,17 @@ func (d *Drift) Idle() error { return errors.Join(d.add(), d.Next.Idle()) }
 // add hands on the differences, once. The next snapshot is stored only after that, so that the history
 // contains the differences up to that snapshot.
 func (d *Drift) add() error {
+	select {
+	case idle := <-d.idle:
+		close(idle)
+	default:
+	}
 	if d.added {
 		return nil
 	}
 	var events []*event.Event
 	select {
 	case events = <-d.found:
-	case idle := <-d.idle:
-		close(idle)
-		return nil
 	default:
 		return nil
 	}
@@ -243,19 +245,7 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The history must contain everything up to now. The first round ends the batch that the tracer
-	// is reading. The second one reads what came during the first.
-	for range 2 {
-		idle := make(chan struct{})
-		d.idle <- idle // before the wake-up: the tracer can become idle once and not again
-		d.o.Wake()
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	if err := d.o.History.Sync(); err != nil {
+	if err := d.Sync(ctx); err != nil { // the history must contain everything up to now
 		return nil, err
 	}
 	from := before.Time
@@ -273,6 +263,35 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 	}
 	before.Time, after.Time = d.unwatchedSince(from), d.started
 	return drift.Compare(before, after), nil
+}
+
+// Sync returns nil once everything that has happened so far is in the history, on the disk. It works
+// while the tracer runs.
+func (d *Drift) Sync(ctx context.Context) error {
+	// The first round ends the batch that the tracer is reading. The second one reads what came during the
+	// first.
+	for range 2 {
+		idle := make(chan struct{})
+		select {
+		case d.idle <- idle: // before the wake-up: the tracer can become idle once and not again
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		d.o.Wake()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.o.History.Sync() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unwatchedSince returns the start of the time in which no nstrace was running: the end of the

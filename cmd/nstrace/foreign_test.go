@@ -72,6 +72,12 @@ func (s stored) Events(_ context.Context, q history.Query) iter.Seq2[history.Sto
 	}
 }
 
+func (stored) LifeOf(context.Context, *event.Namespace, string) (*history.Life, error) {
+	return &history.Life{}, nil
+}
+
+func (stored) WatchedSince(context.Context, int64) (bool, error) { return false, nil }
+
 func newEventReader(t testing.TB) *reader {
 	t.Helper()
 	r := &reader{}

@@ -252,6 +252,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if r.drift != nil {
 		ctx, cancel = r.drift.Keep(ctx)
 		defer cancel()
+		go f.history.ServeSync(ctx, r.drift.Sync)
 	}
 	interval := watchdogInterval()
 	// systemd starts the units that are ordered after this one once tracing is active. The

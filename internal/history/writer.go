@@ -505,7 +505,7 @@ func (w *writer) insert(q *pending) error {
 		n.event, n.time = id, max(q.time, q.lastTime)
 		n.writes += max(1, q.count)
 	}
-	if q.kind.typ == event.NamespaceDestroy && q.view != nil {
+	if (q.kind.typ == event.NamespaceDestroy || q.kind.typ == event.NamespaceGone) && q.view != nil {
 		w.namespaces.remove(originNamespace{boot, q.view.namespaceKey})
 		return runStatement(w.endNamespace, id, namespace)
 	}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// reuse makes network namespaces until one has a number again, and gives it a name of ip netns.
+func reuse(t *testing.T, id uint32, name string) {
+	t.Helper()
+	// The kernel gives out the lowest number that is free, as soon as it has freed the namespace.
+	for deadline := time.Now().Add(patience); ; {
+		output(t, "ip", "netns", "add", name)
+		got, err := nsID("/run/netns/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got == id {
+			break
+		}
+		output(t, "ip", "netns", "del", name)
+		if time.Now().After(deadline) {
+			t.Skipf("no namespace gets the number %d again", id)
+		}
+	}
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+}
+
+// ended reports whether the end of the network namespace with a number is among events.
+func ended(id uint32) func([]*emitted) bool {
+	return func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool {
+			return e.Type == event.NamespaceDestroy && e.Namespace.Type == event.NSTypeNet && e.Namespace.ID == id
+		})
+	}
+}
+
+// TestReusedNumber writes in a network namespace that ends, and gives its number to another one, to which
+// nobody writes. blame and history tell them apart.
+func TestReusedNumber(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	const param = "net.ipv4.tcp_keepalive_time"
+	id := parseID(t, strings.TrimSpace(output(t, "unshare", "-n", "sh", "-c", "readlink /proc/self/ns/net; echo 611 > "+event.SysctlPath(param))))
+	rec.await(t, "the end of the first namespace", ended(id))
+	web := fmt.Sprintf("web%d", os.Getpid())
+	reuse(t, id, web)
+
+	for _, netns := range []string{web, fmt.Sprint(id), "/run/netns/" + web} {
+		if got := blame(t, db, "--netns", netns); len(got) != 0 {
+			t.Errorf("blame --netns %s: %+v, but nobody wrote there", netns, got)
+		}
+	}
+	of := func(id uint32) (lines []blameLine) {
+		for _, l := range blame(t, db, "--all-netns", param) {
+			if l.Namespace != nil && l.Namespace.ID == id && !l.Namespace.Host {
+				lines = append(lines, l)
+			}
+		}
+		return lines
+	}
+	if got := of(id); len(got) != 1 || got[0].State != "gone" || got[0].Value != nil {
+		t.Errorf("blame --all-netns: %+v, want one write in a namespace that is gone", got)
+	}
+
+	output(t, "ip", "netns", "exec", web, "sysctl", "-q", "-w", param+"=622")
+	if got := blame(t, db, "--netns", web, param); len(got) != 1 || got[0].State != "recorded" || *got[0].Value != "622" || got[0].Writes != 1 {
+		t.Errorf("blame --netns %s: %+v, want its one write", web, got)
+	}
+	if got := of(id); len(got) != 2 {
+		t.Errorf("blame --all-netns: %+v, want a write in each namespace", got)
+	}
+
+	// The history of the number, of the name, and of --netns is that of the second namespace.
+	for _, args := range [][]string{{"ns", fmt.Sprint(id)}, {"ns", web}, {"--netns", fmt.Sprint(id)}} {
+		args = append(args, "-t", "net")
+		uids := map[string]bool{}
+		for _, e := range pastEvents(t, db, args...) {
+			for _, ns := range e.Namespaces() {
+				if ns != nil && ns.ID == id {
+					uids[ns.UID] = true
+				}
+			}
+			if e.Sysctl != nil && *e.Sysctl.New != "622" {
+				t.Errorf("history %q shows a write in the first namespace: %s", args, e.line)
+			}
+		}
+		if len(uids) != 1 {
+			t.Errorf("history %q is about the namespaces %v, want one", args, uids)
+		}
+	}
+	_, stdout, stderr := nstrace(t, []string{"history", "ns", fmt.Sprint(id), "-t", "net", "--db", db, "-o", "json"})
+	if !strings.Contains(stderr, "also recorded: ") {
+		t.Errorf("nothing says that another namespace had the number: %q", stderr)
+	}
+	_ = stdout
+
+	// A name of ip netns that is given again.
+	first, err := nsID("/run/netns/" + web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := rec.len()
+	output(t, "ip", "netns", "del", web)
+	rec.awaitFrom(t, from, "the end of the second namespace", ended(first))
+	output(t, "ip", "netns", "add", web)
+	if got := blame(t, db, "--netns", web); len(got) != 0 {
+		t.Errorf("blame --netns %s after it was made again: %+v, but nobody wrote there", web, got)
+	}
+	if got := pastEvents(t, db, "ns", web, "-e", "sysctl"); len(got) != 1 {
+		t.Errorf("history ns %s -e sysctl: %s, want the write in the namespace that had the name then", web, dump(got))
+	}
+	if got := pastEvents(t, db, "ns", web, "-t", "net"); slices.ContainsFunc(got, func(e *emitted) bool { return e.Sysctl != nil }) {
+		t.Errorf("history ns %s: %s, want only the namespace that has the name now", web, dump(got))
+	}
+	rec.interrupt(t)
+	rec.checkEnd(t, true)
+}
+
+// TestBlameAtOnce asks for a parameter right after each write. blame never compares the value with an older
+// history.
+func TestBlameAtOnce(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	const param = "vm.stat_interval"
+	before := strings.TrimSpace(readFile(t, event.SysctlPath(param)))
+	t.Cleanup(func() { _ = os.WriteFile(event.SysctlPath(param), []byte(before), 0) })
+	for i := range 10 {
+		value := fmt.Sprint(20 + i)
+		output(t, "sysctl", "-q", "-w", param+"="+value)
+		got := blame(t, db, param)
+		if len(got) != 1 || got[0].State != "recorded" || *got[0].Value != value || *got[0].Recorded != value || int(got[0].Writes) != i+1 {
+			t.Fatalf("after write %d of %s: %+v", i+1, value, got)
+		}
+	}
+	// While others write, it is the value of a write that happened, or nothing is said of it.
+	storm := exec.Command("sh", "-c", "while :; do echo 31 > "+event.SysctlPath(param)+"; echo 32 > "+event.SysctlPath(param)+"; done")
+	if err := storm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if got := blame(t, db, param); len(got) != 1 || got[0].State == "drifted" {
+			t.Errorf("during writes: %+v", got)
+		}
+	}
+	_ = storm.Process.Kill()
+	_ = storm.Wait()
+	rec.interrupt(t)
+	rec.checkEnd(t, true)
+	if err := os.WriteFile(event.SysctlPath(param), []byte("41"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := blame(t, db, param); len(got) != 1 || got[0].State != "drifted" {
+		t.Errorf("after a write that nobody recorded: %+v, want drifted", got)
+	}
+}

@@ -322,15 +322,17 @@ func (in *interpreter) lookup(c *bpf.NstraceNsChange, boot uint64) (*liveNS, err
 	return ns, nil
 }
 
-// learnName updates the name of a network namespace. A namespace keeps its last name: when
-// it ends the name is gone already.
+// learnName updates the name of a network namespace. A namespace keeps its last name, because the name
+// is gone already when it ends, until another namespace gets that name.
 func (in *interpreter) learnName(ns *liveNS, boot uint64) {
-	if ns.typ != event.NSTypeNet {
+	if ns.typ != event.NSTypeNet || in.registry.live[ns.id] != ns {
 		return
 	}
-	if name := in.lookups.netnsName(ns.id, boot); name != "" {
-		ns.name = name
+	name := in.lookups.netnsName(ns.id, boot)
+	if name == "" || name == ns.name {
+		return
 	}
+	in.registry.rename(ns, name)
 }
 
 // inferEnd emits the end of a namespace that no record reported.

@@ -137,6 +137,9 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 	if ns != nil {
 		s.Namespace = in.show(ns)
 	}
+	if in.renamed != nil && ns != nil && s.Name == hostNameParameter && in.registry.isHost(ns) {
+		defer in.renamed(newName(e))
+	}
 	matches := in.filter.MatchTraced(e, nil)
 	if w.wire.FoldSlot != 0 {
 		w.folds.start(w.wire.FoldSlot-1, w.wire.FoldKey, e, matches)
@@ -149,6 +152,20 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 		return 0, s.Name, err
 	}
 	return e.Ref, s.Name, nil
+}
+
+// hostNameParameter is the parameter that sethostname(2) sets, too.
+const hostNameParameter = "kernel.hostname"
+
+// newName returns the host's name after an event of its parameter, "" if it is unknown.
+func newName(e *event.Event) string {
+	switch s := e.Sysctl; {
+	case s.After != nil:
+		return strings.Clone(*s.After)
+	case e.Outcome == event.Success && e.Via != event.ViaWrite && s.New != nil:
+		return strings.Clone(*s.New)
+	}
+	return ""
 }
 
 // showValues sets the values of the event in hand.

@@ -45,6 +45,8 @@ type interpreter struct {
 	proofs     *proofRecords
 	tampered   map[bpf.NstraceOwnKey]bool // own objects on which others called bpf(2)
 
+	renamed func(name string) // takes the host's new name, "" if it is unknown; can be nil
+
 	note  func(format string, args ...any) // reports what is scarce; can be nil
 	noted time.Time                        // when it was called last
 

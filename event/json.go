@@ -126,6 +126,7 @@ func (enc *Encoder) appendWriter(b []byte, w *Writer) []byte {
 func (enc *Encoder) appendBetween(b []byte, t *Between) []byte {
 	start := len(b)
 	b = AppendString(append(b, `,"boot":`...), t.Boot)
+	b = appendTrue(b, `,"reset":`, t.Reset)
 	b = enc.times.append(append(b, `,"from":`...), t.From)
 	b = enc.times.append(append(b, `,"to":`...), t.To)
 	return object(b, start)

@@ -262,7 +262,35 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 		d.o.Report("did not compare everything with the previous run: no time for " + lacks)
 	}
 	before.Time, after.Time = d.unwatchedSince(from), d.started
-	return drift.Compare(before, after), nil
+	events := drift.Compare(before, after)
+	if before.BootID == after.BootID {
+		return events, nil
+	}
+	return events, d.markResets(ctx, events, before.BootID)
+}
+
+// markResets marks the parameters that a reboot set back to the value that they had before the first recorded
+// write of the boot before.
+func (d *Drift) markResets(ctx context.Context, events []*event.Event, bootID string) error {
+	db, err := history.OpenContext(ctx, d.o.DB)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		if e.Type != event.SysctlDrift {
+			continue
+		}
+		initial, err := db.Initial(ctx, e.Sysctl.Name, bootID)
+		if err != nil {
+			return errors.Join(err, db.Close())
+		}
+		if initial != nil && event.SameValue(*initial, *e.Sysctl.After) {
+			b := *e.Between
+			b.Reset = true
+			e.Between = &b
+		}
+	}
+	return db.Close()
 }
 
 // Sync returns nil once everything that has happened so far is in the history, on the disk. It works

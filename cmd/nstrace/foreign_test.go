@@ -78,6 +78,8 @@ func (stored) LifeOf(context.Context, *event.Namespace, string) (*history.Life, 
 
 func (stored) WatchedSince(context.Context, int64) (bool, error) { return false, nil }
 
+func (stored) Initial(context.Context, string, string) (*string, error) { return nil, nil }
+
 func newEventReader(t testing.TB) *reader {
 	t.Helper()
 	r := &reader{}

@@ -180,7 +180,10 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		hold = output.DefaultHold
 	}
-	sink := f.sink(os.Stdout, procfs.HostNamespaces(), hold)
+	if f.hostOf, err = recordedHosts(db); err != nil {
+		return ignoreCancel(err)
+	}
+	sink := f.sink(os.Stdout, nil, hold)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 
 	last, err := db.Last()
@@ -202,6 +205,16 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		return nil
 	}
 	return f.future(ctx, &db, q, sink, last)
+}
+
+// recordedHosts returns the namespaces of the recorded hosts by boot. The reader can be on another host, in a
+// container, or not allowed to look.
+func recordedHosts(db *history.DB) (func(bootID string) map[event.NSType]uint32, error) {
+	hosts, err := db.HostNamespaces()
+	if err != nil {
+		return nil, err
+	}
+	return func(bootID string) map[event.NSType]uint32 { return hosts[bootID] }, nil
 }
 
 // maxOthers is how many other namespaces a message lists.

@@ -61,7 +61,7 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
-	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host}
+	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf}
 	if terminal, ok := w.(*os.File); ok {
 		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
 	}

@@ -50,6 +50,7 @@ type History interface {
 	Events(ctx context.Context, q history.Query) iter.Seq2[history.Stored, error]
 	LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*history.Life, error)
 	WatchedSince(ctx context.Context, id int64) (bool, error)
+	Initial(ctx context.Context, parameter, bootID string) (*string, error)
 }
 
 // Find returns a row for each selected parameter.
@@ -275,6 +276,7 @@ func setValue(b *output.Blame, v *params.Value) {
 //	Gone        does not exist any more, or its namespace does not
 //	Unreadable  cannot be read, or it is unknown whether its namespace still exists
 //	Rebooted    was written in an earlier boot
+//	Reset       was, too, and has the value that it had before the first write in that boot
 //	Drifted     has another value than the write set
 //	AsRecorded  has the value that the write set
 func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, error) {
@@ -310,6 +312,13 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State = output.Unreadable
 	case w.Event.BootID != r.boot:
 		b.State = output.Rebooted
+		initial, err := r.db.Initial(ctx, b.Parameter, w.Event.BootID)
+		if err != nil {
+			return nil, err
+		}
+		if initial != nil && sameValue(b, *initial) && (b.Recorded == nil || !sameValue(b, *b.Recorded)) {
+			b.State = output.Reset
+		}
 	case w.Event.Outcome == "" && s.Old != nil && sameValue(b, *s.Old):
 		// The outcome of the write is unknown, and the old value suggests that it failed.
 		b.State, b.Recorded = output.AsRecorded, nil

@@ -123,14 +123,39 @@ func (db *DB) Others(n *NamespaceQuery, l *Life, limit int) (others []*event.Nam
 	return others, explain(db.path, err)
 }
 
-// HostNamespaces returns the namespaces that were the host's own in a boot, as recorded.
-func (db *DB) HostNamespaces(bootID string) (map[event.NSType]uint32, error) {
-	host := map[event.NSType]uint32{}
-	err := db.eachRow(`SELECT DISTINCT type, inode FROM namespace JOIN origin ON origin.id = namespace.origin
-		JOIN namespace_view v ON v.namespace = namespace.id WHERE v.host AND boot_id = ?`, func(stmt *sqlite.Stmt) {
-		host[event.NSType(stmt.ColumnText(0))] = uint32(stmt.ColumnInt64(1))
-	}, bootID)
-	return host, explain(db.path, err)
+// HostNamespaces returns the namespaces that were the host's own in each boot, as recorded.
+func (db *DB) HostNamespaces() (map[string]map[event.NSType]uint32, error) {
+	hosts := map[string]map[event.NSType]uint32{}
+	err := db.eachRow(`SELECT DISTINCT boot_id, type, inode FROM namespace_view v JOIN namespace ON namespace.id = v.namespace
+		JOIN origin ON origin.id = namespace.origin WHERE v.host`, func(stmt *sqlite.Stmt) {
+		boot := stmt.ColumnText(0)
+		if hosts[boot] == nil {
+			hosts[boot] = map[event.NSType]uint32{}
+		}
+		hosts[boot][event.NSType(stmt.ColumnText(1))] = uint32(stmt.ColumnInt64(2))
+	})
+	return hosts, explain(db.path, err)
+}
+
+// Initial returns the value that the host's copy of a parameter had before its first recorded write in a boot,
+// nil if that is unknown.
+func (db *DB) Initial(ctx context.Context, parameter, bootID string) (*string, error) {
+	q := Query{
+		Parameter: parameter, Types: map[event.Type]bool{event.SysctlWrite: true}, Limit: 1,
+		Match: func(e *event.Event) bool {
+			return e.BootID == bootID && e.Sysctl != nil && (e.Sysctl.Namespace == nil || e.Sysctl.Namespace.Host)
+		},
+	}
+	for s, err := range db.Events(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		if s.Event.Sysctl.Truncated {
+			return nil, nil
+		}
+		return s.Event.Sysctl.Old, nil
+	}
+	return nil, nil
 }
 
 // WatchedSince reports whether recorders watched without a gap from an event up to the end of the history.

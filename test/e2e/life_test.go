@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/history"
 )
 
 // reuse makes network namespaces until one has a number again, and gives it a name of ip netns.
@@ -166,5 +167,52 @@ func TestBlameAtOnce(t *testing.T) {
 	}
 	if got := blame(t, db, param); len(got) != 1 || got[0].State != "drifted" {
 		t.Errorf("after a write that nobody recorded: %+v, want drifted", got)
+	}
+}
+
+// TestRecordedHost reads a history of two boots of another host. Whose namespaces are the host's own is what the
+// history says, not what the reader's host has.
+func TestRecordedHost(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	r, err := history.Create(history.Options{Path: db, BootID: "b1", Host: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := nsID("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const theirs = 4026531900
+	for i, e := range []event.Event{
+		{BootID: "b1", Namespace: &event.Namespace{ID: theirs, UID: "1", Host: true, From: 4026532200}},
+		{BootID: "b1", Namespace: &event.Namespace{ID: 4026532200, UID: "2", From: theirs}},
+		{BootID: "b1", Namespace: &event.Namespace{ID: own, UID: "3", From: own + 1}},
+		{BootID: "b2", Namespace: &event.Namespace{ID: 4026532300, UID: "4", From: theirs}},
+		{BootID: "b2", Namespace: &event.Namespace{ID: 4026532400, UID: "5", From: own}},
+	} {
+		e.V, e.Time, e.Seq, e.Host, e.Type, e.Outcome, e.Via = event.SchemaVersion, time.Now(), uint64(i+1), "other", event.NamespaceEnter, event.Success, event.ViaSetns
+		e.Namespace.Type, e.Process = event.NSTypeNet, &event.Process{PID: 1, Comm: "x"}
+		if err := r.Append(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, stdout, stderr := nstrace(t, []string{"history", "--db", db, "--group=off", "-o", "wide"})
+	var rows []string
+	for line := range strings.Lines(stdout) {
+		if strings.Contains(line, "enter") {
+			rows = append(rows, line)
+		}
+	}
+	if len(rows) != 5 {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	for i, want := range []string{"(host)", "from host", fmt.Sprint("from ", own+1), fmt.Sprint("from ", theirs), fmt.Sprint("from ", own)} {
+		if !strings.Contains(rows[i], want) || strings.Contains(rows[i], "host)") != (i == 0) {
+			t.Errorf("row %d is %q, want %q", i, rows[i], want)
+		}
 	}
 }

@@ -203,6 +203,7 @@ func (enc *Encoder) appendSysctl(b []byte, s *Sysctl) []byte {
 	b = appendValue(b, `,"old":`, s.Old)
 	b = appendValue(b, `,"new":`, s.New)
 	b = appendValue(b, `,"after":`, s.After)
+	b = appendNumber(b, `,"ifindex":`, uint64(s.Ifindex))
 	b = appendTrue(b, `,"truncated":`, s.Truncated)
 	if s.Cause != nil {
 		b = appendCause(append(b, `,"cause":`...), s.Cause)

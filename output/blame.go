@@ -42,7 +42,7 @@ const (
 	Rebooted   State = "rebooted"   // the host rebooted since the last write
 	Reset      State = "reset"      // the host rebooted since, and the value is the one before the first recorded write of that boot
 	Unchanged  State = "unchanged"  // no write is recorded
-	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes
+	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes, or another device can have the name now
 	Unreadable State = "unreadable" // the value cannot be read, by this user or at all, or it is unknown whether the namespace exists
 	Gone       State = "gone"       // the parameter or its namespace is gone
 )
@@ -173,7 +173,7 @@ func (b *BlameTable) now(row *Blame) []word {
 	case Unknown:
 		words = append(words, newWord("recorded", doubtful))
 		words = append(words, b.recorded(row)...)
-		words = append(words, newWord("(not all writes are stored yet)", doubtful))
+		words = append(words, newWord("(unknown why)", doubtful))
 	case Unreadable:
 		words = append(words, newWord(unknown, doubtful))
 	case Gone:

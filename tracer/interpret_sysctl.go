@@ -12,7 +12,7 @@ import (
 )
 
 // A parameter is the name of a kernel parameter and the path of its file.
-type parameter struct{ name, path string }
+type parameter struct{ name, path, device string }
 
 // unknownParameter stands for a parameter whose name did not arrive. The name is sent before
 // the first write that refers to it, and both or none are lost, so that is not expected.
@@ -38,6 +38,7 @@ func (p *parameterRecords) parse(r *record) error {
 func (p *parameterRecords) interpret(r *record) error {
 	v := new(parameter)
 	v.name, v.path = sysctlName(components(p.path))
+	v.device = event.SysctlDevice(v.path)
 	p.in.sysctl.parameters.add(p.wire.Id, r.head.Time, v)
 	return nil
 }
@@ -136,6 +137,9 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 	w.showValues(r, e.Outcome, cause)
 	if ns != nil {
 		s.Namespace = in.show(ns)
+		if p.device != "" && ns.typ == event.NSTypeNet {
+			s.Ifindex = in.lookups.deviceIndex(ns.id, p.device, r.head.Time)
+		}
 	}
 	if in.renamed != nil && ns != nil && s.Name == hostNameParameter && in.registry.isHost(ns) {
 		defer in.renamed(newName(e))

@@ -107,6 +107,9 @@ type hostLookups interface {
 	// hostSysctl returns the value of a parameter of which the host has one copy, as of a time
 	// not before at (CLOCK_BOOTTIME); "" if there is none.
 	hostSysctl(name string, at uint64) string
+	// deviceIndex returns the index of the device that has a name in a network namespace, as of a time
+	// soon after at (CLOCK_BOOTTIME), 0 if it is unknown.
+	deviceIndex(net uint32, name string, at uint64) uint32
 	// mountedID returns the kernel's id of the namespace that is mounted at a path, 0 if
 	// unknown.
 	mountedID(path string) uint64

@@ -66,7 +66,7 @@ func (s stored) LastWrites(context.Context, func(string) bool) iter.Seq2[history
 
 func (s stored) Events(_ context.Context, q history.Query) iter.Seq2[history.Stored, error] {
 	return func(yield func(history.Stored, error) bool) {
-		if q.Match(s.event) {
+		if q.Match == nil || q.Match(s.event) {
 			yield(history.Stored{Event: s.event}, nil)
 		}
 	}

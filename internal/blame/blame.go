@@ -7,6 +7,7 @@
 package blame
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -75,6 +76,9 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 		return nil, err
 	}
 	rows := make([]*output.Blame, len(writes))
+	if len(writes) > 0 {
+		r.movesFrom = slices.MinFunc(writes, func(a, b history.LastWrite) int { return cmp.Compare(a.ID, b.ID) }).ID
+	}
 	for i := range writes {
 		if rows[i], err = r.row(ctx, &writes[i]); err != nil {
 			return nil, err
@@ -99,7 +103,7 @@ const maxRounds = 5
 func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []history.LastWrite, rows []*output.Blame) error {
 	doubtful := map[writeKey]int{}
 	for i, row := range rows {
-		if row.State == output.Drifted {
+		if row.State == output.Drifted || row.State == output.Unknown {
 			doubtful[r.key(&writes[i])] = i
 		}
 	}
@@ -120,6 +124,8 @@ func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []h
 			}
 			return false
 		}
+		r.moves = nil
+		clear(r.devices)
 		now, err := again.writes(ctx, db, r)
 		if err != nil {
 			return err
@@ -138,7 +144,7 @@ func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []h
 			if rows[at], err = r.row(ctx, &now[i]); err != nil {
 				return err
 			}
-			if rows[at].State != output.Drifted {
+			if rows[at].State != output.Drifted && rows[at].State != output.Unknown {
 				delete(doubtful, k)
 			}
 		}
@@ -273,11 +279,12 @@ func setValue(b *output.Blame, v *params.Value) {
 // row returns the row of a last write.
 //
 //	state       the parameter
-//	Gone        does not exist any more, or its namespace does not
+//	Gone        does not exist any more, or its namespace or its device does not
 //	Unreadable  cannot be read, or it is unknown whether its namespace still exists
 //	Rebooted    was written in an earlier boot
 //	Reset       was, too, and has the value that it had before the first write in that boot
 //	Drifted     has another value than the write set
+//	Unknown     has, too, but perhaps belongs to another device that has the name now
 //	AsRecorded  has the value that the write set
 func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, error) {
 	b := &output.Blame{Parameter: w.Parameter, Namespace: w.Namespace, Writes: w.Writes, ID: w.ID, Last: w.Event}
@@ -303,6 +310,16 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State = output.Unreadable
 		return b, nil
 	}
+	device := deviceSame
+	if name := event.SysctlDevice(s.Path); name != "" && w.Event.BootID == r.boot {
+		if device, err = r.device(ctx, w, p, name); err != nil {
+			return nil, err
+		}
+	}
+	if device == deviceOther {
+		b.State = output.Gone
+		return b, nil
+	}
 	value, err := r.read(b.Parameter, s.Path, p)
 	setValue(b, value)
 	switch {
@@ -324,6 +341,9 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State, b.Recorded = output.AsRecorded, nil
 	case b.Recorded != nil && !s.Truncated && !sameValue(b, *b.Recorded):
 		b.State = output.Drifted
+		if device == deviceUnknown {
+			b.State = output.Unknown
+		}
 	default:
 		b.State = output.AsRecorded
 	}

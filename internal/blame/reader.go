@@ -35,11 +35,15 @@ type reader struct {
 	take   func() (*inventory.Inventory, error)
 	root   *params.Root // in the namespaces of this process, nil before the first use
 	lives  map[lifeKey]presence
+
+	devices   map[uint32]map[string]uint32 // indexes by namespace and name
+	moves     []history.Stored             // of devices, after the event movesFrom; nil before the first use
+	movesFrom int64
 }
 
 func newReader(ctx context.Context, db History, host map[event.NSType]uint32) *reader {
 	return &reader{
-		db: db, boot: procfs.BootID(), host: host, own: procfs.NamespacesOf("self"), lives: map[lifeKey]presence{},
+		db: db, boot: procfs.BootID(), host: host, own: procfs.NamespacesOf("self"), lives: map[lifeKey]presence{}, devices: map[uint32]map[string]uint32{},
 		take: sync.OnceValues(func() (*inventory.Inventory, error) { return inventory.Take(ctx, inventory.Options{}) }),
 	}
 }

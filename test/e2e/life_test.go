@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -215,4 +216,49 @@ func TestRecordedHost(t *testing.T) {
 			t.Errorf("row %d is %q, want %q", i, rows[i], want)
 		}
 	}
+}
+
+// TestBlameDevice writes to a parameter of a device, and then gives the device's name to another one, renames the
+// device and takes it away.
+func TestBlameDevice(t *testing.T) {
+	anyKernel(t)
+	if !hasModules {
+		t.Skip("needs the module of a device")
+	}
+	db := filepath.Join(t.TempDir(), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	name := fmt.Sprintf("dev%d", os.Getpid()%100000)
+	ip := func(args ...string) { t.Helper(); output(t, "ip", args...) }
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", name).Run() })
+	ip("link", "add", name, "type", "veth")
+	param := "net.ipv4.conf." + name + ".arp_ignore"
+	check := func(when, param, state string) {
+		t.Helper()
+		got := blame(t, db, param)
+		if len(got) != 1 || got[0].State != state || (got[0].Value == nil) != (state == "gone") {
+			t.Errorf("%s: %+v, want %s", when, got, state)
+		}
+	}
+	output(t, "sysctl", "-q", "-w", param+"=2")
+	check("after the write", param, "recorded")
+	index := blame(t, db, param)[0].Event.Sysctl.Ifindex
+	link, err := net.InterfaceByName(name)
+	if err != nil || uint32(link.Index) != index {
+		t.Errorf("the index is %d: %+v %v", index, link, err)
+	}
+	ip("link", "del", name)
+	check("without the device", param, "gone")
+	ip("link", "add", name, "type", "veth")
+	check("another device has the name", param, "gone")
+	output(t, "sysctl", "-q", "-w", param+"=1")
+	check("after a write to that one", param, "recorded")
+	renamed := name + "x"
+	ip("link", "set", name, "name", renamed)
+	check("it was renamed", param, "gone")
+	ip("link", "set", renamed, "name", name)
+	check("it has its name again", param, "recorded")
+	ip("link", "del", name)
+	rec.interrupt(t)
+	rec.checkEnd(t, true)
 }

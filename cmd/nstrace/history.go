@@ -123,7 +123,8 @@ func newHistoryNS() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ns ID|UID|NAME [flags]",
 		Short: "Show every event about a namespace, from its creation to its end",
-		Long: `Show the events about the namespace with this inode number (as lsns prints it), uid
+		Long: `Show the events about the namespace, the processes that left it for another one, and the
+devices that came and went. It is the namespace with this inode number (as lsns prints it), uid
 (from the events, unique within a boot) or name (from ip netns, or of a container's network
 namespace).
 
@@ -170,6 +171,9 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	_ = history.Sync(ctx, f.db) // without it, the newest second can be missing
+	if f.hostOf, err = recordedHosts(db); err != nil {
+		return ignoreCancel(err)
+	}
 	if err := f.oneLife(ctx, db, &q); err != nil {
 		return ignoreCancel(err)
 	}
@@ -179,9 +183,6 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	var hold time.Duration // past events are complete
 	if f.follow {
 		hold = output.DefaultHold
-	}
-	if f.hostOf, err = recordedHosts(db); err != nil {
-		return ignoreCancel(err)
 	}
 	sink := f.sink(os.Stdout, nil, hold)
 	defer func() { err = errors.Join(err, sink.Close()) }()
@@ -252,6 +253,11 @@ func (f *historyFlags) oneLife(ctx context.Context, db *history.DB, q *history.Q
 	}
 	if life == nil || err != nil {
 		return err
+	}
+	if f.hostOf(life.BootID)[life.Type] != life.ID { // almost every process comes from the host's
+		if err := db.Widen(ctx, life); err != nil {
+			return err
+		}
 	}
 	q.Life = life
 	others, err := db.Others(&n, life, maxOthers+1)

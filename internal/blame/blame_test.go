@@ -216,3 +216,40 @@ func TestOtherNamespace(t *testing.T) {
 		}
 	}
 }
+
+// TestLivingUserNamespace has a parameter of a user namespace that exists. blame cannot read it there, and does not
+// say that it is gone.
+func TestLivingUserNamespace(t *testing.T) {
+	cmd := exec.Command("unshare", "--user", "sh", "-c", "echo ready && read line")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() })
+	defer in.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Skipf("no user namespace: %q %v", line, err)
+	}
+	link := fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid)
+	id, err := procfs.NamespaceInode(link)
+	if err != nil {
+		t.Skip(err)
+	}
+	uid := fmt.Sprint(id, ".1")
+	if kernel := procfs.HandleID(link); kernel != 0 {
+		uid = strconv.FormatUint(kernel, 10)
+	}
+	b := row(t, historyOf(t, "user.max_inotify_watches", func(e *event.Event) {
+		e.Sysctl.Namespace = &event.Namespace{Type: event.NSTypeUser, ID: id, UID: uid}
+	}))
+	if b == nil || b.State != output.Unreadable || b.Value != nil {
+		t.Errorf("%+v, want it to be unreadable", b)
+	}
+}

@@ -257,6 +257,9 @@ func (q *Query) wants(e *event.Event) bool {
 	if q.Types != nil && !q.Types[e.Type] {
 		return false
 	}
+	if q.Life != nil && q.Life.wide && !q.Life.touches(e) {
+		return false
+	}
 	if q.Namespace != nil && q.Namespace.BootID != "" && e.BootID != q.Namespace.BootID {
 		return false
 	}
@@ -328,10 +331,10 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		p.table, p.listed = byParameter, ids
 		p.empty = p.empty || len(ids) == 0
 	}
-	if l := q.Life; l != nil {
-		where = append(where, "namespace"+in(l.rows))
-		p.table, p.listed = byNamespace, l.rows
-		p.empty = p.empty || len(l.rows) == 0
+	if q.Life != nil {
+		if err := db.planLife(p, q.Life); err != nil {
+			return nil, err
+		}
 	} else if n := q.Namespace; n != nil {
 		ids, err := db.ids("SELECT namespace.id "+fromNamespaces+" ORDER BY namespace.id", n.args()...)
 		if err != nil {

@@ -4,6 +4,7 @@ package history
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"zombiezen.com/go/sqlite"
@@ -23,7 +24,14 @@ type Life struct {
 	Unsure bool
 	Ended  bool // its end is recorded, or another namespace that had its number later
 
-	rows []int64 // of the table namespace, sorted
+	rows     []int64 // of the table namespace, sorted
+	followed bool    // another namespace of the boot had the number later
+	preceded bool    // or before
+	end      int64   // the event of its end, 0 if that is not recorded
+
+	// Set by Widen: also events of which it is not the subject, between two ids.
+	wide        bool
+	first, last int64
 }
 
 // Covers reports whether the history has events about ns in the boot that belong to the life.
@@ -36,7 +44,7 @@ type lifeRow struct {
 	id    int64
 	typ   event.NSType
 	uid   string
-	ended bool
+	ended int64 // the event of its end, 0 if that is not recorded
 }
 
 // LifeOf returns the life of a namespace that an event of a boot is about.
@@ -45,7 +53,7 @@ func (db *DB) LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*
 	var all []lifeRow
 	err := db.eachRow(`SELECT namespace.id, type, uid, ended FROM namespace JOIN origin ON origin.id = namespace.origin
 		WHERE inode = ? AND boot_id = ? ORDER BY namespace.id`, func(stmt *sqlite.Stmt) {
-		all = append(all, lifeRow{stmt.ColumnInt64(0), event.NSType(stmt.ColumnText(1)), stmt.ColumnText(2), !stmt.ColumnIsNull(3)})
+		all = append(all, lifeRow{stmt.ColumnInt64(0), event.NSType(stmt.ColumnText(1)), stmt.ColumnText(2), stmt.ColumnInt64(3)})
 	}, int64(ns.ID), bootID)
 	if err != nil {
 		return nil, explain(db.path, err)
@@ -65,7 +73,7 @@ func (db *DB) LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*
 		// Each run has its own uid for it. It is the same namespace until its end, or the creation of another one.
 		follows := func(i int) (bool, error) {
 			before, after := all[i-1], all[i]
-			if before.ended || before.typ != after.typ || (&event.Namespace{UID: before.uid}).KernelUID() || (&event.Namespace{UID: after.uid}).KernelUID() {
+			if before.ended != 0 || before.typ != after.typ || (&event.Namespace{UID: before.uid}).KernelUID() || (&event.Namespace{UID: after.uid}).KernelUID() {
 				return false, nil
 			}
 			made, err := db.made(ctx, after.id)
@@ -92,7 +100,8 @@ func (db *DB) LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*
 			last++
 		}
 	}
-	l.Ended = all[last].ended || last+1 < len(all)
+	l.end, l.preceded, l.followed = all[last].ended, first > 0, last+1 < len(all)
+	l.Ended = l.end != 0 || l.followed
 	for i, r := range all {
 		if mine(r) || !ns.KernelUID() && first <= i && i <= last {
 			l.rows = append(l.rows, r.id)
@@ -102,10 +111,81 @@ func (db *DB) LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*
 	return l, nil
 }
 
-// made reports whether the creation of the namespace in a row is recorded.
-func (db *DB) made(ctx context.Context, row int64) (bool, error) {
+// Widen makes queries for l also return the events of processes that left it and of devices that came or
+// went. Events know only the number of a namespace that a process left, which belongs to l between its first
+// and its last event.
+func (db *DB) Widen(ctx context.Context, l *Life) error {
+	edge := func(reverse bool) (id int64, err error) {
+		for s, err := range db.Events(ctx, Query{Life: l, Limit: 1, Reverse: reverse}) {
+			return s.ID, err
+		}
+		return 0, nil
+	}
+	first, last := int64(0), int64(1<<63-1)
+	var err error
+	if made, madeErr := db.made(ctx, l.rows...); madeErr != nil {
+		return madeErr
+	} else if made || l.preceded {
+		if first, err = edge(false); err != nil {
+			return err
+		}
+	}
+	switch {
+	case l.end != 0:
+		last = l.end
+	case l.followed:
+		if last, err = edge(true); err != nil {
+			return err
+		}
+	}
+	l.wide, l.first, l.last = true, first, last
+	return nil
+}
+
+// touches reports whether an event between the first and the last one of l is about it, or about a process that
+// left it or a device that came or went.
+func (l *Life) touches(e *event.Event) bool {
+	if e.BootID != l.BootID {
+		return false
+	}
+	if d := e.Netdev; d != nil {
+		return l.Covers(d.From, e.BootID) || l.Covers(d.To, e.BootID)
+	}
+	ns := e.Namespace
+	if ns == nil && e.Sysctl != nil {
+		ns = e.Sysctl.Namespace
+	}
+	if ns == nil || ns.Type != l.Type {
+		return false
+	}
+	return ns.ID == l.ID || e.Type == event.NamespaceEnter && e.Outcome != event.Failure && ns.From == l.ID
+}
+
+// planLife limits a plan to the events of l.
+func (db *DB) planLife(p *plan, l *Life) error {
+	if !l.wide {
+		p.where += " AND namespace" + in(l.rows)
+		p.table, p.listed = byNamespace, l.rows
+		p.empty = p.empty || len(l.rows) == 0
+		return nil
+	}
+	enters, err := db.ids("SELECT id FROM kind WHERE type = ?", string(event.NamespaceEnter))
+	if err != nil {
+		return err
+	}
+	moves, err := db.ids("SELECT id FROM kind WHERE type = ?", string(event.NetdevMove))
+	if err != nil {
+		return err
+	}
+	p.where += fmt.Sprintf(" AND (namespace%s OR ns_from = %d AND kind%s OR kind%s)", in(l.rows), l.ID, in(enters), in(moves))
+	p.from, p.to = max(p.from, l.first), min(p.to, l.last)
+	return nil
+}
+
+// made reports whether the creation of the namespace in rows is recorded.
+func (db *DB) made(ctx context.Context, rows ...int64) (bool, error) {
 	q := Query{
-		Life: &Life{rows: []int64{row}}, Types: map[event.Type]bool{event.NamespaceCreate: true},
+		Life: &Life{rows: rows}, Types: map[event.Type]bool{event.NamespaceCreate: true},
 		Match: func(e *event.Event) bool { return e.Outcome != event.Failure }, Limit: 1,
 	}
 	for _, err := range db.Events(ctx, q) {

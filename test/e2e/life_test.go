@@ -262,3 +262,43 @@ func TestBlameDevice(t *testing.T) {
 	rec.interrupt(t)
 	rec.checkEnd(t, true)
 }
+
+// TestHistoryLeft has a process that leaves a network namespace for another one. The history of both has it.
+func TestHistoryLeft(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	web, other := fmt.Sprintf("from%d", os.Getpid()), fmt.Sprintf("to%d", os.Getpid())
+	for _, name := range []string{web, other} {
+		output(t, "ip", "netns", "add", name)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	}
+	id, err := nsID("/run/netns/" + web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	output(t, "ip", "netns", "exec", web, "nsenter", "--net=/run/netns/"+other, "true")
+	output(t, "ip", "netns", "exec", other, "true") // from the host's
+	to, err := nsID("/run/netns/" + other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func(all []*emitted) bool {
+		return slices.ContainsFunc(all, func(e *emitted) bool {
+			return e.Type == event.NamespaceEnter && e.Namespace.From == id && e.Namespace.ID == to
+		})
+	}
+	rec.await(t, "the enter", left)
+	got := pastEvents(t, db, "ns", web)
+	if !left(got) {
+		t.Errorf("history ns %s lacks the process that left: %s", web, dump(got))
+	}
+	for _, e := range got {
+		if ns := e.Namespace; ns == nil || ns.ID != id && ns.From != id {
+			t.Errorf("history ns %s has %s", web, e.line)
+		}
+	}
+	rec.interrupt(t)
+	rec.checkEnd(t, true)
+}

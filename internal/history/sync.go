@@ -55,7 +55,7 @@ func Sync(ctx context.Context, path string) error {
 	}
 	defer c.Close()
 	if !trusted(c.(*net.UnixConn), path) {
-		return fmt.Errorf("%w: another user has taken its address", ErrNoRecorder)
+		return errors.New("another user has taken the address of the recorder")
 	}
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
 	answer, err := io.ReadAll(io.LimitReader(c, 1024))

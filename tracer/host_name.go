@@ -3,6 +3,8 @@
 package tracer
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
@@ -15,7 +17,12 @@ type hostName struct {
 	out     *stream
 	visible bool // nstrace is in the host's UTS namespace
 	watched bool // records show all changes
+
+	unsure time.Time // until then, a change can still be under way
 }
+
+// renameTime is much longer than a write to the parameter takes.
+const renameTime = 100 * time.Millisecond
 
 func newHostName(out *stream, host map[event.NSType]uint32, o *Options) *hostName {
 	own, err := procfs.NamespaceOf("self", event.NSTypeUTS)
@@ -28,7 +35,8 @@ func newHostName(out *stream, host map[event.NSType]uint32, o *Options) *hostNam
 
 // set sets the name for the next events; "" if it is unknown.
 func (h *hostName) set(name string) {
-	if name == "" {
+	if name == "" { // the record of a tracepoint comes before the change
+		h.unsure = time.Now().Add(renameTime)
 		h.read()
 		return
 	}
@@ -45,7 +53,7 @@ func (h *hostName) read() {
 
 // begin is to be called before the first of several records.
 func (h *hostName) begin() {
-	if !h.watched {
+	if !h.watched || !h.unsure.IsZero() && time.Now().Before(h.unsure) {
 		h.read()
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
@@ -94,8 +95,11 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 	return rows, nil
 }
 
-// maxRounds is how often confirm reads a value and the history again.
-const maxRounds = 5
+// maxRounds is how often confirm reads a value and the history again, and confirmTime for how long.
+const (
+	maxRounds   = 5
+	confirmTime = 3 * time.Second
+)
 
 // confirm makes sure of the rows whose value is not the recorded one: the parameter can have been written
 // after the history was read and before its value was. So it reads the history again, up to the time of
@@ -107,7 +111,8 @@ func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []h
 			doubtful[r.key(&writes[i])] = i
 		}
 	}
-	for round := 0; len(doubtful) > 0 && round < maxRounds; round++ {
+	start := time.Now()
+	for round := 0; len(doubtful) > 0 && round < maxRounds && time.Since(start) < confirmTime; round++ {
 		if err := o.Sync(ctx); errors.Is(err, history.ErrNoRecorder) {
 			if round > 0 || errors.Is(r.synced, history.ErrNoRecorder) {
 				return nil

@@ -172,4 +172,7 @@ type Between struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 	Boot string    `json:"boot"` // same, or different if the host was booted in between
+	// Reset says that a parameter has the value again that it had before the first recorded write of the
+	// boot before.
+	Reset bool `json:"reset,omitempty"`
 }

@@ -126,6 +126,7 @@ func (enc *Encoder) appendWriter(b []byte, w *Writer) []byte {
 func (enc *Encoder) appendBetween(b []byte, t *Between) []byte {
 	start := len(b)
 	b = AppendString(append(b, `,"boot":`...), t.Boot)
+	b = appendTrue(b, `,"reset":`, t.Reset)
 	b = enc.times.append(append(b, `,"from":`...), t.From)
 	b = enc.times.append(append(b, `,"to":`...), t.To)
 	return object(b, start)
@@ -202,6 +203,7 @@ func (enc *Encoder) appendSysctl(b []byte, s *Sysctl) []byte {
 	b = appendValue(b, `,"old":`, s.Old)
 	b = appendValue(b, `,"new":`, s.New)
 	b = appendValue(b, `,"after":`, s.After)
+	b = appendNumber(b, `,"ifindex":`, uint64(s.Ifindex))
 	b = appendTrue(b, `,"truncated":`, s.Truncated)
 	if s.Cause != nil {
 		b = appendCause(append(b, `,"cause":`...), s.Cause)

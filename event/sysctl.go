@@ -11,11 +11,14 @@ import (
 // Sysctl is a kernel parameter and what a write did to it. Old, New and After are nil if
 // unknown; an empty value is a pointer to an empty string.
 type Sysctl struct {
-	Name      string     `json:"name"`            // as sysctl(8) writes it
-	Path      string     `json:"path"`            // absolute, below /proc/sys
-	Old       *string    `json:"old,omitempty"`   // before the write, as read(2) returns it, without the last newline
-	New       *string    `json:"new,omitempty"`   // as written, without the last newline
-	After     *string    `json:"after,omitempty"` // after the write
+	Name  string  `json:"name"`            // as sysctl(8) writes it
+	Path  string  `json:"path"`            // absolute, below /proc/sys
+	Old   *string `json:"old,omitempty"`   // before the write, as read(2) returns it, without the last newline
+	New   *string `json:"new,omitempty"`   // as written, without the last newline
+	After *string `json:"after,omitempty"` // after the write
+	// Ifindex is the index of the device that the parameter belongs to, if it is known: another device can
+	// have had its name, and so this parameter, before and can have it later.
+	Ifindex   uint32     `json:"ifindex,omitempty"`
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"` // a value is longer than the 1024 bytes that nstrace keeps
 	Cause     *Cause     `json:"cause,omitempty"`     // if the kernel changed the parameter along with another one

@@ -26,3 +26,16 @@ func SysctlName(path string) (name string, ok bool) {
 // SysctlPath returns the path of the file of a parameter. It is the inverse of SysctlName,
 // and does not say whether there is such a parameter.
 func SysctlPath(name string) string { return SysctlDir + "/" + dotsAndSlashes.Replace(name) }
+
+// SysctlDevice returns the name of the network device that the parameter with a file belongs to, "" if it
+// belongs to none that can come and go.
+func SysctlDevice(path string) string {
+	parts := strings.Split(path, "/") // "", proc, sys, net, ipv4, conf, NAME, PARAMETER
+	if len(parts) != 8 || !strings.HasPrefix(path, SysctlDir+"/net/") || parts[5] != "conf" && parts[5] != "neigh" {
+		return ""
+	}
+	if device := parts[6]; device != "all" && device != "default" && device != "lo" {
+		return device
+	}
+	return ""
+}

@@ -40,8 +40,10 @@ const (
 	AsRecorded State = "recorded"   // the value is that of the last recorded write
 	Drifted    State = "drifted"    // the value changed since, while nstrace did not trace
 	Rebooted   State = "rebooted"   // the host rebooted since the last write
+	Reset      State = "reset"      // the host rebooted since, and the value is the one before the first recorded write of that boot
 	Unchanged  State = "unchanged"  // no write is recorded
-	Unreadable State = "unreadable" // the value cannot be read, by this user or at all
+	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes, or another device can have the name now
+	Unreadable State = "unreadable" // the value cannot be read, by this user or at all, or it is unknown whether the namespace exists
 	Gone       State = "gone"       // the parameter or its namespace is gone
 )
 
@@ -166,6 +168,12 @@ func (b *BlameTable) now(row *Blame) []word {
 		} else {
 			words = append(words, newWord("before boot", doubtful))
 		}
+	case Reset:
+		words = append(words, newWord("reset by reboot", faint))
+	case Unknown:
+		words = append(words, newWord("recorded", doubtful))
+		words = append(words, b.recorded(row)...)
+		words = append(words, newWord("(unknown why)", doubtful))
 	case Unreadable:
 		words = append(words, newWord(unknown, doubtful))
 	case Gone:

@@ -78,6 +78,14 @@ func (t *Table) namespace(ns *event.Namespace) []word {
 	return words
 }
 
+// hostNS returns the ids of the namespaces of the host of an event.
+func (t *Table) hostNS(ev *event.Event) map[event.NSType]uint32 {
+	if t.opts.HostOf != nil {
+		return t.opts.HostOf(ev.BootID)
+	}
+	return t.opts.HostNS
+}
+
 // isHost reports whether a namespace is the host's own.
 func (t *Table) isHost(ns *event.Namespace) bool {
 	return ns.Host || ns.ID != 0 && t.opts.HostNS[ns.Type] == ns.ID
@@ -114,7 +122,7 @@ func (t *Table) origin(ev *event.Event) []word {
 		return nil
 	case ns.From == ns.ID:
 		return []word{newWord("already in it", normal)}
-	case t.opts.HostNS[ns.Type] == ns.From:
+	case t.hostNS(ev)[ns.Type] == ns.From:
 		return []word{newWord("from host", normal)}
 	}
 	return []word{newWord("from "+number(ns.From), normal)}
@@ -184,6 +192,10 @@ func (t *Table) untraced(ev *event.Event) []word {
 		to = to[len("2006-01-02 "):]
 	}
 	words := []word{newWord("not traced", doubtful), newWord("between "+from, normal), newWord("and "+to, normal)}
+	if b.Reset {
+		words[0] = newWord("reset by reboot", faint)
+		return words
+	}
 	if b.Boot == "different" {
 		words = append(words, newWord("(rebooted since)", doubtful))
 	}

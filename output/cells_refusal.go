@@ -66,12 +66,15 @@ func (t *Table) reachedLimit(r *event.Refusal) []word {
 	return append(words, t.setBy(r.SetBy)...)
 }
 
+// initialUserNS is PROC_USER_INIT_INO, the number of the first user namespace of any host.
+const initialUserNS = 0xEFFFFFFD
+
 // whoseLimit names a user namespace.
 func (t *Table) whoseLimit(id uint32) string {
 	switch {
 	case id == 0:
 		return "in a user namespace"
-	case t.opts.HostNS[event.NSTypeUser] == id:
+	case id == initialUserNS || t.opts.HostNS[event.NSTypeUser] == id:
 		return "in the host's user namespace,"
 	}
 	return "in user namespace " + number(id) + ","

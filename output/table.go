@@ -39,6 +39,8 @@ type TableOptions struct {
 	// HostNS has the ids of the host's own namespaces, as far as they are known: "from
 	// host" says more than "from 4026531840".
 	HostNS map[event.NSType]uint32
+	// HostOf, if not nil, returns these ids for events of a boot, and HostNS is not used.
+	HostOf func(bootID string) map[event.NSType]uint32
 }
 
 // Table is a sink that writes each event as a row of a table.

@@ -108,15 +108,17 @@ func (d *Drift) Idle() error { return errors.Join(d.add(), d.Next.Idle()) }
 // add hands on the differences, once. The next snapshot is stored only after that, so that the history
 // contains the differences up to that snapshot.
 func (d *Drift) add() error {
+	select {
+	case idle := <-d.idle:
+		close(idle)
+	default:
+	}
 	if d.added {
 		return nil
 	}
 	var events []*event.Event
 	select {
 	case events = <-d.found:
-	case idle := <-d.idle:
-		close(idle)
-		return nil
 	default:
 		return nil
 	}
@@ -243,19 +245,7 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The history must contain everything up to now. The first round ends the batch that the tracer
-	// is reading. The second one reads what came during the first.
-	for range 2 {
-		idle := make(chan struct{})
-		d.idle <- idle // before the wake-up: the tracer can become idle once and not again
-		d.o.Wake()
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	if err := d.o.History.Sync(); err != nil {
+	if err := d.Sync(ctx); err != nil { // the history must contain everything up to now
 		return nil, err
 	}
 	from := before.Time
@@ -272,7 +262,64 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 		d.o.Report("did not compare everything with the previous run: no time for " + lacks)
 	}
 	before.Time, after.Time = d.unwatchedSince(from), d.started
-	return drift.Compare(before, after), nil
+	events := drift.Compare(before, after)
+	if before.BootID == after.BootID {
+		return events, nil
+	}
+	return events, d.markResets(ctx, events, before.BootID)
+}
+
+// markResets marks the parameters that a reboot set back to the value that they had before the first recorded
+// write of the boot before.
+func (d *Drift) markResets(ctx context.Context, events []*event.Event, bootID string) error {
+	db, err := history.OpenContext(ctx, d.o.DB)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		if e.Type != event.SysctlDrift {
+			continue
+		}
+		initial, err := db.Initial(ctx, e.Sysctl.Name, bootID)
+		if err != nil {
+			return errors.Join(err, db.Close())
+		}
+		if initial != nil && event.SameValue(*initial, *e.Sysctl.After) {
+			b := *e.Between
+			b.Reset = true
+			e.Between = &b
+		}
+	}
+	return db.Close()
+}
+
+// Sync returns nil once everything that has happened so far is in the history, on the disk. It works
+// while the tracer runs.
+func (d *Drift) Sync(ctx context.Context) error {
+	// The first round ends the batch that the tracer is reading. The second one reads what came during the
+	// first.
+	for range 2 {
+		idle := make(chan struct{})
+		select {
+		case d.idle <- idle: // before the wake-up: the tracer can become idle once and not again
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		d.o.Wake()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.o.History.Sync() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unwatchedSince returns the start of the time in which no nstrace was running: the end of the

@@ -4,6 +4,9 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,15 +20,25 @@ import (
 	"github.com/nstrace/nstrace/pipeline"
 )
 
-// kept is the end of a pipeline that keeps the types of the events that it gets.
-type kept struct{ types []event.Type }
+// kept is the end of a pipeline that keeps the events that it gets.
+type kept struct{ events []*event.Event }
 
-func (k *kept) Event(e *event.Event) error { k.types = append(k.types, e.Type); return nil }
+func (k *kept) Event(e *event.Event) error { k.events = append(k.events, e.Clone()); return nil }
 func (*kept) Idle() error                  { return nil }
 
 // driftRun runs a Drift until the run ends, and returns the types of its events and its messages. idle is
 // called before each Idle.
 func driftRun(t *testing.T, ctx context.Context, path string, scan func(context.Context) ([]drift.Found, bool, error), idle func(*pipeline.Drift)) (types []event.Type, messages []string) {
+	t.Helper()
+	events, messages := driftEvents(t, ctx, path, scan, idle)
+	for _, e := range events {
+		types = append(types, e.Type)
+	}
+	return types, messages
+}
+
+// driftEvents is driftRun, and returns the events.
+func driftEvents(t *testing.T, ctx context.Context, path string, scan func(context.Context) ([]drift.Found, bool, error), idle func(*pipeline.Drift)) (events []*event.Event, messages []string) {
 	t.Helper()
 	r, err := history.Create(history.Options{Path: path})
 	if err != nil {
@@ -54,7 +67,7 @@ func driftRun(t *testing.T, ctx context.Context, path string, scan func(context.
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	return next.types, slices.Clone(messages)
+	return next.events, slices.Clone(messages)
 }
 
 func storedSnapshot(t *testing.T, path string) *drift.Snapshot {
@@ -208,5 +221,54 @@ func TestDriftTouched(t *testing.T) {
 	})
 	if !slices.Equal(types, []event.Type{event.NamespaceCreate, event.NamespaceAppeared}) || len(messages) > 0 {
 		t.Errorf("%q, %q", types, messages)
+	}
+}
+
+// TestDriftReset boots the host after writes to parameters. Those that have their value from before the writes
+// again were set back by the reboot. Others were not.
+func TestDriftReset(t *testing.T) {
+	defer enoughTime()()
+	path := filepath.Join(t.TempDir(), "history.db")
+	now := func(name string) string {
+		b, err := os.ReadFile(event.SysctlPath(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	const boot = "00000000-0000-0000-0000-000000000001"
+	r, err := history.Create(history.Options{Path: path, BootID: boot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := &drift.Snapshot{BootID: boot, Time: time.Now().Add(-time.Hour), Parameters: map[string]string{}}
+	for i, w := range []struct{ name, old, new string }{
+		{"vm.swappiness", now("vm.swappiness"), "101"},
+		{"vm.swappiness", "101", "102"},
+		{"vm.stat_interval", "77", "78"},
+	} {
+		before.Parameters[w.name] = w.new
+		e := &event.Event{
+			V: event.SchemaVersion, Time: before.Time.Add(-time.Minute), Seq: uint64(i + 1), BootID: boot, Type: event.SysctlWrite, Outcome: event.Success, Via: event.ViaWrite,
+			Sysctl: &event.Sysctl{Name: w.name, Path: event.SysctlPath(w.name), Old: &w.old, New: &w.new, After: &w.new},
+		}
+		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before.Parameters["vm.overcommit_ratio"] = "49"
+	data, err := before.Encode()
+	if err := errors.Join(err, r.Sync(), r.PutSnapshot("drift", drift.Version, data), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	events, messages := driftEvents(t, stopped(t), path, finds(), nil)
+	reset := map[string]bool{}
+	for _, e := range events {
+		if e.Type == event.SysctlDrift {
+			reset[e.Sysctl.Name] = e.Between.Reset
+		}
+	}
+	if want := map[string]bool{"vm.swappiness": true, "vm.stat_interval": false, "vm.overcommit_ratio": false}; !maps.Equal(reset, want) {
+		t.Errorf("reset: %v, want %v (%q)", reset, want, messages)
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // Alerts marks the events that meet a rule. Of the events about the run itself, only
-// trace.loss and trace.tamper can meet one.
+// trace.loss and trace.tamper can meet one. A parameter that a reboot set back meets none.
 type Alerts struct {
 	Next  Handler
 	Rules *alert.Rules
@@ -17,7 +17,8 @@ type Alerts struct {
 
 // Event marks e and hands it on.
 func (a *Alerts) Event(e *event.Event) error {
-	if !aboutTrace(e) || e.Type == event.TraceLoss || e.Type == event.TraceTamper {
+	reset := e.Between != nil && e.Between.Reset
+	if !reset && (!aboutTrace(e) || e.Type == event.TraceLoss || e.Type == event.TraceTamper) {
 		a.Rules.Mark(e)
 	}
 	return a.Next.Event(e)

@@ -24,6 +24,15 @@ type Selection struct {
 type NetSelector struct {
 	ID   uint32 // 0: select by Name
 	Name string // of ip netns, or of a container
+
+	// Life, if not nil, is which of the namespaces that had the number it is. A Select finds the one
+	// that has the number now.
+	Life Life
+}
+
+// A Life tells a namespace from others that have its number before or after it: a history.Life.
+type Life interface {
+	Covers(ns *event.Namespace, bootID string) bool
 }
 
 // ParseNetSelector parses an argument that names a network namespace. Its grammar is that of
@@ -65,7 +74,7 @@ func (s *Selection) Match(e *event.Event) bool {
 	if len(s.Containers) > 0 && !s.inContainer(e.Container, e.Pod) && !slices.ContainsFunc(about[:], s.owned) {
 		return false
 	}
-	return len(s.Nets) == 0 || slices.ContainsFunc(about[:], s.isNet)
+	return len(s.Nets) == 0 || slices.ContainsFunc(about[:], func(ns *event.Namespace) bool { return s.isNet(ns, e.BootID) })
 }
 
 // owned reports whether ns belongs to a selected container.
@@ -74,10 +83,10 @@ func (s *Selection) owned(ns *event.Namespace) bool {
 }
 
 // isNet reports whether ns is a selected network namespace.
-func (s *Selection) isNet(ns *event.Namespace) bool {
+func (s *Selection) isNet(ns *event.Namespace, bootID string) bool {
 	return ns != nil && ns.Type == event.NSTypeNet && slices.ContainsFunc(s.Nets, func(n NetSelector) bool {
 		if n.ID != 0 {
-			return ns.ID == n.ID
+			return ns.ID == n.ID && (n.Life == nil || n.Life.Covers(ns, bootID))
 		}
 		return ns.Name == n.Name || (ns.Owner != nil && isContainer(ns.Owner.Container, n.Name))
 	})
@@ -107,6 +116,7 @@ type Select struct {
 
 // Event hands on e if it is selected.
 func (s *Select) Event(e *event.Event) error {
+	s.learn(e)
 	if !aboutTrace(e) && !s.Selection.Match(e) {
 		s.Drops.add(e)
 		return nil
@@ -116,3 +126,27 @@ func (s *Select) Event(e *event.Event) error {
 
 // Idle hands on the call.
 func (s *Select) Idle() error { return s.Next.Idle() }
+
+// A firstLife is the namespace of which the first event with a number was.
+type firstLife struct{ uid string }
+
+// Covers reports whether ns is that namespace. A namespace without a uid can be.
+func (l *firstLife) Covers(ns *event.Namespace, _ string) bool {
+	return ns.UID == "" || ns.UID == l.uid
+}
+
+// learn notes which namespace has a number that is selected. The kernel gives the number to another one
+// when that has ended.
+func (s *Select) learn(e *event.Event) {
+	for i := range s.Selection.Nets {
+		n := &s.Selection.Nets[i]
+		if n.ID == 0 || n.Life != nil {
+			continue
+		}
+		for _, ns := range e.Namespaces() {
+			if ns != nil && ns.Type == event.NSTypeNet && ns.ID == n.ID && ns.UID != "" {
+				n.Life = &firstLife{ns.UID}
+			}
+		}
+	}
+}

@@ -143,6 +143,7 @@ type fakeHost struct {
 	cgroups   map[uint32]string // paths by pid
 	names     map[uint32]string // of network namespaces
 	sysctls   map[string]string // values by name
+	devices   map[string]uint32 // indexes by name
 	handles   bool              // the kernel has handles of namespaces
 	alive     map[uint32]bool   // by handle
 	held      map[uint32]bool   // by files
@@ -171,13 +172,14 @@ func (f *fakeHost) ownObject(bpf.NstraceOwnKey) string { return "" }
 func (f *fakeHost) userName(uid uint32) string {
 	return map[uint32]string{0: "root", 1000: "tester"}[uid]
 }
-func (f *fakeHost) commandLine(uint32, uint64, string) []byte           { return nil }
-func (f *fakeHost) runsHostFile(_ uint32, _ uint64, path string) bool   { return path == f.exe }
-func (f *fakeHost) cgroupPath(pid uint32, id uint64) string             { return f.cgroups[pid] }
-func (f *fakeHost) netnsName(id uint32, at uint64) string               { return f.names[id] }
-func (f *fakeHost) hostSysctl(name string, at uint64) string            { return f.sysctls[name] }
-func (f *fakeHost) mountedID(path string) uint64                        { return f.mounted[path] }
-func (f *fakeHost) heldByFiles(time.Time, bool) (map[uint32]bool, bool) { return f.held, !f.searching }
+func (f *fakeHost) commandLine(uint32, uint64, string) []byte            { return nil }
+func (f *fakeHost) runsHostFile(_ uint32, _ uint64, path string) bool    { return path == f.exe }
+func (f *fakeHost) cgroupPath(pid uint32, id uint64) string              { return f.cgroups[pid] }
+func (f *fakeHost) netnsName(id uint32, at uint64) string                { return f.names[id] }
+func (f *fakeHost) hostSysctl(name string, at uint64) string             { return f.sysctls[name] }
+func (f *fakeHost) deviceIndex(net uint32, name string, _ uint64) uint32 { return f.devices[name] }
+func (f *fakeHost) mountedID(path string) uint64                         { return f.mounted[path] }
+func (f *fakeHost) heldByFiles(time.Time, bool) (map[uint32]bool, bool)  { return f.held, !f.searching }
 func (f *fakeHost) ended(ns procfs.Namespace) (ended, known bool) {
 	return f.handles && !f.alive[ns.ID], f.handles
 }

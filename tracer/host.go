@@ -43,13 +43,14 @@ type hostReader struct {
 	mounts    *mountThread
 	pids      *pidSpace
 	files     fileSearch
+	devices   deviceIndexes
 }
 
 func newHostReader(r Resolver, m *mountThread, p *pidSpace) *hostReader {
 	if r == nil {
 		r = &ownResolver{}
 	}
-	return &hostReader{resolver: r, netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p, files: fileSearch{search: searchFiles}}
+	return &hostReader{resolver: r, netns: newNetnsNames(), sysctl: sysctlCache{}, mounts: m, pids: p, files: fileSearch{search: searchFiles}, devices: newDeviceIndexes()}
 }
 
 // An ownResolver is a Resolver in the process of the Tracer.
@@ -96,6 +97,10 @@ func (h *hostReader) cgroupPath(pid uint32, id uint64) string {
 func (h *hostReader) netnsName(id uint32, at uint64) string { return h.netns.find(id, at) }
 
 func (h *hostReader) hostSysctl(name string, at uint64) string { return h.sysctl.value(name, at) }
+
+func (h *hostReader) deviceIndex(net uint32, name string, at uint64) uint32 {
+	return h.devices.find(net, name, at)
+}
 
 func (h *hostReader) mountedID(path string) uint64 { return procfs.HandleID(path) }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // A parameter is the name of a kernel parameter and the path of its file.
-type parameter struct{ name, path string }
+type parameter struct{ name, path, device string }
 
 // unknownParameter stands for a parameter whose name did not arrive. The name is sent before
 // the first write that refers to it, and both or none are lost, so that is not expected.
@@ -38,6 +38,7 @@ func (p *parameterRecords) parse(r *record) error {
 func (p *parameterRecords) interpret(r *record) error {
 	v := new(parameter)
 	v.name, v.path = sysctlName(components(p.path))
+	v.device = event.SysctlDevice(v.path)
 	p.in.sysctl.parameters.add(p.wire.Id, r.head.Time, v)
 	return nil
 }
@@ -126,11 +127,31 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 	w.showValues(r, e.Outcome, cause)
 	if ns != nil {
 		s.Namespace = in.show(ns)
+		if p.device != "" && ns.typ == event.NSTypeNet {
+			s.Ifindex = in.lookups.deviceIndex(ns.id, p.device, r.head.Time)
+		}
+	}
+	if in.renamed != nil && ns != nil && s.Name == hostNameParameter && in.registry.isHost(ns) {
+		defer in.renamed(newName(e))
 	}
 	if passed, err := in.offerOf(r, e, nil); err != nil || !passed {
 		return 0, s.Name, err
 	}
 	return e.Ref, s.Name, nil
+}
+
+// hostNameParameter is the parameter that sethostname(2) sets, too.
+const hostNameParameter = "kernel.hostname"
+
+// newName returns the host's name after an event of its parameter, "" if it is unknown.
+func newName(e *event.Event) string {
+	switch s := e.Sysctl; {
+	case s.After != nil:
+		return strings.Clone(*s.After)
+	case e.Outcome == event.Success && e.Via != event.ViaWrite && s.New != nil:
+		return strings.Clone(*s.New)
+	}
+	return ""
 }
 
 // showValues sets the values of the event in hand.

@@ -46,6 +46,8 @@ type interpreter struct {
 	proofs     *proofRecords
 	tampered   map[bpf.NstraceOwnKey]bool // own objects on which others called bpf(2)
 
+	renamed func(name string) // takes the host's new name, "" if it is unknown; can be nil
+
 	note  func(format string, args ...any) // reports what is scarce; can be nil
 	noted time.Time                        // when it was called last
 
@@ -106,6 +108,9 @@ type hostLookups interface {
 	// hostSysctl returns the value of a parameter of which the host has one copy, as of a time
 	// not before at (CLOCK_BOOTTIME); "" if there is none.
 	hostSysctl(name string, at uint64) string
+	// deviceIndex returns the index of the device that has a name in a network namespace, as of a time
+	// soon after at (CLOCK_BOOTTIME), 0 if it is unknown.
+	deviceIndex(net uint32, name string, at uint64) uint32
 	// mountedID returns the kernel's id of the namespace that is mounted at a path, 0 if
 	// unknown.
 	mountedID(path string) uint64
@@ -347,15 +352,17 @@ func (in *interpreter) lookup(c *bpf.NstraceNsChange, boot uint64) (*liveNS, err
 	return ns, nil
 }
 
-// learnName updates the name of a network namespace. A namespace keeps its last name: when
-// it ends the name is gone already.
+// learnName updates the name of a network namespace. A namespace keeps its last name, because the name
+// is gone already when it ends, until another namespace gets that name.
 func (in *interpreter) learnName(ns *liveNS, boot uint64) {
-	if ns.typ != event.NSTypeNet {
+	if ns.typ != event.NSTypeNet || in.registry.live[ns.id] != ns {
 		return
 	}
-	if name := in.lookups.netnsName(ns.id, boot); name != "" {
-		ns.name = name
+	name := in.lookups.netnsName(ns.id, boot)
+	if name == "" || name == ns.name {
+		return
 	}
+	in.registry.rename(ns, name)
 }
 
 // inferEnd emits the end of a namespace that no record reported.

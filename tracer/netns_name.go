@@ -20,7 +20,7 @@ type netnsNames struct {
 // A netnsDir is a directory whose files are network namespaces.
 type netnsDir struct {
 	path     string
-	byID     map[uint32]string
+	byID     map[uint32]netnsFile
 	modified time.Time // the directory's modification time when it was read
 	bare     []string  // files on which no namespace was mounted yet
 
@@ -28,6 +28,12 @@ type netnsDir struct {
 	// at most a part of the time.
 	changed            time.Time // when a change was seen
 	nextRead, nextLook time.Time
+}
+
+// A netnsFile is a file on which a namespace was mounted when it was looked at.
+type netnsFile struct {
+	name   string
+	looked uint64 // CLOCK_BOOTTIME
 }
 
 const (
@@ -59,28 +65,28 @@ func (n *netnsNames) find(id uint32, at uint64) string {
 		if look {
 			d.refresh(time.Now())
 		}
-		if name := d.name(id, look); procfs.NetnsName(d.path+"/"+name) != "" {
+		if name := d.name(id, at); procfs.NetnsName(d.path+"/"+name) != "" {
 			return name
 		}
 	}
 	return ""
 }
 
-// name returns the name of a namespace, "" for none. The namespace can have been unmounted, without a
-// change of the directory, and another one can have the number. look says to look whether it was.
-func (d *netnsDir) name(id uint32, look bool) string {
-	name, ok := d.byID[id]
-	if !ok {
+// name returns the name of a namespace, "" for none, as of a time not before at. The namespace can have been
+// unmounted, without a change of the directory, and another one can have the number.
+func (d *netnsDir) name(id uint32, at uint64) string {
+	file, ok := d.byID[id]
+	if !ok || at < file.looked {
+		return file.name
+	}
+	file.looked = bootNow()
+	if now, ok := procfs.MountedAt(filepath.Join(d.path, file.name)); !ok || now != id {
+		delete(d.byID, id)
+		d.bare = append(d.bare, file.name)
 		return ""
 	}
-	if look {
-		if now, ok := procfs.MountedAt(filepath.Join(d.path, name)); !ok || now != id {
-			delete(d.byID, id)
-			d.bare = append(d.bare, name)
-			return ""
-		}
-	}
-	return name
+	d.byID[id] = file
+	return file.name
 }
 
 // refresh reads the directory again if a name came or went.
@@ -113,7 +119,7 @@ func (d *netnsDir) refresh(now time.Time) {
 }
 
 func (d *netnsDir) read() {
-	d.byID, d.bare = map[uint32]string{}, nil
+	d.byID, d.bare = map[uint32]netnsFile{}, nil
 	dir, err := os.Open(d.path)
 	if err != nil {
 		return
@@ -127,9 +133,10 @@ func (d *netnsDir) read() {
 
 // add adds files, and returns those that are no namespaces.
 func (d *netnsDir) add(names []string) (bare []string) {
+	looked := bootNow()
 	for _, name := range names {
 		if id, ok := procfs.MountedAt(filepath.Join(d.path, name)); ok {
-			d.byID[id] = name
+			d.byID[id] = netnsFile{name, looked}
 		} else {
 			bare = append(bare, name)
 		}

@@ -55,7 +55,7 @@ func (d *namesDir) mount(typ event.NSType, name string) uint32 {
 func (d *namesDir) after(while time.Duration, id uint32) string {
 	d.now = d.now.Add(while)
 	d.refresh(d.now)
-	return d.name(id, true)
+	return d.name(id, bootNow())
 }
 
 // TestNetnsNames has names in the states that ip netns and CNI leave them in.
@@ -126,5 +126,34 @@ func TestNetnsNamesMany(t *testing.T) {
 	}
 	if got := d.after(2*time.Second, id); got != "7" {
 		t.Errorf("then it is %q", got)
+	}
+}
+
+// TestNetnsNamesTwo unmounts two namespaces. Neither keeps its name because the other one was looked at.
+func TestNetnsNamesTwo(t *testing.T) {
+	d := newNamesDir(t)
+	d.touch("net")
+	d.touch("uts")
+	net, uts := d.mount(event.NSTypeNet, "net"), d.mount(event.NSTypeUTS, "uts")
+	n := netnsNames{dirs: []netnsDir{d.netnsDir}}
+	find := func(id uint32, at uint64) string {
+		look := at >= n.last
+		if look {
+			n.last = bootNow()
+			n.dirs[0].refresh(time.Now())
+		}
+		return n.dirs[0].name(id, at)
+	}
+	if find(net, bootNow()) != "net" || find(uts, bootNow()) != "uts" {
+		t.Fatal("the names are not found")
+	}
+	for _, name := range []string{"net", "uts"} {
+		if err := unix.Unmount(filepath.Join(d.path, name), unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := bootNow()
+	if first, second := find(net, bootNow()), find(uts, at); first != "" || second != "" {
+		t.Errorf("after their end, the names are %q and %q", first, second)
 	}
 }

@@ -43,13 +43,15 @@ type registry struct {
 	// them can still come, by inode number.
 	gone map[uint32]*liveNS
 	host map[event.NSType]uint32
+	// named holds the namespaces in live that have a name, by that.
+	named map[string]*liveNS
 	// perType says that the kernel's ids are unique only within a type. Before 6.18 there
 	// are the cookies of network namespaces and the sequence numbers of mount namespaces.
 	perType bool
 }
 
 func newRegistry() *registry {
-	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[event.NSType]uint32{}}
+	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[event.NSType]uint32{}, named: map[string]*liveNS{}}
 }
 
 // uid returns the id of a namespace that is never reused within a boot: the kernel's own, or,
@@ -91,8 +93,30 @@ func (r *registry) add(typ event.NSType, id uint32, kernel uint64, userNS uint32
 	if !r.isHost(ns) {
 		ns.ownership.pending = ownerHasTasks
 	}
+	if ended != nil {
+		r.drop(ended)
+	}
 	r.live[id] = ns
 	return ns, ended
+}
+
+// drop removes a namespace from those that are alive. It keeps its name.
+func (r *registry) drop(ns *liveNS) {
+	delete(r.live, ns.id)
+	if r.named[ns.name] == ns {
+		delete(r.named, ns.name)
+	}
+}
+
+// rename gives a namespace that is alive a name, which another one can have had before.
+func (r *registry) rename(ns *liveNS, name string) {
+	if before := r.named[name]; before != nil && before != ns {
+		before.name = ""
+	}
+	if r.named[ns.name] == ns {
+		delete(r.named, ns.name)
+	}
+	ns.name, r.named[name] = name, ns
 }
 
 // at returns the namespace that had an inode number at the time boot, nil if it is unknown. A scan can
@@ -141,7 +165,7 @@ func (r *registry) remove(id uint32, kernel uint64) *liveNS {
 	if ns == nil || (kernel != 0 && ns.kernel != 0 && ns.kernel != kernel) {
 		return nil
 	}
-	delete(r.live, id)
+	r.drop(ns)
 	return ns
 }
 
@@ -158,7 +182,7 @@ func (r *registry) removeGone(ns *liveNS, boot uint64) {
 			delete(r.gone, id)
 		}
 	}
-	delete(r.live, ns.id)
+	r.drop(ns)
 	ns.ended = boot
 	r.gone[ns.id] = ns
 }

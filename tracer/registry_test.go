@@ -5,6 +5,7 @@ package tracer
 import (
 	"testing"
 
+	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
 )
 
@@ -173,5 +174,39 @@ func TestDescribe(t *testing.T) {
 		if r.describe(&got, row.kernel); got != row.want {
 			t.Errorf("%s: %+v", row.name, got)
 		}
+	}
+}
+
+// TestNameIsReused gives the name of a namespace, which lives on without it, to another one, and the number of
+// one that ended to a named one.
+func TestNameIsReused(t *testing.T) {
+	host := &fakeHost{names: map[uint32]string{7: "web"}}
+	in := offline(host, newCollect())
+	of := func(id uint32, kernel, boot uint64) *liveNS {
+		t.Helper()
+		ns, err := in.lookup(&bpf.NstraceNsChange{Kind: uint8(bpf.NstraceNsKindNS_NET), Inum: id, NsId: kernel}, boot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ns
+	}
+	first := of(7, 70, 10)
+	if first.name != "web" {
+		t.Fatalf("the name is %q", first.name)
+	}
+	host.names = map[uint32]string{8: "web"}
+	if of(7, 70, 20).name != "web" {
+		t.Error("it lost its last name, which no other namespace has")
+	}
+	second := of(8, 80, 30)
+	if second.name != "web" || of(7, 70, 40).name != "" {
+		t.Errorf("the names are %q and %q, want web for the second one", first.name, second.name)
+	}
+	in.registry.removeGone(second, 50)
+	third := of(8, 81, 60)
+	host.names = map[uint32]string{8: "db"}
+	of(8, 81, 70)
+	if late := of(8, 80, 45); late != second || second.name != "web" || third.name != "db" {
+		t.Errorf("after the second one ended, the names are %q and %q", second.name, third.name)
 	}
 }

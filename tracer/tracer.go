@@ -71,6 +71,7 @@ type Tracer struct {
 
 	interpreter *interpreter
 	out         stream
+	name        *hostName
 	reported    lossCounts
 	scanned     time.Time // when findEnds last scanned
 	looked      time.Time // when reportDetached last looked
@@ -165,6 +166,8 @@ func (t *Tracer) attach() error {
 	}
 	t.interpreter.takeSnapshot(inv)
 	t.out.host = cmp.Or(inv.name, t.out.host) // nstrace's UTS namespace can have another
+	t.name = newHostName(&t.out, t.interpreter.registry.host, &t.opts)
+	t.interpreter.renamed = t.name.set
 	return t.attached.registerOwn()
 }
 
@@ -330,6 +333,9 @@ func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
 		if err != nil {
 			return n, fmt.Errorf("read the ring buffer: %w", err)
 		}
+		if n == 0 {
+			t.name.begin()
+		}
 		if err := t.interpreter.interpret(rec.RawSample); err != nil {
 			return n, err
 		}
@@ -339,6 +345,9 @@ func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
 			// the reader by a record that it discards.
 			t.attached.ring.SetDeadline(time.Unix(1, 0))
 		}
+	}
+	if n > 0 && n < batch {
+		t.name.end()
 	}
 	return n, nil
 }

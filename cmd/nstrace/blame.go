@@ -14,7 +14,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/blame"
-	"github.com/nstrace/nstrace/internal/procfs"
+	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
 )
@@ -83,7 +83,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return usagef("blame: %w", err)
 		}
 	}
-	o := blame.Options{All: f.all, AllNets: f.allNetns}
+	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) }}
 	if len(globs) > 0 {
 		o.Match = func(name string) bool {
 			return slices.ContainsFunc(globs, func(g string) bool { return event.MatchSysctl(g, name) })
@@ -108,7 +108,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		sink = output.NewBlameJSON(os.Stdout)
 	} else {
 		table := output.NewBlameTable(os.Stdout, output.TableOptions{
-			Wide: f.format == "wide", HostNS: procfs.HostNamespaces(), Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			Wide: f.format == "wide", Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		})
 		if sink = table; f.group != "off" {
 			sink = output.NewBlameGroup(table, f.group == "open")

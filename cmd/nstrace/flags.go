@@ -67,6 +67,8 @@ type streamFlags struct {
 
 	live output.Sink // set by top: takes the events instead of the output
 
+	hostOf func(bootID string) map[event.NSType]uint32 // set by history: see output.TableOptions
+
 	// Set by record.
 	quiet   bool              // write no stream
 	history *history.Recorder // also takes the events

@@ -66,11 +66,19 @@ func (s stored) LastWrites(context.Context, func(string) bool) iter.Seq2[history
 
 func (s stored) Events(_ context.Context, q history.Query) iter.Seq2[history.Stored, error] {
 	return func(yield func(history.Stored, error) bool) {
-		if q.Match(s.event) {
+		if q.Match == nil || q.Match(s.event) {
 			yield(history.Stored{Event: s.event}, nil)
 		}
 	}
 }
+
+func (stored) LifeOf(context.Context, *event.Namespace, string) (*history.Life, error) {
+	return &history.Life{}, nil
+}
+
+func (stored) WatchedSince(context.Context, int64) (bool, error) { return false, nil }
+
+func (stored) Initial(context.Context, string, string) (*string, error) { return nil, nil }
 
 func newEventReader(t testing.TB) *reader {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -122,9 +123,14 @@ func newHistoryNS() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ns ID|UID|NAME [flags]",
 		Short: "Show every event about a namespace, from its creation to its end",
-		Long: `Show the events about the namespaces with this inode number (as lsns prints it), uid
+		Long: `Show the events about the namespace, the processes that left it for another one, and the
+devices that came and went. It is the namespace with this inode number (as lsns prints it), uid
 (from the events, unique within a boot) or name (from ip netns, or of a container's network
-namespace).`,
+namespace).
+
+The kernel uses numbers again, and so do people with names. Of several namespaces, the one
+is shown that has the name now, or else the one with the newest event that the flags select.
+So --type, --until and the uid select another one. A line on stderr lists the others.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
 				return usagef("history ns: want one namespace, by its inode number, uid or name")
@@ -164,6 +170,13 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		return ignoreCancel(err)
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
+	_ = history.Sync(ctx, f.db) // without it, the newest second can be missing
+	if f.hostOf, err = recordedHosts(db); err != nil {
+		return ignoreCancel(err)
+	}
+	if err := f.oneLife(ctx, db, &q); err != nil {
+		return ignoreCancel(err)
+	}
 	if f.follow {
 		go watchReader(os.Stdout, cancel)
 	}
@@ -171,7 +184,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		hold = output.DefaultHold
 	}
-	sink := f.sink(os.Stdout, procfs.HostNamespaces(), hold)
+	sink := f.sink(os.Stdout, nil, hold)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 
 	last, err := db.Last()
@@ -193,6 +206,114 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		return nil
 	}
 	return f.future(ctx, &db, q, sink, last)
+}
+
+// recordedHosts returns the namespaces of the recorded hosts by boot. The reader can be on another host, in a
+// container, or not allowed to look.
+func recordedHosts(db *history.DB) (func(bootID string) map[event.NSType]uint32, error) {
+	hosts, err := db.HostNamespaces()
+	if err != nil {
+		return nil, err
+	}
+	return func(bootID string) map[event.NSType]uint32 { return hosts[bootID] }, nil
+}
+
+// maxOthers is how many other namespaces a message lists.
+const maxOthers = 4
+
+// oneLife makes a query for a namespace, and --netns, select one namespace, although others had its number
+// or name before it.
+func (f *historyFlags) oneLife(ctx context.Context, db *history.DB, q *history.Query) error {
+	for i := range f.selected.Nets {
+		n := &f.selected.Nets[i]
+		if n.ID == 0 {
+			continue // a name selects whatever has it at the time of the event
+		}
+		life, err := findLife(ctx, db, history.Query{Since: q.Since, Until: q.Until}, history.NamespaceQuery{Type: event.NSTypeNet, ID: n.ID})
+		if err != nil {
+			return err
+		}
+		if life != nil {
+			n.Life = life
+		}
+	}
+	if q.Namespace == nil {
+		return nil
+	}
+	n := *q.Namespace
+	var life *history.Life
+	var err error
+	if n.Name != "" {
+		if now, mounted := namedNow(n.Name); mounted {
+			life, err = findLife(ctx, db, *q, now)
+		}
+	}
+	if life == nil && err == nil {
+		life, err = findLife(ctx, db, *q, n)
+	}
+	if life == nil || err != nil {
+		return err
+	}
+	if f.hostOf(life.BootID)[life.Type] != life.ID { // almost every process comes from the host's
+		if err := db.Widen(ctx, life); err != nil {
+			return err
+		}
+	}
+	q.Life = life
+	others, err := db.Others(&n, life, maxOthers+1)
+	if err != nil {
+		return err
+	}
+	if life.Unsure {
+		notify("the kernel has no unique id of this namespace, and several runs recorded it: another namespace can have had its number in between")
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	var list []string
+	for _, o := range others {
+		if len(list) == maxOthers {
+			list = append(list, "and more")
+			break
+		}
+		list = append(list, fmt.Sprintf("%s %d with uid %s", o.Type, o.ID, o.UID))
+	}
+	notify(fmt.Sprintf("shown is %s %d with uid %s; also recorded: %s", life.Type, life.ID, life.UID, strings.Join(list, ", ")))
+	return nil
+}
+
+// namedNow returns the network namespace that has a name of ip netns now.
+func namedNow(name string) (n history.NamespaceQuery, mounted bool) {
+	for _, dir := range procfs.NetnsDirs {
+		path := filepath.Join(dir, filepath.Base(name))
+		if id, ok := procfs.MountedAt(path); ok {
+			n = history.NamespaceQuery{Type: event.NSTypeNet, ID: id, BootID: procfs.BootID()}
+			if kernel := procfs.HandleID(path); kernel != 0 {
+				n.UID = strconv.FormatUint(kernel, 10)
+			}
+			return n, true
+		}
+	}
+	return n, false
+}
+
+// findLife returns the namespace with the newest event that both queries select, nil if there is none.
+func findLife(ctx context.Context, db *history.DB, q history.Query, n history.NamespaceQuery) (*history.Life, error) {
+	q.Namespace, q.Life, q.Reverse, q.Limit = &n, nil, true, 1
+	for s, err := range db.Events(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		ns := s.Event.Namespace
+		if ns == nil && s.Event.Sysctl != nil {
+			ns = s.Event.Sysctl.Namespace
+		}
+		if ns == nil {
+			return nil, nil
+		}
+		return db.LifeOf(ctx, ns, s.Event.BootID)
+	}
+	return nil, nil
 }
 
 // patience is how long a command can take to end in good order.

@@ -61,7 +61,7 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
-	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host}
+	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf}
 	if terminal, ok := w.(*os.File); ok {
 		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
 	}
@@ -252,6 +252,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if r.drift != nil {
 		ctx, cancel = r.drift.Keep(ctx)
 		defer cancel()
+		go f.history.ServeSync(ctx, r.drift.Sync)
 	}
 	interval := watchdogInterval()
 	// systemd starts the units that are ordered after this one once tracing is active. The

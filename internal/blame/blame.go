@@ -7,6 +7,7 @@
 package blame
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/history"
@@ -30,9 +32,15 @@ type Options struct {
 	All     bool                   // also parameters without a recorded write
 	AllNets bool                   // parameters of all network namespaces
 	Net     *Net                   // only parameters of this network namespace
+
+	// Sync returns nil once the history has all that has happened so far, and an error that wraps
+	// history.ErrNoRecorder if it has all that it will have. With another error, it can lack the newest
+	// writes. nil: no recorder writes to it.
+	Sync func(context.Context) error
 }
 
-// A Net is a network namespace, by its inode number or by a name.
+// A Net is a network namespace, by its inode number or by a name. It means the namespace that has
+// them now or, if none has, the last one that had.
 type Net struct {
 	ID   uint32 // 0: unknown
 	Name string
@@ -42,6 +50,9 @@ type Net struct {
 type History interface {
 	LastWrites(ctx context.Context, match func(name string) bool) iter.Seq2[history.LastWrite, error]
 	Events(ctx context.Context, q history.Query) iter.Seq2[history.Stored, error]
+	LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*history.Life, error)
+	WatchedSince(ctx context.Context, id int64) (bool, error)
+	Initial(ctx context.Context, parameter, bootID string) (*string, error)
 }
 
 // Find returns a row for each selected parameter.
@@ -49,65 +60,183 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 	if o.Match == nil {
 		o.Match = func(string) bool { return true }
 	}
+	if o.Sync == nil {
+		o.Sync = func(context.Context) error { return history.ErrNoRecorder }
+	}
 	if o.Net != nil && o.Net.ID == 0 {
 		// The namespace can have got the name after the recorded writes.
 		if id, err := procfs.NamespaceInode(filepath.Join("/run/netns", o.Net.Name)); err == nil {
 			o.Net = &Net{ID: id, Name: o.Net.Name}
 		}
 	}
-	r := newReader(ctx, procfs.HostNamespaces())
+	r := newReader(ctx, db, procfs.HostNamespaces())
 	defer r.close()
-	rows, err := o.written(ctx, db, r)
-	if err != nil || !o.All {
-		return rows, err
+	r.synced = o.Sync(ctx)
+	writes, err := o.writes(ctx, db, r)
+	if err != nil {
+		return nil, err
 	}
-	rows = append(rows, o.unwritten(ctx, r, rows)...)
-	slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
+	rows := make([]*output.Blame, len(writes))
+	if len(writes) > 0 {
+		r.movesFrom = slices.MinFunc(writes, func(a, b history.LastWrite) int { return cmp.Compare(a.ID, b.ID) }).ID
+	}
+	for i := range writes {
+		if rows[i], err = r.row(ctx, &writes[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.confirm(ctx, db, r, writes, rows); err != nil {
+		return nil, err
+	}
+	if o.All {
+		rows = append(rows, o.unwritten(ctx, r, rows)...)
+		slices.SortStableFunc(rows, func(a, b *output.Blame) int { return strings.Compare(a.Parameter, b.Parameter) })
+	}
 	return rows, nil
 }
 
-// wants reports whether the copy of a parameter in a namespace is selected. ns is nil for a
-// parameter of which the host has only one copy.
-func (o *Options) wants(r *reader, ns *event.Namespace) bool {
-	switch {
-	case o.Net != nil:
-		return ns != nil && ns.Type == event.NSTypeNet && (o.Net.ID != 0 && ns.ID == o.Net.ID || o.Net.ID == 0 && ns.Name == o.Net.Name)
-	case o.AllNets:
-		return true
+// maxRounds is how often confirm reads a value and the history again, and confirmTime for how long.
+const (
+	maxRounds   = 5
+	confirmTime = 3 * time.Second
+)
+
+// confirm makes sure of the rows whose value is not the recorded one: the parameter can have been written
+// after the history was read and before its value was. So it reads the history again, up to the time of
+// the value, and the value again if there is another write.
+func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []history.LastWrite, rows []*output.Blame) error {
+	doubtful := map[writeKey]int{}
+	for i, row := range rows {
+		if row.State == output.Drifted || row.State == output.Unknown {
+			doubtful[r.key(&writes[i])] = i
+		}
 	}
-	return ns == nil || r.isHost(ns)
+	start := time.Now()
+	for round := 0; len(doubtful) > 0 && round < maxRounds && time.Since(start) < confirmTime; round++ {
+		if err := o.Sync(ctx); errors.Is(err, history.ErrNoRecorder) {
+			if round > 0 || errors.Is(r.synced, history.ErrNoRecorder) {
+				return nil
+			}
+		} else if err != nil {
+			break
+		}
+		again := *o
+		again.Match = func(name string) bool {
+			for k := range doubtful {
+				if k.name == name {
+					return true
+				}
+			}
+			return false
+		}
+		r.moves = nil
+		clear(r.devices)
+		now, err := again.writes(ctx, db, r)
+		if err != nil {
+			return err
+		}
+		for i := range now {
+			k := r.key(&now[i])
+			at, ok := doubtful[k]
+			switch {
+			case !ok:
+				continue
+			case now[i].ID == writes[at].ID && now[i].Writes == writes[at].Writes:
+				delete(doubtful, k)
+				continue
+			}
+			writes[at] = now[i]
+			if rows[at], err = r.row(ctx, &now[i]); err != nil {
+				return err
+			}
+			if rows[at].State != output.Drifted && rows[at].State != output.Unknown {
+				delete(doubtful, k)
+			}
+		}
+	}
+	for _, i := range doubtful {
+		rows[i].State = output.Unknown
+	}
+	return nil
 }
 
-// written returns the rows of the parameters with a recorded write.
-func (o *Options) written(ctx context.Context, db History, r *reader) ([]*output.Blame, error) {
-	boot := procfs.BootID()
-	type key struct{ name, ns string }
-	seen := map[key]bool{}
-	var rows []*output.Blame
+// A writeKey identifies a copy of a parameter: the name and, unless it is the host's, the namespace.
+type writeKey struct{ name, boot, typ, id, uid string }
+
+// key returns the key of a last write. The host's copy is the same one in each boot. Other namespaces end
+// with the boot.
+func (r *reader) key(w *history.LastWrite) writeKey {
+	k := writeKey{name: w.Parameter}
+	if ns := w.Namespace; ns != nil && !r.isHost(ns, w.Event.BootID) {
+		k.boot, k.typ, k.id, k.uid = w.Event.BootID, string(ns.Type), strconv.FormatUint(uint64(ns.ID), 10), ns.UID
+	}
+	return k
+}
+
+// writes returns the last write to each selected copy of a parameter.
+func (o *Options) writes(ctx context.Context, db History, r *reader) ([]history.LastWrite, error) {
+	var all []history.LastWrite
+	seen := map[writeKey]bool{}
 	for w, err := range db.LastWrites(ctx, o.Match) {
 		if err != nil {
 			return nil, err
 		}
-		if !o.wants(r, w.Namespace) {
+		ns := w.Namespace
+		switch {
+		case o.Net != nil:
+			if ns == nil || ns.Type != event.NSTypeNet || o.Net.ID != 0 && ns.ID != o.Net.ID || o.Net.ID == 0 && ns.Name != o.Net.Name {
+				continue
+			}
+		case !o.AllNets && ns != nil && !r.isHost(ns, w.Event.BootID):
 			continue
 		}
-		// The host's copy is the same one in each boot. Other namespaces end with the boot.
-		k := key{name: w.Parameter}
-		if ns := w.Namespace; ns != nil && !r.isHost(ns) {
-			k.ns = w.Event.BootID + " " + string(ns.Type) + " " + strconv.Itoa(int(ns.ID)) + " " + ns.UID
-		}
-		if seen[k] {
-			continue // the write of an earlier boot
-		}
-		seen[k] = true
-		rows = append(rows, r.row(&w, boot))
-	}
-	for _, row := range rows {
-		if err := r.checkDone(ctx, db, row); err != nil {
-			return nil, err
+		if k := r.key(&w); !seen[k] { // else it is the write of an earlier boot
+			seen[k] = true
+			all = append(all, w)
 		}
 	}
-	return rows, nil
+	if o.Net == nil {
+		return all, nil
+	}
+	return o.oneLife(ctx, r, all)
+}
+
+// oneLife keeps the writes of the one namespace that Net means.
+func (o *Options) oneLife(ctx context.Context, r *reader, all []history.LastWrite) ([]history.LastWrite, error) {
+	keep := func(is func(*history.LastWrite) bool) []history.LastWrite {
+		return slices.DeleteFunc(all, func(w history.LastWrite) bool { return !is(&w) })
+	}
+	if o.Net.ID != 0 && r.exists(event.NSTypeNet, o.Net.ID) {
+		is := map[int64]presence{}
+		sure := false
+		for i := range all {
+			p, err := r.find(ctx, &all[i])
+			if err != nil {
+				return nil, err
+			}
+			p.close()
+			is[all[i].ID], sure = p.state, sure || p.state == exists
+		}
+		all = keep(func(w *history.LastWrite) bool { return is[w.ID] == exists || !sure && is[w.ID] == uncertain })
+		if sure {
+			return all, nil
+		}
+	}
+	var newest *history.LastWrite
+	for i := range all {
+		if newest == nil || all[i].ID > newest.ID {
+			newest = &all[i]
+		}
+	}
+	if newest == nil {
+		return nil, nil
+	}
+	of := r.key(newest)
+	return keep(func(w *history.LastWrite) bool {
+		k := r.key(w)
+		k.name = of.name
+		return k == of
+	}), nil
 }
 
 // unwritten returns the rows of the parameters that have no row in written.
@@ -126,7 +255,9 @@ func (o *Options) unwritten(ctx context.Context, r *reader, written []*output.Bl
 		dir, ns = params.Dir+"/net", &event.Namespace{Type: event.NSTypeNet, ID: o.Net.ID, Name: o.Net.Name}
 	}
 	// A namespace that cannot be entered has no rows.
-	_ = r.in(ns, func(root *params.Root) {
+	p := r.living(ns)
+	defer p.close()
+	_ = r.in(p, func(root *params.Root) {
 		_ = root.Walk(ctx, dir, func(file string) {
 			name, err := params.Name(file)
 			if err != nil || !o.Match(name) || done[name] {
@@ -150,55 +281,89 @@ func setValue(b *output.Blame, v *params.Value) {
 	}
 }
 
-// row returns the row of a last write. boot is the id of the current boot.
+// row returns the row of a last write.
 //
 //	state       the parameter
-//	Gone        does not exist any more, or its namespace does not
-//	Unreadable  cannot be read
+//	Gone        does not exist any more, or its namespace or its device does not
+//	Unreadable  cannot be read, or it is unknown whether its namespace still exists
 //	Rebooted    was written in an earlier boot
+//	Reset       was, too, and has the value that it had before the first write in that boot
 //	Drifted     has another value than the write set
+//	Unknown     has, too, but perhaps belongs to another device that has the name now
 //	AsRecorded  has the value that the write set
-func (r *reader) row(w *history.LastWrite, boot string) *output.Blame {
+func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, error) {
 	b := &output.Blame{Parameter: w.Parameter, Namespace: w.Namespace, Writes: w.Writes, ID: w.ID, Last: w.Event}
 	s := w.Event.Sysctl
+	if ns := w.Namespace; ns != nil && !ns.Host && r.isHost(ns, w.Event.BootID) {
+		host := *ns
+		host.Host = true
+		b.Namespace = &host
+	}
 	if b.Recorded = s.After; b.Recorded == nil {
 		b.Recorded = s.New
 	}
-	sameBoot := w.Event.BootID == boot
-	ns := w.Namespace
-	if ns != nil && !r.isHost(ns) && !sameBoot {
-		b.State = output.Gone
-		return b
+	p, err := r.find(ctx, w)
+	if err != nil {
+		return nil, err
 	}
-	value, err := r.read(b.Parameter, s.Path, ns)
+	defer p.close()
+	switch p.state {
+	case ended:
+		b.State = output.Gone
+		return b, nil
+	case uncertain:
+		b.State = output.Unreadable
+		return b, nil
+	}
+	device := deviceSame
+	if name := event.SysctlDevice(s.Path); name != "" && w.Event.BootID == r.boot {
+		if device, err = r.device(ctx, w, p, name); err != nil {
+			return nil, err
+		}
+	}
+	if device == deviceOther {
+		b.State = output.Gone
+		return b, nil
+	}
+	value, err := r.read(b.Parameter, s.Path, p)
 	setValue(b, value)
 	switch {
-	case b.Value == nil && (errors.Is(err, os.ErrNotExist) || errors.Is(err, errNotEntered) && r.gone(ns)):
+	case b.Value == nil && errors.Is(err, os.ErrNotExist):
 		b.State = output.Gone
 	case b.Value == nil:
 		b.State = output.Unreadable
-	case !sameBoot:
+	case w.Event.BootID != r.boot:
 		b.State = output.Rebooted
+		initial, err := r.db.Initial(ctx, b.Parameter, w.Event.BootID)
+		if err != nil {
+			return nil, err
+		}
+		if initial != nil && sameValue(b, *initial) && (b.Recorded == nil || !sameValue(b, *b.Recorded)) {
+			b.State = output.Reset
+		}
 	case w.Event.Outcome == "" && s.Old != nil && sameValue(b, *s.Old):
 		// The outcome of the write is unknown, and the old value suggests that it failed.
 		b.State, b.Recorded = output.AsRecorded, nil
 	case b.Recorded != nil && !s.Truncated && !sameValue(b, *b.Recorded):
 		b.State = output.Drifted
+		if device == deviceUnknown {
+			b.State = output.Unknown
+		}
 	default:
 		b.State = output.AsRecorded
 	}
-	return b
+	return b, r.checkDone(ctx, b)
 }
 
 // checkDone corrects a row that takes its write for a failed one. If a later sysctl.drift began
 // with the value that the write set, the write succeeded and the old value came back later.
-func (r *reader) checkDone(ctx context.Context, db History, b *output.Blame) error {
+func (r *reader) checkDone(ctx context.Context, b *output.Blame) error {
 	if b.State != output.AsRecorded || b.Recorded != nil || b.Last.Sysctl.New == nil {
 		return nil
 	}
-	host := func(ns *event.Namespace) bool { return ns == nil || r.isHost(ns) }
+	host := func(ns *event.Namespace) bool { return ns == nil || r.isHost(ns, b.Last.BootID) }
 	set, ns := b.Last.Sysctl.New, b.Namespace
-	for _, err := range db.Events(ctx, history.Query{
+	for _, err := range r.db.Events(ctx, history.Query{
 		Parameter: b.Parameter, After: b.ID, Types: map[event.Type]bool{event.SysctlDrift: true}, Limit: 1,
 		Match: func(e *event.Event) bool {
 			of := e.Sysctl.Namespace

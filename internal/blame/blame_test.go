@@ -120,13 +120,27 @@ func TestPaths(t *testing.T) {
 		t.Fatal("no network namespace")
 	}
 	for _, typ := range []event.NSType{event.NSType("../../.." + fifo), "./net", "mnt", "", "x"} {
-		r := newReader(t.Context(), procfs.NamespacesOf("1"))
+		r := newReader(t.Context(), nil, procfs.NamespacesOf("1"))
 		r.own = map[event.NSType]uint32{}
-		v, err := r.read(name, "/proc/sys/kernel/ostype", &event.Namespace{Type: typ, ID: id})
+		v, err := r.read(name, "/proc/sys/kernel/ostype", r.living(&event.Namespace{Type: typ, ID: id}))
 		if v != nil || !errors.Is(err, errNotEntered) {
 			t.Errorf("a namespace of type %q: %+v %v", typ, v, err)
 		}
 	}
+}
+
+// kernelUID returns the kernel's id of the network namespace of a process, as events have it.
+func kernelUID(t *testing.T, pid int) (uid string) {
+	t.Helper()
+	r := newReader(t.Context(), nil, procfs.HostNamespaces())
+	defer r.close()
+	id, err := procfs.NamespaceOf(strconv.Itoa(pid), event.NSTypeNet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.living(&event.Namespace{Type: event.NSTypeNet, ID: id})
+	defer p.close()
+	return r.uid(p)
 }
 
 // TestOtherNamespace reads the parameters of a child's network namespace, and those of one that
@@ -157,19 +171,27 @@ func TestOtherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	const name = "net.ipv4.tcp_keepalive_time"
+	uid := kernelUID(t, cmd.Process.Pid)
+	if uid == "" {
+		t.Skip("the kernel does not say which namespace it is")
+	}
 	var path string
-	check := func(id uint32, want output.State) {
+	check := func(id uint32, uid string, want output.State) {
 		t.Helper()
 		path = historyOf(t, name, func(e *event.Event) {
 			value := "611"
-			e.Sysctl.New, e.Sysctl.After, e.Sysctl.Namespace = &value, &value, &event.Namespace{Type: "net", ID: id, UID: "net:1"}
+			e.Sysctl.New, e.Sysctl.After, e.Sysctl.Namespace = &value, &value, &event.Namespace{Type: "net", ID: id, UID: uid}
 		})
-		if b := row(t, path); b == nil || b.State != want {
-			t.Errorf("%d: %+v, want %s", id, b, want)
+		if b := row(t, path); b == nil || b.State != want || want != output.AsRecorded && b.Value != nil {
+			t.Errorf("%d %s: %+v, want %s", id, uid, b, want)
 		}
 	}
-	check(1<<32-1, output.Gone) // the kernel reuses numbers, so that of an ended namespace can be taken
-	check(id, output.AsRecorded)
+	check(1<<32-1, uid, output.Gone)
+	// The number is that of a later namespace.
+	check(id, strings.TrimSuffix(uid, uid[len(uid)-1:])+"0000", output.Gone)
+	// It is not known to be the same one.
+	check(id, fmt.Sprint(id, ".1"), output.Unreadable)
+	check(id, uid, output.AsRecorded)
 	db, err := history.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +205,7 @@ func TestOtherNamespace(t *testing.T) {
 	defer f.Close()
 	in.Close()
 	_ = cmd.Wait()
-	check(id, output.AsRecorded)
+	check(id, uid, output.AsRecorded)
 	rows, err := Find(t.Context(), db, Options{All: true, Net: &Net{ID: id}})
 	if err != nil || len(rows) < 100 {
 		t.Errorf("%d parameters of the namespace: %v", len(rows), err)
@@ -192,5 +214,42 @@ func TestOtherNamespace(t *testing.T) {
 		if b.Parameter == name != (b.State == output.AsRecorded) || b.Namespace == nil || b.Namespace.ID != id {
 			t.Errorf("%+v", b)
 		}
+	}
+}
+
+// TestLivingUserNamespace has a parameter of a user namespace that exists. blame cannot read it there, and does not
+// say that it is gone.
+func TestLivingUserNamespace(t *testing.T) {
+	cmd := exec.Command("unshare", "--user", "sh", "-c", "echo ready && read line")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() })
+	defer in.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Skipf("no user namespace: %q %v", line, err)
+	}
+	link := fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid)
+	id, err := procfs.NamespaceInode(link)
+	if err != nil {
+		t.Skip(err)
+	}
+	uid := fmt.Sprint(id, ".1")
+	if kernel := procfs.HandleID(link); kernel != 0 {
+		uid = strconv.FormatUint(kernel, 10)
+	}
+	b := row(t, historyOf(t, "user.max_inotify_watches", func(e *event.Event) {
+		e.Sysctl.Namespace = &event.Namespace{Type: event.NSTypeUser, ID: id, UID: uid}
+	}))
+	if b == nil || b.State != output.Unreadable || b.Value != nil {
+		t.Errorf("%+v, want it to be unreadable", b)
 	}
 }

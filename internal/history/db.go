@@ -257,6 +257,9 @@ func (q *Query) wants(e *event.Event) bool {
 	if q.Types != nil && !q.Types[e.Type] {
 		return false
 	}
+	if q.Life != nil && q.Life.wide && !q.Life.touches(e) {
+		return false
+	}
 	if q.Namespace != nil && q.Namespace.BootID != "" && e.BootID != q.Namespace.BootID {
 		return false
 	}
@@ -286,6 +289,15 @@ func (p *plan) advance(id int64) error {
 		p.from = id + 1
 	}
 	return nil
+}
+
+// fromNamespaces selects the namespaces of a NamespaceQuery, whose args it needs.
+const fromNamespaces = `FROM namespace JOIN origin ON origin.id = namespace.origin
+	WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)
+		AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5))`
+
+func (n *NamespaceQuery) args() []any {
+	return []any{string(n.Type), int64(n.ID), n.UID, n.BootID, n.Name}
 }
 
 func (db *DB) plan(q *Query) (*plan, error) {
@@ -319,11 +331,12 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		p.table, p.listed = byParameter, ids
 		p.empty = p.empty || len(ids) == 0
 	}
-	if n := q.Namespace; n != nil {
-		ids, err := db.ids(`SELECT namespace.id FROM namespace JOIN origin ON origin.id = namespace.origin
-			WHERE (?1 = '' OR type = ?1) AND (?2 = 0 OR inode = ?2) AND (?3 = '' OR uid = ?3) AND (?4 = '' OR boot_id = ?4)
-				AND (?5 = '' OR namespace.id IN (SELECT namespace FROM namespace_view WHERE name = ?5)) ORDER BY namespace.id`,
-			string(n.Type), int64(n.ID), n.UID, n.BootID, n.Name)
+	if q.Life != nil {
+		if err := db.planLife(p, q.Life); err != nil {
+			return nil, err
+		}
+	} else if n := q.Namespace; n != nil {
+		ids, err := db.ids("SELECT namespace.id "+fromNamespaces+" ORDER BY namespace.id", n.args()...)
 		if err != nil {
 			return nil, err
 		}
@@ -742,12 +755,12 @@ func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool)
 			db.leaveOut(fmt.Errorf("the last write to %.100q: %w", name, err))
 			return ctx.Err()
 		}
-		w.Namespace = w.Event.Sysctl.Namespace
+		w.Namespace, w.Ended = w.Event.Sysctl.Namespace, !stmt.ColumnIsNull(4)
 		all = append(all, w)
 		return ctx.Err()
 	}
-	err = sqlitex.Execute(db.conn, `SELECT p.name, l.event, l.writes, l.line FROM last_write l
-		JOIN parameter p ON p.id = l.parameter ORDER BY p.name, l.time DESC`, &sqlitex.ExecOptions{ResultFunc: read})
+	err = sqlitex.Execute(db.conn, `SELECT p.name, l.event, l.writes, l.line, n.ended FROM last_write l
+		JOIN parameter p ON p.id = l.parameter LEFT JOIN namespace n ON n.id = l.namespace ORDER BY p.name, l.time DESC`, &sqlitex.ExecOptions{ResultFunc: read})
 	return all, err
 }
 

@@ -28,6 +28,7 @@ type Query struct {
 	Types        map[event.Type]bool
 	Parameter    string          // only writes to this parameter. Most of them come without Hash, which their list does not contain
 	Namespace    *NamespaceQuery // only events about a namespace that matches
+	Life         *Life           // only events about this namespace; Namespace is ignored
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int  // the maximum number of events; 0: no limit
@@ -50,6 +51,7 @@ type LastWrite struct {
 	Parameter string
 	// Namespace is nil if the parameter belongs to no namespace.
 	Namespace *event.Namespace
+	Ended     bool   // the end of Namespace is recorded
 	Writes    uint64 // number of writes that were ever recorded, including this one
 	// Stored is the write. If retention has dropped the event, Hash is zero.
 	Stored

@@ -48,7 +48,8 @@ type (
 	origin    struct {
 		row
 		originKey
-		boot *origin // the origin of the same boot without a run id; itself if it has none
+		boot   *origin // an origin of the same boot without a run id, perhaps itself
+		asBoot row     // see writer.bootID
 	}
 	kindKey struct {
 		typ        event.Type
@@ -203,14 +204,13 @@ func (p *packer) originOf(e *event.Event) *origin {
 		return p.origin
 	}
 	var boot *origin
-	if p.origin != nil && p.origin.host == e.Host && p.origin.bootID == e.BootID {
-		boot = p.origin.boot
+	if p.origin != nil && p.origin.bootID == e.BootID && (e.BootID != "" || p.origin.host == e.Host) {
+		boot = p.origin.boot // the host can have got another name
 	} else {
 		boot = newOrigin(originKey{host: e.Host, bootID: e.BootID})
 		p.views.clear() // in another boot, the same inode and UID are another namespace
 	}
-	p.origin = boot
-	if e.RunID != "" {
+	if p.origin = boot; boot.originKey != key {
 		p.origin = &origin{originKey: key, boot: boot}
 	}
 	return p.origin

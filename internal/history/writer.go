@@ -453,7 +453,7 @@ func (w *writer) insert(q *pending) error {
 		s.BindInt64(8, param)
 	}
 	if q.view != nil {
-		if boot, err = w.originID(q.origin.boot); err != nil {
+		if boot, err = w.bootID(q.origin.boot); err != nil {
 			return err
 		}
 		if err := w.viewID(q.view, boot, q.kind); err != nil {
@@ -505,7 +505,7 @@ func (w *writer) insert(q *pending) error {
 		n.event, n.time = id, max(q.time, q.lastTime)
 		n.writes += max(1, q.count)
 	}
-	if q.kind.typ == event.NamespaceDestroy && q.view != nil {
+	if (q.kind.typ == event.NamespaceDestroy || q.kind.typ == event.NamespaceGone) && q.view != nil {
 		w.namespaces.remove(originNamespace{boot, q.view.namespaceKey})
 		return runStatement(w.endNamespace, id, namespace)
 	}
@@ -584,6 +584,21 @@ func (w *writer) bindDestroyDetails(s *sqlite.Stmt, e *destroyDetails) error {
 func (w *writer) originID(o *origin) (int64, error) {
 	return w.rowID(&o.row, func() (int64, error) {
 		return findOrInsert(w, &w.origins, o.originKey, "origin", "host = ?1 AND boot_id = ?2 AND run_id = ?3", o.host, o.bootID, o.runID)
+	})
+}
+
+// bootID returns the row of a boot, to which namespaces refer. It is the first one without a run id: the
+// name of the host can change while it runs.
+func (w *writer) bootID(o *origin) (int64, error) {
+	if o.bootID == "" {
+		return w.originID(o)
+	}
+	return w.rowID(&o.asBoot, func() (int64, error) {
+		id, err := number(w.conn, "SELECT id FROM origin WHERE boot_id = ? AND run_id = '' ORDER BY id LIMIT 1", o.bootID)
+		if err != nil || id != 0 {
+			return id, err
+		}
+		return w.originID(o)
 	})
 }
 

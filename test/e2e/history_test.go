@@ -156,7 +156,8 @@ func TestHistory(t *testing.T) {
 		if e.Sysctl != nil {
 			ns = e.Sysctl.Namespace
 		}
-		if ns == nil || ns.ID != id || ns.Type != event.NSTypeNet || own(e) { // record itself enters it for its snapshot
+		left := e.Type == event.NamespaceEnter && ns != nil && ns.From == id
+		if ns == nil || ns.ID != id && !left || ns.Type != event.NSTypeNet || own(e) { // record itself enters it for its snapshot
 			continue
 		}
 		about = append(about, e)

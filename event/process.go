@@ -62,10 +62,14 @@ type Owner struct {
 // PIDs are those of the host's PID namespace. The events of a process share its Process:
 // do not change it.
 type Process struct {
-	PID       uint32            `json:"pid"`
-	TID       uint32            `json:"tid"`
-	StartTime time.Time         `json:"start_time,omitzero"`
-	Comm      string            `json:"comm"`
+	PID       uint32    `json:"pid"`
+	TID       uint32    `json:"tid"`
+	StartTime time.Time `json:"start_time,omitzero"`
+	Comm      string    `json:"comm"`
+	// LeaderComm is the command name of the process's main thread (the leader of the thread group) shortly after
+	// the event, if another thread caused the event and has another name.
+	LeaderComm string `json:"leader_comm,omitempty"`
+
 	Exe       string            `json:"exe,omitempty"`
 	Args      []string          `json:"args,omitempty"`
 	PPID      uint32            `json:"ppid"` // 0 for pid 1, kthreadd and processes whose parent is in another PID namespace

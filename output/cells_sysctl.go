@@ -45,6 +45,7 @@ func (t *Table) parameter(ev *event.Event) []word {
 		words = append(words, newWord("in net "+unknown, doubtful))
 	case s.Namespace != nil && !t.isHost(s.Namespace):
 		words = append(words, inWords(t.namespace(s.Namespace))...)
+		words = append(words, ownerWords(ev, s.Namespace)...)
 	}
 	return words
 }

@@ -133,7 +133,7 @@ func (t *Table) who(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
-	return append(t.ancestors(ev.Process), self(ev)...)
+	return append(t.ancestors(ev.Process), t.self(ev)...)
 }
 
 func (t *Table) whoOfKind(ev *event.Event) []word {

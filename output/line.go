@@ -92,7 +92,7 @@ func (l *Lines) who(ev *event.Event, width int) []word {
 	if words := l.table.whoOfKind(ev); len(words) > 0 || ev.Process == nil {
 		return concat(alerts, words)
 	}
-	chain, last := l.table.ancestors(ev.Process), self(ev)
+	chain, last := l.table.ancestors(ev.Process), l.table.self(ev)
 	width -= lineWidth(alerts) + min(len(alerts), 1)
 	for drop := range len(chain) + 1 {
 		var words []word

@@ -265,11 +265,62 @@ func TestTableWho(t *testing.T) {
 		{event.Process{PID: 5, Comm: "x", UID: 1001, LoginUID: ptr[uint32](1000)}, "x[5] uid=1000 as uid=1001"},
 		{event.Process{PID: 5, Comm: "x", LoginUID: ptr[uint32](0)}, "x[5]"},
 		{event.Process{PID: 5, Comm: "x", UID: 33, User: "www-data", LoginUID: ptr[uint32](0)}, "x[5] root as www-data"},
+		{event.Process{PID: 742, TID: 745, Comm: "iou-wrk-742", LeaderComm: "uring"}, "iou-wrk-742[742/745] of uring"},
+		{event.Process{PID: 742, TID: 745, Comm: "java"}, "java[742/745]"},
 	} {
 		ev := &event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Time: at(0), Process: &tt.p}
 		out := write(t, tableSink(output.TableOptions{Width: 200}), ev)
 		header, row, _ := strings.Cut(out, "\n")
 		if got := strings.TrimSpace(row[strings.Index(header, "WHO"):]); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestTableWhere has a row for each kind of place that a process is in.
+func TestTableWhere(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	for _, tt := range []struct {
+		ev   event.Event
+		want string
+	}{
+		{event.Event{Unit: "tuned.service"}, "x[5] in tuned.service"},
+		{event.Event{Unit: "user@1000.service/app.slice/foobar.service"}, "x[5] in user@1000.service/app.slice/foobar.service"},
+		{event.Event{Unit: "session-3.scope"}, "x[5]"},
+		{event.Event{Unit: "init.scope"}, "x[5]"},
+		{event.Event{Unit: "user@1000.service"}, "x[5]"},
+		{event.Event{Unit: "user@1000.service/init.scope"}, "x[5]"},
+		{event.Event{Unit: "docker.service", Container: &event.Container{ID: id}}, "x[5] in 0123456789ab"},
+		{event.Event{Unit: "docker.service", Container: &event.Container{ID: id, Name: "web-1"}}, "x[5] in web-1"},
+	} {
+		ev := tt.ev
+		ev.Type, ev.Outcome, ev.Time, ev.Process = event.NamespaceEnter, event.Success, at(0), &event.Process{PID: 5, TID: 5, Comm: "x"}
+		out := write(t, tableSink(output.TableOptions{Width: 200}), &ev)
+		header, row, _ := strings.Cut(out, "\n")
+		if got := strings.TrimSpace(row[strings.Index(header, "WHO"):]); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestTableOwner checks that a row has the container that a namespace belongs to, and only once.
+func TestTableOwner(t *testing.T) {
+	web := &event.Container{ID: "1", Name: "web-1"}
+	for _, tt := range []struct {
+		want string
+		name string
+		in   *event.Container
+	}{
+		{"net 4026532281 of web-1", "", nil},
+		{"net 4026532281 blue of web-1", "blue", nil},
+		{"net 4026532281 web-1", "web-1", nil},
+		{"net 4026532281", "", web},
+	} {
+		ns := &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, Name: tt.name, Owner: &event.Owner{Container: web}}
+		ev := &event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Time: at(0), Namespace: ns, Process: &event.Process{PID: 5, Comm: "x"}, Container: tt.in}
+		out := write(t, tableSink(output.TableOptions{Width: 200}), ev)
+		header, row, _ := strings.Cut(out, "\n")
+		if got := strings.TrimSpace(row[strings.Index(header, "TARGET"):strings.Index(header, "CHANGE")]); got != tt.want {
 			t.Errorf("%q, want %q", got, tt.want)
 		}
 	}

@@ -88,7 +88,7 @@ func (o *Options) set(spec *ebpf.CollectionSpec, seed uint64, writeResult, direc
 		bpf.NstraceVarRingBytes:    uint64(size),
 		bpf.NstraceVarFollow:       o.Follow,
 		bpf.NstraceVarFilterPid:    len(f.PIDs) > 0,
-		bpf.NstraceVarFilterComm:   len(f.Comms) > 0,
+		bpf.NstraceVarFilterComm:   false, // see Filter.MatchTraced
 		bpf.NstraceVarFilterUid:    len(f.UIDs) > 0,
 		bpf.NstraceVarFilterFailed: f.Failed,
 		bpf.NstraceVarNsMask:       mask,
@@ -127,13 +127,6 @@ func (o *Options) fill(coll *ebpf.Collection) error {
 	for _, uid := range o.Filter.UIDs {
 		if err := coll.Maps[bpf.NstraceMapUids].Put(uid, one); err != nil {
 			return fmt.Errorf("filter on user id %d: %w", uid, err)
-		}
-	}
-	for _, comm := range o.Filter.Comms {
-		var key [16]byte
-		copy(key[:15], comm)
-		if err := coll.Maps[bpf.NstraceMapComms].Put(key, one); err != nil {
-			return fmt.Errorf("filter on command %q: %w", comm, err)
 		}
 	}
 	return nil

@@ -61,7 +61,7 @@ func (f *Filter) ByProcess() bool {
 //
 // The kernel has already checked the pid and the user of the process, the outcome and the namespace of
 // an event that has a process. It does not check which namespace a parameter belongs to, nor command
-// names: it cannot read that of the main thread on every backend.
+// names: it knows only that of the thread.
 func (f *Filter) MatchTraced(e *Event, maker *Actor) bool {
 	if !f.matchType(e) || e.Process != nil && !f.matchComm(e.Process) {
 		return false

@@ -32,6 +32,8 @@ type TableOptions struct {
 	// Width is the maximum width of a line in columns. 0 means DefaultWidth, and less than
 	// MinWidth means MinWidth. It has no effect on a wide table.
 	Width int
+	// Date writes the date before the first row, because the rows need not be of today.
+	Date bool
 	// Wide adds columns, and puts each event on one line without leaving anything out.
 	Wide bool
 	// Location is the time zone of the times. nil means the local one.
@@ -174,13 +176,12 @@ func (t *Table) Close() error { return t.lines.flush() }
 // because rows show the time of day only.
 func (t *Table) writeDay(ev *event.Event) error {
 	day := ev.Time.In(t.opts.Location).Format(time.DateOnly)
-	// Around midnight, events of two CPUs can arrive out of order.
-	if day <= t.day {
+	if day == t.day {
 		return nil
 	}
 	first := t.day == ""
 	t.day = day
-	if first {
+	if first && !t.opts.Date {
 		return nil
 	}
 	row := make([]string, len(t.columns))

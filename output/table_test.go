@@ -5,6 +5,7 @@ package output_test
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func checkSafe(t testing.TB, out string) {
 
 func TestTableLayout(t *testing.T) {
 	titles := []string{"TIME", "EVENT", "TARGET", "CHANGE", "WHO"}
-	clock := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3}$`)
+	clock := regexp.MustCompile(`^(\d\d:\d\d:\d\d\.\d{3}|\d{4}-\d\d-\d\d)$`)
 	events := append(append(sample(), hostile()...), bare()...)
 	for _, ev := range events {
 		// These lines have no columns; see TestTableAlertLayout and TestTableRefusals.
@@ -77,7 +78,7 @@ func TestTableLayout(t *testing.T) {
 					}
 				}
 				// Only the first line of a row has the time.
-				if first := strings.TrimSpace(string(cells[:min(12, len(cells))])); first != "" && !clock.MatchString(first) && first != "2026-11-23" {
+				if first := strings.TrimSpace(string(cells[:min(12, len(cells))])); first != "" && !clock.MatchString(first) {
 					t.Errorf("width %d: no time: %s", tt.width, line)
 				}
 			}
@@ -407,14 +408,21 @@ func TestTableDay(t *testing.T) {
 	}
 	zone := time.FixedZone("", 2*3600)
 	// Midnight in this zone is 22:00 UTC. The third event is out of order.
-	out := write(t, tableSink(output.TableOptions{Location: zone}), ev(0), ev(10), ev(9), ev(11), ev(40))
-	var first []string
-	for line := range strings.Lines(out) {
-		first = append(first, strings.Fields(line)[0])
+	events := []*event.Event{ev(0), ev(10), ev(9), ev(40), ev(41)}
+	const want = "14:04:31.123 2026-11-24 00:04:31.123 2026-11-23 23:04:31.123 2026-11-25 06:04:31.123 07:04:31.123"
+	for prefix, opts := range map[string]output.TableOptions{"TIME ": {Location: zone}, "TIME 2026-11-23 ": {Location: zone, Date: true}} {
+		var first []string
+		for line := range strings.Lines(write(t, tableSink(opts), events...)) {
+			first = append(first, strings.Fields(line)[0])
+		}
+		if got := strings.Join(first, " "); got != prefix+want {
+			t.Errorf("%s, want %s", got, prefix+want)
+		}
 	}
-	want := "TIME 14:04:31.123 2026-11-24 00:04:31.123 23:04:31.123 01:04:31.123 2026-11-25 06:04:31.123"
-	if got := strings.Join(first, " "); got != want {
-		t.Errorf("%s, want %s", got, want)
+	slices.Reverse(events) // as history --reverse shows them
+	out := write(t, tableSink(output.TableOptions{Location: zone, Date: true}), events...)
+	if n := strings.Count(out, "2026-11-2"); n != 4 {
+		t.Errorf("%d dates, want 4: %s", n, out)
 	}
 }
 

@@ -65,6 +65,8 @@ type streamFlags struct {
 	pickUser sync.Once
 	user     uint32 // of the resolver; 0: that of this process
 
+	stored bool // the events are from a history
+
 	live output.Sink // set by top: takes the events instead of the output
 
 	// Set by record.

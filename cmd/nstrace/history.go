@@ -167,6 +167,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		go watchReader(os.Stdout, cancel)
 	}
+	f.stored = true
 	var hold time.Duration // past events are complete
 	if f.follow {
 		hold = output.DefaultHold

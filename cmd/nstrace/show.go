@@ -107,7 +107,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 			Inventory: inv, User: users.Name, Now: time.Now(),
 			Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		},
-		Lines: output.TableOptions{HostNS: inv.Host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
+		Lines: output.TableOptions{HostNS: inv.Host, Date: true, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
 	}
 	if f.format == "json" {
 		err = show.WriteJSON(ctx, os.Stdout, page, opts, w)

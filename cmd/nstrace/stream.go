@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/alert"
@@ -61,9 +62,10 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
-	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host}
-	if terminal, ok := w.(*os.File); ok {
-		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
+	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host, Date: true}
+	if file, ok := w.(*os.File); ok {
+		opts.Color, opts.Width = output.ColorWanted(file), output.TerminalWidth(file)
+		opts.Date = f.stored || !term.IsTerminal(int(file.Fd()))
 	}
 	table := output.NewTable(w, opts)
 	if f.group == "off" {

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,6 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/nearest"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
 	"github.com/nstrace/nstrace/tracer"
@@ -187,12 +187,7 @@ func oneOf(flag, value string, all []string) error {
 
 // didYouMean suggests the name nearest to the one that was typed, if one is near.
 func didYouMean(typed string, names []string) string {
-	best, dist := "", min(4, len(typed)/2+1)
-	for _, name := range names {
-		if d := levenshtein.Distance(typed, name, nil); d < dist {
-			best, dist = name, d
-		}
-	}
+	best := nearest.Name(typed, names)
 	if best == "" {
 		return ""
 	}

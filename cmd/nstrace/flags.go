@@ -81,10 +81,10 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&f.file, "output-file", "O", "", "append events to this file")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before the current one exceeds this size, for example 100MiB")
-	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
+	spanVar(fs, &f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
-	fs.DurationVar(&f.duration, "duration", 0, "stop after this time, for example 30s")
+	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 }
 
@@ -95,7 +95,7 @@ func (f *streamFlags) registerSource(cmd *cobra.Command) {
 	registerRuntimes(fs, &f.runtimes)
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring buffer between the kernel and nstrace, a power of two")
-	fs.DurationVar(&f.selfTest, "self-test", tracer.DefaultProveEvery, "how often to test that the hooks work, unless events show it (0: only at the start and the end)")
+	spanVar(fs, &f.selfTest, "self-test", tracer.DefaultProveEvery, "how often to test that the hooks work, unless events show it (0: only at the start and the end)")
 	fs.BoolVar(&f.partial, "partial", false, "trace even if creates, enters or sysctl writes cannot be seen here (otherwise exit status 3)")
 	complete(cmd, "backend", tracer.Backends())
 }
@@ -380,7 +380,7 @@ func accepted(typ string) string {
 	case "uint64", "int":
 		return "a whole number"
 	case "duration":
-		return "a time, for example 500ms, 30s, 10m or 24h"
+		return "a time with a unit, for example 500ms, 30s, 10m, 1h, 3d or 1d12h"
 	case "bool":
 		return "true or false"
 	}

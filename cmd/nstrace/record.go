@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -25,7 +23,7 @@ const defaultDB = "/var/lib/nstrace/history.db"
 type recordFlags struct {
 	streamFlags
 	db       string
-	keep     string
+	keep     time.Duration
 	keepSize string
 }
 
@@ -48,7 +46,8 @@ without a gap when the other one ends.`,
 	}
 	f.register(cmd)
 	registerDB(cmd.Flags(), &f.db)
-	cmd.Flags().StringVar(&f.keep, "keep", "90d", "drop events older than this, for example 90d or 12h (0: never)")
+	spanVar(cmd.Flags(), &f.keep, "keep", 90*24*time.Hour, "drop events older than this, for example 90d or 12h (0: never)")
+	cmd.Flags().Lookup("keep").DefValue = "90d"
 	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
 	return cmd
 }
@@ -66,9 +65,8 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if _, err := f.options(); err != nil {
 		return err
 	}
-	keep, err := parseAge(f.keep)
-	if err != nil {
-		return usagef("--keep: %w", err)
+	if f.keep < 0 {
+		return usagef("--keep: invalid negative time %s: want for example 90d, or 0 to keep all", f.keep)
 	}
 	size, err := humanize.ParseBytes(f.keepSize)
 	if err != nil || size > math.MaxInt64 || (size > 0 && size < 1<<20) {
@@ -76,7 +74,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
-		Path: f.db, Keep: keep, KeepSize: int64(size), Version: buildVersion(),
+		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
 		Report: notify,
 	})
 	if err != nil {
@@ -85,23 +83,4 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
-}
-
-// parseAge parses a duration, which can be in days or weeks.
-func parseAge(text string) (time.Duration, error) {
-	bad := fmt.Errorf("invalid time %q: want for example 90d, 2w, 12h or 0", text)
-	for unit, d := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if number, ok := strings.CutSuffix(text, unit); ok {
-			n, err := strconv.ParseUint(number, 10, 32)
-			if err != nil || time.Duration(n) > math.MaxInt64/d {
-				return 0, bad
-			}
-			return time.Duration(n) * d, nil
-		}
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return 0, bad
-	}
-	return d, nil
 }

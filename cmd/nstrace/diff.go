@@ -179,8 +179,8 @@ func (f *diffFlags) write(rows []*output.Diff, args []string, host map[event.NST
 		case len(args) > 1:
 			names[1] = args[1]
 		}
-		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{
-			HostNS: host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{Location: location(),
+			HostNS: host, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		})
 	} else {
 		return false, nil

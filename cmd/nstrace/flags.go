@@ -42,6 +42,7 @@ type streamFlags struct {
 	comms      []string
 	users      []string
 	failed     bool
+	changed    bool
 	filter     string
 	program    *filter.Program // compiled from filter, nil without --filter
 	group      string
@@ -122,6 +123,7 @@ func (f *streamFlags) registerSelection(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.containers, "container", nil, "only events by or about this container (name, id or NAMESPACE/POD)")
 	fs.StringSliceVar(&f.netns, "netns", nil, "only events about this network namespace (inode number, pid, path, or a name from ip netns or of a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only failed operations")
+	fs.BoolVar(&f.changed, "changed", false, "no writes of the value that a parameter has already")
 	fs.StringVar(&f.filter, "filter", "true", "only events that match this expression, for example 'process.comm == \"runc\"' (\"help\": list the fields)")
 	fs.Lookup("filter").DefValue = "" // --help shows no default
 	complete(cmd, "event", eventNames())
@@ -131,7 +133,7 @@ func (f *streamFlags) registerSelection(cmd *cobra.Command) {
 // registerGroup adds --group.
 func registerGroup(cmd *cobra.Command, group *string, usage string) {
 	cmd.Flags().StringVar(group, "group", "off", usage)
-	cmd.Flags().Lookup("group").NoOptDefVal = groups[0]
+	optionalValue(cmd.Flags(), "group", groups[0], groups)
 	complete(cmd, "group", groups)
 }
 
@@ -296,6 +298,9 @@ func (f *streamFlags) filters() (event.Filter, error) {
 		}
 		o.UIDs = append(o.UIDs, uid)
 	}
+	for i, glob := range f.sysctls {
+		f.sysctls[i] = sysctlArg(glob)
+	}
 	o.Sysctl, o.Comms, o.Failed = f.sysctls, f.comms, f.failed
 	if err := o.Validate(); err != nil {
 		return o, usageError{err}
@@ -304,6 +309,7 @@ func (f *streamFlags) filters() (event.Filter, error) {
 	if err != nil {
 		return o, err
 	}
+	selected.Changed = f.changed
 	f.selected = selected
 	if f.filter != "true" {
 		program, err := filter.Compile(f.filter)

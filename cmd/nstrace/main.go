@@ -72,7 +72,7 @@ func realMain(args []string) int {
 		return lookUp()
 	}
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(joinOptional(root, args))
 	err := root.Execute()
 	var usage usageError
 	var status exitStatus
@@ -185,6 +185,7 @@ runs until it is interrupted.`,
 		},
 	}
 	f.register(root)
+	registerGlobal(root)
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)

@@ -105,9 +105,9 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	w := &output.PageWriter{
 		Listing: &output.Listing{
 			Inventory: inv, User: users.Name, Now: time.Now(),
-			Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		},
-		Lines: output.TableOptions{HostNS: inv.Host, Date: true, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
+		Lines: output.TableOptions{Location: location(), HostNS: inv.Host, Date: true, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
 	}
 	if f.format == "json" {
 		err = show.WriteJSON(ctx, os.Stdout, page, opts, w)

@@ -62,9 +62,9 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
-	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host, Date: true}
+	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, Date: true}
 	if file, ok := w.(*os.File); ok {
-		opts.Color, opts.Width = output.ColorWanted(file), output.TerminalWidth(file)
+		opts.Color, opts.Width = colorWanted(file), output.TerminalWidth(file)
 		opts.Date = f.stored || !term.IsTerminal(int(file.Fd()))
 	}
 	table := output.NewTable(w, opts)
@@ -158,6 +158,10 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if err != nil {
 		return r, err
 	}
+	f.warnPattern(notes.add)
+	if !o.Follow { // what a command makes is not there yet
+		f.warnAbsent(&o.Filter, r.stage, r.liveNets, notes.add)
+	}
 	notes.release()
 	go osmemory.GiveBack()
 	if f.verbose {
@@ -198,6 +202,19 @@ func (r *run) scan(ctx context.Context) (found []drift.Found, complete bool, err
 		found[i] = drift.Found{Namespace: live[i].Namespace, Paths: live[i].Paths, User: live[i].User}
 	}
 	return found, complete, nil
+}
+
+// liveNets returns the inode numbers of the network namespaces that exist. ok is false if some can be missing.
+func (r *run) liveNets() (ids []uint32, ok bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), parametersTime)
+	defer cancel()
+	live, complete, err := r.tracer.Scan(ctx)
+	for i := range live {
+		if ns := &live[i].Namespace; ns.Type == event.NSTypeNet {
+			ids = append(ids, ns.ID)
+		}
+	}
+	return ids, complete && err == nil
 }
 
 // finish closes everything.
@@ -348,7 +365,7 @@ func describe(o event.Observation) string {
 // summary prints the totals of the run on stderr.
 func (f *streamFlags) summary(r *run) {
 	s := r.steps.Totals()
-	if s == nil {
+	if s == nil || global.quiet {
 		return
 	}
 	more := ""
@@ -372,7 +389,7 @@ func (f *streamFlags) summary(r *run) {
 
 // alertSummary prints on stderr how many events met each rule.
 func (f *streamFlags) alertSummary(r *run) {
-	if f.alerts == nil {
+	if f.alerts == nil || global.quiet {
 		return
 	}
 	var each []string
@@ -392,7 +409,11 @@ func (f *streamFlags) alertSummary(r *run) {
 }
 
 // notify prints a message about the run on stderr.
-func notify(message string) { fmt.Fprintf(os.Stderr, "nstrace: %s\n", flatten(message)) }
+func notify(message string) {
+	if !global.quiet {
+		fmt.Fprintf(os.Stderr, "nstrace: %s\n", flatten(message))
+	}
+}
 
 func plural(n uint64, what string) string {
 	if n == 1 {

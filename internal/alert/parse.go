@@ -56,6 +56,9 @@ func (r *Rules) parse(name string, text []byte) error {
 		if slices.Contains(r.Names(), parsed.name) {
 			return s.fail(n, "duplicate rule %q", parsed.name)
 		}
+		for _, w := range parsed.when.Warnings() {
+			r.warnings = append(r.warnings, fmt.Sprintf("%s: rule %q: %s", name, parsed.name, w))
+		}
 		r.rules = append(r.rules, parsed)
 	}
 	return nil

@@ -582,6 +582,9 @@ before it, nothing is imported.`,
 				defer file.Close()
 				in, name = file, args[0]
 			}
+			if err := checkFolder("--db", path); err != nil {
+				return err
+			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			n, err := history.Import(ctx, path, interruptibleReader(ctx, in))

@@ -46,6 +46,13 @@ func TestHistoryMistakes(t *testing.T) {
 		{"blame --db " + missing, false, "nstrace record creates it"},
 		{"record --keep forever --db " + db, true, "--keep: invalid value \"forever\": want a time with a unit"},
 		{"record --keep-size 1KiB --db " + db, true, "--keep-size"},
+		{"record --db /no/such/folder/x.db", true, "there is no folder \"/no/such/folder\""},
+		{"record --db " + db + " -O /no/such/folder/x", true, "--output-file: there is no folder"},
+		{"record --db " + db + "/x.db", true, "is not a folder"},
+		{"history import " + db + " --db /no/such/folder/x.db", true, "--db: there is no folder \"/no/such/folder\""},
+		{"help foo", true, "help: unknown command \"foo\": see"},
+		{"help histroy", true, "did you mean \"history\""},
+		{"help history sysctll", true, "did you mean \"sysctl\""},
 		{"record x --db " + db, true, "unexpected argument \"x\""},
 	} {
 		root := newRoot()

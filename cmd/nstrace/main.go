@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -73,7 +74,12 @@ func realMain(args []string) int {
 	}
 	root := newRoot()
 	root.SetArgs(joinOptional(root, args))
+	out := &keptError{to: os.Stdout}
+	root.SetOut(out)
 	err := root.Execute()
+	if err == nil { // cobra ignores errors when it prints help
+		err = out.err
+	}
 	var usage usageError
 	var status exitStatus
 	own := exitOK // the status if nothing else is wrong
@@ -100,6 +106,20 @@ func realMain(args []string) int {
 		return own
 	}
 	return exitFault
+}
+
+// A keptError keeps the first error of its writer.
+type keptError struct {
+	to  io.Writer
+	err error
+}
+
+func (o *keptError) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // lookUp is the process that a live command starts, see package resolver.
@@ -189,6 +209,7 @@ runs until it is interrupted.`,
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(newRun(), newList(), newShow(), newDiff(), newGraph(), newTop(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
 	return root
 }
@@ -206,4 +227,38 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		names = append(names, c.Name())
 	}
 	return usagef("unknown command %q%s", args[0], didYouMean(args[0], names))
+}
+
+// newHelp is cobra's command help, except that an unknown command is a mistake.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print help about a command",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, c := range of.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				var names []string
+				for _, c := range of.Commands() {
+					names = append(names, c.Name())
+				}
+				unknown := args[len(args)-max(1, len(rest))]
+				return usagef("help: unknown command %q%s: see nstrace --help", unknown, didYouMean(unknown, names))
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
 }

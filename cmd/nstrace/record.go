@@ -5,8 +5,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // defaultDB is the default database of record and of the commands that read the history.
@@ -72,6 +75,20 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if err != nil || size > math.MaxInt64 || (size > 0 && size < 1<<20) {
 		return usagef("--keep-size: invalid size %q: want at least 1MiB, for example 1GiB, or 0", f.keepSize)
 	}
+	// Nothing of these leaves a database behind, or part of one.
+	if err := tracer.CheckPrivileges(); err != nil {
+		return err
+	}
+	if f.db != defaultDB { // whose folder nstrace makes
+		if err := checkFolder("--db", f.db); err != nil {
+			return err
+		}
+	}
+	if f.file != "" {
+		if err := checkFolder("--output-file", f.file); err != nil {
+			return err
+		}
+	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
 		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
@@ -83,4 +100,17 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
+}
+
+// checkFolder refuses a file in a folder that does not exist, which is likely a mistyped one.
+func checkFolder(flag, path string) error {
+	dir := filepath.Dir(path)
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return usagef("%s: there is no folder %q", flag, dir)
+	case err == nil && !info.IsDir():
+		return usagef("%s: %q is not a folder", flag, dir)
+	}
+	return nil // opening the file says what else is wrong
 }

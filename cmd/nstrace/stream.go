@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -46,9 +47,17 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 	}
 	file, err := output.OpenFile(f.file, rotation)
 	if err != nil {
-		return nil, nil, fmt.Errorf("--output-file: %w", err)
+		return nil, nil, noFolder(fmt.Errorf("--output-file: %w", err))
 	}
 	return file, file.Close, nil
+}
+
+// noFolder makes an error of opening a file a mistake on the command line, if its path cannot be that of a file.
+func noFolder(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR) {
+		return usageError{err}
+	}
+	return err
 }
 
 // sink returns the sink for --output. hold is how long --group may hold a row back.

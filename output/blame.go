@@ -53,6 +53,9 @@ type BlameTable struct {
 	fold  bool        // the row is that of the whole burst
 }
 
+// setColumn is the index of SET.
+const setColumn = 3
+
 // NewBlameTable returns a table that writes to w.
 func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 	b := &BlameTable{}
@@ -76,15 +79,23 @@ func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 		return all
 	}
 	narrow := func(width int) []column {
-		parameter, value := 26, 11
+		if width < stackedBelow {
+			all := of(width-10-len(gap), 10)
+			all[2].below, all[2].label, all[3].label, all[4].label = true, "was", "set", "writes:"
+			all[5].fit = nil
+			return all
+		}
+		parameter, value, at, count := 26, 11, len("2006-01-02 15:04"), 3
 		if width < DefaultWidth {
-			parameter -= (DefaultWidth - width) / 3
-			value--
+			parameter -= (DefaultWidth - width) * 2 / 5
+			value, count = value-2, count-1
 		} else if extra := width - DefaultWidth - 12; extra > 0 {
 			parameter += min(extra/3, 14)
 			value += min(extra/4, 12)
 		}
-		const at, count = len("2006-01-02"), 3
+		if width >= DefaultWidth+20 {
+			at = len("2006-01-02 15:04:05")
+		}
 		return of(parameter, value, value, at, count, width-parameter-2*value-at-count-5*len(gap))
 	}
 	wide := of(40, 16, 16, 19, 5, 40)
@@ -104,6 +115,7 @@ func (b *BlameTable) Add(row *Blame) error {
 	if err := b.table.Append(b.cells(ev)); err != nil {
 		return err
 	}
+	b.writeStacked(ev)
 	return b.lines.add(b.out.Bytes())
 }
 
@@ -208,7 +220,11 @@ func (b *BlameTable) set(row *Blame) []word {
 		return []word{newWord(offset(at.Sub(b.burst.first)), faint)}
 	}
 	at = at.In(b.opts.Location)
-	return []word{newWord(at.Format(time.DateOnly), normal), joinedWord(at.Format(time.TimeOnly), faint)}
+	clock := time.TimeOnly
+	if column := b.columns[min(setColumn, len(b.columns)-1)]; column.title == "SET" && column.width == len("2006-01-02 15:04") {
+		clock = "15:04"
+	}
+	return []word{newWord(at.Format(time.DateOnly), normal), joinedWord(at.Format(clock), faint)}
 }
 
 func (b *BlameTable) writes(row *Blame) []word {

@@ -149,7 +149,12 @@ func mounted() error {
 }
 
 // CheckPrivileges returns the error that New would return if the kernel lets this process use no BPF programs.
-func CheckPrivileges() error { return probeBPF() }
+func CheckPrivileges() error {
+	if err := mounted(); err != nil {
+		return err
+	}
+	return probeBPF()
+}
 
 // probeBPF checks that bpf(2) can be used at all.
 func probeBPF() error {

@@ -127,7 +127,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		sink = output.NewBlameJSON(os.Stdout)
 	} else {
 		table := output.NewBlameTable(os.Stdout, output.TableOptions{Location: location(),
-			Wide: f.format == "wide", HostNS: procfs.HostNamespaces(), Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			Wide: f.format == "wide", HostNS: procfs.HostNamespaces(), Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0,
 		})
 		if sink = table; f.group != "off" {
 			sink = output.NewBlameGroup(table, f.group == "open")

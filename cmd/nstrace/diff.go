@@ -180,7 +180,7 @@ func (f *diffFlags) write(rows []*output.Diff, args []string, host map[event.NST
 			names[1] = args[1]
 		}
 		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{Location: location(),
-			HostNS: host, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			HostNS: host, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0,
 		})
 	} else {
 		return false, nil

@@ -107,7 +107,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 			Inventory: inv, User: users.Name, Now: time.Now(),
 			Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		},
-		Lines: output.TableOptions{Location: location(), HostNS: inv.Host, Date: true, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
+		Lines: output.TableOptions{Location: location(), HostNS: inv.Host, Date: true, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0},
 	}
 	if f.format == "json" {
 		err = show.WriteJSON(ctx, os.Stdout, page, opts, w)

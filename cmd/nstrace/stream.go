@@ -71,9 +71,11 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
-	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, Date: true}
+	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, Date: true, OneLine: true}
 	if file, ok := w.(*os.File); ok {
 		opts.Color, opts.Width = colorWanted(file), output.TerminalWidth(file)
+		opts.WidthNow = func() int { return output.TerminalWidth(file) }
+		opts.OneLine = opts.Width == 0
 		opts.Date = f.stored || !term.IsTerminal(int(file.Fd()))
 	}
 	table := output.NewTable(w, opts)

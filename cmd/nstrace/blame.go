@@ -65,6 +65,8 @@ network namespaces are shown for the host's network namespace, unless --netns or
 	fs.StringSliceVar(&f.sort, "sort", nil, "sort by these columns: "+strings.Join(output.BlameColumns(), ", ")+"; a minus sign before a name reverses the order")
 	registerDB(fs, &f.db)
 	complete(cmd, "sort", output.BlameColumns())
+	completeBy(cmd, "netns", netnsNames)
+	completeArgs(cmd, 0, parameterParts)
 	complete(cmd, "output", formats)
 	return cmd
 }
@@ -150,9 +152,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		return err
 	}
 	if len(rows) == 0 {
-		for _, w := range missingParameters(globs, true) {
-			notify(w)
-		}
+		suggestParameters(globs, true)
 		notify(f.emptyMessage(globs))
 	}
 	return nil

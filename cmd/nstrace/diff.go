@@ -76,6 +76,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
 	registerRuntimes(fs, &f.runtimes)
 	registerRuntimeWait(fs, &f.runtimeWait)
+	completeArgs(cmd, 2, netnsNames)
 	complete(cmd, "output", []string{"table", "json"})
 	complete(cmd, "ns-type", diffTypeNames())
 	return cmd

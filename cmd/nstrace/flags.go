@@ -128,6 +128,10 @@ func (f *streamFlags) registerSelection(cmd *cobra.Command) {
 	fs.Lookup("filter").DefValue = "" // --help shows no default
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
+	completeBy(cmd, "sysctl", parameterParts)
+	completeBy(cmd, "comm", commandNames)
+	completeBy(cmd, "user", userNames)
+	completeBy(cmd, "netns", netnsNames)
 }
 
 // registerGroup adds --group.
@@ -135,12 +139,6 @@ func registerGroup(cmd *cobra.Command, group *string, usage string) {
 	cmd.Flags().StringVar(group, "group", "off", usage)
 	optionalValue(cmd.Flags(), "group", groups[0], groups)
 	complete(cmd, "group", groups)
-}
-
-// complete registers the values of a flag for shell completion.
-func complete(cmd *cobra.Command, flag string, values []string) {
-	// The only error is an unknown flag.
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
 var formats = []string{"table", "wide", "json"}

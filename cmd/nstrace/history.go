@@ -113,6 +113,7 @@ func newHistorySysctl() *cobra.Command {
 		},
 	}
 	f.registerPast(cmd)
+	completeArgs(cmd, 1, parameterParts)
 	return cmd
 }
 
@@ -157,6 +158,7 @@ namespace).`,
 		},
 	}
 	f.registerPast(cmd)
+	completeArgs(cmd, 1, netnsNames)
 	return cmd
 }
 
@@ -204,9 +206,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		}
 		f.warnPattern(notify)
 		if q.Parameter != "" && len(f.sysctls) == 0 {
-			for _, w := range missingParameters([]string{q.Parameter}, false) {
-				notify(w)
-			}
+			suggestParameters([]string{q.Parameter}, false)
 		}
 		if what != "" {
 			what = ": " + what

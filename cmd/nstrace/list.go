@@ -81,6 +81,9 @@ Columns for --columns and --sort:
 	complete(cmd, "tree", []string{string(output.TreeParent), string(output.TreeOwner)})
 	complete(cmd, "columns", names)
 	complete(cmd, "sort", names)
+	completeBy(cmd, "comm", commandNames)
+	completeBy(cmd, "user", userNames)
+	completeBy(cmd, "netns", netnsNames)
 	return cmd
 }
 

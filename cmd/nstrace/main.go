@@ -181,7 +181,9 @@ func newRoot() *cobra.Command {
 		Short: "Show who did what to namespaces and kernel parameters",
 		Long: `Stream events about namespaces (created, entered, pinned, destroyed) and about writes
 to kernel parameters (sysctls) as they happen, each with the process behind it. nstrace
-runs until it is interrupted.`,
+runs until it is interrupted.
+
+` + tableHelp(),
 		Example: `  nstrace                                   show all events as a table
   nstrace -e sysctl --sysctl 'net.ipv4.*'   show writes to parameters below net.ipv4
   nstrace --filter 'any(process.ancestors, .comm == "runc")'   show what runc's descendants do
@@ -211,6 +213,7 @@ runs until it is interrupted.`,
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(newRun(), newList(), newShow(), newDiff(), newGraph(), newTop(), newRecord(), newHistory(), newBlame(), newCheck(), newVersion(), newMan())
+	addCompletion(root)
 	return root
 }
 

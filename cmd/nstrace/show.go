@@ -52,6 +52,7 @@ NS is an inode number, alone or as in net:[4026531840], a path, or a name from i
 	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
 	fs.IntVar(&f.events, "events", defaultEvents, "number of latest events of each namespace")
 	f.register(cmd)
+	completeArgs(cmd, 1, netnsNames)
 	complete(cmd, "output", []string{"table", "json"})
 	return cmd
 }

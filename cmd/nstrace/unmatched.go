@@ -103,6 +103,15 @@ func missingParameters(globs []string, below bool) (missing []string) {
 	return missing
 }
 
+// suggestParameters notes which names of parameters are near those that were given.
+func suggestParameters(globs []string, below bool) {
+	for _, w := range missingParameters(globs, below) {
+		if strings.Contains(w, "did you mean") {
+			notify(w)
+		}
+	}
+}
+
 // isBelow reports whether a parameter is in a folder of parameters: net.ipv4.ip_forward in net.ipv4.
 func isBelow(name, folder string) bool {
 	return strings.HasPrefix(name, strings.TrimSuffix(folder, ".")+".")

@@ -7,7 +7,6 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 )
 
 func newVersion() *cobra.Command {
@@ -38,7 +37,7 @@ func newMan() *cobra.Command {
 				}
 				page = found
 			}
-			return doc.GenMan(page, &doc.GenManHeader{Title: "NSTRACE", Section: "8", Source: "nstrace " + buildVersion()}, cmd.OutOrStdout())
+			return writeManual(cmd.OutOrStdout(), page)
 		},
 	}
 }

@@ -161,8 +161,8 @@ func (b *BlameTable) parameter(row *Blame) []word {
 
 func (b *BlameTable) now(row *Blame) []word {
 	var words []word
-	if row.Value != nil && !b.fold {
-		words = b.text(*row.Value, normal)
+	if value := b.shared(row, func(r *Blame) *string { return r.Value }); value != nil {
+		words = b.text(*value, normal)
 		if row.ValueTruncated {
 			words = append(words, newWord("(truncated)", doubtful))
 		}
@@ -186,6 +186,21 @@ func (b *BlameTable) now(row *Blame) []word {
 	return words
 }
 
+// shared returns a value of a row, and for a burst the one that all its rows have, as the parameters have that the
+// kernel changes along with another one. It returns nil if they differ.
+func (b *BlameTable) shared(row *Blame, value func(*Blame) *string) *string {
+	v := value(row)
+	if !b.fold || v == nil {
+		return v
+	}
+	for _, other := range b.burst.rows {
+		if o := value(other); o == nil || !event.SameValue(*o, *v) {
+			return nil
+		}
+	}
+	return v
+}
+
 func (b *BlameTable) recorded(row *Blame) []word {
 	if row.Recorded == nil {
 		return []word{newWord(unknown, doubtful)}
@@ -202,10 +217,16 @@ func (b *BlameTable) text(v string, st style) []word {
 }
 
 func (b *BlameTable) was(row *Blame) []word {
-	if b.fold || row.Last == nil || row.Last.Sysctl == nil || row.Last.Sysctl.Old == nil {
+	old := b.shared(row, func(r *Blame) *string {
+		if r.Last == nil || r.Last.Sysctl == nil {
+			return nil
+		}
+		return r.Last.Sysctl.Old
+	})
+	if old == nil {
 		return nil
 	}
-	return b.text(*row.Last.Sysctl.Old, faint)
+	return b.text(*old, faint)
 }
 
 func (b *BlameTable) set(row *Blame) []word {

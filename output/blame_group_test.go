@@ -51,7 +51,7 @@ func TestBlameGroup(t *testing.T) {
 	const head = `PARAMETER                   NOW          WAS          SET               N    WHO
 kernel.panic                30 drifted:  0            2026-11-23 12:04  1    systemd >
                             recorded 1                                       systemd-sysctl[233]
-4 parameters kernel.sysrq                             2026-11-23 12:04  7    systemd >
+4 parameters kernel.sysrq   1            0            2026-11-23 12:04  7    systemd >
 net.ipv4.* ×2                                                                systemd-sysctl[233]
 vm.swappiness
 `

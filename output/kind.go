@@ -112,6 +112,12 @@ func (t *Table) change(ev *event.Event) []word {
 	if k.change != nil {
 		words = concat(words, k.change(t, ev))
 	}
+	if ev.Cascaded > 0 {
+		if n := len(words); n > 0 {
+			words[n-1].text += ","
+		}
+		words = append(words, newWord("and "+number(ev.Cascaded)+" more", strong))
+	}
 	if k.wantsOutcome && ev.Outcome == "" {
 		words = append(words, newWord(unknown, doubtful))
 	}

@@ -79,10 +79,14 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 		opts.Date = f.stored || !term.IsTerminal(int(file.Fd()))
 	}
 	table := output.NewTable(w, opts)
-	if f.group == "off" {
-		return table
+	var sink output.Sink = table
+	if f.group != "off" {
+		sink = output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
 	}
-	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
+	if f.group == "open" || opts.Wide {
+		return sink
+	}
+	return output.NewCascades(sink)
 }
 
 // nowhere is a sink that discards events.

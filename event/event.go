@@ -112,6 +112,10 @@ type Event struct {
 	// Refusal is why the kernel refused to create a namespace, as far as that is known.
 	Refusal []Refusal `json:"refusal,omitempty"`
 
+	// Cascaded is how many changes of other parameters along with this write are shown with it. It is not part of
+	// the stream, which has an event for each.
+	Cascaded uint64 `json:"-"`
+
 	// Ref identifies the event within the Tracer that made it, for Cause.Ref. It is 0 for
 	// an event that no Tracer made. It is not part of the stream.
 	Ref uint64 `json:"-"`

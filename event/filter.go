@@ -16,6 +16,8 @@ import (
 //	Failed     its outcome
 //	PIDs, Comms, UIDs   the process that acted, or else the one that made what ended
 //
+// Comms selects a process by the name of the thread that acted, or of its main thread.
+//
 // A Tracer applies most of these rules in the kernel, so that other events do not reach
 // user space. MatchTraced applies the rest. MatchStored applies all of them.
 type Filter struct {
@@ -80,8 +82,16 @@ func (f *Filter) MatchStored(e *Event) bool {
 	if e.Type.Family() == "trace" {
 		return true
 	}
-	return f.matchType(e) && f.matchNamespaces(e) && f.matchParameter(e) &&
-		(!f.Failed || e.Outcome == Failure) && f.matchActor(e.actor())
+	if !f.matchType(e) || !f.matchNamespaces(e) || !f.matchParameter(e) || f.Failed && e.Outcome != Failure {
+		return false
+	}
+	if p := e.Process; p != nil {
+		return f.matchIDs(p.PID, p.UID) && f.matchComm(p)
+	}
+	if e.Type == NamespaceDestroy && e.Namespace != nil {
+		return f.matchActor(e.Namespace.Creator)
+	}
+	return f.matchActor(nil)
 }
 
 func (f *Filter) matchType(e *Event) bool { return f.Types == nil || f.Types[e.Type] }
@@ -119,20 +129,15 @@ func (f *Filter) matchActor(a *Actor) bool {
 	if !f.ByProcess() {
 		return true
 	}
-	return a != nil &&
-		(len(f.PIDs) == 0 || slices.Contains(f.PIDs, a.PID)) &&
-		(len(f.Comms) == 0 || slices.Contains(f.Comms, a.Comm)) &&
-		(len(f.UIDs) == 0 || slices.Contains(f.UIDs, a.UID))
+	return a != nil && f.matchIDs(a.PID, a.UID) && (len(f.Comms) == 0 || slices.Contains(f.Comms, a.Comm))
 }
 
-// actor returns the process that acted, or for the end of a namespace the one that made
-// it; nil if unknown.
-func (e *Event) actor() *Actor {
-	switch {
-	case e.Process != nil:
-		return &Actor{PID: e.Process.PID, UID: e.Process.UID, Comm: e.Process.Comm}
-	case e.Type == NamespaceDestroy && e.Namespace != nil:
-		return e.Namespace.Creator
-	}
-	return nil
+func (f *Filter) matchIDs(pid, uid uint32) bool {
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, pid)) && (len(f.UIDs) == 0 || slices.Contains(f.UIDs, uid))
+}
+
+// matchComm reports whether the filter selects the name of a process's thread or of its main thread.
+func (f *Filter) matchComm(p *Process) bool {
+	return len(f.Comms) == 0 || slices.Contains(f.Comms, p.Comm) ||
+		p.LeaderComm != "" && slices.Contains(f.Comms, p.LeaderComm)
 }

@@ -45,6 +45,7 @@ func TestFilter(t *testing.T) {
 	returned := &event.Event{Type: event.NetdevMove, Netdev: &event.Netdev{Name: "eth0"}, Outcome: event.Failure}
 	netWrite := &event.Event{Type: event.SysctlWrite, Process: shell, Outcome: event.Success, Sysctl: &event.Sysctl{Name: "net.ipv4.conf.eth0/100.forwarding", Namespace: netns}}
 	hostWrite := &event.Event{Type: event.SysctlWrite, Process: shell, Outcome: event.Failure, Sysctl: &event.Sysctl{Name: "vm.swappiness"}}
+	worker := &event.Event{Type: event.SysctlWrite, Process: &event.Process{PID: 30, TID: 31, Comm: "iou-wrk-30", LeaderComm: "uring"}, Outcome: event.Success, Sysctl: &event.Sysctl{Name: "vm.swappiness"}}
 	drift := &event.Event{Type: event.SysctlDrift, Sysctl: &event.Sysctl{Name: "kernel.hostname", Namespace: utsns}}
 	loss := &event.Event{Type: event.TraceLoss, Loss: &event.Loss{Reason: event.LossMissed}}
 
@@ -88,6 +89,9 @@ func TestFilter(t *testing.T) {
 		{"-p, the maker of what ended", event.Filter{PIDs: []uint32{20}}, destroyed, asRoot, yes, yes},
 		{"-p, another one made what ended", event.Filter{PIDs: []uint32{10}}, destroyed, asRoot, no, no},
 		{"-c, the maker of what ended", event.Filter{Comms: []string{"sh", "ip"}}, destroyed, asRoot, yes, yes},
+		{"-c, the thread", event.Filter{Comms: []string{"iou-wrk-30"}}, worker, nil, yes, yes},
+		{"-c, its main thread", event.Filter{Comms: []string{"uring"}}, worker, nil, yes, yes},
+		{"-c, neither", event.Filter{Comms: []string{"wrk", ""}}, worker, nil, yes, no},
 		{"-u, another user made what ended", event.Filter{UIDs: []uint32{1000}}, destroyed, asRoot, no, no},
 		{"-p and -u, only one matches", event.Filter{PIDs: []uint32{20}, UIDs: []uint32{1000}}, destroyed, asRoot, no, no},
 		{"-p, an unknown maker", event.Filter{PIDs: []uint32{20}}, unpinned, nil, no, no},

@@ -37,6 +37,7 @@ func (enc *Encoder) encodeProcess(b []byte, p *Process) []byte {
 	b = strconv.AppendUint(append(b, `,"pid":`...), uint64(p.PID), 10)
 	b = strconv.AppendUint(append(b, `,"tid":`...), uint64(p.TID), 10)
 	b = AppendString(append(b, `,"comm":`...), p.Comm)
+	b = appendText(b, `,"leader_comm":`, p.LeaderComm)
 	b = appendText(b, `,"exe":`, p.Exe)
 	b = appendTexts(b, `,"args":`, p.Args)
 	b = strconv.AppendUint(append(b, `,"ppid":`...), uint64(p.PPID), 10)

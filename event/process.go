@@ -2,7 +2,10 @@
 
 package event
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Source is the evidence for a statement about a container or pod.
 type Source string
@@ -27,6 +30,14 @@ type Container struct {
 	UserID string `json:"-"`
 	// Unverified says that somebody else can have chosen the ID, such as root in another container.
 	Unverified bool `json:"-"`
+}
+
+// minIDPrefix is how many characters of a container's id select it.
+const minIDPrefix = 4
+
+// Is reports whether want is the name of c, its id, or a long enough beginning of its id.
+func (c *Container) Is(want string) bool {
+	return c.Name == want || c.ID == want || len(want) >= minIDPrefix && len(c.ID) == 64 && strings.HasPrefix(c.ID, want)
 }
 
 // Pod is a pod of Kubernetes, or of Podman, whose pods have no Namespace. It never changes.
@@ -62,10 +73,14 @@ type Owner struct {
 // PIDs are those of the host's PID namespace. The events of a process share its Process:
 // do not change it.
 type Process struct {
-	PID       uint32            `json:"pid"`
-	TID       uint32            `json:"tid"`
-	StartTime time.Time         `json:"start_time,omitzero"`
-	Comm      string            `json:"comm"`
+	PID       uint32    `json:"pid"`
+	TID       uint32    `json:"tid"`
+	StartTime time.Time `json:"start_time,omitzero"`
+	Comm      string    `json:"comm"`
+	// LeaderComm is the command name of the process's main thread (the leader of the thread group) shortly after
+	// the event, if another thread caused the event and has another name.
+	LeaderComm string `json:"leader_comm,omitempty"`
+
 	Exe       string            `json:"exe,omitempty"`
 	Args      []string          `json:"args,omitempty"`
 	PPID      uint32            `json:"ppid"` // 0 for pid 1, kthreadd and processes whose parent is in another PID namespace

@@ -55,6 +55,9 @@ type BlameTable struct {
 	fold  bool        // the row is that of the whole burst
 }
 
+// setColumn is the index of SET.
+const setColumn = 3
+
 // NewBlameTable returns a table that writes to w.
 func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 	b := &BlameTable{}
@@ -78,15 +81,23 @@ func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 		return all
 	}
 	narrow := func(width int) []column {
-		parameter, value := 26, 11
+		if width < stackedBelow {
+			all := of(width-10-len(gap), 10)
+			all[2].below, all[2].label, all[3].label, all[4].label = true, "was", "set", "writes:"
+			all[5].fit = nil
+			return all
+		}
+		parameter, value, at, count := 26, 11, len("2006-01-02 15:04"), 3
 		if width < DefaultWidth {
-			parameter -= (DefaultWidth - width) / 3
-			value--
+			parameter -= (DefaultWidth - width) * 2 / 5
+			value, count = value-2, count-1
 		} else if extra := width - DefaultWidth - 12; extra > 0 {
 			parameter += min(extra/3, 14)
 			value += min(extra/4, 12)
 		}
-		const at, count = len("2006-01-02"), 3
+		if width >= DefaultWidth+20 {
+			at = len("2006-01-02 15:04:05")
+		}
 		return of(parameter, value, value, at, count, width-parameter-2*value-at-count-5*len(gap))
 	}
 	wide := of(40, 16, 16, 19, 5, 40)
@@ -106,6 +117,7 @@ func (b *BlameTable) Add(row *Blame) error {
 	if err := b.table.Append(b.cells(ev)); err != nil {
 		return err
 	}
+	b.writeStacked(ev)
 	return b.lines.add(b.out.Bytes())
 }
 
@@ -151,8 +163,8 @@ func (b *BlameTable) parameter(row *Blame) []word {
 
 func (b *BlameTable) now(row *Blame) []word {
 	var words []word
-	if row.Value != nil && !b.fold {
-		words = b.text(*row.Value, normal)
+	if value := b.shared(row, func(r *Blame) *string { return r.Value }); value != nil {
+		words = b.text(*value, normal)
 		if row.ValueTruncated {
 			words = append(words, newWord("(truncated)", doubtful))
 		}
@@ -182,6 +194,21 @@ func (b *BlameTable) now(row *Blame) []word {
 	return words
 }
 
+// shared returns a value of a row, and for a burst the one that all its rows have, as the parameters have that the
+// kernel changes along with another one. It returns nil if they differ.
+func (b *BlameTable) shared(row *Blame, value func(*Blame) *string) *string {
+	v := value(row)
+	if !b.fold || v == nil {
+		return v
+	}
+	for _, other := range b.burst.rows {
+		if o := value(other); o == nil || !event.SameValue(*o, *v) {
+			return nil
+		}
+	}
+	return v
+}
+
 func (b *BlameTable) recorded(row *Blame) []word {
 	if row.Recorded == nil {
 		return []word{newWord(unknown, doubtful)}
@@ -198,10 +225,16 @@ func (b *BlameTable) text(v string, st style) []word {
 }
 
 func (b *BlameTable) was(row *Blame) []word {
-	if b.fold || row.Last == nil || row.Last.Sysctl == nil || row.Last.Sysctl.Old == nil {
+	old := b.shared(row, func(r *Blame) *string {
+		if r.Last == nil || r.Last.Sysctl == nil {
+			return nil
+		}
+		return r.Last.Sysctl.Old
+	})
+	if old == nil {
 		return nil
 	}
-	return b.text(*row.Last.Sysctl.Old, faint)
+	return b.text(*old, faint)
 }
 
 func (b *BlameTable) set(row *Blame) []word {
@@ -216,7 +249,11 @@ func (b *BlameTable) set(row *Blame) []word {
 		return []word{newWord(offset(at.Sub(b.burst.first)), faint)}
 	}
 	at = at.In(b.opts.Location)
-	return []word{newWord(at.Format(time.DateOnly), normal), joinedWord(at.Format(time.TimeOnly), faint)}
+	clock := time.TimeOnly
+	if column := b.columns[min(setColumn, len(b.columns)-1)]; column.title == "SET" && column.width == len("2006-01-02 15:04") {
+		clock = "15:04"
+	}
+	return []word{newWord(at.Format(time.DateOnly), normal), joinedWord(at.Format(clock), faint)}
 }
 
 func (b *BlameTable) writes(row *Blame) []word {

@@ -4,6 +4,7 @@ package output_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,28 +48,32 @@ func blamed() []*output.Blame {
 // TestBlameGroup checks that the parameters that a process set at once have one row, except
 // those with another state.
 func TestBlameGroup(t *testing.T) {
-	const head = `PARAMETER                   NOW          WAS          SET         N    WHO
-kernel.panic                30 drifted:  0            2026-11-23  1    systemd > systemd-sysctl[233]
-                            recorded 1                12:04:31
-4 parameters kernel.sysrq                             2026-11-23  7    systemd > systemd-sysctl[233]
-net.ipv4.* ×2                                         12:04:31
+	const head = `PARAMETER                   NOW          WAS          SET               N    WHO
+kernel.panic                30 drifted:  0            2026-11-23 12:04  1    systemd >
+                            recorded 1                                       systemd-sysctl[233]
+4 parameters kernel.sysrq   1            0            2026-11-23 12:04  7    systemd >
+net.ipv4.* ×2                                                                systemd-sysctl[233]
 vm.swappiness
 `
-	const members = `  kernel.sysrq              1            0            +0.020s     4    systemd > systemd-sysctl[233]
-  net.ipv4.ip_forward       1            0            +0.001s     1    systemd > systemd-sysctl[233]
-  net.ipv4.tcp_ecn          1            0            +0.000s     1    systemd > systemd-sysctl[233]
-  vm.swappiness             1            0            +0.270s     1    systemd > systemd-sysctl[233]
+	const members = `  kernel.sysrq              1            0            +0.020s           4    systemd >
+                                                                             systemd-sysctl[233]
+  net.ipv4.ip_forward       1            0            +0.001s           1    systemd >
+                                                                             systemd-sysctl[233]
+  net.ipv4.tcp_ecn          1            0            +0.000s           1    systemd >
+                                                                             systemd-sysctl[233]
+  vm.swappiness             1            0            +0.270s           1    systemd >
+                                                                             systemd-sysctl[233]
 `
-	const rest = `net.ipv4.conf.all.          1            0            2026-11-23  1    bash[90]
-rp_filter                                             12:04:31
+	const rest = `net.ipv4.conf.all.          1            0            2026-11-23 12:04  1    bash[90]
+rp_filter
 in net 4026532281 web
-net.ipv4.conf.lo.rp_filter  1            0            2026-11-23  1    bash[90]
-in net 4026532281 web                                 12:04:31
-vm.overcommit_memory        1            0            2026-11-23  1    systemd > systemd-sysctl[233]
-                                                      12:04:31
-kernel.printk               1            0            2026-11-23  1    systemd > systemd-sysctl[233]
-                            before boot               12:04:31
-vm.unset                    1                                          no write is recorded
+net.ipv4.conf.lo.rp_filter  1            0            2026-11-23 12:04  1    bash[90]
+in net 4026532281 web
+vm.overcommit_memory        1            0            2026-11-23 12:04  1    systemd >
+                                                                             systemd-sysctl[233]
+kernel.printk               1            0            2026-11-23 12:04  1    systemd >
+                            before boot                                      systemd-sysctl[233]
+vm.unset                    1                                                no write is recorded
 `
 	for open, want := range map[bool]string{false: head + rest, true: head + members + rest} {
 		var out bytes.Buffer
@@ -83,6 +88,26 @@ vm.unset                    1                                          no write 
 		}
 		if out.String() != want {
 			t.Errorf("open %v: got\n%s\nwant\n%s", open, &out, want)
+		}
+	}
+}
+
+// TestBlameWidths checks that every width has the time on one line, and that a narrow terminal has all values.
+func TestBlameWidths(t *testing.T) {
+	for _, width := range []int{40, 60, 79, 80, 99, 100, 120, 200} {
+		var out bytes.Buffer
+		table := output.NewBlameTable(&out, output.TableOptions{Location: time.UTC, HostNS: hostNS, Width: width})
+		for _, row := range blamed() {
+			if err := table.Add(row); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := table.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		checkWidth(t, out.String(), width)
+		if n := strings.Count(out.String(), "2026-11-23 12:04"); n != len(blamed())-1 {
+			t.Errorf("width %d: %d times: %s", width, n, &out)
 		}
 	}
 }

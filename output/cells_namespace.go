@@ -45,7 +45,20 @@ func (t *Table) namespaceTarget(ev *event.Event) []word {
 	if ev.Namespace == nil {
 		return []word{newWord(unknown, doubtful)}
 	}
-	return t.namespace(ev.Namespace)
+	return append(t.namespace(ev.Namespace), ownerWords(ev, ev.Namespace)...)
+}
+
+// ownerWords is "of web-1": the container or pod that a namespace belongs to, unless its name or the process
+// says so already.
+func ownerWords(ev *event.Event, ns *event.Namespace) []word {
+	if ns.Owner == nil || ns.Host {
+		return nil
+	}
+	name := containerName(ns.Owner.Pod, ns.Owner.Container)
+	if name == "" || name == ns.Name || ev.Process != nil && name == containerName(ev.Pod, ev.Container) {
+		return nil
+	}
+	return []word{newWord("of", normal), joinedWord(escapeName(name, `" ()`), normal)}
 }
 
 // namespaceType is what the line of a burst lists.

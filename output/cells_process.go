@@ -20,7 +20,7 @@ func (t *Table) fitWho(ev *event.Event, width, lines int) [][]word {
 	if words := t.whoOfKind(ev); len(words) > 0 || ev.Process == nil {
 		return wrap(words, width)
 	}
-	ancestors, self := t.ancestors(ev.Process), self(ev)
+	ancestors, self := t.ancestors(ev.Process), t.self(ev)
 	all := wrap(slices.Concat(ancestors, self), width)
 	lines = max(lines, 1+len(wrap(self, width)))
 	if len(all) <= lines {
@@ -62,9 +62,19 @@ func (t *Table) ancestors(p *event.Process) []word {
 	return words
 }
 
-// self returns the process, its user and its container: "sysctl[4712] alice as root in web-1".
-func self(ev *event.Event) []word {
-	words := append([]word{newWord(actor(ev.Process.Comm, ev.Process.PID), strong)}, user(ev.Process)...)
+// self returns the process, its user and its container: "sysctl[4712] alice as root in web-1". A thread
+// that is not the main one has its own id and the name of the program: "iou-wrk-742[742/745] of uring".
+func (t *Table) self(ev *event.Event) []word {
+	p := ev.Process
+	id := number(p.PID)
+	if p.TID != 0 && p.TID != p.PID && !t.opts.Wide { // the wide table has a column for it
+		id += "/" + number(p.TID)
+	}
+	words := []word{newWord(escapeComm(p.Comm)+"["+id+"]", strong)}
+	if p.LeaderComm != "" {
+		words = append(words, newWord("of", normal), joinedWord(escapeComm(p.LeaderComm), strong))
+	}
+	words = append(words, user(p)...)
 	if name := workload(ev); name != "" {
 		words = append(words, newWord("in", normal), joinedWord(escapeName(name, `" ()`), strong))
 	}
@@ -74,9 +84,29 @@ func self(ev *event.Event) []word {
 // shortID is how many characters of a container's id docker ps shows.
 const shortID = 12
 
-// workload returns the short name of the pod or container that the process is in.
+// workload returns the short name of the pod, the container or the service that the process is in.
 func workload(ev *event.Event) string {
-	switch p, c := ev.Pod, ev.Container; {
+	if name := containerName(ev.Pod, ev.Container); name != "" {
+		return name
+	}
+	return service(ev.Unit)
+}
+
+// service returns a unit that says more than the user and the ancestors of its processes do: those of
+// logins and of the service managers themselves do not.
+func service(unit string) string {
+	last := unit[strings.LastIndexByte(unit, '/')+1:]
+	switch {
+	case strings.HasPrefix(last, "session-") && strings.HasSuffix(last, ".scope"), last == "init.scope",
+		strings.HasPrefix(last, "user@") && strings.HasSuffix(last, ".service"):
+		return ""
+	}
+	return unit
+}
+
+// containerName returns the short name of a pod, or of a container, which can be in the pod. Both can be nil.
+func containerName(p *event.Pod, c *event.Container) string {
+	switch {
 	case p != nil && p.Name != "" && c != nil && c.Name != "":
 		return p.Path() + "/" + c.Name
 	case p != nil && p.Name != "":

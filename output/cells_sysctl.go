@@ -45,6 +45,7 @@ func (t *Table) parameter(ev *event.Event) []word {
 		words = append(words, newWord("in net "+unknown, doubtful))
 	case s.Namespace != nil && !t.isHost(s.Namespace):
 		words = append(words, inWords(t.namespace(s.Namespace))...)
+		words = append(words, ownerWords(ev, s.Namespace)...)
 	}
 	return words
 }
@@ -126,7 +127,7 @@ func (t *Table) indirect(ev *event.Event, s *event.Sysctl) []word {
 func (t *Table) value(v, prefix string, st style) []word {
 	v = escapeValue(v)
 	if !t.opts.Wide {
-		v = shorten(v, maxValueLines*t.columns[changeColumn].width)
+		v = shorten(v, maxValueLines*t.changeWidth())
 	}
 	var words []word
 	for i, text := range strings.Fields(v) {

@@ -13,6 +13,10 @@ import (
 type column struct {
 	title string
 	width int // in a wide table, the minimum
+	// below says that its cells stand below those of the columns before it, and so do those of the columns behind
+	// it. label then stands before them.
+	below bool
+	label string
 	// words returns an event's words for this column.
 	words func(*Table, *event.Event) []word
 	// fit lays out the same words within a number of lines, and may leave some out. If it
@@ -28,6 +32,15 @@ const changeColumn = 3
 // beyond that goes to WHO, the longest cell.
 func columnsFor(width int) []column {
 	const timeWidth, eventWidth = len("15:04:05.000"), len("destroy")
+	if width < stackedBelow {
+		return []column{
+			{title: "TIME", width: timeWidth, words: (*Table).timeOfDay},
+			{title: "EVENT", width: eventWidth, words: (*Table).event},
+			{title: "TARGET", width: width - timeWidth - eventWidth - 2*len(gap), words: (*Table).target},
+			{title: "CHANGE", below: true, words: (*Table).change},
+			{title: "WHO", words: (*Table).who},
+		}
+	}
 	const fixed = timeWidth + eventWidth + 4*len(gap)
 	target, change := 27, 16
 	if width < DefaultWidth {

@@ -88,6 +88,15 @@ func NewDiffTable(w io.Writer, names [2]string, opts TableOptions) *DiffTable {
 	}
 	value := func(i int) func(*Diff) []word { return func(row *Diff) []word { return d.value(row, i) } }
 	columns := func(width int) []column {
+		if width < stackedBelow {
+			side := max(width/4, 10)
+			return []column{
+				{title: "PARAMETER", width: width - 2*side - 2*len(gap), words: words(d.parameter)},
+				{title: shorten(escapeName(names[0], ""), side), width: side, words: words(value(0))},
+				{title: shorten(escapeName(names[1], ""), side), width: side, words: words(value(1))},
+				{title: "A NEW NAMESPACE GETS", below: true, label: "a new namespace gets", words: words(d.gets)},
+			}
+		}
 		parameter, side := 36, 17
 		if width < DefaultWidth {
 			parameter -= (DefaultWidth - width) / 2
@@ -179,6 +188,7 @@ func (d *DiffTable) write(row *Diff) error {
 	if err := d.table.Append(d.cells(&event.Event{})); err != nil {
 		return err
 	}
+	d.writeStacked(&event.Event{})
 	return d.lines.add(d.out.Bytes())
 }
 

@@ -49,7 +49,7 @@ func ExampleTable() {
 	//                                                     unshare           unshare[51877] bob
 	// 12:04:35.113  sysctl   kernel.core_pattern          FAILED EROFS      containerd-shim > nginx >
 	//                                                                       sh[90355]
-	// 12:04:35.138  sysctl   vm.overcommit_memory         1 → 1 ×250        systemd > kubelet[1544]
+	// 12:04:35.138  sysctl   vm.overcommit_memory         1 → 1 ×250        systemd > kubelet[1544/1551]
 	//                                                     in 3.2s
 	// 12:04:39.143  !! LOST  1234 EVENTS NOT SHOWN        ring full         34 namespace.create,
 	//                                                                       1200 sysctl.write

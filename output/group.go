@@ -186,6 +186,7 @@ type burst struct {
 	key    burstKey
 	events uint64
 	failed uint64
+	more   uint64      // Cascaded of all events
 	parts  []burstPart // by type, in the order of their first events
 	oneNS  bool        // all events are about the namespaces of the first
 
@@ -231,6 +232,7 @@ func (b *burst) add(ev *event.Event, keep bool) {
 		b.oneNS = sameNamespace(first[0], about[0]) && sameNamespace(first[1], about[1])
 	}
 	b.events += n
+	b.more += ev.Cascaded
 	if ev.Outcome == event.Failure {
 		b.failed += n
 	}
@@ -305,6 +307,10 @@ func (b *burst) target(t *Table) []word {
 		if i < len(b.parts)-1 {
 			words[len(words)-1].text += ","
 		}
+	}
+	if b.more > 0 {
+		words[len(words)-1].text += ","
+		words = append(words, newWord("and "+number(b.more)+" more", strong))
 	}
 	if s := b.first.Sysctl; b.oneNS && s != nil && s.Namespace != nil && !t.isHost(s.Namespace) {
 		words = append(words, inWords(t.namespace(s.Namespace))...)

@@ -112,6 +112,12 @@ func (t *Table) change(ev *event.Event) []word {
 	if k.change != nil {
 		words = concat(words, k.change(t, ev))
 	}
+	if ev.Cascaded > 0 {
+		if n := len(words); n > 0 {
+			words[n-1].text += ","
+		}
+		words = append(words, newWord("and "+number(ev.Cascaded)+" more", strong))
+	}
 	if k.wantsOutcome && ev.Outcome == "" {
 		words = append(words, newWord(unknown, doubtful))
 	}
@@ -133,7 +139,7 @@ func (t *Table) who(ev *event.Event) []word {
 	if ev.Process == nil {
 		return nil
 	}
-	return append(t.ancestors(ev.Process), self(ev)...)
+	return append(t.ancestors(ev.Process), t.self(ev)...)
 }
 
 func (t *Table) whoOfKind(ev *event.Event) []word {

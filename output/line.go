@@ -27,7 +27,7 @@ func NewLines(opts TableOptions) *Lines {
 
 // Header returns the titles of the columns of a line of width columns.
 func (l *Lines) Header(width int) string {
-	columns := columnsFor(max(width, MinWidth))
+	columns := columnsFor(max(width, stackedBelow))
 	cells := make([][]word, len(columns))
 	for i := range columns {
 		cells[i] = []word{newWord(columns[i].title, normal)}
@@ -36,13 +36,13 @@ func (l *Lines) Header(width int) string {
 }
 
 // Format returns the line of an event, "" if events of its type have none. The line is at most
-// width columns wide, or MinWidth columns if that is more.
+// width columns wide, or 80 columns if that is more.
 func (l *Lines) Format(ev *event.Event, width int) string {
 	k := kindOf(ev)
 	if k.hidden {
 		return ""
 	}
-	columns := columnsFor(max(width, MinWidth))
+	columns := columnsFor(max(width, stackedBelow))
 	l.table.columns = columns
 	cells := make([][]word, len(columns))
 	for i, c := range columns {
@@ -92,7 +92,7 @@ func (l *Lines) who(ev *event.Event, width int) []word {
 	if words := l.table.whoOfKind(ev); len(words) > 0 || ev.Process == nil {
 		return concat(alerts, words)
 	}
-	chain, last := l.table.ancestors(ev.Process), self(ev)
+	chain, last := l.table.ancestors(ev.Process), l.table.self(ev)
 	width -= lineWidth(alerts) + min(len(alerts), 1)
 	for drop := range len(chain) + 1 {
 		var words []word

@@ -28,7 +28,7 @@ func TestLines(t *testing.T) {
 			if (got == "") != (text == "") {
 				t.Errorf("width %d: line %q, but text %q", width, got, text)
 			}
-			if w := twwidth.Width(got); w > max(width, output.MinWidth) {
+			if w := twwidth.Width(got); w > max(width, 80) {
 				t.Errorf("width %d: %d columns: %q", width, w, got)
 			}
 			ascii := strings.ToValidUTF8(strings.Map(func(r rune) rune {

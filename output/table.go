@@ -22,7 +22,9 @@ const (
 	// DefaultWidth is the default width of a table.
 	DefaultWidth = 100
 	// MinWidth is the minimum width of a table. A narrower terminal folds the lines.
-	MinWidth = 80
+	MinWidth = 40
+	// stackedBelow is the width below which cells stand below each other.
+	stackedBelow = 80
 )
 
 // TableOptions configures how a table looks.
@@ -32,6 +34,12 @@ type TableOptions struct {
 	// Width is the maximum width of a line in columns. 0 means DefaultWidth, and less than
 	// MinWidth means MinWidth. It has no effect on a wide table.
 	Width int
+	// WidthNow returns the width of the terminal, which can change; 0 if unknown. nil: it does not.
+	WidthNow func() int
+	// OneLine puts each event on one line, however long, as other programs want to read it.
+	OneLine bool
+	// Date writes the date before the first row, because the rows need not be of today.
+	Date bool
 	// Wide adds columns, and puts each event on one line without leaving anything out.
 	Wide bool
 	// Location is the time zone of the times. nil means the local one.
@@ -60,6 +68,10 @@ type Table struct {
 	render  *lineRenderer
 	day     string // of the last row
 
+	columnsFor func(width int) []column
+	below      []column // whose cells stand below those of the others
+	after      []word   // what follows on the line of the row being written
+
 	burst  *burst // the burst of the row being written, nil if it is of none
 	member bool   // the row is that of one event of the burst
 }
@@ -79,13 +91,23 @@ func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []colum
 	if opts.Location == nil {
 		opts.Location = time.Local
 	}
-	t := &Table{opts: opts, lines: newLineBuffer(w)}
+	t := &Table{opts: opts, lines: newLineBuffer(w), columnsFor: columnsFor}
 	if opts.Wide {
 		t.columns = wideColumns
-	} else {
-		t.columns = columnsFor(opts.Width)
 	}
+	t.layOut()
+	_ = t.lines.add(t.out.Bytes())
+	return t
+}
 
+// layOut divides the width into columns, and writes the header to out.
+func (t *Table) layOut() {
+	if !t.opts.Wide {
+		t.columns, t.below = t.columnsFor(t.opts.Width), nil
+		if i := slices.IndexFunc(t.columns, func(c column) bool { return c.below }); i >= 0 && !t.opts.OneLine {
+			t.columns, t.below = t.columns[:i], t.columns[i:]
+		}
+	}
 	widths := tw.NewMapper[int, int]()
 	titles := make([]string, len(t.columns))
 	for i, c := range t.columns {
@@ -114,8 +136,18 @@ func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []colum
 	// Neither can fail: the renderer streams, and its writer is memory.
 	_ = t.table.Start()
 	t.table.Header(titles)
-	_ = t.lines.add(t.out.Bytes())
-	return t
+}
+
+// resize lays out the table again if the width of the terminal changed.
+func (t *Table) resize() {
+	if t.opts.WidthNow == nil || t.opts.Wide || t.opts.OneLine {
+		return
+	}
+	if width := t.opts.WidthNow(); width > 0 && max(width, MinWidth) != t.opts.Width {
+		width = max(width, MinWidth)
+		t.opts.Width = width
+		t.layOut()
+	}
 }
 
 // writeBurst writes a row for a burst and, if open, one for each of its events.
@@ -141,6 +173,7 @@ func (t *Table) Write(ev *event.Event) error {
 		return nil
 	}
 	t.out.Reset()
+	t.resize()
 	day := t.day
 	if !t.opts.Wide {
 		if err := t.writeDay(ev); err != nil {
@@ -150,9 +183,13 @@ func (t *Table) Write(ev *event.Event) error {
 	if t.opts.Color && (k.alarm || t.opts.Wide && isCritical(ev)) {
 		t.render.style = alarm
 	}
+	if t.opts.OneLine && !t.opts.Wide {
+		t.after = t.rest(ev)
+	}
 	err := t.table.Append(t.cells(ev))
-	t.render.style = normal
-	if !t.opts.Wide {
+	t.render.style, t.after = normal, nil
+	if !t.opts.Wide && !t.opts.OneLine {
+		t.writeStacked(ev)
 		t.writeRefusals(ev)
 		t.writeAlerts(ev)
 	}
@@ -176,18 +213,62 @@ func (t *Table) Close() error { return t.lines.flush() }
 // because rows show the time of day only.
 func (t *Table) writeDay(ev *event.Event) error {
 	day := ev.Time.In(t.opts.Location).Format(time.DateOnly)
-	// Around midnight, events of two CPUs can arrive out of order.
-	if day <= t.day {
+	if day == t.day {
 		return nil
 	}
 	first := t.day == ""
 	t.day = day
-	if first {
+	if first && !t.opts.Date {
 		return nil
 	}
 	row := make([]string, len(t.columns))
 	row[0] = t.paint([]word{newWord(day, strong)})
 	return t.table.Append(row)
+}
+
+// rest returns what would otherwise stand on lines below an event.
+func (t *Table) rest(ev *event.Event) (words []word) {
+	if !t.isBurst() {
+		for i := range ev.Refusal {
+			words = append(words, newWord(" because:", faint))
+			words = append(words, t.refusal(&ev.Refusal[i])...)
+		}
+	}
+	for i := range ev.Alert {
+		alert := alertWords(&ev.Alert[i])
+		alert[0].text = " " + alert[0].text
+		words = append(words, alert...)
+	}
+	return words
+}
+
+// stackedIndent stands before a cell below those of its row.
+const stackedIndent = "  "
+
+// writeStacked writes the cells that stand below the others, where a line has no room for all.
+func (t *Table) writeStacked(ev *event.Event) {
+	for _, c := range t.below {
+		words := c.words(t, ev)
+		if len(words) > 0 && c.label != "" {
+			words = append([]word{newWord(c.label, faint)}, words...)
+		}
+		for i, line := range wrap(words, t.opts.Width-2*len(stackedIndent)) {
+			t.out.WriteString(stackedIndent)
+			if i > 0 {
+				t.out.WriteString(stackedIndent)
+			}
+			t.out.WriteString(t.paint(line))
+			t.out.WriteByte('\n')
+		}
+	}
+}
+
+// changeWidth returns the columns that CHANGE has, or the like in other tables.
+func (t *Table) changeWidth() int {
+	if len(t.columns) <= changeColumn {
+		return t.opts.Width - 2*len(stackedIndent)
+	}
+	return t.columns[changeColumn].width
 }
 
 // writeAlerts writes the alerts of an event, each on a line below it.
@@ -211,6 +292,9 @@ func (t *Table) writeRefusals(ev *event.Event) {
 // writeBelow writes words, painted line by line, below the row of an event, indented to the second column.
 func (t *Table) writeBelow(words []word, paint func([]word) string) {
 	indent := t.columns[0].width + len(gap)
+	if t.below != nil {
+		indent = len(stackedIndent)
+	}
 	for j, line := range wrap(words, t.opts.Width-indent-len(gap)) {
 		t.out.WriteString(strings.Repeat(" ", indent))
 		if j > 0 {
@@ -241,6 +325,12 @@ func (t *Table) cells(ev *event.Event) []string {
 	height := 1
 	for i, c := range t.columns {
 		switch {
+		case t.opts.OneLine && !t.opts.Wide:
+			words := c.words(t, ev)
+			if i == len(t.columns)-1 {
+				words = append(words, t.after...)
+			}
+			row[i] = t.paint(words)
 		case t.opts.Wide:
 			words := c.words(t, ev)
 			if len(words) == 0 {
@@ -255,7 +345,7 @@ func (t *Table) cells(ev *event.Event) []string {
 	}
 	// Cells that can be shortened use all lines of the tallest other cell.
 	for i, c := range t.columns {
-		if !t.opts.Wide && c.fit != nil {
+		if !t.opts.Wide && !t.opts.OneLine && c.fit != nil {
 			row[i] = t.paintLines(c.fit(t, ev, c.width, height))
 		}
 	}

@@ -5,6 +5,7 @@ package output_test
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func checkSafe(t testing.TB, out string) {
 
 func TestTableLayout(t *testing.T) {
 	titles := []string{"TIME", "EVENT", "TARGET", "CHANGE", "WHO"}
-	clock := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3}$`)
+	clock := regexp.MustCompile(`^(\d\d:\d\d:\d\d\.\d{3}|\d{4}-\d\d-\d\d)$`)
 	events := append(append(sample(), hostile()...), bare()...)
 	for _, ev := range events {
 		// These lines have no columns; see TestTableAlertLayout and TestTableRefusals.
@@ -53,7 +54,7 @@ func TestTableLayout(t *testing.T) {
 	for _, eastAsian := range []bool{false, true} {
 		twwidth.SetEastAsian(eastAsian)
 		defer twwidth.SetEastAsian(false)
-		for _, tt := range []struct{ option, width int }{{0, 100}, {20, 80}, {80, 80}, {81, 81}, {99, 99}, {100, 100}, {119, 119}, {200, 200}, {1000, 1000}} {
+		for _, tt := range []struct{ option, width int }{{0, 100}, {80, 80}, {81, 81}, {99, 99}, {100, 100}, {119, 119}, {200, 200}, {1000, 1000}} {
 			out := write(t, tableSink(output.TableOptions{Width: tt.option, Location: time.UTC}), events...)
 			checkSafe(t, out)
 			lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
@@ -77,7 +78,7 @@ func TestTableLayout(t *testing.T) {
 					}
 				}
 				// Only the first line of a row has the time.
-				if first := strings.TrimSpace(string(cells[:min(12, len(cells))])); first != "" && !clock.MatchString(first) && first != "2026-11-23" {
+				if first := strings.TrimSpace(string(cells[:min(12, len(cells))])); first != "" && !clock.MatchString(first) {
 					t.Errorf("width %d: no time: %s", tt.width, line)
 				}
 			}
@@ -265,11 +266,62 @@ func TestTableWho(t *testing.T) {
 		{event.Process{PID: 5, Comm: "x", UID: 1001, LoginUID: ptr[uint32](1000)}, "x[5] uid=1000 as uid=1001"},
 		{event.Process{PID: 5, Comm: "x", LoginUID: ptr[uint32](0)}, "x[5]"},
 		{event.Process{PID: 5, Comm: "x", UID: 33, User: "www-data", LoginUID: ptr[uint32](0)}, "x[5] root as www-data"},
+		{event.Process{PID: 742, TID: 745, Comm: "iou-wrk-742", LeaderComm: "uring"}, "iou-wrk-742[742/745] of uring"},
+		{event.Process{PID: 742, TID: 745, Comm: "java"}, "java[742/745]"},
 	} {
 		ev := &event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Time: at(0), Process: &tt.p}
 		out := write(t, tableSink(output.TableOptions{Width: 200}), ev)
 		header, row, _ := strings.Cut(out, "\n")
 		if got := strings.TrimSpace(row[strings.Index(header, "WHO"):]); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestTableWhere has a row for each kind of place that a process is in.
+func TestTableWhere(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	for _, tt := range []struct {
+		ev   event.Event
+		want string
+	}{
+		{event.Event{Unit: "tuned.service"}, "x[5] in tuned.service"},
+		{event.Event{Unit: "user@1000.service/app.slice/foobar.service"}, "x[5] in user@1000.service/app.slice/foobar.service"},
+		{event.Event{Unit: "session-3.scope"}, "x[5]"},
+		{event.Event{Unit: "init.scope"}, "x[5]"},
+		{event.Event{Unit: "user@1000.service"}, "x[5]"},
+		{event.Event{Unit: "user@1000.service/init.scope"}, "x[5]"},
+		{event.Event{Unit: "docker.service", Container: &event.Container{ID: id}}, "x[5] in 0123456789ab"},
+		{event.Event{Unit: "docker.service", Container: &event.Container{ID: id, Name: "web-1"}}, "x[5] in web-1"},
+	} {
+		ev := tt.ev
+		ev.Type, ev.Outcome, ev.Time, ev.Process = event.NamespaceEnter, event.Success, at(0), &event.Process{PID: 5, TID: 5, Comm: "x"}
+		out := write(t, tableSink(output.TableOptions{Width: 200}), &ev)
+		header, row, _ := strings.Cut(out, "\n")
+		if got := strings.TrimSpace(row[strings.Index(header, "WHO"):]); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestTableOwner checks that a row has the container that a namespace belongs to, and only once.
+func TestTableOwner(t *testing.T) {
+	web := &event.Container{ID: "1", Name: "web-1"}
+	for _, tt := range []struct {
+		want string
+		name string
+		in   *event.Container
+	}{
+		{"net 4026532281 of web-1", "", nil},
+		{"net 4026532281 blue of web-1", "blue", nil},
+		{"net 4026532281 web-1", "web-1", nil},
+		{"net 4026532281", "", web},
+	} {
+		ns := &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, Name: tt.name, Owner: &event.Owner{Container: web}}
+		ev := &event.Event{Type: event.NamespaceEnter, Outcome: event.Success, Time: at(0), Namespace: ns, Process: &event.Process{PID: 5, Comm: "x"}, Container: tt.in}
+		out := write(t, tableSink(output.TableOptions{Width: 200}), ev)
+		header, row, _ := strings.Cut(out, "\n")
+		if got := strings.TrimSpace(row[strings.Index(header, "TARGET"):strings.Index(header, "CHANGE")]); got != tt.want {
 			t.Errorf("%q, want %q", got, tt.want)
 		}
 	}
@@ -356,14 +408,21 @@ func TestTableDay(t *testing.T) {
 	}
 	zone := time.FixedZone("", 2*3600)
 	// Midnight in this zone is 22:00 UTC. The third event is out of order.
-	out := write(t, tableSink(output.TableOptions{Location: zone}), ev(0), ev(10), ev(9), ev(11), ev(40))
-	var first []string
-	for line := range strings.Lines(out) {
-		first = append(first, strings.Fields(line)[0])
+	events := []*event.Event{ev(0), ev(10), ev(9), ev(40), ev(41)}
+	const want = "14:04:31.123 2026-11-24 00:04:31.123 2026-11-23 23:04:31.123 2026-11-25 06:04:31.123 07:04:31.123"
+	for prefix, opts := range map[string]output.TableOptions{"TIME ": {Location: zone}, "TIME 2026-11-23 ": {Location: zone, Date: true}} {
+		var first []string
+		for line := range strings.Lines(write(t, tableSink(opts), events...)) {
+			first = append(first, strings.Fields(line)[0])
+		}
+		if got := strings.Join(first, " "); got != prefix+want {
+			t.Errorf("%s, want %s", got, prefix+want)
+		}
 	}
-	want := "TIME 14:04:31.123 2026-11-24 00:04:31.123 23:04:31.123 01:04:31.123 2026-11-25 06:04:31.123"
-	if got := strings.Join(first, " "); got != want {
-		t.Errorf("%s, want %s", got, want)
+	slices.Reverse(events) // as history --reverse shows them
+	out := write(t, tableSink(output.TableOptions{Location: zone, Date: true}), events...)
+	if n := strings.Count(out, "2026-11-2"); n != 4 {
+		t.Errorf("%d dates, want 4: %s", n, out)
 	}
 }
 

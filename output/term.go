@@ -4,6 +4,7 @@ package output
 
 import (
 	"os"
+	"strconv"
 
 	"golang.org/x/term"
 )
@@ -14,9 +15,12 @@ func ColorWanted(f *os.File) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// TerminalWidth returns how many columns the terminal f has. It returns 0, the default of
-// TableOptions.Width, if f is not a terminal.
+// TerminalWidth returns how many columns the environment variable COLUMNS says, or else the terminal f has. It
+// returns 0 if f is not a terminal.
 func TerminalWidth(f *os.File) int {
+	if width, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && width > 0 {
+		return width
+	}
 	width, _, err := term.GetSize(int(f.Fd()))
 	if err != nil {
 		return 0

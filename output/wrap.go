@@ -139,3 +139,25 @@ func lineWidth(words []word) int {
 	}
 	return n
 }
+
+// Fold puts text on lines of at most width columns, between words. Lines other than the first begin with
+// indent. A longer word has a line of its own.
+func Fold(text string, width int, indent string) string {
+	var b strings.Builder
+	used := 0
+	for i, word := range strings.Split(text, " ") { // several blanks align a column
+		n := textWidth(word)
+		switch {
+		case i == 0:
+		case used+1+n > width && used > len(indent):
+			b.WriteString("\n" + indent)
+			used = len(indent)
+		default:
+			b.WriteByte(' ')
+			used++
+		}
+		b.WriteString(word)
+		used += n
+	}
+	return b.String()
+}

@@ -5,7 +5,6 @@ package pipeline
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
@@ -17,6 +16,7 @@ import (
 type Selection struct {
 	Containers []string // names, beginnings of ids, or NAMESPACE/POD
 	Nets       []NetSelector
+	Changed    bool // no writes that leave a parameter as it is
 }
 
 // A NetSelector is a network namespace, by its inode number or by a name that it has or
@@ -63,18 +63,34 @@ func ParseNetSelector(text string) (NetSelector, error) {
 }
 
 // Empty reports whether the selection selects every event.
-func (s *Selection) Empty() bool { return len(s.Containers) == 0 && len(s.Nets) == 0 }
+func (s *Selection) Empty() bool { return len(s.Containers) == 0 && len(s.Nets) == 0 && !s.Changed }
 
 // Match reports whether the selection selects an event.
 func (s *Selection) Match(e *event.Event) bool {
 	if s.Empty() {
 		return true
 	}
+	if s.Changed && same(e) {
+		return false
+	}
 	about := e.Namespaces()
 	if len(s.Containers) > 0 && !s.inContainer(e.Container, e.Pod) && !slices.ContainsFunc(about[:], s.owned) {
 		return false
 	}
 	return len(s.Nets) == 0 || slices.ContainsFunc(about[:], func(ns *event.Namespace) bool { return s.isNet(ns, e.BootID) })
+}
+
+// same reports whether an event is a write that succeeded, as far as is known, and left a parameter at the value that it had.
+func same(e *event.Event) bool {
+	w := e.Sysctl
+	if w == nil || w.Old == nil || e.Outcome == event.Failure {
+		return false
+	}
+	now := w.After
+	if now == nil {
+		now = w.New
+	}
+	return now != nil && event.SameValue(*w.Old, *now)
 }
 
 // owned reports whether ns belongs to a selected container.
@@ -98,14 +114,8 @@ func (s *Selection) inContainer(c *event.Container, p *event.Pod) bool {
 	})
 }
 
-// minIDPrefix is how many characters of a container's id select it.
-const minIDPrefix = 4
-
-// isContainer reports whether want is the name of c, its id, or a long enough beginning of
-// its id.
-func isContainer(c *event.Container, want string) bool {
-	return c != nil && (c.Name == want || c.ID == want || (len(want) >= minIDPrefix && len(c.ID) == 64 && strings.HasPrefix(c.ID, want)))
-}
+// isContainer reports whether want means c, which can be nil.
+func isContainer(c *event.Container, want string) bool { return c != nil && c.Is(want) }
 
 // Select drops the events that a Selection does not select.
 type Select struct {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/pipeline"
 )
@@ -30,6 +31,30 @@ func TestParseNetSelector(t *testing.T) {
 	for _, text := range []string{"", "4194304", "/proc/self/status", "/nonexistent"} {
 		if got, err := pipeline.ParseNetSelector(text); err == nil {
 			t.Errorf("%q is accepted as %+v", text, got)
+		}
+	}
+}
+
+// TestSelectChanged has writes with and without a change.
+func TestSelectChanged(t *testing.T) {
+	text := func(s string) *string { return &s }
+	s := pipeline.Selection{Changed: true}
+	for _, row := range []struct {
+		name string
+		e    event.Event
+		want bool
+	}{
+		{"another value", event.Event{Sysctl: &event.Sysctl{Old: text("1"), New: text("2")}}, true},
+		{"the same value", event.Event{Sysctl: &event.Sysctl{Old: text("1"), New: text("1")}}, false},
+		{"the same list", event.Event{Sysctl: &event.Sysctl{Old: text("1\t2"), New: text("1 2")}}, false},
+		{"a value that the kernel ignored", event.Event{Sysctl: &event.Sysctl{Old: text("1"), New: text("2"), After: text("1")}}, false},
+		{"a value that the kernel changed", event.Event{Sysctl: &event.Sysctl{Old: text("1"), New: text("1"), After: text("2")}}, true},
+		{"a refused value", event.Event{Outcome: event.Failure, Sysctl: &event.Sysctl{Old: text("1"), New: text("1")}}, true},
+		{"unknown", event.Event{Sysctl: &event.Sysctl{New: text("1")}}, true},
+		{"no write", event.Event{}, true},
+	} {
+		if got := s.Match(&row.e); got != row.want {
+			t.Errorf("%s: %v", row.name, got)
 		}
 	}
 }

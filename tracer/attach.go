@@ -148,6 +148,14 @@ func mounted() error {
 	return nil
 }
 
+// CheckPrivileges returns the error that New would return if the kernel lets this process use no BPF programs.
+func CheckPrivileges() error {
+	if err := mounted(); err != nil {
+		return err
+	}
+	return probeBPF()
+}
+
 // probeBPF checks that bpf(2) can be used at all.
 func probeBPF() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "nstrace_probe", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})

@@ -113,6 +113,11 @@ func (p *processRecords) interpret(r *record) error {
 	if proc.Cgroup == "" {
 		proc.Cgroup = "/"
 	}
+	if proc.TID != proc.PID {
+		if leader := host.leaderComm(w.Pid, w.StartTime); leader != proc.Comm {
+			proc.LeaderComm = leader
+		}
+	}
 	args := p.args
 	if r.has(bpf.NstraceRecordFlagF_ARGS_MISSING) {
 		args = host.commandLine(w.Pid, w.StartTime, proc.Exe)

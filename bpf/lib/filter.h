@@ -56,10 +56,11 @@ static __always_inline bool matches_filter(struct task_struct *task, bool failed
 			return false;
 	}
 	if (filter_comm) {
-		struct comm_key key = {};
+		struct comm_key key = {}, leader = {};
 
 		BPF_CORE_READ_STR_INTO(&key.comm, task, comm);
-		if (!bpf_map_lookup_elem(&comms, &key))
+		BPF_CORE_READ_STR_INTO(&leader.comm, task, group_leader, comm);
+		if (!bpf_map_lookup_elem(&comms, &key) && !bpf_map_lookup_elem(&comms, &leader))
 			return false;
 	}
 	return true;

@@ -5,10 +5,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +26,8 @@ type blameFlags struct {
 	all      bool
 	netns    string
 	allNetns bool
+	since    string
+	sort     []string
 }
 
 func newBlame() *cobra.Command {
@@ -34,7 +36,7 @@ func newBlame() *cobra.Command {
 		Use:   "blame [GLOB...] [flags]",
 		Short: "Show the value of each parameter, who set it last, when, and the value before",
 		Long: `Show the parameters that were changed while nstrace record ran, or of these the ones
-that match a GLOB. Each row has the current value, the value before the last write, the
+that match a GLOB or are below a name such as net.ipv4. Each row has the current value, the value before the last write, the
 time and the process of that write, and the number of recorded writes (N).
 
 A parameter is marked if its value is not the one that the last recorded write set: it was
@@ -59,7 +61,12 @@ network namespaces are shown for the host's network namespace, unless --netns or
 	fs.BoolVar(&f.all, "all", false, "also show parameters without a recorded change")
 	fs.StringVar(&f.netns, "netns", "", "show the parameters of this network namespace (inode number, pid, path, or a name from ip netns)")
 	fs.BoolVar(&f.allNetns, "all-netns", false, "show the parameters of all network namespaces")
+	fs.StringVarP(&f.since, "since", "S", "", `only parameters set since this time, for example "yesterday", "1h" or "2012-10-30 18:17:16"`)
+	fs.StringSliceVar(&f.sort, "sort", nil, "sort by these columns: "+strings.Join(output.BlameColumns(), ", ")+"; a minus sign before a name reverses the order")
 	registerDB(fs, &f.db)
+	complete(cmd, "sort", output.BlameColumns())
+	completeBy(cmd, "netns", netnsNames)
+	completeArgs(cmd, 0, parameterParts)
 	complete(cmd, "output", formats)
 	return cmd
 }
@@ -83,10 +90,24 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return usagef("blame: %w", err)
 		}
 	}
+	var since time.Time
+	if f.since != "" {
+		var err error
+		if since, err = parseWhen(f.since, time.Now()); err != nil {
+			return usagef("--since: %w", err)
+		}
+	}
+	for _, c := range f.sort {
+		if err := oneOf("--sort", strings.TrimPrefix(c, "-"), output.BlameColumns()); err != nil {
+			return err
+		}
+	}
 	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) }}
 	if len(globs) > 0 {
 		o.Match = func(name string) bool {
-			return slices.ContainsFunc(globs, func(g string) bool { return event.MatchSysctl(g, name) })
+			return slices.ContainsFunc(globs, func(g string) bool {
+				return event.MatchSysctl(g, name) || isBelow(name, g)
+			})
 		}
 	}
 	if f.netns != "" {
@@ -107,8 +128,8 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	if f.format == "json" {
 		sink = output.NewBlameJSON(os.Stdout)
 	} else {
-		table := output.NewBlameTable(os.Stdout, output.TableOptions{
-			Wide: f.format == "wide", Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+		table := output.NewBlameTable(os.Stdout, output.TableOptions{Location: location(),
+			Wide: f.format == "wide", Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0,
 		})
 		if sink = table; f.group != "off" {
 			sink = output.NewBlameGroup(table, f.group == "open")
@@ -118,6 +139,10 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	if err != nil {
 		return ignoreCancel(err)
 	}
+	if !since.IsZero() {
+		rows = slices.DeleteFunc(rows, func(row *output.Blame) bool { return row.Last == nil || row.SetAt().Before(since) })
+	}
+	output.SortBlame(rows, f.sort)
 	for _, row := range rows {
 		if err := sink.Add(row); err != nil {
 			return err
@@ -127,7 +152,8 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		return err
 	}
 	if len(rows) == 0 {
-		fmt.Fprintf(os.Stderr, "nstrace: %s\n", f.emptyMessage(globs))
+		suggestParameters(globs, true)
+		notify(f.emptyMessage(globs))
 	}
 	return nil
 }
@@ -145,6 +171,9 @@ func (f *blameFlags) emptyMessage(globs []string) string {
 	}
 	if f.netns != "" {
 		message += " in network namespace " + f.netns
+	}
+	if f.since != "" {
+		message += " since " + f.since
 	}
 	return message
 }

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
@@ -16,17 +19,20 @@ import (
 
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/resolver"
+	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 )
 
 func newCheck() *cobra.Command {
 	var format, backend string
+	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Report what this host supports and how each observation attaches",
-		Long: `Attach all BPF programs as a run does and detach them at once. Report what this host
-supports, how each observation attaches, and what nstrace cannot see that way. The exit
-status is 3 if nstrace cannot run on this host.`,
+		Long: `Attach all BPF programs as a run does and detach them at once. Report whether nstrace works
+on this host, and in one sentence each what it cannot see. With --verbose, also report what
+the host supports, how each observation attaches, and which privileges nstrace keeps. The
+exit status is 3 if nstrace cannot run on this host.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("--output", format, []string{"table", "json"}); err != nil {
@@ -39,17 +45,18 @@ status is 3 if nstrace cannot run on this host.`,
 			if err != nil && len(report.Capabilities) == 0 {
 				return err
 			}
-			write := writeReport
+			var text bytes.Buffer
 			if format == "json" {
-				write = func(w io.Writer, r *hostReport) error { return json.NewEncoder(w).Encode(r) }
+				err = errors.Join(err, json.NewEncoder(&text).Encode(&hostReport{report, confinement()}))
+			} else {
+				err = errors.Join(err, writeReport(&text, report, err, output.TerminalWidth(os.Stdout), verbose))
 			}
-			if werr := write(os.Stdout, &hostReport{report, confinement()}); werr != nil {
-				return werr
-			}
-			return err
+			_, werr := os.Stdout.Write(text.Bytes())
+			return errors.Join(err, werr)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "output format: table or json")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also show what the host supports, all hooks, and the privileges that nstrace keeps")
 	cmd.Flags().StringVar(&backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	return cmd
 }
@@ -78,40 +85,84 @@ func newTable(w io.Writer, header ...string) *tablewriter.Table {
 	return t
 }
 
-func writeReport(w io.Writer, r *hostReport) error {
-	if r.Complete {
-		fmt.Fprintln(w, "Here, nstrace sees everything.")
-	} else {
-		fmt.Fprintln(w, "Here, nstrace does not see everything. Missing:")
-		for _, missing := range r.Missing {
-			fmt.Fprintf(w, "  %s\n", missing)
+// writeReport writes the verdict first, and then each gap as a sentence. err is why nstrace cannot run.
+func writeReport(w io.Writer, r *tracer.Report, err error, width int, verbose bool) error {
+	if width <= 0 { // not a terminal: a line for each gap
+		width = math.MaxInt
+	}
+	verdict := "Here, nstrace works, and sees everything."
+	switch {
+	case err != nil:
+		verdict = "Here, nstrace cannot run: stderr says why."
+	case !r.Complete:
+		verdict = "Here, nstrace works, but does not see everything:"
+	}
+	fmt.Fprintln(w, output.Fold(verdict, width, ""))
+	for _, missing := range r.Missing {
+		fmt.Fprintln(w, output.Fold("- "+gap(missing), width, "  "))
+	}
+	if !verbose {
+		if len(r.Observations) > 0 {
+			fmt.Fprintln(w, output.Fold(fmt.Sprintf("Linux %s %s. See nstrace check --verbose for all hooks.", r.Kernel, r.Arch), width, ""))
 		}
+		return nil
 	}
 	fmt.Fprintf(w, "\nLinux %s %s\n\n", r.Kernel, r.Arch)
-	t := newTable(w, "has", "", "detail")
 	for _, c := range r.Capabilities {
 		has := "yes"
 		if !c.OK {
 			has = "no"
 		}
-		if err := t.Append(c.Name, has, c.Detail); err != nil {
-			return err
-		}
+		fmt.Fprintln(w, output.Fold(fmt.Sprintf("%-8s %-4s %s", c.Name, has, c.Detail), width, strings.Repeat(" ", 14)))
 	}
-	if err := t.Render(); err != nil || len(r.Observations) == 0 {
-		return err
+	if len(r.Observations) == 0 {
+		return nil
 	}
 	fmt.Fprintln(w)
-	t = newTable(w, "observation", "attached by", "hooks", "not seen")
+	t := newTable(w, "observation", "attached by", "hooks")
 	for _, o := range r.Observations {
-		if err := t.Append(o.Name, o.Backend, strings.Join(o.Hooks, "\n"), strings.Join(o.Missing, "\n")); err != nil {
+		if err := t.Append(o.Name, o.Backend, strings.Join(o.Hooks, "\n")); err != nil {
 			return err
 		}
 	}
 	if err := t.Render(); err != nil {
 		return err
 	}
-	return writeConfinement(w, r.Confinement)
+	writeConfinement(w, confinement(), width)
+	return nil
+}
+
+// observed are the observations in the words of people.
+var observed = map[string]string{
+	"clone": "clone(2)", "unshare": "unshare(2)", "setns": "setns(2)", "destroy": "the ends of namespaces",
+	"pin": "pins of namespaces", "unpin": "ends of pins", "sysctl": "writes to parameters",
+	"netconf": "changes of devices' parameters by the kernel", "open": "refused opens of parameters", "hostname": "sethostname(2) and setdomainname(2)",
+	"exec": "execve(2)", "tamper": "tampering with nstrace", "netdev": "moves of network devices",
+}
+
+// gap returns a line of tracer.Report.Missing as a sentence.
+func gap(missing string) string {
+	if rest, ok := strings.CutPrefix(missing, "not seen without "); ok {
+		privilege, what, _ := strings.Cut(rest, ": ")
+		return "Without " + privilege + ", nstrace does not see " + what + "."
+	}
+	names, what, ok := strings.Cut(missing, ": ")
+	if !ok {
+		return missing + "."
+	}
+	var all []string
+	for name := range strings.SplitSeq(names, ", ") {
+		if plain := observed[name]; plain != "" {
+			name = plain
+		}
+		all = append(all, name)
+	}
+	if why, ok := strings.CutPrefix(what, "all of it: "); ok {
+		why, _, _ = strings.Cut(why, ": ") // -v shows the rest
+		why = strings.TrimPrefix(why, "all of it is seen ")
+		return "nstrace sees no " + strings.Join(all, " and no ") + ": " + why + "."
+	}
+	return "Of " + strings.Join(all, ", ") + ", nstrace does not see " + what + "."
 }
 
 // confinement says what processes that trace keep here.
@@ -125,25 +176,18 @@ func confinement() *confine.Report {
 }
 
 // writeConfinement says what a process that traces keeps.
-func writeConfinement(w io.Writer, r *confine.Report) error {
+func writeConfinement(w io.Writer, r *confine.Report, width int) {
 	fmt.Fprintln(w, "\nWhile it traces, nstrace keeps only these capabilities:")
-	t := newTable(w, "keeps", "to")
 	for _, k := range r.Keeps {
-		if err := t.Append(k.Capability.String(), k.For()); err != nil {
-			return err
-		}
+		fmt.Fprintln(w, output.Fold(fmt.Sprintf("%-20s to %s", k.Capability, k.For()), width, strings.Repeat(" ", 24)))
 	}
-	if err := t.Render(); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "It cannot %s.\n", strings.Join(r.Refused, ", "))
+	fmt.Fprintln(w, output.Fold("It cannot "+strings.Join(r.Refused, ", ")+".", width, ""))
 	own := ""
 	if r.ResolverUser {
 		own = ", and runs as a user of its own"
 	}
-	fmt.Fprintf(w, "Its resolver, which looks up names, keeps no capability%s.\n", own)
+	fmt.Fprintln(w, output.Fold("Its resolver, which looks up names, keeps no capability"+own+".", width, ""))
 	for _, lacking := range r.Lacking {
-		fmt.Fprintf(w, "Not here: %s.\n", lacking)
+		fmt.Fprintln(w, output.Fold("Not here: "+lacking+".", width, ""))
 	}
-	return nil
 }

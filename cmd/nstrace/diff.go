@@ -76,6 +76,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
 	registerRuntimes(fs, &f.runtimes)
 	registerRuntimeWait(fs, &f.runtimeWait)
+	completeArgs(cmd, 2, netnsNames)
 	complete(cmd, "output", []string{"table", "json"})
 	complete(cmd, "ns-type", diffTypeNames())
 	return cmd
@@ -179,8 +180,8 @@ func (f *diffFlags) write(rows []*output.Diff, args []string, host map[event.NST
 		case len(args) > 1:
 			names[1] = args[1]
 		}
-		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{
-			HostNS: host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+		sink = output.NewDiffTable(os.Stdout, names, output.TableOptions{Location: location(),
+			HostNS: host, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0,
 		})
 	} else {
 		return false, nil

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/agext/levenshtein"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,6 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/nearest"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
 	"github.com/nstrace/nstrace/tracer"
@@ -42,6 +42,7 @@ type streamFlags struct {
 	comms      []string
 	users      []string
 	failed     bool
+	changed    bool
 	filter     string
 	program    *filter.Program // compiled from filter, nil without --filter
 	group      string
@@ -65,6 +66,8 @@ type streamFlags struct {
 	pickUser sync.Once
 	user     uint32 // of the resolver; 0: that of this process
 
+	stored bool // the events are from a history
+
 	live output.Sink // set by top: takes the events instead of the output
 
 	hostOf func(bootID string) map[event.NSType]uint32 // set by history: see output.TableOptions
@@ -81,10 +84,10 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&f.file, "output-file", "O", "", "append events to this file")
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before the current one exceeds this size, for example 100MiB")
-	fs.DurationVar(&f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
+	spanVar(fs, &f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
-	fs.DurationVar(&f.duration, "duration", 0, "stop after this time, for example 30s")
+	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 }
 
@@ -95,7 +98,7 @@ func (f *streamFlags) registerSource(cmd *cobra.Command) {
 	registerRuntimes(fs, &f.runtimes)
 	fs.StringVar(&f.backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	fs.StringVar(&f.ringSize, "ring-size", "4MiB", "size of the ring buffer between the kernel and nstrace, a power of two")
-	fs.DurationVar(&f.selfTest, "self-test", tracer.DefaultProveEvery, "how often to test that the hooks work, unless events show it (0: only at the start and the end)")
+	spanVar(fs, &f.selfTest, "self-test", tracer.DefaultProveEvery, "how often to test that the hooks work, unless events show it (0: only at the start and the end)")
 	fs.BoolVar(&f.partial, "partial", false, "trace even if creates, enters or sysctl writes cannot be seen here (otherwise exit status 3)")
 	complete(cmd, "backend", tracer.Backends())
 }
@@ -122,23 +125,22 @@ func (f *streamFlags) registerSelection(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.containers, "container", nil, "only events by or about this container (name, id or NAMESPACE/POD)")
 	fs.StringSliceVar(&f.netns, "netns", nil, "only events about this network namespace (inode number, pid, path, or a name from ip netns or of a container)")
 	fs.BoolVar(&f.failed, "failed", false, "only failed operations")
+	fs.BoolVar(&f.changed, "changed", false, "no writes of the value that a parameter has already")
 	fs.StringVar(&f.filter, "filter", "true", "only events that match this expression, for example 'process.comm == \"runc\"' (\"help\": list the fields)")
 	fs.Lookup("filter").DefValue = "" // --help shows no default
 	complete(cmd, "event", eventNames())
 	complete(cmd, "ns-type", nsTypeNames())
+	completeBy(cmd, "sysctl", parameterParts)
+	completeBy(cmd, "comm", commandNames)
+	completeBy(cmd, "user", userNames)
+	completeBy(cmd, "netns", netnsNames)
 }
 
 // registerGroup adds --group.
 func registerGroup(cmd *cobra.Command, group *string, usage string) {
 	cmd.Flags().StringVar(group, "group", "off", usage)
-	cmd.Flags().Lookup("group").NoOptDefVal = groups[0]
+	optionalValue(cmd.Flags(), "group", groups[0], groups)
 	complete(cmd, "group", groups)
-}
-
-// complete registers the values of a flag for shell completion.
-func complete(cmd *cobra.Command, flag string, values []string) {
-	// The only error is an unknown flag.
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
 var formats = []string{"table", "wide", "json"}
@@ -187,12 +189,7 @@ func oneOf(flag, value string, all []string) error {
 
 // didYouMean suggests the name nearest to the one that was typed, if one is near.
 func didYouMean(typed string, names []string) string {
-	best, dist := "", min(4, len(typed)/2+1)
-	for _, name := range names {
-		if d := levenshtein.Distance(typed, name, nil); d < dist {
-			best, dist = name, d
-		}
-	}
+	best := nearest.Name(typed, names)
 	if best == "" {
 		return ""
 	}
@@ -301,6 +298,9 @@ func (f *streamFlags) filters() (event.Filter, error) {
 		}
 		o.UIDs = append(o.UIDs, uid)
 	}
+	for i, glob := range f.sysctls {
+		f.sysctls[i] = sysctlArg(glob)
+	}
 	o.Sysctl, o.Comms, o.Failed = f.sysctls, f.comms, f.failed
 	if err := o.Validate(); err != nil {
 		return o, usageError{err}
@@ -309,6 +309,7 @@ func (f *streamFlags) filters() (event.Filter, error) {
 	if err != nil {
 		return o, err
 	}
+	selected.Changed = f.changed
 	f.selected = selected
 	if f.filter != "true" {
 		program, err := filter.Compile(f.filter)
@@ -385,7 +386,7 @@ func accepted(typ string) string {
 	case "uint64", "int":
 		return "a whole number"
 	case "duration":
-		return "a time, for example 500ms, 30s, 10m or 24h"
+		return "a time with a unit, for example 500ms, 30s, 10m, 1h, 3d or 1d12h"
 	case "bool":
 		return "true or false"
 	}

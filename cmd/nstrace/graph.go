@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -97,7 +98,7 @@ func (f *graphFlags) graph(ctx context.Context) (err error) {
 	if f.file != "" {
 		file, err := safefile.Open(f.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 		if err != nil {
-			return err
+			return noFolder(fmt.Errorf("--output-file: %w", err))
 		}
 		defer func() { err = errors.Join(err, file.Close()) }()
 		out = file

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/alert"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/internal/resolve"
@@ -35,6 +36,7 @@ type historyFlags struct {
 	lines   uint64
 	reverse bool
 	follow  bool
+	alert   string
 }
 
 func newHistory() *cobra.Command {
@@ -85,8 +87,13 @@ func (f *historyFlags) registerPast(cmd *cobra.Command) {
 	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only this number of the newest events")
 	fs.BoolVarP(&f.reverse, "reverse", "r", false, "show the newest events first")
 	fs.BoolVarP(&f.follow, "follow", "f", false, "show new events as they are recorded, after the newest 10 (see --lines and --since)")
+	fs.StringVar(&f.alert, "alert", "", "only events that met an alert rule when they were recorded, or that meet a rule in this file (\"default\": the built-in rules)")
+	optionalValue(fs, "alert", recordedAlerts, nil)
 	registerDB(fs, &f.db)
 }
+
+// recordedAlerts is the value of --alert without a file.
+const recordedAlerts = "recorded"
 
 func newHistorySysctl() *cobra.Command {
 	var f historyFlags
@@ -107,13 +114,21 @@ func newHistorySysctl() *cobra.Command {
 		},
 	}
 	f.registerPast(cmd)
+	completeArgs(cmd, 1, parameterParts)
 	return cmd
 }
 
-// sysctlArg returns the name of a parameter, which can be given by its path.
+// sysctlArg returns the name of a parameter, or a glob of names, which can be given as sysctl(8) takes them:
+// net.ipv4.ip_forward, net/ipv4/ip_forward or /proc/sys/net/ipv4/ip_forward.
 func sysctlArg(arg string) string {
 	if name, ok := event.SysctlName(arg); ok {
 		return name
+	}
+	// The first separator decides: net.ipv4.conf.eth0/100.forwarding is a name.
+	if i := strings.IndexAny(arg, "./"); i > 0 && arg[i] == '/' {
+		if name, ok := event.SysctlName(event.SysctlDir + "/" + arg); ok {
+			return name
+		}
 	}
 	return arg
 }
@@ -149,6 +164,7 @@ So --type, --until and the uid select another one. A line on stderr lists the ot
 		},
 	}
 	f.registerPast(cmd)
+	completeArgs(cmd, 1, netnsNames)
 	return cmd
 }
 
@@ -180,6 +196,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if f.follow {
 		go watchReader(os.Stdout, cancel)
 	}
+	f.stored = true
 	var hold time.Duration // past events are complete
 	if f.follow {
 		hold = output.DefaultHold
@@ -196,11 +213,18 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if err != nil {
 		return ignoreCancel(err)
 	}
-	if n == 0 && what != "" && !f.follow {
+	if n == 0 && !f.follow {
 		if err := sink.Flush(); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "nstrace: no matching events: %s\n", what)
+		f.warnPattern(notify)
+		if q.Parameter != "" && len(f.sysctls) == 0 {
+			suggestParameters([]string{q.Parameter}, false)
+		}
+		if what != "" {
+			what = ": " + what
+		}
+		notify("no matching events" + what)
 	}
 	if !f.follow {
 		return nil
@@ -387,6 +411,11 @@ func (f *historyFlags) query(q *history.Query) error {
 	if f.follow && (f.reverse || f.until != "") {
 		return usagef("--follow cannot be used with --reverse or --until")
 	}
+	if f.alert != "" && f.alert != recordedAlerts {
+		if f.alerts, err = alert.Load(f.alert); err != nil {
+			return usagef("--alert: %w", err)
+		}
+	}
 	grep, err := compileGrep(f.grep)
 	if err != nil {
 		return err
@@ -405,7 +434,7 @@ func (f *historyFlags) query(q *history.Query) error {
 		q.Types = filters.Types // none about the trace
 	}
 	chosen := filters.Types != nil || filters.NSTypes != nil || len(filters.PIDs)+len(filters.Comms)+len(filters.UIDs) > 0 || filters.Failed ||
-		len(f.containers)+len(f.netns) > 0 || f.program != nil || grep != nil
+		!f.selected.Empty() || f.program != nil || grep != nil || f.alert != ""
 	encode := new(event.Encoder)
 	var line []byte
 	q.Match = func(e *event.Event) bool {
@@ -418,6 +447,12 @@ func (f *historyFlags) query(q *history.Query) error {
 		case event.TraceLoss, event.TraceGap:
 		default:
 			if !filters.MatchStored(e) || !f.selected.Match(e) || (f.program != nil && !f.program.Match(e)) {
+				return false
+			}
+			if f.alerts != nil {
+				f.alerts.Mark(e)
+			}
+			if f.alert != "" && len(e.Alert) == 0 {
 				return false
 			}
 		}
@@ -667,6 +702,9 @@ before it, nothing is imported.`,
 				}
 				defer file.Close()
 				in, name = file, args[0]
+			}
+			if err := checkFolder("--db", path); err != nil {
+				return err
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()

@@ -56,7 +56,7 @@ func registerRuntimes(fs *pflag.FlagSet, to *[]string) {
 
 // registerRuntimeWait adds --runtime-wait. Each user can have a runtime, and make it slow.
 func registerRuntimeWait(fs *pflag.FlagSet, to *time.Duration) {
-	fs.DurationVar(to, "runtime-wait", 3*time.Second, "how long to wait for the answers of container runtimes")
+	spanVar(fs, to, "runtime-wait", 3*time.Second, "how long to wait for the answers of container runtimes")
 }
 
 func checkRuntimeWait(wait time.Duration) error {

@@ -73,7 +73,7 @@ Columns for --columns and --sort:
 	fs.StringSliceVar(&f.columns, "columns", nil, "show these columns")
 	fs.StringSliceVar(&f.sort, "sort", nil, "sort by these columns; a minus sign before a name reverses the order")
 	fs.StringVar(&f.tree, "tree", "", "show a tree: parent (PID and user namespaces below their parents) or owner (namespaces below the user namespace that owns them)")
-	fs.Lookup("tree").NoOptDefVal = string(output.TreeParent)
+	optionalValue(fs, "tree", string(output.TreeParent), []string{string(output.TreeParent), string(output.TreeOwner)})
 	fs.BoolVar(&f.noHeadings, "no-headings", false, "leave out the line with the headings")
 	f.register(cmd)
 	complete(cmd, "output", formats)
@@ -81,6 +81,9 @@ Columns for --columns and --sort:
 	complete(cmd, "tree", []string{string(output.TreeParent), string(output.TreeOwner)})
 	complete(cmd, "columns", names)
 	complete(cmd, "sort", names)
+	completeBy(cmd, "comm", commandNames)
+	completeBy(cmd, "user", userNames)
+	completeBy(cmd, "netns", netnsNames)
 	return cmd
 }
 
@@ -123,7 +126,7 @@ func (f *listFlags) list(ctx context.Context) error {
 	l := &output.Listing{
 		Inventory: inv, User: users.Name, Now: time.Now(), Columns: f.columns, NoHeadings: f.noHeadings,
 		Tree: output.Tree(f.tree), Wide: f.format == "wide",
-		Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+		Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 	}
 	if err := l.SortNamespaces(all, f.sort); err != nil {
 		return usagef("--sort: %w", err)

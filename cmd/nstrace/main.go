@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -72,8 +73,13 @@ func realMain(args []string) int {
 		return lookUp()
 	}
 	root := newRoot(commandsFor(args)...)
-	root.SetArgs(args)
+	root.SetArgs(joinOptional(root, args))
+	out := &keptError{to: os.Stdout}
+	root.SetOut(out)
 	err := root.Execute()
+	if err == nil { // cobra ignores errors when it prints help
+		err = out.err
+	}
 	var usage usageError
 	var status exitStatus
 	own := exitOK // the status if nothing else is wrong
@@ -100,6 +106,20 @@ func realMain(args []string) int {
 		return own
 	}
 	return exitFault
+}
+
+// A keptError keeps the first error of its writer.
+type keptError struct {
+	to  io.Writer
+	err error
+}
+
+func (o *keptError) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // lookUp is the process that a live command starts, see package resolver.
@@ -179,7 +199,9 @@ func newRoot(sub ...*cobra.Command) *cobra.Command {
 		Short: "Show who did what to namespaces and kernel parameters",
 		Long: `Stream events about namespaces (created, entered, pinned, destroyed) and about writes
 to kernel parameters (sysctls) as they happen, each with the process behind it. nstrace
-runs until it is interrupted.`,
+runs until it is interrupted.
+
+` + tableHelp(),
 		Example: `  nstrace                                   show all events as a table
   nstrace -e sysctl --sysctl 'net.ipv4.*'   show writes to parameters below net.ipv4
   nstrace --filter 'any(process.ancestors, .comm == "runc")'   show what runc's descendants do
@@ -203,10 +225,13 @@ runs until it is interrupted.`,
 		},
 	}
 	f.register(root)
+	registerGlobal(root)
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(sub...)
+	addCompletion(root)
 	return root
 }
 
@@ -223,4 +248,38 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		names = append(names, c.Name())
 	}
 	return usagef("unknown command %q%s", args[0], didYouMean(args[0], names))
+}
+
+// newHelp is cobra's command help, except that an unknown command is a mistake.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print help about a command",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, c := range of.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				var names []string
+				for _, c := range of.Commands() {
+					names = append(names, c.Name())
+				}
+				unknown := args[len(args)-max(1, len(rest))]
+				return usagef("help: unknown command %q%s: see nstrace --help", unknown, didYouMean(unknown, names))
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
 }

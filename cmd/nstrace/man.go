@@ -43,9 +43,9 @@ func manPage(cmd *cobra.Command) []byte {
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roffText(name(cmd)), roffText(cmd.Short))
 	b.WriteString(".SH SYNOPSIS\n")
 	line(".B", cmd.UseLine())
-	if cmd.Long != "" {
+	if long, _, _ := strings.Cut(cmd.Long, "\n\n"+tableTitle); long != "" { // the table has a section of its own
 		b.WriteString(".SH DESCRIPTION\n")
-		lines(cmd.Long)
+		lines(long)
 	}
 	option := func(f *pflag.Flag) {
 		if f.Hidden || f.Deprecated != "" {
@@ -71,6 +71,12 @@ func manPage(cmd *cobra.Command) []byte {
 		b.WriteString(".SH EXAMPLES\n")
 		lines(cmd.Example)
 	}
+	if !cmd.HasParent() {
+		manSection(&b, "READING THE TABLE", tableMeanings)
+		fmt.Fprintf(&b, ".PP\n%s\n", roffText(colorMeanings))
+	}
+	manSection(&b, "EXIT STATUS", exitMeanings)
+	manSection(&b, "FILES", fileMeanings)
 	var others []string
 	if cmd.HasParent() {
 		others = append(others, name(cmd.Parent())+section)
@@ -86,10 +92,10 @@ func manPage(cmd *cobra.Command) []byte {
 	return b.Bytes()
 }
 
-// roffText escapes text: a backslash, a minus sign that is no hyphen, and a dot or a quote at the beginning of
+// roffText escapes text: a backslash, a minus sign that is no hyphen, characters beyond ASCII, and a dot or a quote at the beginning of
 // a line, where they would begin a request.
 func roffText(text string) string {
-	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
+	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "→", `\(->`, "×", `\(mu`).Replace(text)
 	lines := strings.Split(text, "\n")
 	for i, l := range lines {
 		if strings.HasPrefix(l, ".") || strings.HasPrefix(l, "'") {

@@ -5,10 +5,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
-	"strconv"
-	"strings"
+	"path/filepath"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // defaultDB is the default database of record and of the commands that read the history.
@@ -25,7 +26,7 @@ const defaultDB = "/var/lib/nstrace/history.db"
 type recordFlags struct {
 	streamFlags
 	db       string
-	keep     string
+	keep     time.Duration
 	keepSize string
 }
 
@@ -48,7 +49,8 @@ without a gap when the other one ends.`,
 	}
 	f.register(cmd)
 	registerDB(cmd.Flags(), &f.db)
-	cmd.Flags().StringVar(&f.keep, "keep", "90d", "drop events older than this, for example 90d or 12h (0: never)")
+	spanVar(cmd.Flags(), &f.keep, "keep", 90*24*time.Hour, "drop events older than this, for example 90d or 12h (0: never)")
+	cmd.Flags().Lookup("keep").DefValue = "90d"
 	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
 	return cmd
 }
@@ -66,17 +68,30 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if _, err := f.options(); err != nil {
 		return err
 	}
-	keep, err := parseAge(f.keep)
-	if err != nil {
-		return usagef("--keep: %w", err)
+	if f.keep < 0 {
+		return usagef("--keep: invalid negative time %s: want for example 90d, or 0 to keep all", f.keep)
 	}
 	size, err := humanize.ParseBytes(f.keepSize)
 	if err != nil || size > math.MaxInt64 || (size > 0 && size < 1<<20) {
 		return usagef("--keep-size: invalid size %q: want at least 1MiB, for example 1GiB, or 0", f.keepSize)
 	}
+	// Nothing of these leaves a database behind, or part of one.
+	if err := tracer.CheckPrivileges(); err != nil {
+		return err
+	}
+	if f.db != defaultDB { // whose folder nstrace makes
+		if err := checkFolder("--db", f.db); err != nil {
+			return err
+		}
+	}
+	if f.file != "" {
+		if err := checkFolder("--output-file", f.file); err != nil {
+			return err
+		}
+	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
-		Path: f.db, Keep: keep, KeepSize: int64(size), Version: buildVersion(),
+		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
 		Report: notify,
 	})
 	if err != nil {
@@ -87,21 +102,15 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	return f.stream(cmd)
 }
 
-// parseAge parses a duration, which can be in days or weeks.
-func parseAge(text string) (time.Duration, error) {
-	bad := fmt.Errorf("invalid time %q: want for example 90d, 2w, 12h or 0", text)
-	for unit, d := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if number, ok := strings.CutSuffix(text, unit); ok {
-			n, err := strconv.ParseUint(number, 10, 32)
-			if err != nil || time.Duration(n) > math.MaxInt64/d {
-				return 0, bad
-			}
-			return time.Duration(n) * d, nil
-		}
+// checkFolder refuses a file in a folder that does not exist, which is likely a mistyped one.
+func checkFolder(flag, path string) error {
+	dir := filepath.Dir(path)
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return usagef("%s: there is no folder %q", flag, dir)
+	case err == nil && !info.IsDir():
+		return usagef("%s: %q is not a folder", flag, dir)
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return 0, bad
-	}
-	return d, nil
+	return nil // opening the file says what else is wrong
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,6 +47,12 @@ and 126 if CMD could not be executed.`,
 	}
 	f.register(cmd)
 	cmd.Flags().SetInterspersed(false) // flags after CMD are CMD's
+	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 || strings.Contains(typed, "/") {
+			return nil, cobra.ShellCompDirectiveDefault // files
+		}
+		return offer(programs, "", typed)
+	}
 	return cmd
 }
 

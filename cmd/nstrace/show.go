@@ -52,6 +52,7 @@ NS is an inode number, alone or as in net:[4026531840], a path, or a name from i
 	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
 	fs.IntVar(&f.events, "events", defaultEvents, "number of latest events of each namespace")
 	f.register(cmd)
+	completeArgs(cmd, 1, netnsNames)
 	complete(cmd, "output", []string{"table", "json"})
 	return cmd
 }
@@ -105,9 +106,9 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	w := &output.PageWriter{
 		Listing: &output.Listing{
 			Inventory: inv, User: users.Name, Now: time.Now(),
-			Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
+			Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout),
 		},
-		Lines: output.TableOptions{HostNS: inv.Host, Color: output.ColorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout)},
+		Lines: output.TableOptions{Location: location(), HostNS: inv.Host, Date: true, Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0},
 	}
 	if f.format == "json" {
 		err = show.WriteJSON(ctx, os.Stdout, page, opts, w)

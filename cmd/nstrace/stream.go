@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/alert"
@@ -45,9 +47,17 @@ func (f *streamFlags) openOutput(def *os.File) (io.Writer, func() error, error) 
 	}
 	file, err := output.OpenFile(f.file, rotation)
 	if err != nil {
-		return nil, nil, fmt.Errorf("--output-file: %w", err)
+		return nil, nil, noFolder(fmt.Errorf("--output-file: %w", err))
 	}
 	return file, file.Close, nil
+}
+
+// noFolder makes an error of opening a file a mistake on the command line, if its path cannot be that of a file.
+func noFolder(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR) {
+		return usageError{err}
+	}
+	return err
 }
 
 // sink returns the sink for --output. hold is how long --group may hold a row back.
@@ -61,15 +71,22 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if f.format == "json" {
 		return output.NewJSON(w)
 	}
-	opts := output.TableOptions{Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf}
-	if terminal, ok := w.(*os.File); ok {
-		opts.Color, opts.Width = output.ColorWanted(terminal), output.TerminalWidth(terminal)
+	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf, Date: true, OneLine: true}
+	if file, ok := w.(*os.File); ok {
+		opts.Color, opts.Width = colorWanted(file), output.TerminalWidth(file)
+		opts.WidthNow = func() int { return output.TerminalWidth(file) }
+		opts.OneLine = opts.Width == 0
+		opts.Date = f.stored || !term.IsTerminal(int(file.Fd()))
 	}
 	table := output.NewTable(w, opts)
-	if f.group == "off" {
-		return table
+	var sink output.Sink = table
+	if f.group != "off" {
+		sink = output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
 	}
-	return output.NewGroup(table, output.GroupOptions{Open: f.group == "open", Hold: hold})
+	if f.group == "open" || opts.Wide {
+		return sink
+	}
+	return output.NewCascades(sink)
 }
 
 // nowhere is a sink that discards events.
@@ -156,6 +173,10 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if err != nil {
 		return r, err
 	}
+	f.warnPattern(notes.add)
+	if !o.Follow { // what a command makes is not there yet
+		f.warnAbsent(&o.Filter, r.stage, r.liveNets, notes.add)
+	}
 	notes.release()
 	go osmemory.GiveBack()
 	if f.verbose {
@@ -196,6 +217,19 @@ func (r *run) scan(ctx context.Context) (found []drift.Found, complete bool, err
 		found[i] = drift.Found{Namespace: live[i].Namespace, Paths: live[i].Paths, User: live[i].User}
 	}
 	return found, complete, nil
+}
+
+// liveNets returns the inode numbers of the network namespaces that exist. ok is false if some can be missing.
+func (r *run) liveNets() (ids []uint32, ok bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), parametersTime)
+	defer cancel()
+	live, complete, err := r.tracer.Scan(ctx)
+	for i := range live {
+		if ns := &live[i].Namespace; ns.Type == event.NSTypeNet {
+			ids = append(ids, ns.ID)
+		}
+	}
+	return ids, complete && err == nil
 }
 
 // finish closes everything.
@@ -347,7 +381,7 @@ func describe(o event.Observation) string {
 // summary prints the totals of the run on stderr.
 func (f *streamFlags) summary(r *run) {
 	s := r.steps.Totals()
-	if s == nil {
+	if s == nil || global.quiet {
 		return
 	}
 	more := ""
@@ -371,7 +405,7 @@ func (f *streamFlags) summary(r *run) {
 
 // alertSummary prints on stderr how many events met each rule.
 func (f *streamFlags) alertSummary(r *run) {
-	if f.alerts == nil {
+	if f.alerts == nil || global.quiet {
 		return
 	}
 	var each []string
@@ -391,7 +425,11 @@ func (f *streamFlags) alertSummary(r *run) {
 }
 
 // notify prints a message about the run on stderr.
-func notify(message string) { fmt.Fprintf(os.Stderr, "nstrace: %s\n", flatten(message)) }
+func notify(message string) {
+	if !global.quiet {
+		fmt.Fprintf(os.Stderr, "nstrace: %s\n", flatten(message))
+	}
+}
 
 func plural(n uint64, what string) string {
 	if n == 1 {

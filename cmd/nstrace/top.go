@@ -95,7 +95,7 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 	inventories := &top.Inventories{By: r.names, Runtimes: f.runtimes, History: past}
 	users := r.names.Users() // of the one goroutine that calls Show
 	err = top.Run(ctx, top.Options{
-		In: os.Stdin, Out: os.Stdout, Color: output.ColorWanted(os.Stdout), Guarded: guarded,
+		In: os.Stdin, Out: os.Stdout, Color: colorWanted(os.Stdout), Guarded: guarded,
 		Feed: feed, HostNS: r.tracer.HostNS(),
 		Trace: func(ctx context.Context) error { return r.tracer.Run(ctx, r.stage) },
 		Take:  inventories.Take,
@@ -104,10 +104,10 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 			if err != nil {
 				return "", err
 			}
-			color := output.ColorWanted(os.Stdout)
+			color := colorWanted(os.Stdout)
 			text, err := show.Text(ctx, ns, show.Options{Inventory: inv, History: db, Events: defaultEvents}, &output.PageWriter{
 				Listing: &output.Listing{Inventory: inv, User: users.Name, Now: time.Now(), Color: color, Width: width},
-				Lines:   output.TableOptions{HostNS: inv.Host, Color: color, Width: width},
+				Lines:   output.TableOptions{Location: location(), HostNS: inv.Host, Color: color, Width: width},
 			})
 			if db != nil {
 				err = errors.Join(err, db.Close())

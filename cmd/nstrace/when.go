@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -16,22 +15,9 @@ var timeForms = []string{
 	"2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02", "15:04:05", "15:04",
 }
 
-// span is one part of a time span such as "1h 30min".
-var span = regexp.MustCompile(`^\s*([0-9]+)\s*([a-z]*)\s*`)
-
-// timeUnits are the units of systemd.time(7).
-var timeUnits = map[string]time.Duration{
-	"": time.Second, "s": time.Second, "sec": time.Second, "second": time.Second, "seconds": time.Second,
-	"ms": time.Millisecond, "msec": time.Millisecond,
-	"m": time.Minute, "min": time.Minute, "minute": time.Minute, "minutes": time.Minute,
-	"h": time.Hour, "hr": time.Hour, "hour": time.Hour, "hours": time.Hour,
-	"d": 24 * time.Hour, "day": 24 * time.Hour, "days": 24 * time.Hour,
-	"w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour, "weeks": 7 * 24 * time.Hour,
-}
-
-// parseWhen parses a time in the forms that journalctl accepts.
+// parseWhen parses a time in the forms that journalctl accepts. "1h" alone is an hour ago.
 func parseWhen(text string, now time.Time) (time.Time, error) {
-	bad := fmt.Errorf(`invalid time %q: want for example "2012-10-30 18:17:16", "18:17", "yesterday", "today", "now", "-1h", "1 hour ago" or RFC 3339`, text)
+	bad := fmt.Errorf(`invalid time %q: want for example "2012-10-30 18:17:16", "18:17", "yesterday", "today", "now", "1h", "1d12h", "1 hour ago" or RFC 3339`, text)
 	s := strings.TrimSpace(text)
 	year, month, day := now.Date()
 	midnight := func(days int) time.Time { return time.Date(year, month, day+days, 0, 0, 0, 0, now.Location()) }
@@ -80,27 +66,18 @@ func parseWhen(text string, now time.Time) (time.Time, error) {
 		}
 		return t, nil
 	}
+	// A span alone is a time ago, unless it could be a clock time or a date.
+	if strings.TrimRight(s, "0123456789.") == s {
+		return before(now, s, -1, bad)
+	}
 	return now, bad
 }
 
 // before returns the time that is a time span before now, or after it if sign is 1.
 func before(now time.Time, text string, sign int, bad error) (time.Time, error) {
-	var d time.Duration
-	for text != "" {
-		m := span.FindStringSubmatch(text)
-		if m == nil {
-			return now, bad
-		}
-		n, err := strconv.ParseInt(m[1], 10, 32)
-		unit, known := timeUnits[m[2]]
-		if err != nil || !known {
-			return now, bad
-		}
-		d += time.Duration(n) * unit
-		if d < 0 {
-			return now, bad
-		}
-		text = text[len(m[0]):]
+	d, err := parseSpan(text)
+	if err != nil {
+		return now, bad
 	}
 	return now.Add(time.Duration(sign) * d), nil
 }

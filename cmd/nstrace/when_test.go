@@ -32,14 +32,17 @@ func TestWhen(t *testing.T) {
 		"1 hour ago":                now.Add(-time.Hour),
 		"2 weeks 1 day ago":         now.Add(-15 * 24 * time.Hour),
 		"-30":                       now.Add(-30 * time.Second),
+		"1h":                        now.Add(-time.Hour),
+		"1d12h":                     now.Add(-36 * time.Hour),
+		"-1.5h":                     now.Add(-90 * time.Minute),
 		"@1351620000":               time.Unix(1351620000, 0),
 	} {
 		if got, err := parseWhen(text, now); err != nil || !got.Equal(want) {
 			t.Errorf("%q: %v, want %v (%v)", text, got, want, err)
 		}
 	}
-	for _, text := range []string{"", "soon", "1 hour", "-", "-1x", "-h", "2012-13-40", "25:00", "@x", "99999999999999999999 days ago", "ago", "- 1h -2h"} {
-		if got, err := parseWhen(text, now); text != "-" && err == nil {
+	for _, text := range []string{"", "soon", "30", "2012", "-", "-1x", "-h", "2012-13-40", "25:00", "@x", "99999999999999999999 days ago", "ago", "- 1h -2h"} {
+		if got, err := parseWhen(text, now); err == nil {
 			t.Errorf("%q is accepted as %v", text, got)
 		} else if err != nil && (!strings.Contains(err.Error(), "yesterday") || strings.Contains(err.Error(), "\n")) {
 			t.Errorf("%q: %v", text, err)
@@ -73,6 +76,25 @@ func TestWhenIsThatOfSystemd(t *testing.T) {
 		}
 		if d := got.Sub(time.Unix(0, int64(want))).Abs(); d > 10*time.Second {
 			t.Errorf("%q is %v, to systemd %s", text, got, out)
+		}
+	}
+}
+
+// TestSpan has the forms of a time span, which all flags that take one accept.
+func TestSpan(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "500ms": time.Second / 2, "30s": 30 * time.Second, "1h": time.Hour, "3d": 72 * time.Hour, "2w": 14 * 24 * time.Hour,
+		"1d12h": 36 * time.Hour, "1h 30min": 90 * time.Minute, "1.5h": 90 * time.Minute, "-1s": -time.Second,
+	} {
+		var d time.Duration
+		if err := (*spanValue)(&d).Set(text); err != nil || d != want {
+			t.Errorf("%q: %v, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "-", "30", "1h30", "1 2", "1y", "1h-1m", "h", "1e3s", "999999999999w", "9999999999999999999999s"} {
+		var d time.Duration
+		if err := (*spanValue)(&d).Set(text); err == nil || !strings.Contains(err.Error(), "want for example") || d != 0 {
+			t.Errorf("%q: %v, %v", text, d, err)
 		}
 	}
 }

@@ -45,8 +45,12 @@ const maxFile = 1 << 20
 
 // Rules are alert rules, which are tested in order. One goroutine at a time can use them.
 type Rules struct {
-	rules []rule
+	rules    []rule
+	warnings []string
 }
+
+// Warnings says which comparisons of the rules can never hold.
+func (r *Rules) Warnings() []string { return r.warnings }
 
 type rule struct {
 	name     string

@@ -14,10 +14,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/agext/levenshtein"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/nearest"
 )
 
 // A source is the text of a file of rules.
@@ -55,6 +55,9 @@ func (r *Rules) parse(name string, text []byte) error {
 		}
 		if slices.Contains(r.Names(), parsed.name) {
 			return s.fail(n, "duplicate rule %q", parsed.name)
+		}
+		for _, w := range parsed.when.Warnings() {
+			r.warnings = append(r.warnings, fmt.Sprintf("%s: rule %q: %s", name, parsed.name, w))
 		}
 		r.rules = append(r.rules, parsed)
 	}
@@ -103,10 +106,8 @@ func (s *source) mapping(n *yaml.Node, what string, keys []string) (map[string]*
 }
 
 func didYouMean(typed string, names []string) string {
-	for _, name := range names {
-		if levenshtein.Distance(typed, name, nil) <= 2 {
-			return fmt.Sprintf(" (did you mean %q?)", name)
-		}
+	if name := nearest.Name(typed, names); name != "" {
+		return fmt.Sprintf(" (did you mean %q?)", name)
 	}
 	return ""
 }

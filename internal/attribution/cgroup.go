@@ -126,6 +126,23 @@ func (o *CgroupOwner) units(names []string) {
 	}
 }
 
+// UnitPath returns the unit of the cgroup at a path, of which o is the owner: Unit, and behind it what is
+// below a user's service manager, as in user@1000.service/app.slice/foobar.service. The user chooses that
+// part.
+func (o *CgroupOwner) UnitPath(path string) string {
+	if o.UserUnit == "" {
+		return o.Unit
+	}
+	_, below, _ := strings.Cut(path, o.Unit+"/")
+	full := o.Unit
+	for name := range strings.SplitSeq(below, "/") {
+		if full += "/" + name; !isSlice(name) {
+			break
+		}
+	}
+	return full
+}
+
 // containers sets the container and the pod. It reads names from the outermost to the innermost and
 // keeps the last container and pod.
 func (o *CgroupOwner) containers(at *place) {

@@ -122,3 +122,30 @@ func TestWorkloadOfUser(t *testing.T) {
 		t.Errorf("a container in a container: %+v", c)
 	}
 }
+
+// TestWorkloadUnit has the units of cgroups below a user's service manager, which the user names.
+func TestWorkloadUnit(t *testing.T) {
+	w := Workloads{}
+	const user = "/user.slice/user-1000.slice/user@1000.service"
+	for path, want := range map[string]string{
+		"/system.slice/nginx.service":      "nginx.service",
+		user:                               "user@1000.service",
+		user + "/app.slice":                "user@1000.service",
+		user + "/init.scope":               "user@1000.service/init.scope",
+		user + "/app.slice/foobar.service": "user@1000.service/app.slice/foobar.service",
+		user + "/app.slice/app-a.slice/foo@1.service/x/y":    "user@1000.service/app.slice/app-a.slice/foo@1.service",
+		user + "/not a unit/foobar.service":                  "user@1000.service",
+		"/system.slice/docker-" + idA + ".scope/app.slice/x": "docker-" + idA + ".scope",
+	} {
+		if got := w.Of(path).Unit; got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	one, other := w.Of(user+"/app.slice/a.service"), w.Of(user+"/app.slice/b.service")
+	if o := OwnerOf([]*Workload{one, other}); o == nil || o.Unit != "user@1000.service" {
+		t.Errorf("the namespace of two units of a user belongs to %+v", o)
+	}
+	if o := OwnerOf([]*Workload{one, w.Of("/system.slice/nginx.service")}); o != nil {
+		t.Errorf("the namespace of units of two managers belongs to %+v", o)
+	}
+}

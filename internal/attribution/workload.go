@@ -2,7 +2,11 @@
 
 package attribution
 
-import "github.com/nstrace/nstrace/event"
+import (
+	"strings"
+
+	"github.com/nstrace/nstrace/event"
+)
 
 // A Workload is the container, pod and systemd unit of the processes in one cgroup. It never
 // changes, so events share it.
@@ -38,7 +42,7 @@ func (c *Workloads) Of(path string) *Workload {
 		c.known = map[string]*Workload{}
 	}
 	owner := ParseCgroup(path)
-	w := &Workload{Unit: owner.Unit}
+	w := &Workload{Unit: owner.UnitPath(path)}
 	var by Controller
 	if owner.ContainerID != "" || owner.PodUID != "" {
 		by = c.Dirs.Controller(path)
@@ -90,6 +94,7 @@ func (w *Workload) podUID() identity {
 //	several containers of one pod                        the pod
 //	several containers or pods                           nobody: the unit is only one's
 //	one systemd unit                                     the unit
+//	several units of one user's service manager          the unit of the manager
 //	several units                                        nobody
 func OwnerOf(residents []*Workload) *event.Owner {
 	var in []*Workload
@@ -110,11 +115,27 @@ func OwnerOf(residents []*Workload) *event.Owner {
 			shared.Pod = nil
 		}
 		if shared.Unit != w.Unit {
-			shared.Unit = ""
+			shared.Unit = sharedUnit(shared.Unit, w.Unit)
 		}
 	}
 	if len(in) > 1 && in[0].Contained() && !shared.Contained() {
 		return nil
 	}
 	return shared.Owner()
+}
+
+// sharedUnit returns the unit of the host's manager that two units are or belong to, "" for none.
+func sharedUnit(a, b string) string {
+	a, b = HostUnit(a), HostUnit(b)
+	if a != b {
+		return ""
+	}
+	return a
+}
+
+// HostUnit returns the unit of the host's manager that a unit, as CgroupOwner.UnitPath returns it, is or
+// belongs to. Only root names it.
+func HostUnit(unit string) string {
+	host, _, _ := strings.Cut(unit, "/")
+	return host
 }

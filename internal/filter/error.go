@@ -8,7 +8,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/agext/levenshtein"
+	"github.com/nstrace/nstrace/internal/nearest"
 )
 
 // Error is an error in an expression.
@@ -44,22 +44,11 @@ func (e *Error) Caret() string {
 	return line + "\n" + indent + "^"
 }
 
-// nearest returns the name that is most similar to the typed one, "" if none is similar.
-func nearest(typed string, names []string) string {
-	best, dist := "", min(4, len(typed)/2+1)
-	for _, name := range names {
-		if d := levenshtein.Distance(typed, name, nil); d < dist {
-			best, dist = name, d
-		}
-	}
-	return best
-}
-
 // choose returns the hint for a name that is not in names.
 func choose(what, typed string, names []string) string {
 	slices.Sort(names)
 	hint := what + " are " + strings.Join(names, ", ")
-	if best := nearest(typed, names); best != "" {
+	if best := nearest.Name(typed, names); best != "" {
 		hint += fmt.Sprintf("; did you mean %q?", best)
 	}
 	return hint

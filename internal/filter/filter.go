@@ -28,9 +28,13 @@ const MaxLength = 4096
 
 // Program is a compiled expression.
 type Program struct {
-	match func(*scope) bool
-	scope scope
+	match    func(*scope) bool
+	scope    scope
+	warnings []string
 }
+
+// Warnings says which comparisons can never hold, because the field never has that value.
+func (p *Program) Warnings() []string { return p.warnings }
 
 // scope has the values that an expression is evaluated on.
 type scope struct {
@@ -45,6 +49,7 @@ func Compile(expr string) (*Program, error) {
 	if err := p.parse(func(n node) { program.match = p.truth(n) }); err != nil {
 		return nil, err
 	}
+	program.warnings = p.warnings
 	return program, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -571,4 +572,27 @@ func FuzzCompile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWarnings has comparisons that can never hold, and some that can.
+func TestWarnings(t *testing.T) {
+	for expr, want := range map[string][]string{
+		`type == "sysctl"`:                                 {`type is never "sysctl": want sysctl.write, sysctl.drift`},
+		`"sysctl" != type && true`:                         {`type is never "sysctl": want sysctl.write, sysctl.drift`},
+		`type in ["sysctl.write", "netdev"]`:               {`type is never "netdev": want netdev.move`},
+		`outcome == "failed"`:                              {`outcome is never "failed": want success, failure`},
+		`namespace.type == "network" || outcome == "fail"`: {`namespace.type is never "network": want mnt, net, ipc, user, pid, uts, cgroup, time`, `outcome is never "fail": want success, failure`},
+		`type == "sysctl.write"`:                           nil,
+		`type == "trace.gap"`:                              nil,
+		`outcome == ""`:                                    nil, // unknown
+		`process.comm == "sysctl"`:                         nil,
+		`type startsWith "sysctl"`:                         nil,
+	} {
+		p, err := Compile(expr)
+		if err != nil {
+			t.Errorf("%s: %v", expr, err)
+		} else if got := p.Warnings(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", expr, got, want)
+		}
+	}
 }

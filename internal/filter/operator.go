@@ -25,6 +25,10 @@ func (p *parser) compare(op string, a, b node) func(*scope) bool {
 		return p.presence(op, a, b)
 	}
 	a, b = p.timely(a, b), p.timely(b, a)
+	if op == "==" || op == "!=" {
+		p.warn(a, b)
+		p.warn(b, a)
+	}
 	if a.kind == b.kind {
 		switch {
 		case a.kind == text && op == "==" && b.constant: // by far the most frequent comparison
@@ -43,6 +47,46 @@ func (p *parser) compare(op string, a, b node) func(*scope) bool {
 		p.fail(a.from, "", "%s is %s, which %s cannot compare", p.name(a), a.kind.a(), op)
 	}
 	return p.mismatch(a, b)
+}
+
+// warn notes that a field never has a value. Those of some types are all known.
+func (p *parser) warn(field, value node) {
+	if field.ref == nil || !value.constant || value.kind != text || value.s == "" {
+		return
+	}
+	known := values(field.typ)
+	if known == nil || slices.Contains(known, value.s) {
+		return
+	}
+	want := known
+	if below := slices.DeleteFunc(slices.Clone(known), func(v string) bool { return !strings.HasPrefix(v, value.s+".") }); len(below) > 0 {
+		want = below
+	}
+	p.warnings = append(p.warnings, fmt.Sprintf("%s is never %q: want %s", p.name(field), value.s, strings.Join(want, ", ")))
+}
+
+// values returns the values that fields of a type have, nil if a field can have others.
+func values(typ reflect.Type) (all []string) {
+	switch typ {
+	case reflect.TypeFor[event.Type]():
+		for _, f := range event.Families() {
+			for _, t := range f.Types {
+				all = append(all, string(t))
+			}
+		}
+		for _, t := range []event.Type{event.TraceStart, event.TraceStop, event.TraceLoss, event.TraceTamper, event.TraceGap} {
+			all = append(all, string(t))
+		}
+	case nsTypeType:
+		for _, t := range event.NSTypes() {
+			all = append(all, string(t))
+		}
+	case reflect.TypeFor[event.Outcome]():
+		all = []string{string(event.Success), string(event.Failure)}
+	case reflect.TypeFor[event.Source]():
+		all = []string{string(event.FromCgroup), string(event.FromRuntime), string(event.FromNamespace)}
+	}
+	return all
 }
 
 // mismatch fails because of the types of two nodes. It points at the constant, which is the

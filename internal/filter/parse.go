@@ -22,6 +22,8 @@ type parser struct {
 	expr    string
 	tokens  []lexer.Token // the last is EOF
 	element *node         // inside of any, all and none: the element
+
+	warnings []string // see Program.Warnings
 }
 
 // fail ends the parsing with an error, which parse recovers. at is in runes.

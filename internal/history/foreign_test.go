@@ -388,6 +388,17 @@ func TestImportOfNoEvents(t *testing.T) {
 	}
 }
 
+// TestImportLeavesNothing checks that an import that fails leaves no file of a new history behind.
+func TestImportLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := history.Import(context.Background(), filepath.Join(dir, "to.db"), strings.NewReader("{}")); err == nil {
+		t.Fatal("no error")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
 // An endlessLine is a line without an end.
 type endlessLine struct{}
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/attribution"
 )
 
 // A database of limited size drops its oldest events when new ones come. So a user who causes events
@@ -116,7 +117,7 @@ func ownerAccount(ns *event.Namespace) string {
 		case o.Pod != nil:
 			return workloadAccount("pod", o.Pod.UID, o.Pod.UserID, o.Pod.Unverified)
 		case ns.Creator == nil && o.Unit != "":
-			return "unit " + o.Unit
+			return "unit " + attribution.HostUnit(o.Unit)
 		}
 	}
 	if ns.Creator != nil && ns.Creator.UID != 0 {

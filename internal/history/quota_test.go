@@ -180,6 +180,8 @@ func TestAccount(t *testing.T) {
 		{owned(nil, event.Owner{Container: &event.Container{ID: "1", UserID: "7"}}), "user 7"},
 		{owned(nil, event.Owner{Container: &event.Container{ID: "1", Unverified: true}}), "unverified containers"},
 		{owned(nil, event.Owner{Unit: "a.service"}), "unit a.service"},
+		// The user chooses the part below the service manager.
+		{owned(nil, event.Owner{Unit: "user@7.service/app.slice/a.service"}), "unit user@7.service"},
 	} {
 		if got := history.Account(&tt.e); got != tt.want {
 			t.Errorf("%q, want %q: %s", got, tt.want, line(&tt.e))

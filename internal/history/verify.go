@@ -293,11 +293,16 @@ var ErrNotEmpty = errors.New("the history does not end where the export begins")
 // that is not an event, or does not follow from the previous one, it returns an *ImportError. It
 // returns the number of events.
 func Import(ctx context.Context, path string, in io.Reader) (n uint64, err error) {
-	lock, _, err := lockFile(path)
+	lock, newLock, err := lockFile(path)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() {
+		if newLock && err != nil {
+			err = errors.Join(err, os.Remove(lock.Name()))
+		}
+		err = errors.Join(err, lock.Close())
+	}()
 	fresh := false
 	if _, statErr := os.Stat(path); errors.Is(statErr, os.ErrNotExist) {
 		fresh = true

@@ -416,7 +416,7 @@ func (r *Resolver) units(name string) []*Target {
 		switch {
 		case o.Unit == name || inSlice(p.Cgroup, name):
 			host.Processes = append(host.Processes, p)
-		case o.UserUnit == name && o.UserID != "":
+		case (o.UserUnit == name || o.UnitPath(p.Cgroup) == name) && o.UserID != "":
 			if users[o.UserID] == nil {
 				users[o.UserID] = &Target{What: Unit, Text: name, ID: name + " of user " + o.UserID, r: r}
 				ids = append(ids, o.UserID)

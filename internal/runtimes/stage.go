@@ -251,3 +251,22 @@ func (s *Stage) namePod(ns *event.Namespace) {
 		ns.Name = pod.Path()
 	}
 }
+
+// Knows reports whether a runtime has told of a container or pod that --container means by want.
+func (s *Stage) Knows(want string) bool {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	for _, share := range s.cache.shares {
+		for _, e := range share.containers {
+			if e.container != nil && e.container.Is(want) || e.pod != nil && e.pod.Name != "" && e.pod.Path() == want {
+				return true
+			}
+		}
+		for _, pod := range share.pods {
+			if pod.Name != "" && pod.Path() == want {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -304,7 +304,7 @@ func TestMadeUp(t *testing.T) {
 		{"```sh\nip netns add x\nsudo nstrace history -Z\n```", "nstrace history has no flag -Z"},
 		{"```sh\nnstrace histroy\n```", "nstrace has no command histroy"},
 		{"```sh\nnstrace history sysctls x\n```", "nstrace history has no command sysctls"},
-		{"```sh\ngo run ./cmd/nstrace blame --since now\n```", "nstrace blame has no flag --since"},
+		{"```sh\ngo run ./cmd/nstrace blame --until now\n```", "nstrace blame has no flag --until"},
 		{"```sh\nnstrace record \\\n  --made-up\n```", "nstrace record has no flag --made-up"},
 	} {
 		got := mistakes(tt.page)

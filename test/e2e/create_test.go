@@ -376,6 +376,9 @@ func testThreads(t *testing.T, h *host) {
 			if int(e.Process.PID) != w.pid {
 				t.Errorf("pid %d, want %d", e.Process.PID, w.pid)
 			}
+			if e.Process.Comm != "nsthread-worker" || e.Process.LeaderComm != "nsthread" {
+				t.Errorf("the thread is called %q, its main thread %q", e.Process.Comm, e.Process.LeaderComm)
+			}
 			if e.Namespace.Type == event.NSTypeNet {
 				found[e.Process.TID] = e.Namespace.ID
 			}

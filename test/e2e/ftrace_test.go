@@ -275,7 +275,7 @@ func one(t *testing.T, notes []string, text string) {
 
 func testFtraceBefore(t *testing.T) {
 	turnOff(t, ftraceFile)
-	status, stdout, stderr := nstrace(t, []string{"check"})
+	status, stdout, stderr := nstrace(t, []string{"check", "-v"})
 	if status != 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, ftraceOff) {
 		t.Errorf("status %d, %q", status, stderr)
 	}
@@ -453,7 +453,7 @@ func kprobesOff(t *testing.T) (on func()) {
 
 func testKprobesBefore(t *testing.T) {
 	kprobesOff(t)
-	status, stdout, stderr := nstrace(t, []string{"check"})
+	status, stdout, stderr := nstrace(t, []string{"check", "-v"})
 	if status != 0 || !strings.Contains(stdout, nothingTells) {
 		t.Errorf("status %d, %q\n%s", status, stderr, stdout)
 	}

@@ -262,7 +262,7 @@ func TestHolders(t *testing.T) {
 		tid := parseInt(t, text)
 		w.value(t, "made")
 		got := holdersOf(t, event.NSTypeUTS, mustID(t, fmt.Sprintf("/proc/%d/task/%d/ns/uts", w.pid, tid)))
-		if want := (inventory.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread"}); !slices.Equal(got.Threads, []inventory.Task{want}) || got.Processes != 0 {
+		if want := (inventory.Task{PID: uint32(w.pid), TID: uint32(tid), Comm: "nsthread-worker"}); !slices.Equal(got.Threads, []inventory.Task{want}) || got.Processes != 0 {
 			t.Errorf("want %+v: %+v", want, got)
 		}
 		quit(w)

@@ -411,13 +411,12 @@ func TestPlacesRefused(t *testing.T) {
 		err := cmd.Run()
 		first, _, _ := strings.Cut(stdout.String(), "\n\n")
 		head, missing, _ := strings.Cut(first, "\n")
-		if exitOf(err) != 3 || !strings.HasPrefix(stderr.String(), jail.says) || head != "Here, nstrace does not see everything. Missing:" {
+		if exitOf(err) != 3 || !strings.HasPrefix(stderr.String(), jail.says) || head != "Here, nstrace cannot run: stderr says why." {
 			t.Errorf("%v, %q\n%s", err, stderr.String(), stdout.String())
 		}
-		for _, name := range []string{"clone", "unshare", "setns", "sysctl"} {
+		for _, name := range []string{"clone(2)", "unshare(2)", "setns(2)", "writes to parameters"} {
 			if !slices.ContainsFunc(strings.Split(missing, "\n"), func(line string) bool {
-				names, what, _ := strings.Cut(strings.TrimSpace(line), ": ")
-				return strings.HasPrefix(what, "all of it: ") && slices.Contains(strings.Split(names, ", "), name)
+				return strings.HasPrefix(line, "- nstrace sees no ") && strings.Contains(line, "no "+name)
 			}) {
 				t.Errorf("it does not say that all of %s is missing:\n%s", name, missing)
 			}
@@ -479,9 +478,12 @@ func TestCheckFirst(t *testing.T) {
 				t.Errorf("complete %v, missing %q; want %q", r.Complete, got, want)
 			}
 			text := output(t, nstraceBin, "check", "--backend", string(b))
-			first := "Here, nstrace sees everything.\n\n"
+			first := "Here, nstrace works, and sees everything.\n"
 			if len(r.Missing) > 0 {
-				first = "Here, nstrace does not see everything. Missing:\n  " + strings.Join(r.Missing, "\n  ") + "\n\n"
+				first = "Here, nstrace works, but does not see everything:\n- "
+			}
+			if n := strings.Count(text, "\n- "); n != len(r.Missing) {
+				t.Errorf("%d gaps, want %d:\n%s", n, len(r.Missing), text)
 			}
 			if !strings.HasPrefix(text, first) {
 				t.Errorf("it begins with other lines than %q:\n%s", first, text)

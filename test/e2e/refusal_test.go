@@ -59,6 +59,10 @@ func TestRefusals(t *testing.T) {
 	}{
 		{name: "no privilege", opts: []option{asUser(tester)}, status: 3, want: []string{"root"}},
 		{name: "no privilege to check", args: []string{"check"}, opts: []option{asUser(tester)}, status: 3, want: []string{"root"}},
+		{name: "no privilege to record", args: []string{"record", "--db", "/nonexistent/x.db"}, opts: []option{asUser(tester)}, status: 3, want: []string{"root"}},
+		{name: "help", args: []string{"help", "histroy"}, status: 2, want: []string{"histroy", `"history"`}},
+		{name: "folder of the output", args: []string{"-O", "/nonexistent/x"}, status: 2, want: []string{"--output-file", "/nonexistent"}},
+		{name: "folder of the database", args: []string{"record", "--db", "/nonexistent/x.db"}, status: 2, want: []string{"--db", "/nonexistent"}},
 		{name: "no privilege to run", args: []string{"run", "--", "true"}, opts: []option{asUser(tester)}, status: 3, want: []string{"root"}},
 		{name: "no capability", prefix: powerless, status: 3, want: []string{"CAP_"}},
 		{name: "no BTF", prefix: []string{"unshare", "--mount", "sh", "-c", `mount -t tmpfs tmpfs /sys/kernel/btf && exec "$0" "$@"`, nstraceBin}, status: 3, want: []string{"BTF"}},
@@ -82,8 +86,8 @@ func TestRefusals(t *testing.T) {
 		{name: "command", args: []string{"chekc"}, status: 2, want: []string{"chekc", `"check"`}},
 		{name: "no command", args: []string{"run"}, status: 2, want: []string{"run"}},
 		{name: "argument", args: []string{"check", "this"}, status: 2, want: []string{"this"}},
-		{name: "file", args: []string{"-O", "/nonexistent/folder/file"}, status: 1, want: []string{"/nonexistent/folder/file"}},
-		{name: "folder", args: []string{"-O", "/"}, status: 1, want: []string{"--output-file"}},
+		{name: "file", args: []string{"-O", "/nonexistent/folder/file"}, status: 2, want: []string{"/nonexistent/folder/file"}},
+		{name: "folder", args: []string{"-O", "/"}, status: 2, want: []string{"--output-file"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -2,8 +2,8 @@
 /*
  * nsthread COUNT FLAGS
  *
- * Starts COUNT threads. Each calls unshare(2) and prints thread=TID NET (its network namespace).
- * They live until standard input ends.
+ * Starts COUNT threads with the name nsthread-worker. Each calls unshare(2) and prints thread=TID
+ * NET (its network namespace). They live until standard input ends.
  */
 #include "common.h"
 
@@ -16,6 +16,7 @@ static void *thread(void *arg)
 {
 	char ns[64] = {};
 
+	pthread_setname_np(pthread_self(), "nsthread-worker");
 	if (unshare(flags))
 		perror("unshare");
 	else if (readlink("/proc/thread-self/ns/net", ns, sizeof(ns) - 1) < 0)

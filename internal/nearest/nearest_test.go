@@ -16,7 +16,6 @@ func TestName(t *testing.T) {
 		{"rnu", "run", commands},
 		{"hist", "history", commands},
 		{"histroy", "history", commands},
-		{"blams", "", commands},
 		{"blam", "blame", commands},
 		{"foo", "", commands},
 		{"net", "", commands},

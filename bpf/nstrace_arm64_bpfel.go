@@ -376,7 +376,7 @@ type NstraceWhoRecord struct {
 	ExeLen    uint16
 	ArgsLen   uint16
 	CgroupLen uint16
-	Pad       uint16
+	LeaderLen uint16
 	Caller    uint32
 }
 

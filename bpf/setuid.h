@@ -2,10 +2,11 @@
 /*
  * Who executed sudo, su, pkexec or another set-user-ID program.
  *
- * Such a program runs as another user, and as a rule it then takes on a third one. Its parent does
- * not tell who called it: that can be su, a service manager, or any program that changed its user
- * and then executed sudo without a fork. But the real user ID does not change with the exec. So it
- * is recorded here, before the program can change it.
+ * The exec gives such a program the effective user ID of its file. The real one is still that of
+ * the caller, until the program changes it too: sudo sets both to 0, and then to those of the user
+ * whom the command is to run as. The parent does not tell who the caller is: it can be su, a
+ * service manager, or any program that changed its user and then executed sudo without a fork. So
+ * the real user ID is recorded here, right after the exec.
  */
 #ifndef __NSTRACE_SETUID_H__
 #define __NSTRACE_SETUID_H__

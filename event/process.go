@@ -77,8 +77,7 @@ type Process struct {
 	TID       uint32    `json:"tid"`
 	StartTime time.Time `json:"start_time,omitzero"`
 	Comm      string    `json:"comm"`
-	// LeaderComm is the command name of the process's main thread (the leader of the thread group) shortly after
-	// the event, if another thread caused the event and has another name.
+	// LeaderComm is the command name of the process's main thread (the leader of the thread group), if another thread caused the event and has another name.
 	LeaderComm string `json:"leader_comm,omitempty"`
 
 	Exe       string            `json:"exe,omitempty"`

@@ -153,6 +153,7 @@ func CheckPrivileges() error {
 	if err := mounted(); err != nil {
 		return err
 	}
+	defer liftMemlock()()
 	return probeBPF()
 }
 

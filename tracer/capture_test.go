@@ -153,7 +153,6 @@ type fakeHost struct {
 	slots     map[uint32]bpf.NstraceFold
 	walks     int    // calls of tasks
 	exe       string // the file of the host that users run
-	leader    string // command name of the main thread of every process
 }
 
 func (f *fakeHost) tasks() ([]bpf.NstraceTaskNs, error) {
@@ -174,7 +173,6 @@ func (f *fakeHost) userName(uid uint32) string {
 	return map[uint32]string{0: "root", 1000: "tester"}[uid]
 }
 func (f *fakeHost) commandLine(uint32, uint64, string) []byte            { return nil }
-func (f *fakeHost) leaderComm(uint32, uint64) string                     { return f.leader }
 func (f *fakeHost) runsHostFile(_ uint32, _ uint64, path string) bool    { return path == f.exe }
 func (f *fakeHost) cgroupPath(pid uint32, id uint64) string              { return f.cgroups[pid] }
 func (f *fakeHost) netnsName(id uint32, at uint64) string                { return f.names[id] }

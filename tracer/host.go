@@ -77,14 +77,6 @@ func (h *hostReader) commandLine(pid uint32, start uint64, exe string) []byte {
 	return args
 }
 
-func (h *hostReader) leaderComm(pid uint32, start uint64) string {
-	pid, ok := h.pids.proc(pid)
-	if !ok {
-		return ""
-	}
-	return procfs.Comm(pid, start)
-}
-
 func (h *hostReader) runsHostFile(pid uint32, start uint64, path string) bool {
 	pid, ok := h.pids.proc(pid)
 	return ok && h.hostFiles.Runs(pid, start, path)

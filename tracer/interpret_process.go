@@ -3,6 +3,7 @@
 package tracer
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/nstrace/nstrace/bpf"
@@ -74,10 +75,10 @@ func (in *interpreter) caller(r *bpf.NstraceCaller) *caller {
 
 // processRecords are descriptions of processes.
 type processRecords struct {
-	in                *interpreter
-	who               bpf.NstraceWhoRecord
-	ancestors         []bpf.NstraceActor
-	exe, args, cgroup []byte
+	in                        *interpreter
+	who                       bpf.NstraceWhoRecord
+	ancestors                 []bpf.NstraceActor
+	exe, args, cgroup, leader []byte
 }
 
 func newProcessRecords(in *interpreter) recordInterpreter { return &processRecords{in: in} }
@@ -95,7 +96,10 @@ func (p *processRecords) parse(r *record) (err error) {
 	if p.args, err = cut(&r.rest, int(p.who.ArgsLen)); err != nil {
 		return err
 	}
-	p.cgroup, err = cut(&r.rest, int(p.who.CgroupLen))
+	if p.cgroup, err = cut(&r.rest, int(p.who.CgroupLen)); err != nil {
+		return err
+	}
+	p.leader, err = cut(&r.rest, int(p.who.LeaderLen))
 	return err
 }
 
@@ -113,10 +117,8 @@ func (p *processRecords) interpret(r *record) error {
 	if proc.Cgroup == "" {
 		proc.Cgroup = "/"
 	}
-	if proc.TID != proc.PID {
-		if leader := host.leaderComm(w.Pid, w.StartTime); leader != proc.Comm {
-			proc.LeaderComm = leader
-		}
+	if leader, _, _ := bytes.Cut(p.leader, []byte{0}); string(leader) != proc.Comm {
+		proc.LeaderComm = string(leader)
 	}
 	args := p.args
 	if r.has(bpf.NstraceRecordFlagF_ARGS_MISSING) {

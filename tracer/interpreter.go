@@ -96,8 +96,6 @@ type hostLookups interface {
 	// commandLine returns nil if the process ended, if it does not run exe any more, or if its
 	// memory cannot be read in time.
 	commandLine(pid uint32, start uint64, exe string) []byte
-	// leaderComm returns the command name of the main thread of a process, "" if the process ended.
-	leaderComm(pid uint32, start uint64) string
 	// runsHostFile reports whether a process runs the file that the host has at a path, and only
 	// root can write to it. It is false if the process ended.
 	runsHostFile(pid uint32, start uint64, path string) bool

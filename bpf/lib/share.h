@@ -88,7 +88,7 @@ static __always_inline __u32 share_uid(struct task_struct *task)
 #define KUBEPODS 0x73646f706562756bull /* "kubepods" */
 #define LXC	 0x6c7961702e63786cull /* "lxc.payload" */
 
-/* The level at which a cgroup is counted, which is below that level. */
+/* The level of the cgroup that one of a deeper level counts as. */
 static __always_inline int share_level(struct cgroup *cg, int level)
 {
 	struct cgroup___510 *cg510 = (void *)cg;
@@ -96,6 +96,8 @@ static __always_inline int share_level(struct cgroup *cg, int level)
 	__u64 name = 0;
 
 	if (bpf_core_field_exists(cg510->ancestor_ids)) {
+		if (level > CGROUP_PARTS) /* too deep to look: whoever made that counts as one */
+			return 1;
 		kn = BPF_CORE_READ(cg, kn);
 		for (int i = 0; i < CGROUP_PARTS && level - i > 1; i++)
 			kn = kernfs_parent(kn);

@@ -16,7 +16,8 @@
 #include "namespace.h"
 #include "path.h"
 
-/* REC_WHO. The tail is actor[nancestors], exe, args, cgroup. */
+/* REC_WHO. The tail is actor[nancestors], exe, args, cgroup, the comm of the thread group's leader.
+ */
 struct who_record {
 	struct head head;
 	__u64 id;	  /* a keyed hash of what tells one description from the next; never 0 */
@@ -34,7 +35,7 @@ struct who_record {
 	__u16 exe_len; /* components, leaf first, each ended by a NUL */
 	__u16 args_len;
 	__u16 cgroup_len; /* as exe_len; see task_cgroup() */
-	__u16 pad;
+	__u16 leader_len; /* COMM_LEN, or 0 for the leader of a thread group itself */
 	/* The user who executed a set-user-ID program in the process or in the nearest ancestor
 	 * where that is another user than uid, plus 1; 0: unknown.
 	 */
@@ -220,7 +221,7 @@ __noinline long send_who(__u64 id, __u64 now)
 	w->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	w->uid = BPF_CORE_READ(task, cred, uid.val);
 	w->gid = BPF_CORE_READ(task, cred, gid.val);
-	w->pad = 0;
+	w->leader_len = 0;
 	w->caller = 0;
 	note_caller(w, BPF_CORE_READ(task, group_leader), w->pid);
 	w->loginuid = 0;
@@ -264,6 +265,12 @@ __noinline long send_who(__u64 id, __u64 now)
 	start = s->end;
 	put_cgroup(s, task);
 	w->cgroup_len = s->end - start;
+
+	if (w->tid != w->pid) {
+		BPF_CORE_READ_INTO((char(*)[COMM_LEN])scratch_end(s), task, group_leader, comm);
+		w->leader_len = COMM_LEN;
+		s->end += COMM_LEN;
+	}
 	return send_scratch(s, owner, REC_WHO, 1);
 }
 

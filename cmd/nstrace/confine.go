@@ -59,6 +59,6 @@ func (f *streamFlags) resolverUser() uint32 {
 
 func report(err error) {
 	if err != nil {
-		notify(fmt.Sprintf("cannot give up all privileges that are not needed: %v", err))
+		warn(fmt.Sprintf("cannot give up all privileges that are not needed: %v", err))
 	}
 }

@@ -592,7 +592,7 @@ func openHistory(ctx context.Context, path string) (*history.DB, error) {
 // warnUntrusted says on stderr that other users can have written to a database.
 func warnUntrusted(path string, db *history.DB) {
 	if why := db.Untrusted(); why != "" {
-		notify(fmt.Sprintf("%s: other users can have written to it: %s", path, why))
+		warn(fmt.Sprintf("%s: other users can have written to it: %s", path, why))
 	}
 }
 

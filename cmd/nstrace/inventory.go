@@ -99,7 +99,7 @@ func (f *inventoryFlags) nameContainers(ctx context.Context, inv *inventory.Inve
 		defer cancel()
 		stage.AwaitList(list)
 		if !stage.NameNamespaces(ctx, named) && !errors.Is(ctx.Err(), context.Canceled) {
-			notify(fmt.Sprintf("a container runtime did not answer in %v: names of containers can be missing (see --runtime-wait)", f.runtimeWait))
+			warn(fmt.Sprintf("a container runtime did not answer in %v: names of containers can be missing (see --runtime-wait)", f.runtimeWait))
 		}
 		return stage.Close()
 	})

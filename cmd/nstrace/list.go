@@ -132,7 +132,7 @@ func (f *listFlags) list(ctx context.Context) error {
 		return usagef("--sort: %w", err)
 	}
 	for _, line := range inv.Incomplete {
-		notify("not listed: " + line)
+		warn("not listed: " + line)
 	}
 	if f.format == "json" {
 		return l.WriteJSON(os.Stdout, all)

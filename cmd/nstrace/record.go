@@ -92,7 +92,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
 		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
-		Report: notify,
+		Report: warn,
 	})
 	if err != nil {
 		return fmt.Errorf("--db: %w", err)

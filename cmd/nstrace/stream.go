@@ -163,6 +163,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if r.stage, err = runtimes.NewBy(r.names, f.runtimes, runtimes.DefaultWait); err != nil {
 		return r, usageError{fmt.Errorf("--runtime-socket: %w", err)}
 	}
+	f.warnPattern(notes.add) // it can take a while, in which nobody would read the ring
 	osthread.Reserve(spareThreads)
 	restoreGC := withoutGC()
 	r.tracer, err = tracer.New(o)
@@ -173,7 +174,6 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if err != nil {
 		return r, err
 	}
-	f.warnPattern(notes.add)
 	if !o.Follow { // what a command makes is not there yet
 		f.warnAbsent(&o.Filter, r.stage, r.liveNets, notes.add)
 	}
@@ -187,13 +187,13 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	r.sink = f.sink(w, r.tracer.HostNS(), output.DefaultHold)
 	var sink pipeline.Sink = r.sink
 	if f.file != "" || f.history != nil {
-		r.retry = &pipeline.Retry{Sink: r.sink, Report: notify}
+		r.retry = &pipeline.Retry{Sink: r.sink, Report: warn}
 		sink = r.retry
 	}
 	if f.history != nil {
 		r.drift = pipeline.NewDrift(pipeline.DriftOptions{
 			History: f.history, DB: f.db, Filter: o.Filter, Scan: r.scan, Wake: r.tracer.Wake,
-			Report: notify,
+			Report: warn,
 		})
 	}
 	r.steps = pipeline.New(pipeline.Options{
@@ -424,12 +424,15 @@ func (f *streamFlags) alertSummary(r *run) {
 	fmt.Fprintf(os.Stderr, "nstrace: %s\n", s)
 }
 
-// notify prints a message about the run on stderr.
+// notify prints a note about the run on stderr, unless --quiet is given.
 func notify(message string) {
 	if !global.quiet {
-		fmt.Fprintf(os.Stderr, "nstrace: %s\n", flatten(message))
+		warn(message)
 	}
 }
+
+// warn prints a message about what is wrong on stderr, also with --quiet.
+func warn(message string) { fmt.Fprintf(os.Stderr, "nstrace: %s\n", flatten(message)) }
 
 func plural(n uint64, what string) string {
 	if n == 1 {

@@ -144,43 +144,24 @@ func SplitArgs(b []byte) []string {
 // StartTicks returns a start time, CLOCK_BOOTTIME of the host in ns, as /proc shows it to the caller.
 func StartTicks(start uint64) uint64 { return (start + uint64(BootOffset())) / uint64(ClockTick) }
 
-// Comm returns the command name of the main thread of a process, "" if that process ended. start is the
-// start time of the process.
-func Comm(pid uint32, start uint64) string {
-	comm, at, err := readStat(pid)
-	if err != nil || at != StartTicks(start) {
-		return ""
-	}
-	return comm
-}
-
 // startTicks returns when a process started, in clock ticks since boot.
 func startTicks(pid uint32) (uint64, error) {
-	_, at, err := readStat(pid)
-	return at, err
-}
-
-// readStat returns the command name and the start time of a process from one read of /proc/PID/stat, so
-// both are of the same process.
-func readStat(pid uint32) (comm string, start uint64, err error) {
 	path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/stat"
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", 0, err
+		return 0, err
 	}
 	defer unix.Close(fd)
 	stat, err := readAtMost(FDReader(fd), statLen)
 	if err != nil {
-		return "", 0, err
+		return 0, err
 	}
-	// The command name can hold anything, also parentheses.
-	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	fields := strings.Fields(string(stat[end+1:]))
-	if open < 0 || end < open || len(fields) < 20 {
-		return "", 0, fmt.Errorf("%s: %w", path, io.ErrUnexpectedEOF)
+	// Field 22, counted behind the command name, which can hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("%s: %w", path, io.ErrUnexpectedEOF)
 	}
-	start, err = strconv.ParseUint(fields[19], 10, 64) // field 22
-	return string(stat[open+1 : end]), start, err
+	return strconv.ParseUint(fields[19], 10, 64)
 }
 
 // readAtMost reads up to n bytes of a file. It asks the kernel for no more than these.

@@ -215,6 +215,7 @@ func (d *dockerSource) pods(ctx context.Context, e *engine) map[string]podmanPod
 }
 
 func (d *dockerSource) Watch(ctx context.Context, changed func(*Info)) error {
+	defer d.engine.Store(nil) // another one, or another version, can answer next
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerTime, func() { cancel(context.DeadlineExceeded) })

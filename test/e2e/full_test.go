@@ -227,16 +227,19 @@ func TestRecordMistakes(t *testing.T) {
 	}
 	other := filepath.Join(dir, "other.db")
 	output(t, "sqlite3", other, "CREATE TABLE t (a);")
-	for _, tt := range []struct{ db, want string }{
-		{dir, "is a directory"},
-		{filepath.Join(text, "history.db"), "not a directory"},
-		{"/proc/history.db", "no such file or directory"},
-		{other, "not a database that nstrace wrote"},
-		{text, "not a database that nstrace wrote"},
+	for _, tt := range []struct {
+		db, want string
+		status   int
+	}{
+		{dir, "is a directory", 1},
+		{filepath.Join(text, "history.db"), "is not a folder", 2},
+		{"/proc/history.db", "no such file or directory", 1},
+		{other, "not a database that nstrace wrote", 1},
+		{text, "not a database that nstrace wrote", 1},
 	} {
 		status, stdout, stderr := nstrace(t, []string{"record", "--db", tt.db})
-		if status != 1 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, tt.want) {
-			t.Errorf("%s: status %d, %q, want %q", tt.db, status, stderr, tt.want)
+		if status != tt.status || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, tt.want) {
+			t.Errorf("%s: status %d, %q, want %d, %q", tt.db, status, stderr, tt.status, tt.want)
 		}
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 2 {

@@ -521,7 +521,7 @@ func TestGraphMistakes(t *testing.T) {
 		{"--fold -1", "nstrace: --fold: -1 is negative: want a number of namespaces, or 0 to fold none", 2},
 		{"--source files", `nstrace: --source: invalid value "files"`, 2},
 		{"host.svg", `nstrace: nstrace graph: unexpected argument "host.svg": want none`, 2},
-		{"-O /nonexistent/host.svg", "nstrace: open /nonexistent/host.svg: no such file or directory", 1},
+		{"-O /nonexistent/host.svg", "nstrace: --output-file: open /nonexistent/host.svg: no such file or directory", 2},
 	} {
 		out, err := exec.Command(nstraceBin, append([]string{"graph"}, strings.Fields(row.args)...)...).Output()
 		var exit *exec.ExitError

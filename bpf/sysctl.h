@@ -207,7 +207,7 @@ static __always_inline __u64 value_hash(const char *value)
  *
  * A program that repeats a failing write that fast looks the same.
  */
-static __always_inline bool is_retry(struct bpf_sysctl *ctx, struct write *w)
+static __noinline bool is_retry(struct bpf_sysctl *ctx, struct write *w)
 {
 	struct task_struct *task = current_task();
 	struct attempt now = {

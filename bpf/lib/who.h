@@ -135,12 +135,28 @@ __noinline int ancestor_step(__u32 slot)
 	return 1;
 }
 
+/* Appends the comm of the thread group's leader, unless task is that. Not inline, for the stack of
+ * send_who().
+ */
+static __noinline void put_leader(struct scratch *s, struct task_struct *task)
+{
+	struct who_record *w = (struct who_record *)s->buf;
+
+	if (w->tid == w->pid)
+		return;
+	BPF_CORE_READ_INTO((char(*)[COMM_LEN])scratch_end(s), task, group_leader, comm);
+	w->leader_len = COMM_LEN;
+	s->end += COMM_LEN;
+}
+
 /* Appends the parents of task, nearest first, up to pid 1. */
 static __noinline void put_ancestors(struct scratch *s, struct task_struct *task)
 {
 	struct head *h = (struct head *)s->buf;
 	__u32 slot = walk_begin(s, task);
 
+	note_caller((struct who_record *)s->buf, BPF_CORE_READ(task, group_leader),
+		    ((struct who_record *)s->buf)->pid);
 	for (int i = 0; i < ANCESTORS; i++) {
 		if (!ancestor_step(slot))
 			break;
@@ -223,7 +239,6 @@ __noinline long send_who(__u64 id, __u64 now)
 	w->gid = BPF_CORE_READ(task, cred, gid.val);
 	w->leader_len = 0;
 	w->caller = 0;
-	note_caller(w, BPF_CORE_READ(task, group_leader), w->pid);
 	w->loginuid = 0;
 	w->sessionid = 0;
 	if (bpf_core_field_exists(task->loginuid)) {
@@ -265,12 +280,7 @@ __noinline long send_who(__u64 id, __u64 now)
 	start = s->end;
 	put_cgroup(s, task);
 	w->cgroup_len = s->end - start;
-
-	if (w->tid != w->pid) {
-		BPF_CORE_READ_INTO((char(*)[COMM_LEN])scratch_end(s), task, group_leader, comm);
-		w->leader_len = COMM_LEN;
-		s->end += COMM_LEN;
-	}
+	put_leader(s, task);
 	return send_scratch(s, owner, REC_WHO, 1);
 }
 

@@ -266,6 +266,13 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 	if before.BootID == after.BootID {
 		return events, nil
 	}
+	if previous := d.o.History.Previous(); previous != nil {
+		for _, e := range events {
+			if e.BootID == previous.BootID && e.BootID != "" {
+				e.Host = previous.Host
+			}
+		}
+	}
 	return events, d.markResets(ctx, events, before.BootID)
 }
 

@@ -272,3 +272,91 @@ func TestDriftReset(t *testing.T) {
 		t.Errorf("reset: %v, want %v (%q)", reset, want, messages)
 	}
 }
+
+// TestDriftGoneBoot boots the host while a namespace of the new boot has the number and the uid of one of the
+// previous boot. Only that one has ended.
+func TestDriftGoneBoot(t *testing.T) {
+	defer enoughTime()()
+	path := filepath.Join(t.TempDir(), "history.db")
+	const oldBoot, newBoot = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
+	ns := event.Namespace{Type: event.NSTypeUTS, ID: 1, UID: "7"}
+	r, err := history.Create(history.Options{Path: path, BootID: oldBoot, Host: "before"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := &drift.Snapshot{BootID: oldBoot, Time: time.Now().Add(-time.Hour), Namespaces: []*drift.Namespace{{Namespace: ns}}}
+	data, err := before.Encode()
+	if err := errors.Join(err, r.PutSnapshot("drift", drift.Version, data), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	r, err = history.Create(history.Options{Path: path, BootID: newBoot, Host: "after"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := pipeline.NewDrift(pipeline.DriftOptions{
+		History: r, DB: path, Scan: finds(drift.Found{Namespace: ns}), Wake: func() {}, Report: func(message string) { t.Log(message) },
+	})
+	all := new(kept)
+	d.Next = pipeline.NewNumber(all, pipeline.NewRunID(), nil, new(pipeline.Drops))
+	write := func(ref uint64) {
+		value := "x"
+		if err := d.Event(&event.Event{
+			Time: time.Now(), Ref: ref, Host: "after", BootID: newBoot, Type: event.SysctlWrite, Outcome: event.Success, Via: event.ViaWrite,
+			Sysctl: &event.Sysctl{Name: "kernel.domainname", Path: "/proc/sys/kernel/domainname", New: &value, Namespace: &ns},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1)
+	for run, end := d.Keep(stopped(t)); ; {
+		if err := d.Idle(); err != nil {
+			t.Fatal(err)
+		}
+		if run.Err() != nil {
+			end()
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	write(2)
+	last := &event.Event{Time: time.Now(), Type: event.TraceGap}
+	if err := d.Next.Event(last); err != nil {
+		t.Fatal(err)
+	}
+	gone := 0
+	for _, e := range all.events {
+		host, boot := "after", newBoot
+		if e.Type == event.NamespaceGone {
+			gone++
+			host, boot = "before", oldBoot
+		}
+		if e.Host != host || e.BootID != boot {
+			t.Errorf("%s is of %s on %s, want %s on %s", e.Type, e.BootID, e.Host, boot, host)
+		}
+		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if gone != 1 {
+		t.Errorf("%d namespaces are gone, want 1", gone)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := history.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for boot, ended := range map[string]bool{oldBoot: true, newBoot: false} {
+		if life, err := db.LifeOf(t.Context(), &ns, boot); err != nil || life.Ended != ended {
+			t.Errorf("the namespace of boot %s has ended: %v (%v), want %v", boot, life.Ended, err, ended)
+		}
+	}
+	for w, err := range db.LastWrites(t.Context(), nil) {
+		if err != nil || w.Ended {
+			t.Errorf("the last write to %s: its namespace has ended: %v (%v)", w.Parameter, w.Ended, err)
+		}
+	}
+}

@@ -127,8 +127,14 @@ func TestCompare(t *testing.T) {
 	expect(t, events, "sysctl.drift vm.swappiness 60 → 1",
 		"namespace.gone net 7", "namespace.gone mnt 8", "namespace.gone pid 9", "namespace.gone uts 10",
 		"namespace.appeared net 7", "namespace.appeared mnt 8", "namespace.appeared pid 9", "namespace.appeared uts 10")
-	if events[0].Between.Boot != "different" {
-		t.Errorf("boot %s", events[0].Between.Boot)
+	for _, e := range events {
+		want := "" // of the run
+		if e.Type == event.NamespaceGone {
+			want = "a"
+		}
+		if e.Between.Boot != "different" || e.BootID != want {
+			t.Errorf("%s of boot %q after a %s boot, want %q", e.Type, e.BootID, e.Between.Boot, want)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -358,5 +359,52 @@ func TestDriftGoneBoot(t *testing.T) {
 		if err != nil || w.Ended {
 			t.Errorf("the last write to %s: its namespace has ended: %v (%v)", w.Parameter, w.Ended, err)
 		}
+	}
+}
+
+// TestDriftSyncHangs asks for what is on the disk again and again while the disk hangs. Only one request waits for
+// it. Once the disk works, a request returns after a write that began after it.
+func TestDriftSyncHangs(t *testing.T) {
+	r, err := history.Create(history.Options{Path: filepath.Join(t.TempDir(), "history.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	d := pipeline.NewDrift(pipeline.DriftOptions{History: r, Wake: func() {}, Report: func(message string) { t.Log(message) }})
+	d.Next = new(kept)
+	stop, idle := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(idle)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Microsecond):
+				if err := d.Idle(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	defer func() { close(stop); <-idle }()
+	var writes atomic.Int64
+	disk := make(chan struct{})
+	d.SetSync(func() error { writes.Add(1); <-disk; return nil })
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := d.Sync(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while the disk hangs: %v", err)
+		}
+		cancel()
+	}
+	if n := writes.Load(); n > 1 {
+		t.Errorf("%d writes wait for the disk, want 1", n)
+	}
+	waited := make(chan error)
+	go func() { waited <- d.Sync(t.Context()) }()
+	close(disk)
+	before := writes.Load()
+	if err := errors.Join(<-waited, d.Sync(t.Context())); err != nil || writes.Load() == before {
+		t.Errorf("%d writes after the disk works again: %v", writes.Load()-before, err)
 	}
 }

@@ -281,9 +281,14 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 	return events, d.markResets(ctx, events, before.BootID)
 }
 
-// markResets marks the parameters that a reboot set back to the value that they had before the first recorded
-// write of the boot before.
+// resetTime is how long markResets may take. Users decide how many events it reads.
+const resetTime = 10 * time.Second
+
+// markResets marks the parameters that a reboot set back to the value that they had before their first recorded
+// write of the previous boot. It leaves those unmarked for which there is no time.
 func (d *Drift) markResets(ctx context.Context, events []*event.Event, bootID string) error {
+	ctx, cancel := context.WithTimeout(ctx, resetTime)
+	defer cancel()
 	db, err := history.OpenContext(ctx, d.o.DB)
 	if err != nil {
 		return err
@@ -293,6 +298,10 @@ func (d *Drift) markResets(ctx context.Context, events []*event.Event, bootID st
 			continue
 		}
 		initial, err := db.Initial(ctx, e.Sysctl.Name, bootID)
+		if ctx.Err() != nil {
+			d.o.Report("no time to find all parameters that the reboot set back")
+			break
+		}
 		if err != nil {
 			return errors.Join(err, db.Close())
 		}

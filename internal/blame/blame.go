@@ -334,11 +334,14 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State = output.Unreadable
 	case w.Event.BootID != r.boot:
 		b.State = output.Rebooted
-		initial, err := r.db.Initial(ctx, b.Parameter, w.Event.BootID)
+		if b.Recorded != nil && sameValue(b, *b.Recorded) {
+			break
+		}
+		initial, err := r.initial(ctx, b.Parameter, w.Event.BootID)
 		if err != nil {
 			return nil, err
 		}
-		if initial != nil && sameValue(b, *initial) && (b.Recorded == nil || !sameValue(b, *b.Recorded)) {
+		if initial != nil && sameValue(b, *initial) {
 			b.State = output.Reset
 		}
 	case w.Event.Outcome == "" && s.Old != nil && sameValue(b, *s.Old):
@@ -353,6 +356,23 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State = output.AsRecorded
 	}
 	return b, r.checkDone(ctx, b)
+}
+
+// initialTime is how long all calls of initial may read. Users decide how much there is to read.
+const initialTime = 3 * time.Second
+
+// initial returns the value before the first write to a parameter of the host in an earlier boot, nil if that
+// is unknown or there is no time to read it.
+func (r *reader) initial(ctx context.Context, parameter, bootID string) (*string, error) {
+	limit, cancel := context.WithTimeout(ctx, r.initialLeft)
+	defer cancel()
+	start := time.Now()
+	value, err := r.db.Initial(limit, parameter, bootID)
+	r.initialLeft -= time.Since(start)
+	if limit.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return value, err
 }
 
 // checkDone corrects a row that takes its write for a failed one. If a later sysctl.drift began

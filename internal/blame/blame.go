@@ -7,7 +7,6 @@
 package blame
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -77,9 +76,7 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 		return nil, err
 	}
 	rows := make([]*output.Blame, len(writes))
-	if len(writes) > 0 {
-		r.movesFrom = slices.MinFunc(writes, func(a, b history.LastWrite) int { return cmp.Compare(a.ID, b.ID) }).ID
-	}
+	r.wantMoves(writes)
 	for i := range writes {
 		if rows[i], err = r.row(ctx, &writes[i]); err != nil {
 			return nil, err
@@ -129,12 +126,12 @@ func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []h
 			}
 			return false
 		}
-		r.moves = nil
 		clear(r.devices)
 		now, err := again.writes(ctx, db, r)
 		if err != nil {
 			return err
 		}
+		r.wantMoves(now)
 		for i := range now {
 			k := r.key(&now[i])
 			at, ok := doubtful[k]

@@ -37,8 +37,10 @@ type reader struct {
 	root   *params.Root // in the namespaces of this process, nil before the first use
 	lives  map[lifeKey]presence
 
-	devices   map[uint32]map[string]uint32 // indexes by namespace and name
-	moves     []history.Stored             // of devices, after the event movesFrom; nil before the first use
+	devices map[uint32]map[string]uint32 // indexes by namespace and name
+	// For lastMove, which looks at the events after movesFrom.
+	wanted    map[deviceKey]bool
+	moved     map[deviceKey]int64 // the last move of each; nil before the first use
 	movesFrom int64
 
 	initialLeft time.Duration // for initial

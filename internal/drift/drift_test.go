@@ -149,6 +149,26 @@ func TestCompareLong(t *testing.T) {
 	}
 }
 
+// TestApplyBoots applies events of a later boot, whose recorder left no snapshot. Its namespaces are not those of
+// the snapshot, whatever their numbers, and have not ended with that boot.
+func TestApplyBoots(t *testing.T) {
+	before, after := sample(), sample()
+	after.BootID, after.Namespaces = "b", append(after.Namespaces[:1], namespace("net", 11, "net:11", nil))
+	value := "1"
+	for _, e := range []*event.Event{
+		{Type: event.NamespaceGone, BootID: "a", Namespace: &before.Namespaces[2].Namespace},
+		{Type: event.NamespaceAppeared, BootID: "b", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 11, UID: "net:11"}},
+		{Type: event.NamespaceCreate, BootID: "b", Namespace: &event.Namespace{Type: event.NSTypeUTS, ID: 10}},
+		{Type: event.NamespaceDestroy, BootID: "b", Namespace: &event.Namespace{Type: event.NSTypePID, ID: 9, UID: "9.100"}},
+		{Type: event.SysctlWrite, BootID: "b", Sysctl: &event.Sysctl{Name: "vm.swappiness", New: &value, After: &value}},
+	} {
+		e.Time = start.Add(time.Minute)
+		before.Apply(e.Clone())
+	}
+	expect(t, drift.Compare(before, after), "sysctl.drift vm.swappiness 1 → 60",
+		"namespace.gone net 7", "namespace.gone pid 9", "namespace.gone uts 10", "namespace.appeared net 11")
+}
+
 func TestApply(t *testing.T) {
 	s := sample()
 	written := func(name string, outcome event.Outcome, written, after *string, ns *event.Namespace) {

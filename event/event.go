@@ -83,7 +83,7 @@ type Event struct {
 	RunID    string    `json:"run_id,omitempty"` // random id of the run, 32 hexadecimal digits
 	Seq      uint64    `json:"seq"`              // from 1, without gaps, in each run; RunID and Seq identify the event
 	Host     string    `json:"host,omitempty"`
-	BootID   string    `json:"boot_id,omitempty"`
+	BootID   string    `json:"boot_id,omitempty"` // of a NamespaceGone: the boot in which the namespace lived
 	Type     Type      `json:"type"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
@@ -176,7 +176,7 @@ type Between struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 	Boot string    `json:"boot"` // same, or different if the host was booted in between
-	// Reset says that a parameter has the value again that it had before the first recorded write of the
-	// boot before.
+	// Reset says that a parameter has the value again that it had before its first recorded write of the
+	// previous boot.
 	Reset bool `json:"reset,omitempty"`
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,10 @@ type Drift struct {
 	added    bool                // they were handed on
 	compared chan struct{}       // closed then
 
+	syncHistory func() error // of the history; only tests change it
+	writingMu   sync.Mutex
+	writing     *write // of the history, for Sync; nil if none is under way
+
 	// Only the goroutine of Keep uses these.
 	taking  chan taken // from a snapshot that nobody waits for any more, nil if there is none
 	last    stored     // the last stored snapshot
@@ -76,7 +81,7 @@ type Drift struct {
 // NewDrift returns a Drift for a run. Tracing must be active: what changes from now on is traced.
 func NewDrift(o DriftOptions) *Drift {
 	d := &Drift{
-		o: o, started: time.Now(),
+		o: o, started: time.Now(), syncHistory: o.History.Sync,
 		idle: make(chan chan struct{}, 1), found: make(chan []*event.Event, 1), compared: make(chan struct{}),
 	}
 	select {
@@ -266,12 +271,24 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 	if before.BootID == after.BootID {
 		return events, nil
 	}
+	if previous := d.o.History.Previous(); previous != nil {
+		for _, e := range events {
+			if e.BootID == previous.BootID && e.BootID != "" {
+				e.Host = previous.Host
+			}
+		}
+	}
 	return events, d.markResets(ctx, events, before.BootID)
 }
 
-// markResets marks the parameters that a reboot set back to the value that they had before the first recorded
-// write of the boot before.
+// resetTime is how long markResets may take. Users decide how many events it reads.
+const resetTime = 10 * time.Second
+
+// markResets marks the parameters that a reboot set back to the value that they had before their first recorded
+// write of the previous boot. It leaves those unmarked for which there is no time.
 func (d *Drift) markResets(ctx context.Context, events []*event.Event, bootID string) error {
+	ctx, cancel := context.WithTimeout(ctx, resetTime)
+	defer cancel()
 	db, err := history.OpenContext(ctx, d.o.DB)
 	if err != nil {
 		return err
@@ -281,6 +298,10 @@ func (d *Drift) markResets(ctx context.Context, events []*event.Event, bootID st
 			continue
 		}
 		initial, err := db.Initial(ctx, e.Sysctl.Name, bootID)
+		if ctx.Err() != nil {
+			d.o.Report("no time to find all parameters that the reboot set back")
+			break
+		}
 		if err != nil {
 			return errors.Join(err, db.Close())
 		}
@@ -312,14 +333,43 @@ func (d *Drift) Sync(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	done := make(chan error, 1)
-	go func() { done <- d.o.History.Sync() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		w, mine := d.startWrite()
+		select {
+		case <-w.done:
+			if mine {
+				return w.err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+}
+
+// A write is a Sync of the history.
+type write struct {
+	done chan struct{} // closed when it has ended
+	err  error
+}
+
+// startWrite starts a write, and reports true. If one is under way already, which lacks the newest events, it
+// returns that: while the disk hangs, calls of Sync must not add up.
+func (d *Drift) startWrite() (w *write, mine bool) {
+	d.writingMu.Lock()
+	defer d.writingMu.Unlock()
+	if d.writing != nil {
+		return d.writing, false
+	}
+	w = &write{done: make(chan struct{})}
+	d.writing = w
+	go func() {
+		w.err = d.syncHistory()
+		d.writingMu.Lock()
+		d.writing = nil
+		d.writingMu.Unlock()
+		close(w.done)
+	}()
+	return w, true
 }
 
 // unwatchedSince returns the start of the time in which no nstrace was running: the end of the

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,5 +271,140 @@ func TestDriftReset(t *testing.T) {
 	}
 	if want := map[string]bool{"vm.swappiness": true, "vm.stat_interval": false, "vm.overcommit_ratio": false}; !maps.Equal(reset, want) {
 		t.Errorf("reset: %v, want %v (%q)", reset, want, messages)
+	}
+}
+
+// TestDriftGoneBoot boots the host while a namespace of the new boot has the number and the uid of one of the
+// previous boot. Only that one has ended.
+func TestDriftGoneBoot(t *testing.T) {
+	defer enoughTime()()
+	path := filepath.Join(t.TempDir(), "history.db")
+	const oldBoot, newBoot = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
+	ns := event.Namespace{Type: event.NSTypeUTS, ID: 1, UID: "7"}
+	r, err := history.Create(history.Options{Path: path, BootID: oldBoot, Host: "before"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := &drift.Snapshot{BootID: oldBoot, Time: time.Now().Add(-time.Hour), Namespaces: []*drift.Namespace{{Namespace: ns}}}
+	data, err := before.Encode()
+	if err := errors.Join(err, r.PutSnapshot("drift", drift.Version, data), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	r, err = history.Create(history.Options{Path: path, BootID: newBoot, Host: "after"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := pipeline.NewDrift(pipeline.DriftOptions{
+		History: r, DB: path, Scan: finds(drift.Found{Namespace: ns}), Wake: func() {}, Report: func(message string) { t.Log(message) },
+	})
+	all := new(kept)
+	d.Next = pipeline.NewNumber(all, pipeline.NewRunID(), nil, new(pipeline.Drops))
+	write := func(ref uint64) {
+		value := "x"
+		if err := d.Event(&event.Event{
+			Time: time.Now(), Ref: ref, Host: "after", BootID: newBoot, Type: event.SysctlWrite, Outcome: event.Success, Via: event.ViaWrite,
+			Sysctl: &event.Sysctl{Name: "kernel.domainname", Path: "/proc/sys/kernel/domainname", New: &value, Namespace: &ns},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1)
+	for run, end := d.Keep(stopped(t)); ; {
+		if err := d.Idle(); err != nil {
+			t.Fatal(err)
+		}
+		if run.Err() != nil {
+			end()
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	write(2)
+	last := &event.Event{Time: time.Now(), Type: event.TraceGap}
+	if err := d.Next.Event(last); err != nil {
+		t.Fatal(err)
+	}
+	gone := 0
+	for _, e := range all.events {
+		host, boot := "after", newBoot
+		if e.Type == event.NamespaceGone {
+			gone++
+			host, boot = "before", oldBoot
+		}
+		if e.Host != host || e.BootID != boot {
+			t.Errorf("%s is of %s on %s, want %s on %s", e.Type, e.BootID, e.Host, boot, host)
+		}
+		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if gone != 1 {
+		t.Errorf("%d namespaces are gone, want 1", gone)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := history.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for boot, ended := range map[string]bool{oldBoot: true, newBoot: false} {
+		if life, err := db.LifeOf(t.Context(), &ns, boot); err != nil || life.Ended != ended {
+			t.Errorf("the namespace of boot %s has ended: %v (%v), want %v", boot, life.Ended, err, ended)
+		}
+	}
+	for w, err := range db.LastWrites(t.Context(), nil) {
+		if err != nil || w.Ended {
+			t.Errorf("the last write to %s: its namespace has ended: %v (%v)", w.Parameter, w.Ended, err)
+		}
+	}
+}
+
+// TestDriftSyncHangs asks for what is on the disk again and again while the disk hangs. Only one request waits for
+// it. Once the disk works, a request returns after a write that began after it.
+func TestDriftSyncHangs(t *testing.T) {
+	r, err := history.Create(history.Options{Path: filepath.Join(t.TempDir(), "history.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	d := pipeline.NewDrift(pipeline.DriftOptions{History: r, Wake: func() {}, Report: func(message string) { t.Log(message) }})
+	d.Next = new(kept)
+	stop, idle := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(idle)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Microsecond):
+				if err := d.Idle(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	defer func() { close(stop); <-idle }()
+	var writes atomic.Int64
+	disk := make(chan struct{})
+	d.SetSync(func() error { writes.Add(1); <-disk; return nil })
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := d.Sync(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while the disk hangs: %v", err)
+		}
+		cancel()
+	}
+	if n := writes.Load(); n != 1 {
+		t.Errorf("%d writes wait for the disk, want 1", n)
+	}
+	waited := make(chan error)
+	go func() { waited <- d.Sync(t.Context()) }()
+	close(disk)
+	before := writes.Load()
+	if err := errors.Join(<-waited, d.Sync(t.Context())); err != nil || writes.Load() == before {
+		t.Errorf("%d writes after the disk works again: %v", writes.Load()-before, err)
 	}
 }

@@ -11,3 +11,6 @@ func SetEndTimes(end, last time.Duration) (restore func()) {
 	endTime, lastTime = end, last
 	return func() { endTime, lastTime = endBefore, lastBefore }
 }
+
+// SetSync replaces the function by which d writes the history.
+func (d *Drift) SetSync(sync func() error) { d.syncHistory = sync }

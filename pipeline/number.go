@@ -49,7 +49,7 @@ type Number struct {
 	drops  *Drops
 
 	seq          uint64
-	host, bootID string // of the last event that had them
+	host, bootID string // of the last event of the source
 	written      uint64 // events, trace.* other than trace.tamper not counted
 	added        uint64 // of those, the events that are not the source's
 	alerts       map[string]uint64
@@ -71,10 +71,11 @@ func NewNumber(next Handler, runID string, source Source, drops *Drops) *Number 
 func (n *Number) Event(e *event.Event) error {
 	n.seq++
 	e.V, e.RunID, e.Seq = event.SchemaVersion, n.runID, n.seq
-	if e.BootID == "" {
-		e.Host, e.BootID = n.host, n.bootID
-	} else {
+	switch {
+	case e.Ref != 0:
 		n.host, n.bootID = e.Host, e.BootID
+	case e.BootID == "": // else it is about a namespace of another boot
+		e.Host, e.BootID = n.host, n.bootID
 	}
 	if s := e.Sysctl; s != nil {
 		switch {

@@ -53,7 +53,7 @@ var exitMeanings = []meaning{
 
 var fileMeanings = []meaning{
 	{defaultDB, "the history of nstrace record"},
-	{defaultDB + "-lock, -wal, -shm", "belong to it"},
+	{defaultDB + "-lock, -sock, -wal, -shm", "belong to it"},
 	{"/run/netns, /run/docker/netns", "names of network namespaces"},
 	{"/sys/kernel/btf/vmlinux", "the types of the kernel, which nstrace needs"},
 }

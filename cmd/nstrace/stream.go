@@ -286,7 +286,13 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if r.drift != nil {
 		ctx, cancel = r.drift.Keep(ctx)
 		defer cancel()
-		go f.history.ServeSync(ctx, r.drift.Sync)
+		serve, end := context.WithCancel(ctx)
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			f.history.ServeSync(serve, r.drift.Sync)
+		}()
+		defer func() { end(); <-served }() // it removes its socket
 	}
 	interval := watchdogInterval()
 	// systemd starts the units that are ordered after this one once tracing is active. The

@@ -7,7 +7,6 @@
 package blame
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -77,9 +76,7 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 		return nil, err
 	}
 	rows := make([]*output.Blame, len(writes))
-	if len(writes) > 0 {
-		r.movesFrom = slices.MinFunc(writes, func(a, b history.LastWrite) int { return cmp.Compare(a.ID, b.ID) }).ID
-	}
+	r.wantMoves(writes)
 	for i := range writes {
 		if rows[i], err = r.row(ctx, &writes[i]); err != nil {
 			return nil, err
@@ -129,12 +126,12 @@ func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []h
 			}
 			return false
 		}
-		r.moves = nil
 		clear(r.devices)
 		now, err := again.writes(ctx, db, r)
 		if err != nil {
 			return err
 		}
+		r.wantMoves(now)
 		for i := range now {
 			k := r.key(&now[i])
 			at, ok := doubtful[k]
@@ -334,11 +331,14 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State = output.Unreadable
 	case w.Event.BootID != r.boot:
 		b.State = output.Rebooted
-		initial, err := r.db.Initial(ctx, b.Parameter, w.Event.BootID)
+		if b.Recorded != nil && sameValue(b, *b.Recorded) {
+			break
+		}
+		initial, err := r.initial(ctx, b.Parameter, w.Event.BootID)
 		if err != nil {
 			return nil, err
 		}
-		if initial != nil && sameValue(b, *initial) && (b.Recorded == nil || !sameValue(b, *b.Recorded)) {
+		if initial != nil && sameValue(b, *initial) {
 			b.State = output.Reset
 		}
 	case w.Event.Outcome == "" && s.Old != nil && sameValue(b, *s.Old):
@@ -353,6 +353,23 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		b.State = output.AsRecorded
 	}
 	return b, r.checkDone(ctx, b)
+}
+
+// initialTime is how long all calls of initial may read. Users decide how much there is to read.
+const initialTime = 3 * time.Second
+
+// initial returns the value before the first write to a parameter of the host in an earlier boot, nil if that
+// is unknown or there is no time to read it.
+func (r *reader) initial(ctx context.Context, parameter, bootID string) (*string, error) {
+	limit, cancel := context.WithTimeout(ctx, r.initialLeft)
+	defer cancel()
+	start := time.Now()
+	value, err := r.db.Initial(limit, parameter, bootID)
+	r.initialLeft -= time.Since(start)
+	if limit.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return value, err
 }
 
 // checkDone corrects a row that takes its write for a failed one. If a later sysctl.drift began

@@ -3,6 +3,7 @@
 package blame
 
 import (
+	"cmp"
 	"context"
 	"net"
 
@@ -29,22 +30,12 @@ func (r *reader) device(ctx context.Context, w *history.LastWrite, p *place, nam
 	if index := w.Event.Sysctl.Ifindex; index != 0 && known && index != now[name] {
 		return deviceOther, nil
 	}
-	moves, err := r.movesAfter(ctx, w.ID)
+	last, err := r.lastMove(ctx, r.deviceKey(name, w.Namespace))
 	if err != nil {
 		return deviceUnknown, err
 	}
-	for _, m := range moves {
-		if m.ID <= w.ID || m.Event.Outcome == event.Failure || m.Event.BootID != r.boot {
-			continue
-		}
-		d := m.Event.Netdev
-		arrived := d.NewName
-		if arrived == "" {
-			arrived = d.Name
-		}
-		if d.Name == name && !d.Created && r.isSame(d.From, w.Namespace) || arrived == name && r.isSame(d.To, w.Namespace) {
-			return deviceOther, nil
-		}
+	if last > w.ID {
+		return deviceOther, nil
 	}
 	if known && w.Event.Sysctl.Ifindex != 0 {
 		return deviceSame, nil
@@ -52,32 +43,69 @@ func (r *reader) device(ctx context.Context, w *history.LastWrite, p *place, nam
 	return deviceUnknown, nil
 }
 
-// isSame reports whether two namespaces of events of this boot are the same one.
-func (r *reader) isSame(a, b *event.Namespace) bool {
-	if a == nil || b == nil {
-		return false
-	}
-	if host := r.isHost(a, r.boot); host || r.isHost(b, r.boot) {
-		return host && r.isHost(b, r.boot)
-	}
-	return a.ID == b.ID && a.UID == b.UID
+// A deviceKey is the name of a device in a network namespace of this boot.
+type deviceKey struct {
+	name string
+	host bool // the namespace is the host's own, and id and uid are zero
+	id   uint32
+	uid  string
 }
 
-// movesAfter returns the recorded moves of devices after an event, and perhaps earlier ones.
-func (r *reader) movesAfter(ctx context.Context, id int64) ([]history.Stored, error) {
-	if r.moves != nil && r.movesFrom <= id {
-		return r.moves, nil
+// deviceKey returns a key that is never wanted for an unknown namespace.
+func (r *reader) deviceKey(name string, ns *event.Namespace) deviceKey {
+	switch {
+	case ns == nil:
+		return deviceKey{}
+	case r.isHost(ns, r.boot):
+		return deviceKey{name: name, host: true}
 	}
-	r.moves, r.movesFrom = []history.Stored{}, min(id, r.movesFrom)
-	for m, err := range r.db.Events(ctx, history.Query{After: r.movesFrom, Types: map[event.Type]bool{event.NetdevMove: true}}) {
+	return deviceKey{name: name, id: ns.ID, uid: ns.UID}
+}
+
+// wantMoves says to which writes row will be applied: only moves of their devices are of interest.
+func (r *reader) wantMoves(writes []history.LastWrite) {
+	r.wanted, r.moved, r.movesFrom = map[deviceKey]bool{}, nil, 0
+	for _, w := range writes {
+		name := event.SysctlDevice(w.Event.Sysctl.Path)
+		if name == "" || w.Event.BootID != r.boot || w.Namespace == nil {
+			continue
+		}
+		if len(r.wanted) == 0 || w.ID < r.movesFrom {
+			r.movesFrom = w.ID
+		}
+		r.wanted[r.deviceKey(name, w.Namespace)] = true
+	}
+}
+
+// lastMove returns the last recorded event by which a wanted device came or went, 0 if there is none. It keeps
+// nothing of others, which users can make in any number.
+func (r *reader) lastMove(ctx context.Context, of deviceKey) (int64, error) {
+	if r.moved != nil {
+		return r.moved[of], nil
+	}
+	moved := map[deviceKey]int64{}
+	var id int64
+	note := func(name string, ns *event.Namespace) {
+		if k := r.deviceKey(name, ns); r.wanted[k] {
+			moved[k] = id
+		}
+	}
+	for m, err := range r.db.Events(ctx, history.Query{
+		After: r.movesFrom, Types: map[event.Type]bool{event.NetdevMove: true},
+		Match: func(e *event.Event) bool { return e.Netdev != nil && e.Outcome != event.Failure && e.BootID == r.boot },
+	}) {
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
-		if m.Event.Netdev != nil {
-			r.moves = append(r.moves, m)
+		id = m.ID
+		d := m.Event.Netdev
+		if !d.Created {
+			note(d.Name, d.From)
 		}
+		note(cmp.Or(d.NewName, d.Name), d.To)
 	}
-	return r.moves, nil
+	r.moved = moved
+	return moved[of], nil
 }
 
 // indexes returns the indexes of the devices in the network namespace at a place, by name.

@@ -3,8 +3,10 @@
 package blame
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"os/exec"
@@ -73,5 +75,62 @@ func TestDevice(t *testing.T) {
 		if b := row(t, path); b == nil || b.State != tt.want || (b.Value == nil) != (tt.want == output.Gone) {
 			t.Errorf("%s: %+v, want %s", tt.name, b, tt.want)
 		}
+	}
+}
+
+// moves is a history of moves of devices.
+type moves struct {
+	History
+	all []history.Stored
+}
+
+func (m moves) Events(_ context.Context, q history.Query) iter.Seq2[history.Stored, error] {
+	return func(yield func(history.Stored, error) bool) {
+		for _, s := range m.all {
+			if s.ID > q.After && q.Types[s.Event.Type] && q.Match(s.Event) && !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestMovesKept has moves of two devices in question among many others, of which the reader keeps nothing.
+func TestMovesKept(t *testing.T) {
+	host, user := &event.Namespace{Type: event.NSTypeNet, ID: 1, UID: "1", Host: true}, &event.Namespace{Type: event.NSTypeNet, ID: 2, UID: "2"}
+	other := &event.Namespace{Type: event.NSTypeNet, ID: 3, UID: "3"}
+	var db moves
+	boot := procfs.BootID()
+	move := func(boot string, outcome event.Outcome, d event.Netdev) (id int64) {
+		id = int64(100 + len(db.all))
+		db.all = append(db.all, history.Stored{ID: id, Event: &event.Event{Type: event.NetdevMove, BootID: boot, Outcome: outcome, Netdev: &d}})
+		return id
+	}
+	for i := range 1000 {
+		move(boot, event.Success, event.Netdev{Name: "eth0", From: other, To: &event.Namespace{Type: event.NSTypeNet, ID: uint32(10 + i), UID: "4"}})
+		move(boot, event.Success, event.Netdev{Name: fmt.Sprint("d", i), From: host, To: user})
+	}
+	went := move(boot, event.Success, event.Netdev{Name: "eth0", From: host, To: other})
+	came := move(boot, event.Success, event.Netdev{Name: "eth5", NewName: "eth1", From: other, To: user})
+	move(boot, event.Failure, event.Netdev{Name: "eth0", From: host, To: other})
+	move("another boot", event.Success, event.Netdev{Name: "eth0", From: host, To: other})
+	move(boot, event.Success, event.Netdev{Name: "eth1", Created: true, From: user, To: other})
+	r := newReader(t.Context(), db, map[event.NSType]uint32{event.NSTypeNet: 1})
+	defer r.close()
+	write := func(id int64, name string, ns *event.Namespace) history.LastWrite {
+		e := &event.Event{BootID: boot, Sysctl: &event.Sysctl{Path: "/proc/sys/net/ipv4/conf/" + name + "/arp_ignore"}}
+		return history.LastWrite{Namespace: ns, Stored: history.Stored{ID: id, Event: e}}
+	}
+	r.wantMoves([]history.LastWrite{write(60, "eth1", user), write(50, "eth0", host), write(70, "eth9", host)})
+	for _, tt := range []struct {
+		name string
+		ns   *event.Namespace
+		want int64
+	}{{"eth0", host, went}, {"eth1", user, came}, {"eth9", host, 0}} {
+		if id, err := r.lastMove(t.Context(), r.deviceKey(tt.name, tt.ns)); id != tt.want || err != nil {
+			t.Errorf("%s: the last move is %d (%v), want %d", tt.name, id, err, tt.want)
+		}
+	}
+	if len(r.moved) != 2 {
+		t.Errorf("it keeps %d moves, want 2", len(r.moved))
 	}
 }

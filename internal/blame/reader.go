@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,15 +37,20 @@ type reader struct {
 	root   *params.Root // in the namespaces of this process, nil before the first use
 	lives  map[lifeKey]presence
 
-	devices   map[uint32]map[string]uint32 // indexes by namespace and name
-	moves     []history.Stored             // of devices, after the event movesFrom; nil before the first use
+	devices map[uint32]map[string]uint32 // indexes by namespace and name
+	// For lastMove, which looks at the events after movesFrom.
+	wanted    map[deviceKey]bool
+	moved     map[deviceKey]int64 // the last move of each; nil before the first use
 	movesFrom int64
+
+	initialLeft time.Duration // for initial
 }
 
 func newReader(ctx context.Context, db History, host map[event.NSType]uint32) *reader {
 	return &reader{
 		db: db, boot: procfs.BootID(), host: host, own: procfs.NamespacesOf("self"), lives: map[lifeKey]presence{}, devices: map[uint32]map[string]uint32{},
-		take: sync.OnceValues(func() (*inventory.Inventory, error) { return inventory.Take(ctx, inventory.Options{}) }),
+		initialLeft: initialTime,
+		take:        sync.OnceValues(func() (*inventory.Inventory, error) { return inventory.Take(ctx, inventory.Options{}) }),
 	}
 }
 

@@ -39,6 +39,9 @@ func (s *Snapshot) Apply(e *event.Event) {
 	if e.Time.After(s.Time) {
 		s.Time = e.Time
 	}
+	if e.Namespace != nil && e.BootID != "" && e.BootID != s.BootID {
+		return // a namespace of a later boot, whose numbers and uids mean others
+	}
 	switch e.Type {
 	case event.SysctlWrite, event.SysctlDrift:
 		if e.Outcome != event.Failure && e.Sysctl != nil {

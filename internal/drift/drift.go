@@ -81,7 +81,8 @@ const maxShown = 1024
 // It ignores parameters that only one snapshot has, because they come and go with devices and
 // modules, or because there was no time to read them. For the same reason, it does not take a namespace
 // that an incomplete snapshot lacks for one that was not there. If the host was booted in between,
-// parameters are compared and all namespaces differ.
+// parameters are compared and all namespaces differ: a namespace.gone then has the BootID of before, because
+// the kernel uses numbers and uids again after a boot.
 func Compare(before, after *Snapshot) []*event.Event {
 	between := &event.Between{From: before.Time.UTC(), To: after.Time.UTC(), Boot: "same"}
 	if before.BootID != after.BootID {
@@ -133,8 +134,12 @@ func Compare(before, after *Snapshot) []*event.Event {
 	if before.Incomplete && between.Boot == "same" {
 		appeared = nil
 	}
+	bootID := "" // of the gone namespaces, if it is not that of the run that finds this
+	if between.Boot == "different" {
+		bootID = before.BootID
+	}
 	for _, ns := range gone {
-		emit(event.Event{Type: event.NamespaceGone, Namespace: ns.show()})
+		emit(event.Event{Type: event.NamespaceGone, BootID: bootID, Namespace: ns.show()})
 	}
 	for _, ns := range appeared {
 		emit(event.Event{Type: event.NamespaceAppeared, Namespace: ns.show()})

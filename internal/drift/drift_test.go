@@ -127,8 +127,14 @@ func TestCompare(t *testing.T) {
 	expect(t, events, "sysctl.drift vm.swappiness 60 → 1",
 		"namespace.gone net 7", "namespace.gone mnt 8", "namespace.gone pid 9", "namespace.gone uts 10",
 		"namespace.appeared net 7", "namespace.appeared mnt 8", "namespace.appeared pid 9", "namespace.appeared uts 10")
-	if events[0].Between.Boot != "different" {
-		t.Errorf("boot %s", events[0].Between.Boot)
+	for _, e := range events {
+		want := "" // of the run
+		if e.Type == event.NamespaceGone {
+			want = "a"
+		}
+		if e.Between.Boot != "different" || e.BootID != want {
+			t.Errorf("%s of boot %q after a %s boot, want %q", e.Type, e.BootID, e.Between.Boot, want)
+		}
 	}
 }
 
@@ -141,6 +147,26 @@ func TestCompareLong(t *testing.T) {
 	if len(events) != 1 || !events[0].Sysctl.Truncated || len(*events[0].Sysctl.Old) != 1024 || len(*events[0].Sysctl.After) != 1024 {
 		t.Errorf("%q", what(events))
 	}
+}
+
+// TestApplyBoots applies events of a later boot, whose recorder left no snapshot. Its namespaces are not those of
+// the snapshot, whatever their numbers, and have not ended with that boot.
+func TestApplyBoots(t *testing.T) {
+	before, after := sample(), sample()
+	after.BootID, after.Namespaces = "b", append(after.Namespaces[:1], namespace("net", 11, "net:11", nil))
+	value := "1"
+	for _, e := range []*event.Event{
+		{Type: event.NamespaceGone, BootID: "a", Namespace: &before.Namespaces[2].Namespace},
+		{Type: event.NamespaceAppeared, BootID: "b", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 11, UID: "net:11"}},
+		{Type: event.NamespaceCreate, BootID: "b", Namespace: &event.Namespace{Type: event.NSTypeUTS, ID: 10}},
+		{Type: event.NamespaceDestroy, BootID: "b", Namespace: &event.Namespace{Type: event.NSTypePID, ID: 9, UID: "9.100"}},
+		{Type: event.SysctlWrite, BootID: "b", Sysctl: &event.Sysctl{Name: "vm.swappiness", New: &value, After: &value}},
+	} {
+		e.Time = start.Add(time.Minute)
+		before.Apply(e.Clone())
+	}
+	expect(t, drift.Compare(before, after), "sysctl.drift vm.swappiness 1 → 60",
+		"namespace.gone net 7", "namespace.gone pid 9", "namespace.gone uts 10", "namespace.appeared net 11")
 }
 
 func TestApply(t *testing.T) {

@@ -45,6 +45,7 @@ type DB struct {
 	kinds     map[int64]kindKey
 	origins   map[int64]originKey
 	params    map[int64]parameterKey
+	boots     map[string]*boot // that Initial looked at
 }
 
 // A workload is the container, pod and unit of a process.
@@ -166,7 +167,7 @@ func (db *DB) Close() error { return db.conn.Close() }
 func (db *DB) clearCaches() {
 	db.texts, db.processes, db.workloads = map[int64]string{}, map[int64]*event.Process{}, map[int64]workload{}
 	db.views, db.kinds, db.origins, db.params = map[int64]*event.Namespace{}, map[int64]kindKey{}, map[int64]originKey{}, map[int64]parameterKey{}
-	db.cached = 0
+	db.boots, db.cached = map[string]*boot{}, 0
 }
 
 // Moved reports whether the history is no longer at its path: somebody removed, moved or replaced
@@ -208,6 +209,7 @@ func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, 
 			fail(err)
 			return
 		}
+		plan.err = ctx.Err
 		given := 0
 		for !plan.empty {
 			page, more, err := db.page(plan)
@@ -275,6 +277,8 @@ type plan struct {
 	reverse  bool
 	limit    int
 	empty    bool
+	host     *boot        // see Query
+	err      func() error // of the context
 }
 
 // advance moves the bounds of a plan past an event. Ids out of order would make the loop read the
@@ -343,6 +347,10 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		where = append(where, "namespace"+in(ids))
 		p.table, p.listed = byNamespace, ids
 		p.empty = p.empty || len(ids) == 0
+	}
+	if p.host = q.host; p.host != nil {
+		p.from, p.to = max(p.from, p.host.first), min(p.to, p.host.last)
+		where = append(where, "(view IS NULL OR view IN (SELECT id FROM namespace_view WHERE host))")
 	}
 	if q.Types != nil {
 		names := []string{}

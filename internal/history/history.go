@@ -31,8 +31,9 @@ type Query struct {
 	Life         *Life           // only events about this namespace; Namespace is ignored
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
-	Limit   int  // the maximum number of events; 0: no limit
-	Reverse bool // newest first
+	Limit   int   // the maximum number of events; 0: no limit
+	Reverse bool  // newest first
+	host    *boot // only events of this boot, and those about namespaces only if they are the host's own
 }
 
 // A NamespaceQuery selects namespaces. A zero field matches any value. Namespaces that follow each

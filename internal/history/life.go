@@ -218,10 +218,14 @@ func (db *DB) HostNamespaces() (map[string]map[event.NSType]uint32, error) {
 }
 
 // Initial returns the value that the host's copy of a parameter had before its first recorded write in a boot,
-// nil if that is unknown.
+// nil if that is unknown. Users decide how many writes in namespaces of theirs it reads.
 func (db *DB) Initial(ctx context.Context, parameter, bootID string) (*string, error) {
+	boot, err := db.bootOf(bootID)
+	if err != nil || boot.cut {
+		return nil, explain(db.path, err)
+	}
 	q := Query{
-		Parameter: parameter, Types: map[event.Type]bool{event.SysctlWrite: true}, Limit: 1,
+		Parameter: parameter, Types: map[event.Type]bool{event.SysctlWrite: true}, Limit: 1, host: boot,
 		Match: func(e *event.Event) bool {
 			return e.BootID == bootID && e.Sysctl != nil && (e.Sysctl.Namespace == nil || e.Sysctl.Namespace.Host)
 		},
@@ -235,7 +239,41 @@ func (db *DB) Initial(ctx context.Context, parameter, bootID string) (*string, e
 		}
 		return s.Event.Sysctl.Old, nil
 	}
-	return nil, nil
+	return nil, ctx.Err()
+}
+
+// A boot says where the events of a boot are.
+type boot struct {
+	first, last int64          // ids
+	host        map[int64]bool // the views of the host's own namespaces, in all boots
+	cut         bool           // retention dropped events of it
+}
+
+// bootOf returns where the events of an earlier boot are.
+func (db *DB) bootOf(bootID string) (*boot, error) {
+	if b := db.boots[bootID]; b != nil {
+		return b, nil
+	}
+	b := &boot{host: map[int64]bool{}}
+	const runs = "FROM run JOIN origin ON origin.id = run.origin WHERE boot_id = ?1"
+	// Events that were imported have no run.
+	if err := db.eachRow("SELECT coalesce(min(first_event), 0), coalesce(max(last_event), 0) FROM batch WHERE run = 0 OR run IN (SELECT run.id "+runs+")", func(stmt *sqlite.Stmt) {
+		b.first, b.last = stmt.ColumnInt64(0), stmt.ColumnInt64(1)
+	}, bootID); err != nil {
+		return nil, err
+	}
+	if err := db.eachRow("SELECT count(*) FROM anchor WHERE time >= (SELECT min(started) "+runs+")", func(stmt *sqlite.Stmt) {
+		b.cut = stmt.ColumnInt64(0) > 0
+	}, bootID); err != nil {
+		return nil, err
+	}
+	if err := db.eachRow("SELECT id FROM namespace_view WHERE host LIMIT 1000000", func(stmt *sqlite.Stmt) {
+		b.host[stmt.ColumnInt64(0)] = true
+	}); err != nil {
+		return nil, err
+	}
+	db.boots[bootID] = b
+	return b, nil
 }
 
 // WatchedSince reports whether recorders watched without a gap from an event up to the end of the history.

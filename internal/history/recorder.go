@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +65,8 @@ const maxTransaction = 32
 type Recorder struct {
 	options   Options
 	lock      *os.File // nil until it was taken
-	newLock   bool     // the lock file is new: no recorder has used this path
+	locked    atomic.Bool
+	newLock   bool // the lock file is new: no recorder has used this path
 	previous  *Run
 	snapshots map[string]Snapshot
 	stoodBy   bool
@@ -162,6 +164,7 @@ func isTemporary(err error) bool {
 }
 
 func (r *Recorder) unlock() error {
+	r.locked.Store(false)
 	if r.lock == nil {
 		return nil
 	}
@@ -179,7 +182,7 @@ func lockFile(path string) (f *os.File, first bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = lockAlone(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = fmt.Errorf("%s: %w", path, errRecorded)
 	}
@@ -187,6 +190,21 @@ func lockFile(path string) (f *os.File, first bool, err error) {
 		return nil, false, errors.Join(err, f.Close())
 	}
 	return f, first, nil
+}
+
+// lockAlone locks the file of a recorder, although Sync can have it for a moment, with others (LOCK_SH).
+func lockAlone(f *os.File) (err error) {
+	for range 100 {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if sharedErr := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); sharedErr != nil {
+			return err // another recorder has it
+		}
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 // isSQLite reports whether a file begins like a database.
@@ -214,6 +232,7 @@ func (r *Recorder) open() (err error) {
 			}
 			return err
 		}
+		r.locked.Store(true)
 	}
 	w, err := openWriter(context.Background(), r.options.Path)
 	if errors.Is(err, ErrCorrupt) {

@@ -388,6 +388,9 @@ func (db *DB) inLists(p *plan, page []readEvent) ([]readEvent, error) {
 		if s.first > s.last {
 			continue
 		}
+		if err := p.err(); err != nil { // a segment can have no event that the plan needs
+			return page, err
+		}
 		if page, err = db.inSegment(p, s, page); err != nil || len(page) >= p.limit || db.pageFull() {
 			return page, err
 		}
@@ -409,7 +412,7 @@ func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, erro
 			return errList
 		}
 		return eachEntry(bytes, func(e *entry) error {
-			if e.id < s.first || e.id > s.last {
+			if e.id < s.first || e.id > s.last || p.host != nil && e.view != 0 && !p.host.host[e.view] {
 				return nil
 			}
 			if len(entries) == maxSegment {

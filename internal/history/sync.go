@@ -9,53 +9,103 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nstrace/nstrace/internal/safefile"
 )
 
 // ErrNoRecorder says that no recorder writes to a history: it has all that it will have.
 var ErrNoRecorder = errors.New("no nstrace record runs")
 
+// errNoAnswer says that a recorder has the lock of a history, and does not answer.
+var errNoAnswer = errors.New("a recorder writes to it, and does not answer")
+
 const (
 	syncEvery   = 100 * time.Millisecond // others can make a recorder write at most that often
 	syncTime    = 3 * time.Second        // how long one request may take
+	syncRetry   = 5 * time.Second        // how often the recorder looks whether its socket is still there
 	maxRequests = 64                     // that wait at once
 	synced      = "synced"               // the answer
 )
 
-// syncAddress returns the address at which the recorder of path answers. Nobody has to remove it when the
-// recorder is killed. The lock file, which never moves along with a database, makes it unique.
-func syncAddress(path string) (*net.UnixAddr, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path+"-lock", &st); err != nil {
+// A socketName is where the recorder of a history answers: a socket beside the database. So the folder decides
+// who can reach it, and who can put another one there.
+type socketName struct {
+	dir  *os.File
+	name string
+}
+
+func openSocketName(path string) (*socketName, error) {
+	dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return nil, err
 	}
-	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@nstrace-record-%x-%x", st.Dev, st.Ino)}, nil
+	return &socketName{dir, filepath.Base(path) + "-sock"}, nil
+}
+
+func (n *socketName) close() { n.dir.Close() }
+
+// address goes through the descriptor of the folder, because the address of a socket has at most 107 bytes.
+func (n *socketName) address() *net.UnixAddr {
+	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", n.dir.Fd(), n.name)}
+}
+
+// stat returns what has the name.
+func (n *socketName) stat() (st unix.Stat_t, err error) {
+	err = unix.Fstatat(int(n.dir.Fd()), n.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st, err
+}
+
+// remove removes a socket that has the name, and nothing else.
+func (n *socketName) remove() error {
+	st, err := n.stat()
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		err = unix.ENOTSOCK
+	}
+	if err == nil {
+		err = unix.Unlinkat(int(n.dir.Fd()), n.name, 0)
+	}
+	return err
 }
 
 // Sync asks the recorder of the history at path to write all that has happened so far, and returns nil once
 // that is on the disk. The error wraps ErrNoRecorder if no recorder runs. With any other error, or if ctx
 // ends, the history can lack the newest events.
 func Sync(ctx context.Context, path string) error {
-	at, err := syncAddress(path)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoRecorder, err)
+	err := syncAt(ctx, path)
+	if errors.Is(err, ErrNoRecorder) {
+		// The recorder can know the database by the name that a symbolic link leads to.
+		if to, linkErr := filepath.EvalSymlinks(path); linkErr == nil && to != path {
+			return syncAt(ctx, to)
+		}
 	}
+	return err
+}
+
+func syncAt(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, syncTime+time.Second)
 	defer cancel()
-	var d net.Dialer
-	c, err := d.DialContext(ctx, at.Net, at.Name)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("%w: %w", ErrNoRecorder, err)
-	}
+	c, err := dialRecorder(ctx, path)
 	if err != nil {
-		return err
+		recorded, lockErr := isLocked(path)
+		switch {
+		case lockErr != nil:
+			return errors.Join(err, lockErr)
+		case recorded:
+			return fmt.Errorf("%w: %w", errNoAnswer, err)
+		}
+		return fmt.Errorf("%w: %w", ErrNoRecorder, err)
 	}
 	defer c.Close()
 	if !trusted(c.(*net.UnixConn), path) {
-		return errors.New("another user has taken the address of the recorder")
+		return errors.New("another user answers instead of the recorder")
 	}
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
 	answer, err := io.ReadAll(io.LimitReader(c, 1024))
@@ -63,6 +113,35 @@ func Sync(ctx context.Context, path string) error {
 		err = fmt.Errorf("the recorder cannot write: %.500q", answer)
 	}
 	return err
+}
+
+func dialRecorder(ctx context.Context, path string) (net.Conn, error) {
+	n, err := openSocketName(path)
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	var d net.Dialer
+	at := n.address()
+	return d.DialContext(ctx, at.Net, at.Name)
+}
+
+// isLocked reports whether a recorder has the lock of the history at path. A recorder that starts meanwhile does
+// not mind.
+func isLocked(path string) (bool, error) {
+	f, err := os.OpenFile(path+"-lock", os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0) // opening a pipe would wait
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // and with it the lock
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
 }
 
 // trusted reports whether the other side is root, the caller, or the owner of the history.
@@ -82,38 +161,27 @@ func trusted(c *net.UnixConn, path string) bool {
 	return unix.Stat(path, &st) == nil && st.Uid == peer.Uid
 }
 
-// ServeSync answers Sync until ctx ends. write returns once all that has happened so far is on the disk.
+// ServeSync answers Sync until ctx ends. write returns once all that has happened so far is on the disk. In a
+// folder that other users can write to, it does not answer.
 func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) error) {
 	select {
-	case <-r.opened: // from now on, no other recorder writes to the database
+	case <-r.opened:
 	case <-ctx.Done():
 		return
 	}
-	at, err := syncAddress(r.options.Path)
-	if err != nil {
-		return
-	}
-	l, err := net.ListenUnix(at.Net, at)
-	if err != nil {
-		return
-	}
-	defer context.AfterFunc(ctx, func() { l.Close() })()
 	requests := make(chan *net.UnixConn, maxRequests)
 	go func() {
 		defer close(requests)
-		for {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-					return
-				}
-				time.Sleep(syncEvery) // no descriptor is left at the moment
-				continue
+		reported := false
+		for ctx.Err() == nil {
+			err := r.accept(ctx, requests)
+			if err != nil && !errors.Is(err, safefile.ErrShared) && !reported {
+				reported = true
+				r.options.Report(fmt.Sprintf("history: %s: nstrace blame cannot ask for the newest events: %v", r.options.Path, err))
 			}
 			select {
-			case requests <- c:
-			default:
-				c.Close()
+			case <-time.After(syncRetry):
+			case <-ctx.Done():
 			}
 		}
 	}()
@@ -145,4 +213,79 @@ func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) er
 		case <-ctx.Done():
 		}
 	}
+}
+
+// accept takes requests until ctx ends, until the recorder does not have the lock any more, or until its socket
+// is gone.
+func (r *Recorder) accept(ctx context.Context, requests chan<- *net.UnixConn) error {
+	if !r.locked.Load() {
+		return nil // the socket is that of another recorder
+	}
+	if err := safefile.CheckFolder(r.options.Path); err != nil {
+		return err
+	}
+	n, err := openSocketName(r.options.Path)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	if err := n.remove(); err != nil { // of a recorder that was killed
+		return err
+	}
+	l, err := n.listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	mine, err := n.stat()
+	if err != nil {
+		return err
+	}
+	isMine := func() bool { // by the path, because somebody can have moved the folder
+		var now unix.Stat_t
+		return unix.Lstat(r.options.Path+"-sock", &now) == nil && now.Dev == mine.Dev && now.Ino == mine.Ino
+	}
+	defer func() {
+		if isMine() {
+			_ = n.remove()
+		}
+	}()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for r.locked.Load() && isMine() {
+		_ = l.SetDeadline(time.Now().Add(syncRetry))
+		c, err := l.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			continue
+		case err != nil:
+			return err // no descriptor is left at the moment, for example
+		}
+		select {
+		case requests <- c:
+		default:
+			c.Close()
+		}
+	}
+	return nil
+}
+
+// listen makes the socket, which only its owner can connect to.
+func (n *socketName) listen() (*net.UnixListener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), uint32(safefile.Mode)) }), err)
+	}}
+	at := n.address()
+	l, err := config.Listen(context.Background(), at.Net, at.Name)
+	if err != nil {
+		return nil, err
+	}
+	u := l.(*net.UnixListener)
+	u.SetUnlinkOnClose(false)
+	if err := unix.Fchmodat(int(n.dir.Fd()), n.name, uint32(safefile.Mode), 0); err != nil { // whatever the umask
+		return nil, errors.Join(err, u.Close())
+	}
+	return u, nil
 }

@@ -75,6 +75,9 @@ func (c *createRecords) add(r *record, change *bpf.NstraceNsChange, who *caller)
 		// It is this one, and a record of another CPU about it was read before.
 		if old.is(nsType(change.Kind), change.NsId) {
 			in.registry.live[change.Inum], old.bootNS = old, r.head.Time
+			if old.name != "" {
+				in.registry.rename(old, old.name)
+			}
 		}
 	case change.NsId == 0 || old.kernel != change.NsId:
 		if err := in.inferEnd(old, r.head.Time); err != nil {

@@ -152,8 +152,8 @@ func (p *pinRecords) interpret(r *record) error {
 	if p.typ == event.NamespacePin && !r.failed() && ns.typ == event.NSTypeNet &&
 		who.process.NS[event.NSTypeMnt] == in.registry.host[event.NSTypeMnt] {
 		// By now the name can be gone from the directory.
-		if name := procfs.NetnsName(path); name != "" {
-			ns.name = name
+		if name := procfs.NetnsName(path); name != "" && in.registry.live[ns.id] == ns {
+			in.registry.rename(ns, name)
 		}
 	}
 	e := in.begin(r, p.typ, who)

@@ -255,3 +255,36 @@ func TestLearnPinsEnded(t *testing.T) {
 		}
 	}
 }
+
+// TestPinName pins a namespace at a name that another one had. Only the new one has it then.
+func TestPinName(t *testing.T) {
+	events := newCollect()
+	in := offline(&fakeHost{}, events)
+	other, _ := in.registry.add(netNS, 7, 0, 0, 1)
+	in.registry.rename(other, "web")
+	for _, b := range records(t, "testdata/6.12.records") {
+		if err := in.record.open(b); err != nil {
+			t.Fatal(err)
+		}
+		if bpf.NstraceRecordKind(in.record.head.Kind) == bpf.NstraceRecordKindREC_NS_PIN {
+			var r bpf.NstracePinRecord
+			rest := b
+			if err := fixed(&rest, &r); err != nil {
+				t.Fatal(err)
+			}
+			in.registry.host[event.NSTypeMnt] = r.Caller.Ns[bpf.NstraceNsKindNS_MNT]
+		}
+		if err := in.interpret(b); err != nil {
+			t.Fatal(err)
+		}
+		if bpf.NstraceRecordKind(in.record.head.Kind) == bpf.NstraceRecordKindREC_NS_PIN && !in.record.failed() {
+			break
+		}
+	}
+	if e := events.events[len(events.events)-1]; e.Type != event.NamespacePin || e.Namespace.Name != "web" {
+		t.Fatalf("the last event is %+v", e)
+	}
+	if other.name != "" {
+		t.Errorf("the other namespace still has the name %q", other.name)
+	}
+}

@@ -81,8 +81,8 @@ const maxShown = 1024
 // It ignores parameters that only one snapshot has, because they come and go with devices and
 // modules, or because there was no time to read them. For the same reason, it does not take a namespace
 // that an incomplete snapshot lacks for one that was not there. If the host was booted in between,
-// parameters are compared and all namespaces differ: a namespace.gone then has the BootID of before, because
-// the kernel uses numbers and uids again after a boot.
+// Compare compares the parameters, and no namespace of before exists any more. Each namespace.gone has the
+// BootID of before then: the kernel uses numbers and uids again after a boot.
 func Compare(before, after *Snapshot) []*event.Event {
 	between := &event.Between{From: before.Time.UTC(), To: after.Time.UTC(), Boot: "same"}
 	if before.BootID != after.BootID {

@@ -92,6 +92,13 @@ func manPage(cmd *cobra.Command) []byte {
 	return b.Bytes()
 }
 
+func manSection(b *bytes.Buffer, title string, all []meaning) {
+	fmt.Fprintf(b, ".SH %s\n", title)
+	for _, m := range all {
+		fmt.Fprintf(b, ".TP\n%s\n%s\n", roffText(m.what), roffText(m.means))
+	}
+}
+
 // roffText escapes text: a backslash, a minus sign that is no hyphen, characters beyond ASCII, and a dot or a quote at the beginning of
 // a line, where they would begin a request.
 func roffText(text string) string {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 )
@@ -56,11 +55,4 @@ var fileMeanings = []meaning{
 	{defaultDB + "-lock, -sock, -wal, -shm", "belong to it"},
 	{"/run/netns, /run/docker/netns", "names of network namespaces"},
 	{"/sys/kernel/btf/vmlinux", "the types of the kernel, which nstrace needs"},
-}
-
-func manSection(b *bytes.Buffer, title string, all []meaning) {
-	fmt.Fprintf(b, ".SH %s\n", title)
-	for _, m := range all {
-		fmt.Fprintf(b, ".TP\n%s\n%s\n", roffText(m.what), roffText(m.means))
-	}
 }

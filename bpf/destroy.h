@@ -4,10 +4,13 @@
 #define __NSTRACE_DESTROY_H__
 
 #include "lib/namespace.h"
-#include "lib/proof.h"
 #include "lib/send.h"
 
-/* REC_NS_DESTROY. It has no process: the current task did not end the namespace. */
+/* REC_NS_DESTROY. It has no process: the current task need not have anything to do with the
+ * namespace. The kernel frees PID namespaces in a softirq, which interrupts any task, and network
+ * namespaces in a worker. User space knows the namespace of nstrace's proofs (lib/proof.h) by its
+ * number.
+ */
 struct destroy_record {
 	struct head head;
 	__u64 ns_id;
@@ -22,9 +25,6 @@ static __always_inline int send_destroy(__u32 inum, __u64 ns_id, enum ns_kind ki
 {
 	struct destroy_record r = {};
 
-	/* Some kernels free a namespace in the call that left it. */
-	if (send_proof(REC_NS_DESTROY, VIA_NONE))
-		return 0;
 	if (!share_left(REC_NS_DESTROY, 1)) {
 		count_lost(REC_NS_DESTROY, 1);
 		return 0;

@@ -32,9 +32,9 @@ type endScanner struct {
 	// handles says that the kernel tells by a handle whether a namespace is alive.
 	handles bool
 
-	// suspects, if not nil, are the namespaces that were gone at the last scan. Only the next scan
-	// reports their end, if a record has not done so by then: umount(2) can still be in a call that
-	// ended one, and the event of the call comes first.
+	// suspects, if not nil, are the namespaces that were gone at the last scan that had a result. Only
+	// the next one reports their end, if a record has not done so by then: umount(2) can still be in a
+	// call that ended one, and the event of the call comes first.
 	suspects map[*liveNS]bool
 }
 
@@ -45,6 +45,9 @@ const (
 	// scanEvery is how often a scan runs while a mount or a descriptor keeps a namespace
 	// alive, since no event says when that ends.
 	scanEvery = time.Second
+	// scanAgain is how long after a scan the next one makes sure, where a record can report the end in
+	// between. It is also the least time between two such scans.
+	scanAgain = 5 * time.Second
 )
 
 func newEndScanner(in *interpreter) *endScanner {
@@ -69,7 +72,7 @@ func (s *endScanner) next() time.Time {
 	case s.wanted:
 		return s.since.Add(scanAfter)
 	case s.asked != nil:
-		return s.ran.Add(min(scanAfter<<min(s.asks, 10), scanEvery))
+		return s.ran.Add(s.resultAfter())
 	case s.in.registry.foreign():
 		return s.ran.Add(scanEvery)
 	}
@@ -108,8 +111,8 @@ func (s *endScanner) run() error {
 			unused = append(unused, ns)
 		}
 	}
-	gone := s.gone(unused)
-	if s.suspects != nil {
+	gone, known := s.gone(unused)
+	if s.suspects != nil && known {
 		gone = s.confirmed(gone)
 	}
 	s.held = exiting || len(gone) < len(unused)
@@ -150,16 +153,17 @@ func endOrder(a, b *liveNS) int {
 	return cmp.Compare(a.id, b.id)
 }
 
-// gone returns the namespaces that ended, of those that no task is in.
-func (s *endScanner) gone(unused []*liveNS) []*liveNS {
+// gone returns the namespaces that ended, of those that no task is in. known is false while the search
+// of the files that tells it goes on.
+func (s *endScanner) gone(unused []*liveNS) (gone []*liveNS, known bool) {
 	if len(unused) == 0 || !s.in.lookups.knowsEnds() {
-		return nil
+		return nil, true
 	}
 	if s.handles {
 		return slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool {
 			ended, _ := s.in.lookups.ended(procfs.Namespace{Type: ns.typ, ID: ns.id, KernelID: ns.kernel})
 			return !ended
-		})
+		}), true
 	}
 	if s.asked == nil {
 		s.asked, s.askedAt, s.asks = map[*liveNS]bool{}, time.Now(), 0
@@ -170,16 +174,30 @@ func (s *endScanner) gone(unused []*liveNS) []*liveNS {
 	held, known := s.in.lookups.heldByFiles(s.askedAt, s.last)
 	if !known {
 		s.asks++
-		return nil
+		return nil, false
 	}
 	asked := s.asked
 	s.asked = nil
 	free := slices.DeleteFunc(slices.Clone(unused), func(ns *liveNS) bool { return held[ns.id] || !asked[ns] })
-	return withoutOwners(free, s.in.registry)
+	return withoutOwners(free, s.in.registry), true
 }
 
-// unsure reports whether another scan is needed to know what ended.
-func (s *endScanner) unsure() bool { return len(s.suspects) > 0 || s.asked != nil }
+// again returns how long after the last scan the next one tells more about what ended, 0 if it tells
+// nothing more.
+func (s *endScanner) again() time.Duration {
+	switch {
+	case s.asked != nil:
+		return s.resultAfter()
+	case len(s.suspects) > 0:
+		return scanAgain
+	}
+	return 0
+}
+
+// resultAfter returns how long after the last scan the search of the files can have a result.
+func (s *endScanner) resultAfter() time.Duration {
+	return min(scanAfter<<min(s.asks, 10), scanEvery)
+}
 
 // withoutOwners removes the user namespaces that own a namespace which is alive, for these
 // are alive too.

@@ -122,11 +122,11 @@ func TestFindEnds(t *testing.T) {
 		alive []uint32
 		last  bool
 		want  []string // so far
-		again bool
+		again time.Duration
 	}{
-		{alive: []uint32{8, 9}, again: true},
-		{alive: []uint32{7, 9}, again: true}, // 7 was between two mounts
-		{alive: []uint32{9}, want: []string{"destroy net 8"}, again: true},
+		{alive: []uint32{8, 9}, again: scanAgain},
+		{alive: []uint32{7, 9}, again: scanAgain}, // 7 was between two mounts
+		{alive: []uint32{9}, want: []string{"destroy net 8"}, again: scanAgain},
 		{last: true, want: []string{"destroy net 8", "destroy net 7", "destroy net 9"}},
 	} {
 		clear(host.alive)
@@ -139,6 +139,37 @@ func TestFindEnds(t *testing.T) {
 		}
 		if got := briefs(events.events); !slices.Equal(got, step.want) || again != step.again {
 			t.Errorf("alive %v: got %q, again %v; want %q, %v", step.alive, got, again, step.want, step.again)
+		}
+	}
+}
+
+// TestFindEndsSearch has a search of the files that takes longer than a scan, each time. The second result
+// reports the end that the first one found too: a scan without a result between them changes nothing.
+func TestFindEndsSearch(t *testing.T) {
+	host := &fakeHost{held: map[uint32]bool{9: true}}
+	events := newCollect()
+	in := offline(host, events)
+	for _, id := range []uint32{7, 9} {
+		in.registry.add(netNS, id, 0, 0, 1)
+	}
+	for i, step := range []struct {
+		searching bool
+		want      []string
+		again     time.Duration
+	}{
+		{searching: true, again: 2 * scanAfter},
+		{searching: true, again: 4 * scanAfter},
+		{again: scanAgain},
+		{searching: true, again: 2 * scanAfter},
+		{want: []string{"destroy net 7"}},
+	} {
+		host.searching = step.searching
+		again, err := in.findEnds(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := briefs(events.events); !slices.Equal(got, step.want) || again != step.again {
+			t.Errorf("step %d: got %q, again after %v; want %q, %v", i, got, again, step.want, step.again)
 		}
 	}
 }
@@ -230,16 +261,16 @@ func TestEndScanSearch(t *testing.T) {
 		}
 	}
 	run()
-	if !s.unsure() || s.next().IsZero() || time.Until(s.next()) > scanEvery {
-		t.Errorf("while the search goes on: unsure %v, next scan in %v", s.unsure(), time.Until(s.next()))
+	if again := s.again(); again == 0 || again > scanEvery || s.next().IsZero() || time.Until(s.next()) > scanEvery {
+		t.Errorf("while the search goes on: again after %v, next scan in %v", again, time.Until(s.next()))
 	}
 	host.inventory = nil // a file can hold 8 now, as the search did not see
 	run()
 	host.searching = false
 	run("destroy net 7")
 	run("destroy net 7", "destroy net 8")
-	if s.unsure() {
-		t.Error("unsure after the search")
+	if again := s.again(); again != 0 {
+		t.Errorf("again %v after the search", again)
 	}
 }
 

@@ -245,9 +245,9 @@ func (in *interpreter) finalScan() error {
 	return in.ends.run()
 }
 
-// findEnds emits the ends of namespaces that no record reported. It reports whether it has to be called
-// again to be sure about some; last says that it is not.
-func (in *interpreter) findEnds(last bool) (again bool, err error) {
+// findEnds emits the ends of namespaces that no record reported. It returns how long after now it has to
+// be called again to be sure about some, 0 for not at all. last says that it is not called again.
+func (in *interpreter) findEnds(last bool) (again time.Duration, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.unreported == nil {
@@ -262,7 +262,7 @@ func (in *interpreter) findEnds(last bool) (again bool, err error) {
 	}
 	s.soon()
 	err = s.run()
-	return s.unsure(), err
+	return s.again(), err
 }
 
 // following reports whether a namespace is alive that a followed process made.

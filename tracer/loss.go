@@ -3,6 +3,7 @@
 package tracer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -118,13 +119,9 @@ func (t *Tracer) reportSkips(last bool) error {
 	return nil
 }
 
-const (
-	// scanUncounted is how often a run looks for namespaces whose end it missed, if the kernel does not
-	// count that.
-	scanUncounted = time.Minute
-	// scanAgain is the least time between two such scans. The second one makes sure.
-	scanAgain = 5 * time.Second
-)
+// scanUncounted is how often a run looks for namespaces whose end it missed, if the kernel does not
+// count that.
+const scanUncounted = time.Minute
 
 // findEnds emits the ends of namespaces that the kernel freed without running the program for that.
 // Call it when the ring is empty: records in it can report these ends.
@@ -133,13 +130,21 @@ func (t *Tracer) findEnds(last bool) error {
 	ago := time.Since(t.scanned)
 	blind := s.hidesEnds && t.interpreter.registry.foreign() && (last || ago >= scanUncounted)
 	t.unsure = s.takeEnded() || t.unsure
-	if !blind && !(t.unsure && (last || ago >= scanAgain)) {
+	if !blind && !(t.unsure && (last || ago >= t.rescan)) {
 		return nil
 	}
 	t.scanned = time.Now()
-	var err error
-	t.unsure, err = t.interpreter.findEnds(last)
+	again, err := t.interpreter.findEnds(last)
+	t.unsure, t.rescan = again > 0, cmp.Or(again, scanAgain)
 	return err
+}
+
+// rescanDue returns when findEnds has to scan again, the zero time for not.
+func (t *Tracer) rescanDue() time.Time {
+	if !t.unsure {
+		return time.Time{}
+	}
+	return t.scanned.Add(t.rescan)
 }
 
 func (t *Tracer) emitLoss(reason string, records map[event.Type]uint64, from, to time.Time) error {

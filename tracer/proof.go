@@ -82,8 +82,9 @@ func init() {
 // proofRecords interprets proofs, and notes which observations the records of events prove.
 type proofRecords struct {
 	bits uint32 // 1 << n: a record proved the observation provenNames[n]
-	// namespace is the inode number of the UTS namespace of the thread, 0 for none. The kernel
-	// can free it in a worker, and then sends no proof.
+	// namespace is the inode number of the UTS namespace of the thread, 0 for none. Its end is
+	// reported as that of any other namespace: the kernel frees some namespaces in a softirq, which can
+	// interrupt the thread.
 	namespace atomic.Uint32
 	// suspect says that a process did something to nstrace's programs, maps or links.
 	suspect bool
@@ -100,9 +101,6 @@ func (p *proofRecords) interpret(r *record) error {
 
 func (p *proofRecords) add(kind bpf.NstraceRecordKind, via bpf.NstraceCallVia) {
 	p.bits |= proofBits[kind%16][via%32]
-	if kind == bpf.NstraceRecordKindREC_NS_DESTROY {
-		p.namespace.Store(0)
-	}
 }
 
 // proves reports whether a record proved an observation since the last reset.
@@ -406,8 +404,9 @@ func (t *Tracer) take(raw []byte) error {
 		if err := fixed(&rest, &d); err != nil {
 			return err
 		}
-		if t.interpreter.proofs.own(d.Inum) {
-			t.interpreter.proofs.add(bpf.NstraceRecordKindREC_NS_DESTROY, 0)
+		if p := t.interpreter.proofs; p.own(d.Inum) {
+			p.add(bpf.NstraceRecordKindREC_NS_DESTROY, 0)
+			p.namespace.Store(0)
 			t.interpreter.accounts.filtered++ // the kernel counted it as seen
 			return nil
 		}

@@ -75,7 +75,8 @@ type Tracer struct {
 	reported    lossCounts
 	scanned     time.Time // when findEnds last scanned
 	looked      time.Time // when reportDetached last looked
-	unsure      bool      // it has to scan again
+	unsure      bool      // it has to scan again, rescan after that
+	rescan      time.Duration
 
 	prover *prover
 	proof  proofState
@@ -425,7 +426,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.detachedDue(), t.reported.refusals.due()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}

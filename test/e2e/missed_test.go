@@ -229,3 +229,42 @@ func completely(t *testing.T, args []string, run func() (stderr string)) string 
 		}
 	}
 }
+
+// TestSkippedEnds ends many PID namespaces while kprobes run. The kernel frees them in softirqs, and skips
+// the kprobe for some. The stream must report the end of each of them nevertheless, by a scan: one can be
+// the last one with its number, so that no later namespace tells.
+func TestSkippedEnds(t *testing.T) {
+	if !has("kprobe") {
+		t.Skip("no kprobes")
+	}
+	s := startStream(t, "--backend", "kprobe", "--event", "namespace.create,namespace.destroy", "--comm", "nsclone")
+	s.awaitStart(t)
+	for burst := range 20 {
+		from := len(s.since(0))
+		output(t, "sh", "-c", `for i in 1 2 3 4 5 6 7 8 9 10; do `+helper("nsclone")+` clone3 pid || exit; done`)
+		made := map[string]bool{}
+		s.awaitFrom(t, from, fmt.Sprintf("the creations of burst %d", burst), func(events []*emitted) bool {
+			for _, e := range events {
+				if e.Type == event.NamespaceCreate {
+					made[e.Namespace.UID] = true
+				}
+			}
+			return len(made) >= 10
+		})
+		s.awaitFrom(t, from, fmt.Sprintf("all ends of burst %d", burst), func(events []*emitted) bool {
+			ended := map[string]bool{}
+			for _, e := range events {
+				if e.Type == event.NamespaceDestroy {
+					ended[e.Namespace.UID] = true
+				}
+			}
+			for uid := range made {
+				if !ended[uid] {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	s.interrupt(t)
+}

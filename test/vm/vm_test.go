@@ -42,9 +42,8 @@ var guests = make(chan struct{}, maxGuests)
 // What make test runs on the kernels of Debian's releases. In a guest, the whole suite takes between
 // a quarter of an hour and three quarters; make test-all runs it on each kernel.
 const (
-	// betweenTests are for the kernels between the oldest and the newest: each way once with each
-	// backend, and each backend alone.
-	betweenTests = "^(TestCoverage|TestAlone|TestBackends)$"
+	// betweenTests are for the kernels between the oldest and the newest: each backend alone.
+	betweenTests = "^(TestAlone|TestBackends)$"
 	// edgeTests are for the oldest and the newest kernel: also what reads the kernel's tables and
 	// types in a way that differs between kernels.
 	edgeTests = "^(TestCoverage|TestAlone|TestBackends|TestHolders|TestLimit|TestList|TestUnmounted|TestShowNetwork|TestGraph|TestDiffNew)$"
@@ -205,14 +204,13 @@ func TestFtrace(t *testing.T) {
 // whatever the host has.
 const containersKernel = "6.12"
 
-// TestContainers runs the tests with container engines in a guest. It uses -short, because the host
-// has run the tests that do not depend on the kernel. make test leaves Podman to the host and to
-// TestSystemd.
+// TestContainers runs the tests with container engines in a guest. For make test it runs one, docker run
+// --sysctl, with fentry and kprobes: the host has run all of them with its backend.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	runContainers(t, func(p *payload) {
 		if os.Getenv("NSTRACE_TEST_ALL") != "1" {
-			p.short, p.only = true, "^(TestCRI|TestDocker)$"
+			p.short, p.only = true, "^TestDocker$/^Sysctl$"
 		}
 		p.trees = append(p.trees, "/usr/lib/cni")
 	}, append([]string{"podman", "conmon", "tar"}, engines...)...)

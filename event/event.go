@@ -170,8 +170,7 @@ type Alert struct {
 	Message  string `json:"message,omitempty"`
 }
 
-// Between holds the times of two snapshots, for a difference between them that no run
-// traced.
+// Between holds the times of two snapshots, for a difference between them that was not traced.
 type Between struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
@@ -179,4 +178,7 @@ type Between struct {
 	// Reset says that a parameter has the value again that it had before its first recorded write of the
 	// previous boot.
 	Reset bool `json:"reset,omitempty"`
+	// Recording says that nstrace recorded all the time. The kernel changed a parameter along with another
+	// one, or somebody did in a way that is not traced.
+	Recording bool `json:"recording,omitempty"`
 }

@@ -127,6 +127,7 @@ func (enc *Encoder) appendBetween(b []byte, t *Between) []byte {
 	start := len(b)
 	b = AppendString(append(b, `,"boot":`...), t.Boot)
 	b = appendTrue(b, `,"reset":`, t.Reset)
+	b = appendTrue(b, `,"recording":`, t.Recording)
 	b = enc.times.append(append(b, `,"from":`...), t.From)
 	b = enc.times.append(append(b, `,"to":`...), t.To)
 	return object(b, start)

@@ -205,6 +205,9 @@ func (t *Table) untraced(ev *event.Event) []word {
 		to = to[len("2006-01-02 "):]
 	}
 	words := []word{newWord("not traced", doubtful), newWord("between "+from, normal), newWord("and "+to, normal)}
+	if b.Recording {
+		words[0] = newWord("no traced write", doubtful)
+	}
 	if b.Reset {
 		words[0] = newWord("reset by reboot", faint)
 		return words

@@ -84,6 +84,9 @@ func ExampleTable() {
 	//                        in net 4026532281 web                          between 2026-11-22 12:04:31
 	//                                                                       and 2026-11-23 12:04:40
 	//                                                                       (rebooted since)
+	// 12:04:40.725  drift    vm.dirty_ratio               20 → 0            no traced write
+	//                                                                       between 2026-11-23 12:03:40
+	//                                                                       and 12:04:40
 	// 12:04:40.726  appear   net 4026532281 web                             not traced
 	//                                                                       between 2026-11-23 12:03:01
 	//                                                                       and 12:04:40

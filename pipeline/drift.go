@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,22 +19,22 @@ import (
 const (
 	// snapshotName is the name of the stored snapshots in the history.
 	snapshotName = "drift"
-	// snapshotEvery is how often Drift stores a snapshot for the next run, if anything
-	// happened since the last one.
-	snapshotEvery = time.Minute
-	// snapshotRest is how much longer Drift waits after a snapshot than that took: users decide how
-	// much there is to read.
-	snapshotRest = 50
 	// takeTime is how long Drift waits for a snapshot. drift.Take ends before, unless the kernel lets it
 	// wait.
 	takeTime = 40 * time.Second
 )
 
-// endTime is how long Drift waits at the end of a run, and lastTime how much of that a snapshot may take.
-// Only tests change them.
+// Only tests change these.
 var (
+	// endTime is how long Drift waits at the end of a run, and lastTime how much of that a snapshot may take.
 	endTime  = 2 * time.Second
 	lastTime = 1200 * time.Millisecond
+	// snapshotEvery is how often Drift takes a snapshot. It stores it for the next run if anything
+	// happened since the last one.
+	snapshotEvery = time.Minute
+	// snapshotRest is how much longer Drift waits after a snapshot than that took: users decide how
+	// much there is to read.
+	snapshotRest = time.Duration(50)
 )
 
 // DriftOptions configure a Drift.
@@ -43,6 +44,9 @@ type DriftOptions struct {
 	Filter  event.Filter // what the kernel applied to all other events
 	// Scan finds the namespaces that are alive. complete is false if there was no time to find all.
 	Scan func(context.Context) (found []drift.Found, complete bool, err error)
+	// Complete says that the history has each write that this run traces. Then Drift also looks for
+	// parameters that change while the run goes on and without a traced write.
+	Complete bool
 	// Wake makes the tracer call Idle soon.
 	Wake func()
 	// Report takes a message about what could not be compared or stored.
@@ -50,8 +54,8 @@ type DriftOptions struct {
 }
 
 // Drift compares the host's parameters and namespaces at the start of a run with those at
-// the end of the previous one. It adds an event for each difference, once, and stores
-// snapshots for the next run.
+// the end of the previous one, and parameters again each minute. It adds an event for each difference, once,
+// and stores snapshots for the next run.
 //
 // Two goroutines take part: that of the pipeline, which calls Event and Idle; and that of Keep, which
 // takes and stores the snapshots and makes the comparison. It takes as long as users make it take, so
@@ -60,13 +64,11 @@ type Drift struct {
 	Next Handler
 	o    DriftOptions
 
-	started  time.Time
-	changed  atomic.Bool         // something happened since the last stored snapshot
-	touched  touched             // until the comparison
-	idle     chan chan struct{}  // asks Idle to close what is sent, once all records were read
-	found    chan []*event.Event // the differences, once
-	added    bool                // they were handed on
-	compared chan struct{}       // closed then
+	started time.Time
+	changed atomic.Bool        // something happened since the last stored snapshot
+	touched touched            // during a comparison
+	idle    chan chan struct{} // asks Idle to close what is sent, once all records were read
+	found   chan differences   // for Idle to hand on
 
 	syncHistory func() error // of the history; only tests change it
 	writingMu   sync.Mutex
@@ -75,6 +77,8 @@ type Drift struct {
 	// Only the goroutine of Keep uses these.
 	taking  chan taken // from a snapshot that nobody waits for any more, nil if there is none
 	last    stored     // the last stored snapshot
+	encoded []byte     // the same, nil for none
+	looked  time.Time  // when the last comparison began; zero if no snapshot of this run is stored
 	lacking bool       // it lacks something, which was reported
 }
 
@@ -82,7 +86,7 @@ type Drift struct {
 func NewDrift(o DriftOptions) *Drift {
 	d := &Drift{
 		o: o, started: time.Now(), syncHistory: o.History.Sync,
-		idle: make(chan chan struct{}, 1), found: make(chan []*event.Event, 1), compared: make(chan struct{}),
+		idle: make(chan chan struct{}, 1), found: make(chan differences, 1),
 	}
 	select {
 	case <-o.History.Opened():
@@ -110,25 +114,27 @@ func (d *Drift) Event(e *event.Event) error {
 // Idle adds the differences once they are known, and hands on the call.
 func (d *Drift) Idle() error { return errors.Join(d.add(), d.Next.Idle()) }
 
-// add hands on the differences, once. The next snapshot is stored only after that, so that the history
-// contains the differences up to that snapshot.
+// differences are events for Idle to hand on. It closes done after that.
+type differences struct {
+	events []*event.Event
+	done   chan struct{}
+}
+
+// add hands on differences. The next snapshot is stored only after that, so that the history contains the
+// differences up to that snapshot.
 func (d *Drift) add() error {
 	select {
 	case idle := <-d.idle:
 		close(idle)
 	default:
 	}
-	if d.added {
-		return nil
-	}
-	var events []*event.Event
+	var found differences
 	select {
-	case events = <-d.found:
+	case found = <-d.found:
 	default:
 		return nil
 	}
-	d.added = true
-	for _, e := range events {
+	for _, e := range found.events {
 		if !d.o.Filter.MatchStored(e) {
 			continue
 		}
@@ -136,12 +142,25 @@ func (d *Drift) add() error {
 			return err
 		}
 	}
-	close(d.compared)
+	close(found.done)
 	return nil
 }
 
+// hand passes differences to Idle, and waits until it has handed them on. It reports false if work ended.
+func (d *Drift) hand(work context.Context, events []*event.Event) bool {
+	done := make(chan struct{})
+	d.found <- differences{events, done}
+	d.o.Wake()
+	select {
+	case <-done:
+		return true
+	case <-work.Done():
+		return false
+	}
+}
+
 // Keep makes the comparison and stores snapshots for the next run: as soon as the differences were added,
-// once a minute while events come, and when ctx ends. The run must continue until the context that Keep
+// once a minute if something changed, and when ctx ends. The run must continue until the context that Keep
 // returns ends, which is after the last snapshot: events in between are recorded after that snapshot.
 func (d *Drift) Keep(ctx context.Context) (context.Context, context.CancelFunc) {
 	run, cancel := context.WithCancel(context.Background())
@@ -200,11 +219,7 @@ func (d *Drift) work(ctx, work context.Context) {
 	if err != nil {
 		d.reportUnknown(err)
 	}
-	d.found <- events
-	d.o.Wake()
-	select {
-	case <-d.compared:
-	case <-work.Done():
+	if !d.hand(work, events) {
 		return
 	}
 	took := d.store(work, ctx.Err() != nil)
@@ -212,7 +227,9 @@ func (d *Drift) work(ctx, work context.Context) {
 		timer := time.NewTimer(max(snapshotEvery, snapshotRest*took))
 		select {
 		case <-timer.C:
-			if d.changed.Swap(false) {
+			if changed := d.changed.Swap(false); d.o.Complete && !d.looked.IsZero() {
+				took = d.look(work, changed)
+			} else if changed || d.o.Complete {
 				took = d.store(work, false)
 			}
 		case <-ctx.Done():
@@ -254,7 +271,7 @@ func (d *Drift) compare(ctx context.Context) ([]*event.Event, error) {
 		return nil, err
 	}
 	from := before.Time
-	if err := d.update(ctx, before, after); err != nil {
+	if err := d.update(ctx, before, after.Time, after); err != nil {
 		return nil, err
 	}
 	if !d.touched.forgetIn(before, after) {
@@ -393,9 +410,9 @@ func noTime(err error) error {
 	return err
 }
 
-// update applies the events that were recorded after before was taken to it. Both snapshots forget what
-// later events than after are about.
-func (d *Drift) update(ctx context.Context, before, after *drift.Snapshot) error {
+// update applies the events that were recorded between the time of before and a time to it. before and others
+// forget what later events are about.
+func (d *Drift) update(ctx context.Context, before *drift.Snapshot, until time.Time, others ...*drift.Snapshot) error {
 	db, err := history.OpenContext(ctx, d.o.DB)
 	if err != nil {
 		return err
@@ -413,11 +430,13 @@ func (d *Drift) update(ctx context.Context, before, after *drift.Snapshot) error
 		if err != nil {
 			return errors.Join(err, db.Close())
 		}
-		if e := stored.Event; e.Time.Before(after.Time) {
+		if e := stored.Event; e.Time.Before(until) {
 			before.Apply(e)
 		} else {
 			before.Forget(e)
-			after.Forget(e)
+			for _, s := range others {
+				s.Forget(e)
+			}
 		}
 	}
 	if _, first := db.LeftOut(); first != nil {
@@ -485,32 +504,103 @@ func (s stored) betterThan(other stored) bool {
 	return !s.at.IsZero() && (s.cut < other.cut || !s.incomplete && other.incomplete)
 }
 
-// store stores a snapshot of now, after all events so far. It returns how long that took. At the end of a
-// run, for which there is less time, it keeps the previous snapshot if that has more.
+// store stores a snapshot of now, after all events so far. It returns how long that took.
 func (d *Drift) store(ctx context.Context, end bool) time.Duration {
 	start := time.Now()
 	s, err := d.take(ctx)
 	if err == nil {
-		now := storedOf(s)
-		if end && d.last.betterThan(now) {
-			d.o.Report(noTimeAtEnd)
-			return 0
-		}
-		var data []byte
-		if data, err = s.Encode(); err == nil {
-			err = errors.Join(d.o.History.Sync(), d.o.History.PutSnapshot(snapshotName, drift.Version, data))
-		}
-		if err == nil {
-			d.last = now
-			lacks := s.Lacks()
-			if lacks != "" && !d.lacking {
-				d.o.Report("the snapshot for the next run has no time for " + lacks)
-			}
-			d.lacking = lacks != ""
-		}
+		err = d.put(s, end)
 	}
+	d.looked = time.Time{}
+	if err == nil && d.encoded != nil {
+		d.looked = start
+	}
+	d.reportUnstored(err)
+	return time.Since(start)
+}
+
+// put stores a snapshot. At the end of a run, for which there is less time, it keeps the previous snapshot if
+// that has more.
+func (d *Drift) put(s *drift.Snapshot, end bool) error {
+	now := storedOf(s)
+	if end && d.last.betterThan(now) {
+		d.o.Report(noTimeAtEnd)
+		return nil
+	}
+	data, err := s.Encode()
+	if err == nil {
+		err = errors.Join(d.o.History.Sync(), d.o.History.PutSnapshot(snapshotName, drift.Version, data))
+	}
+	if err != nil {
+		return err
+	}
+	d.last, d.encoded = now, data
+	lacks := s.Lacks()
+	if lacks != "" && !d.lacking {
+		d.o.Report("the snapshot for the next run has no time for " + lacks)
+	}
+	d.lacking = lacks != ""
+	return nil
+}
+
+func (d *Drift) reportUnstored(err error) {
 	if err != nil {
 		d.o.Report(fmt.Sprintf("cannot store a snapshot for the next run: %v", noTime(err)))
 	}
+}
+
+// look reports the parameters that changed since the last look without a traced write, and stores a snapshot
+// if anything changed. It returns how long that took.
+func (d *Drift) look(ctx context.Context, changed bool) time.Duration {
+	start := time.Now()
+	d.touched.start()
+	after, err := d.take(ctx)
+	if err != nil {
+		d.touched.stop()
+		d.reportUnstored(err)
+		return time.Since(start)
+	}
+	events, err := d.unseen(ctx, after)
+	d.touched.stop()
+	if err != nil {
+		if ctx.Err() == nil {
+			d.o.Report(fmt.Sprintf("cannot tell which parameters changed without a traced write: %v", noTime(err)))
+		}
+		changed = true
+	}
+	d.looked = start
+	if len(events) > 0 && !d.hand(ctx, events) {
+		return time.Since(start)
+	}
+	if changed || len(events) > 0 {
+		d.reportUnstored(d.put(after, false))
+	}
 	return time.Since(start)
+}
+
+// unseen returns an event for each parameter that has another value in after than the last stored snapshot
+// and the events since explain.
+func (d *Drift) unseen(ctx context.Context, after *drift.Snapshot) ([]*event.Event, error) {
+	before, err := drift.Decode(drift.Version, d.encoded)
+	if err != nil {
+		return nil, err
+	}
+	before.Running = true
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	if err := d.Sync(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.update(ctx, before, after.Time); err != nil {
+		return nil, err
+	}
+	if !d.touched.forgetIn(before) {
+		return nil, errors.New("too much changed in the meantime")
+	}
+	before.Time = d.looked
+	events := slices.DeleteFunc(drift.Compare(before, after), func(e *event.Event) bool { return e.Type != event.SysctlDrift })
+	for _, e := range events {
+		e.Between.Recording = true // they share it
+	}
+	return events, nil
 }

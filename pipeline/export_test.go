@@ -12,5 +12,13 @@ func SetEndTimes(end, last time.Duration) (restore func()) {
 	return func() { endTime, lastTime = endBefore, lastBefore }
 }
 
+// SetSnapshotEvery sets how often Drift takes a snapshot, however long one takes. It returns a function that
+// restores what was before.
+func SetSnapshotEvery(every time.Duration) (restore func()) {
+	before, rest := snapshotEvery, snapshotRest
+	snapshotEvery, snapshotRest = every, 0
+	return func() { snapshotEvery, snapshotRest = before, rest }
+}
+
 // SetSync replaces the function by which d writes the history.
 func (d *Drift) SetSync(sync func() error) { d.syncHistory = sync }

@@ -34,7 +34,7 @@ const maxTouched = 1 << 16
 func (t *touched) start() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.things = map[thing]bool{}
+	t.things, t.over = map[thing]bool{}, false
 }
 
 func (t *touched) stop() {

@@ -193,6 +193,8 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if f.history != nil {
 		r.drift = pipeline.NewDrift(pipeline.DriftOptions{
 			History: f.history, DB: f.db, Filter: o.Filter, Scan: r.scan, Wake: r.tracer.Wake,
+			Complete: f.selected.Empty() && f.program == nil && f.count == 0 && !o.Follow &&
+				(o.Filter.Types == nil || o.Filter.Types[event.SysctlWrite]),
 			Report: warn,
 		})
 	}

@@ -132,6 +132,9 @@ func Sample() []*event.Event {
 		&event.Event{Type: event.SysctlDrift, Time: At(9602), Between: &event.Between{From: At(-86_400_000), To: At(9600), Boot: "different"}, Sysctl: &event.Sysctl{
 			Name: "net.ipv4.ip_forward", Path: "/proc/sys/net/ipv4/ip_forward", Old: Ptr("0"), After: Ptr("1"), Namespace: web(),
 		}},
+		&event.Event{Type: event.SysctlDrift, Time: At(9602), Between: &event.Between{From: At(-50_400), To: At(9600), Boot: "same", Recording: true}, Sysctl: &event.Sysctl{
+			Name: "vm.dirty_ratio", Path: "/proc/sys/vm/dirty_ratio", Old: Ptr("20"), After: Ptr("0"),
+		}},
 		&event.Event{Type: event.NamespaceAppeared, Time: At(9603), Between: same, Namespace: web()},
 		&event.Event{Type: event.NamespaceGone, Time: At(9604), Between: same, Namespace: web()},
 		&event.Event{Type: event.NamespaceCreate, Time: At(9700), Outcome: event.Failure, Error: "ENOSPC", Via: "unshare", Namespace: &event.Namespace{Type: event.NSTypeNet}, Process: &event.Process{

@@ -10,27 +10,30 @@ import (
 )
 
 // coupled are parameters that the kernel sets along with others. Their new values are unknown, so
-// they are not compared.
-var coupled = []struct{ written, others string }{
-	{"net.ipv4.ip_forward", "net.ipv4.conf.*.forwarding"},
-	{"net.ipv4.ip_forward", "net.ipv4.conf.*.accept_redirects"},
-	{"net.ipv4.conf.*.forwarding", "net.ipv4.ip_forward"},
-	{"net.ipv4.conf.all.forwarding", "net.ipv4.conf.*.forwarding"},
-	{"net.ipv4.conf.default.*", "net.ipv4.conf.*"}, // those that still have the default
-	{"net.ipv6.conf.all.*", "net.ipv6.conf.*"},
-	{"net.ipv6.conf.default.*", "net.ipv6.conf.*"},
-	{"vm.dirty_*", "vm.dirty_*"},
-	{"vm.overcommit_*", "vm.overcommit_*"},
-	{"vm.nr_hugepages*", "vm.nr_hugepages*"},
-	{"kernel.watchdog*", "kernel.*watchdog"},
-	{"kernel.*watchdog", "kernel.*watchdog"},
-	{"net.ipv4.neigh.default.*", "net.ipv4.neigh.*"},
-	{"net.ipv6.neigh.default.*", "net.ipv6.neigh.*"},
+// they are not compared. reported says that an event of its own reports each of them (events with a cause).
+var coupled = []struct {
+	written, others string
+	reported        bool
+}{
+	{"net.ipv4.ip_forward", "net.ipv4.conf.*.forwarding", true},
+	{"net.ipv4.ip_forward", "net.ipv4.conf.*.accept_redirects", true},
+	{"net.ipv4.conf.*.forwarding", "net.ipv4.ip_forward", true},
+	{"net.ipv4.conf.all.forwarding", "net.ipv4.conf.*.forwarding", true},
+	{"net.ipv4.conf.default.*", "net.ipv4.conf.*", true}, // those that still have the default
+	{"net.ipv6.conf.all.*", "net.ipv6.conf.*", true},
+	{"net.ipv6.conf.default.*", "net.ipv6.conf.*", true},
+	{"vm.dirty_*", "vm.dirty_*", false},
+	{"vm.overcommit_*", "vm.overcommit_*", false},
+	{"vm.nr_hugepages*", "vm.nr_hugepages*", false},
+	{"kernel.watchdog*", "kernel.*watchdog", false},
+	{"kernel.*watchdog", "kernel.*watchdog", false},
+	{"net.ipv4.neigh.default.*", "net.ipv4.neigh.*", true},
+	{"net.ipv6.neigh.default.*", "net.ipv6.neigh.*", true},
 	// One value in two units.
-	{"net.*.neigh.*.base_reachable_time", "net.*.neigh.*.base_reachable_time_ms"},
-	{"net.*.neigh.*.base_reachable_time_ms", "net.*.neigh.*.base_reachable_time"},
-	{"net.*.neigh.*.retrans_time", "net.*.neigh.*.retrans_time_ms"},
-	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time"},
+	{"net.*.neigh.*.base_reachable_time", "net.*.neigh.*.base_reachable_time_ms", false},
+	{"net.*.neigh.*.base_reachable_time_ms", "net.*.neigh.*.base_reachable_time", false},
+	{"net.*.neigh.*.retrans_time", "net.*.neigh.*.retrans_time_ms", false},
+	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time", false},
 }
 
 // Apply updates s with a traced event. Events must be applied in their order. Apply keeps nothing
@@ -104,7 +107,7 @@ func (s *Snapshot) write(w *event.Sysctl) {
 		values = &s.Namespaces[i].Parameters
 	}
 	for _, k := range coupled {
-		if !match(k.written, w.Name) {
+		if s.Running && !k.reported || !match(k.written, w.Name) {
 			continue
 		}
 		for other := range *values {

@@ -27,11 +27,18 @@ type Snapshot struct {
 	// Parameters are the values, by name as in sysctl(8), of the host and its network
 	// namespace.
 	Parameters map[string]string
+	// Devices are the indexes of the network devices of the host's network namespace, by name.
+	Devices    map[string]int
 	Namespaces []*Namespace
 
 	// Cut says that there was no time to read all Parameters, and Incomplete that there was none to
 	// find all Namespaces.
 	Cut, Incomplete bool
+
+	// Running says that a run has reported all writes since the snapshot was taken. Apply then keeps the
+	// values of parameters that the kernel set along with others if no event of their own reports that, so
+	// that Compare finds them.
+	Running bool
 }
 
 // A Namespace was alive when the snapshot was taken.
@@ -40,6 +47,8 @@ type Namespace struct {
 	// Parameters are the values of the parameters that each network namespace has for itself.
 	// nil: they could not be read, or this is no network namespace.
 	Parameters map[string]string
+	// Devices are the indexes of the network devices, by name.
+	Devices map[string]int
 	// Cut says that there was no time to read all Parameters.
 	Cut bool
 }
@@ -79,7 +88,8 @@ const maxShown = 1024
 //	namespace.appeared  a namespace is only in after
 //
 // It ignores parameters that only one snapshot has, because they come and go with devices and
-// modules, or because there was no time to read them. For the same reason, it does not take a namespace
+// modules, or because there was no time to read them. Within a boot, it also ignores the parameters of a
+// network device if the device with that name is another one in after, by its index. For the same reason, it does not take a namespace
 // that an incomplete snapshot lacks for one that was not there. If the host was booted in between,
 // Compare compares the parameters, and no namespace of before exists any more. Each namespace.gone has the
 // BootID of before then: the kernel uses numbers and uids again after a boot.
@@ -93,13 +103,16 @@ func Compare(before, after *Snapshot) []*event.Event {
 		e.V, e.Time, e.Between = event.SchemaVersion, between.To, between
 		events = append(events, &e)
 	}
-	values := func(old, now map[string]string, ns *event.Namespace) {
+	values := func(old, now map[string]string, had, has map[string]int, ns *event.Namespace) {
 		for _, name := range slices.Sorted(maps.Keys(old)) {
 			value, ok := now[name]
 			if !ok || event.SameValue(old[name], value) {
 				continue
 			}
 			s := &event.Sysctl{Name: name, Path: event.SysctlPath(name)}
+			if device := event.SysctlDevice(s.Path); device != "" && between.Boot == "same" && had[device] != has[device] {
+				continue
+			}
 			s.Old, s.After = shown(old[name], s), shown(value, s)
 			if strings.HasPrefix(name, "net.") {
 				s.Namespace = ns
@@ -107,7 +120,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 			emit(event.Event{Type: event.SysctlDrift, Sysctl: s})
 		}
 	}
-	values(before.Parameters, after.Parameters, after.hostNet())
+	values(before.Parameters, after.Parameters, before.Devices, after.Devices, after.hostNet())
 
 	is := after.index()
 	var gone, appeared []*Namespace
@@ -118,7 +131,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 		case ns.Host: // pid 1 keeps it alive
 		case between.Boot == "same" && now != nil && now.is(ns):
 			known[now] = true
-			values(ns.Parameters, now.Parameters, now.show())
+			values(ns.Parameters, now.Parameters, ns.Devices, now.Devices, now.show())
 		default:
 			gone = append(gone, ns)
 		}

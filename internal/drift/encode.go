@@ -45,6 +45,7 @@ type (
 		BootID     string             `json:"boot_id"`
 		Time       time.Time          `json:"time"`
 		Parameters encodedValues      `json:"parameters"`
+		Devices    map[string]int     `json:"devices,omitempty"`
 		Namespaces []encodedNamespace `json:"namespaces"`
 		Cut        bool               `json:"cut,omitempty"`
 		Incomplete bool               `json:"incomplete,omitempty"`
@@ -52,6 +53,7 @@ type (
 	encodedNamespace struct {
 		Namespace  event.Namespace `json:"namespace"`
 		Parameters encodedValues   `json:"parameters"`
+		Devices    map[string]int  `json:"devices,omitempty"`
 		Cut        bool            `json:"cut,omitempty"`
 	}
 	// Values that are not valid UTF-8 are stored as bytes.
@@ -89,9 +91,9 @@ func (e encodedValues) decode() map[string]string {
 
 // Encode encodes a snapshot.
 func (s *Snapshot) Encode() ([]byte, error) {
-	e := encoded{BootID: s.BootID, Time: s.Time, Parameters: encodeValues(s.Parameters), Cut: s.Cut, Incomplete: s.Incomplete}
+	e := encoded{BootID: s.BootID, Time: s.Time, Parameters: encodeValues(s.Parameters), Devices: s.Devices, Cut: s.Cut, Incomplete: s.Incomplete}
 	for _, ns := range s.Namespaces {
-		e.Namespaces = append(e.Namespaces, encodedNamespace{ns.Namespace, encodeValues(ns.Parameters), ns.Cut})
+		e.Namespaces = append(e.Namespaces, encodedNamespace{ns.Namespace, encodeValues(ns.Parameters), ns.Devices, ns.Cut})
 	}
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
@@ -120,9 +122,9 @@ func Decode(version int, b []byte) (*Snapshot, error) {
 	if err := json.NewDecoder(io.LimitReader(z, int64(maxEncoded))).Decode(&e); err != nil {
 		return nil, fmt.Errorf("decode a snapshot: %w", err)
 	}
-	s := &Snapshot{BootID: e.BootID, Time: e.Time, Parameters: e.Parameters.decode(), Cut: e.Cut, Incomplete: e.Incomplete}
+	s := &Snapshot{BootID: e.BootID, Time: e.Time, Parameters: e.Parameters.decode(), Devices: e.Devices, Cut: e.Cut, Incomplete: e.Incomplete}
 	for _, ns := range e.Namespaces {
-		s.Namespaces = append(s.Namespaces, &Namespace{ns.Namespace, ns.Parameters.decode(), ns.Cut})
+		s.Namespaces = append(s.Namespaces, &Namespace{ns.Namespace, ns.Parameters.decode(), ns.Devices, ns.Cut})
 	}
 	return s, nil
 }

@@ -5,6 +5,8 @@ package drift
 import (
 	"context"
 	"errors"
+	"maps"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -91,19 +93,21 @@ func Take(ctx context.Context, found []Found, at time.Time) (*Snapshot, error) {
 		return nil, err
 	}
 	host, cancel := context.WithTimeout(ctx, hostTime)
+	before := devices()
 	s.Parameters, s.Cut, err = values(host, root, params.Dir)
+	s.Devices = kept(before, devices())
 	cancel()
 	root.Close()
 	if err != nil {
 		return nil, err
 	}
-	var nets []net
+	var nets []netNS
 	for i := range found {
 		ns := &Namespace{Namespace: found[i].Namespace}
 		s.Namespaces = append(s.Namespaces, ns)
 		if ns.Type == event.NSTypeNet && !ns.Host && len(found[i].Paths) > 0 {
 			ns.Cut = true // until it was read
-			nets = append(nets, net{ns, &found[i]})
+			nets = append(nets, netNS{ns, &found[i]})
 		}
 	}
 	if len(nets) > 0 {
@@ -114,16 +118,16 @@ func Take(ctx context.Context, found []Found, at time.Time) (*Snapshot, error) {
 	return s, nil
 }
 
-// A net is a network namespace, whose parameters are to be read.
-type net struct {
+// A netNS is a network namespace, whose parameters are to be read.
+type netNS struct {
 	*Namespace
 	found *Found
 }
 
 // visit reads the parameters of network namespaces, all on one thread.
-func visit(ctx context.Context, nets []net) error {
+func visit(ctx context.Context, nets []netNS) error {
 	return params.OnThread(func(thread *params.Thread) (err error) {
-		share.Each(ctx, limits, nets, func(ns net) uint32 { return ns.found.User }, func(ctx context.Context, ns net) {
+		share.Each(ctx, limits, nets, func(ns netNS) uint32 { return ns.found.User }, func(ctx context.Context, ns netNS) {
 			if err == nil {
 				err = ns.read(ctx, thread)
 			}
@@ -132,7 +136,7 @@ func visit(ctx context.Context, nets []net) error {
 	})
 }
 
-func (ns net) read(ctx context.Context, thread *params.Thread) error {
+func (ns netNS) read(ctx context.Context, thread *params.Thread) error {
 	root, err := thread.Enter(ns.Type, ns.ID, ns.found.Paths)
 	if errors.Is(err, params.ErrNamespaceGone) {
 		ns.Cut = false
@@ -143,8 +147,30 @@ func (ns net) read(ctx context.Context, thread *params.Thread) error {
 	}
 	identify(ns.Namespace)
 	// A kernel without the folder has no such parameters.
+	before := devices()
 	ns.Parameters, ns.Cut, _ = values(ctx, root, params.Dir+"/net")
+	ns.Devices = kept(before, devices())
 	return nil
+}
+
+// devices returns the indexes of the devices in the network namespace of the thread, by name. nil: they
+// cannot be read.
+func devices() map[string]int {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	indexes := make(map[string]int, len(all))
+	for i := range all {
+		indexes[all[i].Name] = all[i].Index
+	}
+	return indexes
+}
+
+// kept returns the devices that were there before their parameters were read and after.
+func kept(before, after map[string]int) map[string]int {
+	maps.DeleteFunc(before, func(name string, index int) bool { return after[name] != index })
+	return before
 }
 
 // readWrite are the permissions of a parameter that can be set and read.

@@ -368,6 +368,54 @@ func TestRecordDrift(t *testing.T) {
 	}
 }
 
+// TestRecordDriftRunning changes parameters while nstrace records, by other ways than a write to their file.
+// Each is a difference within a minute or so. A difference that a traced write explains is none.
+func TestRecordDriftRunning(t *testing.T) {
+	anyKernel(t)
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("takes more than a minute: make test-all")
+	}
+	t.Parallel()
+	restore := map[string]string{}
+	for _, path := range []string{"/proc/sys/vm/dirty_ratio", "/proc/sys/kernel/printk", "/proc/sys/vm/swappiness"} {
+		restore[path] = readFile(t, path)
+	}
+	t.Cleanup(func() {
+		for path, value := range restore {
+			if err := os.WriteFile(path, []byte(value), 0); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	db := filepath.Join(t.TempDir(), "history.db")
+	s := startStream(t, "record", "--db", db, "--backend", string(backends[0]))
+	s.awaitStart(t)
+	s.awaitSnapshot(t, db)
+	output(t, "sysctl", "-qw", "vm.dirty_ratio=33", "vm.swappiness=33", "kernel.printk=4 4 1 7")
+	output(t, "sysctl", "-qw", "vm.dirty_bytes=104857600")
+	output(t, "dmesg", "-n", "6")
+	want := map[string]string{"vm.dirty_ratio": "33 -> 0", "kernel.printk": "4 4 1 7 -> 6 4 1 7"}
+	got := map[string]string{}
+	s.await(t, "both differences", func(all []*emitted) bool {
+		for _, e := range only(all, event.SysctlDrift) {
+			if b := e.Between; !b.Recording || b.Boot != "same" || e.Process != nil {
+				t.Errorf("%s", e.line)
+			}
+			got[e.Sysctl.Name] = strings.Join(strings.Fields(*e.Sysctl.Old+" -> "+*e.Sysctl.After), " ")
+		}
+		return got["vm.dirty_ratio"] != "" && got["kernel.printk"] != ""
+	})
+	for name, change := range want {
+		if got[name] != change {
+			t.Errorf("%s: %q, want %q", name, got[name], change)
+		}
+	}
+	if change, ok := got["vm.swappiness"]; ok {
+		t.Errorf("vm.swappiness: %q", change)
+	}
+	s.interrupt(t)
+}
+
 // TestRecordDriftLate starts a run while the database is locked, as by a previous run that was killed
 // and has not exited yet. No event comes after the database is unlocked. The run must still report
 // what changed before it.

@@ -238,6 +238,8 @@ __noinline int send_pin(void)
 	set_head(&r->head, now, kind, F_RET_KNOWN, call->ret < 0 ? call->ret : 0, call->via);
 	r->caller = caller;
 	r->ns = call->ns;
+	if (call->target.mnt)
+		r->ns.from = BPF_CORE_READ(mount_of((void *)call->target.mnt), mnt_ns, ns.inum);
 	r->mnt_id = id;
 	r->pad = 0;
 	start = s->end;

@@ -16,6 +16,7 @@ import (
 type pin struct {
 	ns    *liveNS
 	path  string
+	mntNS uint32       // the mount namespace that it is in, 0 if unknown
 	maker *event.Actor // nil if unknown: it is older than the tracer, or a snapshot showed it
 
 	// Where pins are known by mount id: how many mounts of the namespace are on the path, and whether
@@ -31,8 +32,9 @@ type pinTable struct {
 	byMount map[uint32]*pin
 	byPoint map[mountPoint]*pin
 
-	snapshots bool // pins are found by comparing snapshots of the mounts
-	stale     bool // the mounts may have changed since the last snapshot
+	mntNS     uint32 // nstrace's own mount namespace
+	snapshots bool   // pins are found by comparing snapshots of the mounts
+	stale     bool   // the mounts may have changed since the last snapshot
 }
 
 func newPinTable() pinTable {
@@ -51,7 +53,7 @@ func (p mountPoint) compare(q mountPoint) int {
 
 // add notes that ns is mounted at a mount point where nothing was known to be.
 func (t *pinTable) add(at mountPoint, ns *liveNS) *pin {
-	p := &pin{ns: ns, path: at.path}
+	p := &pin{ns: ns, path: at.path, mntNS: t.mntNS}
 	t.byPoint[at] = p
 	ns.mountedAt = append(ns.mountedAt, at)
 	return p
@@ -97,7 +99,7 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, en
 			}
 		case !in.follow: // else no followed process made it
 			if points[at] == nil {
-				points[at] = &pin{ns: ns, path: p.Path}
+				points[at] = &pin{ns: ns, path: p.Path, mntNS: in.pins.mntNS}
 			}
 			points[at].mounts++
 			in.pins.byMount[p.MountID] = points[at]
@@ -158,17 +160,28 @@ func (p *pinRecords) interpret(r *record) error {
 	}
 	e := in.begin(r, p.typ, who)
 	e.Namespace = in.show(ns)
-	e.Namespace.Path = path
+	e.Namespace.Path, e.Namespace.MntNS = path, p.wire.Ns.From
 	if id := p.wire.MntId; id != 0 && !r.failed() {
+		e.Namespace.Copy = p.typ == event.NamespaceUnpin && in.isCopy(id, p.wire.Ns.From)
 		if old := in.pins.removeMount(id); old != nil {
 			old.ended = true
 		}
 		if p.typ == event.NamespacePin {
-			in.pins.byMount[id] = &pin{ns: ns, path: path, maker: who.actor(), mounts: 1}
+			in.pins.byMount[id] = &pin{ns: ns, path: path, mntNS: p.wire.Ns.From, maker: who.actor(), mounts: 1}
 		}
 	}
 	_, err = in.offerOf(r, e, nil)
 	return err
+}
+
+// isCopy reports whether the kernel made a mount, which is not known as a pin. That is certain in a mount
+// namespace that was made while nstrace watched.
+func (in *interpreter) isCopy(mount, mntNS uint32) bool {
+	if in.follow || in.pins.byMount[mount] != nil {
+		return false
+	}
+	ns := in.registry.live[mntNS]
+	return ns != nil && ns.typ == event.NSTypeMnt && ns.creator != nil
 }
 
 // namedPath returns a path as a caller named it, "" for a relative one, which does not say
@@ -211,7 +224,7 @@ func (p *pinEndRecords) interpret(r *record) error {
 func (in *interpreter) emitPin(typ event.Type, p *pin, boot uint64, detected string) error {
 	e := &in.event
 	*e = event.Event{Type: typ, Time: in.clock.wall(boot), Namespace: in.show(p.ns)}
-	e.Namespace.Path, e.Namespace.Detected = p.path, detected
+	e.Namespace.Path, e.Namespace.MntNS, e.Namespace.Detected = p.path, p.mntNS, detected
 	return in.offer(e, p.maker)
 }
 

@@ -73,6 +73,41 @@ func testPin(t *testing.T, h *host) {
 	t.Run("system calls", func(t *testing.T) { testPinCalls(t, h) })
 	t.Run("refused", func(t *testing.T) { testPinRefused(t, h) })
 	t.Run("with its mounts", func(t *testing.T) { testPinEnd(t, h) })
+	t.Run("mount namespace", func(t *testing.T) { testPinPlace(t, h) })
+}
+
+// testPinPlace has mounts on the same path in the host's mount namespace and in another one: the copy that the
+// kernel makes there, and one of its own.
+func testPinPlace(t *testing.T, h *host) {
+	t.Parallel()
+	path := filepath.Join(scratch, "placed")
+	w := h.sh(t, fmt.Sprintf(`
+		touch %[1]s; unshare --uts=%[1]s true
+		unshare --mount --propagation private sh -e -c '
+			stat -L -c other=%%i /proc/self/ns/mnt; umount %[1]s
+			mount --bind /proc/self/ns/uts %[1]s; umount %[1]s'
+		stat -L -c own=%%i /proc/self/ns/mnt; umount %[1]s`, path))
+	own, other := w.printed("own")[0], w.printed("other")[0]
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		var got, want []string
+		for _, e := range events {
+			if e.isPin() && e.Process != nil && e.Namespace.Path == path {
+				got = append(got, fmt.Sprintf("%s %d copy=%v", e.Type, e.Namespace.MntNS, e.Namespace.Copy))
+			}
+		}
+		if s.backend != tracer.Tracepoint {
+			want = []string{
+				"namespace.pin " + own + " copy=false",
+				"namespace.unpin " + other + " copy=true",
+				"namespace.pin " + other + " copy=false",
+				"namespace.unpin " + other + " copy=false",
+				"namespace.unpin " + own + " copy=false",
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q: %s", got, want, dump(events))
+		}
+	})
 }
 
 // mountCall matches one line of strace's log.

@@ -200,6 +200,7 @@ __noinline int send_pin(void)
 	struct pin_record *r;
 	struct scratch *s;
 	struct mount *mnt;
+	struct vfsmount *on;
 	__u64 owner = (__u64)task, now, start;
 	__u32 kind, id = 0;
 	__u8 one = 1;
@@ -238,8 +239,9 @@ __noinline int send_pin(void)
 	set_head(&r->head, now, kind, F_RET_KNOWN, call->ret < 0 ? call->ret : 0, call->via);
 	r->caller = caller;
 	r->ns = call->ns;
-	if (call->target.mnt)
-		r->ns.from = BPF_CORE_READ(mount_of((void *)call->target.mnt), mnt_ns, ns.inum);
+	on = (void *)call->target.mnt;
+	if (on)
+		r->ns.from = BPF_CORE_READ(mount_of(on), mnt_ns, ns.inum);
 	r->mnt_id = id;
 	r->pad = 0;
 	start = s->end;

@@ -33,6 +33,7 @@ type pinTable struct {
 	byPoint map[mountPoint]*pin
 
 	mntNS     uint32 // nstrace's own mount namespace
+	since     uint64 // when those from before were learned, CLOCK_BOOTTIME
 	snapshots bool   // pins are found by comparing snapshots of the mounts
 	stale     bool   // the mounts may have changed since the last snapshot
 }
@@ -85,6 +86,7 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, en
 	defer in.mu.Unlock()
 	boot := in.clock.now()
 	clear(in.pins.byMount)
+	in.pins.since = boot
 	points := map[mountPoint]*pin{}
 	for _, p := range pinned {
 		ns, old := in.registry.add(p.Type, p.ID, p.KernelID, 0, boot)
@@ -152,7 +154,7 @@ func (p *pinRecords) interpret(r *record) error {
 		path = absPath(p.path, r.has(bpf.NstraceRecordFlagF_PATH_CUT))
 	}
 	if p.typ == event.NamespacePin && !r.failed() && ns.typ == event.NSTypeNet &&
-		who.process.NS[event.NSTypeMnt] == in.registry.host[event.NSTypeMnt] {
+		p.wire.Ns.From != 0 && p.wire.Ns.From == in.registry.host[event.NSTypeMnt] {
 		// By now the name can be gone from the directory.
 		if name := procfs.NetnsName(path); name != "" && in.registry.live[ns.id] == ns {
 			in.registry.rename(ns, name)
@@ -162,7 +164,7 @@ func (p *pinRecords) interpret(r *record) error {
 	e.Namespace = in.show(ns)
 	e.Namespace.Path, e.Namespace.MntNS = path, p.wire.Ns.From
 	if id := p.wire.MntId; id != 0 && !r.failed() {
-		e.Namespace.Copy = p.typ == event.NamespaceUnpin && in.isCopy(id, p.wire.Ns.From)
+		e.Namespace.Copy = p.typ == event.NamespaceUnpin && p.wire.Known == 0 && in.isCopy(id, p.wire.Ns.From)
 		if old := in.pins.removeMount(id); old != nil {
 			old.ended = true
 		}
@@ -174,14 +176,14 @@ func (p *pinRecords) interpret(r *record) error {
 	return err
 }
 
-// isCopy reports whether the kernel made a mount, which is not known as a pin. That is certain in a mount
-// namespace that was made while nstrace watched.
+// isCopy reports whether the kernel made a mount: no call that nstrace saw did, and nstrace has seen all calls since
+// the mount namespace was made.
 func (in *interpreter) isCopy(mount, mntNS uint32) bool {
-	if in.follow || in.pins.byMount[mount] != nil {
+	if f := in.filter; in.follow || len(f.PIDs)+len(f.UIDs)+len(f.Comms) > 0 || in.pins.byMount[mount] != nil {
 		return false
 	}
 	ns := in.registry.live[mntNS]
-	return ns != nil && ns.typ == event.NSTypeMnt && ns.creator != nil
+	return ns != nil && ns.typ == event.NSTypeMnt && ns.creator != nil && ns.bootNS > in.pins.since
 }
 
 // namedPath returns a path as a caller named it, "" for a relative one, which does not say

@@ -402,3 +402,56 @@ func TestPinOlder(t *testing.T) {
 		})
 	}
 }
+
+// TestNameElsewhere gives a name of ip netns in another mount namespace, and then the same name in the host's. history ns
+// finds both, and says which is which.
+func TestNameElsewhere(t *testing.T) {
+	const name = "nstrace-elsewhere"
+	const path = "/run/netns/" + name
+	for _, b := range backends {
+		if b == tracer.Tracepoint {
+			continue // it sees no pins in other mount namespaces
+		}
+		t.Run(string(b), func(t *testing.T) {
+			db := filepath.Join(t.TempDir(), "history.db")
+			rec := startStream(t, "record", "--backend", string(b), "--db", db, "--runtime-socket", "none")
+			rec.awaitStart(t)
+			h := &host{}
+			t.Cleanup(func() {
+				_ = unix.Unmount(path, unix.MNT_DETACH)
+				_ = os.Remove(path)
+			})
+			w := h.start(t, "unshare", []string{"--mount", "--propagation", "private", "sh", "-c",
+				"ip netns add " + name + "; stat -L -c ns=%i " + path + "; stat -L -c mnt=%i /proc/self/ns/mnt; read x || exit 0"})
+			id, mnt := uint32(parseInt(t, w.value(t, "ns"))), parseInt(t, w.value(t, "mnt"))
+			ask := func() ([]*emitted, string) {
+				t.Helper()
+				_, _, stderr := nstrace(t, []string{"history", "ns", name, "--db", db})
+				return pastEvents(t, db, "ns", name), stderr
+			}
+			where := fmt.Sprintf("in mount namespace %d", mnt)
+			got, stderr := ask()
+			if len(got) == 0 || !strings.Contains(stderr, "no namespace is recorded with the name "+name) || !strings.Contains(stderr, where) {
+				t.Errorf("%d events, and it says %q", len(got), stderr)
+			}
+			for _, e := range got {
+				if e.Namespace == nil || e.Namespace.ID != id || e.Namespace.Name != "" {
+					t.Errorf("it is not about the namespace %d, which has no name in the host's mount namespace: %s", id, e.line)
+				}
+			}
+			output(t, "unshare", "--net="+path, "true") // the file exists already
+			own := mustID(t, path)
+			got, stderr = ask()
+			if !slices.ContainsFunc(got, func(e *emitted) bool { return e.Namespace != nil && e.Namespace.ID == own }) || !strings.Contains(stderr, where) {
+				t.Errorf("%s, and it says %q: want the one in the host's mount namespace", dump(got), stderr)
+			}
+			for _, e := range got {
+				if e.Namespace != nil && e.Namespace.ID == id {
+					t.Errorf("it is about the other one: %s", e.line)
+				}
+			}
+			rec.interrupt(t)
+			rec.checkEnd(t, true)
+		})
+	}
+}

@@ -14,12 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/tracer"
 )
 
 // TestHeld has namespaces that no process is in, and user namespaces. Neither a recorder, nor the next one, nor blame
 // takes them for ended while something holds them, and blame does once nothing does.
 func TestHeld(t *testing.T) {
-	for _, b := range backends {
+	// The next backends find the end of a namespace as the first one does, except for the last one.
+	for _, b := range slices.Compact([]tracer.Backend{backends[0], backends[len(backends)-1]}) {
 		t.Run(string(b), func(t *testing.T) { testHeld(t, string(b)) })
 	}
 }

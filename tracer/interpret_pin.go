@@ -127,9 +127,16 @@ func newUnpinRecords(in *interpreter) recordInterpreter {
 	return &pinRecords{in: in, typ: event.NamespaceUnpin}
 }
 
+// anonMountNS is MNT_NS_ANON_INO of the kernel, the number of every mount namespace of mounts that are not attached. Before
+// they had that, they had no number.
+const anonMountNS = 4026531831
+
 func (p *pinRecords) parse(r *record) (err error) {
 	if err := fixed(&r.rest, &p.wire); err != nil {
 		return err
+	}
+	if p.wire.Ns.From == anonMountNS {
+		p.wire.Ns.From = 0
 	}
 	p.path, err = cut(&r.rest, int(p.wire.PathLen))
 	return err

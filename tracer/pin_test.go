@@ -309,6 +309,7 @@ func TestPinCopy(t *testing.T) {
 		{"nstrace was detached since", func(in *interpreter, _ *bpf.NstracePinRecord) { in.pins.since = in.registry.live[mntNS].bootNS + 1 }, false, mntNS},
 		{"calls of others are not seen", func(in *interpreter, r *bpf.NstracePinRecord) { in.filter = &event.Filter{UIDs: []uint32{0}} }, false, mntNS},
 		{"the mount namespace is unknown", func(_ *interpreter, r *bpf.NstracePinRecord) { r.Ns.From = 0 }, false, 0},
+		{"mounts that are not attached", func(_ *interpreter, r *bpf.NstracePinRecord) { r.Ns.From = anonMountNS }, false, 0},
 		{"another namespace has its number", func(in *interpreter, _ *bpf.NstracePinRecord) { in.registry.live[mntNS].typ = netNS }, false, mntNS},
 	} {
 		events := newCollect()

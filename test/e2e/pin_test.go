@@ -435,7 +435,8 @@ func TestNameElsewhere(t *testing.T) {
 				t.Errorf("%d events, and it says %q", len(got), stderr)
 			}
 			for _, e := range got {
-				if e.Namespace == nil || e.Namespace.ID != id || e.Namespace.Name != "" {
+				ns := e.Namespace
+				if ns == nil || ns.ID != id && ns.From != id || ns.ID == id && ns.Name != "" {
 					t.Errorf("it is not about the namespace %d, which has no name in the host's mount namespace: %s", id, e.line)
 				}
 			}

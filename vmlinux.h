@@ -166,6 +166,7 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct mnt_namespace *mnt_ns;
 	struct list_head mnt_mounts; /* the children, by mnt_child */
 	struct list_head mnt_child;
 	int mnt_id;

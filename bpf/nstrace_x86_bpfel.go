@@ -254,7 +254,7 @@ type NstracePinRecord struct {
 	Ns      NstraceNsChange
 	MntId   uint32
 	PathLen uint16
-	Pad     uint16
+	Known   uint16
 }
 
 type NstraceRecordFlag uint32

@@ -31,7 +31,7 @@ struct pin_record {
 	struct ns_change ns;
 	__u32 mnt_id; /* as in /proc/PID/mountinfo; 0: unknown */
 	__u16 path_len;
-	__u16 pad;
+	__u16 known; /* unpin: the mount was in pinned */
 };
 
 /* REC_PIN_END. It has no process. */
@@ -200,8 +200,10 @@ __noinline int send_pin(void)
 	struct pin_record *r;
 	struct scratch *s;
 	struct mount *mnt;
+	struct vfsmount *on;
 	__u64 owner = (__u64)task, now, start;
 	__u32 kind, id = 0;
+	__u16 known = 0;
 	__u8 one = 1;
 
 	if (!call)
@@ -221,7 +223,7 @@ __noinline int send_pin(void)
 		if (kind == REC_NS_PIN)
 			bpf_map_update_elem(&pinned, &id, &one, BPF_ANY);
 		else
-			bpf_map_delete_elem(&pinned, &id);
+			known = !bpf_map_delete_elem(&pinned, &id);
 	}
 	now = bpf_ktime_get_boot_ns();
 	current_ns_inums(caller.ns);
@@ -238,8 +240,11 @@ __noinline int send_pin(void)
 	set_head(&r->head, now, kind, F_RET_KNOWN, call->ret < 0 ? call->ret : 0, call->via);
 	r->caller = caller;
 	r->ns = call->ns;
+	on = (void *)call->target.mnt;
+	if (on)
+		r->ns.from = BPF_CORE_READ(mount_of(on), mnt_ns, ns.inum);
 	r->mnt_id = id;
-	r->pad = 0;
+	r->known = known;
 	start = s->end;
 	if (call->target.mnt) {
 		put_path(s, (void *)call->target.dentry, (void *)call->target.mnt);

@@ -144,6 +144,8 @@ func (enc *Encoder) AppendNamespace(b []byte, ns *Namespace) []byte {
 	b = appendNumber(b, `,"from":`, uint64(ns.From))
 	b = appendNumber(b, `,"user_ns":`, uint64(ns.UserNS))
 	b = appendText(b, `,"path":`, ns.Path)
+	b = appendNumber(b, `,"mnt_ns":`, uint64(ns.MntNS))
+	b = appendTrue(b, `,"copy":`, ns.Copy)
 	if ns.Owner != nil {
 		b = AppendOwner(append(b, `,"owner":`...), ns.Owner)
 	}

@@ -42,6 +42,11 @@ type Namespace struct {
 	// Path is the mount point of a pin, as the caller's mount namespace has it. For a pin
 	// that failed it is the intended mount point.
 	Path string `json:"path,omitempty"`
+	// MntNS is the id of the mount namespace that a pin is in, 0 if unknown. Copy says that no process
+	// mounted the pin there: the kernel copied it, for a new mount namespace or to a shared mount. It is
+	// only for the end of a pin, and not set if that is unknown.
+	MntNS uint32 `json:"mnt_ns,omitempty"`
+	Copy  bool   `json:"copy,omitempty"`
 
 	// Owner is the workload that the namespace belongs to. The process that acted can
 	// belong to another one.

@@ -164,6 +164,12 @@ func (t *Table) pinPath(ev *event.Event) []word {
 	if ns.Path != "" {
 		words = append(words, newWord(escapeName(ns.Path, ""), normal))
 	}
+	if ns.Copy {
+		words = append(words, newWord("copy", normal))
+	}
+	if ns.MntNS != 0 && ns.MntNS != t.hostNS(ev)[event.NSTypeMnt] {
+		words = append(words, newWord("in mnt "+number(ns.MntNS), normal))
+	}
 	return append(words, detected(ns)...)
 }
 

@@ -70,6 +70,10 @@ func ExampleTable() {
 	// 12:04:40.123  sysctl   net.ipv4.conf.eth0.          0 → 1 cascade of  sshd > bash > sudo >
 	//                        forwarding                   net.ipv4.         sysctl[4806] alice as root
 	//                                                     ip_forward
+	// 12:04:40.473  unpin    net 4026532281 web           /run/netns/web    sshd > bash > sudo >
+	//                                                     copy              umount[4807] alice as root
+	//                                                     in mnt
+	//                                                     4026532500
 	// 12:04:40.523  unpin    net 4026532281 web           /run/netns/web    no process: unmounted along
 	//                                                                       with other mounts
 	// 12:04:40.622  netdev   eth1 to host                 from 4026532281   its namespace ended

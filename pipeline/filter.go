@@ -8,6 +8,26 @@ import (
 	"github.com/nstrace/nstrace/internal/filter"
 )
 
+// Visitors drops the calls of setns of other processes of nstrace, such as nstrace blame. They enter namespaces only
+// to read what is there.
+type Visitors struct {
+	Next      Handler
+	ByVisitor func(*event.Event) bool
+	Drops     *Drops
+}
+
+// Event hands on e unless a visitor made it.
+func (v *Visitors) Event(e *event.Event) error {
+	if v.ByVisitor(e) {
+		v.Drops.add(e)
+		return nil
+	}
+	return v.Next.Event(e)
+}
+
+// Idle hands on the call.
+func (v *Visitors) Idle() error { return v.Next.Idle() }
+
 // Alerts marks the events that meet a rule. Of the events about the run itself, only
 // trace.loss and trace.tamper can meet one. A parameter that a reboot set back meets none.
 type Alerts struct {

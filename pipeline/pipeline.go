@@ -9,6 +9,7 @@
 //	Gap             adds trace.gap for the time before this run
 //	Drift           adds what changed while no nstrace was running
 //	Writers         adds who set the limits that refused a namespace
+//	Visitors        drops the enters of other processes of nstrace, which only look
 //	Select          keeps the events of the wanted containers and network namespaces
 //	Alerts          marks the events that meet a rule
 //	Filter          keeps the events that an expression holds for
@@ -50,7 +51,7 @@ type Options struct {
 	Filter    *filter.Program   // for Filter
 	Limit     uint64            // for Limit: events, not counting trace.*
 	LimitDone func()            // called once Limit is reached
-	History   *history.Recorder // for Gap, Losses and, as the first sink, for Fanout
+	History   *history.Recorder // for Gap, Visitors, Losses and, as the first sink, for Fanout
 	Drift     *Drift            // for Drift; its Next is set by New
 	Sinks     []Sink            // for Fanout
 	Source    Source            // the totals of the tracer, for Number
@@ -96,6 +97,9 @@ func New(o Options) *Pipeline {
 	}
 	if !o.Selection.Empty() {
 		p.Handler = &Select{Next: p.Handler, Selection: o.Selection, Drops: drops}
+	}
+	if o.History != nil {
+		p.Handler = &Visitors{Next: p.Handler, ByVisitor: o.History.ByVisitor, Drops: drops}
 	}
 	if o.Writers != nil {
 		o.Writers.Next = p.Handler

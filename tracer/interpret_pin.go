@@ -16,6 +16,7 @@ import (
 type pin struct {
 	ns    *liveNS
 	path  string
+	mntNS uint32       // the mount namespace that it is in, 0 if unknown
 	maker *event.Actor // nil if unknown: it is older than the tracer, or a snapshot showed it
 
 	// Where pins are known by mount id: how many mounts of the namespace are on the path, and whether
@@ -31,8 +32,10 @@ type pinTable struct {
 	byMount map[uint32]*pin
 	byPoint map[mountPoint]*pin
 
-	snapshots bool // pins are found by comparing snapshots of the mounts
-	stale     bool // the mounts may have changed since the last snapshot
+	mntNS     uint32 // nstrace's own mount namespace
+	since     uint64 // when those from before were learned, CLOCK_BOOTTIME
+	snapshots bool   // pins are found by comparing snapshots of the mounts
+	stale     bool   // the mounts may have changed since the last snapshot
 }
 
 func newPinTable() pinTable {
@@ -51,7 +54,7 @@ func (p mountPoint) compare(q mountPoint) int {
 
 // add notes that ns is mounted at a mount point where nothing was known to be.
 func (t *pinTable) add(at mountPoint, ns *liveNS) *pin {
-	p := &pin{ns: ns, path: at.path}
+	p := &pin{ns: ns, path: at.path, mntNS: t.mntNS}
 	t.byPoint[at] = p
 	ns.mountedAt = append(ns.mountedAt, at)
 	return p
@@ -83,6 +86,7 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, en
 	defer in.mu.Unlock()
 	boot := in.clock.now()
 	clear(in.pins.byMount)
+	in.pins.since = boot
 	points := map[mountPoint]*pin{}
 	for _, p := range pinned {
 		ns, old := in.registry.add(p.Type, p.ID, p.KernelID, 0, boot)
@@ -97,7 +101,7 @@ func (in *interpreter) learnPins(pinned []procfs.Namespace) (mounts []uint32, en
 			}
 		case !in.follow: // else no followed process made it
 			if points[at] == nil {
-				points[at] = &pin{ns: ns, path: p.Path}
+				points[at] = &pin{ns: ns, path: p.Path, mntNS: in.pins.mntNS}
 			}
 			points[at].mounts++
 			in.pins.byMount[p.MountID] = points[at]
@@ -123,9 +127,16 @@ func newUnpinRecords(in *interpreter) recordInterpreter {
 	return &pinRecords{in: in, typ: event.NamespaceUnpin}
 }
 
+// anonMountNS is MNT_NS_ANON_INO of the kernel, the number of every mount namespace of mounts that are not attached. Before
+// they had that, they had no number.
+const anonMountNS = 4026531831
+
 func (p *pinRecords) parse(r *record) (err error) {
 	if err := fixed(&r.rest, &p.wire); err != nil {
 		return err
+	}
+	if p.wire.Ns.From == anonMountNS {
+		p.wire.Ns.From = 0
 	}
 	p.path, err = cut(&r.rest, int(p.wire.PathLen))
 	return err
@@ -150,7 +161,7 @@ func (p *pinRecords) interpret(r *record) error {
 		path = absPath(p.path, r.has(bpf.NstraceRecordFlagF_PATH_CUT))
 	}
 	if p.typ == event.NamespacePin && !r.failed() && ns.typ == event.NSTypeNet &&
-		who.process.NS[event.NSTypeMnt] == in.registry.host[event.NSTypeMnt] {
+		p.wire.Ns.From != 0 && p.wire.Ns.From == in.registry.host[event.NSTypeMnt] {
 		// By now the name can be gone from the directory.
 		if name := procfs.NetnsName(path); name != "" && in.registry.live[ns.id] == ns {
 			in.registry.rename(ns, name)
@@ -158,17 +169,28 @@ func (p *pinRecords) interpret(r *record) error {
 	}
 	e := in.begin(r, p.typ, who)
 	e.Namespace = in.show(ns)
-	e.Namespace.Path = path
+	e.Namespace.Path, e.Namespace.MntNS = path, p.wire.Ns.From
 	if id := p.wire.MntId; id != 0 && !r.failed() {
+		e.Namespace.Copy = p.typ == event.NamespaceUnpin && p.wire.Known == 0 && in.isCopy(id, p.wire.Ns.From)
 		if old := in.pins.removeMount(id); old != nil {
 			old.ended = true
 		}
 		if p.typ == event.NamespacePin {
-			in.pins.byMount[id] = &pin{ns: ns, path: path, maker: who.actor(), mounts: 1}
+			in.pins.byMount[id] = &pin{ns: ns, path: path, mntNS: p.wire.Ns.From, maker: who.actor(), mounts: 1}
 		}
 	}
 	_, err = in.offerOf(r, e, nil)
 	return err
+}
+
+// isCopy reports whether the kernel made a mount: no call that nstrace saw did, and nstrace has seen all calls since
+// the mount namespace was made.
+func (in *interpreter) isCopy(mount, mntNS uint32) bool {
+	if f := in.filter; in.follow || len(f.PIDs)+len(f.UIDs)+len(f.Comms) > 0 || in.pins.byMount[mount] != nil {
+		return false
+	}
+	ns := in.registry.live[mntNS]
+	return ns != nil && ns.typ == event.NSTypeMnt && ns.creator != nil && ns.bootNS > in.pins.since
 }
 
 // namedPath returns a path as a caller named it, "" for a relative one, which does not say
@@ -211,7 +233,7 @@ func (p *pinEndRecords) interpret(r *record) error {
 func (in *interpreter) emitPin(typ event.Type, p *pin, boot uint64, detected string) error {
 	e := &in.event
 	*e = event.Event{Type: typ, Time: in.clock.wall(boot), Namespace: in.show(p.ns)}
-	e.Namespace.Path, e.Namespace.Detected = p.path, detected
+	e.Namespace.Path, e.Namespace.MntNS, e.Namespace.Detected = p.path, p.mntNS, detected
 	return in.offer(e, p.maker)
 }
 

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -162,6 +164,21 @@ func leaveChroot() error {
 	return nil
 }
 
+// dropTime bounds dropPins: users can have mounted any number of namespaces, and the start waits for it.
+const dropTime = 500 * time.Millisecond
+
+// dropPins unmounts the namespaces that the kernel has copied into the new mount namespace of the thread. The copies
+// would keep these namespaces alive as long as nstrace runs.
+func dropPins() {
+	start := time.Now()
+	for _, ns := range slices.Backward(procfs.PinnedIn(procfs.OwnMountinfo)) { // the upper one of two on a path first
+		if time.Since(start) > dropTime {
+			return
+		}
+		_ = procfs.UnmountNamespace(ns.Path)
+	}
+}
+
 // mount mounts a pseudo file system for the thread alone.
 func (m *mountThread) mount(fstype, dir string) error {
 	if !m.private {
@@ -173,6 +190,7 @@ func (m *mountThread) mount(fstype, dir string) error {
 			return fmt.Errorf("make its mounts private: %w", cmp.Or(outside, err))
 		}
 		m.private = true
+		dropPins()
 	}
 	if err := unix.Mount("none", dir, fstype, 0, ""); err != nil {
 		if errors.Is(err, unix.ENODEV) {

@@ -272,7 +272,9 @@ func TestPinName(t *testing.T) {
 			if err := fixed(&rest, &r); err != nil {
 				t.Fatal(err)
 			}
-			in.registry.host[event.NSTypeMnt] = r.Caller.Ns[bpf.NstraceNsKindNS_MNT]
+			in.registry.host[event.NSTypeMnt] = 9
+			from := unsafe.Offsetof(r.Ns) + unsafe.Offsetof(r.Ns.From)
+			binary.NativeEndian.PutUint32(b[from:], 9) // a pin in the host's mount namespace
 		}
 		if err := in.interpret(b); err != nil {
 			t.Fatal(err)
@@ -286,5 +288,63 @@ func TestPinName(t *testing.T) {
 	}
 	if other.name != "" {
 		t.Errorf("the other namespace still has the name %q", other.name)
+	}
+}
+
+// TestPinCopy ends pins in a mount namespace, of which nstrace did or did not see everything.
+func TestPinCopy(t *testing.T) {
+	const mntNS, mount = 9, 4242
+	for _, tt := range []struct {
+		name  string
+		set   func(*interpreter, *bpf.NstracePinRecord)
+		copy  bool
+		mntNS uint32
+	}{
+		{"made while nstrace watched", nil, true, mntNS},
+		{"a call made the mount", func(_ *interpreter, r *bpf.NstracePinRecord) { r.Known = 1 }, false, mntNS},
+		{"the pin was reported", func(in *interpreter, r *bpf.NstracePinRecord) {
+			in.pins.byMount[mount] = &pin{ns: in.registry.live[r.Ns.Inum]}
+		}, false, mntNS},
+		{"made before nstrace watched", func(in *interpreter, _ *bpf.NstracePinRecord) { in.registry.live[mntNS].creator = nil }, false, mntNS},
+		{"nstrace was detached since", func(in *interpreter, _ *bpf.NstracePinRecord) { in.pins.since = in.registry.live[mntNS].bootNS + 1 }, false, mntNS},
+		{"calls of others are not seen", func(in *interpreter, r *bpf.NstracePinRecord) { in.filter = &event.Filter{UIDs: []uint32{0}} }, false, mntNS},
+		{"the mount namespace is unknown", func(_ *interpreter, r *bpf.NstracePinRecord) { r.Ns.From = 0 }, false, 0},
+		{"mounts that are not attached", func(_ *interpreter, r *bpf.NstracePinRecord) { r.Ns.From = anonMountNS }, false, 0},
+		{"another namespace has its number", func(in *interpreter, _ *bpf.NstracePinRecord) { in.registry.live[mntNS].typ = netNS }, false, mntNS},
+	} {
+		events := newCollect()
+		in := offline(&fakeHost{}, events)
+		done := false
+		for _, b := range records(t, "testdata/6.12.records") {
+			b = slices.Clone(b)
+			if err := in.record.open(b); err != nil {
+				t.Fatal(err)
+			}
+			if bpf.NstraceRecordKind(in.record.head.Kind) != bpf.NstraceRecordKindREC_NS_UNPIN || in.record.failed() {
+				if err := in.interpret(b); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			r := (*bpf.NstracePinRecord)(unsafe.Pointer(&b[0]))
+			r.MntId, r.Ns.From = mount, mntNS
+			ns, _ := in.registry.add(event.NSTypeMnt, mntNS, 0, 0, r.Head.Time)
+			ns.creator = &event.Actor{}
+			if tt.set != nil {
+				tt.set(in, r)
+			}
+			if err := in.interpret(b); err != nil {
+				t.Fatal(err)
+			}
+			done = true
+			break
+		}
+		if !done {
+			t.Fatal("no unpin was captured")
+		}
+		e := events.events[len(events.events)-1]
+		if e.Type != event.NamespaceUnpin || e.Namespace.Copy != tt.copy || e.Namespace.MntNS != tt.mntNS {
+			t.Errorf("%s: %s: copy %v, mnt_ns %d", tt.name, brief(e), e.Namespace.Copy, e.Namespace.MntNS)
+		}
 	}
 }

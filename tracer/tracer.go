@@ -190,6 +190,7 @@ func (t *Tracer) use(l *loaded) {
 		t.watch = newMountWatch()
 	}
 	t.interpreter.pins.snapshots = t.watch != nil
+	t.interpreter.pins.mntNS, _ = procfs.NamespaceOf("self", event.NSTypeMnt)
 	l.release()
 }
 

@@ -141,9 +141,9 @@ struct actor {
 
 /* One namespace that a call created, entered or asked for. */
 struct ns_change {
-	__u64 ns_id;   /* an id that the kernel never uses again, see ns_unique_id(); 0: none */
-	__u32 inum;    /* 0: unknown */
-	__u32 from;    /* enter: the one that the task left */
+	__u64 ns_id; /* an id that the kernel never uses again, see ns_unique_id(); 0: none */
+	__u32 inum;  /* 0: unknown */
+	__u32 from;  /* enter: the one that the task left; pin: the mount namespace of the mount */
 	__u32 user_ns; /* the owner; for a user namespace its parent */
 	__u8 kind;     /* enum ns_kind; NS_KINDS: unknown */
 	__u8 pad[3];

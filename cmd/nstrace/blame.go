@@ -102,7 +102,9 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return err
 		}
 	}
-	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) }}
+	recorder := history.NewClient(f.db)
+	defer recorder.Close()
+	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: recorder.Sync}
 	if len(globs) > 0 {
 		o.Match = func(name string) bool {
 			return slices.ContainsFunc(globs, func(g string) bool {

@@ -102,6 +102,7 @@ func (f *diffFlags) diff(ctx context.Context, args []string) (differs bool, err 
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
+	defer visit(ctx, defaultDB)()
 	names, err := resolve.Runtimes(ctx, f.runtimes, f.runtimeWait)
 	if err != nil {
 		return false, usagef("--runtime-socket: %w", err)

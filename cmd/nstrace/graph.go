@@ -83,6 +83,7 @@ func (f *graphFlags) graph(ctx context.Context) (err error) {
 	o.Types = []event.NSType{event.NSTypeNet}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
+	defer visit(ctx, f.db)()
 	inv, err := inventory.Take(ctx, o)
 	if err != nil {
 		return interrupted(err)

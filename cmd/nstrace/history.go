@@ -141,7 +141,8 @@ func newHistoryNS() *cobra.Command {
 		Long: `Show the events about the namespace, the processes that left it for another one, and the
 devices that came and went. It is the namespace with this inode number (as lsns prints it), uid
 (from the events, unique within a boot) or name (from ip netns, or of a container's network
-namespace).
+namespace). If no namespace is recorded with the name, nstrace shows the one that was mounted
+at that name in another mount namespace, and says so on stderr.
 
 The kernel uses numbers again, and so do people with names. Of several namespaces, the one
 is shown that has the name now, or else the one with the newest event that the flags select.
@@ -275,8 +276,28 @@ func (f *historyFlags) oneLife(ctx context.Context, db *history.DB, q *history.Q
 	if life == nil && err == nil {
 		life, err = findLife(ctx, db, *q, n)
 	}
-	if life == nil || err != nil {
+	if err != nil {
 		return err
+	}
+	elsewhere, err := namedElsewhere(ctx, db, n.Name)
+	if err != nil {
+		return err
+	}
+	if life == nil {
+		if known, err := findLife(ctx, db, history.Query{}, n); known != nil || err != nil || len(elsewhere) == 0 {
+			return err
+		}
+		first := elsewhere[0]
+		if life, err = db.LifeOf(ctx, first.ns, first.bootID); err != nil {
+			return err
+		}
+		notify(fmt.Sprintf("no namespace is recorded with the name %s; shown is net %d with uid %s, which was mounted at %s in mount namespace %d",
+			n.Name, first.ns.ID, first.ns.UID, first.ns.Path, first.ns.MntNS))
+	}
+	for _, e := range elsewhere {
+		if !life.Covers(e.ns, e.bootID) {
+			notify(fmt.Sprintf("in mount namespace %d, net %d with uid %s was mounted at %s", e.ns.MntNS, e.ns.ID, e.ns.UID, e.ns.Path))
+		}
 	}
 	if f.hostOf(life.BootID)[life.Type] != life.ID { // almost every process comes from the host's
 		if err := db.Widen(ctx, life); err != nil {
@@ -304,6 +325,46 @@ func (f *historyFlags) oneLife(ctx context.Context, db *history.DB, q *history.Q
 	}
 	notify(fmt.Sprintf("shown is %s %d with uid %s; also recorded: %s", life.Type, life.ID, life.UID, strings.Join(list, ", ")))
 	return nil
+}
+
+// A pinned is a namespace that was mounted.
+type pinned struct {
+	ns     *event.Namespace
+	bootID string
+}
+
+// elsewhereTime is how long namedElsewhere may read.
+const elsewhereTime = 3 * time.Second
+
+// namedElsewhere returns the network namespaces that were given a name of ip netns in other mount namespaces than the
+// host's, at most maxOthers, the newest first. An event that gives a name in the host's has it as the name, too.
+func namedElsewhere(ctx context.Context, db *history.DB, name string) (found []pinned, err error) {
+	if name == "" || strings.Contains(name, "/") {
+		return nil, nil
+	}
+	limit, cancel := context.WithTimeout(ctx, elsewhereTime)
+	defer cancel()
+	seen := map[string]bool{}
+	q := history.Query{Types: map[event.Type]bool{event.NamespacePin: true}, Reverse: true, Match: func(e *event.Event) bool {
+		ns := e.Namespace
+		return ns != nil && ns.Type == event.NSTypeNet && e.Outcome == event.Success && ns.MntNS != 0 && ns.Name != name && procfs.NetnsName(ns.Path) == name
+	}}
+	for s, err := range db.Events(limit, q) {
+		if err != nil {
+			if limit.Err() != nil && ctx.Err() == nil { // a large history
+				return found, nil
+			}
+			return nil, err
+		}
+		ns := *s.Event.Namespace
+		if key := fmt.Sprint(s.Event.BootID, ns.UID, ns.MntNS); !seen[key] {
+			seen[key] = true
+			if found = append(found, pinned{&ns, s.Event.BootID}); len(found) == maxOthers {
+				break
+			}
+		}
+	}
+	return found, nil
 }
 
 // namedNow returns the network namespace that has a name of ip netns now.

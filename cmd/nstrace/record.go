@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,6 +101,16 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
+}
+
+// visit tells the recorder of a database that this process enters namespaces only to look, see history.Client, until
+// it calls leave. Without a recorder that answers there is nobody to tell.
+func visit(ctx context.Context, db string) (leave func()) {
+	c := history.NewClient(db)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = c.Sync(ctx)
+	return c.Close
 }
 
 // checkFolder refuses a file in a folder that does not exist, which is likely a mistyped one.

@@ -73,6 +73,7 @@ func (f *showFlags) show(ctx context.Context, args []string) (err error) {
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
+	defer visit(ctx, f.db)()
 	names, err := resolve.Runtimes(ctx, f.runtimes, f.runtimeWait)
 	if err != nil {
 		return usagef("--runtime-socket: %w", err)

@@ -100,6 +100,7 @@ func (f *topFlags) view(ctx context.Context, o tracer.Options, feed *top.Feed, g
 		Trace: func(ctx context.Context) error { return r.tracer.Run(ctx, r.stage) },
 		Take:  inventories.Take,
 		Show: func(ctx context.Context, inv *inventory.Inventory, ns *inventory.Namespace, width int) (string, error) {
+			defer visit(ctx, f.db)()
 			db, err := past(ctx)
 			if err != nil {
 				return "", err

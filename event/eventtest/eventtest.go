@@ -119,7 +119,8 @@ func Sample() []*event.Event {
 			Name: "net.ipv4.conf.eth0.forwarding", Path: "/proc/sys/net/ipv4/conf/eth0/forwarding", Old: Ptr("0"), After: Ptr("1"),
 			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true}, Cause: &event.Cause{Name: "net.ipv4.ip_forward"},
 		}},
-		{Type: event.NamespaceUnpin, Time: At(9400), Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}},
+		{Type: event.NamespaceUnpin, Time: At(9350), Outcome: event.Success, Via: "umount", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web", MntNS: 4026532500, Copy: true}, Process: ViaSSH(4807, "umount", "/run/netns/web")},
+		{Type: event.NamespaceUnpin, Time: At(9400), Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web", MntNS: 4026531841}},
 		{Type: event.NetdevMove, Time: At(9499), Outcome: event.Success, Via: "exit", Netdev: &event.Netdev{
 			Name: "eth1", Ifindex: 3, From: web(), To: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},

@@ -23,6 +23,16 @@ func (r *Recorder) Waiting() int {
 	return r.waiting
 }
 
+// MaxVisits is how many visits a recorder keeps.
+const MaxVisits = maxVisits
+
+// Visits returns the number of visits that a recorder keeps.
+func (r *Recorder) Visits() int {
+	r.visitors.mu.Lock()
+	defer r.visitors.mu.Unlock()
+	return len(r.visitors.all)
+}
+
 // SetSegment sets the number of events in a segment, and returns the number before.
 func SetSegment(events int64) int64 { return swap(&segmentEvents, events) }
 

@@ -66,6 +66,7 @@ type Recorder struct {
 	options   Options
 	lock      *os.File // nil until it was taken
 	locked    atomic.Bool
+	visitors  visitors
 	newLock   bool // the lock file is new: no recorder has used this path
 	previous  *Run
 	snapshots map[string]Snapshot

@@ -79,17 +79,26 @@ func (n *socketName) remove() error {
 // that is on the disk. The error wraps ErrNoRecorder if no recorder runs. With any other error, or if ctx
 // ends, the history can lack the newest events.
 func Sync(ctx context.Context, path string) error {
-	err := syncAt(ctx, path)
+	c, err := syncConn(ctx, path)
+	if c != nil {
+		c.Close()
+	}
+	return err
+}
+
+// syncConn is Sync. It returns the connection to the recorder, nil if there is none.
+func syncConn(ctx context.Context, path string) (net.Conn, error) {
+	c, err := syncAt(ctx, path)
 	if errors.Is(err, ErrNoRecorder) {
 		// The recorder can know the database by the name that a symbolic link leads to.
 		if to, linkErr := filepath.EvalSymlinks(path); linkErr == nil && to != path {
 			return syncAt(ctx, to)
 		}
 	}
-	return err
+	return c, err
 }
 
-func syncAt(ctx context.Context, path string) error {
+func syncAt(ctx context.Context, path string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTime+time.Second)
 	defer cancel()
 	c, err := dialRecorder(ctx, path)
@@ -97,22 +106,22 @@ func syncAt(ctx context.Context, path string) error {
 		recorded, lockErr := isLocked(path)
 		switch {
 		case lockErr != nil:
-			return errors.Join(err, lockErr)
+			return nil, errors.Join(err, lockErr)
 		case recorded:
-			return fmt.Errorf("%w: %w", errNoAnswer, err)
+			return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
-		return fmt.Errorf("%w: %w", ErrNoRecorder, err)
+		return nil, fmt.Errorf("%w: %w", ErrNoRecorder, err)
 	}
-	defer c.Close()
 	if !trusted(c.(*net.UnixConn), path) {
-		return errors.New("another user answers instead of the recorder")
+		c.Close()
+		return nil, errors.New("another user answers instead of the recorder")
 	}
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
 	answer, err := io.ReadAll(io.LimitReader(c, 1024))
 	if err == nil && string(answer) != synced {
 		err = fmt.Errorf("the recorder cannot write: %.500q", answer)
 	}
-	return err
+	return c, err
 }
 
 func dialRecorder(ctx context.Context, path string) (net.Conn, error) {
@@ -144,14 +153,23 @@ func isLocked(path string) (bool, error) {
 	return false, err
 }
 
-// trusted reports whether the other side is root, the caller, or the owner of the history.
-func trusted(c *net.UnixConn, path string) bool {
+// peerOf returns who is on the other side of a connection, nil if that is unknown.
+func peerOf(c *net.UnixConn) *unix.Ucred {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return nil
 	}
 	var peer *unix.Ucred
-	if err := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || peer == nil {
+	if err := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return nil
+	}
+	return peer
+}
+
+// trusted reports whether the other side is root, the caller, or the owner of the history.
+func trusted(c *net.UnixConn, path string) bool {
+	peer := peerOf(c)
+	if peer == nil {
 		return false
 	}
 	if peer.Uid == 0 || peer.Uid == uint32(os.Geteuid()) {
@@ -159,6 +177,12 @@ func trusted(c *net.UnixConn, path string) bool {
 	}
 	var st unix.Stat_t
 	return unix.Stat(path, &st) == nil && st.Uid == peer.Uid
+}
+
+// A request waits for an answer. visit is nil if it is not from another process of nstrace.
+type request struct {
+	*net.UnixConn
+	visit *visit
 }
 
 // ServeSync answers Sync until ctx ends. write returns once all that has happened so far is on the disk. In a
@@ -169,7 +193,7 @@ func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) er
 	case <-ctx.Done():
 		return
 	}
-	requests := make(chan *net.UnixConn, maxRequests)
+	requests := make(chan request, maxRequests)
 	go func() {
 		defer close(requests)
 		reported := false
@@ -186,7 +210,7 @@ func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) er
 		}
 	}()
 	for c := range requests {
-		waiting := []*net.UnixConn{c}
+		waiting := []request{c}
 		for more := true; more; {
 			select {
 			case c, ok := <-requests:
@@ -206,7 +230,12 @@ func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) er
 		for _, c := range waiting {
 			_ = c.SetDeadline(time.Now().Add(syncEvery)) // the answer fits into the socket's buffer
 			_, _ = c.Write([]byte(answer))
-			c.Close()
+			if c.visit == nil {
+				c.Close()
+				continue
+			}
+			_ = c.CloseWrite() // the end of the answer
+			go r.visitors.leave(ctx, c, c.visit)
 		}
 		select {
 		case <-time.After(syncEvery):
@@ -217,7 +246,7 @@ func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) er
 
 // accept takes requests until ctx ends, until the recorder does not have the lock any more, or until its socket
 // is gone.
-func (r *Recorder) accept(ctx context.Context, requests chan<- *net.UnixConn) error {
+func (r *Recorder) accept(ctx context.Context, requests chan<- request) error {
 	if !r.locked.Load() {
 		return nil // the socket is that of another recorder
 	}
@@ -262,9 +291,11 @@ func (r *Recorder) accept(ctx context.Context, requests chan<- *net.UnixConn) er
 		case err != nil:
 			return err // no descriptor is left at the moment, for example
 		}
+		q := request{c, r.visitors.admit(c)}
 		select {
-		case requests <- c:
+		case requests <- q:
 		default:
+			r.visitors.end(q.visit)
 			c.Close()
 		}
 	}

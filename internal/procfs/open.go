@@ -49,6 +49,20 @@ func OpenAnyNamespace(path string) (int, error) {
 	return unix.Open("/proc/thread-self/fd/"+strconv.Itoa(fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
+// UnmountNamespace unmounts the namespace that is mounted at a path of the calling thread's mount namespace. It does not wait
+// for the server of a file system on the way.
+func UnmountNamespace(path string) error {
+	fd, err := openAt(path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if _, ok := onNSFS(fd, "", unix.AT_EMPTY_PATH); !ok {
+		return os.ErrInvalid
+	}
+	return unix.Unmount("/proc/thread-self/fd/"+strconv.Itoa(fd), unix.MNT_DETACH)
+}
+
 // OnNSFS reports whether a file of /proc leads to the file of a namespace. It does not ask the server of a
 // network file system, which can take forever. The target of the link does not tell: if the namespace was
 // opened at a mount, it is the mount point.

@@ -72,6 +72,30 @@ func TestOpenNamespace(t *testing.T) {
 	}
 }
 
+// TestUnmountNamespace unmounts a namespace, and nothing else.
+func TestUnmountNamespace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mountNet(t, file)
+	for _, path := range []string{"/proc", filepath.Dir(file), "/proc/self/ns/net", file + "x"} {
+		if err := UnmountNamespace(path); err == nil {
+			t.Errorf("%q was unmounted", path)
+		}
+	}
+	if _, ok := MountedAt(file); !ok {
+		t.Fatal("nothing is mounted")
+	}
+	err := UnmountNamespace(file)
+	if _, ok := MountedAt(file); ok || err != nil {
+		t.Errorf("it is mounted: %v %v", ok, err)
+	}
+}
+
 // TestOpenNamespaceHung has a namespace mounted in a file system whose server does not answer any more, and
 // a descriptor of another file in that. Nobody waits for the server.
 func TestOpenNamespaceHung(t *testing.T) {

@@ -73,6 +73,41 @@ func testPin(t *testing.T, h *host) {
 	t.Run("system calls", func(t *testing.T) { testPinCalls(t, h) })
 	t.Run("refused", func(t *testing.T) { testPinRefused(t, h) })
 	t.Run("with its mounts", func(t *testing.T) { testPinEnd(t, h) })
+	t.Run("mount namespace", func(t *testing.T) { testPinPlace(t, h) })
+}
+
+// testPinPlace has mounts on the same path in the host's mount namespace and in another one: the copy that the
+// kernel makes there, and one of its own.
+func testPinPlace(t *testing.T, h *host) {
+	t.Parallel()
+	path := filepath.Join(scratch, "placed")
+	w := h.sh(t, fmt.Sprintf(`
+		touch %[1]s; unshare --uts=%[1]s true
+		unshare --mount --propagation private sh -e -c '
+			stat -L -c other=%%i /proc/self/ns/mnt; umount %[1]s
+			mount --bind /proc/self/ns/uts %[1]s; umount %[1]s'
+		stat -L -c own=%%i /proc/self/ns/mnt; umount %[1]s`, path))
+	own, other := w.printed("own")[0], w.printed("other")[0]
+	w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+		var got, want []string
+		for _, e := range events {
+			if e.isPin() && e.Process != nil && e.Namespace.Path == path {
+				got = append(got, fmt.Sprintf("%s %d copy=%v", e.Type, e.Namespace.MntNS, e.Namespace.Copy))
+			}
+		}
+		if s.backend != tracer.Tracepoint {
+			want = []string{
+				"namespace.pin " + own + " copy=false",
+				"namespace.unpin " + other + " copy=true",
+				"namespace.pin " + other + " copy=false",
+				"namespace.unpin " + other + " copy=false",
+				"namespace.unpin " + own + " copy=false",
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q: %s", got, want, dump(events))
+		}
+	})
 }
 
 // mountCall matches one line of strace's log.
@@ -364,6 +399,60 @@ func TestPinOlder(t *testing.T) {
 					t.Logf("%s", e.line)
 				}
 			}
+		})
+	}
+}
+
+// TestNameElsewhere gives a name of ip netns in another mount namespace, and then the same name in the host's. history ns
+// finds both, and says which is which.
+func TestNameElsewhere(t *testing.T) {
+	const name = "nstrace-elsewhere"
+	const path = "/run/netns/" + name
+	for _, b := range backends {
+		if b == tracer.Tracepoint {
+			continue // it sees no pins in other mount namespaces
+		}
+		t.Run(string(b), func(t *testing.T) {
+			db := filepath.Join(t.TempDir(), "history.db")
+			rec := startStream(t, "record", "--backend", string(b), "--db", db, "--runtime-socket", "none")
+			rec.awaitStart(t)
+			h := &host{}
+			t.Cleanup(func() {
+				_ = unix.Unmount(path, unix.MNT_DETACH)
+				_ = os.Remove(path)
+			})
+			w := h.start(t, "unshare", []string{"--mount", "--propagation", "private", "sh", "-c",
+				"ip netns add " + name + "; stat -L -c ns=%i " + path + "; stat -L -c mnt=%i /proc/self/ns/mnt; read x || exit 0"})
+			id, mnt := uint32(parseInt(t, w.value(t, "ns"))), parseInt(t, w.value(t, "mnt"))
+			ask := func() ([]*emitted, string) {
+				t.Helper()
+				_, _, stderr := nstrace(t, []string{"history", "ns", name, "--db", db})
+				return pastEvents(t, db, "ns", name), stderr
+			}
+			where := fmt.Sprintf("in mount namespace %d", mnt)
+			got, stderr := ask()
+			if len(got) == 0 || !strings.Contains(stderr, "no namespace is recorded with the name "+name) || !strings.Contains(stderr, where) {
+				t.Errorf("%d events, and it says %q", len(got), stderr)
+			}
+			for _, e := range got {
+				ns := e.Namespace
+				if ns == nil || ns.ID != id && ns.From != id || ns.ID == id && ns.Name != "" {
+					t.Errorf("it is not about the namespace %d, which has no name in the host's mount namespace: %s", id, e.line)
+				}
+			}
+			output(t, "unshare", "--net="+path, "true") // the file exists already
+			own := mustID(t, path)
+			got, stderr = ask()
+			if !slices.ContainsFunc(got, func(e *emitted) bool { return e.Namespace != nil && e.Namespace.ID == own }) || !strings.Contains(stderr, where) {
+				t.Errorf("%s, and it says %q: want the one in the host's mount namespace", dump(got), stderr)
+			}
+			for _, e := range got {
+				if e.Namespace != nil && e.Namespace.ID == id {
+					t.Errorf("it is about the other one: %s", e.line)
+				}
+			}
+			rec.interrupt(t)
+			rec.checkEnd(t, true)
 		})
 	}
 }

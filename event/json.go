@@ -47,6 +47,7 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 	b = appendText(b, `,"via":`, ev.Via)
 	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
 	b = appendNumber(b, `,"count":`, ev.Count)
+	b = appendTrue(b, `,"late":`, ev.Late)
 	b = appendList(b, `,"alert":`, ev.Alert, appendAlert)
 	if ev.Trace != nil {
 		b = enc.appendTrace(append(b, `,"trace":`...), ev.Trace)

@@ -3,7 +3,8 @@
 // Package tracer traces what processes do to namespaces and kernel parameters.
 //
 // A Tracer loads the BPF programs that suit the running kernel, reads the records that they
-// send, and emits them as events, in the order in which they happened:
+// send, and emits them as events, in the order in which they happened as far as it can tell (see
+// [event.Event].Late):
 //
 //	t, err := tracer.New(tracer.Options{})
 //	if err != nil { ... }

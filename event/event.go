@@ -113,6 +113,10 @@ type Event struct {
 	// Refusal is why the kernel refused to create a namespace, as far as that is known.
 	Refusal []Refusal `json:"refusal,omitempty"`
 
+	// Bytes has the strings that are not UTF-8, by their paths in the JSON, such as process.comm and
+	// process.args.0. See EscapeBytes. It never changes.
+	Bytes map[string]string `json:"bytes,omitempty"`
+
 	// Cascaded is how many changes of other parameters along with this write are shown with it. It is not part of
 	// the stream, which has an event for each.
 	Cascaded uint64 `json:"-"`

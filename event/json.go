@@ -9,7 +9,7 @@ import (
 // An Encoder writes events as JSON, as schema/event.v1.json describes it. The zero
 // value is ready to use. An Encoder is not safe for concurrent use.
 //
-// The text is always valid UTF-8: each byte that is not becomes U+FFFD. Control and
+// The text is always valid UTF-8: each byte that is not becomes U+FFFD, and Event.Bytes has it. Control and
 // format characters are written as \u escapes, so that a terminal never gets them
 // raw. Times are RFC 3339 with nine digits of fraction in UTC, so that lines sort by
 // time as text.
@@ -18,7 +18,7 @@ import (
 // an event in a storm. It caches the encoding of recent processes.
 //
 // json.Unmarshal decodes a line to an Event. The fields that the line does not have, such as
-// Ref, are then zero.
+// Ref, are then zero. RestoreBytes then restores the strings that are not UTF-8.
 type Encoder struct {
 	times     timeEncoder
 	processes processCache
@@ -81,6 +81,9 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 		b = enc.appendBetween(append(b, `,"between":`...), ev.Between)
 	}
 	b = appendList(b, `,"refusal":`, ev.Refusal, enc.appendRefusal)
+	if len(ev.Bytes) > 0 {
+		b = appendTextMap(append(b, `,"bytes":`...), ev.Bytes)
+	}
 	return object(b, start)
 }
 

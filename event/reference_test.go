@@ -92,6 +92,7 @@ type referenceEvent struct {
 	Tamper  *event.Tamper      `json:"tamper,omitempty"`
 	Between *referenceBetween  `json:"between,omitempty"`
 	Refusal []referenceRefusal `json:"refusal,omitempty"`
+	Bytes   map[string]string  `json:"bytes,omitempty"`
 }
 
 type referenceRefusal struct {
@@ -154,6 +155,7 @@ func newReferenceEvent(ev *event.Event) *referenceEvent {
 		Pod:       ev.Pod,
 		Unit:      ev.Unit,
 		Tamper:    ev.Tamper,
+		Bytes:     ev.Bytes,
 	}
 	if s := ev.Sysctl; s != nil {
 		e.Sysctl = &referenceSysctl{Sysctl: s, Namespace: newReferenceNamespace(s.Namespace)}

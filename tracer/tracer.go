@@ -240,11 +240,13 @@ type stream struct {
 	clock        *clock
 	ordered      bool // by order
 	order        order
+	bytes        event.BytesFinder
 }
 
 func (s *stream) emit(e *event.Event) error {
 	s.ref++
 	e.Ref, e.Host, e.BootID = s.ref, s.host, s.bootID
+	s.bytes.Set(e)
 	if s.ordered && e.Type != event.TraceStart && e.Type != event.TraceStop {
 		return s.order.hold(e, s.happened(e))
 	}

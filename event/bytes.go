@@ -56,6 +56,9 @@ func (f *BytesFinder) valid(e *Event) bool {
 			return false
 		}
 	}
+	if e.Request != nil && !valid(e.Request.Path) {
+		return false
+	}
 	return e.Namespace.valid() && e.Container.valid() && e.Pod.valid() && valid(e.Unit, e.Host)
 }
 

@@ -113,6 +113,8 @@ type Event struct {
 	// Refusal is why the kernel refused to create a namespace, as far as that is known.
 	Refusal []Refusal `json:"refusal,omitempty"`
 
+	Request *Request `json:"request,omitempty"`
+
 	// Bytes has the strings that are not UTF-8, by their paths in the JSON, such as process.comm and
 	// process.args.0. See EscapeBytes. It never changes.
 	Bytes map[string]string `json:"bytes,omitempty"`

@@ -81,6 +81,9 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 		b = enc.appendBetween(append(b, `,"between":`...), ev.Between)
 	}
 	b = appendList(b, `,"refusal":`, ev.Refusal, enc.appendRefusal)
+	if ev.Request != nil {
+		b = appendRequest(append(b, `,"request":`...), ev.Request)
+	}
 	if len(ev.Bytes) > 0 {
 		b = appendTextMap(append(b, `,"bytes":`...), ev.Bytes)
 	}
@@ -111,6 +114,14 @@ func (enc *Encoder) appendRefusal(b []byte, r *Refusal) []byte {
 	if r.SetBy != nil {
 		b = enc.appendWriter(append(b, `,"set_by":`...), r.SetBy)
 	}
+	return object(b, start)
+}
+
+func appendRequest(b []byte, r *Request) []byte {
+	start := len(b)
+	b = appendTexts(b, `,"types":`, r.Types)
+	b = appendNumber(b, `,"pid":`, uint64(r.PID))
+	b = appendText(b, `,"path":`, r.Path)
 	return object(b, start)
 }
 

@@ -92,6 +92,7 @@ type referenceEvent struct {
 	Tamper  *event.Tamper      `json:"tamper,omitempty"`
 	Between *referenceBetween  `json:"between,omitempty"`
 	Refusal []referenceRefusal `json:"refusal,omitempty"`
+	Request *event.Request     `json:"request,omitempty"`
 	Bytes   map[string]string  `json:"bytes,omitempty"`
 }
 
@@ -155,6 +156,7 @@ func newReferenceEvent(ev *event.Event) *referenceEvent {
 		Pod:       ev.Pod,
 		Unit:      ev.Unit,
 		Tamper:    ev.Tamper,
+		Request:   ev.Request,
 		Bytes:     ev.Bytes,
 	}
 	if s := ev.Sysctl; s != nil {

@@ -106,7 +106,7 @@ func Sample() []*event.Event {
 		}, Sysctl: &event.Sysctl{Name: "vm.overcommit_memory", Path: "/proc/sys/vm/overcommit_memory", Old: Ptr("1"), New: Ptr("1"), After: Ptr("1")}},
 		{Type: event.TraceLoss, Time: At(8020), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1200, event.NamespaceCreate: 34}, Reason: event.LossRingFull, From: At(7301), To: At(8011)}},
 		{Type: event.TraceLoss, Time: At(8021), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1200, event.NamespaceCreate: 34}, Reason: event.LossUserShare, From: At(7301), To: At(8011), UID: new(uint32(1000))}},
-		{Type: event.NamespaceEnter, Time: At(8101), Outcome: event.Failure, Error: "EBADF", Via: "setns", Namespace: &event.Namespace{}, Bytes: map[string]string{"process.args.1": `caf\xe9`}, Process: &event.Process{
+		{Type: event.NamespaceEnter, Time: At(8101), Outcome: event.Failure, Error: "EBADF", Via: "setns", Namespace: &event.Namespace{}, Request: &event.Request{Types: []event.NSType{event.NSTypeNet}, PID: 812, Path: "/run/netns/web"}, Bytes: map[string]string{"process.args.1": `caf\xe9`}, Process: &event.Process{
 			PID: 60114, TID: 60114, Comm: "\x1b[2Kls\u202e", Args: []string{"ls", "caf\xe9"}, PPID: 60001, UID: 1001, GID: 1001, User: "bob",
 			Ancestors: []event.Actor{{PID: 60001, Comm: "zsh"}},
 		}},

@@ -124,9 +124,11 @@ func (c *enterRecords) request(r *record) *event.Request {
 		return nil
 	}
 	q := event.Request{PID: c.wire.Child}
-	for kind := range nsTypes {
-		if c.changes[0].Wanted&(1<<kind) != 0 {
-			q.Types = append(q.Types, nsType(uint8(kind)))
+	if len(c.changes) > 0 { // all changes of a call have the same
+		for kind := range nsTypes {
+			if c.changes[0].Wanted&(1<<kind) != 0 {
+				q.Types = append(q.Types, nsType(uint8(kind)))
+			}
 		}
 	}
 	if len(c.path) > 0 {

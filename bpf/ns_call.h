@@ -13,6 +13,7 @@
 #include "lib/calls.h"
 #include "lib/filter.h"
 #include "lib/nsfs.h"
+#include "lib/path.h"
 #include "lib/proof.h"
 #include "lib/syscall.h"
 #include "lib/who.h"
@@ -20,14 +21,16 @@
 #include "refusal.h"
 
 /* REC_NS_CREATE, REC_NS_ENTER. The tail is ns_change[nchanges], ns_refusal[nrefusals],
- * ns_limit[nlimits].
+ * ns_limit[nlimits]. That of a REC_NS_ENTER is ns_change[nchanges] and, if the call failed, the
+ * path of the mount of the namespace file: components, leaf first, each ended by a NUL.
  */
 struct ns_record {
 	struct head head;
 	struct caller caller;
-	__u32 child;	 /* pid of the task that a clone created */
+	__u32 child; /* pid of the task that a clone created, or that the pidfd of a failed setns
+			refers to */
 	__u16 nrefusals; /* 1: the kernel refused to create a namespace */
-	__u16 nlimits;
+	__u16 nlimits;	 /* of a REC_NS_ENTER: the length of the path */
 };
 
 EXPORT_TYPE(struct, ns_record);
@@ -42,6 +45,12 @@ struct ns_call {
 	__u32 via;	   /* enum call_via */
 	struct share_owner owner;
 	__u32 shared_files; /* another thread can change what a descriptor refers to */
+	/* Of the descriptor of a setns(): the mount of a namespace file, 0 if it is none, and the
+	 * pid of a pidfd, 0 if it is none.
+	 */
+	__u64 file_mnt; /* struct vfsmount */
+	__u32 file_pid;
+	__u32 pad;
 	/* These four are for send_ns_call(): the result of the call, the task to read new
 	 * namespaces from (0: none), 1 << enum ns_kind of those to report, and the enum record_kind
 	 * to report them as.
@@ -130,6 +139,8 @@ static __always_inline struct ns_call *ns_call_make(enum call_via via, __u64 fla
 		if (!call)
 			return NULL;
 	}
+	call->file_mnt = 0;
+	call->file_pid = 0;
 	call->owner = owner;
 	call->via = via;
 	call->kind = ns_call_kind(via);
@@ -191,6 +202,20 @@ static __always_inline struct ns_call *ns_call_get(void)
 static __always_inline bool is_clone_call(struct ns_call *call)
 {
 	return call->via == VIA_CLONE || call->via == VIA_CLONE3;
+}
+
+/* Adds to the record in s what a failed setns() was called with. */
+static __noinline void put_request(struct scratch *s, struct ns_call *call)
+{
+	struct vfsmount *mnt = (void *)READ_ONCE(call->file_mnt);
+	struct ns_record *r = (struct ns_record *)s->buf;
+	__u64 start = READ_ONCE(s->end);
+
+	r->child = call->file_pid;
+	if (!mnt)
+		return;
+	put_path(s, BPF_CORE_READ(mnt, mnt_root), mnt);
+	r->nlimits = READ_ONCE(s->end) - start;
 }
 
 /* Sends what the call of the current task did, with a change for each kind in call->kinds. Global,
@@ -270,6 +295,8 @@ __noinline int send_ns_call(void)
 			c->inum = call->target[i].inum;
 			c->user_ns = call->target[i].user_ns;
 		}
+		if (call->via == VIA_SETNS)
+			c->wanted = kinds_of_flags(call->flags);
 		if (kind == REC_NS_ENTER)
 			c->from = i == NS_PID	 ? call->from_pid
 				  : i == NS_TIME ? call->from_time
@@ -280,6 +307,8 @@ __noinline int send_ns_call(void)
 		r->nrefusals = 1;
 		r->nlimits = put_refusal(s->slot, kinds_of_flags(call->flags), ret);
 	}
+	if (call->via == VIA_SETNS && ret < 0)
+		put_request(s, call);
 	if (ret < 0)
 		send_or_fold(s, owner, kind, n);
 	else

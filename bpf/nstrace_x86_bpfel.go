@@ -126,6 +126,9 @@ type NstraceNsCall struct {
 	Via         uint32
 	Owner       NstraceShareOwner
 	SharedFiles uint32
+	FileMnt     uint64
+	FilePid     uint32
+	Pad         uint32
 	Ret         int64
 	NsTask      uint64
 	Kinds       uint32
@@ -140,7 +143,8 @@ type NstraceNsChange struct {
 	From   uint32
 	UserNs uint32
 	Kind   uint8
-	Pad    [3]uint8
+	Wanted uint8
+	Pad    [2]uint8
 }
 
 type NstraceNsKind uint32

@@ -18,6 +18,7 @@ static __always_inline void add_pidfd_targets(struct ns_call *call, struct pid *
 	__u32 mask = kinds_of_flags(call->flags);
 	struct task_struct *task;
 
+	call->file_pid = BPF_CORE_READ(pid, numbers[0].nr);
 	if (!node) /* the process is gone: ESRCH */
 		return;
 	task = (void *)node - bpf_core_field_offset(struct task_struct, pid_links);
@@ -34,6 +35,17 @@ static __always_inline void add_pidfd_targets(struct ns_call *call, struct pid *
 	}
 }
 
+/* Notes where a namespace file is mounted. One below /proc/PID/ns is not. */
+static __always_inline void note_file_mount(struct ns_call *call, struct file *file)
+{
+	struct vfsmount *vfsmnt = BPF_CORE_READ(file, f_path.mnt);
+	struct mount *mnt = (void *)vfsmnt - bpf_core_field_offset(struct mount, mnt);
+
+	if (BPF_CORE_READ(vfsmnt, mnt_root) == BPF_CORE_READ(file, f_path.dentry) &&
+	    BPF_CORE_READ(mnt, mnt_parent) != mnt)
+		call->file_mnt = (__u64)vfsmnt;
+}
+
 static __noinline int setns_enter(int fd, __u64 flags)
 {
 	struct task_struct *task = current_task();
@@ -47,9 +59,10 @@ static __noinline int setns_enter(int fd, __u64 flags)
 	call->shared_files = READ_CURRENT(task, files, count.counter) > 1;
 	inode = BPF_CORE_READ(file, f_inode);
 	magic = BPF_CORE_READ(inode, i_sb, s_magic);
-	if (magic == NSFS_MAGIC)
+	if (magic == NSFS_MAGIC) {
 		add_ns_file_target(call, inode);
-	else if (magic == PID_FS_MAGIC) /* from 6.9 on */
+		note_file_mount(call, file);
+	} else if (magic == PID_FS_MAGIC) /* from 6.9 on */
 		add_pidfd_targets(call, BPF_CORE_READ(inode, i_private));
 	else if (magic == ANON_INODE_FS_MAGIC) {
 		char name[8] = {};
@@ -92,8 +105,11 @@ static __always_inline int setns_exit(long ret)
 
 	if (!call || call->via != VIA_SETNS)
 		return 0;
-	if (call->shared_files)
+	if (call->shared_files) {
 		call->target_mask = 0;
+		call->file_mnt = 0;
+		call->file_pid = 0;
+	}
 	kinds = ns_call_kinds(call);
 	if (ret >= 0) {
 		/* The kernel entered nothing else than what the caller asked for. Without a type,

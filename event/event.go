@@ -100,6 +100,7 @@ type Event struct {
 
 	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count    uint64 `json:"count,omitempty"`     // absent means 1
+	Late     bool   `json:"late,omitempty"`      // an event that happened later came before
 
 	// Alert has the rules that the event met. No two events share it.
 	Alert []Alert `json:"alert,omitempty"`
@@ -111,6 +112,12 @@ type Event struct {
 
 	// Refusal is why the kernel refused to create a namespace, as far as that is known.
 	Refusal []Refusal `json:"refusal,omitempty"`
+
+	Request *Request `json:"request,omitempty"`
+
+	// Bytes has the strings that are not UTF-8, by their paths in the JSON, such as process.comm and
+	// process.args.0. See EscapeBytes. It never changes.
+	Bytes map[string]string `json:"bytes,omitempty"`
 
 	// Cascaded is how many changes of other parameters along with this write are shown with it. It is not part of
 	// the stream, which has an event for each.

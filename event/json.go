@@ -9,7 +9,7 @@ import (
 // An Encoder writes events as JSON, as schema/event.v1.json describes it. The zero
 // value is ready to use. An Encoder is not safe for concurrent use.
 //
-// The text is always valid UTF-8: each byte that is not becomes U+FFFD. Control and
+// The text is always valid UTF-8: each byte that is not becomes U+FFFD, and Event.Bytes has it. Control and
 // format characters are written as \u escapes, so that a terminal never gets them
 // raw. Times are RFC 3339 with nine digits of fraction in UTC, so that lines sort by
 // time as text.
@@ -18,7 +18,7 @@ import (
 // an event in a storm. It caches the encoding of recent processes.
 //
 // json.Unmarshal decodes a line to an Event. The fields that the line does not have, such as
-// Ref, are then zero.
+// Ref, are then zero. RestoreBytes then restores the strings that are not UTF-8.
 type Encoder struct {
 	times     timeEncoder
 	processes processCache
@@ -47,6 +47,7 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 	b = appendText(b, `,"via":`, ev.Via)
 	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
 	b = appendNumber(b, `,"count":`, ev.Count)
+	b = appendTrue(b, `,"late":`, ev.Late)
 	b = appendList(b, `,"alert":`, ev.Alert, appendAlert)
 	if ev.Trace != nil {
 		b = enc.appendTrace(append(b, `,"trace":`...), ev.Trace)
@@ -80,6 +81,12 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 		b = enc.appendBetween(append(b, `,"between":`...), ev.Between)
 	}
 	b = appendList(b, `,"refusal":`, ev.Refusal, enc.appendRefusal)
+	if ev.Request != nil {
+		b = appendRequest(append(b, `,"request":`...), ev.Request)
+	}
+	if len(ev.Bytes) > 0 {
+		b = appendTextMap(append(b, `,"bytes":`...), ev.Bytes)
+	}
 	return object(b, start)
 }
 
@@ -107,6 +114,14 @@ func (enc *Encoder) appendRefusal(b []byte, r *Refusal) []byte {
 	if r.SetBy != nil {
 		b = enc.appendWriter(append(b, `,"set_by":`...), r.SetBy)
 	}
+	return object(b, start)
+}
+
+func appendRequest(b []byte, r *Request) []byte {
+	start := len(b)
+	b = appendTexts(b, `,"types":`, r.Types)
+	b = appendNumber(b, `,"pid":`, uint64(r.PID))
+	b = appendText(b, `,"path":`, r.Path)
 	return object(b, start)
 }
 

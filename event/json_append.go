@@ -4,6 +4,7 @@ package event
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -110,6 +111,16 @@ func appendMap[K ~string, V ~uint32 | ~uint64](b []byte, m map[K]V) []byte {
 	for _, e := range entries {
 		b = AppendString(append(b, ','), string(e.key))
 		b = strconv.AppendUint(append(b, ':'), uint64(e.value), 10)
+	}
+	return object(b, start)
+}
+
+// appendTextMap appends a map as an object, sorted by key.
+func appendTextMap(b []byte, m map[string]string) []byte {
+	start := len(b)
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		b = AppendString(append(b, ','), k)
+		b = AppendString(append(b, ':'), m[k])
 	}
 	return object(b, start)
 }

@@ -81,3 +81,10 @@ type Actor struct {
 
 // ObservedUIDMark is in every UID that a Tracer made because the kernel has none.
 const ObservedUIDMark = "."
+
+// A Request is what a setns(2) that failed asked for. It never changes.
+type Request struct {
+	Types []NSType `json:"types,omitempty"` // of its second argument; none: any type
+	PID   uint32   `json:"pid,omitempty"`   // of the process, in the host's PID namespace, if the descriptor was a pidfd
+	Path  string   `json:"path,omitempty"`  // of the mount of the namespace file, as the mount's own mount namespace has it
+}

@@ -92,6 +92,8 @@ type referenceEvent struct {
 	Tamper  *event.Tamper      `json:"tamper,omitempty"`
 	Between *referenceBetween  `json:"between,omitempty"`
 	Refusal []referenceRefusal `json:"refusal,omitempty"`
+	Request *event.Request     `json:"request,omitempty"`
+	Bytes   map[string]string  `json:"bytes,omitempty"`
 }
 
 type referenceRefusal struct {
@@ -154,6 +156,8 @@ func newReferenceEvent(ev *event.Event) *referenceEvent {
 		Pod:       ev.Pod,
 		Unit:      ev.Unit,
 		Tamper:    ev.Tamper,
+		Request:   ev.Request,
+		Bytes:     ev.Bytes,
 	}
 	if s := ev.Sysctl; s != nil {
 		e.Sysctl = &referenceSysctl{Sysctl: s, Namespace: newReferenceNamespace(s.Namespace)}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nstrace/nstrace/event"
 )
@@ -304,6 +305,19 @@ type blameLine struct {
 	Writes    uint64          `json:"writes"`
 	ID        int64           `json:"id,omitempty"`
 	Event     json.RawMessage `json:"event,omitempty"`
+	// The strings above that are not UTF-8, as event.EscapeBytes writes them.
+	Bytes map[string]json.RawMessage `json:"bytes,omitempty"`
+}
+
+// escapedText returns those of the strings that are not UTF-8, as event.EscapeBytes writes them.
+func escapedText(all map[string]*string) map[string]json.RawMessage {
+	escaped := map[string]json.RawMessage{}
+	for name, s := range all {
+		if s != nil && !utf8.ValidString(*s) {
+			escaped[name] = event.AppendString(nil, event.EscapeBytes(*s))
+		}
+	}
+	return escaped
 }
 
 // rawText returns a JSON string, or nil for nil.
@@ -323,6 +337,7 @@ func (b *BlameJSON) Add(row *Blame) error {
 	if state := string(row.State); state != "" {
 		line.State = rawText(&state)
 	}
+	line.Bytes = escapedText(map[string]*string{"parameter": &row.Parameter, "value": row.Value, "recorded": row.Recorded})
 	if row.Last != nil {
 		line.Event = b.enc.Append(nil, row.Last)
 	}

@@ -3,6 +3,7 @@
 package output
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -130,6 +131,9 @@ func (t *Table) creation(ev *event.Event) []word {
 // origin is the namespace that the process left for the one that it entered.
 func (t *Table) origin(ev *event.Event) []word {
 	ns := ev.Namespace
+	if ev.Outcome == event.Failure {
+		return requested(ev)
+	}
 	switch {
 	case ns == nil || ns.From == 0:
 		return nil
@@ -139,6 +143,32 @@ func (t *Table) origin(ev *event.Event) []word {
 		return []word{newWord("from host", normal)}
 	}
 	return []word{newWord("from "+number(ns.From), normal)}
+}
+
+// requested is what a call that failed asked for.
+func requested(ev *event.Event) (words []word) {
+	r, ns := ev.Request, ev.Namespace
+	if r == nil {
+		r = &event.Request{}
+	}
+	other := ns != nil && ns.Type != "" && len(r.Types) > 0 && !slices.Contains(r.Types, ns.Type)
+	if !other && ns != nil && ns.Type == event.NSTypeUser && ns.ID != 0 && ns.From == ns.ID && ev.Error == "EINVAL" {
+		words = append(words, newWord("already in it", normal)) // userns_install() checks that first
+	}
+	if other {
+		var types []string
+		for _, typ := range r.Types {
+			types = append(types, escapeName(string(typ), ""))
+		}
+		words = append(words, newWord("asked for "+strings.Join(types, ", "), normal))
+	}
+	if r.PID != 0 {
+		words = append(words, newWord("of process "+number(r.PID), normal))
+	}
+	if r.Path != "" {
+		words = append(words, newWord(escapeName(r.Path, ""), normal))
+	}
+	return words
 }
 
 // lifetime is how long the namespace existed.

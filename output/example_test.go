@@ -59,7 +59,8 @@ func ExampleTable() {
 	//                                                                       1200 sysctl.write
 	//                                                                       12:04:38.424 to 12:04:39.134
 	// 12:04:39.224  enter    ?                            FAILED EBADF      zsh > \x1b[2Kls\u202e[60114]
-	//                                                                       bob
+	//                                                     of process 812    bob
+	//                                                     /run/netns/web
 	// 12:04:39.323  pin      net 4026532281 web           /run/netns/web    sshd > bash > sudo > ip[4720]
 	//                                                                       alice as root
 	// 12:04:39.423  !! SELF  nstrace                      SIGKILL           sshd > bash > sudo >

@@ -59,6 +59,8 @@ type Number struct {
 
 	// The last write, which a change that the kernel made along with it refers to.
 	writeRef, writeSeq uint64
+
+	bytes event.BytesFinder
 }
 
 // NewNumber returns a Number in front of next. source can be set later, before the first
@@ -71,6 +73,9 @@ func NewNumber(next Handler, runID string, source Source, drops *Drops) *Number 
 func (n *Number) Event(e *event.Event) error {
 	n.seq++
 	e.V, e.RunID, e.Seq = event.SchemaVersion, n.runID, n.seq
+	if e.Ref == 0 || e.Refusal != nil { // a step made it, or added who set a limit
+		n.bytes.Set(e)
+	}
 	switch {
 	case e.Ref != 0:
 		n.host, n.bootID = e.Host, e.BootID

@@ -36,6 +36,10 @@ type endScanner struct {
 	// the next one reports their end, if a record has not done so by then: umount(2) can still be in a
 	// call that ended one, and the event of the call comes first.
 	suspects map[*liveNS]bool
+
+	// catchUp, if not nil, interprets the records in the ring. A record of a new namespace that has the inode
+	// number of one that the scan finds gone can be there, and the end came before it.
+	catchUp func() error
 }
 
 const (
@@ -79,7 +83,7 @@ func (s *endScanner) next() time.Time {
 	return time.Time{}
 }
 
-// run scans, and emits the ends that it finds.
+// run scans, and emits the ends that it finds. in.mu is held.
 func (s *endScanner) run() error {
 	in := s.in
 	missed := in.lookups.missedExits()
@@ -117,8 +121,19 @@ func (s *endScanner) run() error {
 	}
 	s.held = exiting || len(gone) < len(unused)
 	slices.SortFunc(gone, endOrder)
+	if len(gone) > 0 && s.catchUp != nil {
+		in.mu.Unlock()
+		err := s.catchUp()
+		in.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
 	boot := in.clock.now()
 	for _, ns := range gone {
+		if in.registry.live[ns.id] != ns { // a record told of its end meanwhile
+			continue
+		}
 		in.registry.removeGone(ns, boot)
 		if err := in.inferEnd(ns, boot); err != nil {
 			return err

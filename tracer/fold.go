@@ -3,6 +3,7 @@
 package tracer
 
 import (
+	"math"
 	"time"
 
 	"github.com/nstrace/nstrace/bpf"
@@ -26,17 +27,19 @@ type fold struct {
 type folds struct {
 	bySlot map[uint32]*fold // by slot of the kernel's table
 	next   time.Time        // when to report the counts
+	taken  uint64           // repeats before this time were reported; CLOCK_BOOTTIME
 }
 
 // start notes that a slot counts the repeats of the record in hand from now on. The kernel gives a
-// slot to another record only after its count was taken.
-func (f *folds) start(ref *bpf.NstraceFoldRef) {
+// slot to another record only after its count was taken. boot is when the record's call happened.
+func (f *folds) start(ref *bpf.NstraceFoldRef, boot uint64) {
 	if f.bySlot == nil {
 		f.bySlot = map[uint32]*fold{}
 	}
 	if len(f.bySlot) == 0 {
-		f.next = time.Now().Add(foldEvery)
+		f.next, f.taken = time.Now().Add(foldEvery), boot
 	}
+	f.taken = min(f.taken, boot) // its repeats wait in the kernel since then
 	f.bySlot[ref.Slot] = &fold{key: ref.Key}
 }
 
@@ -58,6 +61,14 @@ func (f *folds) due() time.Time {
 	return f.next
 }
 
+// counted returns the time before which all repeats have been reported, CLOCK_BOOTTIME.
+func (f *folds) counted() uint64 {
+	if len(f.bySlot) == 0 {
+		return math.MaxUint64
+	}
+	return f.taken
+}
+
 // take emits what the repeats of each fold since the last time stand for: one event for each event of
 // the record.
 func (f *folds) take(in *interpreter) error {
@@ -66,6 +77,7 @@ func (f *folds) take(in *interpreter) error {
 	}
 	f.next = time.Now().Add(foldEvery)
 	now := in.clock.now()
+	f.taken = now
 	for slot, fold := range f.bySlot {
 		k, err := in.lookups.fold(slot)
 		if err != nil {

@@ -101,16 +101,50 @@ func (c *createRecords) add(r *record, change *bpf.NstraceNsChange, who *caller)
 }
 
 // enterRecords are of calls that entered namespaces, or tried to.
-type enterRecords struct{ changeRecords }
+type enterRecords struct {
+	changeRecords
+	path []byte // of the mount of the namespace file, if the call failed
+}
 
 func newEnterRecords(in *interpreter) recordInterpreter {
-	return &enterRecords{changeRecords{in: in}}
+	return &enterRecords{changeRecords: changeRecords{in: in}}
+}
+
+func (c *enterRecords) parse(r *record) (err error) {
+	if err := c.changeRecords.parse(r); err != nil {
+		return err
+	}
+	c.path, err = cut(&r.rest, int(c.wire.Nlimits))
+	return err
+}
+
+// request returns what a call that failed asked for, nil if that is unknown.
+func (c *enterRecords) request(r *record) *event.Request {
+	if !r.failed() {
+		return nil
+	}
+	q := event.Request{PID: c.wire.Child}
+	if len(c.changes) > 0 { // all changes of a call have the same
+		for kind := range nsTypes {
+			if c.changes[0].Wanted&(1<<kind) != 0 {
+				q.Types = append(q.Types, nsType(uint8(kind)))
+			}
+		}
+	}
+	if len(c.path) > 0 {
+		q.Path = absPath(c.path, r.has(bpf.NstraceRecordFlagF_PATH_CUT))
+	}
+	if q.Types == nil && q.PID == 0 && q.Path == "" {
+		return nil
+	}
+	return &q
 }
 
 func (c *enterRecords) interpret(r *record) error {
 	in := c.in
 	in.scanSoon() // a namespace that the process left may have ended
 	who := in.caller(&c.wire.Caller)
+	request := c.request(r)
 	for i := range c.changes {
 		change := &c.changes[i]
 		ns, err := in.lookup(change, r.head.Time)
@@ -132,6 +166,7 @@ func (c *enterRecords) interpret(r *record) error {
 		e := in.begin(r, event.NamespaceEnter, who)
 		e.Namespace = in.showKind(ns, change.Kind)
 		e.Namespace.From = change.From
+		e.Request = request
 		if _, err := in.offerOf(r, e, nil); err != nil {
 			return err
 		}

@@ -157,7 +157,7 @@ func (in *interpreter) interpret(b []byte) error {
 	in.clock.syncAt(in.record.head.Time)
 	in.proofs.add(bpf.NstraceRecordKind(in.record.head.Kind), bpf.NstraceCallVia(in.record.head.Via))
 	if in.record.head.Repeatable != 0 {
-		in.folds.start(&in.record.fold)
+		in.folds.start(&in.record.fold, in.record.head.Time)
 	}
 	return kind.interpret(&in.record)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"unsafe"
 
@@ -189,6 +190,36 @@ func TestCaller(t *testing.T) {
 		got := p.caller(&event.Process{UID: tt.uid, Ancestors: tt.ancestors})
 		if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestRequest has what a failed setns(2) asked for, of records with and without it.
+func TestRequest(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		wanted []uint8
+		pid    uint32
+		path   string
+		flags  bpf.NstraceRecordFlag
+		ret    int32
+		want   *event.Request
+	}{
+		{"all", []uint8{1<<bpf.NstraceNsKindNS_NET | 1<<bpf.NstraceNsKindNS_USER}, 7, "web\x00netns\x00run\x00", 0, -1, &event.Request{Types: []event.NSType{"user", "net"}, PID: 7, Path: "/run/netns/web"}},
+		{"a long path", []uint8{0}, 0, "web\x00", bpf.NstraceRecordFlagF_PATH_CUT, -1, &event.Request{Path: ".../web"}},
+		{"nothing", []uint8{0}, 0, "", 0, -1, nil},
+		{"no change", nil, 0, "", 0, -1, nil},
+		{"a call that succeeded", []uint8{1 << bpf.NstraceNsKindNS_NET}, 0, "", 0, 0, nil},
+	} {
+		c := &enterRecords{path: []byte(row.path)}
+		c.wire.Child = row.pid
+		for _, w := range row.wanted {
+			c.changes = append(c.changes, bpf.NstraceNsChange{Wanted: w})
+		}
+		r := &record{}
+		r.head.Ret, r.head.Flags = row.ret, uint16(row.flags|bpf.NstraceRecordFlagF_RET_KNOWN)
+		if got := c.request(r); !reflect.DeepEqual(got, row.want) {
+			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
 		}
 	}
 }

@@ -469,7 +469,7 @@ func (t *Tracer) startProof(now time.Time) {
 	s.running, s.began = true, now
 	t.prover.start(func(made map[string]bool) {
 		s.made <- made
-		t.Wake()
+		t.wake()
 	})
 }
 

@@ -154,7 +154,7 @@ func (t *Tracer) learnAgain() error {
 		}
 	}
 	if t.ran.Load() {
-		t.watch.start(t.Wake)
+		t.watch.start(t.wake)
 	}
 	t.interpreter.scanSoon()
 	return nil

@@ -3,7 +3,8 @@
 // Package tracer traces what processes do to namespaces and kernel parameters.
 //
 // A Tracer loads the BPF programs that suit the running kernel, reads the records that they
-// send, and emits them as events, in the order in which they happened:
+// send, and emits them as events, in the order in which they happened as far as it can tell (see
+// [event.Event].Late):
 //
 //	t, err := tracer.New(tracer.Options{})
 //	if err != nil { ... }
@@ -88,8 +89,9 @@ type Tracer struct {
 	off        error                // why the kernel runs neither fentry nor kprobe, nil if it does
 	tried      time.Time            // when that was last found out
 
-	again  bool        // read the ring again before Run waits
-	ran    atomic.Bool // Run was called
+	again  bool          // read the ring again before Run waits
+	woken  atomic.Uint64 // when Wake was called and Idle has not been since, CLOCK_BOOTTIME; 0: not
+	ran    atomic.Bool   // Run was called
 	closed sync.Once
 	// closeErr is what the first Close returned.
 	closeErr error
@@ -109,6 +111,7 @@ func New(o Options) (*Tracer, error) {
 	t.notes.notify = o.Notify
 	t.ftrace = openFtrace(&t.notes)
 	t.out.host, t.out.bootID = t.info.host, t.info.bootID
+	t.out.order.next = func(e *event.Event) error { return t.out.handler.Event(e) }
 	var err error
 	t.threads.run(func() { err = t.attach() })
 	if err == nil {
@@ -155,6 +158,7 @@ func (t *Tracer) attach() error {
 	t.interpreter.note = t.notes.add
 	t.interpreter.workloads.Dirs = t.threads.cgroupDirs()
 	t.interpreter.clock.sync()
+	t.out.clock = &t.interpreter.clock
 	t.interpreter.registry.perType = t.attached.perType
 	t.use(l)
 	if t.opts.Backend == Auto && l.uses(Fentry) && k.kprobe == nil {
@@ -175,12 +179,14 @@ func (t *Tracer) attach() error {
 // use prepares what user space does for the programs that are attached.
 func (t *Tracer) use(l *loaded) {
 	t.picked = l.observations()
+	t.out.ordered = l.uses(Tracepoint)
 	t.attached.skips.count(l)
 	switch scan := l.byTracepoint("destroy"); {
 	case !scan:
 		t.interpreter.ends = nil
 	case t.interpreter.ends == nil:
 		t.interpreter.ends = newEndScanner(t.interpreter)
+		t.interpreter.ends.catchUp = t.drain
 	}
 	switch watch := l.byTracepoint("pin"); {
 	case !watch:
@@ -219,19 +225,53 @@ func (t *Tracer) Track(pid int) error {
 
 // Wake makes Run call its Handler's Idle soon, even if nothing happens. It has no effect
 // before and after Run.
-func (t *Tracer) Wake() { t.attached.wake() }
+func (t *Tracer) Wake() {
+	t.woken.Store(bootNow())
+	t.wake()
+}
+
+// wake makes Run look at what else it has to do.
+func (t *Tracer) wake() { t.attached.wake() }
 
 // A stream stamps events with their origin and passes them to a Handler.
 type stream struct {
 	handler      Handler
 	host, bootID string
 	ref          uint64 // of the last event
+	clock        *clock
+	ordered      bool // by order
+	order        order
+	bytes        event.BytesFinder
 }
 
 func (s *stream) emit(e *event.Event) error {
 	s.ref++
 	e.Ref, e.Host, e.BootID = s.ref, s.host, s.bootID
+	s.bytes.Set(e)
+	if s.ordered && e.Type != event.TraceStart && e.Type != event.TraceStop {
+		return s.order.hold(e, s.happened(e))
+	}
+	if err := s.order.flush(); err != nil {
+		return err
+	}
 	return s.handler.Event(e)
+}
+
+// happened returns when an event happened, CLOCK_BOOTTIME.
+func (s *stream) happened(e *event.Event) uint64 {
+	now := s.clock.now()
+	if e.Time.IsZero() || e.Process == nil && (e.Type == event.TraceLoss || e.Type == event.TraceTamper) {
+		return now // its time is the wall time now, and the clock may just have been set
+	}
+	return min(uint64(e.Time.UnixNano()-s.clock.offset), now)
+}
+
+// release hands on the events that are due.
+func (s *stream) release(limit uint64) error {
+	if !s.ordered {
+		return s.order.flush()
+	}
+	return s.order.release(limit)
 }
 
 const (
@@ -271,9 +311,9 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 	if err := h.Idle(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, t.Wake)
+	stop := context.AfterFunc(ctx, t.wake)
 	defer stop()
-	t.watch.start(t.Wake)
+	t.watch.start(t.wake)
 
 	var rec ringbuf.Record
 	var until time.Time // set once ctx has ended
@@ -327,6 +367,7 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 // read waits for a record, until the ring's deadline, and interprets it and all that are
 // behind it, up to batch. It returns how many there were.
 func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
+	began := bootNow()
 	for ; n < batch; n++ {
 		err := t.attached.ring.ReadInto(rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
@@ -341,6 +382,7 @@ func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
 		if err := t.interpreter.interpret(rec.RawSample); err != nil {
 			return n, err
 		}
+		t.out.order.seen(t.interpreter.record.head.Time)
 		t.proof.behind -= ringBytes(rec)
 		if n == 0 {
 			// Do not wait if the ring has more bytes but no more records: a program wakes
@@ -348,7 +390,10 @@ func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
 			t.attached.ring.SetDeadline(time.Unix(1, 0))
 		}
 	}
-	if n > 0 && n < batch {
+	switch {
+	case n == 0:
+		t.out.order.seen(began) // the ring was empty at that time or later
+	case n < batch:
 		t.name.end()
 	}
 	return n, nil
@@ -427,7 +472,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due(), t.releaseDue()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -443,7 +488,33 @@ func (t *Tracer) idle() error {
 	if err := t.reportLoss(false); err != nil {
 		return err
 	}
+	if err := t.out.release(t.interpreter.folds.counted()); err != nil {
+		return err
+	}
+	if woken := t.woken.Load(); woken != 0 {
+		if !t.out.order.passed(woken) {
+			return nil
+		}
+		t.woken.CompareAndSwap(woken, 0)
+	}
 	return t.out.handler.Idle()
+}
+
+// releaseDue returns when to release the next held event, or to call Idle because of Wake; the zero time
+// for not before something else happens.
+func (t *Tracer) releaseDue() time.Time {
+	o := &t.out.order
+	switch {
+	case len(o.held) > 0:
+		due := o.held[0].boot + uint64(orderWindow)
+		if due > t.interpreter.folds.counted() { // takeFolds comes first
+			return time.Time{}
+		}
+		return time.Now().Add(time.Duration(due) - time.Duration(bootNow()))
+	case t.woken.Load() > o.read:
+		return time.Unix(1, 0)
+	}
+	return time.Time{}
 }
 
 // finish detaches, drains the ring, and emits trace.stop.
@@ -514,6 +585,7 @@ func (t *Tracer) finish() error {
 		}
 		t.notes.pending = ofDetaching
 	}
+	t.woken.Store(0)
 	stop := &event.Event{Type: event.TraceStop, Time: time.Now().UTC(), Trace: &event.Trace{Notes: t.notes.take()}}
 	t.interpreter.stop.describe(stop)
 	if err := t.out.emit(stop); err != nil {
@@ -545,6 +617,7 @@ func (t *Tracer) drain() error {
 		if err := t.take(rec.RawSample); err != nil {
 			return err
 		}
+		t.proof.behind -= ringBytes(&rec)
 	}
 	return nil
 }

@@ -146,8 +146,10 @@ struct ns_change {
 	__u32 from;  /* enter: the one that the task left; pin: the mount namespace of the mount */
 	__u32 user_ns; /* the owner; for a user namespace its parent */
 	__u8 kind;     /* enum ns_kind; NS_KINDS: unknown */
-	__u8 pad[3];
+	__u8 wanted;   /* setns: 1 << enum ns_kind of the types that the caller asked for; 0: any */
+	__u8 pad[2];
 };
+_Static_assert(NS_KINDS <= 8, "wanted is too small");
 
 struct head {
 	__u64 time; /* CLOCK_BOOTTIME, ns */

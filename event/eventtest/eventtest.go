@@ -101,13 +101,13 @@ func Sample() []*event.Event {
 		{Type: event.SysctlWrite, Time: At(3990), Outcome: event.Failure, Error: "EROFS", Via: "open", Process: &event.Process{
 			PID: 90355, TID: 90355, Comm: "sh", PPID: 90312, User: "root", Ancestors: []event.Actor{{PID: 90312, Comm: "nginx"}, {PID: 90210, Comm: "containerd-shim"}, {PID: 1, Comm: "systemd"}},
 		}, Sysctl: &event.Sysctl{Name: "kernel.core_pattern", Path: "/proc/sys/kernel/core_pattern"}},
-		{Type: event.SysctlWrite, Time: At(4015), Outcome: event.Success, Via: "write", Count: 250, LastTime: At(7215), Process: &event.Process{
+		{Type: event.SysctlWrite, Time: At(4015), Outcome: event.Success, Via: "write", Count: 250, Late: true, LastTime: At(7215), Process: &event.Process{
 			PID: 1544, TID: 1551, Comm: "kubelet", PPID: 1, User: "root", Ancestors: systemd,
 		}, Sysctl: &event.Sysctl{Name: "vm.overcommit_memory", Path: "/proc/sys/vm/overcommit_memory", Old: Ptr("1"), New: Ptr("1"), After: Ptr("1")}},
 		{Type: event.TraceLoss, Time: At(8020), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1200, event.NamespaceCreate: 34}, Reason: event.LossRingFull, From: At(7301), To: At(8011)}},
 		{Type: event.TraceLoss, Time: At(8021), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1200, event.NamespaceCreate: 34}, Reason: event.LossUserShare, From: At(7301), To: At(8011), UID: new(uint32(1000))}},
-		{Type: event.NamespaceEnter, Time: At(8101), Outcome: event.Failure, Error: "EBADF", Via: "setns", Namespace: &event.Namespace{}, Process: &event.Process{
-			PID: 60114, TID: 60114, Comm: "\x1b[2Kls\u202e", PPID: 60001, UID: 1001, GID: 1001, User: "bob",
+		{Type: event.NamespaceEnter, Time: At(8101), Outcome: event.Failure, Error: "EBADF", Via: "setns", Namespace: &event.Namespace{}, Request: &event.Request{Types: []event.NSType{event.NSTypeNet}, PID: 812, Path: "/run/netns/web"}, Bytes: map[string]string{"process.args.1": `caf\xe9`}, Process: &event.Process{
+			PID: 60114, TID: 60114, Comm: "\x1b[2Kls\u202e", Args: []string{"ls", "caf\xe9"}, PPID: 60001, UID: 1001, GID: 1001, User: "bob",
 			Ancestors: []event.Actor{{PID: 60001, Comm: "zsh"}},
 		}},
 		{Type: event.NamespacePin, Time: At(8200), Outcome: event.Success, Via: "mount", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: ViaSSH(4720, "ip", "netns", "add", "web")},

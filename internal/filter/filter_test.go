@@ -309,6 +309,8 @@ func TestEveryField(t *testing.T) {
 				walk("#", path, typ.Elem())
 			}
 			full, empty = "len("+path+") == 1", "len("+path+") == 0"
+		case typ.Kind() == reflect.Map && typ.Elem().Kind() == reflect.String:
+			full, empty = path+`["net"] == "x"`, path+`["net"] == ""`
 		case typ.Kind() == reflect.Map:
 			full, empty = path+`["net"] == 1`, path+`["net"] == 0`
 		case typ.Kind() == reflect.String:
@@ -383,6 +385,8 @@ func fill(v reflect.Value) {
 	case v.Kind() == reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(v.Index(0))
+	case v.Kind() == reflect.Map && v.Type().Elem().Kind() == reflect.String:
+		v.Set(reflect.ValueOf(map[string]string{"net": "x"}))
 	case v.Kind() == reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
 		v.SetMapIndex(reflect.ValueOf("net").Convert(v.Type().Key()), reflect.ValueOf(1).Convert(v.Type().Elem()))

@@ -508,6 +508,7 @@ func decodeLine(stmt *sqlite.Stmt, col int) (*event.Event, error) {
 	if err := json.Unmarshal([]byte(stmt.ColumnText(col)), e); err != nil {
 		return nil, fmt.Errorf("its JSON line is not an event: %w", err)
 	}
+	e.RestoreBytes()
 	return e, nil
 }
 

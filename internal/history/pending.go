@@ -31,6 +31,7 @@ type pending struct {
 	from, child    uint32
 	bytes          uint32 // about how much memory it needs, and as much in the database
 	truncated      bool
+	late           bool   // event.Event.Late
 	line           string // the event's JSON line, if the other fields cannot hold everything
 }
 
@@ -141,7 +142,7 @@ func newPacker() *packer {
 func (p *packer) pack(e *event.Event) pending {
 	q := pending{
 		time: e.Time.UnixNano(), seq: e.Seq, count: e.Count, process: e.Process,
-		container: e.Container, pod: e.Pod, unit: e.Unit, child: e.ChildPID, length: [3]int32{absent, absent, absent},
+		container: e.Container, pod: e.Pod, unit: e.Unit, child: e.ChildPID, late: e.Late, length: [3]int32{absent, absent, absent},
 	}
 	if !e.LastTime.IsZero() {
 		q.lastTime = e.LastTime.UnixNano()

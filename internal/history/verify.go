@@ -369,6 +369,7 @@ func (w *writer) importAll(ctx context.Context, in io.Reader) (n uint64, err err
 				return n, bad(exportMark{}, time.Time{}, "not an event: %v", err)
 			}
 			e := &with.Event
+			e.RestoreBytes()
 			if err := Check(e); err != nil {
 				return n, bad(exportMark{}, e.Time, "not an event: %v", err)
 			}

@@ -88,6 +88,7 @@ type (
 	writeKey struct{ param, namespace int64 }
 	write    struct {
 		event, time int64
+		late        bool // of its event
 		writes      uint64
 	}
 	// A processRow is a row of the table process.
@@ -313,8 +314,9 @@ func (w *writer) load() (err error) {
 		{&w.endNamespace, "UPDATE namespace SET ended = ? WHERE id = ?"},
 		{&w.insertList[byParameter], "INSERT INTO parameter_list VALUES (?, ?)"},
 		{&w.insertList[byNamespace], "INSERT INTO namespace_list VALUES (?, ?)"},
-		{&w.upsertLastWrite, `INSERT INTO last_write VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE
-			SET event = excluded.event, time = excluded.time, writes = writes + excluded.writes, line = NULL`},
+		{&w.upsertLastWrite, `INSERT INTO last_write VALUES (?1, ?2, ?3, ?4, ?5, NULL) ON CONFLICT DO UPDATE
+			SET event = iif(?6 AND excluded.time < time, event, excluded.event), time = iif(?6, max(time, excluded.time), excluded.time),
+				writes = writes + excluded.writes, line = iif(?6 AND excluded.time < time, line, NULL)`},
 	} {
 		if *prepare.to, err = w.conn.Prepare(prepare.query); err != nil {
 			return err
@@ -391,7 +393,11 @@ func (w *writer) batch(chunks [][]pending) error {
 // storeLastWrites adds the batch's last writes to the table last_write.
 func (w *writer) storeLastWrites() error {
 	for k, n := range w.writes {
-		if err := runStatement(w.upsertLastWrite, k.param, k.namespace, n.event, n.time, int64(n.writes)); err != nil {
+		late := int64(0)
+		if n.late {
+			late = 1
+		}
+		if err := runStatement(w.upsertLastWrite, k.param, k.namespace, n.event, n.time, int64(n.writes), late); err != nil {
 			return err
 		}
 	}
@@ -502,7 +508,9 @@ func (w *writer) insert(q *pending) error {
 			n = &write{}
 			w.writes[writeKey{param, namespace}] = n
 		}
-		n.event, n.time = id, max(q.time, q.lastTime)
+		if at := max(q.time, q.lastTime); n.event == 0 || !q.late || at >= n.time {
+			n.event, n.time, n.late = id, at, q.late
+		}
 		n.writes += max(1, q.count)
 	}
 	if (q.kind.typ == event.NamespaceDestroy || q.kind.typ == event.NamespaceGone) && q.view != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -220,6 +221,8 @@ func bindNS(t *testing.T, ns, at string) {
 
 func testEnterRefused(t *testing.T, h *host, r *room) {
 	theirs := strconv.Itoa(r.inside)
+	mounted := filepath.Join(openDir(t, 0o755), "net")
+	bindNS(t, r.path("net"), mounted)
 	for _, tt := range []struct {
 		name  string
 		args  []string // of nsset
@@ -232,6 +235,8 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 		{name: "no descriptor of no type", args: []string{"fd", "99", "none"}, errno: "EBADF"},
 		{name: "negative", args: []string{"fd", "99", "net,uts"}, errno: "EBADF", types: []event.NSType{"net", "uts"}},
 		{name: "another type", args: []string{"file", r.path("net"), "uts"}, errno: "EINVAL", types: []event.NSType{"net"}, to: r.ns},
+		{name: "another type than that of a mounted file", args: []string{"file", mounted, "uts"}, errno: "EINVAL", types: []event.NSType{"net"}, to: r.ns},
+		{name: "a mounted file by a user", args: []string{"file", mounted, "none"}, errno: "EPERM", types: []event.NSType{"net"}, to: r.ns, opts: []option{asUser(tester)}},
 		{name: "a file", args: []string{"file", "/etc/passwd", "net"}, errno: "EINVAL", types: []event.NSType{"net"}},
 		{name: "a folder of no type", args: []string{"file", "/etc", "none"}, errno: "EINVAL"},
 		{name: "by a user", args: []string{"file", "/proc/self/ns/net", "net"}, errno: "EPERM", types: []event.NSType{"net"}, to: h.ns, opts: []option{asUser(tester)}},
@@ -261,7 +266,40 @@ func testEnterRefused(t *testing.T, h *host, r *room) {
 				if len(tt.types) > 0 {
 					checkEntered(t, events, tt.to, h.ns)
 				}
+				for _, e := range events {
+					checkRequest(t, e, tt.args, mounted)
+				}
 			})
 		})
+	}
+}
+
+// checkRequest compares the request of a failed call with the arguments of nsset.
+func checkRequest(t *testing.T, e *emitted, args []string, mounted string) {
+	t.Helper()
+	var want event.Request
+	for _, typ := range []event.NSType{"user", "net", "uts"} { // in the order of the kinds in a record
+		if slices.Contains(strings.Split(args[2], ","), string(typ)) {
+			want.Types = append(want.Types, typ)
+		}
+	}
+	switch args[0] {
+	case "pidfd":
+		pid, err := strconv.ParseUint(args[1], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.PID = uint32(pid)
+	case "file":
+		if args[1] == mounted {
+			want.Path = mounted
+		}
+	}
+	got := event.Request{}
+	if e.Request != nil {
+		got = *e.Request
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("asked for %+v, want %+v: %s", got, want, e.line)
 	}
 }

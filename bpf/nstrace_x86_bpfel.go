@@ -332,7 +332,7 @@ type NstraceSysctlRecord struct {
 	Ns       NstraceNsChange
 	Param    uint64
 	WriteId  uint64
-	Pad      uint32
+	Pos      uint32
 	Maxlen   uint32
 	OldLen   uint16
 	NewLen   uint16

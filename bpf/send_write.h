@@ -58,7 +58,7 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 		 ret < 0 ? ret : 0, via);
 	r->caller = caller;
 	r->write_id = w->write_id;
-	r->pad = 0;
+	r->pos = via == VIA_WRITE ? w->pos : 0;
 	r->ns = ns;
 	r->param = param;
 	r->old_len = put_value(s, w->old, w->old_len, offsetof(struct long_values, old));

@@ -10,6 +10,11 @@
 #include "lib/proof.h"
 #include "lib/who.h"
 
+/* When the last write was dropped because of the filter. User space does not see that it changed
+ * the value.
+ */
+__u64 unseen_write;
+
 /* Appends one value of a write. long_offset is the offset of the value in struct long_values. */
 static __always_inline __u64 put_value(struct scratch *s, const char *value, __u64 len,
 				       __u64 long_offset)
@@ -40,6 +45,7 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 		return 0;
 	if (!matches_filter(task, known && ret < 0)) {
 		count_filtered(REC_SYSCTL_WRITE, 1);
+		unseen_write = bpf_ktime_get_boot_ns();
 		return 0;
 	}
 	now = bpf_ktime_get_boot_ns();

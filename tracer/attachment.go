@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 	"unsafe"
@@ -96,6 +97,16 @@ func (a *attachment) requestWakeup() error {
 		return fmt.Errorf("set %s: %w", bpf.NstraceVarReaderAsleep, err)
 	}
 	return nil
+}
+
+// unseenWrite returns when a record of a write was last dropped by the filter or a record was lost, CLOCK_BOOTTIME.
+func (a *attachment) unseenWrite() uint64 {
+	var at uint64
+	c, err := a.counters()
+	if err != nil || a.loaded.coll.Variables[bpf.NstraceVarUnseenWrite].Get(&at) != nil {
+		return math.MaxUint64
+	}
+	return max(at, c.LastLost)
 }
 
 // snapshot returns the namespaces that exist.

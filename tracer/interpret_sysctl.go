@@ -72,6 +72,7 @@ type writeRecords struct {
 	text   [3]string // sysctl.Old, New and After
 	cause  event.Cause
 	values valueReader
+	reads  *afterReads // nil: only records show values
 }
 
 func newWriteRecords(in *interpreter) recordInterpreter {
@@ -141,10 +142,44 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 	if in.renamed != nil && ns != nil && s.Name == hostNameParameter && in.registry.isHost(ns) {
 		defer in.renamed(newName(e))
 	}
+	w.readAfter(r, p, ns)
 	if passed, err := in.offerOf(r, e, nil); err != nil || !passed {
+		if w.reads != nil {
+			w.reads.next = nil
+		}
 		return 0, s.Name, err
 	}
 	return e.Ref, s.Name, nil
+}
+
+// readAfter has the value after the write in hand read from its file if its record does not show it.
+func (w *writeRecords) readAfter(r *record, p *parameter, ns *liveNS) {
+	if w.reads == nil || p == unknownParameter {
+		return
+	}
+	e, s, copyOf := &w.in.event, &w.sysctl, ofParameter(p, ns)
+	old := s.Old
+	if r.has(bpf.NstraceRecordFlagF_OLD_CUT) {
+		old = nil
+	}
+	if e.Process != nil {
+		w.reads.wrote(copyOf, e.Process.TID, old)
+	}
+	if s.After != nil || !r.is(bpf.NstraceCallViaVIA_WRITE) || e.Outcome == event.Failure || r.head.Repeatable != 0 || e.Process == nil {
+		return
+	}
+	read := &afterRead{parameterCopy: copyOf, kind: p.kind, ns: ns, process: e.Process, time: r.head.Time}
+	if ns != nil {
+		read.netns = ns.name
+	}
+	if s.Old != nil {
+		read.old = strings.Clone(*s.Old)
+		read.same = s.New != nil && event.SameValue(*s.Old, *s.New)
+	}
+	if r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && !r.has(bpf.NstraceRecordFlagF_AFTER_CUT) {
+		read.raw, read.whole = slices.Clone(w.after), true
+	}
+	w.reads.want(read)
 }
 
 // hostNameParameter is the parameter that sethostname(2) sets, too.

@@ -75,6 +75,7 @@ type Tracer struct {
 	reported    lossCounts
 	scanned     time.Time // when findEnds last scanned
 	looked      time.Time // when reportDetached last looked
+	idled       time.Time // when Handler.Idle was last called
 	unsure      bool      // it has to scan again, rescan after that
 	rescan      time.Duration
 
@@ -156,6 +157,7 @@ func (t *Tracer) attach() error {
 	t.interpreter.workloads.Dirs = t.threads.cgroupDirs()
 	t.interpreter.clock.sync()
 	t.interpreter.registry.perType = t.attached.perType
+	t.readAfter()
 	t.use(l)
 	if t.opts.Backend == Auto && l.uses(Fentry) && k.kprobe == nil {
 		t.preempt = openPreemption()
@@ -190,6 +192,10 @@ func (t *Tracer) use(l *loaded) {
 		t.watch = newMountWatch()
 	}
 	t.interpreter.pins.snapshots = t.watch != nil
+	t.out.reads.early = l.byTracepoint("sysctl")
+	if t.out.reads.early && t.opts.Filter.Failed {
+		t.notes.add("failed writes to parameters are missing: tracepoints do not show whether a write fails")
+	}
 	l.release()
 }
 
@@ -225,11 +231,15 @@ type stream struct {
 	handler      Handler
 	host, bootID string
 	ref          uint64 // of the last event
+	reads        *afterReads
 }
 
 func (s *stream) emit(e *event.Event) error {
 	s.ref++
 	e.Ref, e.Host, e.BootID = s.ref, s.host, s.bootID
+	if s.reads.hold(e) {
+		return nil
+	}
 	return s.handler.Event(e)
 }
 
@@ -295,8 +305,15 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 			}
 		}
 		t.attached.ring.SetDeadline(deadline)
+		began := bootNow()
 		n, err := t.read(&rec)
 		if err != nil {
+			return err
+		}
+		if n == batch {
+			began = 0 // the ring was not empty
+		}
+		if err := t.out.release(began, false); err != nil {
 			return err
 		}
 		if err := t.overdue(n < batch); err != nil {
@@ -426,7 +443,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due(), t.out.reads.due()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -442,7 +459,27 @@ func (t *Tracer) idle() error {
 	if err := t.reportLoss(false); err != nil {
 		return err
 	}
+	if t.out.reads.waiting() {
+		if time.Since(t.idled) < idleWithin {
+			return nil
+		}
+		if err := t.out.release(0, true); err != nil {
+			return err
+		}
+	}
+	t.idled = time.Now()
 	return t.out.handler.Idle()
+}
+
+// readAfter has values read that the records of writes do not show.
+func (t *Tracer) readAfter() {
+	w := t.interpreter.sysctl
+	w.values = newValueReader(kernelHZ())
+	t.out.reads = &afterReads{
+		unseen: t.attached.unseenWrite, learn: w.values.learn, pids: t.attached.pids, pending: map[parameterCopy]*afterRead{},
+		alive: func(ns *liveNS) bool { return t.interpreter.registry.live[ns.id] == ns },
+	}
+	w.reads = t.out.reads
 }
 
 // finish detaches, drains the ring, and emits trace.stop.
@@ -513,6 +550,9 @@ func (t *Tracer) finish() error {
 		}
 		t.notes.pending = ofDetaching
 	}
+	if err := t.out.releaseAll(); err != nil {
+		return err
+	}
 	stop := &event.Event{Type: event.TraceStop, Time: time.Now().UTC(), Trace: &event.Trace{Notes: t.notes.take()}}
 	t.interpreter.stop.describe(stop)
 	if err := t.out.emit(stop); err != nil {
@@ -563,6 +603,7 @@ func (t *Tracer) close() error {
 	t.watch.close()
 	t.prover.close()
 	t.preempt.close()
+	t.out.reads.close()
 	if t.attached != nil {
 		errs = append(errs, t.attached.closeRing())
 	}

@@ -589,7 +589,7 @@ const (
 	NstraceVarTypeTamperRecord      = "type_tamper_record"
 	NstraceVarTypeTaskNs            = "type_task_ns"
 	NstraceVarTypeWhoRecord         = "type_who_record"
-	NstraceVarUnseenWrite           = "unseen_write"
+	NstraceVarUnseenWrites          = "unseen_writes"
 	NstraceVarUntracked             = "untracked"
 	NstraceVarV1Subsys              = "v1_subsys"
 	NstraceVarWriteHooked           = "write_hooked"
@@ -854,7 +854,7 @@ type NstraceVariableSpecs struct {
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.VariableSpec `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
-	UnseenWrite       *ebpf.VariableSpec `ebpf:"unseen_write"`
+	UnseenWrites      *ebpf.VariableSpec `ebpf:"unseen_writes"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
 	WriteHooked       *ebpf.VariableSpec `ebpf:"write_hooked"`
@@ -1004,7 +1004,7 @@ type NstraceVariables struct {
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.Variable `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
-	UnseenWrite       *ebpf.Variable `ebpf:"unseen_write"`
+	UnseenWrites      *ebpf.Variable `ebpf:"unseen_writes"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`
 	WriteHooked       *ebpf.Variable `ebpf:"write_hooked"`

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path"
 	"slices"
 	"time"
 	"unsafe"
@@ -99,14 +100,21 @@ func (a *attachment) requestWakeup() error {
 	return nil
 }
 
-// unseenWrite returns when a record of a write was last dropped by the filter or a record was lost, CLOCK_BOOTTIME.
-func (a *attachment) unseenWrite() uint64 {
-	var at uint64
+// unseenWrite returns when the filter last dropped a record of a write to a parameter, or a record was lost,
+// CLOCK_BOOTTIME.
+func (a *attachment) unseenWrite(file string) uint64 {
+	var at [256]uint64 // UNSEEN_SLOTS of bpf/send_write.h
 	c, err := a.counters()
-	if err != nil || a.loaded.coll.Variables[bpf.NstraceVarUnseenWrite].Get(&at) != nil {
+	if err != nil || a.loaded.coll.Variables[bpf.NstraceVarUnseenWrites].Get(&at) != nil {
 		return math.MaxUint64
 	}
-	return max(at, c.LastLost)
+	var name [16]byte // with a NUL
+	copy(name[:len(name)-1], path.Base(file))
+	h := uint32(0)
+	for _, b := range name {
+		h = h*31 + uint32(b)
+	}
+	return max(at[h%uint32(len(at))], c.LastLost)
 }
 
 // snapshot returns the namespaces that exist.

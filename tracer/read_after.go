@@ -28,8 +28,8 @@ import (
 // parameter, the kernel read the value for that one, and the event gets this value.
 
 const (
-	// readWithin is how long after a write its value may be read.
-	readWithin = uint64(20 * time.Millisecond)
+	// readWithin is how long after a write its value may be read. That takes as long only if the host is busy.
+	readWithin = uint64(100 * time.Millisecond)
 	// readHold is how long after a write its event waits.
 	readHold = readWithin + uint64(10*time.Millisecond)
 	// readPoll is how often the ring is read while an event waits.
@@ -39,8 +39,8 @@ const (
 	readSettle = uint64(time.Millisecond)
 	// maxHeld is how many events wait at most.
 	maxHeld = 4096
-	// idleWithin is how long Handler.Idle can be late because events wait.
-	idleWithin = 100 * time.Millisecond
+	// waitAtMost is how long events wait without a pause, one after another: Handler.Idle waits with them.
+	waitAtMost = 200 * time.Millisecond
 	// readRest is how many times as long as a read took the reader rests: users decide how many writes there are.
 	// Reads may begin up to readAhead before their rest is over.
 	readRest  = 4
@@ -86,14 +86,15 @@ type heldEvent struct {
 
 // afterReads are the events that wait. Its methods are for the goroutine of Tracer.Run.
 type afterReads struct {
-	early  bool                  // records of writes come before the handler runs
-	unseen func() uint64         // when a write was last dropped by the filter or lost, CLOCK_BOOTTIME
-	alive  func(ns *liveNS) bool // whether no record reported its end
+	early  bool                     // records of writes come before the handler runs
+	unseen func(path string) uint64 // when a write to the parameter was last dropped by the filter or lost, CLOCK_BOOTTIME
+	alive  func(ns *liveNS) bool    // whether no record reported its end
 	learn  func(kind string, raw []byte, whole bool, text string)
 	pids   *pidSpace
 
 	next    *afterRead // of the event that comes next
 	queue   []heldEvent
+	since   time.Time // when the queue was last empty
 	pending map[parameterCopy]*afterRead
 	wanted  chan *afterRead // to the goroutine; nil: it does not run
 	woken   chan struct{}   // by the goroutine
@@ -147,6 +148,9 @@ func (a *afterReads) hold(e *event.Event) bool {
 	if r == nil && len(a.queue) == 0 {
 		return false
 	}
+	if len(a.queue) == 0 {
+		a.since = time.Now()
+	}
 	a.queue = append(a.queue, heldEvent{e.Clone(), r})
 	if r != nil {
 		a.begin(r)
@@ -185,6 +189,9 @@ func (a *afterReads) settle(r *afterRead) {
 
 // waiting reports whether events wait.
 func (a *afterReads) waiting() bool { return a != nil && len(a.queue) > 0 }
+
+// tooLong reports whether events have waited without a pause for as long as they may.
+func (a *afterReads) tooLong() bool { return time.Since(a.since) > waitAtMost }
 
 // due returns when to call take next, the zero time for never.
 func (a *afterReads) due() time.Time {
@@ -225,7 +232,7 @@ func (a *afterReads) check(r *afterRead, through, now uint64, all bool) {
 		a.settle(r)
 	case done && through >= r.at:
 		a.settle(r)
-		if a.unseen() < r.time && (r.ns == nil || a.alive(r.ns)) {
+		if a.unseen(r.path) < r.time && (r.ns == nil || a.alive(r.ns)) {
 			r.value, r.cut = &r.read.Text, r.read.Cut
 		}
 	case all || now > r.time+readHold:

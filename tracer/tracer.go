@@ -75,7 +75,6 @@ type Tracer struct {
 	reported    lossCounts
 	scanned     time.Time // when findEnds last scanned
 	looked      time.Time // when reportDetached last looked
-	idled       time.Time // when Handler.Idle was last called
 	unsure      bool      // it has to scan again, rescan after that
 	rescan      time.Duration
 
@@ -460,14 +459,13 @@ func (t *Tracer) idle() error {
 		return err
 	}
 	if t.out.reads.waiting() {
-		if time.Since(t.idled) < idleWithin {
+		if !t.out.reads.tooLong() {
 			return nil
 		}
 		if err := t.out.release(0, true); err != nil {
 			return err
 		}
 	}
-	t.idled = time.Now()
 	return t.out.handler.Idle()
 }
 

@@ -28,10 +28,11 @@ import (
 // parameter, the kernel read the value for that one, and the event gets this value.
 
 const (
-	// readWithin is how long after a write its value may be read. That takes as long only if the host is busy.
-	readWithin = uint64(100 * time.Millisecond)
-	// readHold is how long after a write its event waits.
-	readHold = readWithin + uint64(10*time.Millisecond)
+	// readWithin is how long after a write its value may be read. That takes as long only if the host is busy, or if
+	// the write came before Run.
+	readWithin = uint64(500 * time.Millisecond)
+	// readHold is how long an event waits for a value.
+	readHold = 100 * time.Millisecond
 	// readPoll is how often the ring is read while an event waits.
 	readPoll = 500 * time.Microsecond
 	// readSettle is how long after a record that came before the handler the value is read. A handler seldom
@@ -81,6 +82,7 @@ type afterRead struct {
 // A heldEvent waits for a value or behind such an event.
 type heldEvent struct {
 	event *event.Event
+	since time.Time
 	read  *afterRead // nil: it waits behind another one
 }
 
@@ -148,10 +150,11 @@ func (a *afterReads) hold(e *event.Event) bool {
 	if r == nil && len(a.queue) == 0 {
 		return false
 	}
+	now := time.Now()
 	if len(a.queue) == 0 {
-		a.since = time.Now()
+		a.since = now
 	}
-	a.queue = append(a.queue, heldEvent{e.Clone(), r})
+	a.queue = append(a.queue, heldEvent{e.Clone(), now, r})
 	if r != nil {
 		a.begin(r)
 	}
@@ -207,12 +210,12 @@ func (a *afterReads) take(through uint64, all bool) (ready []*event.Event) {
 	if !a.waiting() {
 		return nil
 	}
-	now, n := bootNow(), 0
+	n := 0
 	all = all || len(a.queue) > maxHeld
 	for ; n < len(a.queue); n++ {
 		h := &a.queue[n]
 		if r := h.read; r != nil {
-			a.check(r, through, now, all)
+			a.check(h, through, all)
 			if !r.settled {
 				break
 			}
@@ -225,7 +228,8 @@ func (a *afterReads) take(through uint64, all bool) (ready []*event.Event) {
 }
 
 // check settles a value that was read, and one that takes too long.
-func (a *afterReads) check(r *afterRead, through, now uint64, all bool) {
+func (a *afterReads) check(h *heldEvent, through uint64, all bool) {
+	r := h.read
 	switch done := r.done.Load(); {
 	case r.settled:
 	case done && !r.ok:
@@ -235,7 +239,7 @@ func (a *afterReads) check(r *afterRead, through, now uint64, all bool) {
 		if a.unseen(r.path) < r.time && (r.ns == nil || a.alive(r.ns)) {
 			r.value, r.cut = &r.read.Text, r.read.Cut
 		}
-	case all || now > r.time+readHold:
+	case all || time.Since(h.since) > readHold:
 		a.settle(r)
 		if !done {
 			a.late = r

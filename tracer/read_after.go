@@ -72,6 +72,8 @@ type afterRead struct {
 	value   *string // what is known then
 	cut     bool
 
+	needless atomic.Bool // the value is not needed any more
+
 	// The goroutine sets these, and then done.
 	read paramfile.Value
 	ok   bool
@@ -185,6 +187,7 @@ func (a *afterReads) begin(r *afterRead) {
 // settle ends the wait for a value.
 func (a *afterReads) settle(r *afterRead) {
 	r.settled = true
+	r.needless.Store(true)
 	if a.pending[r.parameterCopy] == r {
 		delete(a.pending, r.parameterCopy)
 	}
@@ -298,7 +301,7 @@ func (a *afterReads) readOne(root *paramfile.Root, own map[event.NSType]uint32, 
 	if r.early {
 		sleepUntil(r.time + readSettle)
 	}
-	for {
+	for !r.needless.Load() {
 		if v, ok = a.readIn(root, own, r); !ok {
 			return v, false
 		}
@@ -311,6 +314,7 @@ func (a *afterReads) readOne(root *paramfile.Root, own map[event.NSType]uint32, 
 		}
 		time.Sleep(time.Duration(readSettle))
 	}
+	return v, false
 }
 
 func sleepUntil(boot uint64) {

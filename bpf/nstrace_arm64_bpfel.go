@@ -336,7 +336,7 @@ type NstraceSysctlRecord struct {
 	Ns       NstraceNsChange
 	Param    uint64
 	WriteId  uint64
-	Pad      uint32
+	Pos      uint32
 	Maxlen   uint32
 	OldLen   uint16
 	NewLen   uint16
@@ -593,6 +593,7 @@ const (
 	NstraceVarTypeTamperRecord      = "type_tamper_record"
 	NstraceVarTypeTaskNs            = "type_task_ns"
 	NstraceVarTypeWhoRecord         = "type_who_record"
+	NstraceVarUnseenWrites          = "unseen_writes"
 	NstraceVarUntracked             = "untracked"
 	NstraceVarV1Subsys              = "v1_subsys"
 	NstraceVarWriteHooked           = "write_hooked"
@@ -857,6 +858,7 @@ type NstraceVariableSpecs struct {
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.VariableSpec `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
+	UnseenWrites      *ebpf.VariableSpec `ebpf:"unseen_writes"`
 	Untracked         *ebpf.VariableSpec `ebpf:"untracked"`
 	V1Subsys          *ebpf.VariableSpec `ebpf:"v1_subsys"`
 	WriteHooked       *ebpf.VariableSpec `ebpf:"write_hooked"`
@@ -1006,6 +1008,7 @@ type NstraceVariables struct {
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.Variable `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
+	UnseenWrites      *ebpf.Variable `ebpf:"unseen_writes"`
 	Untracked         *ebpf.Variable `ebpf:"untracked"`
 	V1Subsys          *ebpf.Variable `ebpf:"v1_subsys"`
 	WriteHooked       *ebpf.Variable `ebpf:"write_hooked"`

@@ -10,6 +10,26 @@
 #include "lib/proof.h"
 #include "lib/who.h"
 
+#define UNSEEN_SLOTS 256
+
+/* When the filter last dropped a write, by a hash of the parameter's name. User space does not see
+ * what such a write changed.
+ */
+__u64 unseen_writes[UNSEEN_SLOTS];
+
+/* Notes that the filter drops a write. attachment.unseenWrite() in tracer/ has the same hash. */
+static __noinline int note_unseen(const char *procname)
+{
+	char name[16] = {};
+	__u32 h = 0;
+
+	bpf_probe_read_kernel_str(name, sizeof(name), procname);
+	for (int i = 0; i < sizeof(name); i++)
+		h = h * 31 + (__u8)name[i];
+	unseen_writes[h % UNSEEN_SLOTS] = bpf_ktime_get_boot_ns();
+	return 0;
+}
+
 /* Appends one value of a write. long_offset is the offset of the value in struct long_values. */
 static __always_inline __u64 put_value(struct scratch *s, const char *value, __u64 len,
 				       __u64 long_offset)
@@ -40,6 +60,7 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 		return 0;
 	if (!matches_filter(task, known && ret < 0)) {
 		count_filtered(REC_SYSCTL_WRITE, 1);
+		note_unseen(w->procname);
 		return 0;
 	}
 	now = bpf_ktime_get_boot_ns();
@@ -58,7 +79,7 @@ static __always_inline int send_write_record(struct write *w, long ret, bool kno
 		 ret < 0 ? ret : 0, via);
 	r->caller = caller;
 	r->write_id = w->write_id;
-	r->pad = 0;
+	r->pos = via == VIA_WRITE ? w->pos : 0;
 	r->ns = ns;
 	r->param = param;
 	r->old_len = put_value(s, w->old, w->old_len, offsetof(struct long_values, old));

@@ -74,6 +74,8 @@ static __noinline void read_user_buffer(struct write *w, struct iov_iter *iter)
 	if (iov) {
 		w->buf = BPF_CORE_READ(iov, iov_base);
 		w->buf_len = BPF_CORE_READ(iov, iov_len);
+		if (w->buf_len < MEMBER(it, struct iov_iter, count)) /* more pieces follow */
+			w->flags |= F_NEW_CUT;
 	}
 }
 
@@ -278,6 +280,7 @@ static __always_inline void read_values(struct bpf_sysctl *ctx, struct write *w,
 	} else {
 		w->old[0] = 0;
 	}
+	w->flags &= ~F_NEW_CUT;
 	n = bpf_sysctl_get_new_value(ctx, w->new, sizeof(w->new));
 	if (n >= 0) {
 		w->new_len = trim_newline(w->new, n);
@@ -354,6 +357,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		w->write_id = 0;
 		w->old_len = w->new_len = 0;
 	}
+	w->pos = ctx->file_pos;
 	read_values(ctx, w, tid);
 	if (!write_hooked) {
 		bool with_long = has_long_values(w);

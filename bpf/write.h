@@ -19,8 +19,8 @@ struct sysctl_record {
 	__u64 param;	     /* param_record.id */
 	__u64 write_id; /* the same for a write and all that changed along with it; 0: nothing did
 			 */
-	__u32 pad;
-	__u32 maxlen; /* size of the memory of the parameter */
+	__u32 pos;	/* of the write in the file; the low half */
+	__u32 maxlen;	/* size of the memory of the parameter */
 	__u16 old_len;
 	__u16 new_len;
 	__u16 raw_len;
@@ -47,6 +47,7 @@ struct write {
 	__u16 new_len;
 	__u16 raw_len;
 	__u32 via;		  /* enum call_via */
+	__u32 pos;		  /* as in sysctl_record */
 	struct share_owner owner; /* in spare_writes */
 	void *extra1;		  /* of the table: what it is about, or its limits */
 	void *extra2;

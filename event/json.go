@@ -221,6 +221,8 @@ func (enc *Encoder) appendSysctl(b []byte, s *Sysctl) []byte {
 	b = appendValue(b, `,"old":`, s.Old)
 	b = appendValue(b, `,"new":`, s.New)
 	b = appendValue(b, `,"after":`, s.After)
+	b = appendTrue(b, `,"after_read":`, s.AfterRead)
+	b = appendNumber(b, `,"offset":`, uint64(s.Offset))
 	b = appendNumber(b, `,"ifindex":`, uint64(s.Ifindex))
 	b = appendTrue(b, `,"truncated":`, s.Truncated)
 	if s.Cause != nil {

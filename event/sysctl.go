@@ -16,6 +16,12 @@ type Sysctl struct {
 	Old   *string `json:"old,omitempty"`   // before the write, as read(2) returns it, without the last newline
 	New   *string `json:"new,omitempty"`   // as written, without the last newline
 	After *string `json:"after,omitempty"` // after the write
+	// AfterRead says that nstrace read After from the file up to some milliseconds after the write. Otherwise it is
+	// from the kernel's memory, at the end of the write.
+	AfterRead bool `json:"after_read,omitempty"`
+	// Offset is where in the file the write began, of a value that a process writes in pieces. The kernel ignores
+	// most writes behind the beginning.
+	Offset uint32 `json:"offset,omitempty"`
 	// Ifindex is the index of the device that the parameter belongs to, if it is known: another device can
 	// have had its name, and so this parameter, before and can have it later.
 	Ifindex   uint32     `json:"ifindex,omitempty"`

@@ -43,7 +43,7 @@ const (
 	Rebooted   State = "rebooted"   // the host rebooted since the last write
 	Reset      State = "reset"      // the host rebooted since, and the value is the one before the first recorded write of that boot
 	Unchanged  State = "unchanged"  // no write is recorded
-	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes, or another device can have the name now
+	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes, or another device can have the name now; or, without Recorded, what the last write made of it is unknown
 	Unreadable State = "unreadable" // the value cannot be read, by this user or at all, or it is unknown whether the namespace exists
 	Gone       State = "gone"       // the parameter or its namespace is gone
 )
@@ -184,6 +184,10 @@ func (b *BlameTable) now(row *Blame) []word {
 	case Reset:
 		words = append(words, newWord("reset by reboot", faint))
 	case Unknown:
+		if row.Recorded == nil {
+			words = append(words, newWord("(result unknown)", doubtful))
+			break
+		}
 		words = append(words, newWord("recorded", doubtful))
 		words = append(words, b.recorded(row)...)
 		words = append(words, newWord("(unknown why)", doubtful))

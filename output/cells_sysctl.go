@@ -76,6 +76,12 @@ func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {
 		return []word{newWord(arrow+" "+unknown, doubtful)}
 	}
 
+	if wasIgnored(ev, s) {
+		words := t.value(*s.Old, "", faint)
+		words = append(words, t.value(*s.After, arrow+" ", faint)...)
+		words[len(words)-1].text += ","
+		return append(append(words, newWord("ignored", doubtful)), t.piece(s)...)
+	}
 	st := normal
 	if s.Old != nil && to != nil && event.SameValue(*s.Old, *to) {
 		st = faint // a write that changes nothing
@@ -91,6 +97,9 @@ func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {
 		words = append(words, newWord(arrow+" "+unknown, doubtful))
 	} else {
 		words = append(words, t.value(*to, arrow+" ", st)...)
+		if s.Offset != 0 {
+			words = append(words, newWord("at byte "+number(uint64(s.Offset)), doubtful))
+		}
 	}
 
 	if s.After != nil && !event.SameValue(*s.After, *to) {
@@ -104,6 +113,21 @@ func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {
 		}
 	}
 	return words
+}
+
+// wasIgnored reports whether the kernel accepted a write and ignored it, as it does with one that does not begin at
+// the beginning of the file.
+func wasIgnored(ev *event.Event, s *event.Sysctl) bool {
+	return s.Offset != 0 && ev.Outcome != event.Failure && s.Old != nil && s.New != nil && s.After != nil && *s.Old == *s.After
+}
+
+// piece is a text that was written, with its place in the file: `"00" at byte 2`.
+func (t *Table) piece(s *event.Sysctl) []word {
+	text := `"` + escapeValue(*s.New) + `"`
+	if !t.opts.Wide {
+		text = shorten(text, t.changeWidth())
+	}
+	return []word{newWord(text, doubtful), newWord("at byte "+number(uint64(s.Offset)), doubtful)}
 }
 
 // indirect says how a parameter changed that no process wrote to.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"path"
 	"slices"
 	"time"
 	"unsafe"
@@ -96,6 +98,23 @@ func (a *attachment) requestWakeup() error {
 		return fmt.Errorf("set %s: %w", bpf.NstraceVarReaderAsleep, err)
 	}
 	return nil
+}
+
+// unseenWrite returns when the filter last dropped a record of a write to a parameter, or a record was lost,
+// CLOCK_BOOTTIME.
+func (a *attachment) unseenWrite(file string) uint64 {
+	var at [256]uint64 // UNSEEN_SLOTS of bpf/send_write.h
+	c, err := a.counters()
+	if err != nil || a.loaded.coll.Variables[bpf.NstraceVarUnseenWrites].Get(&at) != nil {
+		return math.MaxUint64
+	}
+	var name [16]byte // with a NUL
+	copy(name[:len(name)-1], path.Base(file))
+	h := uint32(0)
+	for _, b := range name {
+		h = h*31 + uint32(b)
+	}
+	return max(at[h%uint32(len(at))], c.LastLost)
 }
 
 // snapshot returns the namespaces that exist.

@@ -12,7 +12,10 @@ import (
 )
 
 // A parameter is the name of a kernel parameter and the path of its file.
-type parameter struct{ name, path, device string }
+type parameter struct {
+	name, path, device string
+	kind               string // the path without the device: all parameters of a kind have the same handler
+}
 
 // unknownParameter stands for a parameter whose name did not arrive. The name is sent before
 // the first write that refers to it, and both or none are lost, so that is not expected.
@@ -39,6 +42,10 @@ func (p *parameterRecords) interpret(r *record) error {
 	v := new(parameter)
 	v.name, v.path = sysctlName(components(p.path))
 	v.device = event.SysctlDevice(v.path)
+	v.kind = v.path
+	if v.device != "" {
+		v.kind = strings.Replace(v.path, "/"+v.device+"/", "/*/", 1)
+	}
 	p.in.sysctl.parameters.add(p.wire.Id, r.head.Time, v)
 	return nil
 }
@@ -65,10 +72,11 @@ type writeRecords struct {
 	text   [3]string // sysctl.Old, New and After
 	cause  event.Cause
 	values valueReader
+	reads  *afterReads // nil: only records show values
 }
 
 func newWriteRecords(in *interpreter) recordInterpreter {
-	in.sysctl = &writeRecords{in: in}
+	in.sysctl = &writeRecords{in: in, values: newValueReader(0)}
 	return in.sysctl
 }
 
@@ -124,7 +132,7 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 		p = unknownParameter
 	}
 	s.Name, s.Path = p.name, p.path
-	w.showValues(r, e.Outcome, cause)
+	w.showValues(r, p, e.Outcome, cause)
 	if ns != nil {
 		s.Namespace = in.show(ns)
 		if p.device != "" && ns.typ == event.NSTypeNet {
@@ -134,10 +142,44 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 	if in.renamed != nil && ns != nil && s.Name == hostNameParameter && in.registry.isHost(ns) {
 		defer in.renamed(newName(e))
 	}
+	w.readAfter(r, p, ns)
 	if passed, err := in.offerOf(r, e, nil); err != nil || !passed {
+		if w.reads != nil {
+			w.reads.next = nil
+		}
 		return 0, s.Name, err
 	}
 	return e.Ref, s.Name, nil
+}
+
+// readAfter has the value after the write in hand read from its file if its record does not show it.
+func (w *writeRecords) readAfter(r *record, p *parameter, ns *liveNS) {
+	if w.reads == nil || p == unknownParameter {
+		return
+	}
+	e, s, copyOf := &w.in.event, &w.sysctl, ofParameter(p, ns)
+	old := s.Old
+	if r.has(bpf.NstraceRecordFlagF_OLD_CUT) {
+		old = nil
+	}
+	if e.Process != nil {
+		w.reads.wrote(copyOf, e.Process.TID, old)
+	}
+	if s.After != nil || !r.is(bpf.NstraceCallViaVIA_WRITE) || e.Outcome == event.Failure || r.head.Repeatable != 0 || e.Process == nil {
+		return
+	}
+	read := &afterRead{parameterCopy: copyOf, kind: p.kind, ns: ns, process: e.Process, time: r.head.Time}
+	if ns != nil {
+		read.netns = ns.name
+	}
+	if s.Old != nil {
+		read.old = strings.Clone(*s.Old)
+		read.same = s.New != nil && event.SameValue(*s.Old, *s.New)
+	}
+	if r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && !r.has(bpf.NstraceRecordFlagF_AFTER_CUT) {
+		read.raw, read.whole = slices.Clone(w.after), true
+	}
+	w.reads.want(read)
 }
 
 // hostNameParameter is the parameter that sethostname(2) sets, too.
@@ -155,8 +197,9 @@ func newName(e *event.Event) string {
 }
 
 // showValues sets the values of the event in hand.
-func (w *writeRecords) showValues(r *record, outcome event.Outcome, cause *event.Cause) {
+func (w *writeRecords) showValues(r *record, p *parameter, outcome event.Outcome, cause *event.Cause) {
 	s := &w.sysctl
+	s.Offset = w.wire.Pos
 	s.Truncated = r.has(bpf.NstraceRecordFlagF_OLD_CUT) || r.has(bpf.NstraceRecordFlagF_NEW_CUT)
 	old, written, after := &w.text[0], &w.text[1], &w.text[2]
 	if r.has(bpf.NstraceRecordFlagF_OLD_KNOWN) {
@@ -164,6 +207,9 @@ func (w *writeRecords) showValues(r *record, outcome event.Outcome, cause *event
 	}
 	if r.has(bpf.NstraceRecordFlagF_NEW_KNOWN) {
 		*written, s.New = value(w.new, &s.Truncated), written
+	}
+	if w.wire.WriteId != 0 || r.is(bpf.NstraceCallViaVIA_NETLINK) {
+		w.values.learnInt(p.kind)
 	}
 	switch {
 	case r.is(bpf.NstraceCallViaVIA_CASCADE, bpf.NstraceCallViaVIA_NETLINK, bpf.NstraceCallViaVIA_DEVICE):
@@ -176,7 +222,7 @@ func (w *writeRecords) showValues(r *record, outcome event.Outcome, cause *event
 		}
 		s.Cause = cause
 	case r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && s.Old != nil:
-		if text, ok := w.values.after(w.raw, *old, int(w.wire.Maxlen), w.after, s.New, outcome); ok {
+		if text, ok := w.values.after(p.kind, w.raw, *old, int(w.wire.Maxlen), w.after, s.New, outcome); ok {
 			*after, s.After = view(text), after
 		}
 	}

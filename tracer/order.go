@@ -24,7 +24,7 @@ const (
 // An order holds events for a while and hands them on sorted by the time at which they happened. Events of
 // the same time keep the order in which they came.
 type order struct {
-	next func(e *event.Event) error
+	next func(e *event.Event, read *afterRead) error
 
 	held  heldQueue
 	spare []*heldEvent
@@ -39,6 +39,7 @@ type heldEvent struct {
 	boot  uint64 // when it happened, CLOCK_BOOTTIME
 	place uint64 // in which it came
 	event event.Event
+	read  *afterRead // the value that is read for it, nil for none
 
 	namespace  event.Namespace
 	sysctl     event.Sysctl
@@ -97,8 +98,8 @@ func copyInto[T any](to, from *T) *T {
 	return to
 }
 
-// hold takes an event that happened at the time boot.
-func (o *order) hold(e *event.Event, boot uint64) error {
+// hold takes an event that happened at the time boot, and the value that is read for it.
+func (o *order) hold(e *event.Event, boot uint64, read *afterRead) error {
 	var h *heldEvent
 	if n := len(o.spare); n > 0 {
 		h, o.spare = o.spare[n-1], o.spare[:n-1]
@@ -106,7 +107,7 @@ func (o *order) hold(e *event.Event, boot uint64) error {
 		h = new(heldEvent)
 	}
 	o.came++
-	h.boot, h.place = boot, o.came
+	h.boot, h.place, h.read = boot, o.came, read
 	h.take(e)
 	o.text += len(h.text)
 	heap.Push(&o.held, h)
@@ -124,9 +125,9 @@ func (o *order) pop() error {
 	o.text -= len(h.text)
 	h.event.Late = h.boot < o.last
 	o.last = max(o.last, h.boot)
-	err := o.next(&h.event)
+	err := o.next(&h.event, h.read)
 	if len(o.spare) < maxSpare {
-		h.event = event.Event{} // it must not keep a process
+		h.event, h.read = event.Event{}, nil // it must not keep a process
 		o.spare = append(o.spare, h)
 	}
 	return err

@@ -38,7 +38,7 @@ func TestOrderOfEvents(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var got []string
-			o := order{next: func(e *event.Event) error {
+			o := order{next: func(e *event.Event, _ *afterRead) error {
 				s := e.Via
 				if e.Late {
 					s += "late"
@@ -66,7 +66,7 @@ func TestOrderOfEvents(t *testing.T) {
 					i++
 					limit = ms(words[i])
 				default:
-					err = o.hold(&event.Event{Via: words[i]}, ms(words[i]))
+					err = o.hold(&event.Event{Via: words[i]}, ms(words[i]), nil)
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -93,7 +93,7 @@ func TestOrderKeepsEvents(t *testing.T) {
 		}
 		return string(b)
 	}
-	o := order{next: func(e *event.Event) error {
+	o := order{next: func(e *event.Event, _ *afterRead) error {
 		got = append(got, text(e))
 		return nil
 	}}
@@ -101,7 +101,7 @@ func TestOrderKeepsEvents(t *testing.T) {
 		for _, e := range eventtest.Sample() {
 			e.Late = false // the order decides
 			want = append(want, text(e))
-			if err := o.hold(e, 1); err != nil {
+			if err := o.hold(e, 1, nil); err != nil {
 				t.Fatal(err)
 			}
 			if s := e.Sysctl; s != nil {
@@ -147,9 +147,9 @@ func TestOrderIsBounded(t *testing.T) {
 		{&event.Event{Sysctl: &event.Sysctl{Old: &long, New: &long, After: &long}}, maxHeldText / (3 * maxValue)},
 	} {
 		n := 0
-		o := order{next: func(*event.Event) error { n++; return nil }}
+		o := order{next: func(*event.Event, *afterRead) error { n++; return nil }}
 		for i := range 2 * maxHeld {
-			if err := o.hold(row.event, uint64(i)); err != nil {
+			if err := o.hold(row.event, uint64(i), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -163,13 +163,13 @@ func TestOrderIsBounded(t *testing.T) {
 }
 
 func TestOrderDoesNotAllocate(t *testing.T) {
-	o := order{next: func(*event.Event) error { return nil }}
+	o := order{next: func(*event.Event, *afterRead) error { return nil }}
 	storm := eventtest.Storm()
 	boot := uint64(0)
 	run := func() {
 		for _, e := range storm {
 			boot += uint64(time.Millisecond)
-			if err := o.hold(e, boot); err != nil {
+			if err := o.hold(e, boot, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -191,7 +191,7 @@ func TestOrderClock(t *testing.T) {
 	c := newCollect()
 	now := uint64(time.Hour)
 	clock := &clock{now: func() uint64 { return now }, offset: int64(1000 * time.Hour)}
-	c.clock, c.ordered, c.order.next = clock, true, c.Event
+	c.clock, c.ordered, c.order.next = clock, true, c.pass
 	for _, set := range []time.Duration{time.Hour, -2 * time.Hour} {
 		clock.offset += int64(set)
 		for _, e := range []*event.Event{
@@ -224,7 +224,7 @@ func TestOrderEnds(t *testing.T) {
 	for _, ordered := range []bool{true, false} {
 		c := newCollect()
 		c.clock = &clock{now: func() uint64 { return 1 }}
-		c.ordered, c.order.next = true, c.Event
+		c.ordered, c.order.next = true, c.pass
 		if err := c.emit(&event.Event{Type: event.SysctlWrite}); err != nil || len(c.events) != 0 {
 			t.Fatalf("%d events, %v", len(c.events), err)
 		}

@@ -57,13 +57,22 @@ func TestReadAfter(t *testing.T) {
 		{"zero of unknown unit, other than written", ints(4, 0), "0", ints(4, 5000), "7", event.Success, unknown},
 		{"zero of unknown unit, as written", ints(4, 0), "0", ints(4, 5000), "20", event.Success, "20"},
 		{"leading zero is no number", []byte("007\x00"), "007", []byte("008\x00"), "008", event.Success, "008"},
+		{"one of unknown unit", ints(4, 0), "0", ints(4, 1), "1", event.Success, unknown}, // 1 or, of milliseconds, 4
+		{"none of unknown unit", ints(4, 0), "0", ints(4, 0), "0", event.Success, "0"},
+		{"more than one of unknown unit", ints(4, 0), "0", ints(4, 2), "2", event.Success, "2"},
+		{"milliseconds, rounded up", ints(4, 0), "0", ints(4, 2), "5", event.Success, "8"},
+		{"hundredths of a second", ints(4, 250), "100", ints(4, 125), "50", event.Success, "50"},
+		{"a negative number of unknown unit", ints(4, 0), "0", ints(4, -1), "-1", event.Success, unknown}, // -1 or, of hundredths, -0
+		{"a negative number of hundredths", ints(4, 250), "100", ints(4, -1), "-1", event.Success, "-0"},
+		{"long milliseconds", ints(8, 1250), "5000", ints(8, 25), "100", event.Success, "100"},
+		{"bytes of the memory are missing", ints(4, 1, 2)[:4], "1\t2", ints(4, 3), "3", event.Success, unknown},
 		{"largest unsigned long", ints(8, -1), "18446744073709551615", ints(8, 0), "0", event.Success, "0"},
 		{"no layout fits", ints(8, 77), "cubic", ints(8, 78), "reno", event.Success, unknown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := unknown
-			var v valueReader
-			if text, ok := v.after(tt.rawOld, tt.old, len(tt.rawOld), tt.rawAfter, &tt.written, tt.outcome); ok {
+			v := newValueReader(250)
+			if text, ok := v.after("", tt.rawOld, tt.old, len(tt.rawOld), tt.rawAfter, &tt.written, tt.outcome); ok {
 				got = string(text)
 			}
 			if got != tt.want {

@@ -111,7 +111,7 @@ func New(o Options) (*Tracer, error) {
 	t.notes.notify = o.Notify
 	t.ftrace = openFtrace(&t.notes)
 	t.out.host, t.out.bootID = t.info.host, t.info.bootID
-	t.out.order.next = func(e *event.Event) error { return t.out.handler.Event(e) }
+	t.out.order.next = t.out.pass
 	var err error
 	t.threads.run(func() { err = t.attach() })
 	if err == nil {
@@ -160,6 +160,7 @@ func (t *Tracer) attach() error {
 	t.interpreter.clock.sync()
 	t.out.clock = &t.interpreter.clock
 	t.interpreter.registry.perType = t.attached.perType
+	t.readAfter()
 	t.use(l)
 	if t.opts.Backend == Auto && l.uses(Fentry) && k.kprobe == nil {
 		t.preempt = openPreemption()
@@ -197,6 +198,10 @@ func (t *Tracer) use(l *loaded) {
 	}
 	t.interpreter.pins.snapshots = t.watch != nil
 	t.interpreter.pins.mntNS, _ = procfs.NamespaceOf("self", event.NSTypeMnt)
+	t.out.reads.early = l.byTracepoint("sysctl")
+	if t.out.reads.early && t.opts.Filter.Failed {
+		t.notes.add("failed writes to parameters are missing: tracepoints do not show whether a write fails")
+	}
 	l.release()
 }
 
@@ -242,17 +247,27 @@ type stream struct {
 	ordered      bool // by order
 	order        order
 	bytes        event.BytesFinder
+	reads        *afterReads
 }
 
 func (s *stream) emit(e *event.Event) error {
 	s.ref++
 	e.Ref, e.Host, e.BootID = s.ref, s.host, s.bootID
 	s.bytes.Set(e)
+	read := s.reads.begin()
 	if s.ordered && e.Type != event.TraceStart && e.Type != event.TraceStop {
-		return s.order.hold(e, s.happened(e))
+		return s.order.hold(e, s.happened(e), read)
 	}
 	if err := s.order.flush(); err != nil {
 		return err
+	}
+	return s.pass(e, read)
+}
+
+// pass hands on an event, once the value that is read for it is known.
+func (s *stream) pass(e *event.Event, read *afterRead) error {
+	if s.reads.hold(e, read) {
+		return nil
 	}
 	return s.handler.Event(e)
 }
@@ -336,8 +351,15 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 			}
 		}
 		t.attached.ring.SetDeadline(deadline)
+		began := bootNow()
 		n, err := t.read(&rec)
 		if err != nil {
+			return err
+		}
+		if n == batch {
+			began = 0 // the ring was not empty
+		}
+		if err := t.out.releaseRead(began, false); err != nil {
 			return err
 		}
 		if err := t.overdue(n < batch); err != nil {
@@ -472,7 +494,7 @@ func (t *Tracer) deadline(until time.Time) time.Time {
 		return time.Unix(1, 0)
 	}
 	first := until
-	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due(), t.releaseDue()} {
+	for _, due := range [...]time.Time{t.interpreter.due(), t.proofDue(), t.proof.next(), t.recoverDue(), t.skipsDue(), t.rescanDue(), t.detachedDue(), t.reported.refusals.due(), t.releaseDue(), t.out.reads.due()} {
 		if !due.IsZero() && (first.IsZero() || due.Before(first)) {
 			first = due
 		}
@@ -490,6 +512,14 @@ func (t *Tracer) idle() error {
 	}
 	if err := t.out.release(t.interpreter.folds.counted()); err != nil {
 		return err
+	}
+	if t.out.reads.waiting() {
+		if !t.out.reads.tooLong() {
+			return nil
+		}
+		if err := t.out.releaseRead(0, true); err != nil {
+			return err
+		}
 	}
 	if woken := t.woken.Load(); woken != 0 {
 		if !t.out.order.passed(woken) {
@@ -515,6 +545,17 @@ func (t *Tracer) releaseDue() time.Time {
 		return time.Unix(1, 0)
 	}
 	return time.Time{}
+}
+
+// readAfter has values read that the records of writes do not show.
+func (t *Tracer) readAfter() {
+	w := t.interpreter.sysctl
+	w.values = newValueReader(kernelHZ())
+	t.out.reads = &afterReads{
+		unseen: t.attached.unseenWrite, learn: w.values.learn, pids: t.attached.pids, pending: map[parameterCopy]*afterRead{},
+		alive: func(ns *liveNS) bool { return t.interpreter.registry.live[ns.id] == ns },
+	}
+	w.reads = t.out.reads
 }
 
 // finish detaches, drains the ring, and emits trace.stop.
@@ -586,6 +627,9 @@ func (t *Tracer) finish() error {
 		t.notes.pending = ofDetaching
 	}
 	t.woken.Store(0)
+	if err := t.out.releaseAll(); err != nil {
+		return err
+	}
 	stop := &event.Event{Type: event.TraceStop, Time: time.Now().UTC(), Trace: &event.Trace{Notes: t.notes.take()}}
 	t.interpreter.stop.describe(stop)
 	if err := t.out.emit(stop); err != nil {
@@ -637,6 +681,7 @@ func (t *Tracer) close() error {
 	t.watch.close()
 	t.prover.close()
 	t.preempt.close()
+	t.out.reads.close()
 	if t.attached != nil {
 		errs = append(errs, t.attached.closeRing())
 	}

@@ -94,6 +94,9 @@ func Sample() []*event.Event {
 			Name: "net.ipv4.tcp_rmem", Path: "/proc/sys/net/ipv4/tcp_rmem", Old: Ptr("4096\t131072\t6291456"), New: Ptr("4096 87380 16777216"), After: Ptr("4096\t87380\t16777216"),
 			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},
+		{Type: event.SysctlWrite, Time: At(2712), Outcome: event.Success, Via: "write", Process: &event.Process{PID: 1207, TID: 1207, Comm: "tuned", PPID: 1, User: "root", Ancestors: systemd}, Sysctl: &event.Sysctl{
+			Name: "vm.dirty_expire_centisecs", Path: "/proc/sys/vm/dirty_expire_centisecs", Old: Ptr("31"), New: Ptr("00"), After: Ptr("31"), AfterRead: true, Offset: 2,
+		}},
 		{Type: event.NamespaceCreate, Time: At(3102), Outcome: event.Failure, Error: "EPERM", Via: "unshare", Namespace: &event.Namespace{Type: event.NSTypeUser}, Process: &event.Process{
 			PID: 51877, TID: 51877, Comm: "unshare", PPID: 51760, UID: 1001, GID: 1001, User: "bob", LoginUID: Ptr[uint32](1001), LoginUser: "bob",
 			Ancestors: []event.Actor{{PID: 51760, Comm: "zsh"}, {PID: 51750, Comm: "tmux: server"}, {PID: 1, Comm: "systemd"}},

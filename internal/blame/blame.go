@@ -285,9 +285,10 @@ func setValue(b *output.Blame, v *params.Value) {
 //	Unreadable  cannot be read, or it is unknown whether its namespace still exists
 //	Rebooted    was written in an earlier boot
 //	Reset       was, too, and has the value that it had before the first write in that boot
-//	Drifted     has another value than the write set
-//	Unknown     has, too, but perhaps belongs to another device that has the name now
-//	AsRecorded  has the value that the write set
+//	Drifted     has another value than right after the write
+//	Unknown     has, too, but perhaps belongs to another device that has the name now; or it is unknown which
+//	            value it had after the write, and it is not the written one
+//	AsRecorded  has the value that it had right after the write, or the written one if that is unknown
 func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, error) {
 	b := &output.Blame{Parameter: w.Parameter, Namespace: w.Namespace, Writes: w.Writes, ID: w.ID, Last: w.Event}
 	s := w.Event.Sysctl
@@ -341,16 +342,11 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 		if initial != nil && sameValue(b, *initial) {
 			b.State = output.Reset
 		}
-	case w.Event.Outcome == "" && s.Old != nil && sameValue(b, *s.Old):
-		// The outcome of the write is unknown, and the old value suggests that it failed.
-		b.State, b.Recorded = output.AsRecorded, nil
-	case b.Recorded != nil && !s.Truncated && !sameValue(b, *b.Recorded):
-		b.State = output.Drifted
-		if device == deviceUnknown {
+	default:
+		b.State, b.Recorded = compare(b, s)
+		if b.State == output.Drifted && device == deviceUnknown {
 			b.State = output.Unknown
 		}
-	default:
-		b.State = output.AsRecorded
 	}
 	return b, r.checkDone(ctx, b)
 }
@@ -372,10 +368,25 @@ func (r *reader) initial(ctx context.Context, parameter, bootID string) (*string
 	return value, err
 }
 
-// checkDone corrects a row that takes its write for a failed one. If a later sysctl.drift began
-// with the value that the write set, the write succeeded and the old value came back later.
+// compare compares the current value of a row with what its last write made of the parameter. Only what the
+// kernel had after the write tells whether the value has changed since: the kernel prints many values in another
+// form than they were written in, changes some, and can ignore or refuse a write.
+func compare(b *output.Blame, w *event.Sysctl) (state output.State, recorded *string) {
+	switch {
+	case w.After != nil && sameRecorded(b, *w.After, w.Truncated):
+		return output.AsRecorded, w.After
+	case w.After != nil:
+		return output.Drifted, w.After
+	case w.New != nil && sameRecorded(b, *w.New, w.Truncated):
+		return output.AsRecorded, w.New
+	}
+	return output.Unknown, nil
+}
+
+// checkDone corrects a row whose write has an unknown result. If a later sysctl.drift began with the value that
+// was written, the write succeeded and the value changed later.
 func (r *reader) checkDone(ctx context.Context, b *output.Blame) error {
-	if b.State != output.AsRecorded || b.Recorded != nil || b.Last.Sysctl.New == nil {
+	if b.State != output.Unknown || b.Recorded != nil || b.Last.Sysctl.New == nil {
 		return nil
 	}
 	host := func(ns *event.Namespace) bool { return ns == nil || r.isHost(ns, b.Last.BootID) }
@@ -402,4 +413,16 @@ func sameValue(b *output.Blame, value string) bool {
 		return value[:len(*b.Value)] == *b.Value
 	}
 	return event.SameValue(*b.Value, value)
+}
+
+// longValue is the length from which the recorded value of an event with Truncated can be the one that was cut.
+const longValue = 1000
+
+// sameRecorded is sameValue for a value of an event, of which truncated says that one of its values was cut. It
+// compares the part that was recorded.
+func sameRecorded(b *output.Blame, value string, truncated bool) bool {
+	if truncated && len(value) >= longValue {
+		return strings.HasPrefix(*b.Value, value)
+	}
+	return sameValue(b, value)
 }

@@ -253,3 +253,68 @@ func TestLivingUserNamespace(t *testing.T) {
 		t.Errorf("%+v, want it to be unreadable", b)
 	}
 }
+
+// TestResultUnknown has writes of which only the text is known, or also what the kernel made of it.
+func TestResultUnknown(t *testing.T) {
+	const name = "vm.swappiness"
+	b, err := os.ReadFile(event.SysctlPath(name))
+	if err != nil {
+		t.Skip(err)
+	}
+	now := strings.TrimSpace(string(b))
+	text := func(s string) *string { return &s }
+	for _, tt := range []struct {
+		name            string
+		outcome         event.Outcome
+		old, new, after *string
+		truncated       bool
+		want            output.State
+		recorded        string
+	}{
+		{"as written", event.Success, text("1"), &now, nil, false, output.AsRecorded, now},
+		{"in octal", event.Success, text("1"), text("0764"), nil, false, output.Unknown, ""},
+		{"in octal, and what the kernel made of it", event.Success, text("1"), text("0764"), &now, false, output.AsRecorded, now},
+		{"changed since", event.Success, text("1"), text("199"), text("199"), false, output.Drifted, "199"},
+		{"no result, and the old value", "", &now, text("199"), nil, false, output.Unknown, ""},
+		{"no result, and the written value", "", text("1"), &now, nil, false, output.AsRecorded, now},
+		{"no result, and another value", "", text("1"), text("199"), nil, false, output.Unknown, ""},
+		{"a long text", event.Success, text("1"), text(strings.Repeat("1,", 512)), nil, true, output.Unknown, ""},
+		{"a short value of a long text", event.Success, text("1"), text(strings.Repeat("1", 1024)), &now, true, output.AsRecorded, now},
+	} {
+		b := row(t, historyOf(t, name, func(e *event.Event) {
+			e.Outcome, e.Sysctl.Old, e.Sysctl.New, e.Sysctl.After, e.Sysctl.Truncated = tt.outcome, tt.old, tt.new, tt.after, tt.truncated
+		}))
+		if b == nil || b.State != tt.want || (b.Recorded != nil) != (tt.recorded != "") || b.Recorded != nil && *b.Recorded != tt.recorded {
+			t.Errorf("%s: %+v, want %s", tt.name, b, tt.want)
+		}
+	}
+}
+
+// TestWithoutEffect has a write that set a parameter, and one without a known result that did not. Only the first
+// one is to blame.
+func TestWithoutEffect(t *testing.T) {
+	const name = "vm.swappiness"
+	path := filepath.Join(t.TempDir(), "history.db")
+	r, err := history.Create(history.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(s string) *string { return &s }
+	for i, s := range []event.Sysctl{
+		{Old: text("60"), New: text("61"), After: text("61")},
+		{Old: text("61"), New: text("1000"), After: text("61"), AfterRead: true},
+	} {
+		s.Name, s.Path = name, event.SysctlPath(name)
+		e := &event.Event{V: 1, Time: time.Now(), Seq: uint64(i + 1), BootID: procfs.BootID(), Type: event.SysctlWrite, Via: "write", Sysctl: &s,
+			Process: &event.Process{PID: uint32(i + 1), Comm: "x"}}
+		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b := row(t, path); b == nil || b.Last.Process.PID != 1 || b.Writes != 1 {
+		t.Errorf("%+v, want the first write", b)
+	}
+}

@@ -116,28 +116,14 @@ func (s *Snapshot) write(w *event.Sysctl) {
 			}
 		}
 	}
-	value := w.After
-	if value == nil && w.New != nil && plain(*w.New) {
-		value = w.New
-	}
-	if value == nil || w.Truncated { // the resulting value is unknown
+	// What was written does not tell: the kernel prints many values in another form, changes some, and can refuse
+	// or ignore a write.
+	if w.After == nil || w.Truncated {
 		delete(*values, w.Name)
 		return
 	}
 	if *values == nil {
 		*values = map[string]string{}
 	}
-	(*values)[strings.Clone(w.Name)] = strings.Clone(*value)
-}
-
-// plain reports whether the kernel prints a value as it was written, except for white space. It
-// prints other forms of numbers, such as 0x10, differently.
-func plain(value string) bool {
-	for word := range strings.FieldsSeq(value) {
-		digits := strings.TrimPrefix(word, "-")
-		if digits == "" || len(digits) > 1 && digits[0] == '0' || strings.Trim(digits, "0123456789") != "" {
-			return false
-		}
-	}
-	return strings.TrimSpace(value) != ""
+	(*values)[strings.Clone(w.Name)] = strings.Clone(*w.After)
 }

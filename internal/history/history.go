@@ -46,8 +46,8 @@ type NamespaceQuery struct {
 	Name   string // a name that it had at some time
 }
 
-// LastWrite is the last write to a parameter that is not known to have failed. A parameter
-// that belongs to namespaces has one in each of them, any other parameter has one.
+// LastWrite is the last write to a parameter that is not known to have failed or, if its outcome is unknown, to
+// have left another value than the written one. A parameter that belongs to namespaces has one in each of them, any other parameter has one.
 type LastWrite struct {
 	Parameter string
 	// Namespace is nil if the parameter belongs to no namespace.

@@ -32,6 +32,7 @@ type pending struct {
 	bytes          uint32 // about how much memory it needs, and as much in the database
 	truncated      bool
 	late           bool   // event.Event.Late
+	noEffect       bool   // a write that changed nothing, see hadNoEffect
 	line           string // the event's JSON line, if the other fields cannot hold everything
 }
 
@@ -154,7 +155,7 @@ func (p *packer) pack(e *event.Event) pending {
 		q.param = share(&p.params, parameterKey{s.Name, s.Path}, func(k parameterKey) *parameter {
 			return &parameter{parameterKey: parameterKey{strings.Clone(k.name), strings.Clone(k.path)}}
 		})
-		q.truncated = s.Truncated
+		q.truncated, q.noEffect = s.Truncated, hadNoEffect(e)
 		q.setValues(s.Old, s.New, s.After)
 		if ns == nil {
 			ns = s.Namespace
@@ -172,6 +173,13 @@ func (p *packer) pack(e *event.Event) pending {
 	}
 	q.bytes = uint32(p.bytes(e, &q))
 	return q
+}
+
+// hadNoEffect reports whether a write of another value left a parameter as it was, and nstrace does not know whether
+// it failed. So it did not set what the parameter has.
+func hadNoEffect(e *event.Event) bool {
+	s := e.Sysctl
+	return e.Outcome == "" && s.Old != nil && s.New != nil && s.After != nil && !s.Truncated && *s.After == *s.Old && !event.SameValue(*s.New, *s.Old)
 }
 
 // bytes returns about how much memory a pending event needs.

@@ -502,7 +502,7 @@ func (w *writer) insert(q *pending) error {
 	w.head = head
 	w.nextEvent++
 	w.firstTime, w.lastTime = min(w.firstTime, q.time), max(w.lastTime, q.time, q.lastTime)
-	if param != 0 && q.kind.typ == event.SysctlWrite && q.kind.outcome != event.Failure {
+	if param != 0 && q.kind.typ == event.SysctlWrite && q.kind.outcome != event.Failure && !q.noEffect {
 		n := w.writes[writeKey{param, namespace}]
 		if n == nil {
 			n = &write{}

@@ -432,6 +432,7 @@ func testSweep(t *testing.T, h *host) {
 				h.checkEvent(t, e)
 				step, v := steps[i], e.Sysctl
 				bad := v.Path != step.path || v.Old == nil || *v.Old != step.old || v.New == nil || *v.New != step.new
+				bad = bad || (v.After != nil && *v.After != step.after)
 				if s.backend != tracer.Tracepoint {
 					var errno unix.Errno
 					errors.As(step.err, &errno)
@@ -439,7 +440,7 @@ func testSweep(t *testing.T, h *host) {
 					if errno != 0 {
 						want = unix.ErrnoName(errno)
 					}
-					bad = bad || e.Error != want || (v.After != nil && *v.After != step.after)
+					bad = bad || e.Error != want
 					if v.After == nil {
 						unknown++
 					}

@@ -24,6 +24,9 @@ type Blame struct {
 	State          State `json:"state"`
 	// Recorded is the value after the last write, nil if unknown.
 	Recorded *string `json:"recorded,omitempty"`
+	// Between has the times between which the value changed to the current one, as a sysctl.drift says; nil if
+	// unknown.
+	Between *event.Between `json:"between,omitempty"`
 	// Writes is the number of recorded writes.
 	Writes uint64 `json:"writes"`
 	ID     int64  `json:"id,omitempty"` // id of the last write in the history
@@ -174,6 +177,7 @@ func (b *BlameTable) now(row *Blame) []word {
 	case Drifted:
 		words = append(words, newWord("drifted:", alarm), newWord("recorded", doubtful))
 		words = append(words, b.recorded(row)...)
+		words = append(words, b.untraced(&event.Event{Between: row.Between})...)
 	case Rebooted:
 		if !b.fold && row.Value != nil && row.Recorded != nil && !event.SameValue(*row.Value, *row.Recorded) {
 			words = append(words, newWord("before boot", doubtful))
@@ -306,11 +310,19 @@ type blameLine struct {
 	Value     json.RawMessage `json:"value,omitempty"`
 	State     json.RawMessage `json:"state,omitempty"`
 	Recorded  json.RawMessage `json:"recorded,omitempty"`
+	Between   *blameBetween   `json:"between,omitempty"`
 	Writes    uint64          `json:"writes"`
 	ID        int64           `json:"id,omitempty"`
 	Event     json.RawMessage `json:"event,omitempty"`
 	// The strings above that are not UTF-8, as event.EscapeBytes writes them.
 	Bytes map[string]json.RawMessage `json:"bytes,omitempty"`
+}
+
+// A blameBetween says when a value changed without a traced write.
+type blameBetween struct {
+	From      time.Time `json:"from"`
+	To        time.Time `json:"to"`
+	Recording bool      `json:"recording,omitempty"`
 }
 
 // escapedText returns those of the strings that are not UTF-8, as event.EscapeBytes writes them.
@@ -340,6 +352,9 @@ func (b *BlameJSON) Add(row *Blame) error {
 	}
 	if state := string(row.State); state != "" {
 		line.State = rawText(&state)
+	}
+	if b := row.Between; b != nil {
+		line.Between = &blameBetween{b.From, b.To, b.Recording}
 	}
 	line.Bytes = escapedText(map[string]*string{"parameter": &row.Parameter, "value": row.Value, "recorded": row.Recorded})
 	if row.Last != nil {

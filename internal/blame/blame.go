@@ -348,7 +348,7 @@ func (r *reader) row(ctx context.Context, w *history.LastWrite) (*output.Blame, 
 			b.State = output.Unknown
 		}
 	}
-	return b, r.checkDone(ctx, b)
+	return b, r.checkDrift(ctx, b)
 }
 
 // initialTime is how long all calls of initial may read. Users decide how much there is to read.
@@ -383,25 +383,40 @@ func compare(b *output.Blame, w *event.Sysctl) (state output.State, recorded *st
 	return output.Unknown, nil
 }
 
-// checkDone corrects a row whose write has an unknown result. If a later sysctl.drift began with the value that
-// was written, the write succeeded and the value changed later.
-func (r *reader) checkDone(ctx context.Context, b *output.Blame) error {
-	if b.State != output.Unknown || b.Recorded != nil || b.Last.Sysctl.New == nil {
+// maxDrifts is how many later differences of a parameter a row looks at.
+const maxDrifts = 1000
+
+// checkDrift looks for recorded differences (sysctl.drift) since the last write of a row. One that began with the
+// value that was written shows that a write with an unknown result succeeded, and that the value changed later. The last
+// one tells when, if it ended with the current value.
+func (r *reader) checkDrift(ctx context.Context, b *output.Blame) error {
+	undone := b.State == output.Unknown && b.Recorded == nil && b.Last.Sysctl.New != nil
+	if b.State != output.Drifted && !undone {
 		return nil
 	}
 	host := func(ns *event.Namespace) bool { return ns == nil || r.isHost(ns, b.Last.BootID) }
-	set, ns := b.Last.Sysctl.New, b.Namespace
-	for _, err := range r.db.Events(ctx, history.Query{
-		Parameter: b.Parameter, After: b.ID, Types: map[event.Type]bool{event.SysctlDrift: true}, Limit: 1,
+	ns := b.Namespace
+	for stored, err := range r.db.Events(ctx, history.Query{
+		Parameter: b.Parameter, After: b.ID, Types: map[event.Type]bool{event.SysctlDrift: true}, Limit: maxDrifts,
 		Match: func(e *event.Event) bool {
 			of := e.Sysctl.Namespace
-			return e.Sysctl.Old != nil && event.SameValue(*e.Sysctl.Old, *set) && (host(ns) && host(of) || ns != nil && of != nil && ns.UID == of.UID)
+			return host(ns) && host(of) || ns != nil && of != nil && ns.UID == of.UID
 		},
 	}) {
 		if err != nil {
 			return err
 		}
-		b.State, b.Recorded = output.Drifted, set
+		d := stored.Event
+		if old := d.Sysctl.Old; undone && old != nil && event.SameValue(*old, *b.Last.Sysctl.New) {
+			b.State, b.Recorded, undone = output.Drifted, b.Last.Sysctl.New, false
+		}
+		b.Between = nil
+		if after := d.Sysctl.After; after != nil && sameRecorded(b, *after, d.Sysctl.Truncated) {
+			b.Between = d.Between
+		}
+	}
+	if b.State != output.Drifted {
+		b.Between = nil
 	}
 	return nil
 }

@@ -413,6 +413,12 @@ func TestRecordDriftRunning(t *testing.T) {
 	if change, ok := got["vm.swappiness"]; ok {
 		t.Errorf("vm.swappiness: %q", change)
 	}
+	for _, args := range [][]string{{"-o", "json"}, {"-o", "wide"}} {
+		_, out, _ := nstrace(t, append([]string{"blame", "--db", db, "vm.dirty_ratio"}, args...))
+		if want := map[string]string{"json": `"recording":true`, "wide": "no traced write"}[args[1]]; !strings.Contains(out, want) {
+			t.Errorf("blame %q: no %q in %s", args, want, out)
+		}
+	}
 	s.interrupt(t)
 }
 

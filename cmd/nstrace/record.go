@@ -107,8 +107,6 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 // it calls leave. Without a recorder that answers there is nobody to tell.
 func visit(ctx context.Context, db string) (leave func()) {
 	c := history.NewClient(db)
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	_ = c.Sync(ctx)
 	return c.Close
 }

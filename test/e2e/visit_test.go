@@ -96,5 +96,13 @@ func testVisitors(t *testing.T, backend string) {
 	output(t, other, "blame", "--db", db, "--netns", name)
 	rec.awaitFrom(t, from, "the enter of another program that asks the recorder", enters("other"))
 	rec.interrupt(t)
-	rec.checkEnd(t, true)
+	// Not checkEnd: a slow machine has no time for a snapshot at the end, and the recorder says so.
+	all := rec.since(0)
+	last := all[len(all)-1]
+	if last.Type != event.TraceStop || last.Trace.Totals == nil {
+		t.Fatalf("no totals: %s", last.line)
+	}
+	if sum := last.Trace.Totals; sum.Filtered == 0 || sum.Seen != sum.Written+sum.Filtered+sum.Lost {
+		t.Errorf("the visits are not counted: %+v", sum)
+	}
 }

@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func TestOrderOfEvents(t *testing.T) {
 		{"sorted", fmt.Sprint("20 10 15 read ", 20+window), "10 15 20", ""},
 		{"equal times stay in the order in which they came", fmt.Sprint("20:a 10:b 20:c 10:d 20:e read ", 20+window), "10:b 10:d 20:a 20:c 20:e", ""},
 		{"late", fmt.Sprint("20 read ", 20+window, " 10 20:a read ", 21+window), "20 10late 20:a", ""},
-		{"the ring has more", fmt.Sprint("20 read 30"), "", "20"},
+		{"the ring has more", "20 read 30", "", "20"},
 		{"a time before the last one", fmt.Sprint("20 read ", 20+window, " read 5 21"), "20", "21"},
 		{"counts are missing", fmt.Sprint("10 20 counted ", 10+window, " read ", 20+window), "10", "20"},
 	} {
@@ -265,5 +266,25 @@ func TestEndBeforeReuse(t *testing.T) {
 	}
 	if ns := in.registry.live[7]; ns == nil || ns.typ != netNS {
 		t.Errorf("the new namespace is unknown: %+v", ns)
+	}
+}
+
+// TestOrderPassed wants Idle after Wake only once all events from before Wake have been handed on.
+func TestOrderPassed(t *testing.T) {
+	const woken = uint64(time.Second)
+	o := order{next: func(*event.Event) error { return nil }}
+	if o.passed(woken) {
+		t.Error("nothing has been read")
+	}
+	if err := errors.Join(o.hold(&event.Event{}, woken-1), o.hold(&event.Event{}, woken+1)); err != nil {
+		t.Fatal(err)
+	}
+	o.seen(woken)
+	if o.passed(woken) {
+		t.Error("an event from before is held")
+	}
+	o.seen(woken + uint64(orderWindow))
+	if err := o.release(1 << 62); err != nil || !o.passed(woken) || len(o.held) != 1 {
+		t.Errorf("%d events are held, %v", len(o.held), err)
 	}
 }

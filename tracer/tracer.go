@@ -50,7 +50,9 @@ type Handler interface {
 	// returns; Clone keeps it for longer. Only its Process is never reused: all events of
 	// a process share it until something about the process changes.
 	Event(e *event.Event) error
-	// Idle is called after every event of what has happened so far: the time to flush.
+	// Idle is called after every event of what has happened so far: the time to flush. Events that the Tracer
+	// holds to sort them come later, except that the next Idle after Wake comes behind those that happened
+	// before Wake.
 	Idle() error
 }
 

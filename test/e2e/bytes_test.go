@@ -30,6 +30,7 @@ func TestBytes(t *testing.T) {
 	some := startStream(t, "--filter", one, "--runtime-socket", "none")
 	all.awaitStart(t)
 	some.awaitStart(t)
+	all.awaitSnapshot(t, db) // else it can say that it had no time for one
 	for name := range names {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, program, 0o755); err != nil {

@@ -33,6 +33,13 @@ var coupled = []struct{ written, others string }{
 	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time"},
 }
 
+// Coupled reports whether the kernel can set the parameter other along with written.
+func Coupled(written, other string) bool {
+	return written != other && slices.ContainsFunc(coupled, func(c struct{ written, others string }) bool {
+		return match(c.written, written) && match(c.others, other)
+	})
+}
+
 // Apply updates s with a traced event. Events must be applied in their order. Apply keeps nothing
 // of e.
 func (s *Snapshot) Apply(e *event.Event) {

@@ -45,6 +45,8 @@ func ExampleTable() {
 	//                                                     6291456
 	//                                                     → 4096 87380
 	//                                                     16777216
+	// 12:04:33.835  sysctl   vm.dirty_expire_centisecs    31 → 31, ignored  systemd > tuned[1207]
+	//                                                     "00" at byte 2
 	// 12:04:34.225  create   user                         FAILED EPERM      tmux: server > zsh >
 	//                                                     unshare           unshare[51877] bob
 	// 12:04:35.113  sysctl   kernel.core_pattern          FAILED EROFS      containerd-shim > nginx >

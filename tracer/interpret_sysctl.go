@@ -163,12 +163,12 @@ func (w *writeRecords) readAfter(r *record, p *parameter, ns *liveNS) {
 		old = nil
 	}
 	if e.Process != nil {
-		w.reads.wrote(copyOf, e.Process.TID, old)
+		w.reads.wrote(copyOf, p.name, e.Process.TID, old)
 	}
 	if s.After != nil || !r.is(bpf.NstraceCallViaVIA_WRITE) || e.Outcome == event.Failure || r.head.Repeatable != 0 || e.Process == nil {
 		return
 	}
-	read := &afterRead{parameterCopy: copyOf, kind: p.kind, ns: ns, process: e.Process, time: r.head.Time}
+	read := &afterRead{parameterCopy: copyOf, name: p.name, kind: p.kind, in: ns, process: e.Process, time: r.head.Time}
 	if ns != nil {
 		read.netns = ns.name
 	}

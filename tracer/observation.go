@@ -68,7 +68,7 @@ type observation struct {
 	since string
 }
 
-const restartNote = "the result of a write, the value after it, what else changed with it, and writes that are refused before the parameter's handler"
+const restartNote = "whether a write fails, what else changed with it, and writes that are refused before the parameter's handler"
 
 // insteadOf has a kretprobe for each optional fexit program whose function has no type in some kernels:
 // Debian's 6.1 has none of clone3. An fexit program needs a type, a kprobe does not.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/drift"
 	paramfile "github.com/nstrace/nstrace/internal/params"
 	"github.com/nstrace/nstrace/internal/procfs"
 )
@@ -25,7 +26,8 @@ import (
 //
 // The value counts only if nothing else changed it in between, as far as the records show. So the event also waits
 // until all records from before the end of the read were interpreted. If one of these is of another write to the
-// parameter, the kernel read the value for that one, and the event gets this value.
+// parameter, the kernel read the value for that one, and the event gets this value. A write that can change the
+// parameter too leaves it without one.
 
 const (
 	// readWithin is how long after a write its value may be read. That takes as long only if the host is busy, or if
@@ -57,11 +59,12 @@ type parameterCopy struct {
 // An afterRead is the value after one write.
 type afterRead struct {
 	parameterCopy
+	name    string
 	kind    string // of the parameter, and its memory after the write; nil: unknown
 	raw     []byte
-	whole   bool // the memory is all there
-	ns      *liveNS
-	netns   string // the name of the namespace
+	whole   bool    // the memory is all there
+	in      *liveNS // its namespace, nil for none
+	netns   string  // the name of that
 	process *event.Process
 	time    uint64 // of the record, CLOCK_BOOTTIME
 	early   bool   // the record came before the handler ran
@@ -117,9 +120,14 @@ func ofParameter(p *parameter, ns *liveNS) parameterCopy {
 
 // wrote takes a write. If an earlier write to the same parameter waits, old is what the kernel read after that;
 // nil if that is unknown.
-func (a *afterReads) wrote(c parameterCopy, tid uint32, old *string) {
+func (a *afterReads) wrote(c parameterCopy, name string, tid uint32, old *string) {
 	if a == nil || len(a.pending) == 0 {
 		return
+	}
+	for _, other := range a.pending {
+		if other.ns == c.ns && drift.Coupled(name, other.name) {
+			a.settle(other)
+		}
 	}
 	r := a.pending[c]
 	if r == nil {
@@ -243,7 +251,7 @@ func (a *afterReads) check(h *waitingEvent, through uint64, all bool) {
 		a.settle(r)
 	case done && through >= r.at:
 		a.settle(r)
-		if a.unseen(r.path) < r.time && (r.ns == nil || a.alive(r.ns)) {
+		if a.unseen(r.path) < r.time && (r.in == nil || a.alive(r.in)) {
 			r.value, r.cut = &r.read.Text, r.read.Cut
 		}
 	case all || time.Since(h.since) > readHold:
@@ -334,15 +342,15 @@ func (a *afterReads) readIn(root *paramfile.Root, own map[event.NSType]uint32, r
 		rested := max(a.rested.Load(), began.UnixNano())
 		a.rested.Store(rested + readRest*int64(time.Since(began)))
 	}()
-	if r.ns == nil || own[r.ns.typ] == r.ns.id {
+	if r.in == nil || own[r.in.typ] == r.in.id {
 		v, err := root.Read(r.path)
 		return v, err == nil
 	}
-	if !paramfile.Enterable(r.ns.typ) {
+	if !paramfile.Enterable(r.in.typ) {
 		return v, false
 	}
 	err := paramfile.OnThread(func(t *paramfile.Thread) error {
-		there, err := t.Enter(r.ns.typ, r.ns.id, a.paths(r))
+		there, err := t.Enter(r.in.typ, r.in.id, a.paths(r))
 		if err != nil {
 			return err
 		}
@@ -367,9 +375,9 @@ func (a *afterReads) paths(r *afterRead) (paths []string) {
 			continue
 		}
 		if i == 0 && proc == pid && r.process.TID != pid {
-			paths = append(paths, fmt.Sprintf("/proc/%d/task/%d/ns/%s", pid, r.process.TID, r.ns.typ))
+			paths = append(paths, fmt.Sprintf("/proc/%d/task/%d/ns/%s", pid, r.process.TID, r.in.typ))
 		}
-		paths = append(paths, fmt.Sprintf("/proc/%d/ns/%s", proc, r.ns.typ))
+		paths = append(paths, fmt.Sprintf("/proc/%d/ns/%s", proc, r.in.typ))
 	}
 	if r.netns != "" && !strings.Contains(r.netns, "/") {
 		for _, dir := range procfs.NetnsDirs {

@@ -47,7 +47,7 @@ func (r *reading) write(t *testing.T, name string, wanted bool) (read *afterRead
 	t.Helper()
 	p := &event.Process{PID: 1, TID: 2}
 	if wanted {
-		read = &afterRead{parameterCopy: parameterCopy{path: name}, ns: &liveNS{}, process: p, time: bootNow()}
+		read = &afterRead{parameterCopy: parameterCopy{path: name}, name: name, in: &liveNS{}, process: p, time: bootNow()}
 		r.reads.want(read)
 	}
 	if err := r.emit(&event.Event{Type: event.SysctlWrite, Process: p, Sysctl: &event.Sysctl{Name: name}}); err != nil {
@@ -90,17 +90,17 @@ func TestReadAfterWrite(t *testing.T) {
 	// The next write to the parameter says what it was before that.
 	read = r.write(t, "a", true)
 	old := "2"
-	r.reads.wrote(parameterCopy{path: "a"}, 2, &old)
+	r.reads.wrote(parameterCopy{path: "a"}, "a", 2, &old)
 	read.answer("3")
 	r.release(t, 0, false, "a=2 read:true")
 	// Another thread began, perhaps before the handler of the first write ran.
 	read = r.write(t, "a", true)
 	read.early, read.old = true, "2"
-	r.reads.wrote(parameterCopy{path: "a"}, 3, &old)
+	r.reads.wrote(parameterCopy{path: "a"}, "a", 3, &old)
 	r.release(t, 0, false, "a")
 	// The same in another namespace says nothing.
 	read = r.write(t, "a", true)
-	r.reads.wrote(parameterCopy{path: "a", ns: 7}, 2, &old)
+	r.reads.wrote(parameterCopy{path: "a", ns: 7}, "a", 2, &old)
 	r.release(t, 0, false)
 	read.answer("4")
 	// Nor does a value that the filter hides a write behind, or of a namespace that has ended since.
@@ -114,6 +114,11 @@ func TestReadAfterWrite(t *testing.T) {
 	read = r.write(t, "a", true) // the file cannot be read
 	read.done.Store(true)
 	r.release(t, 0, false, "a")
+
+	// The kernel can change the parameter along with another one.
+	r.write(t, "vm.dirty_ratio", true).answer("6")
+	r.reads.wrote(parameterCopy{path: "vm.dirty_bytes"}, "vm.dirty_bytes", 2, &old)
+	r.release(t, bootNow(), false, "vm.dirty_ratio")
 
 	// A long value is cut.
 	r.write(t, "a", true).answer(strings.Repeat("x", maxValue+1))

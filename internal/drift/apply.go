@@ -36,6 +36,16 @@ var coupled = []struct {
 	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time", false},
 }
 
+// Coupled reports whether the kernel can set the parameter other along with written.
+func Coupled(written, other string) bool {
+	for _, c := range coupled {
+		if match(c.written, written) && match(c.others, other) {
+			return written != other
+		}
+	}
+	return false
+}
+
 // Apply updates s with a traced event. Events must be applied in their order. Apply keeps nothing
 // of e.
 func (s *Snapshot) Apply(e *event.Event) {

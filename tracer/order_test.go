@@ -272,11 +272,11 @@ func TestEndBeforeReuse(t *testing.T) {
 // TestOrderPassed wants Idle after Wake only once all events from before Wake have been handed on.
 func TestOrderPassed(t *testing.T) {
 	const woken = uint64(time.Second)
-	o := order{next: func(*event.Event) error { return nil }}
+	o := order{next: func(*event.Event, *afterRead) error { return nil }}
 	if o.passed(woken) {
 		t.Error("nothing has been read")
 	}
-	if err := errors.Join(o.hold(&event.Event{}, woken-1), o.hold(&event.Event{}, woken+1)); err != nil {
+	if err := errors.Join(o.hold(&event.Event{}, woken-1, nil), o.hold(&event.Event{}, woken+1, nil)); err != nil {
 		t.Fatal(err)
 	}
 	o.seen(woken)

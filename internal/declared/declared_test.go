@@ -130,6 +130,19 @@ func TestRules(t *testing.T) {
 			"files beat the command line", ttl, map[string]string{"proc/cmdline": "sysctl.net.ipv4.ip_default_ttl=1", "etc/sysctl.d/a.conf": "-" + ttl + "= 3"},
 			[]string{"/etc/sysctl.d/a.conf:1 3", "/proc/cmdline 1 the files are applied later: /etc/sysctl.d/a.conf:1"}, nil,
 		},
+		{
+			"systemd-sysctl skips hidden files", ttl, map[string]string{"etc/sysctl.d/.a.conf": ttl + "=1"},
+			[]string{"/etc/sysctl.d/.a.conf:1 1 systemd-sysctl does not read hidden files"}, []string{"/etc/sysctl.d/.a.conf:1 1"},
+		},
+		{
+			"a separator at the end is a folder for procps", ttl, map[string]string{"etc/sysctl.d/a.conf": ttl + ".=1\nnet/ipv4/ip_default*/=2"},
+			[]string{"/etc/sysctl.d/a.conf:1 1", "/etc/sysctl.d/a.conf:2 2 a name beats a glob: /etc/sysctl.d/a.conf:1"}, []string{},
+		},
+		{
+			"procps compares texts, also with empty parts", ttl, map[string]string{"etc/sysctl.d/a.conf": ttl + "=1\nnet..ipv4.ip_default*=2"},
+			[]string{"/etc/sysctl.d/a.conf:1 1", "/etc/sysctl.d/a.conf:2 2 a name beats a glob: /etc/sysctl.d/a.conf:1"},
+			[]string{"/etc/sysctl.d/a.conf:2 2", "/etc/sysctl.d/a.conf:1 1 set again later in /etc/sysctl.d/a.conf:2"},
+		},
 		{"other names are not files", ttl, map[string]string{"etc/sysctl.d/a.conf.bak": ttl + "=1", "etc/sysctl.d/b.conf": "; " + ttl + "=1\n" + ttl + "\n"}, nil, nil},
 	} {
 		t.Run(c.title, func(t *testing.T) {

@@ -110,6 +110,8 @@ func (r *rules) unread(s *setting) string {
 		return "the file is masked by " + s.source.masked
 	case r.program == Systemd && s.source.file == single:
 		return "systemd-sysctl does not read this file"
+	case r.program == Systemd && strings.HasPrefix(path.Base(s.source.file), "."):
+		return "systemd-sysctl does not read hidden files"
 	}
 	return ""
 }
@@ -175,16 +177,20 @@ func (r *rules) systemd(target string, about []int) func(int) string {
 	}
 }
 
-// procps is systemd for sysctl --system, which writes all settings in their order, except globs for parameters
-// that any other line names.
+// procps is systemd for sysctl --system, which writes all settings in their order, except globs for files that any
+// other line names.
 func (r *rules) procps(target string, about []int) func(int) string {
-	named := -1
-	for _, i := range r.exact[target] {
-		if s := &r.settings[i]; s.path == target && r.unread(s) == "" {
-			named = i
+	// named returns the last line that names the file that a glob finds, -1 if none does. The program compares texts.
+	named := func(s *setting) int {
+		file := s.found(target)
+		for _, i := range slices.Backward(r.exact[target]) {
+			if r.settings[i].path == file && r.unread(&r.settings[i]) == "" {
+				return i
+			}
 		}
+		return -1
 	}
-	writes := func(s *setting) bool { return s.value != nil && (!s.glob || named < 0) }
+	writes := func(s *setting) bool { return s.value != nil && (!s.glob || named(s) < 0) }
 	winner := -1
 	for _, i := range about {
 		if s := &r.settings[i]; r.unread(s) == "" && writes(s) {
@@ -199,10 +205,22 @@ func (r *rules) procps(target string, about []int) func(int) string {
 		case s.value == nil:
 			return nothing(s)
 		case !writes(s):
-			return r.beaten(named)
+			return r.beaten(named(s))
 		}
 		return r.replaced(winner)
 	}
+}
+
+// found returns the path of a parameter as glob(3) finds it: with the empty parts that the glob has.
+func (s *setting) found(target string) string {
+	names := strings.Split(target, "/")
+	parts := strings.Split(s.path, "/")
+	for i, part := range parts {
+		if part != "" && part != "." && len(names) > 0 {
+			parts[i], names = names[0], names[1:]
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 // nothing says why a line without a value does not win.
@@ -288,8 +306,9 @@ func parseProcps(line string) (s setting, ok bool) {
 	}
 	s.key = strings.TrimRight(key, space)
 	s.path = separators(strings.TrimPrefix(s.key, "-"))
-	if s.clean = path.Clean(strings.TrimLeft(s.path, "/")); s.clean == "." || s.clean == ".." || strings.HasPrefix(s.clean, "../") {
-		s.clean = ""
+	s.clean = path.Clean(strings.TrimLeft(s.path, "/"))
+	if s.clean == ".." || strings.HasPrefix(s.clean, "../") || strings.HasSuffix(s.path, "/") || path.Base(s.path) == "." {
+		s.clean = "" // what ends with a slash is a folder
 	}
 	return s, true
 }

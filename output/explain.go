@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"time"
 
@@ -104,8 +105,15 @@ func (x *Explanation) WriteText(w io.Writer, location *time.Location) error {
 		}
 		fmt.Fprintf(&b, "  a new network namespace has %s%s\n", escapeValue(f.Value), from[f.From])
 	}
-	for _, r := range x.Rulings {
-		fmt.Fprintf(&b, "\nDeclared, by the rules of %s:\n", r.Program)
+	for i, r := range x.Rulings {
+		title := string(r.Program)
+		switch same := reflect.DeepEqual(x.Rulings[0].Declarations, x.Rulings[len(x.Rulings)-1].Declarations); {
+		case same && i > 0:
+			continue
+		case same:
+			title += " and of " + string(x.Rulings[len(x.Rulings)-1].Program)
+		}
+		fmt.Fprintf(&b, "\nDeclared, by the rules of %s:\n", title)
 		if len(r.Declarations) == 0 {
 			b.WriteString("  nowhere\n")
 		}

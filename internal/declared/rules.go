@@ -130,6 +130,7 @@ func (r *rules) declarations(target string) (all []Declaration) {
 		judge = r.procps
 	}
 	reason := judge(target, about)
+	all = []Declaration{} // in JSON too
 	for _, i := range slices.Backward(about) {
 		s := &r.settings[i]
 		d := s.declaration()

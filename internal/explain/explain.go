@@ -111,8 +111,9 @@ func (o *Options) netns() (*netns, error) {
 	}
 	if n.target == nil {
 		host, err := o.Resolver.Host(event.NSTypeNet)
-		if err != nil {
-			return nil, err
+		if err != nil { // this user may not see which one is the host's
+			n.id, err = procfs.NamespaceOf("self", event.NSTypeNet)
+			return n, err
 		}
 		n.target = o.Resolver.Target(host)
 	}
@@ -186,7 +187,7 @@ func (o *Options) fresh(ctx context.Context, x *output.Explanation, net *netns) 
 		return // the namespace has no such parameter, or nstrace may not make one
 	}
 	x.Fresh = &output.DiffNew{Value: *v.Text}
-	if x.Value == nil || event.SameValue(*x.Value.Text, *v.Text) {
+	if net.target == nil || x.Value == nil || event.SameValue(*x.Value.Text, *v.Text) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, originTime)

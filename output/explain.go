@@ -33,7 +33,7 @@ type Explanation struct {
 	HasHistory bool
 	Writes     []ExplainedWrite // since the boot, the newest, oldest first
 	More       bool             // there are older ones
-	Applied    *ExplainedWrite  // the last one by a program that applies files
+	Applied    *ExplainedWrite  // the last one by a program that applies files, of the value that counts
 	State      State            // "" if no write is recorded
 
 	Verdict string // one sentence
@@ -44,6 +44,16 @@ type ExplainedWrite struct {
 	ID    int64 // in the history
 	Event *event.Event
 	Cause *event.Event // the write that made the kernel change the parameter too
+}
+
+// Winner returns the declaration that counts, nil for none.
+func (x *Explanation) Winner() *declared.Declaration {
+	for i := range x.Rulings {
+		if x.Rulings[i].Program == x.Program {
+			return x.Rulings[i].Winner()
+		}
+	}
+	return nil
 }
 
 // LastWrite returns the last write that is not known to have failed, nil for none.

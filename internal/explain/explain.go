@@ -246,7 +246,11 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 			return err
 		}
 	}
-	byProgram := func(e *event.Event) bool { return ours(e) && e.Outcome == event.Success && applies(e.Process) }
+	winner := x.Winner()
+	byProgram := func(e *event.Event) bool {
+		return winner != nil && ours(e) && e.Outcome != event.Failure && applies(e.Process) && e.Sysctl.New != nil &&
+			declared.Compare(*e.Sysctl.New, *winner.Value) == declared.Equal
+	}
 	for s, err := range o.DB.Events(ctx, history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Limit: 1, Match: byProgram}) {
 		if err != nil {
 			return err
@@ -293,14 +297,8 @@ func applies(p *event.Process) bool {
 
 // judge compares the value with the declared one, and writes the verdict.
 func judge(x *output.Explanation, location *time.Location) {
-	var winner *declared.Declaration
-	any := false
-	for i := range x.Rulings {
-		any = any || len(x.Rulings[i].Declarations) > 0
-		if x.Rulings[i].Program == x.Program {
-			winner = x.Rulings[i].Winner()
-		}
-	}
+	winner := x.Winner()
+	any := slices.ContainsFunc(x.Rulings, func(r declared.Ruling) bool { return len(r.Declarations) > 0 })
 	x.Differ = declared.Differ(x.Rulings)
 	var parts []string
 	switch {

@@ -31,6 +31,7 @@ type Explanation struct {
 	Problems []string // files that could not be read
 
 	HasHistory bool
+	Unread     bool             // there was no time to read the history
 	Writes     []ExplainedWrite // since the boot, the newest, oldest first
 	More       bool             // there are older ones
 	Applied    *ExplainedWrite  // the last one by a program that applies files, of the value that counts
@@ -159,6 +160,8 @@ func (x *Explanation) writeHistory(b *strings.Builder, location *time.Location) 
 	switch {
 	case !x.HasHistory:
 		b.WriteString("  unknown: there is no history\n")
+	case x.Unread:
+		b.WriteString("  unknown: the history could not be read in time\n")
 	case len(x.Writes) == 0:
 		b.WriteString("  no write is recorded\n")
 	case x.More:
@@ -218,6 +221,7 @@ type explainedLine struct {
 	State          DeclaredState     `json:"state"`
 	NotRead        []string          `json:"not_read,omitempty"`
 	History        bool              `json:"history"`
+	HistoryUnread  bool              `json:"history_unread,omitempty"`
 	Writes         []writeLine       `json:"writes,omitempty"`
 	MoreWrites     bool              `json:"more_writes,omitempty"`
 	Applied        json.RawMessage   `json:"applied,omitempty"`
@@ -240,7 +244,7 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	var enc event.Encoder
 	line := explainedLine{
 		Parameter: rawText(&x.Parameter), Error: x.Error, Program: x.Program, Rulings: x.Rulings, ProgramsDiffer: x.Differ, State: x.Declared,
-		NotRead: x.Problems, History: x.HasHistory, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
+		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
 	}
 	if x.Namespace != nil {
 		line.Namespace = enc.AppendNamespace(nil, x.Namespace)

@@ -29,6 +29,9 @@ import (
 // MaxWrites is how many of the newest writes to a parameter are shown.
 const MaxWrites = 20
 
+// historyTime is how long Find may read the history: users decide how much there is to read.
+const historyTime = 5 * time.Second
+
 // Options say what to explain.
 type Options struct {
 	Parameter string // its name
@@ -64,7 +67,12 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 		o.fresh(ctx, x, net)
 	}
 	if o.DB != nil {
-		if err := o.writes(ctx, x, net); err != nil {
+		limited, cancel := context.WithTimeout(ctx, historyTime)
+		defer cancel()
+		switch err := o.writes(limited, x, net); {
+		case err != nil && limited.Err() != nil && ctx.Err() == nil:
+			x.Writes, x.Applied, x.State, x.Unread = nil, nil, "", true
+		case err != nil:
 			return nil, err
 		}
 	}
@@ -326,6 +334,8 @@ func judge(x *output.Explanation, location *time.Location) {
 	switch last := x.LastWrite(); {
 	case !x.HasHistory:
 		parts = append(parts, "without a history, nstrace cannot know who set it")
+	case x.Unread:
+		parts = append(parts, "the history could not be read in time")
 	case last == nil:
 		parts = append(parts, "no write is recorded since the boot")
 	default:

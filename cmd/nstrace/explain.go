@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -89,14 +90,20 @@ func readDeclared(ctx context.Context) (*declared.Config, error) {
 	return declared.Read(ctx, declared.Options{})
 }
 
-// historyIfAny opens the database, and returns nil if there is none. Without a database that was asked for by name,
-// it returns an error.
+// historyIfAny opens the database, and returns nil if there is none or this user may not read it. If --db names the
+// database, that is an error.
 func historyIfAny(ctx context.Context, cmd *cobra.Command, path string) (*history.DB, error) {
 	db, err := openHistory(ctx, path)
-	if errors.Is(err, os.ErrNotExist) && !cmd.Flags().Changed("db") {
+	switch {
+	case err == nil || cmd.Flags().Changed("db"):
+		return db, err
+	case errors.Is(err, os.ErrPermission):
+		notify(fmt.Sprintf("%s: %v", path, os.ErrPermission))
+		return nil, nil
+	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
 	}
-	return db, err
+	return nil, err
 }
 
 func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {

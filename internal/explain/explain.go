@@ -317,9 +317,9 @@ func judge(x *output.Explanation, location *time.Location) {
 			if w := r.Winner(); w != nil {
 				text = fmt.Sprintf("%s (%s)", output.Short(*w.Value), w.Where())
 			}
-			each = append(each, fmt.Sprintf("%s to %s", text, r.Program))
+			each = append(each, fmt.Sprintf("%s sets %s", r.Program, text))
 		}
-		parts = append(parts, "declared "+strings.Join(each, " and "))
+		parts = append(parts, "by the files, "+strings.Join(each, " and "))
 	case winner != nil:
 		parts = append(parts, fmt.Sprintf("declared %s in %s", output.Short(*winner.Value), winner.Where()))
 	case any:

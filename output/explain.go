@@ -31,6 +31,7 @@ type Explanation struct {
 	Problems []string // files that could not be read
 
 	HasHistory bool
+	Behind     bool             // the newest writes can be missing
 	Unread     bool             // there was no time to read the history
 	Writes     []ExplainedWrite // since the boot, the newest, oldest first
 	More       bool             // there are older ones
@@ -221,6 +222,7 @@ type explainedLine struct {
 	State          DeclaredState     `json:"state"`
 	NotRead        []string          `json:"not_read,omitempty"`
 	History        bool              `json:"history"`
+	HistoryBehind  bool              `json:"history_behind,omitempty"`
 	HistoryUnread  bool              `json:"history_unread,omitempty"`
 	Writes         []writeLine       `json:"writes,omitempty"`
 	MoreWrites     bool              `json:"more_writes,omitempty"`
@@ -244,7 +246,7 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	var enc event.Encoder
 	line := explainedLine{
 		Parameter: rawText(&x.Parameter), Error: x.Error, Program: x.Program, Rulings: x.Rulings, ProgramsDiffer: x.Differ, State: x.Declared,
-		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
+		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, HistoryBehind: x.Behind, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
 	}
 	if x.Namespace != nil {
 		line.Namespace = enc.AppendNamespace(nil, x.Namespace)

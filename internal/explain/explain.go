@@ -215,7 +215,12 @@ func (o *Options) fresh(ctx context.Context, x *output.Explanation, net *netns) 
 
 // writes finds the writes of this boot.
 func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns) error {
-	find := blame.Options{Match: func(name string) bool { return name == o.Parameter }, Sync: o.Sync}
+	find := blame.Options{Match: func(name string) bool { return name == o.Parameter }}
+	find.Sync = func(ctx context.Context) error {
+		err := o.Sync(ctx)
+		x.Behind = err != nil && !errors.Is(err, history.ErrNoRecorder)
+		return err
+	}
 	if IsNet(o.Parameter) && !net.host {
 		find.Net = &blame.Net{ID: net.id, Name: net.name}
 	}
@@ -351,6 +356,9 @@ func judge(x *output.Explanation, location *time.Location) {
 		if c := last.Event.Sysctl.Cause; c != nil && c.Name != "" {
 			parts[len(parts)-1] += ", which wrote " + c.Name
 		}
+	}
+	if x.Behind && (!wrote || x.State == output.Unknown) {
+		parts = append(parts, "the history can lack the newest writes")
 	}
 	switch x.State {
 	case output.Drifted:

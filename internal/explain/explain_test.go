@@ -76,6 +76,10 @@ func TestVerdict(t *testing.T) {
 			output.Explanation{Value: value("1"), Rulings: rulings("0", "1"), HasHistory: true, Unread: true, Problems: []string{"x"}},
 			"by the files, systemd-sysctl sets 0 (/etc/sysctl.d/a.conf:3) and sysctl --system sets 1 (/etc/sysctl.d/a.conf:3) as far as the files could be read; the history could not be read in time; is 1, differs",
 		},
+		{
+			output.Explanation{Value: value("1"), Rulings: rulings("0", "0"), HasHistory: true, Behind: true},
+			"declared 0 in /etc/sysctl.d/a.conf:3; no write is recorded since the boot; the history can lack the newest writes; is 1, differs",
+		},
 		{output.Explanation{Gone: true, Error: "x", Rulings: rulings("0", "0")}, "declared 0 in /etc/sysctl.d/a.conf:3; without a history, nstrace cannot know who set it; the parameter does not exist now"},
 		{output.Explanation{Value: value("1-3"), Rulings: rulings("1,2,3", "1,2,3"), HasHistory: true}, "declared 1,2,3 in /etc/sysctl.d/a.conf:3; no write is recorded since the boot; is 1-3, which nstrace cannot compare with the declared value"},
 	} {

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/explain"
+	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/nsdiff"
 	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
@@ -28,6 +30,9 @@ const (
 type diffFlags struct {
 	format   string
 	fresh    bool
+	declared bool
+	rules    string
+	db       string
 	nsTypes  []string
 	runtimes []string
 
@@ -37,8 +42,8 @@ type diffFlags struct {
 func newDiff() *cobra.Command {
 	var f diffFlags
 	cmd := &cobra.Command{
-		Use:   "diff NS [NS] [flags]",
-		Short: "Show the parameters that differ between two namespaces",
+		Use:   "diff NS [NS] | --declared [flags]",
+		Short: "Show the parameters that differ between two namespaces, or from what files declare",
 		Long: `Show the parameters that differ between two namespaces: between NS and NS, between NS and
 the host's namespace (that of process 1) if there is one NS only, or between NS and a fresh
 namespace with --fresh.
@@ -50,13 +55,22 @@ compares the namespaces of all types that have parameters of their own.
 nstrace makes a few namespaces, which end at once, to find what a new namespace gets: a copy
 from its creator, or the kernel's default. It says nothing where that does not show.
 
+With --declared, nstrace shows each parameter of the host that has another value than sysctl.d
+declares, with the line that declares it and the last process that wrote it. nstrace explain
+shows one of them in full.
+
 The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.`,
 		Example: `  nstrace diff web                     web and the host
   nstrace diff blue green              two network namespaces
   nstrace diff 4711 --fresh            what is set in the namespaces of a process
-  nstrace diff web db -t net -o json`,
+  nstrace diff web db -t net -o json
+  nstrace diff --declared              what differs from the files of sysctl.d`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			differs, err := f.diff(cmd.Context(), args)
+			run := f.diff
+			if f.declared {
+				run = func(ctx context.Context, args []string) (bool, error) { return f.diffDeclared(ctx, cmd, args) }
+			}
+			differs, err := run(cmd.Context(), args)
 			var usage usageError
 			switch {
 			case err != nil && errors.As(err, &usage):
@@ -74,6 +88,9 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.
 	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
 	fs.BoolVar(&f.fresh, "fresh", false, "compare with a fresh namespace, which nstrace makes and drops")
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
+	fs.BoolVar(&f.declared, "declared", false, "compare the host's parameters with the files of sysctl.d")
+	registerRules(cmd, &f.rules)
+	registerDB(fs, &f.db)
 	registerRuntimes(fs, &f.runtimes)
 	registerRuntimeWait(fs, &f.runtimeWait)
 	completeArgs(cmd, 2, netnsNames)
@@ -197,4 +214,51 @@ func (f *diffFlags) write(rows []*output.Diff, args []string, host map[event.NST
 		return differs, fmt.Errorf("write the differences: %w", err)
 	}
 	return differs, nil
+}
+
+// diffDeclared is diff for --declared.
+func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args []string) (differs bool, err error) {
+	switch {
+	case len(args) > 0:
+		return false, usagef("diff: --declared compares the host's parameters: want no namespace")
+	case f.fresh || len(f.nsTypes) > 0:
+		return false, usagef("diff: --declared cannot be used with --fresh or --ns-type")
+	}
+	if err := errors.Join(oneOf("--output", f.format, []string{"table", "json"}), oneOf("--rules", f.rules, ruleNames)); err != nil {
+		return false, err
+	}
+	ctx, cancel := interruptible(ctx)
+	defer cancel()
+	config, err := readDeclared(ctx)
+	if err != nil {
+		return false, interrupted(err)
+	}
+	o := explain.Options{
+		Config: config, Program: program(f.rules), Resolver: resolve.New(nil, nil), Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
+	}
+	db, err := historyIfAny(ctx, cmd, f.db)
+	if err != nil {
+		return false, interrupted(err)
+	}
+	if db != nil {
+		o.DB = db
+		defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
+	}
+	all, err := explain.Compare(ctx, o)
+	if err != nil {
+		return false, interrupted(err)
+	}
+	write := output.WriteDeclaredText
+	if f.format == "json" {
+		write = output.WriteDeclaredJSON
+	}
+	if err := write(os.Stdout, all.Rows, location()); err != nil {
+		return false, fmt.Errorf("write the differences: %w", err)
+	}
+	notify(fmt.Sprintf("%s by the rules of %s: %d as declared, %d different, %d not comparable, %d missing", plural(uint64(all.Total()), "declared parameter"),
+		o.Program, all.Count[output.AsDeclared], all.Count[output.OtherValue], all.Count[output.NotComparable], all.Count[output.Missing]))
+	for _, p := range config.Problems {
+		err = errors.Join(err, fmt.Errorf("not read: %s", p))
+	}
+	return all.Count[output.OtherValue] > 0, err
 }

@@ -175,7 +175,7 @@ func flatten(message string) string {
 
 // commands makes the commands, by their names.
 var commands = map[string]func() *cobra.Command{
-	"run": newRun, "list": newList, "show": newShow, "diff": newDiff, "graph": newGraph, "top": newTop, "record": newRecord,
+	"run": newRun, "list": newList, "show": newShow, "diff": newDiff, "explain": newExplain, "graph": newGraph, "top": newTop, "record": newRecord,
 	"history": newHistory, "blame": newBlame, "check": newCheck, "version": newVersion, "man": newMan,
 }
 

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nstrace/nstrace/internal/declared"
+	"github.com/nstrace/nstrace/internal/explain"
+	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/resolve"
+)
+
+// readDeclaredTime is how long the files of sysctl.d may take.
+const readDeclaredTime = 5 * time.Second
+
+type explainFlags struct {
+	db     string
+	format string
+	netns  string
+	rules  string
+
+	runtimes    []string
+	runtimeWait time.Duration
+}
+
+func newExplain() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain NAME [flags]",
+		Short: "Show why a parameter has its value: what files declare, and who set it",
+		Long: `Show the value of a parameter, what a new network namespace has, each line of sysctl.d that
+declares it with the reason why it does not count, and who wrote it since the boot. The last
+line says it in one sentence.
+
+systemd-sysctl and sysctl --system of procps apply the files of sysctl.d by different rules.
+nstrace shows both, and compares the value with what systemd-sysctl sets if that is installed.
+
+Who wrote the parameter is in the history of nstrace record. Without one, nstrace says that
+it cannot know. A parameter of network namespaces is that of the host, unless --netns is given.`,
+		Example: `  nstrace explain net.ipv4.ip_forward
+  nstrace explain net.ipv4.conf.eth0/100.rp_filter
+  nstrace explain net.ipv4.ip_forward --netns web -o json`,
+		RunE: func(cmd *cobra.Command, args []string) error { return f.explain(cmd, args) },
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
+	fs.StringVar(&f.netns, "netns", "", "the parameter of this network namespace (inode number, pid, path, or a name from ip netns or of a container)")
+	registerRules(cmd, &f.rules)
+	registerDB(fs, &f.db)
+	registerRuntimes(fs, &f.runtimes)
+	registerRuntimeWait(fs, &f.runtimeWait)
+	completeArgs(cmd, 1, parameterParts)
+	completeBy(cmd, "netns", netnsNames)
+	complete(cmd, "output", []string{"table", "json"})
+	return cmd
+}
+
+// ruleNames are the values of --rules.
+var ruleNames = []string{"auto", "systemd", "procps"}
+
+// registerRules adds --rules.
+func registerRules(cmd *cobra.Command, rules *string) {
+	cmd.Flags().StringVar(rules, "rules", "auto", "whose rules say which line of sysctl.d counts: auto (systemd if systemd-sysctl is installed), systemd or procps")
+	complete(cmd, "rules", ruleNames)
+}
+
+// program returns the program that --rules means.
+func program(rules string) declared.Program {
+	switch rules {
+	case "systemd":
+		return declared.Systemd
+	case "procps":
+		return declared.Procps
+	}
+	return declared.Usual(declared.Options{})
+}
+
+// readDeclared reads the files of sysctl.d.
+func readDeclared(ctx context.Context) (*declared.Config, error) {
+	ctx, cancel := context.WithTimeout(ctx, readDeclaredTime)
+	defer cancel()
+	return declared.Read(ctx, declared.Options{})
+}
+
+// historyIfAny opens the database, and returns nil if there is none or this user may not read it. If --db names the
+// database, that is an error.
+func historyIfAny(ctx context.Context, cmd *cobra.Command, path string) (*history.DB, error) {
+	db, err := openHistory(ctx, path)
+	switch {
+	case err == nil || cmd.Flags().Changed("db"):
+		return db, err
+	case errors.Is(err, os.ErrPermission):
+		notify(fmt.Sprintf("%s: %v", path, os.ErrPermission))
+		return nil, nil
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	}
+	return nil, err
+}
+
+func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {
+	if len(args) != 1 || args[0] == "" {
+		return usagef("explain: want the name of one parameter")
+	}
+	if err := errors.Join(oneOf("--output", f.format, []string{"table", "json"}), oneOf("--rules", f.rules, ruleNames), checkRuntimeWait(f.runtimeWait)); err != nil {
+		return err
+	}
+	name := sysctlArg(args[0])
+	ctx, cancel := interruptible(cmd.Context())
+	defer cancel()
+	names, err := resolve.Runtimes(ctx, f.runtimes, f.runtimeWait)
+	if err != nil {
+		return usagef("--runtime-socket: %w", err)
+	}
+	o := explain.Options{
+		Parameter: name, Program: program(f.rules), Location: location(), Resolver: resolve.New(nil, names),
+		Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
+	}
+	if f.netns != "" {
+		if !explain.IsNet(name) {
+			return usagef("--netns: %s does not belong to network namespaces", flatten(name))
+		}
+		if o.Target, err = o.Resolver.Find(ctx, f.netns); err != nil {
+			return argumentMistake("--netns", err)
+		}
+	}
+	if o.Config, err = readDeclared(ctx); err != nil {
+		return interrupted(err)
+	}
+	db, err := historyIfAny(ctx, cmd, f.db)
+	if err != nil {
+		return interrupted(err)
+	}
+	if db != nil {
+		o.DB = db
+		defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
+	}
+	x, err := explain.Find(ctx, o)
+	if err != nil {
+		return interrupted(argumentMistake("explain", err))
+	}
+	if f.format == "json" {
+		err = x.WriteJSON(os.Stdout)
+	} else {
+		err = x.WriteText(os.Stdout, o.Location)
+	}
+	if x.Gone && err == nil {
+		suggestParameters([]string{name}, false)
+	}
+	return err
+}

@@ -48,7 +48,7 @@ func stormOf(dir string) (*storm, error) {
 		return nil, err
 	}
 	for _, e := range events {
-		if e.Type == event.SysctlWrite && e.Outcome == event.Success {
+		if e.Type == event.SysctlWrite && e.Outcome == event.Success && e.Bytes == nil { // most strings are UTF-8
 			s.writes = append(s.writes, e)
 		}
 	}

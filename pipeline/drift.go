@@ -66,6 +66,7 @@ type Drift struct {
 
 	started time.Time
 	changed atomic.Bool        // something happened since the last stored snapshot
+	lossy   atomic.Bool        // events were lost since the last comparison
 	touched touched            // during a comparison
 	idle    chan chan struct{} // asks Idle to close what is sent, once all records were read
 	found   chan differences   // for Idle to hand on
@@ -100,6 +101,8 @@ func NewDrift(o DriftOptions) *Drift {
 func (d *Drift) Event(e *event.Event) error {
 	switch e.Type {
 	case event.TraceStart, event.TraceGap:
+	case event.TraceLoss:
+		d.lossy.Store(true)
 	case event.TraceStop:
 		if err := d.add(); err != nil {
 			return err
@@ -110,6 +113,9 @@ func (d *Drift) Event(e *event.Event) error {
 	}
 	return d.Next.Event(e)
 }
+
+// Lost notes that events of the run are not in the history.
+func (d *Drift) Lost() { d.lossy.Store(true) }
 
 // Idle adds the differences once they are known, and hands on the call.
 func (d *Drift) Idle() error { return errors.Join(d.add(), d.Next.Idle()) }
@@ -562,11 +568,12 @@ func (d *Drift) look(ctx context.Context, changed bool) time.Duration {
 	}
 	events, err := d.unseen(ctx, after)
 	d.touched.stop()
-	if err != nil {
+	if err != nil { // the next look compares with the same snapshot
 		if ctx.Err() == nil {
 			d.o.Report(fmt.Sprintf("cannot tell which parameters changed without a traced write: %v", noTime(err)))
 		}
-		changed = true
+		d.changed.Store(true)
+		return time.Since(start)
 	}
 	d.looked = start
 	if len(events) > 0 && !d.hand(ctx, events) {
@@ -595,12 +602,13 @@ func (d *Drift) unseen(ctx context.Context, after *drift.Snapshot) ([]*event.Eve
 		return nil, err
 	}
 	if !d.touched.forgetIn(before) {
-		return nil, errors.New("too much changed in the meantime")
+		d.o.Report("cannot tell which parameters of namespaces changed without a traced write: too much changed in the meantime")
 	}
 	before.Time = d.looked
 	events := slices.DeleteFunc(drift.Compare(before, after), func(e *event.Event) bool { return e.Type != event.SysctlDrift })
+	lossy := d.lossy.Swap(false)
 	for _, e := range events {
-		e.Between.Recording = true // they share it
+		e.Between.Recording = !lossy // they share it
 	}
 	return events, nil
 }

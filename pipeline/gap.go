@@ -82,6 +82,8 @@ type Losses struct {
 	// Take have the loss of each sink: since the last call, nil for none. end is set before the
 	// end of the run.
 	Take []func(end bool) *event.Loss
+	// Lost, if not nil, is called for each loss.
+	Lost func()
 
 	started bool
 }
@@ -120,6 +122,9 @@ func (l *Losses) add(end bool) (added bool, err error) {
 			continue
 		}
 		added = true
+		if l.Lost != nil {
+			l.Lost()
+		}
 		err = errors.Join(err, l.Next.Event(&event.Event{Type: event.TraceLoss, Time: time.Now().UTC(), Loss: loss}))
 	}
 	return added, err

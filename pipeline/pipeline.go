@@ -83,6 +83,9 @@ func New(o Options) *Pipeline {
 			losses.Take = append(losses.Take, func(bool) *event.Loss { return r.TakeLoss() })
 		}
 	}
+	if o.Drift != nil {
+		losses.Lost = o.Drift.Lost
+	}
 	if len(losses.Take) > 0 {
 		p.Handler = losses
 	}

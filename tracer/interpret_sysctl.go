@@ -172,9 +172,9 @@ func (w *writeRecords) readAfter(r *record, p *parameter, ns *liveNS) {
 	if ns != nil {
 		read.netns = ns.name
 	}
-	if s.Old != nil {
-		read.old = strings.Clone(*s.Old)
-		read.same = s.New != nil && event.SameValue(*s.Old, *s.New)
+	if old != nil {
+		read.old, read.known = strings.Clone(*old), true
+		read.same = s.New != nil && event.SameValue(*old, *s.New)
 	}
 	if r.has(bpf.NstraceRecordFlagF_AFTER_KNOWN) && !r.has(bpf.NstraceRecordFlagF_AFTER_CUT) {
 		read.raw, read.whole = slices.Clone(w.after), true

@@ -4,7 +4,6 @@ package tracer
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -68,7 +67,8 @@ type afterRead struct {
 	process *event.Process
 	time    uint64 // of the record, CLOCK_BOOTTIME
 	early   bool   // the record came before the handler ran
-	old     string // before the write; unknown: ""
+	old     string // before the write
+	known   bool   // old is known
 	same    bool   // the write was of the old value
 
 	settled bool    // nothing remains to wait for
@@ -135,7 +135,7 @@ func (a *afterReads) wrote(c parameterCopy, name string, tid uint32, old *string
 	}
 	a.settle(r)
 	// Another thread can have begun before the handler of the earlier write ran.
-	if old == nil || r.early && tid != r.process.TID && *old == r.old {
+	if old == nil || tid != r.process.TID && *old == r.old || a.unseen(r.path) >= r.time {
 		return
 	}
 	text := strings.Clone(*old)
@@ -180,7 +180,11 @@ func (a *afterReads) read(r *afterRead) {
 	if a.late != nil && a.late.done.Load() {
 		a.late = nil
 	}
-	if a.late != nil || a.rested.Load() > time.Now().Add(readAhead).UnixNano() {
+	ahead := readAhead
+	if r.process.UID != 0 {
+		ahead /= 2 // the rest is root's
+	}
+	if a.late != nil || a.rested.Load() > time.Now().Add(ahead).UnixNano() {
 		r.settled = true
 		return
 	}
@@ -313,15 +317,20 @@ func (a *afterReads) readOne(root *paramfile.Root, own map[event.NSType]uint32, 
 	if r.early {
 		sleepUntil(r.time + readSettle)
 	}
+	// A user could make a look at the thread wait for ever: execve(2) holds a lock while it closes files of the
+	// user's own file systems.
+	trusted := r.process.UID == 0
 	for !r.needless.Load() {
+		// Before the read: what it returns is then from after the handler.
+		busy := r.early && !r.same && !(trusted && !a.mayWrite(r.process))
 		if v, ok = a.readIn(root, own, r); !ok {
 			return v, false
 		}
-		// The old value: the write failed or was ignored, or its handler has not run yet.
-		if !r.early || r.same || v.Text != r.old || !a.mayWrite(r.process) {
+		if !busy || r.known && v.Text != r.old {
 			return v, true
 		}
-		if bootNow() > r.time+readWithin {
+		// The old value: the write failed or was ignored, or its handler has not run yet.
+		if !trusted || bootNow() > r.time+readWithin {
 			return v, false
 		}
 		time.Sleep(time.Duration(readSettle))
@@ -420,13 +429,14 @@ func (s *stream) releaseRead(through uint64, all bool) error {
 	return nil
 }
 
-// releaseAll hands on all events. Those that wait for a value still do.
-func (s *stream) releaseAll() error {
+// releaseAll hands on all events. Those that wait for a value still do. Values that were read after the time through
+// do not count.
+func (s *stream) releaseAll(through uint64) error {
 	if err := s.order.flush(); err != nil {
 		return err
 	}
 	for s.reads.waiting() {
-		if err := s.releaseRead(math.MaxUint64, false); err != nil {
+		if err := s.releaseRead(through, false); err != nil {
 			return err
 		}
 		if s.reads.waiting() {

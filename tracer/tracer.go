@@ -584,6 +584,7 @@ func (t *Tracer) finish() error {
 	if err := t.attached.setStopping(true); err != nil {
 		return err
 	}
+	ended := bootNow()
 	t.threads.run(func() {
 		t.attached.skips.read()
 		err = t.attached.loaded.detach()
@@ -629,7 +630,7 @@ func (t *Tracer) finish() error {
 		t.notes.pending = ofDetaching
 	}
 	t.woken.Store(0)
-	if err := t.out.releaseAll(); err != nil {
+	if err := t.out.releaseAll(ended); err != nil {
 		return err
 	}
 	stop := &event.Event{Type: event.TraceStop, Time: time.Now().UTC(), Trace: &event.Trace{Notes: t.notes.take()}}

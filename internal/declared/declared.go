@@ -311,7 +311,7 @@ func (c *Config) By(p Program, name string) Ruling {
 func Differ(rulings []Ruling) bool {
 	for _, r := range rulings[1:] {
 		a, b := rulings[0].Winner(), r.Winner()
-		if (a == nil) != (b == nil) || a != nil && Compare(*a.Value, *b.Value) != Equal {
+		if (a == nil) != (b == nil) || a != nil && (Compare(*a.Value, *b.Value) != Equal || Compare(*b.Value, *a.Value) != Equal) {
 			return true
 		}
 	}

@@ -57,7 +57,11 @@ func (s *Snapshot) Apply(e *event.Event) {
 	}
 	switch e.Type {
 	case event.SysctlWrite, event.SysctlDrift:
-		if e.Outcome != event.Failure && e.Sysctl != nil {
+		switch {
+		case e.Outcome == event.Failure || e.Sysctl == nil:
+		case e.Late || e.Count > 1: // a write that came before it can have been later
+			s.Forget(e)
+		default:
 			s.write(e.Sysctl)
 		}
 	case event.NamespaceCreate, event.NamespaceAppeared:

@@ -89,7 +89,7 @@ const maxShown = 1024
 //
 // It ignores parameters that only one snapshot has, because they come and go with devices and
 // modules, or because there was no time to read them. Within a boot, it also ignores the parameters of a
-// network device if the device with that name is another one in after, by its index. For the same reason, it does not take a namespace
+// network device unless the index shows that the device with that name is the same one. For the same reason, it does not take a namespace
 // that an incomplete snapshot lacks for one that was not there. If the host was booted in between,
 // Compare compares the parameters, and no namespace of before exists any more. Each namespace.gone has the
 // BootID of before then: the kernel uses numbers and uids again after a boot.
@@ -110,7 +110,7 @@ func Compare(before, after *Snapshot) []*event.Event {
 				continue
 			}
 			s := &event.Sysctl{Name: name, Path: event.SysctlPath(name)}
-			if device := event.SysctlDevice(s.Path); device != "" && between.Boot == "same" && had[device] != has[device] {
+			if device := event.SysctlDevice(s.Path); device != "" && between.Boot == "same" && (had[device] == 0 || had[device] != has[device]) {
 				continue
 			}
 			s.Old, s.After = shown(old[name], s), shown(value, s)

@@ -147,9 +147,14 @@ func (ns netNS) read(ctx context.Context, thread *params.Thread) error {
 	}
 	identify(ns.Namespace)
 	// A kernel without the folder has no such parameters.
-	before := devices()
+	var before map[string]int
+	if ns.found.User == 0 { // others could make any number of devices, and the kernel lists them all at once
+		before = devices()
+	}
 	ns.Parameters, ns.Cut, _ = values(ctx, root, params.Dir+"/net")
-	ns.Devices = kept(before, devices())
+	if before != nil {
+		ns.Devices = kept(before, devices())
+	}
 	return nil
 }
 

@@ -262,7 +262,8 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	winner := x.Winner()
 	byProgram := func(e *event.Event) bool {
 		return winner != nil && ours(e) && e.Outcome != event.Failure && applies(e.Process) && e.Sysctl.New != nil &&
-			declared.Compare(*e.Sysctl.New, *winner.Value) == declared.Equal
+			declared.Compare(*e.Sysctl.New, *winner.Value) == declared.Equal &&
+			(e.Sysctl.After == nil || declared.Compare(*e.Sysctl.After, *winner.Value) == declared.Equal) // else the kernel ignored it
 	}
 	for s, err := range o.DB.Events(ctx, history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Limit: 1, Match: byProgram}) {
 		if err != nil {

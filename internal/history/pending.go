@@ -31,7 +31,7 @@ type pending struct {
 	from, child    uint32
 	bytes          uint32 // about how much memory it needs, and as much in the database
 	truncated      bool
-	late           bool   // event.Event.Late
+	late           bool   // it can come after an event that happened later
 	noEffect       bool   // a write that changed nothing, see hadNoEffect
 	line           string // the event's JSON line, if the other fields cannot hold everything
 }
@@ -143,7 +143,7 @@ func newPacker() *packer {
 func (p *packer) pack(e *event.Event) pending {
 	q := pending{
 		time: e.Time.UnixNano(), seq: e.Seq, count: e.Count, process: e.Process,
-		container: e.Container, pod: e.Pod, unit: e.Unit, child: e.ChildPID, late: e.Late, length: [3]int32{absent, absent, absent},
+		container: e.Container, pod: e.Pod, unit: e.Unit, child: e.ChildPID, late: e.Late || e.Count > 1, length: [3]int32{absent, absent, absent},
 	}
 	if !e.LastTime.IsZero() {
 		q.lastTime = e.LastTime.UnixNano()

@@ -110,7 +110,7 @@ func TestKernel(t *testing.T) {
 // alone. They compare the totals of each run with its events.
 const (
 	arm64Tests      = "^(TestTrace|TestTamper|TestCoverage|TestAlone|TestBackends)$"
-	arm64QuickTests = "^(TestBackends|TestAlone|TestTamper)$" // for make test
+	arm64QuickTests = "^(TestBackends|TestAlone)$" // for make test
 )
 
 // TestArm64 runs the core of the end-to-end tests on kernels for arm64, with Debian's programs for

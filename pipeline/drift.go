@@ -416,8 +416,8 @@ func noTime(err error) error {
 	return err
 }
 
-// update applies the events that were recorded between the time of before and a time to it. before and others
-// forget what later events are about.
+// update brings before up to a time: it applies the events that were recorded until then. Later events can be in
+// any of the snapshots or not, so before and others forget what they are about.
 func (d *Drift) update(ctx context.Context, before *drift.Snapshot, until time.Time, others ...*drift.Snapshot) error {
 	db, err := history.OpenContext(ctx, d.o.DB)
 	if err != nil {

@@ -42,8 +42,8 @@ line says it in one sentence.
 systemd-sysctl and sysctl --system of procps apply the files of sysctl.d by different rules.
 nstrace shows both, and compares the value with what systemd-sysctl sets if that is installed.
 
-Who wrote the parameter is in the history of nstrace record. Without one, nstrace says that
-it cannot know. A parameter of network namespaces is that of the host, unless --netns is given.`,
+nstrace record keeps a history of who wrote the parameter. Without one, explain says that it
+cannot know. It explains a parameter of the host's network namespace unless --netns is given.`,
 		Example: `  nstrace explain net.ipv4.ip_forward
   nstrace explain net.ipv4.conf.eth0/100.rp_filter
   nstrace explain net.ipv4.ip_forward --netns web -o json`,

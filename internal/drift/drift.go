@@ -89,10 +89,10 @@ const maxShown = 1024
 //
 // It ignores parameters that only one snapshot has, because they come and go with devices and
 // modules, or because there was no time to read them. Within a boot, it also ignores the parameters of a
-// network device unless the index shows that the device with that name is the same one. For the same reason, it does not take a namespace
-// that an incomplete snapshot lacks for one that was not there. If the host was booted in between,
-// Compare compares the parameters, and no namespace of before exists any more. Each namespace.gone has the
-// BootID of before then: the kernel uses numbers and uids again after a boot.
+// network device unless the index shows that the device with that name is the same one. An incomplete
+// snapshot can lack namespaces that were alive, so Compare reports none of them as gone or new. After a boot,
+// Compare still compares parameters, and all namespaces of before are gone. Each namespace.gone then has the
+// BootID of before, because the kernel uses numbers and uids again.
 func Compare(before, after *Snapshot) []*event.Event {
 	between := &event.Between{From: before.Time.UTC(), To: after.Time.UTC(), Boot: "same"}
 	if before.BootID != after.BootID {

@@ -130,7 +130,7 @@ show before
 show after
 `
 
-// What the real programs set is what the package says that they set.
+// TestDeclared compares what the real programs set with what the package predicts.
 func TestDeclared(t *testing.T) {
 	anyKernel(t)
 	const systemd = "/usr/lib/systemd/systemd-sysctl"

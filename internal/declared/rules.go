@@ -267,22 +267,28 @@ func parse(p Program, line string) (all []setting) {
 	return all
 }
 
+// split sets the value that a line assigns, without the space around it, and returns the line's key. It reports false
+// for a line that neither assigns nor excludes.
+func (s *setting) split(line, space string) (key string, ok bool) {
+	key, value, assigns := strings.Cut(line, "=")
+	key, dash := strings.CutPrefix(key, "-")
+	if assigns {
+		value = strings.Trim(value, space)
+		s.value, s.ignore = &value, dash
+	}
+	return key, assigns || dash
+}
+
 func parseSystemd(line string) (s setting, ok bool) {
 	const space = " \t\n\r"
 	line = strings.Trim(line, space)
 	if line == "" || line[0] == '#' || line[0] == ';' {
 		return s, false
 	}
-	key, value, assigns := strings.Cut(line, "=")
-	key, dash := strings.CutPrefix(key, "-")
-	switch {
-	case assigns:
-		value = strings.Trim(value, space)
-		s.value, s.ignore = &value, dash
-	case !dash:
+	if s.key, ok = s.split(line, space); !ok {
 		return s, false
 	}
-	s.key = strings.Trim(key, space)
+	s.key = strings.Trim(s.key, space)
 	s.path = strings.TrimPrefix(shorten(separators(s.key)), "/")
 	if s.clean = s.path; slices.Contains(strings.Split(s.path, "/"), "..") {
 		s.clean = ""
@@ -296,16 +302,10 @@ func parseProcps(line string) (s setting, ok bool) {
 	if len(line) < 2 || line[0] == '#' || line[0] == ';' {
 		return s, false
 	}
-	key, value, assigns := strings.Cut(line, "=")
-	key, dash := strings.CutPrefix(key, "-")
-	switch {
-	case assigns:
-		value = strings.Trim(value, space)
-		s.value, s.ignore = &value, dash
-	case !dash:
+	if s.key, ok = s.split(line, space); !ok {
 		return s, false
 	}
-	s.key = strings.TrimRight(key, space)
+	s.key = strings.TrimRight(s.key, space)
 	s.path = separators(strings.TrimPrefix(s.key, "-"))
 	s.clean = path.Clean(strings.TrimLeft(s.path, "/"))
 	if s.clean == ".." || strings.HasPrefix(s.clean, "../") || strings.HasSuffix(s.path, "/") || path.Base(s.path) == "." {

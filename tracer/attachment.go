@@ -39,6 +39,10 @@ type attachment struct {
 	perType bool                         // see registry
 	skips   *skips
 	pids    *pidSpace
+
+	globals *ebpf.Memory // the section that has unseen_writes
+	unseen  uint32       // where that is in it
+	unseens uint32       // how many times it has
 }
 
 // newAttachment takes over what was loaded.
@@ -59,6 +63,11 @@ func newAttachment(l *loaded, perType bool) (*attachment, error) {
 	}
 	if a.shares, err = l.coll.Maps[bpf.NstraceMapShares].Memory(); err != nil {
 		return a, fmt.Errorf("map the shares of the ring: %w", err)
+	}
+	unseen := l.spec.Variables[bpf.NstraceVarUnseenWrites]
+	a.unseen, a.unseens = unseen.Offset, unseen.Size()/8
+	if a.globals, err = l.coll.Maps[unseen.SectionName].Memory(); err != nil {
+		return a, fmt.Errorf("map the times of writes that nobody sees: %w", err)
 	}
 	return a, nil
 }
@@ -101,20 +110,30 @@ func (a *attachment) requestWakeup() error {
 }
 
 // unseenWrite returns when the filter last dropped a record of a write to a parameter, or a record was lost,
-// CLOCK_BOOTTIME.
+// CLOCK_BOOTTIME. It is called for many writes, so it reads no more than that.
 func (a *attachment) unseenWrite(file string) uint64 {
-	var at [256]uint64 // UNSEEN_SLOTS of bpf/send_write.h
-	c, err := a.counters()
-	if err != nil || a.loaded.coll.Variables[bpf.NstraceVarUnseenWrites].Get(&at) != nil {
-		return math.MaxUint64
-	}
 	var name [16]byte // with a NUL
 	copy(name[:len(name)-1], path.Base(file))
 	h := uint32(0)
 	for _, b := range name {
 		h = h*31 + uint32(b)
 	}
-	return max(at[h%uint32(len(at))], c.LastLost)
+	last, ok := timeAt(a.globals, a.unseen+h%a.unseens*8)
+	for cpu := range a.loaded.coll.Maps[bpf.NstraceMapCounts].MaxEntries() {
+		lost, found := timeAt(a.counts, cpu*uint32(unsafe.Sizeof(bpf.NstraceCounters{}))+uint32(unsafe.Offsetof(bpf.NstraceCounters{}.LastLost)))
+		last, ok = max(last, lost), ok && found
+	}
+	if !ok {
+		return math.MaxUint64
+	}
+	return last
+}
+
+// timeAt reads a time that BPF programs set.
+func timeAt(m *ebpf.Memory, offset uint32) (at uint64, ok bool) {
+	var b [8]byte
+	_, err := m.ReadAt(b[:], int64(offset))
+	return binary.NativeEndian.Uint64(b[:]), err == nil
 }
 
 // snapshot returns the namespaces that exist.

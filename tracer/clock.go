@@ -17,6 +17,7 @@ type clock struct {
 	offset int64         // CLOCK_REALTIME - CLOCK_BOOTTIME, ns
 	first  int64         // the offset at the start
 	synced uint64        // when it was measured last, CLOCK_BOOTTIME
+	newest uint64        // the newest time that syncAt was called with
 }
 
 // syncEvery is how long a measured offset is used.
@@ -28,6 +29,7 @@ const jitter = int64(100 * time.Microsecond)
 
 // syncAt measures the offset if the last measurement is too old at the time now.
 func (c *clock) syncAt(now uint64) {
+	c.newest = max(c.newest, now)
 	if now > c.synced+syncEvery || c.synced == 0 {
 		c.synced = now
 		c.sync()

@@ -17,7 +17,7 @@ const (
 	// maxHeld and maxHeldText bound what an order holds. Beyond them the oldest events go early.
 	maxHeld     = 16384
 	maxHeldText = 8 << 20 // bytes of values
-	// maxSpare is how many held events an order keeps to use them again.
+	// maxSpare is how many held events an order keeps for later when it holds none.
 	maxSpare = 1024
 )
 
@@ -34,22 +34,28 @@ type order struct {
 	last  uint64 // time of the newest event handed on
 }
 
-// A heldEvent is an event with a copy of all that its maker uses again.
+// A heldEvent is an event with a copy of all that its maker uses again. In a storm there are thousands, so the parts
+// that few events have are apart.
 type heldEvent struct {
 	boot  uint64 // when it happened, CLOCK_BOOTTIME
 	place uint64 // in which it came
 	event event.Event
 	read  *afterRead // the value that is read for it, nil for none
 
-	namespace  event.Namespace
 	sysctl     event.Sysctl
-	sysctlNS   event.Namespace
-	cause      event.Cause
-	netdev     event.Netdev
-	from, to   event.Namespace
+	namespace  event.Namespace // of the event, or of sysctl
 	old, value string
 	after      string
 	text       []byte // of old, value and after
+	rare       *heldParts
+}
+
+// heldParts are what few events have.
+type heldParts struct {
+	sysctlNS event.Namespace // if the event has a namespace as well
+	cause    event.Cause
+	netdev   event.Netdev
+	from, to event.Namespace
 }
 
 // take copies e.
@@ -57,7 +63,11 @@ func (h *heldEvent) take(e *event.Event) {
 	h.event = *e
 	h.text = h.text[:0]
 	h.event.Namespace = copyInto(&h.namespace, e.Namespace)
-	if s := copyInto(&h.sysctl, e.Sysctl); s != nil {
+	s, d := e.Sysctl, e.Netdev
+	if h.rare == nil && (d != nil || s != nil && (s.Cause != nil || s.Namespace != nil && e.Namespace != nil)) {
+		h.rare = new(heldParts)
+	}
+	if s = copyInto(&h.sysctl, s); s != nil {
 		h.event.Sysctl = s
 		size := 0
 		for _, v := range [...]*string{s.Old, s.New, s.After} {
@@ -69,12 +79,19 @@ func (h *heldEvent) take(e *event.Event) {
 			h.text = make([]byte, 0, size) // append would move what view refers to
 		}
 		s.Old, s.New, s.After = h.keep(&h.old, s.Old), h.keep(&h.value, s.New), h.keep(&h.after, s.After)
-		s.Namespace = copyInto(&h.sysctlNS, s.Namespace)
-		s.Cause = copyInto(&h.cause, s.Cause)
+		if e.Namespace == nil {
+			s.Namespace = copyInto(&h.namespace, s.Namespace)
+		} else if s.Namespace != nil {
+			s.Namespace = copyInto(&h.rare.sysctlNS, s.Namespace)
+		}
+		if s.Cause != nil {
+			s.Cause = copyInto(&h.rare.cause, s.Cause)
+		}
 	}
-	if d := copyInto(&h.netdev, e.Netdev); d != nil {
+	if d != nil {
+		d = copyInto(&h.rare.netdev, d)
 		h.event.Netdev = d
-		d.From, d.To = copyInto(&h.from, d.From), copyInto(&h.to, d.To)
+		d.From, d.To = copyInto(&h.rare.from, d.From), copyInto(&h.rare.to, d.To)
 	}
 }
 
@@ -126,9 +143,10 @@ func (o *order) pop() error {
 	h.event.Late = h.boot < o.last
 	o.last = max(o.last, h.boot)
 	err := o.next(&h.event, h.read)
-	if len(o.spare) < maxSpare {
-		h.event, h.read = event.Event{}, nil // it must not keep a process
-		o.spare = append(o.spare, h)
+	h.event, h.read = event.Event{}, nil // it must not keep a process
+	o.spare = append(o.spare, h)
+	if len(o.held) == 0 && len(o.spare) > maxSpare {
+		o.spare = append(make([]*heldEvent, 0, maxSpare), o.spare[:maxSpare]...)
 	}
 	return err
 }

@@ -93,6 +93,7 @@ type waitingEvent struct {
 
 // afterReads are the events that wait. Its methods are for the goroutine of Tracer.Run.
 type afterReads struct {
+	now    uint64                   // when Run began to read the records at hand, CLOCK_BOOTTIME
 	early  bool                     // records of writes come before the handler runs
 	unseen func(path string) uint64 // when a write to the parameter was last dropped by the filter or lost, CLOCK_BOOTTIME
 	alive  func(ns *liveNS) bool    // whether no record reported its end
@@ -144,7 +145,7 @@ func (a *afterReads) wrote(c parameterCopy, name string, tid uint32, old *string
 
 // want says that the next event needs the value after its write.
 func (a *afterReads) want(r *afterRead) {
-	if a != nil && bootNow() < r.time+readWithin {
+	if a != nil && a.now < r.time+readWithin {
 		r.early = a.early
 		a.next = r
 	}
@@ -153,7 +154,10 @@ func (a *afterReads) want(r *afterRead) {
 // hold takes an event that has to wait: for the value that is read for it, if r is not nil, or behind another
 // one. It reports false if the event need not wait.
 func (a *afterReads) hold(e *event.Event, r *afterRead) bool {
-	if a == nil || r == nil && len(a.queue) == 0 {
+	if a == nil || len(a.queue) == 0 && (r == nil || r.settled && r.value != nil) {
+		if r != nil {
+			a.show(e.Sysctl, r)
+		}
 		return false
 	}
 	now := time.Now()
@@ -300,6 +304,10 @@ func (a *afterReads) readAll(wanted <-chan *afterRead, woken chan<- struct{}) {
 		defer root.Close()
 	}
 	for r := range wanted {
+		if r.needless.Load() { // in a storm, the next write has shown the value of nearly all
+			r.done.Store(true)
+			continue
+		}
 		if err == nil && bootNow() < r.time+readWithin {
 			r.read, r.ok = a.readOne(root, own, r)
 			r.ok = r.ok && bootNow() < r.time+readWithin
@@ -419,10 +427,7 @@ func (a *afterReads) mayWrite(p *event.Process) bool {
 // releaseRead hands on the events that need not wait for a value any more.
 func (s *stream) releaseRead(through uint64, all bool) error {
 	for _, e := range s.reads.take(through, all) {
-		if e.Sysctl != nil && e.Sysctl.AfterRead {
-			s.bytes.Set(e)
-		}
-		if err := s.handler.Event(e); err != nil {
+		if err := s.hand(e); err != nil {
 			return err
 		}
 	}

@@ -271,16 +271,27 @@ func (s *stream) pass(e *event.Event, read *afterRead) error {
 	if s.reads.hold(e, read) {
 		return nil
 	}
+	return s.hand(e)
+}
+
+// hand hands on an event. It can have a value that emit did not see.
+func (s *stream) hand(e *event.Event) error {
+	if e.Sysctl != nil && e.Sysctl.AfterRead {
+		s.bytes.Set(e)
+	}
 	return s.handler.Event(e)
 }
 
 // happened returns when an event happened, CLOCK_BOOTTIME.
 func (s *stream) happened(e *event.Event) uint64 {
-	now := s.clock.now()
 	if e.Time.IsZero() || e.Process == nil && (e.Type == event.TraceLoss || e.Type == event.TraceTamper) {
-		return now // its time is the wall time now, and the clock may just have been set
+		return s.clock.now() // its time is the wall time now, and the clock may just have been set
 	}
-	return min(uint64(e.Time.UnixNano()-s.clock.offset), now)
+	at := uint64(e.Time.UnixNano() - s.clock.offset)
+	if at <= s.clock.newest { // as nearly always: to ask the kernel for the time costs a system call
+		return at
+	}
+	return min(at, s.clock.now())
 }
 
 // release hands on the events that are due.
@@ -354,7 +365,8 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		}
 		t.attached.ring.SetDeadline(deadline)
 		began := bootNow()
-		n, err := t.read(&rec)
+		t.out.reads.now = began
+		n, err := t.read(&rec, began)
 		if err != nil {
 			return err
 		}
@@ -389,9 +401,8 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 }
 
 // read waits for a record, until the ring's deadline, and interprets it and all that are
-// behind it, up to batch. It returns how many there were.
-func (t *Tracer) read(rec *ringbuf.Record) (n int, err error) {
-	began := bootNow()
+// behind it, up to batch. It returns how many there were. It is called at the time began, CLOCK_BOOTTIME.
+func (t *Tracer) read(rec *ringbuf.Record, began uint64) (n int, err error) {
 	for ; n < batch; n++ {
 		err := t.attached.ring.ReadInto(rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {

@@ -38,9 +38,12 @@ var coupled = []struct {
 
 // Coupled reports whether the kernel can set the parameter other along with written.
 func Coupled(written, other string) bool {
+	if written == other {
+		return false
+	}
 	for _, c := range coupled {
 		if match(c.written, written) && match(c.others, other) {
-			return written != other
+			return true
 		}
 	}
 	return false

@@ -19,6 +19,7 @@ var coupled = []struct {
 	{"net.ipv4.ip_forward", "net.ipv4.conf.*.accept_redirects", true},
 	{"net.ipv4.conf.*.forwarding", "net.ipv4.ip_forward", true},
 	{"net.ipv4.conf.all.forwarding", "net.ipv4.conf.*.forwarding", true},
+	{"net.ipv4.conf.all.forwarding", "net.ipv4.conf.all.accept_redirects", true},
 	{"net.ipv4.conf.default.*", "net.ipv4.conf.*", true}, // those that still have the default
 	{"net.ipv6.conf.all.*", "net.ipv6.conf.*", true},
 	{"net.ipv6.conf.default.*", "net.ipv6.conf.*", true},
@@ -34,6 +35,12 @@ var coupled = []struct {
 	{"net.*.neigh.*.base_reachable_time_ms", "net.*.neigh.*.base_reachable_time", false},
 	{"net.*.neigh.*.retrans_time", "net.*.neigh.*.retrans_time_ms", false},
 	{"net.*.neigh.*.retrans_time_ms", "net.*.neigh.*.retrans_time", false},
+	{"net.*.neigh.*.unres_qlen", "net.*.neigh.*.unres_qlen_bytes", false},
+	{"net.*.neigh.*.unres_qlen_bytes", "net.*.neigh.*.unres_qlen", false},
+	{"net.*.route.gc_min_interval", "net.*.route.gc_min_interval_ms", false},
+	{"net.*.route.gc_min_interval_ms", "net.*.route.gc_min_interval", false},
+	{"net.mptcp.pm_type", "net.mptcp.path_manager", false},
+	{"net.mptcp.path_manager", "net.mptcp.pm_type", false},
 }
 
 // Coupled reports whether the kernel can set the parameter other along with written.

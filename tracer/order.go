@@ -17,6 +17,8 @@ const (
 	// maxHeld and maxHeldText bound what an order holds. Beyond them the oldest events go early.
 	maxHeld     = 16384
 	maxHeldText = 8 << 20 // bytes of values
+	// hurriedHeld is how many events an order holds when the reader hurries.
+	hurriedHeld = 512
 	// maxSpare is how many held events an order keeps for later when it holds none.
 	maxSpare = 1024
 )
@@ -28,6 +30,7 @@ type order struct {
 
 	held  heldQueue
 	spare []*heldEvent
+	hurry bool   // the ring fills: hold few events
 	text  int    // bytes of values in held
 	came  uint64 // how many events came
 	read  uint64 // every record older than this has been read; CLOCK_BOOTTIME
@@ -129,6 +132,11 @@ func (o *order) hold(e *event.Event, boot uint64, read *afterRead) error {
 	o.text += len(h.text)
 	heap.Push(&o.held, h)
 	for len(o.held) > maxHeld || o.text > maxHeldText {
+		if err := o.pop(); err != nil {
+			return err
+		}
+	}
+	for i := 0; i < 2 && o.hurry && len(o.held) > hurriedHeld; i++ { // all at once would take too long
 		if err := o.pop(); err != nil {
 			return err
 		}

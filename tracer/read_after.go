@@ -71,6 +71,7 @@ type afterRead struct {
 	known   bool   // old is known
 	same    bool   // the write was of the old value
 
+	place   int     // in afterReads.fresh, from 1; 0: it is not there
 	settled bool    // nothing remains to wait for
 	value   *string // what is known then
 	cut     bool
@@ -94,13 +95,15 @@ type waitingEvent struct {
 // afterReads are the events that wait. Its methods are for the goroutine of Tracer.Run.
 type afterReads struct {
 	now    uint64                   // when Run began to read the records at hand, CLOCK_BOOTTIME
+	hurry  bool                     // the ring fills: read nothing
 	early  bool                     // records of writes come before the handler runs
 	unseen func(path string) uint64 // when a write to the parameter was last dropped by the filter or lost, CLOCK_BOOTTIME
 	alive  func(ns *liveNS) bool    // whether no record reported its end
 	learn  func(kind string, raw []byte, whole bool, text string)
 	pids   *pidSpace
 
-	next    *afterRead // of the event that comes next
+	next    *afterRead   // of the event that comes next
+	fresh   []*afterRead // for start; nil: not needed any more
 	queue   []waitingEvent
 	since   time.Time // when the queue was last empty
 	pending map[parameterCopy]*afterRead
@@ -154,8 +157,9 @@ func (a *afterReads) want(r *afterRead) {
 // hold takes an event that has to wait: for the value that is read for it, if r is not nil, or behind another
 // one. It reports false if the event need not wait.
 func (a *afterReads) hold(e *event.Event, r *afterRead) bool {
-	if a == nil || len(a.queue) == 0 && (r == nil || r.settled && r.value != nil) {
+	if a == nil || len(a.queue) == 0 && (r == nil || a.hurry || r.settled && r.value != nil) {
 		if r != nil {
+			a.settle(r)
 			a.show(e.Sysctl, r)
 		}
 		return false
@@ -168,7 +172,7 @@ func (a *afterReads) hold(e *event.Event, r *afterRead) bool {
 	return true
 }
 
-// begin has the goroutine read the value that the event in hand needs, and returns it; nil if it needs none.
+// begin takes the value that the event in hand needs for start, and returns it; nil if it needs none.
 func (a *afterReads) begin() *afterRead {
 	if a == nil || a.next == nil {
 		return nil
@@ -179,7 +183,7 @@ func (a *afterReads) begin() *afterRead {
 	return r
 }
 
-// read has the goroutine read a value, unless it is busy.
+// read takes a value for start, unless the goroutine is busy.
 func (a *afterReads) read(r *afterRead) {
 	if a.late != nil && a.late.done.Load() {
 		a.late = nil
@@ -188,20 +192,41 @@ func (a *afterReads) read(r *afterRead) {
 	if r.process.UID != 0 {
 		ahead /= 2 // the rest is root's
 	}
-	if a.late != nil || a.rested.Load() > time.Now().Add(ahead).UnixNano() {
+	if a.late != nil || a.rested.Load() > time.Now().Add(ahead).UnixNano() || len(a.fresh) == maxWaiting {
 		r.settled = true
 		return
 	}
-	if a.wanted == nil {
-		a.wanted, a.woken = make(chan *afterRead, maxWaiting), make(chan struct{}, 1)
-		go a.readAll(a.wanted, a.woken)
+	a.fresh = append(a.fresh, r)
+	r.place = len(a.fresh)
+	a.pending[r.parameterCopy] = r
+}
+
+// start has the goroutine read the values that no later record has told.
+func (a *afterReads) start() {
+	if a == nil || len(a.fresh) == 0 {
+		return
 	}
-	select {
-	case a.wanted <- r:
-		a.pending[r.parameterCopy] = r
-	default:
-		r.settled = true
+	for _, r := range a.fresh {
+		if r == nil {
+			continue
+		}
+		if a.hurry {
+			a.settle(r)
+			continue
+		}
+		if a.wanted == nil {
+			a.wanted, a.woken = make(chan *afterRead, maxWaiting), make(chan struct{}, 1)
+			go a.readAll(a.wanted, a.woken)
+		}
+		r.place = 0
+		select {
+		case a.wanted <- r:
+		default:
+			a.settle(r)
+		}
 	}
+	clear(a.fresh)
+	a.fresh = a.fresh[:0]
 }
 
 // settle ends the wait for a value.
@@ -210,6 +235,13 @@ func (a *afterReads) settle(r *afterRead) {
 	r.needless.Store(true)
 	if a.pending[r.parameterCopy] == r {
 		delete(a.pending, r.parameterCopy)
+	}
+	if r.place == 0 {
+		return
+	}
+	a.fresh[r.place-1], r.place = nil, 0
+	for n := len(a.fresh); n > 0 && a.fresh[n-1] == nil; n-- {
+		a.fresh = a.fresh[:n-1]
 	}
 }
 
@@ -440,6 +472,7 @@ func (s *stream) releaseAll(through uint64) error {
 	if err := s.order.flush(); err != nil {
 		return err
 	}
+	s.reads.start()
 	for s.reads.waiting() {
 		if err := s.releaseRead(through, false); err != nil {
 			return err

@@ -164,3 +164,40 @@ func TestReadAfterStuck(t *testing.T) {
 		t.Errorf("%d events, %v", len(r.got), err)
 	}
 }
+
+// TestHurry has the ring fill. Few events are held, none waits for a value, and none is lost.
+func TestHurry(t *testing.T) {
+	unseen, alive := uint64(0), true
+	r := newReading(&unseen, &alive)
+	r.ordered, r.order.next, r.clock = true, r.pass, &clock{now: bootNow}
+	for range maxHeld {
+		r.write(t, "held", false)
+	}
+	if len(r.got) != 0 {
+		t.Fatalf("%d events were not held", len(r.got))
+	}
+	r.begin(bootNow(), true)
+	for range maxHeld {
+		r.write(t, "wanted", true)
+	}
+	if n := len(r.order.held); n != hurriedHeld || len(r.got) != 2*maxHeld-hurriedHeld {
+		t.Errorf("%d events are held, and %d went", n, len(r.got))
+	}
+	r.reads.start()
+	if n := len(r.reads.wanted); n != 0 || r.reads.waiting() {
+		t.Errorf("%d values are to be read, events wait: %v", n, r.reads.waiting())
+	}
+	// As soon as the ring is empty, values are read again.
+	r.begin(bootNow(), false)
+	if err := r.order.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.releaseRead(0, false); err != nil || r.reads.waiting() || len(r.got) != 2*maxHeld {
+		t.Errorf("%d events went, %v", len(r.got), err)
+	}
+	r.write(t, "a", true)
+	r.reads.start()
+	if n := len(r.reads.wanted); n != 1 {
+		t.Errorf("%d values are to be read, want 1", n)
+	}
+}

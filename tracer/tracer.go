@@ -282,6 +282,15 @@ func (s *stream) hand(e *event.Event) error {
 	return s.handler.Event(e)
 }
 
+// begin notes that Run begins to read records at the time now, CLOCK_BOOTTIME. If the ring fills, it is better to lose
+// the order of some events and values after writes than events.
+func (s *stream) begin(now uint64, fills bool) {
+	s.order.hurry = fills
+	if s.reads != nil {
+		s.reads.now, s.reads.hurry = now, fills
+	}
+}
+
 // happened returns when an event happened, CLOCK_BOOTTIME.
 func (s *stream) happened(e *event.Event) uint64 {
 	if e.Time.IsZero() || e.Process == nil && (e.Type == event.TraceLoss || e.Type == event.TraceTamper) {
@@ -365,11 +374,12 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		}
 		t.attached.ring.SetDeadline(deadline)
 		began := bootNow()
-		t.out.reads.now = began
+		t.out.begin(began, t.attached.ring.AvailableBytes() > t.attached.ring.BufferSize()/4)
 		n, err := t.read(&rec, began)
 		if err != nil {
 			return err
 		}
+		t.out.reads.start()
 		if n == batch {
 			began = 0 // the ring was not empty
 		}

@@ -24,6 +24,7 @@ type liveNS struct {
 	creator *event.Actor
 	ended   uint64 // when a scan found that it had ended, CLOCK_BOOTTIME
 	follow  bool   // a followed process made it
+	shown   bool   // an event had it
 
 	mountedAt []mountPoint // as far as snapshots of mounts show it
 	ownership ownership
@@ -75,11 +76,7 @@ func (r *registry) add(typ event.NSType, id uint32, kernel uint64, userNS uint32
 	}
 	ns = r.live[id]
 	if ns != nil && ns.is(typ, kernel) {
-		// A mount shows neither the kernel's id nor the owner, and 5.10 gives a network
-		// namespace an id only when somebody asks for it. The uid stays as events had it.
-		if ns.kernel == 0 {
-			ns.kernel = kernel
-		}
+		r.learn(ns, kernel)
 		if ns.userNS == 0 {
 			ns.userNS = userNS
 		}
@@ -98,6 +95,18 @@ func (r *registry) add(typ event.NSType, id uint32, kernel uint64, userNS uint32
 	}
 	r.live[id] = ns
 	return ns, ended
+}
+
+// learn notes the kernel's id of a namespace, 0 if unknown. A mount shows neither that nor the owner, and 5.10 gives a
+// network namespace an id only when somebody asks for it. If an event has shown the namespace, its uid stays.
+func (r *registry) learn(ns *liveNS, kernel uint64) {
+	if ns.kernel != 0 || kernel == 0 {
+		return
+	}
+	ns.kernel = kernel
+	if !ns.shown {
+		ns.uid = r.uid(ns.typ, kernel, ns.id, ns.bootNS)
+	}
 }
 
 // drop removes a namespace from those that are alive. It keeps its name.
@@ -136,6 +145,7 @@ func (r *registry) isHost(ns *liveNS) bool { return r.host[ns.typ] == ns.id }
 
 // show sets into to a namespace as events show it, and returns it.
 func (r *registry) show(ns *liveNS, into *event.Namespace) *event.Namespace {
+	ns.shown = true
 	*into = event.Namespace{
 		Type: ns.typ, ID: ns.id, UID: ns.uid, Name: ns.name, UserNS: ns.userNS,
 		Host: r.isHost(ns), Owner: ns.ownership.owner,
@@ -148,6 +158,7 @@ func (r *registry) show(ns *liveNS, into *event.Namespace) *event.Namespace {
 func (r *registry) describe(ns *event.Namespace, kernel uint64) {
 	ns.Host = r.host[ns.Type] == ns.ID
 	if live := r.live[ns.ID]; live != nil && live.is(ns.Type, kernel) {
+		r.learn(live, kernel)
 		ns.UID, ns.Name, ns.Owner = live.uid, live.name, live.ownership.owner
 		if ns.UserNS == 0 {
 			ns.UserNS = live.userNS

@@ -31,7 +31,7 @@ func TestRegistryAdd(t *testing.T) {
 	}{
 		{"the same id", look{netNS, 5, 10}, look{netNS, 5, 20}, 0, true, false, "5"},
 		{"an unknown id", look{netNS, 5, 10}, look{netNS, 0, 20}, 0, true, false, "5"},
-		{"the id becomes known", look{netNS, 0, 10}, look{netNS, 5, 20}, 0, true, false, "7.10"},
+		{"the id becomes known", look{netNS, 0, 10}, look{netNS, 5, 20}, 0, true, false, "5"},
 		{"another id", look{netNS, 5, 10}, look{netNS, 6, 20}, 0, false, true, "6"},
 		{"another type", look{netNS, 0, 10}, look{mntNS, 0, 20}, 0, false, true, "7.20"},
 
@@ -149,6 +149,26 @@ func TestUID(t *testing.T) {
 		if ns.UID != row.want || ns.KernelUID() != row.ofOne {
 			t.Errorf("%+v: %s, of the kernel: %v", row, ns.UID, ns.KernelUID())
 		}
+	}
+}
+
+// TestLearn has namespaces of which a mount shows no id. They get the kernel's id, unless an event had them before.
+func TestLearn(t *testing.T) {
+	r := newRegistry()
+	r.perType = true
+	for _, row := range []struct {
+		shown bool
+		want  string
+	}{{false, "net:5"}, {true, "7.99"}} {
+		ns, _ := r.add(netNS, 7, 0, 0, 99)
+		if row.shown {
+			r.show(ns, new(event.Namespace))
+		}
+		again, ended := r.add(netNS, 7, 5, 3, 100)
+		if again != ns || ended != nil || ns.uid != row.want {
+			t.Errorf("shown %v: the uid is %s, want %s", row.shown, ns.uid, row.want)
+		}
+		r.remove(7, 5)
 	}
 }
 

@@ -204,10 +204,11 @@ func values(ctx context.Context, root *params.Root, dir string) (all map[string]
 
 // identify corrects the uid of the network namespace that the thread is in. Up to Linux 6.17 the
 // uid is the cookie of the namespace, and the inode number can have been reused since the
-// tracer saw it. Linux 5.14 and newer return the cookie for a socket (SO_NETNS_COOKIE).
+// tracer saw it. The tracer does not know the cookie of a namespace that it found by its mount.
+// Linux 5.14 and newer return the cookie for a socket (SO_NETNS_COOKIE).
 func identify(ns *Namespace) {
 	const byCookie = "net:"
-	if !strings.HasPrefix(ns.UID, byCookie) {
+	if ns.KernelUID() && !strings.HasPrefix(ns.UID, byCookie) || procfs.HandleID("/proc/thread-self/ns/net") != 0 {
 		return
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

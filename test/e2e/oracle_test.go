@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -30,22 +33,31 @@ type oracle struct {
 	named    map[string]*life // by the name that it has now
 	dead     []*life
 	restarts int
+	boots    int // before this one
 }
 
 // A life is a network namespace from its creation to its end.
 type life struct {
-	id     uint32
-	born   int                 // how often the recorder had been restarted by then
-	writes map[string]*lastSet // by parameter
+	ID     uint32
+	Writes map[string]*lastSet // by parameter
 	values map[string]string   // what the parameters have now, also by other ways
 }
 
 // lastSet is the last write that set a parameter while nstrace recorded.
 type lastSet struct {
-	pid    int
-	value  string
-	writes int // that set it, in all
-	at     int // how often the recorder had been restarted by then
+	PID     int
+	Value   string
+	Writes  int    // that set it, in all
+	Boot    int    // in which boot
+	Initial string // before the first of these in that boot
+	at      int    // how often the recorder had been restarted by then
+}
+
+// past is what an oracle writes for the next boot.
+type past struct {
+	Boots int
+	Host  map[string]*lastSet
+	Dead  []*life
 }
 
 // oracleParameters are each in a network namespace. All take numbers from 1 to 200, and refuse 0x.
@@ -93,16 +105,20 @@ func (o *oracle) set(recorded bool) {
 		o.fail("%v", err)
 	}
 	o.note("set %s %s %s: pid %d, recorded %v", name, parameter, value, pid, recorded)
+	before := l.values[parameter]
 	l.values[parameter] = value
 	if !recorded {
 		return
 	}
-	w := l.writes[parameter]
+	w := l.Writes[parameter]
 	if w == nil {
-		w = &lastSet{}
-		l.writes[parameter] = w
+		w = &lastSet{Boot: -1}
+		l.Writes[parameter] = w
 	}
-	*w = lastSet{pid: pid, value: value, writes: w.writes + 1, at: o.restarts}
+	if w.Boot == o.boots {
+		before = w.Initial
+	}
+	*w = lastSet{PID: pid, Value: value, Writes: w.Writes + 1, Boot: o.boots, Initial: before, at: o.restarts}
 }
 
 // refused lets a write fail, which changes nothing.
@@ -145,7 +161,7 @@ func (o *oracle) step() {
 		if err != nil {
 			o.fail("%v", err)
 		}
-		o.named[name] = &life{id: id, born: o.restarts, writes: map[string]*lastSet{}, values: map[string]string{}}
+		o.named[name] = &life{ID: id, Writes: map[string]*lastSet{}, values: map[string]string{}}
 		o.note("add %s: %d", name, id)
 	case n < 25 && len(free) < 3:
 		name := slices.Sorted(maps.Keys(o.named))[o.rand.IntN(len(o.named))]
@@ -215,11 +231,11 @@ func (o *oracle) check() {
 	}
 	want := map[string]string{}
 	for name, l := range o.named {
-		for parameter, w := range l.writes {
-			want[fmt.Sprintf("%d %s", l.id, parameter)] = o.expected(name, l, parameter, w)
+		for parameter, w := range l.Writes {
+			want[fmt.Sprintf("%d %s", l.ID, parameter)] = o.expected(name, l, parameter, w)
 		}
 	}
-	for parameter, w := range o.hosts.writes {
+	for parameter, w := range o.hosts.Writes {
 		want[parameter] = o.expected("", o.hosts, parameter, w)
 	}
 	for _, key := range slices.Sorted(maps.Keys(want)) {
@@ -237,7 +253,12 @@ func (o *oracle) check() {
 func (o *oracle) expected(name string, l *life, parameter string, w *lastSet) string {
 	o.Helper()
 	state, value := "recorded", l.values[parameter]
-	if value != w.value {
+	switch {
+	case w.Boot != o.boots && (value == w.Value || value != w.Initial):
+		state = "rebooted"
+	case w.Boot != o.boots:
+		state = "reset"
+	case value != w.Value:
 		state = "drifted"
 	}
 	if now := o.read(name, parameter); now != value {
@@ -247,7 +268,7 @@ func (o *oracle) expected(name string, l *life, parameter string, w *lastSet) st
 	if name != "" && !kernelFrom(5, 14) && w.at != o.restarts {
 		state, value = "unreadable", "?"
 	}
-	return fmt.Sprintf("%s %s, %d writes, by pid %d", state, value, w.writes, w.pid)
+	return fmt.Sprintf("%s %s, %d writes, by pid %d", state, value, w.Writes, w.PID)
 }
 
 func (o *oracle) read(name, parameter string) string {
@@ -266,16 +287,39 @@ func (o *oracle) checkDead(ns *event.Namespace, b blameLine) {
 		o.fail("%s of the host is gone", b.Parameter)
 	}
 	if !slices.ContainsFunc(o.dead, func(l *life) bool {
-		w := l.writes[b.Parameter]
-		return l.id == ns.ID && w != nil && uint64(w.writes) == b.Writes && uint32(w.pid) == b.Event.Process.PID && *b.Event.Sysctl.New == w.value
+		w := l.Writes[b.Parameter]
+		return l.ID == ns.ID && w != nil && uint64(w.Writes) == b.Writes && uint32(w.PID) == b.Event.Process.PID && *b.Event.Sysctl.New == w.Value
 	}) {
 		o.fail("%s is gone in %d after %d writes, the last by pid %d: there was no such namespace", b.Parameter, ns.ID, b.Writes, b.Event.Process.PID)
 	}
 }
 
+// load reads what the oracle of the boot before wrote, if there was one.
+func (o *oracle) load(file string) {
+	o.Helper()
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var p past
+	if err := errors.Join(err, json.Unmarshal(b, &p)); err != nil {
+		o.Fatal(err)
+	}
+	o.boots, o.hosts.Writes, o.dead = p.Boots+1, p.Host, p.Dead
+	o.note("boot %d", o.boots)
+}
+
+func (o *oracle) save(file string) {
+	b, err := json.Marshal(past{o.boots, o.hosts.Writes, slices.AppendSeq(o.dead, maps.Values(o.named))})
+	if err := errors.Join(err, os.WriteFile(file, b, 0o600)); err != nil {
+		o.Error(err)
+	}
+}
+
 // TestOracle makes, renames and ends namespaces, sets parameters, lets writes fail, and stops and kills the
 // recorder, all at random, and compares what nstrace blame says after each step with what happened.
-// NSTRACE_SEED repeats a run.
+// NSTRACE_SEED repeats a run. If NSTRACE_ORACLE_DIR is set, the history stays there, and the oracle of the next boot
+// goes on with it.
 func TestOracle(t *testing.T) {
 	anyKernel(t)
 	seed, err := strconv.ParseUint(os.Getenv("NSTRACE_SEED"), 10, 64)
@@ -288,9 +332,17 @@ func TestOracle(t *testing.T) {
 		steps = 150
 	}
 	o := &oracle{
-		T: t, rand: rand.New(rand.NewPCG(seed, 0)), db: filepath.Join(t.TempDir(), "history.db"), named: map[string]*life{},
-		hosts: &life{writes: map[string]*lastSet{}, values: map[string]string{}},
+		T: t, rand: rand.New(rand.NewPCG(seed, 0)), named: map[string]*life{},
+		hosts: &life{Writes: map[string]*lastSet{}, values: map[string]string{}},
 	}
+	dir := os.Getenv("NSTRACE_ORACLE_DIR")
+	if dir == "" {
+		dir = t.TempDir()
+	} else {
+		o.load(filepath.Join(dir, "past.json"))
+		defer o.save(filepath.Join(dir, "past.json"))
+	}
+	o.db = filepath.Join(dir, "history.db")
 	before := o.read("", oracleHost)
 	o.hosts.values[oracleHost] = before
 	t.Cleanup(func() {
@@ -303,7 +355,11 @@ func TestOracle(t *testing.T) {
 			}
 		}
 	})
+	if o.boots > 0 {
+		o.check()
+	}
 	o.start()
+	o.check()
 	for range steps {
 		o.step()
 		o.check()

@@ -76,6 +76,24 @@ func (a *acknowledgements) lines() []string {
 	return slices.Compact(slices.Collect(strings.Lines(whole)))
 }
 
+// bootWithDisk boots a guest that has a disk and runs a shell script in it. add adds what the script needs.
+func bootWithDisk(t *testing.T, ctx context.Context, kernel *Kernel, disk *Disk, script string, stdout io.Writer, add func(*Root)) (*Result, error) {
+	root, err := NewGuestRoot(ctx, ".", kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(root)
+	limit, err := timeLimit(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := Guest{
+		Kernel: kernel, Root: root, Disk: disk, CPUs: 1, Log: t.Logf, Stdout: stdout,
+		Job: wire.Job{Args: []string{"sh", "-c", script}, Merge: true}, Limit: limit,
+	}
+	return guest.Start(ctx)
+}
+
 // TestPowerCut cuts a guest's power in the middle of a storm that nstrace records. The disk loses
 // everything that the guest did not flush. After the next boot, the history must be intact, and
 // must have the events that it had shown before.
@@ -108,29 +126,17 @@ func TestPowerCut(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", disk.Image, before).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	boot := func(ctx context.Context, script string, stdout io.Writer, files map[string]string) (*Result, error) {
-		root, err := NewGuestRoot(ctx, ".", kernel)
-		if err != nil {
-			t.Fatal(err)
-		}
-		root.AddProgram(nstrace, guestTracer)
-		for name, content := range files {
-			root.AddBytes([]byte(content), name, 0o644)
-		}
-		limit, err := timeLimit(t)
-		if err != nil {
-			t.Fatal(err)
-		}
-		guest := Guest{
-			Kernel: kernel, Root: root, Disk: disk, CPUs: 1, Log: t.Logf, Stdout: stdout,
-			Job: wire.Job{Args: []string{"sh", "-c", script}, Merge: true}, Limit: limit,
-		}
-		return guest.Start(ctx)
-	}
-
 	ctx, cut := context.WithCancel(t.Context())
 	defer cut()
 	said := &acknowledgements{wants: 3, cut: cut}
+	boot := func(ctx context.Context, script string, stdout io.Writer, files map[string]string) (*Result, error) {
+		return bootWithDisk(t, ctx, kernel, disk, script, stdout, func(root *Root) {
+			root.AddProgram(nstrace, guestTracer)
+			for name, content := range files {
+				root.AddBytes([]byte(content), name, 0o644)
+			}
+		})
+	}
 	_, err = boot(ctx, storm, said, nil)
 	var ge *GuestError
 	if !errors.As(err, &ge) || ctx.Err() == nil {

@@ -104,7 +104,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	}
 	recorder := history.NewClient(f.db)
 	defer recorder.Close()
-	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: recorder.Sync}
+	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: warnBehind(f.db, recorder.Sync)}
 	if len(globs) > 0 {
 		o.Match = func(name string) bool {
 			return slices.ContainsFunc(globs, func(g string) bool {

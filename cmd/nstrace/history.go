@@ -187,7 +187,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		return ignoreCancel(err)
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
-	_ = history.Sync(ctx, f.db) // without it, the newest second can be missing
+	_ = warnBehind(f.db, func(ctx context.Context) error { return history.Sync(ctx, f.db) })(ctx)
 	if f.hostOf, err = recordedHosts(db); err != nil {
 		return ignoreCancel(err)
 	}
@@ -439,6 +439,20 @@ func interrupted(err error) error {
 func warnLeftOut(path string, db *history.DB) {
 	if n, first := db.LeftOut(); n > 0 {
 		fmt.Fprintf(os.Stderr, "nstrace: %s: skipped %s that nstrace cannot have written: %s\n", path, plural(n, "row"), oneLine(first))
+	}
+}
+
+// warnBehind returns sync, which asks the recorder of the history at path to write everything. It warns once if a
+// recorder runs and does not do so.
+func warnBehind(path string, sync func(context.Context) error) func(context.Context) error {
+	warned := false
+	return func(ctx context.Context) error {
+		err := sync(ctx)
+		if err != nil && !warned && ctx.Err() == nil && !errors.Is(err, history.ErrNoRecorder) {
+			warned = true
+			warn(fmt.Sprintf("%s can lack the newest events: %v", path, err))
+		}
+		return err
 	}
 }
 

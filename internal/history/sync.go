@@ -108,7 +108,7 @@ func syncAt(ctx context.Context, path string) (net.Conn, error) {
 		case lockErr != nil:
 			return nil, errors.Join(err, lockErr)
 		case recorded:
-			return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+			return nil, fmt.Errorf("%w: %w", errNoAnswer, withoutAddress(err))
 		}
 		return nil, fmt.Errorf("%w: %w", ErrNoRecorder, err)
 	}
@@ -122,6 +122,15 @@ func syncAt(ctx context.Context, path string) (net.Conn, error) {
 		err = fmt.Errorf("the recorder cannot write: %.500q", answer)
 	}
 	return c, err
+}
+
+// withoutAddress returns the reason in the error of a call, without the address, which names a descriptor.
+func withoutAddress(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }
 
 func dialRecorder(ctx context.Context, path string) (net.Conn, error) {

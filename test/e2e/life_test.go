@@ -181,6 +181,27 @@ func TestBlameAtOnce(t *testing.T) {
 	}
 }
 
+// TestBehind has a recorder that does not answer, because others can write to the folder. blame and history say that the
+// newest events can be missing.
+func TestBehind(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(openDir(t, 0o777|os.ModeSticky), "history.db")
+	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
+	rec.awaitStart(t)
+	warning := db + " can lack the newest events: a recorder writes to it, and does not answer"
+	for _, running := range []bool{true, false} {
+		for _, command := range []string{"blame", "history"} {
+			_, _, stderr := nstrace(t, []string{command, "--db", db, "-q"})
+			if n := strings.Count(stderr, warning); n != 1 == running {
+				t.Errorf("a recorder runs: %v; %s warns %d times: %s", running, command, n, stderr)
+			}
+		}
+		if running {
+			rec.interrupt(t)
+		}
+	}
+}
+
 // TestRecordedHost reads a history of two boots of another host. Whose namespaces are the host's own is what the
 // history says, not what the reader's host has.
 func TestRecordedHost(t *testing.T) {

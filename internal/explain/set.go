@@ -12,6 +12,7 @@ import (
 	"github.com/nstrace/nstrace/internal/baseline"
 	"github.com/nstrace/nstrace/internal/declared"
 	"github.com/nstrace/nstrace/internal/params"
+	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
 )
 
@@ -75,4 +76,19 @@ func (c *Comparison) check(root *params.Root, set *baseline.Set, name string) {
 	if row.State != output.AsDeclared {
 		c.Rows = append(c.Rows, row)
 	}
+}
+
+// HostValue returns the value that a parameter of the host has now, nil if it cannot be read.
+func HostValue(r *resolve.Resolver, name string) *string {
+	o := Options{Parameter: name, Resolver: r}
+	host, err := o.netns()
+	if err != nil {
+		return nil
+	}
+	defer host.close()
+	v, err := host.read(name)
+	if err != nil || v.Truncated {
+		return nil
+	}
+	return v.Text
 }

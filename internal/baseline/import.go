@@ -77,7 +77,7 @@ func (o *Options) parseChecker(name, file string, text []byte) (*rows, error) {
 		}
 		var c checked
 		if err := dec.Decode(&c); err != nil {
-			return nil, fail(jsonOffset(err, start), "%s: %s", jsonMessage(err), wantChecker)
+			return nil, fail(start, "%s: %s", jsonMessage(err), wantChecker)
 		}
 		switch {
 		case c.Name == "" || c.Type == "":
@@ -105,7 +105,7 @@ func (o *Options) parseChecker(name, file string, text []byte) (*rows, error) {
 		all.add(x)
 	}
 	if _, err := dec.Token(); err != nil { // the ]
-		return nil, fail(jsonOffset(err, dec.InputOffset()), "%s: %s", jsonMessage(err), wantChecker)
+		return nil, fail(dec.InputOffset(), "%s: %s", jsonMessage(err), wantChecker)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, fail(dec.InputOffset(), "something follows the list: %s", wantChecker)
@@ -119,15 +119,7 @@ func (o *Options) parseChecker(name, file string, text []byte) (*rows, error) {
 	return all, nil
 }
 
-// jsonOffset returns where an error is, or what is given if it does not say.
-func jsonOffset(err error, otherwise int64) int64 {
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) && syntax.Offset > 0 {
-		return max(syntax.Offset-1, otherwise)
-	}
-	return otherwise
-}
-
+// jsonMessage says what is wrong with an entry.
 func jsonMessage(err error) string {
 	var wrong *json.UnmarshalTypeError
 	switch {

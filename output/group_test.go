@@ -119,10 +119,11 @@ func TestGroup(t *testing.T) {
 	checkSafe(t, write(t, groupSink(table, output.GroupOptions{Open: true}), append(hostile(), bare()...)...))
 }
 
-// TestGroupLeavesAlone checks that events with alerts and losses are not folded, and that
-// events stay in order.
+// TestGroupLeavesAlone checks that events with alerts, those that move a parameter away from its expected value, and losses
+// are not folded, and that events stay in order.
 func TestGroupLeavesAlone(t *testing.T) {
 	events := boot()[:5]
+	events[1].Sysctl.Expected = &event.Expected{State: event.ExpectedAway, Comparison: "equal", Values: []string{"0"}, File: "x"}
 	events[2].Alert = []event.Alert{{Name: "filter", Severity: "info"}}
 	events = append(events, &event.Event{Type: event.TraceLoss, Time: at(240), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 3}, Reason: "ring_full"}})
 	table := output.TableOptions{Location: time.UTC}

@@ -48,7 +48,10 @@ the file of --output-file. While the database cannot be opened or written (the d
 full, another program holds a lock), tracing continues and events wait in memory.
 
 While another nstrace records to the same database, this one stands by. It takes over
-without a gap when the other one ends.`,
+without a gap when the other one ends.
+
+With --baseline or --declared, nstrace record marks each event that moves a parameter of the
+host away from its expected value, or back. nstrace history deviations lists them.`,
 		Example: `  nstrace record                                   record, as a service does
   nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json
   nstrace record --declared                        mark what moves parameters away from sysctl.d`,
@@ -59,10 +62,10 @@ without a gap when the other one ends.`,
 	registerDB(cmd.Flags(), &f.db)
 	spanVar(cmd.Flags(), &f.keep, "keep", 90*24*time.Hour, "drop events older than this, for example 90d or 12h (0: never)")
 	cmd.Flags().Lookup("keep").DefValue = "90d"
+	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
 	cmd.Flags().BoolVar(&f.declared, "declared", false, "mark the events that move a parameter of the host away from what sysctl.d declares, or back")
 	registerBaseline(cmd, &f.baseline, "mark the events that move a parameter of the host away from what this file expects, or back")
 	registerRules(cmd, &f.rules)
-	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
 	return cmd
 }
 

@@ -228,6 +228,9 @@ func (enc *Encoder) appendSysctl(b []byte, s *Sysctl) []byte {
 	if s.Cause != nil {
 		b = appendCause(append(b, `,"cause":`...), s.Cause)
 	}
+	if s.Expected != nil {
+		b = appendExpected(append(b, `,"expected":`...), s.Expected)
+	}
 	if s.Namespace != nil {
 		b = enc.AppendNamespace(append(b, `,"namespace":`...), s.Namespace)
 	}
@@ -238,6 +241,17 @@ func appendCause(b []byte, c *Cause) []byte {
 	start := len(b)
 	b = appendNumber(b, `,"seq":`, c.Seq)
 	b = appendText(b, `,"name":`, c.Name)
+	return object(b, start)
+}
+
+func appendExpected(b []byte, x *Expected) []byte {
+	start := len(b)
+	b = AppendString(append(b, `,"state":`...), x.State)
+	b = AppendString(append(b, `,"comparison":`...), x.Comparison)
+	b = appendTexts(b, `,"values":`, x.Values)
+	b = appendText(b, `,"severity":`, x.Severity)
+	b = AppendString(append(b, `,"file":`...), x.File)
+	b = appendNumber(b, `,"line":`, uint64(x.Line))
 	return object(b, start)
 }
 

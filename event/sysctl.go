@@ -28,7 +28,26 @@ type Sysctl struct {
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"` // a value is longer than the 1024 bytes that nstrace keeps
 	Cause     *Cause     `json:"cause,omitempty"`     // if the kernel changed the parameter along with another one
+	// Expected is set if the event moved the parameter away from, or back to, the expected value.
+	Expected *Expected `json:"expected,omitempty"`
 }
+
+// Expected is what a parameter is expected to be, and how an event changed whether it is. It never changes, and
+// its strings are UTF-8.
+type Expected struct {
+	State      string   `json:"state"`      // ExpectedAway or ExpectedBack
+	Comparison string   `json:"comparison"` // how the parameter has to compare with Values, such as equal
+	Values     []string `json:"values,omitempty"`
+	Severity   string   `json:"severity,omitempty"` // info, warning, critical; empty for a declared value
+	File       string   `json:"file"`               // where that is expected
+	Line       uint32   `json:"line,omitempty"`     // 0 if the file has no lines
+}
+
+// Values of Expected.State.
+const (
+	ExpectedAway = "away" // the value was as expected before the event, and is not any more
+	ExpectedBack = "back" // the value was not as expected before the event, and is now
+)
 
 // Cause is the write that made the kernel change other parameters too. Its event comes
 // right before the events of these changes.

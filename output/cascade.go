@@ -7,7 +7,8 @@ import "github.com/nstrace/nstrace/event"
 // A Cascades is a sink that folds the changes that the kernel makes along with a write into the row of that write:
 // "0 → 1, and 4 more". It holds a write back until the next event or Flush.
 //
-// A change with an alert keeps its row, and so does one whose write is not right before it.
+// A change with an alert or one that moves a parameter away from its expected value, or back, keeps its row. So does one
+// whose write is not right before it.
 type Cascades struct {
 	next Sink
 	held *event.Event // nil if there is none
@@ -34,7 +35,7 @@ func (c *Cascades) Write(ev *event.Event) error {
 
 // causedBy reports whether an event is a change along with a write.
 func causedBy(ev, write *event.Event) bool {
-	return ev.Via == event.ViaCascade && ev.Sysctl != nil && ev.Sysctl.Cause != nil && len(ev.Alert) == 0 &&
+	return ev.Via == event.ViaCascade && ev.Sysctl != nil && ev.Sysctl.Cause != nil && len(ev.Alert) == 0 && ev.Sysctl.Expected == nil &&
 		ev.Sysctl.Cause.Seq == write.Seq && ev.RunID == write.RunID
 }
 

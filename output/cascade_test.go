@@ -40,6 +40,8 @@ func TestCascades(t *testing.T) {
 	alone := cascade(4)
 	alarmed := cascade(4)
 	alarmed[2].Alert = []event.Alert{{Name: "x", Severity: "warning"}}
+	moved := cascade(4)
+	moved[2].Sysctl.Expected = &event.Expected{State: event.ExpectedAway, Comparison: "equal", Values: []string{"0"}, File: "x"}
 	other := cascade(2)
 	other[2].RunID = "b"
 	for _, row := range []struct {
@@ -54,6 +56,7 @@ func TestCascades(t *testing.T) {
 		{"a write alone", sink, alone[:1], 1, "0 → 1 "},
 		{"changes without their write", sink, alone[1:], 4, "cascade of"},
 		{"a change with an alert", sink, alarmed, 5, "0 → 1, and 1 more"},
+		{"a change away from the expected value", sink, moved, 4, "(expected 0)"},
 		{"a change of another run", sink, other, 2, "0 → 1, and 1 more"},
 		{"two writes", sink, append(cascade(1), cascade(2)...), 2, "and 2 more"},
 	} {

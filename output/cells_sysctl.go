@@ -61,7 +61,34 @@ func (t *Table) values(ev *event.Event) []word {
 	if s.Truncated {
 		words = append(words, newWord("(truncated)", doubtful))
 	}
-	return append(words, t.indirect(ev, s)...)
+	words = append(words, t.indirect(ev, s)...)
+	return append(words, t.expected(s)...)
+}
+
+// expected is "(expected 1)" if the event moved the parameter away from that, and "(as expected)" if it moved it back.
+func (t *Table) expected(s *event.Sysctl) []word {
+	switch x := s.Expected; {
+	case x == nil:
+		return nil
+	case x.State == event.ExpectedBack:
+		return []word{newWord("(as expected)", normal)}
+	default:
+		words := t.value(expectation(x.Comparison, x.Values), "(expected ", failed)
+		words[len(words)-1].text += ")"
+		return words
+	}
+}
+
+// expectation is "1", "at least 1", "one of 1, 2" or "not 0".
+func expectation(comparison string, values []string) string {
+	text := strings.Join(values, ", ")
+	if text == "" {
+		text = `""`
+	}
+	if comparison == "equal" {
+		return text
+	}
+	return comparison + " " + text
 }
 
 func (t *Table) oldAndNew(ev *event.Event, s *event.Sysctl) []word {

@@ -73,6 +73,11 @@ func ExampleTable() {
 	// 12:04:40.123  sysctl   net.ipv4.conf.eth0.          0 → 1 cascade of  sshd > bash > sudo >
 	//                        forwarding                   net.ipv4.         sysctl[4806] alice as root
 	//                                                     ip_forward
+	// 12:04:40.223  sysctl   kernel.kptr_restrict         2 → 0             sshd > bash > sudo >
+	//                                                     (expected one of  sysctl[4809] alice as root
+	//                                                     1, 2)
+	// 12:04:40.273  sysctl   kernel.kptr_restrict         0 → 1             sshd > bash > sudo >
+	//                                                     (as expected)     sysctl[4810] alice as root
 	// 12:04:40.473  unpin    net 4026532281 web           /run/netns/web    sshd > bash > sudo >
 	//                                                     copy              umount[4807] alice as root
 	//                                                     in mnt

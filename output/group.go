@@ -170,7 +170,7 @@ type burstKey struct {
 // own.
 func burstKeyOf(ev *event.Event) (burstKey, bool) {
 	switch {
-	case len(ev.Alert) > 0:
+	case len(ev.Alert) > 0, ev.Sysctl != nil && ev.Sysctl.Expected != nil:
 	case ev.Process != nil:
 		return burstKey{pid: ev.Process.PID, start: ev.Process.StartTime.UnixNano()}, true
 	case ev.Type == event.NamespaceDestroy && ev.Namespace != nil && ev.Namespace.Creator != nil:

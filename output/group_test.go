@@ -119,15 +119,22 @@ func TestGroup(t *testing.T) {
 	checkSafe(t, write(t, groupSink(table, output.GroupOptions{Open: true}), append(hostile(), bare()...)...))
 }
 
-// TestGroupLeavesAlone checks that events with alerts and losses are not folded, and that
-// events stay in order.
+// TestGroupLeavesAlone checks that events with alerts, those that move a parameter away from its expected value, and losses
+// are not folded, and that events stay in order.
 func TestGroupLeavesAlone(t *testing.T) {
-	events := boot()[:5]
-	events[2].Alert = []event.Alert{{Name: "filter", Severity: "info"}}
-	events = append(events, &event.Event{Type: event.TraceLoss, Time: at(240), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 3}, Reason: "ring_full"}})
-	table := output.TableOptions{Location: time.UTC}
-	if got, want := write(t, groupSink(table, output.GroupOptions{}), events...), write(t, tableSink(table), events...); got != want {
-		t.Errorf("got\n%swant\n%s", got, want)
+	for _, mark := range []func(*event.Event){
+		func(e *event.Event) { e.Alert = []event.Alert{{Name: "filter", Severity: "info"}} },
+		func(e *event.Event) {
+			e.Sysctl.Expected = &event.Expected{State: event.ExpectedAway, Comparison: "equal", Values: []string{"0"}, File: "x"}
+		},
+	} {
+		events := boot()[:5]
+		mark(events[2])
+		events = append(events, &event.Event{Type: event.TraceLoss, Time: at(240), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 3}, Reason: "ring_full"}})
+		table := output.TableOptions{Location: time.UTC}
+		if got, want := write(t, groupSink(table, output.GroupOptions{}), events...), write(t, tableSink(table), events...); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
 	}
 }
 

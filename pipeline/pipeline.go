@@ -11,6 +11,7 @@
 //	Writers         adds who set the limits that refused a namespace
 //	Visitors        drops the enters of other processes of nstrace, which only look
 //	Select          keeps the events of the wanted containers and network namespaces
+//	Expected        marks the events that move a parameter away from its expected value, or back
 //	Alerts          marks the events that meet a rule
 //	Filter          keeps the events that an expression holds for
 //	Limit           ends the run after a number of events
@@ -29,6 +30,7 @@ package pipeline
 import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/alert"
+	"github.com/nstrace/nstrace/internal/baseline"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
 )
@@ -47,6 +49,7 @@ type Options struct {
 	RunID     string            // of every event; see NewRunID
 	Writers   *Writers          // for Writers; its Next is set by New
 	Selection Selection         // for Select
+	Expected  *baseline.Marker  // for Expected
 	Alerts    *alert.Rules      // for Alerts
 	Filter    *filter.Program   // for Filter
 	Limit     uint64            // for Limit: events, not counting trace.*
@@ -97,6 +100,9 @@ func New(o Options) *Pipeline {
 	}
 	if o.Alerts != nil {
 		p.Handler = &Alerts{Next: p.Handler, Rules: o.Alerts}
+	}
+	if o.Expected != nil {
+		p.Handler = &Expected{Next: p.Handler, Marker: o.Expected}
 	}
 	if !o.Selection.Empty() {
 		p.Handler = &Select{Next: p.Handler, Selection: o.Selection, Drops: drops}

@@ -31,6 +31,7 @@ type diffFlags struct {
 	format   string
 	fresh    bool
 	declared bool
+	baseline []string
 	rules    string
 	db       string
 	nsTypes  []string
@@ -42,8 +43,8 @@ type diffFlags struct {
 func newDiff() *cobra.Command {
 	var f diffFlags
 	cmd := &cobra.Command{
-		Use:   "diff NS [NS] | --declared [flags]",
-		Short: "Show the parameters that differ between two namespaces, or from what files declare",
+		Use:   "diff NS [NS] | --declared | --baseline FILE [flags]",
+		Short: "Show the parameters that differ between two namespaces, or from what files declare or expect",
 		Long: `Show the parameters that differ between two namespaces: between NS and NS, between NS and
 the host's namespace (that of process 1) if there is one NS only, or between NS and a fresh
 namespace with --fresh.
@@ -59,15 +60,24 @@ With --declared, nstrace shows each parameter of the host that has another value
 declares, with the line that declares it and the last process that wrote it. nstrace explain
 shows one of them in full.
 
+With --baseline, nstrace shows each parameter of the host that is not as FILE expects. FILE has
+expectations in YAML ("nstrace diff --baseline help" prints an example, which is the built-in
+baseline), or it is the output of sysctl -a or of kernel-hardening-checker -m json, or a file
+of sysctl.d whose name ends in .conf.
+
 The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.`,
 		Example: `  nstrace diff web                     web and the host
   nstrace diff blue green              two network namespaces
   nstrace diff 4711 --fresh            what is set in the namespaces of a process
   nstrace diff web db -t net -o json
-  nstrace diff --declared              what differs from the files of sysctl.d`,
+  nstrace diff --declared              what differs from the files of sysctl.d
+  nstrace diff --baseline default      what differs from common advice to harden a host`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if slices.Contains(f.baseline, "help") {
+				return baselineHelp()
+			}
 			run := f.diff
-			if f.declared {
+			if f.declared || cmd.Flags().Changed("baseline") {
 				run = func(ctx context.Context, args []string) (bool, error) { return f.diffDeclared(ctx, cmd, args) }
 			}
 			differs, err := run(cmd.Context(), args)
@@ -89,6 +99,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 for trouble.
 	fs.BoolVar(&f.fresh, "fresh", false, "compare with a fresh namespace, which nstrace makes and drops")
 	fs.StringSliceVarP(&f.nsTypes, "ns-type", "t", nil, "only namespaces of these types: "+strings.Join(diffTypeNames(), ", "))
 	fs.BoolVar(&f.declared, "declared", false, "compare the host's parameters with the files of sysctl.d")
+	registerBaseline(cmd, &f.baseline, "compare the host's parameters with the expectations in this file")
 	registerRules(cmd, &f.rules)
 	registerDB(fs, &f.db)
 	registerRuntimes(fs, &f.runtimes)
@@ -216,25 +227,44 @@ func (f *diffFlags) write(rows []*output.Diff, args []string, host map[event.NST
 	return differs, nil
 }
 
-// diffDeclared is diff for --declared.
+// diffDeclared is diff for --declared and --baseline.
 func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args []string) (differs bool, err error) {
+	flag := "--declared"
+	if !f.declared {
+		flag = "--baseline"
+	}
 	switch {
 	case len(args) > 0:
-		return false, usagef("diff: --declared compares the host's parameters: want no namespace")
+		return false, usagef("diff: %s compares the host's parameters: want no namespace", flag)
 	case f.fresh || len(f.nsTypes) > 0:
-		return false, usagef("diff: --declared cannot be used with --fresh or --ns-type")
+		return false, usagef("diff: %s cannot be used with --fresh or --ns-type", flag)
+	case f.declared && cmd.Flags().Changed("baseline"):
+		return false, errDeclaredAndBaseline
 	}
 	if err := errors.Join(oneOf("--output", f.format, []string{"table", "json"}), oneOf("--rules", f.rules, ruleNames)); err != nil {
 		return false, err
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	config, err := readDeclared(ctx)
-	if err != nil {
-		return false, interrupted(err)
-	}
 	o := explain.Options{
-		Config: config, Program: program(f.rules), Resolver: resolve.New(nil, nil), Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
+		Program: program(f.rules), Resolver: resolve.New(nil, nil), Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
+	}
+	compare, write, summary := explain.Compare, output.WriteDeclaredText, fmt.Sprintf("by the rules of %s", o.Program)
+	var problems []string
+	if f.declared {
+		if o.Config, err = readDeclared(ctx); err != nil {
+			return false, interrupted(err)
+		}
+		problems = o.Config.Problems
+	} else {
+		set, err := loadBaseline(f.baseline, f.rules)
+		if err != nil {
+			return false, err
+		}
+		compare = func(ctx context.Context, o explain.Options) (*explain.Comparison, error) {
+			return explain.CompareSet(ctx, o, set)
+		}
+		write, summary = output.WriteExpectedText, "by the baseline "+strings.Join(f.baseline, " and ")
 	}
 	db, err := historyIfAny(ctx, cmd, f.db)
 	if err != nil {
@@ -244,20 +274,23 @@ func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args [
 		o.DB = db
 		defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	}
-	all, err := explain.Compare(ctx, o)
+	all, err := compare(ctx, o)
 	if err != nil {
 		return false, interrupted(err)
 	}
-	write := output.WriteDeclaredText
 	if f.format == "json" {
 		write = output.WriteDeclaredJSON
 	}
 	if err := write(os.Stdout, all.Rows, location()); err != nil {
 		return false, fmt.Errorf("write the differences: %w", err)
 	}
-	notify(fmt.Sprintf("%s by the rules of %s: %d as declared, %d different, %d not comparable, %d missing", plural(uint64(all.Total()), "declared parameter"),
-		o.Program, all.Count[output.AsDeclared], all.Count[output.OtherValue], all.Count[output.NotComparable], all.Count[output.Missing]))
-	for _, p := range config.Problems {
+	what, as := "declared parameter", "declared"
+	if !f.declared {
+		what, as = "checked parameter", "expected"
+	}
+	notify(fmt.Sprintf("%s %s: %d as %s, %d different, %d not comparable, %d missing", plural(uint64(all.Total()), what),
+		summary, all.Count[output.AsDeclared], as, all.Count[output.OtherValue], all.Count[output.NotComparable], all.Count[output.Missing]))
+	for _, p := range problems {
 		err = errors.Join(err, fmt.Errorf("not read: %s", p))
 	}
 	return all.Count[output.OtherValue] > 0, err

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/user"
@@ -19,6 +20,7 @@ import (
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/alert"
 	"github.com/nstrace/nstrace/internal/attribution"
+	"github.com/nstrace/nstrace/internal/baseline"
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
@@ -76,6 +78,9 @@ type streamFlags struct {
 	quiet   bool              // write no stream
 	history *history.Recorder // also takes the events
 	db      string            // path of the history's database
+
+	expected *baseline.Marker      // marks events, nil without --baseline and --declared
+	refresh  func(context.Context) // keeps expected up to date until the context ends, nil for none
 }
 
 func (f *streamFlags) register(cmd *cobra.Command) {

@@ -61,7 +61,7 @@ to the database.`,
 	}
 	f.registerPast(cmd)
 	cmd.Flags().Lookup("group").DefValue = groupedPast
-	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
+	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryDeviations(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
 	return cmd
 }
 

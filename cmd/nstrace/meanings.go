@@ -14,6 +14,7 @@ type meaning struct{ what, means string }
 var tableMeanings = []meaning{
 	{"7200 → 600", "the value before, and the value that was written"},
 	{"600 → 100000 (now 32767)", "the kernel changed the value that was written"},
+	{"2 → 0 (expected 1)", "record --baseline: the parameter is not as expected any more"},
 	{"?", "nstrace does not know the result, or what stands there"},
 	{"FAILED EPERM", "the kernel refused it, for this reason"},
 	{"×120 in 3s", "the line stands for 120 identical events"},

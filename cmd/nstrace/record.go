@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -17,6 +18,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/nstrace/nstrace/internal/baseline"
+	"github.com/nstrace/nstrace/internal/declared"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/tracer"
 )
@@ -29,6 +32,9 @@ type recordFlags struct {
 	db       string
 	keep     time.Duration
 	keepSize string
+	declared bool
+	baseline []string
+	rules    string
 }
 
 func newRecord() *cobra.Command {
@@ -42,9 +48,13 @@ the file of --output-file. While the database cannot be opened or written (the d
 full, another program holds a lock), tracing continues and events wait in memory.
 
 While another nstrace records to the same database, this one stands by. It takes over
-without a gap when the other one ends.`,
+without a gap when the other one ends.
+
+With --baseline or --declared, nstrace record marks each event that moves a parameter of the
+host away from its expected value, or back. nstrace history deviations lists them.`,
 		Example: `  nstrace record                                   record, as a service does
-  nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json`,
+  nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json
+  nstrace record --declared                        mark what moves parameters away from sysctl.d`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.record(cmd) },
 	}
@@ -53,6 +63,9 @@ without a gap when the other one ends.`,
 	spanVar(cmd.Flags(), &f.keep, "keep", 90*24*time.Hour, "drop events older than this, for example 90d or 12h (0: never)")
 	cmd.Flags().Lookup("keep").DefValue = "90d"
 	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
+	cmd.Flags().BoolVar(&f.declared, "declared", false, "mark the events that move a parameter of the host away from what sysctl.d declares, or back")
+	registerBaseline(cmd, &f.baseline, "mark the events that move a parameter of the host away from what this file expects, or back")
+	registerRules(cmd, &f.rules)
 	return cmd
 }
 
@@ -65,8 +78,14 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if done, err := f.help(); done {
 		return err
 	}
+	if slices.Contains(f.baseline, "help") {
+		return baselineHelp()
+	}
 	// An invalid flag creates no database.
 	if _, err := f.options(); err != nil {
+		return err
+	}
+	if err := f.expect(cmd); err != nil {
 		return err
 	}
 	if f.keep < 0 {
@@ -101,6 +120,59 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
+}
+
+// expect reads what is expected of parameters.
+func (f *recordFlags) expect(cmd *cobra.Command) error {
+	if err := oneOf("--rules", f.rules, ruleNames); err != nil {
+		return err
+	}
+	switch files := cmd.Flags().Changed("baseline"); {
+	case files && f.declared:
+		return errDeclaredAndBaseline
+	case files:
+		set, err := loadBaseline(f.baseline, f.rules)
+		if err != nil {
+			return err
+		}
+		f.expected = baseline.NewMarker(set)
+	case f.declared:
+		return f.expectDeclared(cmd.Context())
+	}
+	return nil
+}
+
+// expectDeclared reads the files of sysctl.d, and has them read again when they change.
+func (f *recordFlags) expectDeclared(ctx context.Context) error {
+	program := program(f.rules)
+	read := func(ctx context.Context) (*baseline.Set, error) {
+		config, err := readDeclared(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range config.Problems {
+			warn("--declared: not read: " + p)
+		}
+		return baseline.Declared(config, program), nil
+	}
+	watch := declared.NewWatch(declared.Options{}) // before the files are read
+	set, err := read(ctx)
+	if err != nil {
+		watch.Close()
+		return fmt.Errorf("--declared: %w", err)
+	}
+	f.expected = baseline.NewMarker(set)
+	f.refresh = func(ctx context.Context) {
+		defer watch.Close()
+		for watch.Next(ctx) == nil {
+			if set, err := read(ctx); err == nil {
+				f.expected.Use(set)
+			} else if ctx.Err() == nil {
+				warn(fmt.Sprintf("--declared: %v", err))
+			}
+		}
+	}
+	return nil
 }
 
 // visit tells the recorder of a database that this process enters namespaces only to look, see history.Client, until

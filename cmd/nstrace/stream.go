@@ -199,7 +199,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		})
 	}
 	r.steps = pipeline.New(pipeline.Options{
-		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Alerts: f.alerts, Filter: f.program,
+		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Expected: f.expected, Alerts: f.alerts, Filter: f.program,
 		Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
 		Sinks: []pipeline.Sink{sink}, Source: r.tracer,
 	})
@@ -295,6 +295,11 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 			f.history.ServeSync(serve, r.drift.Sync)
 		}()
 		defer func() { end(); <-served }() // it removes its socket
+	}
+	if f.refresh != nil {
+		refresh, end := context.WithCancel(ctx)
+		defer end()
+		go f.refresh(refresh)
 	}
 	interval := watchdogInterval()
 	// systemd starts the units that are ordered after this one once tracing is active. The

@@ -122,6 +122,14 @@ func Sample() []*event.Event {
 			Name: "net.ipv4.conf.eth0.forwarding", Path: "/proc/sys/net/ipv4/conf/eth0/forwarding", Old: Ptr("0"), After: Ptr("1"),
 			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true}, Cause: &event.Cause{Name: "net.ipv4.ip_forward"},
 		}},
+		{Type: event.SysctlWrite, Time: At(9100), Outcome: event.Success, Via: "write", Process: ViaSSH(4809, "sysctl", "-w", "kernel.kptr_restrict=0"), Sysctl: &event.Sysctl{
+			Name: "kernel.kptr_restrict", Path: "/proc/sys/kernel/kptr_restrict", Old: Ptr("2"), New: Ptr("0"), After: Ptr("0"),
+			Expected: &event.Expected{State: event.ExpectedAway, Comparison: "one of", Values: []string{"1", "2"}, Severity: "warning", File: "/etc/nstrace/baseline.yaml", Line: 7},
+		}},
+		{Type: event.SysctlWrite, Time: At(9150), Outcome: event.Success, Via: "write", Process: ViaSSH(4810, "sysctl", "-w", "kernel.kptr_restrict=1"), Sysctl: &event.Sysctl{
+			Name: "kernel.kptr_restrict", Path: "/proc/sys/kernel/kptr_restrict", Old: Ptr("0"), New: Ptr("1"), After: Ptr("1"),
+			Expected: &event.Expected{State: event.ExpectedBack, Comparison: "one of", Values: []string{"1", "2"}, Severity: "warning", File: "/etc/nstrace/baseline.yaml", Line: 7},
+		}},
 		{Type: event.NamespaceUnpin, Time: At(9350), Outcome: event.Success, Via: "umount", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web", MntNS: 4026532500, Copy: true}, Process: ViaSSH(4807, "umount", "/run/netns/web")},
 		{Type: event.NamespaceUnpin, Time: At(9400), Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web", MntNS: 4026531841}},
 		{Type: event.NetdevMove, Time: At(9499), Outcome: event.Success, Via: "exit", Netdev: &event.Netdev{

@@ -15,10 +15,10 @@ import (
 	_ "embed"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/yamlfile"
 )
 
 // Severities, in ascending order.
@@ -121,20 +121,4 @@ func (r *Rules) Mark(e *event.Event) {
 }
 
 // Error is an error in a file of rules.
-type Error struct {
-	File         string
-	Line, Column int // from 1, 0 if unknown; Column in characters
-	Message      string
-}
-
-// Error returns one line.
-func (e *Error) Error() string {
-	at := filepath.Clean(e.File)
-	if e.Line > 0 {
-		at += fmt.Sprintf(":%d", e.Line)
-	}
-	if e.Column > 0 {
-		at += fmt.Sprintf(":%d", e.Column)
-	}
-	return at + ": " + e.Message
-}
+type Error = yamlfile.Error

@@ -3,13 +3,9 @@
 package alert
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -17,44 +13,37 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/nstrace/nstrace/internal/filter"
-	"github.com/nstrace/nstrace/internal/nearest"
+	"github.com/nstrace/nstrace/internal/yamlfile"
 )
 
 // A source is the text of a file of rules.
 type source struct {
-	name  string
+	*yamlfile.File
 	lines []string
 }
 
 func (r *Rules) parse(name string, text []byte) error {
-	s := &source{name: name, lines: strings.Split(string(text), "\n")}
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return &Error{File: name, Message: "the file is empty: want rules: and a list below it"}
-	} else if err != nil {
-		return s.syntax(err)
+	s := &source{lines: strings.Split(string(text), "\n")}
+	file, content, err := yamlfile.Parse(name, text, "rules: and a list below it")
+	if err != nil {
+		return err
 	}
-	if err := dec.Decode(&yaml.Node{}); err == nil {
-		return &Error{File: name, Message: "more than one YAML document: want one"}
-	} else if !errors.Is(err, io.EOF) {
-		return s.syntax(err)
-	}
-	top, err := s.mapping(doc.Content[0], "the file", []string{"rules"})
+	s.File = file
+	top, err := s.Mapping(content, "the file", []string{"rules"})
 	if err != nil {
 		return err
 	}
 	list := top["rules"]
 	if list == nil || list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
-		return s.fail(doc.Content[0], "no rules: want rules: and a list below it")
+		return s.Fail(content, "no rules: want rules: and a list below it")
 	}
 	for _, n := range list.Content {
-		parsed, err := s.rule(resolve(n))
+		parsed, err := s.rule(yamlfile.Resolve(n))
 		if err != nil {
 			return err
 		}
 		if slices.Contains(r.Names(), parsed.name) {
-			return s.fail(n, "duplicate rule %q", parsed.name)
+			return s.Fail(n, "duplicate rule %q", parsed.name)
 		}
 		for _, w := range parsed.when.Warnings() {
 			r.warnings = append(r.warnings, fmt.Sprintf("%s: rule %q: %s", name, parsed.name, w))
@@ -64,84 +53,36 @@ func (r *Rules) parse(name string, text []byte) error {
 	return nil
 }
 
-// resolve returns the node that an alias stands for.
-func resolve(n *yaml.Node) *yaml.Node {
-	if n.Kind == yaml.AliasNode {
-		return n.Alias
-	}
-	return n
-}
-
-// syntax takes the line out of an error of the YAML library: "yaml: line 3: ...".
-func (s *source) syntax(err error) error {
-	e := &Error{File: s.name, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
-	if m := regexp.MustCompile(`^line (\d+): (.*)`).FindStringSubmatch(e.Message); m != nil {
-		e.Line, _ = strconv.Atoi(m[1])
-		e.Message = m[2]
-	}
-	return e
-}
-
-func (s *source) fail(n *yaml.Node, format string, args ...any) error {
-	return &Error{File: s.name, Line: n.Line, Column: n.Column, Message: fmt.Sprintf(format, args...)}
-}
-
-// mapping returns the values of a mapping, whose keys must be in keys.
-func (s *source) mapping(n *yaml.Node, what string, keys []string) (map[string]*yaml.Node, error) {
-	if n.Kind != yaml.MappingNode {
-		return nil, s.fail(n, "%s is not a mapping: want %s", what, strings.Join(keys, ", "))
-	}
-	m := map[string]*yaml.Node{}
-	for i := 0; i < len(n.Content); i += 2 {
-		key, value := n.Content[i], resolve(n.Content[i+1])
-		if !slices.Contains(keys, key.Value) {
-			return nil, s.fail(key, "unknown key %q in %s%s: want %s", key.Value, what, didYouMean(key.Value, keys), strings.Join(keys, ", "))
-		}
-		if m[key.Value] != nil {
-			return nil, s.fail(key, "duplicate key %q", key.Value)
-		}
-		m[key.Value] = value
-	}
-	return m, nil
-}
-
-func didYouMean(typed string, names []string) string {
-	if name := nearest.Name(typed, names); name != "" {
-		return fmt.Sprintf(" (did you mean %q?)", name)
-	}
-	return ""
-}
-
 func (s *source) rule(n *yaml.Node) (r rule, err error) {
-	m, err := s.mapping(n, "a rule", []string{"name", "when", "severity", "message"})
+	m, err := s.Mapping(n, "a rule", []string{"name", "when", "severity", "message"})
 	if err != nil {
 		return r, err
 	}
 	for key, v := range m {
 		if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
-			return r, s.fail(v, "%s: want a string", key)
+			return r, s.Fail(v, "%s: want a string", key)
 		}
 	}
 	for _, key := range []string{"name", "when"} {
 		if m[key] == nil {
-			return r, s.fail(n, "a rule has no %s", key)
+			return r, s.Fail(n, "a rule has no %s", key)
 		}
 	}
 	r.name = m["name"].Value
 	if r.name == "" || strings.ContainsFunc(r.name, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		return r, s.fail(m["name"], "invalid name %q: want printable characters", r.name)
+		return r, s.Fail(m["name"], "invalid name %q: want printable characters", r.name)
 	}
 	if r.when, err = filter.Compile(m["when"].Value); err != nil {
 		var mistake *filter.Error
 		if errors.As(err, &mistake) {
 			return r, s.within(m["when"], mistake.Offset, "rule %q: %w", r.name, whatIsWrong(mistake))
 		}
-		return r, s.fail(m["when"], "rule %q: %v", r.name, err)
+		return r, s.Fail(m["when"], "rule %q: %v", r.name, err)
 	}
 	r.severity = Warning
 	if v := m["severity"]; v != nil {
 		if r.severity = v.Value; !slices.Contains(Severities(), r.severity) {
-			return r, s.fail(v, "rule %q: invalid severity %q%s: want one of %s", r.name, v.Value, didYouMean(v.Value, Severities()), strings.Join(Severities(), ", "))
+			return r, s.Fail(v, "rule %q: invalid severity %q%s: want one of %s", r.name, v.Value, yamlfile.DidYouMean(v.Value, Severities()), strings.Join(Severities(), ", "))
 		}
 	}
 	if v := m["message"]; v != nil {
@@ -164,7 +105,7 @@ func whatIsWrong(e *filter.Error) error {
 
 // within returns an error at an offset in the value of a scalar.
 func (s *source) within(n *yaml.Node, offset int, format string, args ...any) error {
-	e := &Error{File: s.name, Message: fmt.Errorf(format, args...).Error()}
+	e := &Error{File: s.Name, Message: fmt.Errorf(format, args...).Error()}
 	e.Line, e.Column = s.locate(n, offset)
 	return e
 }

@@ -77,6 +77,7 @@ type Config struct {
 type source struct {
 	file   string // its path, without Options.Root
 	masked string // the file that hides it, "" for none
+	alone  bool   // the program is to read it, whatever its name is
 	text   string
 }
 

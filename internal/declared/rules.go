@@ -106,6 +106,8 @@ func sameText(a, b *string) bool { return a == b || a != nil && b != nil && *a =
 // unread says why the program does not read the file of a setting, "" if it does.
 func (r *rules) unread(s *setting) string {
 	switch {
+	case s.source.alone:
+		return ""
 	case s.source.masked != "":
 		return "the file is masked by " + s.source.masked
 	case r.program == Systemd && s.source.file == single:

@@ -55,6 +55,9 @@ func skip(name string) bool {
 	return false
 }
 
+// Leaves reports whether a Snapshot leaves a parameter out whatever its file's permissions are.
+func Leaves(name string) bool { return skip(name) }
+
 // match is event.MatchSysctl for one of the patterns in this package. It is faster for the names that
 // do not match, which are nearly all.
 func match(glob, name string) bool {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/explain"
-	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/nsdiff"
 	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
@@ -229,20 +228,11 @@ func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args [
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	config, err := readDeclared(ctx)
-	if err != nil {
+	o := explain.Options{Program: program(f.rules), Resolver: resolve.New(nil, nil)}
+	wait, finish := readAhead(ctx, cmd, f.db, &o)
+	defer func() { err = errors.Join(err, finish()) }()
+	if err := wait(); err != nil {
 		return false, interrupted(err)
-	}
-	o := explain.Options{
-		Config: config, Program: program(f.rules), Resolver: resolve.New(nil, nil), Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
-	}
-	db, err := historyIfAny(ctx, cmd, f.db)
-	if err != nil {
-		return false, interrupted(err)
-	}
-	if db != nil {
-		o.DB = db
-		defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	}
 	all, err := explain.Compare(ctx, o)
 	if err != nil {
@@ -257,7 +247,7 @@ func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args [
 	}
 	notify(fmt.Sprintf("%s by the rules of %s: %d as declared, %d different, %d not comparable, %d missing", plural(uint64(all.Total()), "declared parameter"),
 		o.Program, all.Count[output.AsDeclared], all.Count[output.OtherValue], all.Count[output.NotComparable], all.Count[output.Missing]))
-	for _, p := range config.Problems {
+	for _, p := range o.Config.Problems {
 		err = errors.Join(err, fmt.Errorf("not read: %s", p))
 	}
 	return all.Count[output.OtherValue] > 0, err

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,9 +64,11 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 	if x.Value, err = net.read(o.Parameter); err != nil {
 		x.Error, x.Gone = reason(err), errors.Is(err, os.ErrNotExist)
 	}
+	var making sync.WaitGroup
 	if IsNet(o.Parameter) {
-		o.fresh(ctx, x, net)
+		making.Go(func() { o.fresh(ctx, x, net) }) // sets x.Fresh
 	}
+	defer making.Wait()
 	if o.DB != nil {
 		limited, cancel := context.WithTimeout(ctx, historyTime)
 		defer cancel()
@@ -76,6 +79,7 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 			return nil, err
 		}
 	}
+	making.Wait()
 	judge(x, o.Location)
 	return x, nil
 }
@@ -205,9 +209,10 @@ func (o *Options) fresh(ctx context.Context, x *output.Explanation, net *netns) 
 		return
 	}
 	defer c.Close()
+	c.Only = o.Parameter
 	rows, _ := c.Run(ctx) // what is unknown is left out
 	for _, row := range rows {
-		if row.Parameter == o.Parameter && row.New != nil && row.New.Value == *v.Text {
+		if row.New != nil && row.New.Value == *v.Text {
 			x.Fresh = row.New
 		}
 	}
@@ -215,7 +220,7 @@ func (o *Options) fresh(ctx context.Context, x *output.Explanation, net *netns) 
 
 // writes finds the writes of this boot.
 func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns) error {
-	find := blame.Options{Match: func(name string) bool { return name == o.Parameter }}
+	find := blame.Options{Names: []string{o.Parameter}}
 	find.Sync = func(ctx context.Context) error {
 		err := o.Sync(ctx)
 		x.Behind = err != nil && !errors.Is(err, history.ErrNoRecorder)
@@ -244,11 +249,15 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		return ns.ID == row.Namespace.ID && ns.UID == row.Namespace.UID
 	}
 	types := map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true}
-	for s, err := range o.DB.Events(ctx, history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Limit: MaxWrites + 1, Match: ours}) {
+	q := history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Match: ours, Limit: MaxWrites + 1}
+	for s, err := range o.DB.Events(ctx, q) {
 		if err != nil {
 			return err
 		}
 		x.Writes = append(x.Writes, output.ExplainedWrite{ID: s.ID, Event: s.Event})
+	}
+	if err := o.applied(ctx, x, q); err != nil {
+		return err
 	}
 	if len(x.Writes) > MaxWrites {
 		x.Writes, x.More = x.Writes[:MaxWrites], true
@@ -259,13 +268,34 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 			return err
 		}
 	}
+	return nil
+}
+
+// applied finds the last write of the declared value by a program that applies files. q finds the writes, of which
+// the newest are in x.
+func (o *Options) applied(ctx context.Context, x *output.Explanation, q history.Query) error {
 	winner := x.Winner()
-	byProgram := func(e *event.Event) bool {
-		return winner != nil && ours(e) && e.Outcome != event.Failure && applies(e.Process) && e.Sysctl.New != nil &&
+	if winner == nil {
+		return nil
+	}
+	is := func(e *event.Event) bool {
+		return applies(e.Process) && e.Outcome != event.Failure && e.Sysctl.New != nil &&
 			declared.Compare(*e.Sysctl.New, *winner.Value) == declared.Equal &&
 			(e.Sysctl.After == nil || declared.Compare(*e.Sysctl.After, *winner.Value) == declared.Equal) // else the kernel ignored it
 	}
-	for s, err := range o.DB.Events(ctx, history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Limit: 1, Match: byProgram}) {
+	for i := range x.Writes {
+		if w := x.Writes[i]; is(w.Event) {
+			x.Applied = &w
+			return nil
+		}
+	}
+	if len(x.Writes) < q.Limit {
+		return nil // there are no others
+	}
+	ours := q.Match
+	q.To, q.Limit, q.Process = x.Writes[len(x.Writes)-1].ID-1, 1, applies
+	q.Match = func(e *event.Event) bool { return ours(e) && is(e) }
+	for s, err := range o.DB.Events(ctx, q) {
 		if err != nil {
 			return err
 		}

@@ -29,6 +29,8 @@ type Query struct {
 	Parameter    string          // only writes to this parameter. Most of them come without Hash, which their list does not contain
 	Namespace    *NamespaceQuery // only events about a namespace that matches
 	Life         *Life           // only events about this namespace; Namespace is ignored
+	// Process, if not nil, decides which processes' events are wanted. It can be called once for many of them.
+	Process func(*event.Process) bool
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int   // the maximum number of events; 0: no limit

@@ -65,6 +65,7 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 		x.Error, x.Gone = reason(err), errors.Is(err, os.ErrNotExist)
 	}
 	var making sync.WaitGroup
+	o.device(x, net)
 	if IsNet(o.Parameter) {
 		making.Go(func() { o.fresh(ctx, x, net) }) // sets x.Fresh
 	}
@@ -230,10 +231,13 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		find.Net = &blame.Net{ID: net.id, Name: net.name}
 	}
 	rows, err := blame.Find(ctx, o.DB, find)
-	if err != nil || len(rows) == 0 {
+	if err != nil {
 		return err
 	}
-	row := rows[0]
+	row := &output.Blame{}
+	if len(rows) > 0 {
+		row = rows[0]
+	}
 	x.State = row.State
 	boot, hosts := procfs.BootID(), procfs.HostNamespaces()
 	ours := func(e *event.Event) bool {
@@ -258,6 +262,11 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	}
 	if err := o.applied(ctx, x, q); err != nil {
 		return err
+	}
+	if find.Net == nil && x.Applied == nil {
+		if err := o.skipped(ctx, x, boot); err != nil {
+			return err
+		}
 	}
 	if len(x.Writes) > MaxWrites {
 		x.Writes, x.More = x.Writes[:MaxWrites], true
@@ -300,6 +309,32 @@ func (o *Options) applied(ctx context.Context, x *output.Explanation, q history.
 			return err
 		}
 		x.Applied = &output.ExplainedWrite{ID: s.ID, Event: s.Event}
+	}
+	return nil
+}
+
+// maxBeside is how many other parameters of a file skipped looks at.
+const maxBeside = 200
+
+// skipped finds the last write of this boot by which a program applied another line of the file that counts, if none
+// applied the line of this parameter.
+func (o *Options) skipped(ctx context.Context, x *output.Explanation, boot string) error {
+	winner := x.Winner()
+	if winner == nil || x.More || slices.ContainsFunc(x.Writes, func(w output.ExplainedWrite) bool { return applies(w.Event.Process) }) {
+		return nil
+	}
+	for w, err := range o.DB.LastWritesTo(ctx, o.Config.Beside(o.Program, winner, maxBeside)...) {
+		if err != nil {
+			return err
+		}
+		e := w.Event
+		if e.BootID != boot || w.Namespace != nil && !w.Namespace.Host || !applies(e.Process) || e.Sysctl.New == nil || x.Skipped != nil && x.Skipped.ID > w.ID {
+			continue
+		}
+		ruling := o.Config.By(o.Program, w.Parameter)
+		if d := ruling.Winner(); d != nil && d.File == winner.File && declared.Compare(*e.Sysctl.New, *d.Value) == declared.Equal {
+			x.Skipped = &output.ExplainedWrite{ID: w.ID, Event: e}
+		}
 	}
 	return nil
 }
@@ -366,6 +401,9 @@ func judge(x *output.Explanation, location *time.Location) {
 	if len(x.Problems) > 0 {
 		parts[0] += " as far as the files could be read"
 	}
+	if s := x.Skipped; s != nil {
+		parts = append(parts, fmt.Sprintf("%s applied other lines of this file, but not this one", by(s.Event, location)))
+	}
 	wrote := false
 	switch last := x.LastWrite(); {
 	case !x.HasHistory:
@@ -398,7 +436,11 @@ func judge(x *output.Explanation, location *time.Location) {
 		parts = append(parts, "changed later, and the history does not say how")
 	}
 	x.Declared = Of(x.Value, x.Gone, winner)
-	x.Verdict = strings.Join(append(parts, verdictOn(x, wrote)), "; ")
+	parts = append(parts, verdictOn(x, wrote))
+	if text := effect(x); text != "" {
+		parts = append(parts, text)
+	}
+	x.Verdict = strings.Join(parts, "; ")
 }
 
 // Of returns whether a parameter has the value that the winner declares. value is nil if it cannot be read.
@@ -431,6 +473,9 @@ func verdictOn(x *output.Explanation, wrote bool) string {
 		return "its value cannot be read: " + x.Error
 	}
 	is := "is " + output.Short(*x.Value.Text)
+	if x.Copied != "" && !wrote && x.HasHistory && !x.Unread && !x.Behind {
+		is += ", as " + x.Copied + ", which the kernel copies for a new device"
+	}
 	switch {
 	case x.Declared == output.AsDeclared:
 		return "is as declared"

@@ -39,6 +39,7 @@ type Explanation struct {
 	More       bool             // there are older ones
 	Applied    *ExplainedWrite  // the last one by a program that applies files, of the value that counts
 	State      State            // "" if no write is recorded
+	Appeared   *ExplainedWrite  // the event with which the parameter appeared after the boot, nil if none is recorded
 	Skipped    *ExplainedWrite  // the last write by which a program applied another line of the file that counts, but not the one of this parameter
 
 	Verdict string // one sentence
@@ -238,6 +239,7 @@ type explainedLine struct {
 	MoreWrites     bool              `json:"more_writes,omitempty"`
 	Applied        json.RawMessage   `json:"applied,omitempty"`
 	Skipped        json.RawMessage   `json:"skipped,omitempty"`
+	Appeared       json.RawMessage   `json:"appeared,omitempty"`
 	Verdict        json.RawMessage   `json:"verdict"`
 }
 
@@ -281,6 +283,9 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	}
 	if x.Skipped != nil {
 		line.Skipped = enc.Append(nil, x.Skipped.Event)
+	}
+	if x.Appeared != nil {
+		line.Appeared = enc.Append(nil, x.Appeared.Event)
 	}
 	return writeLineOfJSON(w, line)
 }

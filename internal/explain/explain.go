@@ -43,7 +43,7 @@ type Options struct {
 	Resolver *resolve.Resolver
 	Target   *resolve.Target // what has the network namespace; nil: the host
 
-	DB   blame.History // nil: there is no history
+	DB   History // nil: there is no history
 	Sync func(context.Context) error
 }
 
@@ -263,6 +263,9 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	if err := o.applied(ctx, x, q); err != nil {
 		return err
 	}
+	if err := o.appeared(ctx, x, ours); err != nil {
+		return err
+	}
 	if find.Net == nil && x.Applied == nil {
 		if err := o.skipped(ctx, x, boot); err != nil {
 			return err
@@ -401,8 +404,20 @@ func judge(x *output.Explanation, location *time.Location) {
 	if len(x.Problems) > 0 {
 		parts[0] += " as far as the files could be read"
 	}
-	if s := x.Skipped; s != nil {
-		parts = append(parts, fmt.Sprintf("%s applied other lines of this file, but not this one", by(s.Event, location)))
+	x.Declared = Of(x.Value, x.Gone, winner)
+	unapplied := winner != nil && (x.Declared == output.OtherValue || x.Declared == output.Missing)
+	if s := x.Skipped; s != nil && unapplied && x.LastWrite() == nil { // programs need not write a value that is there
+		parts = append(parts, fmt.Sprintf("%s wrote other lines of this file, but not this one", by(s.Event, location)))
+	}
+	var appeared string
+	if a := x.Appeared; a != nil && unapplied {
+		appeared = "the parameter appeared with " + by(a.Event, location)
+		if last := x.LastWrite(); last == nil || last.ID < a.ID {
+			appeared += ", and no write is recorded since"
+		}
+	}
+	if last := x.LastWrite(); appeared != "" && (last == nil || last.ID > x.Appeared.ID) {
+		parts, appeared = append(parts, appeared), ""
 	}
 	wrote := false
 	switch last := x.LastWrite(); {
@@ -410,6 +425,7 @@ func judge(x *output.Explanation, location *time.Location) {
 		parts = append(parts, "without a history, nstrace cannot know who set it")
 	case x.Unread:
 		parts = append(parts, "the history could not be read in time")
+	case last == nil && x.Appeared != nil && unapplied: // said already
 	case last == nil:
 		parts = append(parts, "no write is recorded since the boot")
 	default:
@@ -435,7 +451,9 @@ func judge(x *output.Explanation, location *time.Location) {
 	case output.Unknown:
 		parts = append(parts, "changed later, and the history does not say how")
 	}
-	x.Declared = Of(x.Value, x.Gone, winner)
+	if appeared != "" {
+		parts = append(parts, appeared)
+	}
 	parts = append(parts, verdictOn(x, wrote))
 	if text := effect(x); text != "" {
 		parts = append(parts, text)

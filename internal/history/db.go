@@ -465,9 +465,13 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	if p.reverse {
 		order = "DESC"
 	}
+	limit, before := p.limit, len(page)
+	if p.process != nil {
+		limit = -1 // it would count the rows that are skipped
+	}
 	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
-		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
-			if db.pageFull() {
+		&sqlitex.ExecOptions{Args: []any{p.from, p.to, limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if db.pageFull() || len(page)-before == p.limit {
 				return errFullPage
 			}
 			if db.skips(p, stmt.ColumnInt64(5)) {
@@ -839,6 +843,17 @@ func (db *DB) lastWrites(query func(read func(*sqlite.Stmt) error) error) (all [
 	}
 	err = query(read)
 	return all, err
+}
+
+// maxPatterns is how many names Patterns returns.
+const maxPatterns = 1000
+
+// Patterns returns the names in events that stand for several parameters: those with * or {.
+func (db *DB) Patterns(ctx context.Context) (names []string, err error) {
+	err = db.eachRow("SELECT DISTINCT name FROM parameter WHERE length(name) < 4096 AND name GLOB '*[*{]*' LIMIT ?", func(stmt *sqlite.Stmt) {
+		names = append(names, stmt.ColumnText(0))
+	}, maxPatterns)
+	return names, errors.Join(explain(db.path, err), ctx.Err())
 }
 
 // Runs returns the runs of recorders, oldest first.

@@ -263,7 +263,7 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	if err := o.applied(ctx, x, q); err != nil {
 		return err
 	}
-	if err := o.appeared(ctx, x, ours); err != nil {
+	if err := o.appeared(ctx, x, ours); err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
 		return err
 	}
 	if find.Net == nil && x.Applied == nil {

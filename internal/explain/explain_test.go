@@ -180,3 +180,21 @@ func TestListed(t *testing.T) {
 		t.Error("an event without parameters")
 	}
 }
+
+func TestMatches(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"net.{netfilter.*,nf_conntrack_max}": "net.netfilter.nf_conntrack_max", "net.*.{conf,neigh}.eth0/100.*": "net.ipv4.conf.eth0/100.rp_filter",
+		"net.netfilter.*": "net.netfilter.a", "x": "x",
+	} {
+		if !matches(pattern, want) {
+			t.Errorf("%s does not match %s", pattern, want)
+		}
+	}
+	for pattern, other := range map[string]string{
+		"net.{netfilter.*,x}": "net.nf_conntrack_max", "net.*.{conf,neigh}.eth0/100.*": "net.ipv4.conf.eth0/10.rp_filter", "{": "x", "{a,b": "a", strings.Repeat("{a,b}", 40): "x",
+	} {
+		if matches(pattern, other) {
+			t.Errorf("%s matches %s", pattern, other)
+		}
+	}
+}

@@ -344,8 +344,16 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		p.to = min(p.to, q.To)
 	}
 	var where []string
-	if q.Parameter != "" {
-		ids, err := db.ids("SELECT id FROM parameter WHERE name = ? ORDER BY id", q.Parameter)
+	names := q.Parameters
+	if names == nil && q.Parameter != "" {
+		names = []string{q.Parameter}
+	}
+	if names != nil {
+		list, err := json.Marshal(names)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := db.ids("SELECT id FROM parameter WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id", string(list))
 		if err != nil {
 			return nil, err
 		}
@@ -845,15 +853,17 @@ func (db *DB) lastWrites(query func(read func(*sqlite.Stmt) error) error) (all [
 	return all, err
 }
 
-// maxPatterns is how many names Patterns returns.
-const maxPatterns = 1000
-
-// Patterns returns the names in events that stand for several parameters: those with * or {.
-func (db *DB) Patterns(ctx context.Context) (names []string, err error) {
-	err = db.eachRow("SELECT DISTINCT name FROM parameter WHERE length(name) < 4096 AND name GLOB '*[*{]*' LIMIT ?", func(stmt *sqlite.Stmt) {
-		names = append(names, stmt.ColumnText(0))
-	}, maxPatterns)
-	return names, errors.Join(explain(db.path, err), ctx.Err())
+// Patterns returns the names in events that stand for several parameters, those with * or {, for which match returns
+// true.
+func (db *DB) Patterns(ctx context.Context, match func(pattern string) bool) (names []string, err error) {
+	err = sqlitex.Execute(db.conn, "SELECT DISTINCT name FROM parameter WHERE length(name) < 4096 AND name GLOB '*[*{]*'", &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error {
+			if name := stmt.ColumnText(0); match(name) {
+				names = append(names, name)
+			}
+			return ctx.Err()
+		}})
+	return names, explain(db.path, err)
 }
 
 // Runs returns the runs of recorders, oldest first.

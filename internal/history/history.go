@@ -27,6 +27,7 @@ type Query struct {
 	To           int64     // only events up to this ID; 0: no bound
 	Types        map[event.Type]bool
 	Parameter    string          // only writes to this parameter. Most of them come without Hash, which their list does not contain
+	Parameters   []string        // only writes to one of these parameters; Parameter is ignored
 	Namespace    *NamespaceQuery // only events about a namespace that matches
 	Life         *Life           // only events about this namespace; Namespace is ignored
 	// Process, if not nil, decides which processes' events are wanted. It can be called once for many of them.

@@ -71,7 +71,9 @@ func TestProcessQuery(t *testing.T) {
 			someone = s.Event.Process
 		}
 	}
-	is := func(p *event.Process) bool { return p != nil && someone != nil && p.Comm == someone.Comm && p.PID%2 == 0 }
+	is := func(p *event.Process) bool {
+		return p != nil && someone != nil && p.Comm == someone.Comm && p.PID%2 == 0
+	}
 	found := 0
 	for name := range parameters {
 		for _, limit := range []int{0, 1, 7} {

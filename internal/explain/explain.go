@@ -290,10 +290,10 @@ func (o *Options) applied(ctx context.Context, x *output.Explanation, q history.
 	if winner == nil {
 		return nil
 	}
+	same := func(value string) bool { return declared.Compare(value, *winner.Value) == declared.Equal }
 	is := func(e *event.Event) bool {
-		return applies(e.Process) && e.Outcome != event.Failure && e.Sysctl.New != nil &&
-			declared.Compare(*e.Sysctl.New, *winner.Value) == declared.Equal &&
-			(e.Sysctl.After == nil || declared.Compare(*e.Sysctl.After, *winner.Value) == declared.Equal) // else the kernel ignored it
+		return applies(e.Process) && e.Outcome != event.Failure && e.Sysctl.New != nil && same(*e.Sysctl.New) &&
+			(e.Sysctl.After == nil || same(*e.Sysctl.After)) // else the kernel ignored it
 	}
 	for i := range x.Writes {
 		if w := x.Writes[i]; is(w.Event) {
@@ -305,7 +305,7 @@ func (o *Options) applied(ctx context.Context, x *output.Explanation, q history.
 		return nil // there are no others
 	}
 	ours := q.Match
-	q.To, q.Limit, q.Process = x.Writes[len(x.Writes)-1].ID-1, 1, applies
+	q.To, q.Limit, q.Process, q.New = x.Writes[len(x.Writes)-1].ID-1, 1, applies, same
 	q.Match = func(e *event.Event) bool { return ours(e) && is(e) }
 	for s, err := range o.DB.Events(ctx, q) {
 		if err != nil {

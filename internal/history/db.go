@@ -282,6 +282,9 @@ func (q *Query) wants(e *event.Event) bool {
 	if q.Process != nil && !q.Process(e.Process) {
 		return false
 	}
+	if q.New != nil && (e.Sysctl == nil || e.Sysctl.New == nil || !q.New(*e.Sysctl.New)) {
+		return false
+	}
 	return q.Match == nil || q.Match(e)
 }
 
@@ -296,6 +299,7 @@ type plan struct {
 	empty    bool
 	host     *boot // see Query
 	process  func(*event.Process) bool
+	new      func(string) bool
 	err      func() error // of the context
 }
 
@@ -323,7 +327,7 @@ func (n *NamespaceQuery) args() []any {
 }
 
 func (db *DB) plan(q *Query) (*plan, error) {
-	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: firstPage, process: q.Process}
+	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: firstPage, process: q.Process, new: q.New}
 	if !q.Since.IsZero() || !q.Until.IsZero() {
 		since, until := int64(-1<<63), int64(1<<63-1)
 		if fitsNanos(q.Since) && !q.Since.IsZero() {
@@ -474,7 +478,7 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 		order = "DESC"
 	}
 	limit, before := p.limit, len(page)
-	if p.process != nil {
+	if p.process != nil || p.new != nil {
 		limit = -1 // it would count the rows that are skipped
 	}
 	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
@@ -482,7 +486,11 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 			if db.pageFull() || len(page)-before == p.limit {
 				return errFullPage
 			}
-			if db.skips(p, stmt.ColumnInt64(5)) {
+			var value *string
+			if p.new != nil && stmt.ColumnIsNull(24) && stmt.ColumnLen(12) <= maxText {
+				value = textOrNil(stmt, 12)
+			}
+			if db.skips(p, stmt.ColumnInt64(5), value) {
 				return nil
 			}
 			s, err := db.event(stmt)
@@ -498,8 +506,11 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	return page, err
 }
 
-// skips reports whether a plan needs no event of a process.
-func (db *DB) skips(p *plan, process int64) bool {
+// skips reports whether a plan needs no event of a process that writes a value, nil if that is unknown.
+func (db *DB) skips(p *plan, process int64, value *string) bool {
+	if p.new != nil && value != nil && !p.new(*value) {
+		return true
+	}
 	if p.process == nil || process == 0 {
 		return false
 	}

@@ -30,8 +30,10 @@ type Query struct {
 	Parameters   []string        // only writes to one of these parameters; Parameter is ignored
 	Namespace    *NamespaceQuery // only events about a namespace that matches
 	Life         *Life           // only events about this namespace; Namespace is ignored
-	// Process, if not nil, decides which processes' events are wanted. It can be called once for many of them.
+	// Process, if not nil, decides which processes' events are wanted. Like New, it saves reading the others in full.
 	Process func(*event.Process) bool
+	// New, if not nil, decides which written values are wanted. An event without one is not.
+	New func(value string) bool
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int   // the maximum number of events; 0: no limit

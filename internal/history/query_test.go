@@ -57,7 +57,7 @@ func TestLastWritesTo(t *testing.T) {
 	}
 }
 
-// A query for processes finds what a query with Match finds, in the lists of segments and after them.
+// A query for processes or values finds what a query with Match finds, in the lists of segments and after them.
 func TestProcessQuery(t *testing.T) {
 	defer history.SetSegment(history.SetSegment(100))
 	path := filepath.Join(t.TempDir(), "history.db")
@@ -74,22 +74,30 @@ func TestProcessQuery(t *testing.T) {
 	is := func(p *event.Process) bool {
 		return p != nil && someone != nil && p.Comm == someone.Comm && p.PID%2 == 0
 	}
-	found := 0
+	found := map[string]int{}
 	for name := range parameters {
 		for _, limit := range []int{0, 1, 7} {
 			for _, reverse := range []bool{false, true} {
-				q := history.Query{Parameter: name, Limit: limit, Reverse: reverse}
-				byMatch, byProcess := q, q
-				byMatch.Match, byProcess.Process = func(e *event.Event) bool { return is(e.Process) }, is
-				want, got := texts(find(t, db, byMatch)), texts(find(t, db, byProcess))
-				if found += len(want); !slices.Equal(got, want) {
-					t.Errorf("%q, limit %d, reverse %t: %d events, want %d: %.300q", name, limit, reverse, len(got), len(want), got)
+				even := func(value string) bool { return value != "" && value[len(value)-1]%2 == 0 }
+				for what, qs := range map[string][2]history.Query{
+					"process": {{Process: is}, {Match: func(e *event.Event) bool { return is(e.Process) }}},
+					"value":   {{New: even}, {Match: func(e *event.Event) bool { return e.Sysctl != nil && e.Sysctl.New != nil && even(*e.Sysctl.New) }}},
+				} {
+					var results [2][]string
+					for i, q := range qs {
+						q.Parameter, q.Limit, q.Reverse = name, limit, reverse
+						results[i] = texts(find(t, db, q))
+					}
+					got, want := results[0], results[1]
+					if found[what] += len(want); !slices.Equal(got, want) {
+						t.Errorf("%s, %q, limit %d, reverse %t: %d events, want %d: %.300q", what, name, limit, reverse, len(got), len(want), got)
+					}
 				}
 			}
 		}
 	}
-	if found == 0 {
-		t.Error("no event matches")
+	if found["process"] == 0 || found["value"] == 0 {
+		t.Errorf("no event matches: %v", found)
 	}
 }
 

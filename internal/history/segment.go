@@ -438,7 +438,7 @@ func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, erro
 			break
 		}
 		e := &entries[i]
-		if db.skips(p, e.process) {
+		if db.skips(p, e.process, e.new) {
 			continue
 		}
 		if e.inRow {

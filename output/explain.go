@@ -23,6 +23,8 @@ type Explanation struct {
 	Error     string           // why it cannot
 	Gone      bool             // there is no such parameter
 	Fresh     *DiffNew         // what a new network namespace has, nil if that is unknown
+	Combined  *Combined        // for the IPv4 setting of a device, nil if only its own value counts
+	Copied    string           // the setting for new devices, if this device's setting has the same value
 
 	Rulings  []declared.Ruling // of each program
 	Program  declared.Program  // whose rules count
@@ -37,6 +39,8 @@ type Explanation struct {
 	More       bool             // there are older ones
 	Applied    *ExplainedWrite  // the last one by a program that applies files, of the value that counts
 	State      State            // "" if no write is recorded
+	Appeared   *ExplainedWrite  // the event with which the parameter appeared after the boot, nil if none is recorded
+	Skipped    *ExplainedWrite  // the last write by which a program applied another line of the file that counts, but not the one of this parameter
 
 	Verdict string // one sentence
 }
@@ -116,6 +120,11 @@ func (x *Explanation) WriteText(w io.Writer, location *time.Location) error {
 			FromCreator: ", a copy of that of its creator", FromHost: ", a copy of the host's", FromDefault: ", the kernel's default",
 		}
 		fmt.Fprintf(&b, "  a new network namespace has %s%s\n", escapeValue(f.Value), from[f.From])
+	}
+	if c := x.Combined; c != nil && c.With != "" {
+		fmt.Fprintf(&b, "  in effect %s: %s\n", escape(c.Effective), escape(c.Text()))
+	} else if c != nil {
+		fmt.Fprintf(&b, "  for each device, %s\n", c.Text())
 	}
 	for i, r := range x.Rulings {
 		title := string(r.Program)
@@ -216,6 +225,8 @@ type explainedLine struct {
 	ValueTruncated bool              `json:"value_truncated,omitempty"`
 	Error          string            `json:"error,omitempty"`
 	Fresh          *freshLine        `json:"fresh,omitempty"`
+	Combined       *Combined         `json:"combined,omitempty"`
+	Copied         string            `json:"copied_from,omitempty"`
 	Program        declared.Program  `json:"program"`
 	Rulings        []declared.Ruling `json:"rulings"`
 	ProgramsDiffer bool              `json:"programs_differ"`
@@ -227,6 +238,8 @@ type explainedLine struct {
 	Writes         []writeLine       `json:"writes,omitempty"`
 	MoreWrites     bool              `json:"more_writes,omitempty"`
 	Applied        json.RawMessage   `json:"applied,omitempty"`
+	Skipped        json.RawMessage   `json:"skipped,omitempty"`
+	Appeared       json.RawMessage   `json:"appeared,omitempty"`
 	Verdict        json.RawMessage   `json:"verdict"`
 }
 
@@ -247,6 +260,7 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	line := explainedLine{
 		Parameter: rawText(&x.Parameter), Error: x.Error, Program: x.Program, Rulings: x.Rulings, ProgramsDiffer: x.Differ, State: x.Declared,
 		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, HistoryBehind: x.Behind, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
+		Combined: x.Combined, Copied: x.Copied,
 	}
 	if x.Namespace != nil {
 		line.Namespace = enc.AppendNamespace(nil, x.Namespace)
@@ -266,6 +280,12 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	}
 	if x.Applied != nil {
 		line.Applied = enc.Append(nil, x.Applied.Event)
+	}
+	if x.Skipped != nil {
+		line.Skipped = enc.Append(nil, x.Skipped.Event)
+	}
+	if x.Appeared != nil {
+		line.Appeared = enc.Append(nil, x.Appeared.Event)
 	}
 	return writeLineOfJSON(w, line)
 }

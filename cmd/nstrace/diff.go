@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/declared"
 	"github.com/nstrace/nstrace/internal/explain"
-	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/nsdiff"
 	"github.com/nstrace/nstrace/internal/resolve"
 	"github.com/nstrace/nstrace/output"
@@ -246,17 +246,10 @@ func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args [
 	}
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
-	o := explain.Options{
-		Program: program(f.rules), Resolver: resolve.New(nil, nil), Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
-	}
+	o := explain.Options{Program: program(f.rules), Resolver: resolve.New(nil, nil)}
 	compare, write, summary := explain.Compare, output.WriteDeclaredText, fmt.Sprintf("by the rules of %s", o.Program)
-	var problems []string
-	if f.declared {
-		if o.Config, err = readDeclared(ctx); err != nil {
-			return false, interrupted(err)
-		}
-		problems = o.Config.Problems
-	} else {
+	read := readDeclared
+	if !f.declared {
 		set, err := loadBaseline(f.baseline, f.rules)
 		if err != nil {
 			return false, err
@@ -265,14 +258,12 @@ func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args [
 			return explain.CompareSet(ctx, o, set)
 		}
 		write, summary = output.WriteExpectedText, "by the baseline "+strings.Join(f.baseline, " and ")
+		read = func(context.Context) (*declared.Config, error) { return &declared.Config{}, nil }
 	}
-	db, err := historyIfAny(ctx, cmd, f.db)
-	if err != nil {
+	wait, finish := readAhead(ctx, cmd, f.db, &o, read)
+	defer func() { err = errors.Join(err, finish()) }()
+	if err := wait(); err != nil {
 		return false, interrupted(err)
-	}
-	if db != nil {
-		o.DB = db
-		defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	}
 	all, err := compare(ctx, o)
 	if err != nil {
@@ -290,7 +281,7 @@ func (f *diffFlags) diffDeclared(ctx context.Context, cmd *cobra.Command, args [
 	}
 	notify(fmt.Sprintf("%s %s: %d as %s, %d different, %d not comparable, %d missing", plural(uint64(all.Total()), what),
 		summary, all.Count[output.AsDeclared], as, all.Count[output.OtherValue], all.Count[output.NotComparable], all.Count[output.Missing]))
-	for _, p := range problems {
+	for _, p := range o.Config.Problems {
 		err = errors.Join(err, fmt.Errorf("not read: %s", p))
 	}
 	return all.Count[output.OtherValue] > 0, err

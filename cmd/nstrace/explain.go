@@ -3,10 +3,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -106,6 +108,49 @@ func historyIfAny(ctx context.Context, cmd *cobra.Command, path string) (*histor
 	return nil, err
 }
 
+// readAhead begins to read what is declared, to open the database and to ask its recorder for the newest events,
+// all at the same time. It sets o.Sync, wait sets o.Config and o.DB, and finish closes the database.
+func readAhead(ctx context.Context, cmd *cobra.Command, path string, o *explain.Options, read func(context.Context) (*declared.Config, error)) (wait, finish func() error) {
+	asked := make(chan error, 1)
+	go func() { asked <- history.Sync(ctx, path) }()
+	first := true
+	o.Sync = func(ctx context.Context) error {
+		if !first {
+			return history.Sync(ctx, path)
+		}
+		first = false
+		select {
+		case err := <-asked:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var config *declared.Config
+	var db *history.DB
+	var configErr, dbErr error
+	var reading sync.WaitGroup
+	reading.Go(func() { config, configErr = read(ctx) })
+	reading.Go(func() { db, dbErr = historyIfAny(ctx, cmd, path) })
+	wait = func() error {
+		reading.Wait()
+		o.Config = config
+		if db != nil {
+			o.DB = db
+		}
+		return cmp.Or(configErr, dbErr)
+	}
+	finish = func() error {
+		reading.Wait()
+		if db == nil {
+			return nil
+		}
+		warnLeftOut(path, db)
+		return db.Close()
+	}
+	return wait, finish
+}
+
 func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {
 	if len(args) != 1 || args[0] == "" {
 		return usagef("explain: want the name of one parameter")
@@ -120,28 +165,19 @@ func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {
 	if err != nil {
 		return usagef("--runtime-socket: %w", err)
 	}
-	o := explain.Options{
-		Parameter: name, Program: program(f.rules), Location: location(), Resolver: resolve.New(nil, names),
-		Sync: func(ctx context.Context) error { return history.Sync(ctx, f.db) },
+	o := explain.Options{Parameter: name, Program: program(f.rules), Location: location(), Resolver: resolve.New(nil, names)}
+	if f.netns != "" && !explain.IsNet(name) {
+		return usagef("--netns: %s does not belong to network namespaces", flatten(name))
 	}
+	wait, finish := readAhead(ctx, cmd, f.db, &o, readDeclared)
+	defer func() { err = errors.Join(err, finish()) }()
 	if f.netns != "" {
-		if !explain.IsNet(name) {
-			return usagef("--netns: %s does not belong to network namespaces", flatten(name))
-		}
 		if o.Target, err = o.Resolver.Find(ctx, f.netns); err != nil {
 			return argumentMistake("--netns", err)
 		}
 	}
-	if o.Config, err = readDeclared(ctx); err != nil {
+	if err := wait(); err != nil {
 		return interrupted(err)
-	}
-	db, err := historyIfAny(ctx, cmd, f.db)
-	if err != nil {
-		return interrupted(err)
-	}
-	if db != nil {
-		o.DB = db
-		defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	}
 	x, err := explain.Find(ctx, o)
 	if err != nil {

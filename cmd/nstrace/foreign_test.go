@@ -64,6 +64,10 @@ func (s stored) LastWrites(context.Context, func(string) bool) iter.Seq2[history
 	}
 }
 
+func (s stored) LastWritesTo(ctx context.Context, _ ...string) iter.Seq2[history.LastWrite, error] {
+	return s.LastWrites(ctx, nil)
+}
+
 func (s stored) Events(_ context.Context, q history.Query) iter.Seq2[history.Stored, error] {
 	return func(yield func(history.Stored, error) bool) {
 		if q.Match == nil || q.Match(s.event) {

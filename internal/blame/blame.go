@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,7 @@ import (
 // namespaces only those of the host's.
 type Options struct {
 	Match   func(name string) bool // reports whether a parameter is wanted, nil: all
+	Names   []string               // only parameters with these names, which need not be looked for among all; nil: all
 	All     bool                   // also parameters without a recorded write
 	AllNets bool                   // parameters of all network namespaces
 	Net     *Net                   // only parameters of this network namespace
@@ -48,6 +50,7 @@ type Net struct {
 // A History has the recorded events: a history.DB.
 type History interface {
 	LastWrites(ctx context.Context, match func(name string) bool) iter.Seq2[history.LastWrite, error]
+	LastWritesTo(ctx context.Context, names ...string) iter.Seq2[history.LastWrite, error]
 	Events(ctx context.Context, q history.Query) iter.Seq2[history.Stored, error]
 	LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*history.Life, error)
 	WatchedSince(ctx context.Context, id int64) (bool, error)
@@ -117,15 +120,12 @@ func (o *Options) confirm(ctx context.Context, db History, r *reader, writes []h
 		} else if err != nil {
 			break
 		}
-		again := *o
-		again.Match = func(name string) bool {
-			for k := range doubtful {
-				if k.name == name {
-					return true
-				}
-			}
-			return false
+		names := map[string]bool{}
+		for k := range doubtful {
+			names[k.name] = true
 		}
+		again := *o
+		again.Names = slices.Collect(maps.Keys(names))
 		clear(r.devices)
 		now, err := again.writes(ctx, db, r)
 		if err != nil {
@@ -174,7 +174,11 @@ func (r *reader) key(w *history.LastWrite) writeKey {
 func (o *Options) writes(ctx context.Context, db History, r *reader) ([]history.LastWrite, error) {
 	var all []history.LastWrite
 	seen := map[writeKey]bool{}
-	for w, err := range db.LastWrites(ctx, o.Match) {
+	found := db.LastWrites(ctx, o.Match)
+	if o.Names != nil {
+		found = db.LastWritesTo(ctx, o.Names...)
+	}
+	for w, err := range found {
 		if err != nil {
 			return nil, err
 		}

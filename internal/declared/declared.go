@@ -336,6 +336,21 @@ func (c *Config) Names(p Program) (names []string) {
 	return names
 }
 
+// Beside returns the names of the parameters that other lines of the same file as d declare by the rules of a
+// program, at most limit.
+func (c *Config) Beside(p Program, d *Declaration, limit int) (names []string) {
+	for _, s := range c.rules[p].settings {
+		if s.source.file != d.File || s.line == d.Line || s.glob || s.value == nil || s.clean == "" || len(names) == limit {
+			continue
+		}
+		if name, ok := event.SysctlName(event.SysctlDir + "/" + s.clean); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Usual returns the program that sets parameters at the boot of the host: systemd-sysctl if it is installed.
 func Usual(o Options) Program {
 	for _, dir := range []string{"/usr/lib", "/lib"} {

@@ -98,10 +98,12 @@ func (c *Comparison) add(root *params.Root, o *Options, name string) {
 // blame adds the last writes of this boot.
 func (c *Comparison) blame(ctx context.Context, o *Options) error {
 	rows := map[string]*output.Declared{}
+	find := blame.Options{Sync: o.Sync}
 	for _, row := range c.Rows {
 		rows[row.Parameter] = row
+		find.Names = append(find.Names, row.Parameter)
 	}
-	found, err := blame.Find(ctx, o.DB, blame.Options{Match: func(name string) bool { return rows[name] != nil }, Sync: o.Sync})
+	found, err := blame.Find(ctx, o.DB, find)
 	boot := procfs.BootID()
 	for _, b := range found {
 		if b.Last != nil && b.Last.BootID == boot {

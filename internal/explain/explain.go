@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ type Options struct {
 	Resolver *resolve.Resolver
 	Target   *resolve.Target // what has the network namespace; nil: the host
 
-	DB   blame.History // nil: there is no history
+	DB   History // nil: there is no history
 	Sync func(context.Context) error
 }
 
@@ -63,9 +64,12 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 	if x.Value, err = net.read(o.Parameter); err != nil {
 		x.Error, x.Gone = reason(err), errors.Is(err, os.ErrNotExist)
 	}
+	var making sync.WaitGroup
+	o.device(x, net)
 	if IsNet(o.Parameter) {
-		o.fresh(ctx, x, net)
+		making.Go(func() { o.fresh(ctx, x, net) }) // sets x.Fresh
 	}
+	defer making.Wait()
 	if o.DB != nil {
 		limited, cancel := context.WithTimeout(ctx, historyTime)
 		defer cancel()
@@ -76,6 +80,7 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 			return nil, err
 		}
 	}
+	making.Wait()
 	judge(x, o.Location)
 	return x, nil
 }
@@ -205,9 +210,10 @@ func (o *Options) fresh(ctx context.Context, x *output.Explanation, net *netns) 
 		return
 	}
 	defer c.Close()
+	c.Only = o.Parameter
 	rows, _ := c.Run(ctx) // what is unknown is left out
 	for _, row := range rows {
-		if row.Parameter == o.Parameter && row.New != nil && row.New.Value == *v.Text {
+		if row.New != nil && row.New.Value == *v.Text {
 			x.Fresh = row.New
 		}
 	}
@@ -215,7 +221,7 @@ func (o *Options) fresh(ctx context.Context, x *output.Explanation, net *netns) 
 
 // writes finds the writes of this boot.
 func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns) error {
-	find := blame.Options{Match: func(name string) bool { return name == o.Parameter }}
+	find := blame.Options{Names: []string{o.Parameter}}
 	find.Sync = func(ctx context.Context) error {
 		err := o.Sync(ctx)
 		x.Behind = err != nil && !errors.Is(err, history.ErrNoRecorder)
@@ -225,10 +231,13 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		find.Net = &blame.Net{ID: net.id, Name: net.name}
 	}
 	rows, err := blame.Find(ctx, o.DB, find)
-	if err != nil || len(rows) == 0 {
+	if err != nil {
 		return err
 	}
-	row := rows[0]
+	row := &output.Blame{}
+	if len(rows) > 0 {
+		row = rows[0]
+	}
 	x.State = row.State
 	boot, hosts := procfs.BootID(), procfs.HostNamespaces()
 	ours := func(e *event.Event) bool {
@@ -244,11 +253,23 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		return ns.ID == row.Namespace.ID && ns.UID == row.Namespace.UID
 	}
 	types := map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true}
-	for s, err := range o.DB.Events(ctx, history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Limit: MaxWrites + 1, Match: ours}) {
+	q := history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Match: ours, Limit: MaxWrites + 1}
+	for s, err := range o.DB.Events(ctx, q) {
 		if err != nil {
 			return err
 		}
 		x.Writes = append(x.Writes, output.ExplainedWrite{ID: s.ID, Event: s.Event})
+	}
+	if err := o.applied(ctx, x, q); err != nil {
+		return err
+	}
+	if err := o.appeared(ctx, x, ours); err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+		return err
+	}
+	if find.Net == nil && x.Applied == nil {
+		if err := o.skipped(ctx, x, boot); err != nil {
+			return err
+		}
 	}
 	if len(x.Writes) > MaxWrites {
 		x.Writes, x.More = x.Writes[:MaxWrites], true
@@ -259,17 +280,64 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 			return err
 		}
 	}
+	return nil
+}
+
+// applied finds the last write of the declared value by a program that applies files. q finds the writes, of which
+// the newest are in x.
+func (o *Options) applied(ctx context.Context, x *output.Explanation, q history.Query) error {
 	winner := x.Winner()
-	byProgram := func(e *event.Event) bool {
-		return winner != nil && ours(e) && e.Outcome != event.Failure && applies(e.Process) && e.Sysctl.New != nil &&
-			declared.Compare(*e.Sysctl.New, *winner.Value) == declared.Equal &&
-			(e.Sysctl.After == nil || declared.Compare(*e.Sysctl.After, *winner.Value) == declared.Equal) // else the kernel ignored it
+	if winner == nil {
+		return nil
 	}
-	for s, err := range o.DB.Events(ctx, history.Query{Parameter: o.Parameter, Types: types, Reverse: true, Limit: 1, Match: byProgram}) {
+	same := func(value string) bool { return declared.Compare(value, *winner.Value) == declared.Equal }
+	is := func(e *event.Event) bool {
+		return applies(e.Process) && e.Outcome != event.Failure && e.Sysctl.New != nil && same(*e.Sysctl.New) &&
+			(e.Sysctl.After == nil || same(*e.Sysctl.After)) // else the kernel ignored it
+	}
+	for i := range x.Writes {
+		if w := x.Writes[i]; is(w.Event) {
+			x.Applied = &w
+			return nil
+		}
+	}
+	if len(x.Writes) < q.Limit {
+		return nil // there are no others
+	}
+	ours := q.Match
+	q.To, q.Limit, q.Process, q.New = x.Writes[len(x.Writes)-1].ID-1, 1, applies, same
+	q.Match = func(e *event.Event) bool { return ours(e) && is(e) }
+	for s, err := range o.DB.Events(ctx, q) {
 		if err != nil {
 			return err
 		}
 		x.Applied = &output.ExplainedWrite{ID: s.ID, Event: s.Event}
+	}
+	return nil
+}
+
+// maxBeside is how many other parameters of a file skipped looks at.
+const maxBeside = 200
+
+// skipped finds the last write of this boot by which a program applied another line of the file that counts, if none
+// applied the line of this parameter.
+func (o *Options) skipped(ctx context.Context, x *output.Explanation, boot string) error {
+	winner := x.Winner()
+	if winner == nil || x.More || slices.ContainsFunc(x.Writes, func(w output.ExplainedWrite) bool { return applies(w.Event.Process) }) {
+		return nil
+	}
+	for w, err := range o.DB.LastWritesTo(ctx, o.Config.Beside(o.Program, winner, maxBeside)...) {
+		if err != nil {
+			return err
+		}
+		e := w.Event
+		if e.BootID != boot || w.Namespace != nil && !w.Namespace.Host || !applies(e.Process) || e.Sysctl.New == nil || x.Skipped != nil && x.Skipped.ID > w.ID {
+			continue
+		}
+		ruling := o.Config.By(o.Program, w.Parameter)
+		if d := ruling.Winner(); d != nil && d.File == winner.File && declared.Compare(*e.Sysctl.New, *d.Value) == declared.Equal {
+			x.Skipped = &output.ExplainedWrite{ID: w.ID, Event: e}
+		}
 	}
 	return nil
 }
@@ -336,12 +404,28 @@ func judge(x *output.Explanation, location *time.Location) {
 	if len(x.Problems) > 0 {
 		parts[0] += " as far as the files could be read"
 	}
+	x.Declared = Of(x.Value, x.Gone, winner)
+	unapplied := winner != nil && (x.Declared == output.OtherValue || x.Declared == output.Missing)
+	if s := x.Skipped; s != nil && unapplied && x.LastWrite() == nil { // programs need not write a value that is there
+		parts = append(parts, fmt.Sprintf("%s wrote other lines of this file, but not this one", by(s.Event, location)))
+	}
+	var appeared string
+	if a := x.Appeared; a != nil && unapplied {
+		appeared = "the parameter appeared with " + by(a.Event, location)
+		if last := x.LastWrite(); last == nil || last.ID < a.ID {
+			appeared += ", and no write is recorded since"
+		}
+	}
+	if last := x.LastWrite(); appeared != "" && (last == nil || last.ID > x.Appeared.ID) {
+		parts, appeared = append(parts, appeared), ""
+	}
 	wrote := false
 	switch last := x.LastWrite(); {
 	case !x.HasHistory:
 		parts = append(parts, "without a history, nstrace cannot know who set it")
 	case x.Unread:
 		parts = append(parts, "the history could not be read in time")
+	case last == nil && x.Appeared != nil && unapplied: // said already
 	case last == nil:
 		parts = append(parts, "no write is recorded since the boot")
 	default:
@@ -367,8 +451,14 @@ func judge(x *output.Explanation, location *time.Location) {
 	case output.Unknown:
 		parts = append(parts, "changed later, and the history does not say how")
 	}
-	x.Declared = Of(x.Value, x.Gone, winner)
-	x.Verdict = strings.Join(append(parts, verdictOn(x, wrote)), "; ")
+	if appeared != "" {
+		parts = append(parts, appeared)
+	}
+	parts = append(parts, verdictOn(x, wrote))
+	if text := effect(x); text != "" {
+		parts = append(parts, text)
+	}
+	x.Verdict = strings.Join(parts, "; ")
 }
 
 // Of returns whether a parameter has the value that the winner declares. value is nil if it cannot be read.
@@ -401,6 +491,9 @@ func verdictOn(x *output.Explanation, wrote bool) string {
 		return "its value cannot be read: " + x.Error
 	}
 	is := "is " + output.Short(*x.Value.Text)
+	if x.Copied != "" && !wrote && x.HasHistory && !x.Unread && !x.Behind {
+		is += ", as " + x.Copied + ", which the kernel copies for a new device"
+	}
 	switch {
 	case x.Declared == output.AsDeclared:
 		return "is as declared"

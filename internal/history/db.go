@@ -3,6 +3,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,8 +87,12 @@ func OpenContext(ctx context.Context, path string) (*DB, error) {
 	}
 	db := &DB{path: path, file: file, conn: conn, schema: -1, untrusted: untrusted}
 	db.clearCaches()
+	err = sqlitex.ExecuteTransient(conn, fmt.Sprintf("PRAGMA cache_size = -%d", readerCache), nil)
 	// begin checks the tables.
-	if err = db.begin(); err == nil {
+	if err == nil {
+		err = db.begin()
+	}
+	if err == nil {
 		err = db.commit()
 	}
 	if err != nil {
@@ -95,6 +100,10 @@ func OpenContext(ctx context.Context, path string) (*DB, error) {
 	}
 	return db, nil
 }
+
+// readerCache is the size of SQLite's cache of a reader, in KiB. Most queries read a page once, and the kernel has it
+// too: memory that a process uses for the first time takes longer than to read a page again.
+const readerCache = 400
 
 // openReader opens a database read-only. To see the content of the log, SQLite needs to write to
 // the folder. Without permission for that, and if there is no log, openReader reads only the file.
@@ -181,8 +190,12 @@ func (db *DB) Last() (int64, error) {
 }
 
 // pageEvents is the number of events that one transaction reads. Between two pages, a recorder can
-// do what it cannot do while somebody reads, such as truncating the log.
-const pageEvents = 2000
+// do what it cannot do while somebody reads, such as truncating the log. The first page has firstPage
+// events: many readers need no more, and events take memory, which takes time.
+const (
+	pageEvents = 2000
+	firstPage  = 64
+)
 
 // Events returns the events that q selects. The caller may keep an event, but must not change it.
 // Every event has passed Check. Events skips rows that do not; see LeftOut. It ends with the first
@@ -243,6 +256,7 @@ func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, 
 			if !more {
 				return
 			}
+			plan.limit = min(4*plan.limit, pageEvents)
 		}
 	}
 }
@@ -265,6 +279,12 @@ func (q *Query) wants(e *event.Event) bool {
 	if q.Namespace != nil && q.Namespace.BootID != "" && e.BootID != q.Namespace.BootID {
 		return false
 	}
+	if q.Process != nil && !q.Process(e.Process) {
+		return false
+	}
+	if q.New != nil && (e.Sysctl == nil || e.Sysctl.New == nil || !q.New(*e.Sysctl.New)) {
+		return false
+	}
 	return q.Match == nil || q.Match(e)
 }
 
@@ -277,7 +297,9 @@ type plan struct {
 	reverse  bool
 	limit    int
 	empty    bool
-	host     *boot        // see Query
+	host     *boot // see Query
+	process  func(*event.Process) bool
+	new      func(string) bool
 	err      func() error // of the context
 }
 
@@ -305,7 +327,7 @@ func (n *NamespaceQuery) args() []any {
 }
 
 func (db *DB) plan(q *Query) (*plan, error) {
-	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: pageEvents}
+	p := &plan{from: q.After + 1, to: 1<<63 - 1, reverse: q.Reverse, limit: firstPage, process: q.Process, new: q.New}
 	if !q.Since.IsZero() || !q.Until.IsZero() {
 		since, until := int64(-1<<63), int64(1<<63-1)
 		if fitsNanos(q.Since) && !q.Since.IsZero() {
@@ -326,8 +348,16 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		p.to = min(p.to, q.To)
 	}
 	var where []string
-	if q.Parameter != "" {
-		ids, err := db.ids("SELECT id FROM parameter WHERE name = ? ORDER BY id", q.Parameter)
+	names := q.Parameters
+	if names == nil && q.Parameter != "" {
+		names = []string{q.Parameter}
+	}
+	if names != nil {
+		list, err := json.Marshal(names)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := db.ids("SELECT id FROM parameter WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id", string(list))
 		if err != nil {
 			return nil, err
 		}
@@ -424,10 +454,15 @@ func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
 
 // trim bounds the memory before the next page.
 func (db *DB) trim() {
-	if len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared || db.cached > pageBytes {
+	if db.full() {
 		db.clearCaches()
 	}
 	db.held = 0
+}
+
+// full reports whether the caches have reached their size.
+func (db *DB) full() bool {
+	return len(db.texts)+len(db.processes)+len(db.views) > 3*maxShared || db.cached > pageBytes
 }
 
 // pageFull reports whether the page has reached its size in bytes.
@@ -442,10 +477,21 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 	if p.reverse {
 		order = "DESC"
 	}
+	limit, before := p.limit, len(page)
+	if p.process != nil || p.new != nil {
+		limit = -1 // it would count the rows that are skipped
+	}
 	err := sqlitex.Execute(db.conn, "SELECT "+eventColumns+" FROM event WHERE id BETWEEN ? AND ?"+p.where+" ORDER BY id "+order+" LIMIT ?",
-		&sqlitex.ExecOptions{Args: []any{p.from, p.to, p.limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
-			if db.pageFull() {
+		&sqlitex.ExecOptions{Args: []any{p.from, p.to, limit}, ResultFunc: func(stmt *sqlite.Stmt) error {
+			if db.pageFull() || len(page)-before == p.limit {
 				return errFullPage
+			}
+			var value *string
+			if p.new != nil && stmt.ColumnIsNull(24) && stmt.ColumnLen(12) <= maxText {
+				value = textOrNil(stmt, 12)
+			}
+			if db.skips(p, stmt.ColumnInt64(5), value) {
+				return nil
 			}
 			s, err := db.event(stmt)
 			if err != nil && !isRowError(err) {
@@ -458,6 +504,22 @@ func (db *DB) rows(p *plan, page []readEvent) ([]readEvent, error) {
 		err = nil
 	}
 	return page, err
+}
+
+// skips reports whether a plan needs no event of a process that writes a value, nil if that is unknown.
+func (db *DB) skips(p *plan, process int64, value *string) bool {
+	if p.new != nil && value != nil && !p.new(*value) {
+		return true
+	}
+	if p.process == nil || process == 0 {
+		return false
+	}
+	held := db.held
+	who, err := db.process(process)
+	if db.held = held; db.full() { // what the page does not contain must not fill it
+		db.clearCaches()
+	}
+	return err == nil && !p.process(who) // an error is that of the event, too
 }
 
 // event makes an event from its row.
@@ -713,8 +775,41 @@ func (db *DB) process(id int64) (*event.Process, error) {
 // are sorted by name, then by time, newest first. Each has an Event with a Sysctl, which has passed
 // Check. LastWrites skips rows that do not; see LeftOut.
 func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool) iter.Seq2[LastWrite, error] {
+	return db.eachLastWrite(func(read func(*sqlite.Stmt) error) error {
+		return sqlitex.Execute(db.conn, selectLastWrites+" ORDER BY p.name, l.time DESC", &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
+			if match != nil && !match(stmt.ColumnText(0)) {
+				return ctx.Err()
+			}
+			return cmp.Or(read(stmt), ctx.Err())
+		}})
+	})
+}
+
+// LastWritesTo is LastWrites for the parameters with these names, which it finds without reading the others. They
+// come in the order of names.
+func (db *DB) LastWritesTo(ctx context.Context, names ...string) iter.Seq2[LastWrite, error] {
+	return db.eachLastWrite(func(read func(*sqlite.Stmt) error) error {
+		for _, name := range names {
+			if err := sqlitex.Execute(db.conn, selectLastWritesTo, &sqlitex.ExecOptions{Args: []any{name}, ResultFunc: func(stmt *sqlite.Stmt) error {
+				return cmp.Or(read(stmt), ctx.Err())
+			}}); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+}
+
+const (
+	selectLastWrites = `SELECT p.name, l.event, l.writes, l.line, n.ended FROM last_write l
+		JOIN parameter p ON p.id = l.parameter LEFT JOIN namespace n ON n.id = l.namespace`
+	selectLastWritesTo = selectLastWrites + " WHERE p.name = ? ORDER BY l.time DESC"
+)
+
+// eachLastWrite returns the last writes whose rows query reads.
+func (db *DB) eachLastWrite(query func(read func(*sqlite.Stmt) error) error) iter.Seq2[LastWrite, error] {
 	return func(yield func(LastWrite, error) bool) {
-		all, err := db.lastWrites(ctx, match)
+		all, err := db.lastWrites(query)
 		if err != nil {
 			yield(LastWrite{}, explain(db.path, err))
 			return
@@ -729,7 +824,7 @@ func (db *DB) LastWrites(ctx context.Context, match func(parameter string) bool)
 
 // lastWrites reads all of them in one transaction. One transaction for each would take as long as
 // the reads.
-func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool) (all []LastWrite, err error) {
+func (db *DB) lastWrites(query func(read func(*sqlite.Stmt) error) error) (all []LastWrite, err error) {
 	db.trim()
 	if err := db.begin(); err != nil {
 		return nil, err
@@ -737,9 +832,6 @@ func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool)
 	defer func() { err = errors.Join(err, db.commit()) }()
 	read := func(stmt *sqlite.Stmt) error {
 		name := stmt.ColumnText(0)
-		if match != nil && !match(name) {
-			return nil
-		}
 		w := LastWrite{Parameter: name, Stored: Stored{ID: stmt.ColumnInt64(1)}, Writes: uint64(max(0, stmt.ColumnInt64(2)))}
 		var err error
 		if n := stmt.ColumnLen(3); n > maxText {
@@ -762,15 +854,27 @@ func (db *DB) lastWrites(ctx context.Context, match func(parameter string) bool)
 				return err
 			}
 			db.leaveOut(fmt.Errorf("the last write to %.100q: %w", name, err))
-			return ctx.Err()
+			return nil
 		}
 		w.Namespace, w.Ended = w.Event.Sysctl.Namespace, !stmt.ColumnIsNull(4)
 		all = append(all, w)
-		return ctx.Err()
+		return nil
 	}
-	err = sqlitex.Execute(db.conn, `SELECT p.name, l.event, l.writes, l.line, n.ended FROM last_write l
-		JOIN parameter p ON p.id = l.parameter LEFT JOIN namespace n ON n.id = l.namespace ORDER BY p.name, l.time DESC`, &sqlitex.ExecOptions{ResultFunc: read})
+	err = query(read)
 	return all, err
+}
+
+// Patterns returns the names in events that stand for several parameters, those with * or {, for which match returns
+// true.
+func (db *DB) Patterns(ctx context.Context, match func(pattern string) bool) (names []string, err error) {
+	err = sqlitex.Execute(db.conn, "SELECT DISTINCT name FROM parameter WHERE length(name) < 4096 AND name GLOB '*[*{]*'", &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error {
+			if name := stmt.ColumnText(0); match(name) {
+				names = append(names, name)
+			}
+			return ctx.Err()
+		}})
+	return names, explain(db.path, err)
 }
 
 // Runs returns the runs of recorders, oldest first.

@@ -108,3 +108,9 @@ func swap[T any](p *T, v T) (before T) {
 	before, *p = *p, v
 	return before
 }
+
+// PlanOfLastWritesTo returns how SQLite does the query of LastWritesTo.
+func (db *DB) PlanOfLastWritesTo() (steps []string, err error) {
+	err = db.eachRow("EXPLAIN QUERY PLAN "+selectLastWritesTo, func(stmt *sqlite.Stmt) { steps = append(steps, stmt.ColumnText(3)) }, "x")
+	return steps, err
+}

@@ -27,8 +27,13 @@ type Query struct {
 	To           int64     // only events up to this ID; 0: no bound
 	Types        map[event.Type]bool
 	Parameter    string          // only writes to this parameter. Most of them come without Hash, which their list does not contain
+	Parameters   []string        // only writes to one of these parameters; Parameter is ignored
 	Namespace    *NamespaceQuery // only events about a namespace that matches
 	Life         *Life           // only events about this namespace; Namespace is ignored
+	// Process, if not nil, decides which processes' events are wanted. Like New, it saves reading the others in full.
+	Process func(*event.Process) bool
+	// New, if not nil, decides which written values are wanted. An event without one is not.
+	New func(value string) bool
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int   // the maximum number of events; 0: no limit

@@ -438,6 +438,9 @@ func (db *DB) inSegment(p *plan, s segment, page []readEvent) ([]readEvent, erro
 			break
 		}
 		e := &entries[i]
+		if db.skips(p, e.process, e.new) {
+			continue
+		}
 		if e.inRow {
 			one := *p
 			one.from, one.to, one.limit = e.id, e.id, 1

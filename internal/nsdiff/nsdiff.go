@@ -44,12 +44,12 @@ func Types() []event.NSType {
 }
 
 // compare returns the parameters in which two namespaces of a type differ, by name, and those of which
-// that is unknown. If origins is set, it also says how a new namespace gets them. The error says why
-// nothing could be compared.
-func (p *pair) compare(ctx context.Context, origins bool) ([]*output.Diff, error) {
+// that is unknown. If only is set, it compares no other parameter. If origins is set, it also says how a new
+// namespace gets them. The error says why nothing could be compared.
+func (p *pair) compare(ctx context.Context, only string, origins bool) ([]*output.Diff, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTime)
 	defer cancel()
-	c := comparison{typ: p.typ, sides: [2]Side{p.a, p.b}, host: p.host}
+	c := comparison{typ: p.typ, sides: [2]Side{p.a, p.b}, host: p.host, only: only}
 	defer c.close()
 	if err := c.read(ctx); err != nil {
 		return nil, err
@@ -71,6 +71,7 @@ type comparison struct {
 	typ   event.NSType
 	sides [2]Side
 	host  Side
+	only  string // the one parameter to compare, "" for all
 	views [2]view
 	found [2]map[string]reading
 
@@ -108,6 +109,10 @@ func (c *comparison) read(ctx context.Context) error {
 		}
 		if c.views[i], err = openView(c.typ, id, c.sides[i].File); err != nil {
 			return err
+		}
+		if c.only != "" {
+			listed[i] = []string{event.SysctlPath(c.only)}
+			return nil
 		}
 		listed[i], err = c.views[i].list(ctx)
 		return err

@@ -26,6 +26,8 @@ type Comparison struct {
 	LeftOut []string
 	// NoOrigins leaves out how a new namespace gets a parameter. Finding that out takes new namespaces.
 	NoOrigins bool
+	// Only is the one parameter to compare, "" for all.
+	Only string
 
 	pairs []pair
 }
@@ -140,7 +142,7 @@ func (c *Comparison) Run(ctx context.Context) (rows []*output.Diff, err error) {
 		if p.same || ctx.Err() != nil {
 			continue
 		}
-		found, failed := p.compare(ctx, !c.NoOrigins)
+		found, failed := p.compare(ctx, c.Only, !c.NoOrigins)
 		rows, err = append(rows, found...), errors.Join(err, failed)
 	}
 	return rows, cmp.Or(ctx.Err(), err)

@@ -226,7 +226,7 @@ func TestSmoke(t *testing.T) {
 		in("history: events/s", h.PerSecond, 100, 1e7)
 		in("history: CPU of an event, µs", h.CPU, 0.1, 1e4)
 		in("history: bytes an event", h.Bytes, 20, 1000)
-		for what, a := range map[string]timing{"blame": h.Blame, "history sysctl": h.Parameter} {
+		for what, a := range map[string]timing{"blame": h.Blame, "history sysctl": h.Parameter, "explain": h.Explain, "diff --declared": h.Diff} {
 			ordered(what+", ms", a.Cold, 1, 1e5)
 			ordered(what+" again, ms", a.Again, 1, 1e5)
 			ordered(what+", ms of CPU", a.CPU, 1, 1e5)

@@ -28,6 +28,8 @@ type historyResult struct {
 	Blame      timing  `json:"blame"`
 	Writes     int     `json:"writes"` // to the parameter of history_sysctl
 	Parameter  timing  `json:"history_sysctl"`
+	Explain    timing  `json:"explain"`       // of that parameter, whose declared value was never written
+	Diff       timing  `json:"diff_declared"` // of declaredParameters in declaredFiles
 }
 
 // timing has the times of a command from start to end, in milliseconds.
@@ -137,6 +139,19 @@ func (b *bench) runHistory(ctx context.Context) error {
 			return fmt.Errorf("history: %w", err)
 		}
 	}
+	files := filepath.Join(b.scratch, "declared")
+	if err := declare(ctx, files); err != nil {
+		return fmt.Errorf("declare parameters: %w", err)
+	}
+	progress("nstrace explain and diff --declared")
+	if err := declaring(files, func() error {
+		return errors.Join(
+			b.ask(ctx, path, &h.Explain, []string{"explain", lookedUp, "-o", "json", "--rules", "systemd", "--db", path}),
+			b.ask(ctx, path, &h.Diff, []string{"diff", "--declared", "-o", "json", "--rules", "systemd", "--db", path}),
+		)
+	}); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
 	b.report.History = h
 	return errors.Join(os.Remove(path), os.RemoveAll(path+"-wal"), os.RemoveAll(path+"-shm"), os.RemoveAll(path+"-lock"))
 }
@@ -179,7 +194,7 @@ func ownCPU() time.Duration {
 }
 
 // ask measures a command. Each round runs it twice: after the page cache has dropped the database,
-// and again.
+// and again. The exit status 1 of a command that compares something is not an error.
 func (b *bench) ask(ctx context.Context, path string, to *timing, args []string) error {
 	var cold, again, cpu []float64
 	for range b.rounds {
@@ -189,7 +204,7 @@ func (b *bench) ask(ctx context.Context, path string, to *timing, args []string)
 		for _, all := range []*[]float64{&cold, &again} {
 			begin := time.Now()
 			cmd := exec.CommandContext(ctx, b.nstrace, args...)
-			if out, err := cmd.Output(); err != nil {
+			if out, err := cmd.Output(); err != nil && !(args[0] == "diff" && cmd.ProcessState.ExitCode() == 1) {
 				return withStderr(fmt.Errorf("%q: %w", args, err), string(stderrOf(err)))
 			} else if len(out) == 0 {
 				return fmt.Errorf("%q printed nothing", args)

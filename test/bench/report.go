@@ -114,6 +114,12 @@ func (r *report) historyTable() string {
 		line(fmt.Sprintf("history sysctl, %d writes", h.Writes), ms(h.Parameter.Cold))
 		line("the same again", ms(h.Parameter.Again))
 		line("CPU of it", ms(h.Parameter.CPU))
+		line("explain of this parameter", ms(h.Explain.Cold))
+		line("the same again", ms(h.Explain.Again))
+		line("CPU of it", ms(h.Explain.CPU))
+		line(fmt.Sprintf("diff --declared, %d parameters in %d files", declaredParameters, declaredFiles), ms(h.Diff.Cold))
+		line("the same again", ms(h.Diff.Again))
+		line("CPU of it", ms(h.Diff.CPU))
 	})
 }
 

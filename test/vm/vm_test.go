@@ -94,6 +94,9 @@ func TestKernel(t *testing.T) {
 	slices.SortFunc(series, compareVersions)
 	onKernels(t, slices.Compact(series), build, func(s string, p *payload) {
 		p.short = !whole
+		if _, err := os.Stat(systemdSysctl); err == nil {
+			p.programs = append(slices.Clone(p.programs), systemdSysctl)
+		}
 		switch {
 		case whole && guestFilter() == "":
 			p.split, p.kernelOnly = slowTests, true
@@ -105,6 +108,9 @@ func TestKernel(t *testing.T) {
 		}
 	})
 }
+
+// systemdSysctl is for TestExplainCases.
+const systemdSysctl = "/usr/lib/systemd/systemd-sysctl"
 
 // arm64Tests are the core of the suite: every kind of event with each backend, and each backend
 // alone. They compare the totals of each run with its events.

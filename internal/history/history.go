@@ -29,6 +29,7 @@ type Query struct {
 	Parameter    string          // only writes to this parameter. Most of them come without Hash, which their list does not contain
 	Namespace    *NamespaceQuery // only events about a namespace that matches
 	Life         *Life           // only events about this namespace; Namespace is ignored
+	BootID       string          // only events of this boot
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int   // the maximum number of events; 0: no limit

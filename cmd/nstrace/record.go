@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,6 +30,7 @@ type recordFlags struct {
 	db       string
 	keep     time.Duration
 	keepSize string
+	wait     bool
 }
 
 func newRecord() *cobra.Command {
@@ -53,6 +55,7 @@ without a gap when the other one ends.`,
 	spanVar(cmd.Flags(), &f.keep, "keep", 90*24*time.Hour, "drop events older than this, for example 90d or 12h (0: never)")
 	cmd.Flags().Lookup("keep").DefValue = "90d"
 	cmd.Flags().StringVar(&f.keepSize, "keep-size", "1GiB", "drop the oldest events when the database exceeds this size (0: never)")
+	cmd.Flags().BoolVar(&f.wait, "wait-for-db", false, "keep events in memory while the folder of the database is missing or read-only, as early in a boot, instead of making it or failing")
 	return cmd
 }
 
@@ -80,7 +83,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if err := tracer.CheckPrivileges(); err != nil {
 		return err
 	}
-	if f.db != defaultDB { // whose folder nstrace makes
+	if f.db != defaultDB && !f.wait { // whose folder nstrace makes
 		if err := checkFolder("--db", f.db); err != nil {
 			return err
 		}
@@ -93,7 +96,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
 		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
-		Report: warn,
+		Report: reportHistory, WaitForFolder: f.wait,
 	})
 	if err != nil {
 		return fmt.Errorf("--db: %w", err)
@@ -101,6 +104,12 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f.history, f.streamFlags.db = r, f.db
 	return f.stream(cmd)
+}
+
+// reportHistory reports where events are kept, on stderr and in the status of a unit.
+func reportHistory(message string) {
+	warn(message)
+	_, _ = daemon.SdNotify(false, "STATUS="+flatten(message)) // stderr has it
 }
 
 // visit tells the recorder of a database that this process enters namespaces only to look, see history.Client, until

@@ -23,7 +23,7 @@ func recordBoot(t *testing.T, path, host, id, gone string, start time.Time, n in
 		if err := r.Append(&event.Event{
 			V: event.SchemaVersion, Type: event.NamespaceGone, Time: start, Host: host, BootID: gone, RunID: runIDs[0],
 			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532001, UID: "1"},
-			Between: &event.Between{From: start.Add(-time.Hour), To: start},
+			Between:   &event.Between{From: start.Add(-time.Hour), To: start},
 		}); err != nil {
 			t.Fatal(err)
 		}

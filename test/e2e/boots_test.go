@@ -5,9 +5,12 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,6 +109,120 @@ func TestBoots(t *testing.T) {
 		status, stdout, stderr := nstrace(t, []string{"history", "--db", db, "--boot=" + test.boot})
 		if status != test.status || stdout != "" || stderr != test.want {
 			t.Errorf("boot %s: status %d, %q, %q, want %q", test.boot, status, stdout, stderr, test.want)
+		}
+	}
+}
+
+// TestWaitForDB records before the folder of the database is there. nstrace says that it is ready once it traces, and
+// stores the events once it can.
+func TestWaitForDB(t *testing.T) {
+	anyKernel(t)
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "missing")
+	db := filepath.Join(folder, "history.db")
+	status, _, stderr := nstrace(t, []string{"record", "--db", db})
+	if want := fmt.Sprintf("nstrace: --db: there is no folder %q\n", folder); status != 2 || stderr != want {
+		t.Errorf("without the flag: status %d, %q, want %q", status, stderr, want)
+	}
+	const param = "kernel.domainname"
+	write := func(value string) {
+		t.Helper()
+		output(t, "unshare", "--uts", "sysctl", "-q", "-w", param+"="+value)
+	}
+	wrote := func(value string) func(all []*emitted) bool {
+		return func(all []*emitted) bool {
+			return slices.ContainsFunc(all, func(e *emitted) bool {
+				return e.Sysctl != nil && e.Sysctl.New != nil && *e.Sysctl.New == value
+			})
+		}
+	}
+	notes := listenNotify(t)
+	start := func() *stream {
+		t.Helper()
+		s := startStream(t, "record", "--db", db, "--wait-for-db", "--runtime-socket", "none", "-e", "sysctl", "--sysctl", param)
+		s.awaitStart(t)
+		return s
+	}
+	notWritten := fmt.Sprintf("there is no folder %q", folder)
+
+	// A signal ends it while it waits: it says what is not stored.
+	s := start()
+	notes.await(t, "READY=1")
+	notes.await(t, "STATUS=history: "+notWritten+": keeping up to 1000000 events in memory until the database can be there")
+	write("early")
+	s.await(t, "the write", wrote("early"))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	s.awaitEnd(t)
+	if text := s.stderr.String(); s.cmd.ProcessState.ExitCode() != 1 || strings.Count(text, "events were not written: "+notWritten) != 1 {
+		t.Errorf("SIGTERM: %v, %q", s.cmd.ProcessState, text)
+	}
+
+	// If it is killed, the next one begins anew.
+	s = start()
+	write("lost")
+	s.await(t, "the write", wrote("lost"))
+	s.cmd.Process.Kill()
+	s.awaitEnd(t)
+
+	s = start()
+	write("first")
+	s.await(t, "the write", wrote("first"))
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	notes.await(t, "STATUS=history: "+db+": recording, including the buffered events")
+	write("second")
+	s.await(t, "the write", wrote("second"))
+	s.interrupt(t)
+	s.awaitEnd(t)
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("status %d: %s", code, s.stderr.String())
+	}
+	var want, got []string
+	for _, e := range s.since(0) {
+		want = append(want, string(e.line))
+	}
+	for _, e := range pastEvents(t, db) {
+		got = append(got, string(e.line))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the history has\n%s\nwant\n%s", strings.Join(got, ""), strings.Join(want, ""))
+	}
+}
+
+// A notified collects what a program tells systemd.
+type notified struct{ buffer }
+
+// listenNotify makes the programs of a test tell it what they tell systemd.
+func listenNotify(t *testing.T) *notified {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "30000000")
+	n := new(notified)
+	go func() {
+		message := make([]byte, 4096)
+		for {
+			size, err := c.Read(message)
+			if err != nil {
+				return
+			}
+			_, _ = n.Write(append(message[:size:size], '\n'))
+		}
+	}()
+	return n
+}
+
+func (n *notified) await(t *testing.T, message string) {
+	t.Helper()
+	for end := time.Now().Add(patience); !slices.Contains(strings.Split(n.String(), "\n"), message); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("systemd was not told %q, but\n%s", message, n.String())
 		}
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"zombiezen.com/go/sqlite"
-
-	"github.com/nstrace/nstrace/event"
 )
 
 // A Boot is a boot of a host of which events are recorded.
@@ -18,75 +16,86 @@ type Boot struct {
 	ID     string // boot_id of its events
 	Host   string // in the newest of them
 	Events uint64
-	// First and Last are the times of its earliest and its latest event. A namespace of this boot that the next boot
-	// reports as gone does not count.
+	// First and Last are the times of its first and its last event, without those that the next boot recorded: which of
+	// its namespaces are gone.
 	First, Last time.Time
 }
 
 // maxBoots is more than a history has. Others can have made the database.
 const maxBoots = 1 << 16
 
-// bootStep is how many events Boots reads in one transaction. Between two, a recorder can truncate the log.
-const bootStep = 200_000
+// maxName is how much of an id or of a host's name Boots reads.
+const maxName = 256
 
-// Boots returns the boots that have events, in the order of their first ones. It reads all events.
+// bootStep is how many events Boots reads in one transaction. Between two, a recorder can truncate the log.
+var bootStep = int64(1 << 20)
+
+// Boots returns the boots that have events, in the order of their first ones. It reads all events, but little of each.
 func (db *DB) Boots() ([]Boot, error) {
 	all, err := db.readBoots()
 	return all, explain(db.path, err)
 }
 
 func (db *DB) readBoots() (all []Boot, err error) {
-	first, err := number(db.conn, "SELECT coalesce(min(id), 0) FROM event")
+	index := map[string]int{}
+	next, err := number(db.conn, "SELECT coalesce(min(id), 0) FROM event")
+	for next > 0 && err == nil {
+		var b Boot
+		from := next
+		// The events up to the next one of another boot. Ids have no gaps.
+		if b, next, err = db.bootFrom(from); err != nil || b.Events == 0 {
+			break
+		}
+		i, ok := index[b.ID]
+		if !ok {
+			if len(all) == maxBoots {
+				return nil, fmt.Errorf("it has events of more than %d boots: %w", maxBoots, ErrNotHistory)
+			}
+			index[b.ID] = len(all)
+			all = append(all, b)
+			continue
+		}
+		all[i].Events += b.Events
+		if i == len(all)-1 { // otherwise the next boot recorded them
+			all[i].Host, all[i].Last = b.Host, b.Last
+		}
+	}
+	return all, err
+}
+
+// bootFrom returns the boot of an event and of those behind it, and the first event behind these. That is 0 if there
+// is none.
+func (db *DB) bootFrom(from int64) (b Boot, next int64, err error) {
+	const named = "FROM event JOIN origin ON origin.id = event.origin WHERE event.id = "
+	if err := db.eachRow("SELECT substr(boot_id, 1, ?2), time "+named+"?1", func(stmt *sqlite.Stmt) {
+		b.ID, b.First = stmt.ColumnText(0), nanos(stmt.ColumnInt64(1))
+	}, from, maxName); err != nil {
+		return b, 0, err
+	}
+	// Another run of the boot, or another name of the host, is another origin.
+	same, err := db.ids("SELECT id FROM origin WHERE substr(boot_id, 1, ?2) = ?1", b.ID, maxName)
 	if err != nil {
-		return nil, err
+		return b, 0, err
 	}
 	last, err := number(db.conn, "SELECT coalesce(max(id), 0) FROM event")
 	if err != nil {
-		return nil, err
+		return b, 0, err
 	}
-	index := map[string]int{}
-	for from := first; from > 0 && from <= last; {
-		// Another run of the boot, or another name of the host, is another origin.
-		if err := db.eachRow(`WITH gone AS MATERIALIZED (SELECT id FROM kind WHERE type = ?1),
-				part AS MATERIALIZED (SELECT origin, min(id) AS first_event, count(*) AS events, min(time) FILTER (WHERE kind NOT IN gone) AS first,
-					max(time) FILTER (WHERE kind NOT IN gone) AS last FROM event WHERE id BETWEEN ?2 AND ?3 GROUP BY origin LIMIT ?4)
-			SELECT substr(boot_id, 1, ?5), substr(host, 1, ?5), events, coalesce(first, 0), coalesce(last, 0)
-			FROM part JOIN origin ON origin.id = part.origin ORDER BY first_event`, func(stmt *sqlite.Stmt) {
-			id := stmt.ColumnText(0)
-			i, ok := index[id]
-			if !ok {
-				i = len(all)
-				index[id] = i
-				all = append(all, Boot{ID: id})
-			}
-			all[i].add(stmt.ColumnText(1), uint64(max(0, stmt.ColumnInt64(2))), nanosOrZero(stmt.ColumnInt64(3)), nanosOrZero(stmt.ColumnInt64(4)))
-		}, string(event.NamespaceGone), from, from+bootStep-1, maxBoots, maxName); err != nil {
-			return nil, err
-		}
-		if len(all) > maxBoots {
-			return nil, fmt.Errorf("it has events of more than %d boots: %w", maxBoots, ErrNotHistory)
-		}
-		// The next event that is there: others can have left any ids.
-		if from, err = number(db.conn, "SELECT coalesce(min(id), 0) FROM event WHERE id >= ?", from+bootStep); err != nil {
-			return nil, err
+	for step := from; step <= last && next == 0; step += bootStep {
+		if next, err = number(db.conn, "SELECT id FROM event WHERE id BETWEEN ? AND ? AND origin NOT"+in(same)+" ORDER BY id LIMIT 1", step, step+bootStep-1); err != nil {
+			return b, 0, err
 		}
 	}
-	return all, nil
-}
-
-// maxName is how much of an id or of a host's name Boots reads.
-const maxName = 256
-
-// add adds events of one origin.
-func (b *Boot) add(host string, events uint64, first, last time.Time) {
-	b.Host = host
-	b.Events += events
-	if !first.IsZero() && (b.First.IsZero() || first.Before(b.First)) {
-		b.First = first
+	end := last
+	if next > 0 {
+		if end, err = number(db.conn, "SELECT coalesce(max(id), 0) FROM event WHERE id < ?", next); err != nil {
+			return b, 0, err
+		}
 	}
-	if last.After(b.Last) {
-		b.Last = last
-	}
+	err = db.eachRow("SELECT substr(host, 1, ?2), time "+named+"?1", func(stmt *sqlite.Stmt) {
+		b.Host, b.Last, b.Events = stmt.ColumnText(0), nanos(stmt.ColumnInt64(1)), uint64(max(0, end-from+1))
+	}, end, maxName)
+	return b, next, err
 }
 
 // BootAt returns the boot with an offset as journalctl counts them: 0 is the newest one, -1 the one before, and 1 the

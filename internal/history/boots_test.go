@@ -13,25 +13,26 @@ import (
 	"github.com/nstrace/nstrace/internal/history"
 )
 
-// recordBoot records n events of a boot, a minute apart, and before them the end of a namespace of another boot, as the
-// run after a reboot finds it.
+// recordBoot records n events of a boot, a minute apart. After the first one comes a namespace of another boot that is
+// gone, as the run after a reboot finds it.
 func recordBoot(t *testing.T, path, host, id, gone string, start time.Time, n int) {
 	t.Helper()
 	r := create(t, history.Options{Path: path, Host: host, BootID: id})
 	s := newStorm(t)
-	if gone != "" {
-		if err := r.Append(&event.Event{
-			V: event.SchemaVersion, Type: event.NamespaceGone, Time: start, Host: host, BootID: gone, RunID: runIDs[0],
-			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532001, UID: "1"},
-			Between:   &event.Between{From: start.Add(-time.Hour), To: start},
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for i := range n {
 		e := s.next()
 		e.Host, e.BootID, e.Time, e.RunID = host, id, start.Add(time.Duration(i)*time.Minute), fmt.Sprintf("%032x", start.Unix())
 		if err := r.Append(e); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 || gone == "" {
+			continue
+		}
+		if err := r.Append(&event.Event{
+			V: event.SchemaVersion, Type: event.NamespaceGone, Time: start, Host: host, BootID: gone, RunID: e.RunID,
+			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532001, UID: "1"},
+			Between:   &event.Between{From: start.Add(-time.Hour), To: start},
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -51,6 +52,7 @@ func TestBoots(t *testing.T) {
 	recordBoot(t, path, "new", second, first, day(3), 4)
 	recordBoot(t, path, "new", third, "", day(4), 3)
 
+	defer history.SetBootStep(history.SetBootStep(3))
 	db := open(t, path)
 	all, err := db.Boots()
 	if err != nil {

@@ -127,4 +127,16 @@ func TestBootRecorded(t *testing.T) {
 	if last := verdict[strings.LastIndex(verdict, "\n")+1:]; !strings.Contains(last, "no write is recorded since the history of this boot begins at ") || !strings.Contains(last, "the initrd") {
 		t.Errorf("explain: %s", verdict)
 	}
+
+	// At shutdown, nstrace ends before systemd unmounts the folder's file system.
+	runtimetest.Output(t, "systemctl", "stop", "nstrace-folder.service")
+	if state := show("nstrace.service", "ActiveState"); state != "inactive" {
+		t.Errorf("nstrace is %s", state)
+	}
+	if all := history(); all[len(all)-1].Type != event.TraceStop {
+		t.Errorf("the last event: %s", line(all[len(all)-1]))
+	}
+	if out := runtimetest.Output(t, nstraceBin, "history", "verify"); !strings.Contains(out, "nothing was removed or changed") {
+		t.Error(out)
+	}
 }

@@ -128,6 +128,10 @@ func TestBootRecorded(t *testing.T) {
 		t.Errorf("explain: %s", verdict)
 	}
 
+	if out := runtimetest.Output(t, "journalctl", "--output", "cat", "_PID=1"); strings.Contains(out, "ordering cycle") {
+		t.Errorf("the units depend on each other in a circle:\n%s", out)
+	}
+
 	// At shutdown, nstrace ends before systemd unmounts the folder's file system.
 	runtimetest.Output(t, "systemctl", "stop", "nstrace-folder.service")
 	if state := show("nstrace.service", "ActiveState"); state != "inactive" {

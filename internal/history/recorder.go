@@ -628,7 +628,7 @@ func (r *Recorder) write(chunks [][]pending) error {
 func (r *Recorder) fail(err error) {
 	switch {
 	case isRecorded(err):
-		if r.fault == nil {
+		if r.fault == nil || isWaiting(r.fault) {
 			r.options.Report(fmt.Sprintf("history: %v: streaming, and standing by to record when it ends", err))
 		}
 	case isWaiting(err):

@@ -123,3 +123,28 @@ func TestWaitIsLimited(t *testing.T) {
 	}
 	checkWhole(t, path, 150-int64(lost))
 }
+
+// Of two recorders that wait, one records, and the other stands by.
+func TestTwoWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "later", "history.db")
+	var reported reports
+	var both [2]*history.Recorder
+	for i := range both {
+		both[i] = create(t, history.Options{Path: path, Report: reported.add, WaitForFolder: true})
+		appendAll(t, both[i], newStorm(t), 10)
+		if err := both[i].Sync(); err == nil { // it waits
+			t.Error("Sync succeeds")
+		}
+	}
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	reported.await(t, "recording, including the buffered events")
+	reported.await(t, "standing by to record when it ends")
+	for _, r := range both {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	checkWhole(t, path, 10)
+}

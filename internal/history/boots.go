@@ -21,8 +21,11 @@ type Boot struct {
 	First, Last time.Time
 }
 
-// maxBoots is more than a history has. Others can have made the database.
-const maxBoots = 1 << 16
+// maxOrigins is more than a history has, of runs and of boots. Others can have made the database.
+const maxOrigins = 1 << 16
+
+// maxEvent is more events than a history ever has.
+const maxEvent = 1 << 60
 
 // maxName is how much of an id or of a host's name Boots reads.
 const maxName = 256
@@ -37,65 +40,78 @@ func (db *DB) Boots() ([]Boot, error) {
 }
 
 func (db *DB) readBoots() (all []Boot, err error) {
+	last, err := number(db.conn, "SELECT coalesce(max(id), 0) FROM event")
+	if err != nil {
+		return nil, err
+	}
+	if last > maxEvent {
+		return nil, fmt.Errorf("it has an event %d: %w", last, ErrNotHistory)
+	}
+	// Another run of a boot, or another name of the host, is another origin.
+	origins := map[string][]int64{}
+	count := 0
+	if err := db.eachRow("SELECT id, substr(boot_id, 1, ?) FROM origin LIMIT ?", func(stmt *sqlite.Stmt) {
+		id := stmt.ColumnText(1)
+		origins[id] = append(origins[id], stmt.ColumnInt64(0))
+		count++
+	}, maxName, maxOrigins+1); err != nil {
+		return nil, err
+	}
+	if count > maxOrigins {
+		return nil, fmt.Errorf("it has events of more than %d runs: %w", maxOrigins, ErrNotHistory)
+	}
 	index := map[string]int{}
 	next, err := number(db.conn, "SELECT coalesce(min(id), 0) FROM event")
-	for next > 0 && err == nil {
-		var b Boot
+	for err == nil && next > 0 && next <= last {
 		from := next
-		// The events up to the next one of another boot. Ids have no gaps.
-		if b, next, err = db.bootFrom(from); err != nil || b.Events == 0 {
+		b := Boot{}
+		if b.ID, _, b.First, err = db.originOf(from); err != nil {
+			break
+		}
+		if next, err = db.otherOrigin(origins[b.ID], from, last); err != nil {
+			break
+		}
+		if _, b.Host, b.Last, err = db.originOf(next - 1); err != nil {
 			break
 		}
 		i, ok := index[b.ID]
 		if !ok {
-			if len(all) == maxBoots {
-				return nil, fmt.Errorf("it has events of more than %d boots: %w", maxBoots, ErrNotHistory)
-			}
-			index[b.ID] = len(all)
+			i = len(all)
+			index[b.ID] = i
 			all = append(all, b)
-			continue
 		}
-		all[i].Events += b.Events
-		if i == len(all)-1 { // otherwise the next boot recorded them
+		all[i].Events += uint64(next - from) // ids have no gaps
+		if i == len(all)-1 {                 // otherwise the next boot recorded them
 			all[i].Host, all[i].Last = b.Host, b.Last
 		}
 	}
 	return all, err
 }
 
-// bootFrom returns the boot of an event and of those behind it, and the first event behind these. That is 0 if there
-// is none.
-func (db *DB) bootFrom(from int64) (b Boot, next int64, err error) {
-	const named = "FROM event JOIN origin ON origin.id = event.origin WHERE event.id = "
-	if err := db.eachRow("SELECT substr(boot_id, 1, ?2), time "+named+"?1", func(stmt *sqlite.Stmt) {
-		b.ID, b.First = stmt.ColumnText(0), nanos(stmt.ColumnInt64(1))
-	}, from, maxName); err != nil {
-		return b, 0, err
-	}
-	// Another run of the boot, or another name of the host, is another origin.
-	same, err := db.ids("SELECT id FROM origin WHERE substr(boot_id, 1, ?2) = ?1", b.ID, maxName)
-	if err != nil {
-		return b, 0, err
-	}
-	last, err := number(db.conn, "SELECT coalesce(max(id), 0) FROM event")
-	if err != nil {
-		return b, 0, err
-	}
-	for step := from; step <= last && next == 0; step += bootStep {
-		if next, err = number(db.conn, "SELECT id FROM event WHERE id BETWEEN ? AND ? AND origin NOT"+in(same)+" ORDER BY id LIMIT 1", step, step+bootStep-1); err != nil {
-			return b, 0, err
+// originOf returns the boot, the host and the time of an event. They are empty for an id without an event.
+func (db *DB) originOf(id int64) (bootID, host string, at time.Time, err error) {
+	err = db.eachRow("SELECT substr(boot_id, 1, ?2), substr(host, 1, ?2), time FROM event JOIN origin ON origin.id = event.origin WHERE event.id = ?1", func(stmt *sqlite.Stmt) {
+		bootID, host, at = stmt.ColumnText(0), stmt.ColumnText(1), nanos(stmt.ColumnInt64(2))
+	}, id, maxName)
+	return bootID, host, at, err
+}
+
+// otherOrigin returns the first event behind from that has none of the origins, and last + 1 if there is none.
+func (db *DB) otherOrigin(origins []int64, from, last int64) (int64, error) {
+	for step := from + 1; step <= last; step += bootStep {
+		var err error
+		if step, err = number(db.conn, "SELECT coalesce(min(id), 0) FROM event WHERE id >= ?", step); err != nil {
+			return 0, err
+		}
+		if step == 0 || step > last { // others can have left gaps
+			break
+		}
+		id, err := number(db.conn, "SELECT id FROM event WHERE id BETWEEN ? AND ? AND origin NOT"+in(origins)+" ORDER BY id LIMIT 1", step, min(step+bootStep-1, last))
+		if err != nil || id > 0 {
+			return id, err
 		}
 	}
-	end := last
-	if next > 0 {
-		if end, err = number(db.conn, "SELECT coalesce(max(id), 0) FROM event WHERE id < ?", next); err != nil {
-			return b, 0, err
-		}
-	}
-	err = db.eachRow("SELECT substr(host, 1, ?2), time "+named+"?1", func(stmt *sqlite.Stmt) {
-		b.Host, b.Last, b.Events = stmt.ColumnText(0), nanos(stmt.ColumnInt64(1)), uint64(max(0, end-from+1))
-	}, end, maxName)
-	return b, next, err
+	return last + 1, nil
 }
 
 // BootAt returns the boot with an offset as journalctl counts them: 0 is the newest one, -1 the one before, and 1 the

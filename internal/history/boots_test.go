@@ -3,6 +3,7 @@
 package history_test
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -100,5 +101,27 @@ func TestBoots(t *testing.T) {
 		if b, ok := history.BootWith(all, id); b.ID != want || ok != (want != "") {
 			t.Errorf("boot %s is %q, want %q", id, b.ID, want)
 		}
+	}
+}
+
+// Boots ends soon for a database that others made: with gaps between the ids, events of no origin, or too many origins.
+func TestBootsForeign(t *testing.T) {
+	for name, tt := range map[string]struct {
+		script string
+		ok     bool
+	}{
+		"a gap":            {"UPDATE event SET id = 1000000000000000 WHERE id = (SELECT max(id) FROM event)", true},
+		"a larger gap":     {"UPDATE event SET id = 9223372036854775807 WHERE id = (SELECT max(id) FROM event)", false},
+		"no origin":        {"DELETE FROM origin", true},
+		"too many origins": {"WITH RECURSIVE c(x) AS (SELECT 1000 UNION ALL SELECT x + 1 FROM c LIMIT 70000) INSERT INTO origin SELECT x, '', x, '' FROM c", false},
+	} {
+		path := copied(t, history.SchemaVersion)
+		change(t, path, tt.script)
+		db := open(t, path)
+		within(t, name, func() {
+			if _, err := db.Boots(); (err == nil) != tt.ok || err != nil && !errors.Is(err, history.ErrNotHistory) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }

@@ -486,15 +486,16 @@ func (r *Recorder) run() {
 	defer timer.Stop()
 	pause := retryFirst
 	tidy := time.Now()
-	var mounts <-chan struct{} // changed; nil once the database was open
+	waits := r.options.WaitForFolder && r.w == nil // also tries without events
+	var mounts <-chan struct{}                     // changed; nil once the database was open
 	endMounts := func() {}
-	if r.options.WaitForFolder && r.w == nil {
+	if waits {
 		mounts, endMounts = procfs.MountChanges()
 	}
 	defer func() { endMounts() }()
 	for {
 		chunks, jobs, closing := r.next()
-		if chunks == nil && jobs == nil {
+		if chunks == nil && jobs == nil && (closing || !waits) {
 			if closing {
 				return
 			}
@@ -518,9 +519,9 @@ func (r *Recorder) run() {
 		}
 		if err == nil {
 			pause = retryFirst
-			if mounts != nil {
+			if waits {
 				endMounts()
-				mounts, endMounts = nil, func() {}
+				waits, mounts, endMounts = false, nil, func() {}
 			}
 			if used, err := r.w.used(); err == nil && r.options.KeepSize > 0 {
 				if used > r.options.KeepSize {

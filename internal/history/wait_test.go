@@ -148,3 +148,20 @@ func TestTwoWait(t *testing.T) {
 	}
 	checkWhole(t, path, 10)
 }
+
+// A recorder that waits opens the database also if nothing happens.
+func TestWaitWithoutEvents(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "later", "history.db")
+	r := create(t, history.Options{Path: path, WaitForFolder: true})
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.Opened():
+	case <-time.After(patience):
+		t.Error("Opened is not closed")
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}

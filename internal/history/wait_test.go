@@ -109,6 +109,9 @@ func TestWaitIsLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	reported.await(t, "recording, including the buffered events")
+	if err := r.Sync(); err != nil {
+		t.Error(err)
+	}
 	lost := uint64(0)
 	if l := r.TakeLoss(); l != nil {
 		for _, n := range l.Records {

@@ -30,10 +30,11 @@ build: ## build ./nstrace
 PREFIX ?= /usr/local
 
 .PHONY: install
-install: build ## install nstrace and its systemd unit below PREFIX (/usr/local)
+install: build ## install nstrace and its systemd units below PREFIX (/usr/local)
 	install -D -m 0755 nstrace $(DESTDIR)$(PREFIX)/bin/nstrace
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's:/usr/local/:$(PREFIX)/:' systemd/nstrace.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/nstrace.service
+	for unit in nstrace nstrace-folder; do \
+		sed 's:/usr/local/:$(PREFIX)/:' systemd/$$unit.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service || exit; done
 
 .PHONY: generate
 generate: ## compile the BPF programs again (clang, llvm, libbpf-dev)

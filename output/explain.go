@@ -35,6 +35,7 @@ type Explanation struct {
 	HasHistory bool
 	Behind     bool             // the newest writes can be missing
 	Unread     bool             // there was no time to read the history
+	Since      time.Time        // of the first event since the boot, zero if there is none or it is unknown
 	Writes     []ExplainedWrite // since the boot, the newest, oldest first
 	More       bool             // there are older ones
 	Applied    *ExplainedWrite  // the last one by a program that applies files, of the value that counts
@@ -174,6 +175,9 @@ func (x *Explanation) writeHistory(b *strings.Builder, location *time.Location) 
 		b.WriteString("  unknown: the history could not be read in time\n")
 	case len(x.Writes) == 0:
 		b.WriteString("  no write is recorded\n")
+		if !x.Since.IsZero() {
+			fmt.Fprintf(b, "  unknown before %s, when the history of this boot begins: for example, what the initrd wrote\n", x.Since.In(location).Format(time.DateTime))
+		}
 	case x.More:
 		b.WriteString("  ... (nstrace history --sysctl shows the older ones)\n")
 	}
@@ -235,6 +239,7 @@ type explainedLine struct {
 	History        bool              `json:"history"`
 	HistoryBehind  bool              `json:"history_behind,omitempty"`
 	HistoryUnread  bool              `json:"history_unread,omitempty"`
+	HistorySince   time.Time         `json:"history_since,omitzero"`
 	Writes         []writeLine       `json:"writes,omitempty"`
 	MoreWrites     bool              `json:"more_writes,omitempty"`
 	Applied        json.RawMessage   `json:"applied,omitempty"`
@@ -259,7 +264,7 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	var enc event.Encoder
 	line := explainedLine{
 		Parameter: rawText(&x.Parameter), Error: x.Error, Program: x.Program, Rulings: x.Rulings, ProgramsDiffer: x.Differ, State: x.Declared,
-		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, HistoryBehind: x.Behind, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
+		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, HistorySince: x.Since, HistoryBehind: x.Behind, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
 		Combined: x.Combined, Copied: x.Copied,
 	}
 	if x.Namespace != nil {

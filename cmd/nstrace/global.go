@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -74,8 +75,12 @@ func location() *time.Location {
 	return time.Local
 }
 
-// valuesAnnotation marks the flags of optionalValue, and has their values.
-const valuesAnnotation = "nstrace_values"
+// valuesAnnotation marks the flags of optionalValue, and has their values. patternAnnotation marks those of
+// optionalPattern.
+const (
+	valuesAnnotation  = "nstrace_values"
+	patternAnnotation = "nstrace_pattern"
+)
 
 // optionalValue gives a flag the value that it has if it is given without one. all are its values.
 func optionalValue(fs *pflag.FlagSet, name, without string, all []string) {
@@ -85,6 +90,13 @@ func optionalValue(fs *pflag.FlagSet, name, without string, all []string) {
 		f.Annotations = map[string][]string{}
 	}
 	f.Annotations[valuesAnnotation] = all
+}
+
+// optionalPattern is optionalValue for a flag whose values match pattern.
+func optionalPattern(fs *pflag.FlagSet, name, without string, pattern *regexp.Regexp) {
+	f := fs.Lookup(name)
+	f.NoOptDefVal = without
+	f.Annotations = map[string][]string{patternAnnotation: {pattern.String()}}
 }
 
 // joinOptional returns the arguments with an equals sign between a flag whose value is optional and a value of
@@ -147,6 +159,9 @@ func takesNext(cmd *cobra.Command, arg string) *pflag.Flag {
 
 // isOptional reports whether next is a value of a flag whose value is optional.
 func isOptional(cmd *cobra.Command, f *pflag.Flag, next string) bool {
+	if pattern := f.Annotations[patternAnnotation]; len(pattern) > 0 {
+		return regexp.MustCompile(pattern[0]).MatchString(next)
+	}
 	values, ok := f.Annotations[valuesAnnotation]
 	if !ok {
 		return false

@@ -37,6 +37,7 @@ type historyFlags struct {
 	reverse bool
 	follow  bool
 	alert   string
+	boot    string
 }
 
 func newHistory() *cobra.Command {
@@ -50,6 +51,7 @@ nstrace. Times are written as for journalctl: "2012-10-30 18:17:16", "18:17", "y
 to the database.`,
 		Example: `  nstrace history --since yesterday -e sysctl
   nstrace history -n 20 --container web
+  nstrace history --boot=-1 -e sysctl          show the writes of the boot before this one
   nstrace history sysctl net.ipv4.ip_forward   show all writes to a parameter
   nstrace history ns 4026532281                show everything about a namespace
   nstrace history verify                       check that no event was removed or changed`,
@@ -61,7 +63,7 @@ to the database.`,
 	}
 	f.registerPast(cmd)
 	cmd.Flags().Lookup("group").DefValue = groupedPast
-	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryDeviations(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
+	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryBoots(), newHistoryDeviations(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
 	return cmd
 }
 
@@ -82,6 +84,7 @@ func (f *historyFlags) registerPast(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
 	fs.StringVarP(&f.since, "since", "S", "", `only events since this time, for example "yesterday", "-1h" or "2012-10-30 18:17:16"`)
+	registerBoot(fs, &f.boot)
 	fs.StringVarP(&f.until, "until", "U", "", "only events until this time")
 	fs.StringVarP(&f.grep, "grep", "g", "", "only events whose JSON line matches this regular expression (without capital letters: ignore case)")
 	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only this number of the newest events")
@@ -188,6 +191,11 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
 	_ = warnBehind(f.db, func(ctx context.Context) error { return history.Sync(ctx, f.db) })(ctx)
+	if f.boot != "" {
+		if q.BootID, err = findBoot(db, f.boot); err != nil {
+			return ignoreCancel(err)
+		}
+	}
 	if f.hostOf, err = recordedHosts(db); err != nil {
 		return ignoreCancel(err)
 	}
@@ -254,7 +262,7 @@ func (f *historyFlags) oneLife(ctx context.Context, db *history.DB, q *history.Q
 		if n.ID == 0 {
 			continue // a name selects whatever has it at the time of the event
 		}
-		life, err := findLife(ctx, db, history.Query{Since: q.Since, Until: q.Until}, history.NamespaceQuery{Type: event.NSTypeNet, ID: n.ID})
+		life, err := findLife(ctx, db, history.Query{Since: q.Since, Until: q.Until, BootID: q.BootID}, history.NamespaceQuery{Type: event.NSTypeNet, ID: n.ID})
 		if err != nil {
 			return err
 		}
@@ -479,6 +487,9 @@ func (f *historyFlags) query(q *history.Query) error {
 		if q.Until, err = parseWhen(f.until, now); err != nil {
 			return usagef("--until: %w", err)
 		}
+	}
+	if err := checkBoot(f.boot); err != nil {
+		return err
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && q.Until.Before(q.Since) {
 		return usagef("--until: %q is before --since", f.until)

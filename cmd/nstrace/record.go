@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -35,6 +36,7 @@ type recordFlags struct {
 	declared bool
 	baseline []string
 	rules    string
+	wait     bool
 }
 
 func newRecord() *cobra.Command {
@@ -66,6 +68,7 @@ host away from its expected value, or back. nstrace history deviations lists the
 	cmd.Flags().BoolVar(&f.declared, "declared", false, "mark the events that move a parameter of the host away from what sysctl.d declares, or back")
 	registerBaseline(cmd, &f.baseline, "mark the events that move a parameter of the host away from what this file expects, or back")
 	registerRules(cmd, &f.rules)
+	cmd.Flags().BoolVar(&f.wait, "wait-for-db", false, "keep events in memory while the folder of the database is missing or read-only, as early in a boot, instead of making it or failing")
 	return cmd
 }
 
@@ -99,7 +102,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if err := tracer.CheckPrivileges(); err != nil {
 		return err
 	}
-	if f.db != defaultDB { // whose folder nstrace makes
+	if f.db != defaultDB && !f.wait { // whose folder nstrace makes
 		if err := checkFolder("--db", f.db); err != nil {
 			return err
 		}
@@ -112,7 +115,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
 		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
-		Report: warn,
+		Report: reportHistory, WaitForFolder: f.wait,
 	})
 	if err != nil {
 		return fmt.Errorf("--db: %w", err)
@@ -173,6 +176,12 @@ func (f *recordFlags) expectDeclared(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reportHistory reports where events are kept, on stderr and in the status of a unit.
+func reportHistory(message string) {
+	warn(message)
+	_, _ = daemon.SdNotify(false, "STATUS="+flatten(message)) // stderr has it
 }
 
 // visit tells the recorder of a database that this process enters namespaces only to look, see history.Client, until

@@ -75,7 +75,7 @@ func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 		defer cancel()
 		switch err := o.writes(limited, x, net); {
 		case err != nil && limited.Err() != nil && ctx.Err() == nil:
-			x.Writes, x.Applied, x.State, x.Unread = nil, nil, "", true
+			x.Writes, x.Applied, x.State, x.Unread, x.Since = nil, nil, "", true, time.Time{}
 		case err != nil:
 			return nil, err
 		}
@@ -230,6 +230,13 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	if IsNet(o.Parameter) && !net.host {
 		find.Net = &blame.Net{ID: net.id, Name: net.name}
 	}
+	boot, hosts := procfs.BootID(), procfs.HostNamespaces()
+	for s, err := range o.DB.Events(ctx, history.Query{BootID: boot, Limit: 1}) {
+		if err != nil {
+			return err
+		}
+		x.Since = s.Event.Time
+	}
 	rows, err := blame.Find(ctx, o.DB, find)
 	if err != nil {
 		return err
@@ -239,7 +246,6 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		row = rows[0]
 	}
 	x.State = row.State
-	boot, hosts := procfs.BootID(), procfs.HostNamespaces()
 	ours := func(e *event.Event) bool {
 		ns := e.Sysctl.Namespace
 		switch {
@@ -426,6 +432,8 @@ func judge(x *output.Explanation, location *time.Location) {
 	case x.Unread:
 		parts = append(parts, "the history could not be read in time")
 	case last == nil && x.Appeared != nil && unapplied: // said already
+	case last == nil && !x.Since.IsZero():
+		parts = append(parts, "no write is recorded since "+clock(x.Since, location)+", when the history of this boot begins")
 	case last == nil:
 		parts = append(parts, "no write is recorded since the boot")
 	default:
@@ -513,12 +521,17 @@ func by(e *event.Event, location *time.Location) string {
 	if p := e.Process; p != nil {
 		who = fmt.Sprintf("%s[%d]", p.Comm, p.PID)
 	}
-	at := e.Time.In(location)
+	return who + " at " + clock(e.Time, location)
+}
+
+// clock is a time, without the date if that is today's.
+func clock(t time.Time, location *time.Location) string {
+	at := t.In(location)
 	format := "15:04:05"
 	if now := time.Now().In(location); at.YearDay() != now.YearDay() || at.Year() != now.Year() {
 		format = "2006-01-02 15:04:05"
 	}
-	return who + " at " + at.Format(format)
+	return at.Format(format)
 }
 
 // after is the value after a write.

@@ -63,6 +63,10 @@ func TestVerdict(t *testing.T) {
 		{output.Explanation{Value: value("1"), Rulings: rulings("", "")}, "declared nowhere; without a history, nstrace cannot know who set it; is 1"},
 		{output.Explanation{Value: value("1"), Rulings: rulings("0", "0"), HasHistory: true}, "declared 0 in /etc/sysctl.d/a.conf:3; no write is recorded since the boot; is 1, differs"},
 		{
+			output.Explanation{Value: value("0"), Rulings: rulings("0", "0"), HasHistory: true, Since: at},
+			"declared 0 in /etc/sysctl.d/a.conf:3; no write is recorded since" + strings.TrimPrefix(when, " at") + ", when the history of this boot begins; is as declared",
+		},
+		{
 			output.Explanation{Value: value("1"), Rulings: rulings("0", "0"), HasHistory: true, Writes: []output.ExplainedWrite{applied, set, failed}, Applied: &applied},
 			"declared 0 in /etc/sysctl.d/a.conf:3; applied by systemd-sysctl[7]" + when + "; set to 1 by dockerd[7]" + when + "; is 1, still differs",
 		},

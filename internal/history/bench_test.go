@@ -200,6 +200,16 @@ func BenchmarkBlame(b *testing.B) {
 	b.ReportMetric(float64(n)/float64(b.N), "parameters")
 }
 
+// BenchmarkBoots counts the events of each boot.
+func BenchmarkBoots(b *testing.B) {
+	db := openAsked(b)
+	for range b.N {
+		if boots, err := db.Boots(); err != nil || len(boots) != 1 || boots[0].Events != uint64(*stored) {
+			b.Fatal(boots, err)
+		}
+	}
+}
+
 // BenchmarkParameter reads all writes to one parameter, as nstrace history sysctl does.
 func BenchmarkParameter(b *testing.B) {
 	db := openAsked(b)

@@ -273,6 +273,9 @@ func (q *Query) wants(e *event.Event) bool {
 	if q.Types != nil && !q.Types[e.Type] {
 		return false
 	}
+	if q.BootID != "" && e.BootID != q.BootID {
+		return false
+	}
 	if q.Life != nil && q.Life.wide && !q.Life.touches(e) {
 		return false
 	}
@@ -377,6 +380,21 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		where = append(where, "namespace"+in(ids))
 		p.table, p.listed = byNamespace, ids
 		p.empty = p.empty || len(ids) == 0
+	}
+	if q.BootID != "" {
+		ids, err := db.ids("SELECT id FROM origin WHERE boot_id = ?", q.BootID)
+		if err != nil {
+			return nil, err
+		}
+		where = append(where, "origin"+in(ids))
+		p.empty = p.empty || len(ids) == 0
+		// None comes before the first run of the boot. An import has no run.
+		first, err := number(db.conn, `SELECT coalesce(min(first_event), 0) FROM batch WHERE run = 0
+			OR run IN (SELECT run.id FROM run JOIN origin ON origin.id = run.origin WHERE boot_id = ?)`, q.BootID)
+		if err != nil {
+			return nil, err
+		}
+		p.from = max(p.from, first)
 	}
 	if p.host = q.host; p.host != nil {
 		p.from, p.to = max(p.from, p.host.first), min(p.to, p.host.last)

@@ -104,6 +104,16 @@ func SetMaxText(n int) int { return swap(&maxText, n) }
 // SetMaxHeld sets the maximum size of all last writes, and returns the maximum before.
 func SetMaxHeld(n int) int { return swap(&maxHeld, n) }
 
+// SetBootStep changes how many events Boots reads at once.
+func SetBootStep(n int64) int64 { return swap(&bootStep, n) }
+
+// SetRetry changes how long a recorder waits between tries after an error.
+func SetRetry(pause time.Duration) (restore func()) {
+	first, last := retryFirst, retryLast
+	retryFirst, retryLast = pause, pause
+	return func() { retryFirst, retryLast = first, last }
+}
+
 func swap[T any](p *T, v T) (before T) {
 	before, *p = *p, v
 	return before

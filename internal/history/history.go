@@ -33,7 +33,8 @@ type Query struct {
 	// Process, if not nil, decides which processes' events are wanted. Like New, it saves reading the others in full.
 	Process func(*event.Process) bool
 	// New, if not nil, decides which written values are wanted. An event without one is not.
-	New func(value string) bool
+	New    func(value string) bool
+	BootID string // only events of this boot
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int   // the maximum number of events; 0: no limit

@@ -38,6 +38,9 @@ type Options struct {
 	// Buffer is the maximum number of events that wait while the database cannot be written; 0:
 	// DefaultBuffer. Fewer wait if they need more than eventBytes each.
 	Buffer int
+	// WaitForFolder makes Create wait in the background while the folder of the database is missing or its file system
+	// is read-only, as early in a boot. Create then makes no folder.
+	WaitForFolder bool
 
 	Version string // nstrace's, for Run
 	Host    string // for Run; "": this host's name
@@ -73,6 +76,7 @@ type Recorder struct {
 	stoodBy   bool
 	opened    chan struct{} // closed once previous, snapshots and stoodBy are known
 
+	started  time.Time // when Create was called
 	lastBeat time.Time // the last heartbeat; used only by run
 
 	w         *writer // nil while the database is not open; used only by run
@@ -113,12 +117,14 @@ type job struct {
 //
 //   - Another recorder writes to it: Create stands by. When that recorder ends, this one writes
 //     the events that are missing and continues.
+//   - The folder of the database is not ready, and o.WaitForFolder is set: Create buffers events and tries again after
+//     each change of the mounts, and every few seconds.
 //   - The disk is full, the database is locked, or I/O fails: Create buffers events and tries again.
 //   - The database is corrupt: Create renames it and starts a new one.
 //   - Any other problem: Create returns the error. It wraps ErrNewer or ErrNotHistory if one of
 //     them applies.
 //
-// Report receives the first three problems. In the first two, Opened is closed later.
+// Report receives all problems but the last. In the first three, Opened is closed later.
 func Create(o Options) (*Recorder, error) {
 	if o.Batch <= 0 {
 		o.Batch = DefaultBatch
@@ -138,7 +144,7 @@ func Create(o Options) (*Recorder, error) {
 	if o.Report == nil {
 		o.Report = func(string) {}
 	}
-	r := &Recorder{options: o, pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &Recorder{options: o, started: time.Now(), pack: newPacker(), opened: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.synced = sync.NewCond(&r.mu)
 	r.quota = quota{size: o.KeepSize / quotaOf, report: o.Report}
 	if info, err := os.Stat(o.Path); err == nil {
@@ -160,7 +166,7 @@ func Create(o Options) (*Recorder, error) {
 // isTemporary reports whether an error of opening the database is temporary, and not a mistake of
 // the caller.
 func isTemporary(err error) bool {
-	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) || isRecorded(err) ||
+	return errors.Is(err, errFull) || errors.Is(err, errLocked) || errors.Is(err, ErrCorrupt) || isRecorded(err) || isWaiting(err) ||
 		errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
 }
 
@@ -224,7 +230,12 @@ func isSQLite(path string) bool {
 // open opens the database and begins a run in it.
 func (r *Recorder) open() (err error) {
 	if r.lock == nil {
-		if err := safefile.MkdirAll(r.options.Path); err != nil {
+		if r.options.WaitForFolder && r.runID == 0 {
+			err = folderReady(r.options.Path)
+		} else {
+			err = safefile.MkdirAll(r.options.Path)
+		}
+		if err != nil {
 			return err
 		}
 		if r.lock, r.newLock, err = lockFile(r.options.Path); err != nil {
@@ -261,7 +272,7 @@ func (r *Recorder) open() (err error) {
 		r.w = nil
 		return errors.Join(explain(r.options.Path, err), w.close())
 	}
-	if err := w.beginRun(&r.options); err != nil {
+	if err := w.beginRun(&r.options, r.started); err != nil {
 		r.w = nil
 		return errors.Join(explain(r.options.Path, err), w.close())
 	}
@@ -462,8 +473,8 @@ func (r *Recorder) Close() error {
 	return errors.Join(append(errs, r.unlock())...)
 }
 
-// Pauses between tries after an error.
-const (
+// Pauses between tries after an error. Only tests change them.
+var (
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 2 * time.Second
 )
@@ -475,9 +486,16 @@ func (r *Recorder) run() {
 	defer timer.Stop()
 	pause := retryFirst
 	tidy := time.Now()
+	waits := r.options.WaitForFolder && r.w == nil // also tries without events
+	var mounts <-chan struct{}                     // changed; nil once the database was open
+	endMounts := func() {}
+	if waits {
+		mounts, endMounts = procfs.MountChanges()
+	}
+	defer func() { endMounts() }()
 	for {
 		chunks, jobs, closing := r.next()
-		if chunks == nil && jobs == nil {
+		if chunks == nil && jobs == nil && (closing || !waits) {
 			if closing {
 				return
 			}
@@ -501,6 +519,10 @@ func (r *Recorder) run() {
 		}
 		if err == nil {
 			pause = retryFirst
+			if waits {
+				endMounts()
+				waits, mounts, endMounts = false, nil, func() {}
+			}
 			if used, err := r.w.used(); err == nil && r.options.KeepSize > 0 {
 				if used > r.options.KeepSize {
 					tidy = time.Now()
@@ -527,6 +549,8 @@ func (r *Recorder) run() {
 		for wait := time.After(pause); wait != nil; {
 			select {
 			case <-wait:
+				wait = nil
+			case <-mounts:
 				wait = nil
 			case <-r.wake:
 				if r.isUrgent() {
@@ -586,6 +610,8 @@ func (r *Recorder) write(chunks [][]pending) error {
 		switch {
 		case isRecorded(r.fault):
 			r.options.Report(fmt.Sprintf("history: %s: recording continues where the other nstrace ended", r.options.Path))
+		case isWaiting(r.fault):
+			r.options.Report(fmt.Sprintf("history: %s: recording, including the buffered events", r.options.Path))
 		case r.fault != nil:
 			r.options.Report(fmt.Sprintf("history: %s: recording again, including the buffered events", r.options.Path))
 		}
@@ -603,10 +629,14 @@ func (r *Recorder) write(chunks [][]pending) error {
 func (r *Recorder) fail(err error) {
 	switch {
 	case isRecorded(err):
-		if r.fault == nil {
+		if r.fault == nil || isWaiting(r.fault) {
 			r.options.Report(fmt.Sprintf("history: %v: streaming, and standing by to record when it ends", err))
 		}
-	case r.fault == nil || isRecorded(r.fault):
+	case isWaiting(err):
+		if r.fault == nil {
+			r.options.Report(fmt.Sprintf("history: %v: keeping up to %d events in memory until the database can be there", err, r.options.Buffer))
+		}
+	case r.fault == nil || isRecorded(r.fault) || isWaiting(r.fault):
 		r.options.Report(fmt.Sprintf("history: %v: buffering up to %d events in memory until it is writable again", err, r.options.Buffer))
 	}
 	r.fault = err
@@ -681,14 +711,13 @@ func (w *writer) previous() (*Run, map[string]Snapshot, error) {
 }
 
 // beginRun adds a row for this run.
-func (w *writer) beginRun(o *Options) error {
+func (w *writer) beginRun(o *Options, started time.Time) error {
 	return w.transaction(func() error {
 		id, err := w.originID(newOrigin(originKey{host: o.Host, bootID: o.BootID}))
 		if err != nil {
 			return err
 		}
-		now := time.Now().UnixNano()
-		if err := execute(w.conn, "INSERT INTO run VALUES (NULL, ?, ?, ?, ?, NULL)", id, o.Version, now, now); err != nil {
+		if err := execute(w.conn, "INSERT INTO run VALUES (NULL, ?, ?, ?, ?, NULL)", id, o.Version, started.UnixNano(), time.Now().UnixNano()); err != nil {
 			return err
 		}
 		w.run = w.conn.LastInsertRowID()

@@ -488,6 +488,10 @@ func TestSystemdRecord(t *testing.T) {
 	if got := show("WatchdogUSec"); got != "30s" {
 		t.Errorf("the unit's watchdog waits %s, want 30s", got)
 	}
+	runtimetest.Eventually(t, "the database is there", func() bool { // its folder is made meanwhile
+		_, err := os.Stat("/var/lib/nstrace/history.db")
+		return err == nil
+	})
 	// What limits the unit must not give it namespaces of its own.
 	for _, typ := range event.NSTypes() {
 		own, err := os.Readlink(fmt.Sprintf("/proc/%s/ns/%s", show("MainPID"), typ))

@@ -59,6 +59,36 @@ func TestUnitExplained(t *testing.T) {
 	}
 }
 
+// TestUnitsVerify has systemd read the units as make install installs them.
+func TestUnitsVerify(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("install systemd")
+	}
+	dir := t.TempDir()
+	var units []string
+	for _, name := range []string{"nstrace.service", "nstrace-folder.service"} {
+		text, err := os.ReadFile(filepath.Join(root, "systemd", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// systemd-analyze wants the program to be there.
+		unit := filepath.Join(dir, name)
+		if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/local/bin/nstrace", program)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		units = append(units, unit)
+	}
+	out, err := exec.Command("systemd-analyze", append([]string{"verify"}, units...)...).CombinedOutput()
+	for l := range strings.Lines(string(out)) {
+		if strings.Contains(l, "nstrace") {
+			t.Error(l)
+		}
+	}
+	if err != nil {
+		t.Errorf("systemd-analyze: %v\n%s", err, out)
+	}
+}
+
 // TestCapabilitiesDocumented checks that docs/security.md says why nstrace keeps each capability.
 func TestCapabilitiesDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs/security.md"))

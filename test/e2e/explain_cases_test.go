@@ -55,12 +55,13 @@ net.ipv4.conf.case1.rp_filter = 0
 
 	const (
 		at      = `\[\d+\] at [-0-9: ]+`
+		noWrite = `no write is recorded since [0-9: -]+, when the history of this boot begins`
 		skipped = `systemd-sysctl` + at + ` wrote other lines of this file, but not this one; `
 		applied = `applied by systemd-sysctl` + at + `; `
 	)
 	// nobody says that nobody wrote the parameter since it came.
 	nobody := func(who string) string {
-		return `(no write is recorded since the boot|the parameter appeared with ` + who + at + `, and no write is recorded since); `
+		return `(` + noWrite + `|the parameter appeared with ` + who + at + `, and no write is recorded since); `
 	}
 	verdict := func(name, want string) {
 		t.Helper()
@@ -76,7 +77,7 @@ net.ipv4.conf.case1.rp_filter = 0
 
 	// A module that is loaded late.
 	const loose = "net.netfilter.nf_conntrack_tcp_loose"
-	verdict(loose, `declared 0 in `+file+`:3; `+skipped+`no write is recorded since the boot; the parameter does not exist now`)
+	verdict(loose, `declared 0 in `+file+`:3; `+skipped+noWrite+`; the parameter does not exist now`)
 	output(t, "modprobe", "nf_conntrack")
 	t.Cleanup(func() { output(t, "modprobe", "-r", "nf_conntrack") })
 	verdict(loose, `declared 0 in `+file+`:3; `+skipped+nobody("modprobe")+`is 1, differs`)

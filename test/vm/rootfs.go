@@ -168,7 +168,9 @@ var (
 	// no lock for a password file.
 	systemdMasked = []string{
 		"kmod-static-nodes.service", "systemd-sysusers.service",
-		// Of udev, which a host can have. The guest has no udevd.
+	}
+	// The units of udev, which a host can have. Only guests with AddUdev have udevd.
+	udevUnits = []string{
 		"systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service",
 	}
 )
@@ -197,11 +199,30 @@ func (r *Root) AddSystemd() {
 	for name, content := range systemdFiles {
 		r.AddBytes([]byte(content), name, 0o644)
 	}
-	for _, unit := range systemdMasked {
+	for _, unit := range slices.Concat(systemdMasked, udevUnits) {
 		r.Symlink("/dev/null", "/etc/systemd/system/"+unit)
 	}
-	r.AddBytes([]byte(guestFiles["/etc/passwd"]+"messagebus:x:100:100::/nonexistent:/usr/sbin/nologin\n"), "/etc/passwd", 0o644)
-	r.AddBytes([]byte(guestFiles["/etc/group"]+"messagebus:x:100:\n"), "/etc/group", 0o644)
+	users, groups := guestFiles["/etc/passwd"], guestFiles["/etc/group"]
+	for i, name := range []string{"messagebus", "systemd-network"} {
+		users += fmt.Sprintf("%s:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", name, 100+i, 100+i)
+		groups += fmt.Sprintf("%s:x:%d:\n", name, 100+i)
+	}
+	r.AddBytes([]byte(users), "/etc/passwd", 0o644)
+	r.AddBytes([]byte(groups), "/etc/group", 0o644)
+}
+
+// AddUdev adds udev to a guest with systemd.
+func (r *Root) AddUdev() {
+	from, err := lookProgram("udevadm")
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	r.AddProgram(from, "/usr/bin/udevadm")
+	r.AddTree("/usr/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+	for _, unit := range udevUnits {
+		delete(r.entries, "/etc/systemd/system/"+unit)
+	}
 }
 
 // AddModules adds the kernel's modules for guests, the modules that they depend on, and the indexes

@@ -243,6 +243,18 @@ func TestSystemd(t *testing.T) {
 	}, programs...)
 }
 
+// TestSystemdBoot runs the test that looks at the boot of a guest in which systemd starts nstrace.
+func TestSystemdBoot(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("boots a guest for one test: make test-all")
+	}
+	runContainers(t, func(p *payload) {
+		p.systemd, p.only = true, "^TestBootRecorded$"
+		p.overlay = "test/containers/testdata/boot"
+	})
+}
+
 // runContainers runs test/containers in a guest that also has these programs.
 func runContainers(t *testing.T, set func(*payload), programs ...string) {
 	t.Helper()
@@ -290,6 +302,7 @@ type payload struct {
 	cpus     int      // of the guest; 0: the default
 	short    bool     // run with -test.short
 	systemd  bool     // systemd is the guest's process 1
+	overlay  string   // a folder, below module, with files for the boot of a guest with systemd and udev; empty: none
 	only     string   // -test.run, unless the host was given one
 	skip     string   // -test.skip
 	split    string   // the tests that get a guest of their own; empty: one guest runs all
@@ -351,8 +364,14 @@ func (p *payload) root(ctx context.Context, kernel *Kernel) (*Root, error) {
 	if p.systemd {
 		r.AddSystemd()
 		// As make install has it.
-		r.AddTree(filepath.Join(p.module, "systemd/nstrace.service"), "/usr/local/lib/systemd/system/nstrace.service")
+		for _, unit := range []string{"nstrace.service", "nstrace-folder.service"} {
+			r.AddTree(filepath.Join(p.module, "systemd", unit), "/usr/local/lib/systemd/system/"+unit)
+		}
 		r.Symlink(guestTracer, "/usr/local/bin/nstrace")
+		if p.overlay != "" {
+			r.AddUdev()
+			r.AddTree(filepath.Join(p.module, p.overlay), "/")
+		}
 	}
 	r.Mkdir(path.Join(guestSource, p.pkg), 0o755, 0)
 	for _, name := range []string{"go.mod", "schema", path.Join(p.pkg, "testdata")} {

@@ -22,6 +22,7 @@
  *	REC_NS_PIN, REC_NS_UNPIN        pin_record      path                     pin.h
  *	REC_PIN_END                     pin_end_record                           pin.h
  *	REC_PROOF                       head                                     lib/proof.h
+ *	REC_SYSCTL_APPEAR, _VANISH      table_record    directory, names         table.h
  *
  * REC_WHO and REC_PARAM describe a process and a parameter under an id, and other records refer
  * to that id. A program sends the description before the first record that refers to it, again
@@ -82,6 +83,8 @@ enum record_kind {
 	REC_NS_UNPIN,
 	REC_PIN_END, /* a pin went together with the mounts around it: no umount(2) */
 	REC_PROOF,   /* a call of nstrace's own; head.ret is the kind that it stands for */
+	REC_SYSCTL_APPEAR,
+	REC_SYSCTL_VANISH,
 	REC_KINDS,
 };
 

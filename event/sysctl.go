@@ -77,6 +77,9 @@ func (t *ParameterTable) join(name string) string {
 // Pattern returns a name for all parameters of p: that of the only one, net.netfilter.*,
 // net.{netfilter.*,nf_conntrack_max}, or net.*.{conf,neigh}.eth0/100.* for those of a network device.
 func (p *Parameters) Pattern() string {
+	if len(p.Tables) == 1 && len(p.Tables[0].Names) == 1 {
+		return p.Tables[0].join(p.Tables[0].Names[0])
+	}
 	var device string
 	var protocols, kinds, all []string
 	for i := range p.Tables {

@@ -431,6 +431,7 @@ const (
 	NstraceMapSetuidExecs             = "setuid_execs"
 	NstraceMapShares                  = "shares"
 	NstraceMapSpareWrites             = "spare_writes"
+	NstraceMapTableTasks              = "table_tasks"
 	NstraceMapTaskNsBuf               = "task_ns_buf"
 	NstraceMapTracees                 = "tracees"
 	NstraceMapUids                    = "uids"
@@ -860,6 +861,7 @@ type NstraceMapSpecs struct {
 	SetuidExecs    *ebpf.MapSpec `ebpf:"setuid_execs"`
 	Shares         *ebpf.MapSpec `ebpf:"shares"`
 	SpareWrites    *ebpf.MapSpec `ebpf:"spare_writes"`
+	TableTasks     *ebpf.MapSpec `ebpf:"table_tasks"`
 	TaskNsBuf      *ebpf.MapSpec `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.MapSpec `ebpf:"tracees"`
 	Uids           *ebpf.MapSpec `ebpf:"uids"`
@@ -975,6 +977,7 @@ type NstraceMaps struct {
 	SetuidExecs    *ebpf.Map `ebpf:"setuid_execs"`
 	Shares         *ebpf.Map `ebpf:"shares"`
 	SpareWrites    *ebpf.Map `ebpf:"spare_writes"`
+	TableTasks     *ebpf.Map `ebpf:"table_tasks"`
 	TaskNsBuf      *ebpf.Map `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.Map `ebpf:"tracees"`
 	Uids           *ebpf.Map `ebpf:"uids"`
@@ -1010,6 +1013,7 @@ func (m *NstraceMaps) Close() error {
 		m.SetuidExecs,
 		m.Shares,
 		m.SpareWrites,
+		m.TableTasks,
 		m.TaskNsBuf,
 		m.Tracees,
 		m.Uids,

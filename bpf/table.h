@@ -42,6 +42,32 @@ struct table_record {
 
 EXPORT_TYPE(struct, table_record);
 
+/* Threads that registered or unregistered a table. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32); /* tid */
+	__type(value, __u8);
+} table_tasks SEC(".maps");
+
+/* The end of a thread. If it registered or unregistered a table, user space need not wait for
+ * more: REC_TASK_EXIT with the thread's id in ret.
+ */
+static __noinline int table_task_exit(__u32 tid)
+{
+	struct head h = {};
+
+	if (!bpf_map_lookup_elem(&table_tasks, &tid))
+		return 0;
+	bpf_map_delete_elem(&table_tasks, &tid);
+	h.time = bpf_ktime_get_boot_ns();
+	h.kind = REC_TASK_EXIT;
+	h.size = sizeof(h);
+	h.ret = tid;
+	ring_output(&h, sizeof(h));
+	return 0;
+}
+
 /* Appends the name of one parameter. Returns 1 if there can be another. */
 __noinline int table_step(__u32 slot)
 {
@@ -149,6 +175,7 @@ __noinline long send_table(__u64 header, __u64 net, __u32 kind)
 	struct caller caller = {};
 	struct table_record *r;
 	struct scratch *s;
+	__u8 one = 1;
 	bool worker;
 	__u32 slot;
 
@@ -165,6 +192,7 @@ __noinline long send_table(__u64 header, __u64 net, __u32 kind)
 			count_lost(kind, 1);
 			return 0;
 		}
+		bpf_map_update_elem(&table_tasks, &caller.tid, &one, BPF_ANY);
 	}
 	s = scratch_get(owner, sizeof(*r));
 	if (!s) {

@@ -72,7 +72,7 @@ enum record_kind {
 	REC_NS_DESTROY,
 	REC_SYSCTL_WRITE,
 	/* Tracepoint backend: a task that had namespaces of its own is gone, so user space looks
-	 * for namespaces that ended.
+	 * for namespaces that ended. Others: no more tables of this thread come, see table.h.
 	 */
 	REC_TASK_EXIT,
 	REC_WHO,

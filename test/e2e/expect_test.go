@@ -384,7 +384,7 @@ func comparable(t *testing.T, e *emitted) map[string]any {
 	}
 	var strip func(m map[string]any)
 	strip = func(m map[string]any) {
-		for _, name := range []string{"run_id", "seq", "time", "created", "lifetime_ms", "start_time"} {
+		for _, name := range []string{"run_id", "seq", "time", "created", "lifetime_ms", "start_time", "late"} {
 			delete(m, name)
 		}
 		if uid, ok := m["uid"].(string); ok {

@@ -104,7 +104,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	// --sysctl without -e selects only writes and drift of parameters.
-	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 2 || !o.Filter.Types[event.SysctlWrite] || !o.Filter.Types[event.SysctlDrift] {
+	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 4 || !o.Filter.Types[event.SysctlWrite] || !o.Filter.Types[event.SysctlDrift] {
 		t.Errorf("--sysctl alone: %v, %v", o.Filter.Types, err)
 	}
 	if o, _, err = parse(); err != nil || o.Filter.Types != nil || o.Filter.NSTypes != nil {

@@ -99,6 +99,9 @@ func (t *tableRecords) interpret(r *record) error {
 		w.pair(g)
 	}
 	g.add(&one)
+	if g.records++; g.records > 1 {
+		in.accounts.joined++
+	}
 	g.last = r.head.Time
 	g.due = w.now().Add(tableQuiet)
 	if g.due.After(g.latest) {
@@ -156,6 +159,7 @@ type tableEvent struct {
 	who         *caller
 	sealed      bool // further tables are of another event
 
+	records    int
 	tables     []table
 	cut        uint64 // parameters in tables that are not in tables
 	namespaces map[*liveNS]bool
@@ -195,7 +199,9 @@ func (g *tableEvent) add(t *table) {
 		return
 	}
 	if len(g.tables) == event.MaxTables {
-		g.cut += t.count
+		if first := g.parametersOf(); t.ns == nil || t.ns == first {
+			g.cut += t.count
+		}
 		return
 	}
 	g.tables = append(g.tables, *t)

@@ -131,6 +131,7 @@ type accounts struct {
 	matched  uint64 // passed to the emitter, trace.* except trace.tamper not counted
 	filtered uint64 // dropped by the interpreter
 	inferred uint64 // events without a record
+	joined   uint64 // records that are part of the event of an earlier one
 	folded   uint64 // part of matched and filtered: repeats that the kernel counted
 }
 

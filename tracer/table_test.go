@@ -123,6 +123,9 @@ func TestTables(t *testing.T) {
 			for _, e := range events.events {
 				got = append(got, tableText(e))
 			}
+			if a := i.accounts; uint64(len(tt.tables)) != a.matched+a.filtered+a.joined {
+				t.Errorf("%d records do not balance with %+v", len(tt.tables), a)
+			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got\n%q, want\n%q", got, tt.want)
 			}

@@ -18,6 +18,8 @@ const (
 	// tableQuiet is how long after the last table of an event it is emitted. No record says that a module or
 	// a device has registered all its tables.
 	tableQuiet = 200 * time.Millisecond
+	// moduleQuiet is the same for a module. To unload one takes the kernel longer.
+	moduleQuiet = time.Second
 	// tableSettled is how long after its last table an event is probably complete.
 	tableSettled = 50 * time.Millisecond
 	// tableLongest is the longest time from the first table of an event until it is emitted.
@@ -103,7 +105,11 @@ func (t *tableRecords) interpret(r *record) error {
 		in.accounts.joined++
 	}
 	g.last = r.head.Time
-	g.due = w.now().Add(tableQuiet)
+	quiet := tableQuiet
+	if slices.Contains(moduleCalls, via) {
+		quiet = moduleQuiet
+	}
+	g.due = w.now().Add(quiet)
 	if g.due.After(g.latest) {
 		g.due = g.latest
 	}

@@ -115,7 +115,7 @@ func TestTables(t *testing.T) {
 			if i.due().IsZero() {
 				t.Error("nothing is due")
 			}
-			i.tables.now = func() time.Time { return time.Now().Add(tableQuiet) }
+			i.tables.now = func() time.Time { return time.Now().Add(moduleQuiet) }
 			if err := i.idle(); err != nil {
 				t.Fatal(err)
 			}

@@ -14,6 +14,7 @@
 #ifndef __NSTRACE_TABLE_H__
 #define __NSTRACE_TABLE_H__
 
+#include "devconf.h"
 #include "netdev.h"
 #include "param.h"
 #include "lib/syscall.h"

@@ -373,13 +373,15 @@ struct ipv6_devconf {
 	} stable_secret;
 	struct ctl_table_header *sysctl_header;
 };
+struct net_device;
 struct in_device {
+	struct net_device *dev;
 	struct ipv4_devconf cnf;
 };
 struct inet6_dev {
+	struct net_device *dev;
 	struct ipv6_devconf cnf;
 };
-struct net_device;
 struct netdev_notifier_info {
 	struct net_device *dev;
 };
@@ -401,6 +403,7 @@ struct net {
 	struct ns_common ns;
 	struct ctl_table_set sysctls;
 	u64 net_cookie;
+	struct list_head list;
 	struct list_head dev_base_head;
 	struct netns_ipv4 ipv4;
 	struct netns_ipv6 ipv6;
@@ -433,12 +436,16 @@ struct nsproxy {
 typedef struct {
 	struct net *net;
 } possible_net_t;
+struct rtnl_link_ops {
+	const char *kind;
+};
 struct net_device {
 	char name[16];
 	struct list_head dev_list;
 	struct in_device *ip_ptr;
 	struct inet6_dev *ip6_ptr;
 	int ifindex;
+	const struct rtnl_link_ops *rtnl_link_ops;
 	possible_net_t nd_net;
 };
 struct sock_common {

@@ -12,7 +12,7 @@
  * Without this program such entries would fill the maps, and a full map means that nstrace misses
  * the calls of others.
  *
- * Maps of type LRU_HASH are not freed here: in them a new entry replaces the oldest one.
+ * Maps of type LRU_HASH need not be freed: in them a new entry replaces the oldest one.
  */
 #ifndef __NSTRACE_EXIT_H__
 #define __NSTRACE_EXIT_H__
@@ -24,6 +24,7 @@
 #include "open.h"
 #include "pin.h"
 #include "setuid.h"
+#include "table.h"
 #include "write.h"
 #include "lib/task.h"
 
@@ -44,6 +45,7 @@ int task_exit(void *ctx)
 	free_pin_call(&tid);
 	free_exec(task);
 	free_setuid_exec(task);
+	table_task_exit(tid);
 	return 0;
 }
 

@@ -105,6 +105,8 @@ __noinline int fold_record(__u32 number, __u32 n)
 			if (c) {
 				counter_add(&c->seen[h->kind % REC_SLOTS], n);
 				counter_add(&c->folded, n);
+				if (h->kind == REC_SYSCTL_WRITE)
+					c->last_unsent = now;
 			}
 			return FOLDED;
 		}

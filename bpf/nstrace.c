@@ -29,6 +29,7 @@
 #include "open.h"
 #include "hostname.h"
 #include "netdev.h"
+#include "table.h"
 #include "tamper.h"
 #include "follow.h"
 #include "exit.h"

@@ -54,16 +54,17 @@ type NstraceCaller struct {
 }
 
 type NstraceCounters struct {
-	_         structs.HostLayout
-	Seen      [16]uint64
-	Filtered  [16]uint64
-	Lost      [16]uint64
-	Missed    [16]uint64
-	Unended   [16]uint64
-	Folded    uint64
-	FirstLost uint64
-	LastLost  uint64
-	FtraceOff uint64
+	_          structs.HostLayout
+	Seen       [16]uint64
+	Filtered   [16]uint64
+	Lost       [16]uint64
+	Missed     [16]uint64
+	Unended    [16]uint64
+	Folded     uint64
+	FirstLost  uint64
+	LastLost   uint64
+	LastUnsent uint64
+	FtraceOff  uint64
 }
 
 type NstraceDestroyRecord struct {
@@ -285,20 +286,22 @@ const (
 type NstraceRecordKind uint32
 
 const (
-	NstraceRecordKindREC_NS_CREATE    NstraceRecordKind = 1
-	NstraceRecordKindREC_NS_ENTER     NstraceRecordKind = 2
-	NstraceRecordKindREC_NS_DESTROY   NstraceRecordKind = 3
-	NstraceRecordKindREC_SYSCTL_WRITE NstraceRecordKind = 4
-	NstraceRecordKindREC_TASK_EXIT    NstraceRecordKind = 5
-	NstraceRecordKindREC_WHO          NstraceRecordKind = 6
-	NstraceRecordKindREC_PARAM        NstraceRecordKind = 7
-	NstraceRecordKindREC_NETDEV_MOVE  NstraceRecordKind = 8
-	NstraceRecordKindREC_TAMPER       NstraceRecordKind = 9
-	NstraceRecordKindREC_NS_PIN       NstraceRecordKind = 10
-	NstraceRecordKindREC_NS_UNPIN     NstraceRecordKind = 11
-	NstraceRecordKindREC_PIN_END      NstraceRecordKind = 12
-	NstraceRecordKindREC_PROOF        NstraceRecordKind = 13
-	NstraceRecordKindREC_KINDS        NstraceRecordKind = 14
+	NstraceRecordKindREC_NS_CREATE     NstraceRecordKind = 1
+	NstraceRecordKindREC_NS_ENTER      NstraceRecordKind = 2
+	NstraceRecordKindREC_NS_DESTROY    NstraceRecordKind = 3
+	NstraceRecordKindREC_SYSCTL_WRITE  NstraceRecordKind = 4
+	NstraceRecordKindREC_TASK_EXIT     NstraceRecordKind = 5
+	NstraceRecordKindREC_WHO           NstraceRecordKind = 6
+	NstraceRecordKindREC_PARAM         NstraceRecordKind = 7
+	NstraceRecordKindREC_NETDEV_MOVE   NstraceRecordKind = 8
+	NstraceRecordKindREC_TAMPER        NstraceRecordKind = 9
+	NstraceRecordKindREC_NS_PIN        NstraceRecordKind = 10
+	NstraceRecordKindREC_NS_UNPIN      NstraceRecordKind = 11
+	NstraceRecordKindREC_PIN_END       NstraceRecordKind = 12
+	NstraceRecordKindREC_PROOF         NstraceRecordKind = 13
+	NstraceRecordKindREC_SYSCTL_APPEAR NstraceRecordKind = 14
+	NstraceRecordKindREC_SYSCTL_VANISH NstraceRecordKind = 15
+	NstraceRecordKindREC_KINDS         NstraceRecordKind = 16
 )
 
 type NstraceRefusalFlag uint32
@@ -342,6 +345,21 @@ type NstraceSysctlRecord struct {
 	NewLen   uint16
 	RawLen   uint16
 	AfterLen uint16
+}
+
+type NstraceTableRecord struct {
+	_        structs.HostLayout
+	Head     NstraceHead
+	Caller   NstraceCaller
+	Ns       NstraceNsChange
+	Device   uint64
+	Ifindex  uint32
+	Nparams  uint32
+	Syscall  uint32
+	DirLen   uint16
+	NamesLen uint16
+	Name     [16]int8
+	Kind     [16]int8
 }
 
 type NstraceTamperRecord struct {
@@ -388,233 +406,240 @@ type NstraceWhoRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NstraceMapAttempts              = "attempts"
-	NstraceMapCascades              = "cascades"
-	NstraceMapComms                 = "comms"
-	NstraceMapCounts                = "counts"
-	NstraceMapDevconfChanges        = "devconf_changes"
-	NstraceMapDevconfCopies         = "devconf_copies"
-	NstraceMapExecs                 = "execs"
-	NstraceMapFolds                 = "folds"
-	NstraceMapLongValues            = "long_values"
-	NstraceMapNsCalls               = "ns_calls"
-	NstraceMapOldMembers            = "old_members"
-	NstraceMapOpenChecks            = "open_checks"
-	NstraceMapOwnObjects            = "own_objects"
-	NstraceMapPids                  = "pids"
-	NstraceMapPinCalls              = "pin_calls"
-	NstraceMapPinned                = "pinned"
-	NstraceMapRefusedClones         = "refused_clones"
-	NstraceMapReported              = "reported"
-	NstraceMapRing                  = "ring"
-	NstraceMapRtnlCalls             = "rtnl_calls"
-	NstraceMapScratch               = "scratch"
-	NstraceMapSentParams            = "sent_params"
-	NstraceMapSentWho               = "sent_who"
-	NstraceMapSetuidExecs           = "setuid_execs"
-	NstraceMapShares                = "shares"
-	NstraceMapSpareWrites           = "spare_writes"
-	NstraceMapTaskNsBuf             = "task_ns_buf"
-	NstraceMapTracees               = "tracees"
-	NstraceMapUids                  = "uids"
-	NstraceMapWriteSlots            = "write_slots"
-	NstraceMapWrites                = "writes"
-	NstraceProgCgroupSysctl         = "cgroup_sysctl"
-	NstraceProgFentryAddrconf       = "fentry_addrconf"
-	NstraceProgFentryBpf            = "fentry_bpf"
-	NstraceProgFentryDomainname     = "fentry_domainname"
-	NstraceProgFentryDomainname32   = "fentry_domainname32"
-	NstraceProgFentryExec           = "fentry_exec"
-	NstraceProgFentryFreeInum       = "fentry_free_inum"
-	NstraceProgFentryFsmount        = "fentry_fsmount"
-	NstraceProgFentryFsmount32      = "fentry_fsmount32"
-	NstraceProgFentryHostname       = "fentry_hostname"
-	NstraceProgFentryHostname32     = "fentry_hostname32"
-	NstraceProgFentryLinkAf4        = "fentry_link_af4"
-	NstraceProgFentryLinkAf6        = "fentry_link_af6"
-	NstraceProgFentryMount          = "fentry_mount"
-	NstraceProgFentryMountFreed     = "fentry_mount_freed"
-	NstraceProgFentryMove           = "fentry_move"
-	NstraceProgFentryMoveMount      = "fentry_move_mount"
-	NstraceProgFentryMoveMount32    = "fentry_move_mount32"
-	NstraceProgFentryMoveResolved   = "fentry_move_resolved"
-	NstraceProgFentryNewlink        = "fentry_newlink"
-	NstraceProgFentryNsFree         = "fentry_ns_free"
-	NstraceProgFentryOpenTree       = "fentry_open_tree"
-	NstraceProgFentryOpenTree32     = "fentry_open_tree32"
-	NstraceProgFentryOpenTreeAttr   = "fentry_open_tree_attr"
-	NstraceProgFentryOpenTreeAttr32 = "fentry_open_tree_attr32"
-	NstraceProgFentrySetns          = "fentry_setns"
-	NstraceProgFentrySetns32        = "fentry_setns32"
-	NstraceProgFentryUmount         = "fentry_umount"
-	NstraceProgFentryUnshare        = "fentry_unshare"
-	NstraceProgFentryWrite          = "fentry_write"
-	NstraceProgFexitAddrconf        = "fexit_addrconf"
-	NstraceProgFexitClone           = "fexit_clone"
-	NstraceProgFexitClone3          = "fexit_clone3"
-	NstraceProgFexitClone332        = "fexit_clone3_32"
-	NstraceProgFexitFsmount         = "fexit_fsmount"
-	NstraceProgFexitHostname        = "fexit_hostname"
-	NstraceProgFexitKernPath        = "fexit_kern_path"
-	NstraceProgFexitKernelClone     = "fexit_kernel_clone"
-	NstraceProgFexitLinkAf4         = "fexit_link_af4"
-	NstraceProgFexitLinkAf6         = "fexit_link_af6"
-	NstraceProgFexitMayOpen         = "fexit_may_open"
-	NstraceProgFexitMayOpen510      = "fexit_may_open_510"
-	NstraceProgFexitMount           = "fexit_mount"
-	NstraceProgFexitMove            = "fexit_move"
-	NstraceProgFexitMove510         = "fexit_move_510"
-	NstraceProgFexitMove513         = "fexit_move_513"
-	NstraceProgFexitMoveMount       = "fexit_move_mount"
-	NstraceProgFexitMoveMount32     = "fexit_move_mount32"
-	NstraceProgFexitNewlink         = "fexit_newlink"
-	NstraceProgFexitOpenTree        = "fexit_open_tree"
-	NstraceProgFexitPermission      = "fexit_permission"
-	NstraceProgFexitPermission510   = "fexit_permission_510"
-	NstraceProgFexitRegister        = "fexit_register"
-	NstraceProgFexitRename          = "fexit_rename"
-	NstraceProgFexitSetns           = "fexit_setns"
-	NstraceProgFexitSetns32         = "fexit_setns32"
-	NstraceProgFexitUmount          = "fexit_umount"
-	NstraceProgFexitUnshare         = "fexit_unshare"
-	NstraceProgFexitWantWrite       = "fexit_want_write"
-	NstraceProgFexitWrite           = "fexit_write"
-	NstraceProgFollowExit           = "follow_exit"
-	NstraceProgFollowFork           = "follow_fork"
-	NstraceProgIterPids             = "iter_pids"
-	NstraceProgIterTasks            = "iter_tasks"
-	NstraceProgKprobeAddrconf       = "kprobe_addrconf"
-	NstraceProgKprobeBpf            = "kprobe_bpf"
-	NstraceProgKprobeDomainname     = "kprobe_domainname"
-	NstraceProgKprobeDomainname32   = "kprobe_domainname32"
-	NstraceProgKprobeExec           = "kprobe_exec"
-	NstraceProgKprobeFreeInum       = "kprobe_free_inum"
-	NstraceProgKprobeFsmount        = "kprobe_fsmount"
-	NstraceProgKprobeFsmount32      = "kprobe_fsmount32"
-	NstraceProgKprobeHostname       = "kprobe_hostname"
-	NstraceProgKprobeHostname32     = "kprobe_hostname32"
-	NstraceProgKprobeKernPath       = "kprobe_kern_path"
-	NstraceProgKprobeKernelClone    = "kprobe_kernel_clone"
-	NstraceProgKprobeLinkAf4        = "kprobe_link_af4"
-	NstraceProgKprobeLinkAf6        = "kprobe_link_af6"
-	NstraceProgKprobeMount          = "kprobe_mount"
-	NstraceProgKprobeMountFreed     = "kprobe_mount_freed"
-	NstraceProgKprobeMove           = "kprobe_move"
-	NstraceProgKprobeMoveMount      = "kprobe_move_mount"
-	NstraceProgKprobeMoveMount32    = "kprobe_move_mount32"
-	NstraceProgKprobeMoveResolved   = "kprobe_move_resolved"
-	NstraceProgKprobeNewlink        = "kprobe_newlink"
-	NstraceProgKprobeNsFree         = "kprobe_ns_free"
-	NstraceProgKprobeOpenTree       = "kprobe_open_tree"
-	NstraceProgKprobeOpenTree32     = "kprobe_open_tree32"
-	NstraceProgKprobeOpenTreeAttr   = "kprobe_open_tree_attr"
-	NstraceProgKprobeOpenTreeAttr32 = "kprobe_open_tree_attr32"
-	NstraceProgKprobePermission     = "kprobe_permission"
-	NstraceProgKprobePermission510  = "kprobe_permission_510"
-	NstraceProgKprobeRegister       = "kprobe_register"
-	NstraceProgKprobeSetns          = "kprobe_setns"
-	NstraceProgKprobeSetns32        = "kprobe_setns32"
-	NstraceProgKprobeSource         = "kprobe_source"
-	NstraceProgKprobeUmount         = "kprobe_umount"
-	NstraceProgKprobeUnshare        = "kprobe_unshare"
-	NstraceProgKprobeWrite          = "kprobe_write"
-	NstraceProgKretprobeAddrconf    = "kretprobe_addrconf"
-	NstraceProgKretprobeClone       = "kretprobe_clone"
-	NstraceProgKretprobeClone3      = "kretprobe_clone3"
-	NstraceProgKretprobeClone332    = "kretprobe_clone3_32"
-	NstraceProgKretprobeFsmount     = "kretprobe_fsmount"
-	NstraceProgKretprobeHostname    = "kretprobe_hostname"
-	NstraceProgKretprobeKernPath    = "kretprobe_kern_path"
-	NstraceProgKretprobeKernelClone = "kretprobe_kernel_clone"
-	NstraceProgKretprobeLinkAf4     = "kretprobe_link_af4"
-	NstraceProgKretprobeLinkAf6     = "kretprobe_link_af6"
-	NstraceProgKretprobeMayOpen     = "kretprobe_may_open"
-	NstraceProgKretprobeMove        = "kretprobe_move"
-	NstraceProgKretprobeNewlink     = "kretprobe_newlink"
-	NstraceProgKretprobeOpenTree    = "kretprobe_open_tree"
-	NstraceProgKretprobePermission  = "kretprobe_permission"
-	NstraceProgKretprobePin         = "kretprobe_pin"
-	NstraceProgKretprobeRegister    = "kretprobe_register"
-	NstraceProgKretprobeRename      = "kretprobe_rename"
-	NstraceProgKretprobeSetns       = "kretprobe_setns"
-	NstraceProgKretprobeUnshare     = "kretprobe_unshare"
-	NstraceProgKretprobeWantWrite   = "kretprobe_want_write"
-	NstraceProgKretprobeWrite       = "kretprobe_write"
-	NstraceProgPerfExecDone         = "perf_exec_done"
-	NstraceProgTaskExit             = "task_exit"
-	NstraceProgTpBpf                = "tp_bpf"
-	NstraceProgTpCallExit           = "tp_call_exit"
-	NstraceProgTpClone3Enter        = "tp_clone3_enter"
-	NstraceProgTpCloneEnter         = "tp_clone_enter"
-	NstraceProgTpDomainnameEnter    = "tp_domainname_enter"
-	NstraceProgTpExecDone           = "tp_exec_done"
-	NstraceProgTpExecEnter          = "tp_exec_enter"
-	NstraceProgTpExit               = "tp_exit"
-	NstraceProgTpFork               = "tp_fork"
-	NstraceProgTpFsmountEnter       = "tp_fsmount_enter"
-	NstraceProgTpHostnameEnter      = "tp_hostname_enter"
-	NstraceProgTpHostnameExit       = "tp_hostname_exit"
-	NstraceProgTpOpenTreeAttrEnter  = "tp_open_tree_attr_enter"
-	NstraceProgTpOpenTreeEnter      = "tp_open_tree_enter"
-	NstraceProgTpSetnsEnter         = "tp_setns_enter"
-	NstraceProgTpSetuidExec         = "tp_setuid_exec"
-	NstraceProgTpSignal             = "tp_signal"
-	NstraceProgTpUnshareEnter       = "tp_unshare_enter"
-	NstraceVarFilterComm            = "filter_comm"
-	NstraceVarFilterFailed          = "filter_failed"
-	NstraceVarFilterPid             = "filter_pid"
-	NstraceVarFilterUid             = "filter_uid"
-	NstraceVarFoldAbove             = "fold_above"
-	NstraceVarFollow                = "follow"
-	NstraceVarHasTaskBtf            = "has_task_btf"
-	NstraceVarHashSeed              = "hash_seed"
-	NstraceVarHostIpc               = "host_ipc"
-	NstraceVarHostName              = "host_name"
-	NstraceVarHostNs                = "host_ns"
-	NstraceVarHostNsproxy           = "host_nsproxy"
-	NstraceVarHostPidId             = "host_pid_id"
-	NstraceVarHostUser              = "host_user"
-	NstraceVarHostUts               = "host_uts"
-	NstraceVarNetSysctlRoot         = "net_sysctl_root"
-	NstraceVarNsMask                = "ns_mask"
-	NstraceVarReaderAsleep          = "reader_asleep"
-	NstraceVarRingBytes             = "ring_bytes"
-	NstraceVarSelfPidLevel          = "self_pid_level"
-	NstraceVarSelfTgid              = "self_tgid"
-	NstraceVarSpareWritesUsed       = "spare_writes_used"
-	NstraceVarStopping              = "stopping"
-	NstraceVarTypeActor             = "type_actor"
-	NstraceVarTypeCallVia           = "type_call_via"
-	NstraceVarTypeCaller            = "type_caller"
-	NstraceVarTypeDestroyRecord     = "type_destroy_record"
-	NstraceVarTypeFold              = "type_fold"
-	NstraceVarTypeFoldRef           = "type_fold_ref"
-	NstraceVarTypeHead              = "type_head"
-	NstraceVarTypeNetdevRecord      = "type_netdev_record"
-	NstraceVarTypeNsChange          = "type_ns_change"
-	NstraceVarTypeNsKind            = "type_ns_kind"
-	NstraceVarTypeNsLimit           = "type_ns_limit"
-	NstraceVarTypeNsRecord          = "type_ns_record"
-	NstraceVarTypeNsRefusal         = "type_ns_refusal"
-	NstraceVarTypeOwnKey            = "type_own_key"
-	NstraceVarTypeOwnObject         = "type_own_object"
-	NstraceVarTypeParamRecord       = "type_param_record"
-	NstraceVarTypePidPair           = "type_pid_pair"
-	NstraceVarTypePinEndRecord      = "type_pin_end_record"
-	NstraceVarTypePinRecord         = "type_pin_record"
-	NstraceVarTypeRecordFlag        = "type_record_flag"
-	NstraceVarTypeRecordKind        = "type_record_kind"
-	NstraceVarTypeRefusalFlag       = "type_refusal_flag"
-	NstraceVarTypeShare             = "type_share"
-	NstraceVarTypeShareOwner        = "type_share_owner"
-	NstraceVarTypeSysctlRecord      = "type_sysctl_record"
-	NstraceVarTypeTamperRecord      = "type_tamper_record"
-	NstraceVarTypeTaskNs            = "type_task_ns"
-	NstraceVarTypeWhoRecord         = "type_who_record"
-	NstraceVarUnseenWrites          = "unseen_writes"
-	NstraceVarUntracked             = "untracked"
-	NstraceVarV1Subsys              = "v1_subsys"
-	NstraceVarWriteHooked           = "write_hooked"
+	NstraceMapAttempts                = "attempts"
+	NstraceMapCascades                = "cascades"
+	NstraceMapComms                   = "comms"
+	NstraceMapCounts                  = "counts"
+	NstraceMapDevconfChanges          = "devconf_changes"
+	NstraceMapDevconfCopies           = "devconf_copies"
+	NstraceMapExecs                   = "execs"
+	NstraceMapFolds                   = "folds"
+	NstraceMapLongValues              = "long_values"
+	NstraceMapNsCalls                 = "ns_calls"
+	NstraceMapOldMembers              = "old_members"
+	NstraceMapOpenChecks              = "open_checks"
+	NstraceMapOwnObjects              = "own_objects"
+	NstraceMapPids                    = "pids"
+	NstraceMapPinCalls                = "pin_calls"
+	NstraceMapPinned                  = "pinned"
+	NstraceMapRefusedClones           = "refused_clones"
+	NstraceMapReported                = "reported"
+	NstraceMapRing                    = "ring"
+	NstraceMapRtnlCalls               = "rtnl_calls"
+	NstraceMapScratch                 = "scratch"
+	NstraceMapSentParams              = "sent_params"
+	NstraceMapSentWho                 = "sent_who"
+	NstraceMapSetuidExecs             = "setuid_execs"
+	NstraceMapShares                  = "shares"
+	NstraceMapSpareWrites             = "spare_writes"
+	NstraceMapTableTasks              = "table_tasks"
+	NstraceMapTaskNsBuf               = "task_ns_buf"
+	NstraceMapTracees                 = "tracees"
+	NstraceMapUids                    = "uids"
+	NstraceMapWriteSlots              = "write_slots"
+	NstraceMapWrites                  = "writes"
+	NstraceProgCgroupSysctl           = "cgroup_sysctl"
+	NstraceProgFentryAddrconf         = "fentry_addrconf"
+	NstraceProgFentryBpf              = "fentry_bpf"
+	NstraceProgFentryDomainname       = "fentry_domainname"
+	NstraceProgFentryDomainname32     = "fentry_domainname32"
+	NstraceProgFentryExec             = "fentry_exec"
+	NstraceProgFentryFreeInum         = "fentry_free_inum"
+	NstraceProgFentryFsmount          = "fentry_fsmount"
+	NstraceProgFentryFsmount32        = "fentry_fsmount32"
+	NstraceProgFentryHostname         = "fentry_hostname"
+	NstraceProgFentryHostname32       = "fentry_hostname32"
+	NstraceProgFentryLinkAf4          = "fentry_link_af4"
+	NstraceProgFentryLinkAf6          = "fentry_link_af6"
+	NstraceProgFentryMount            = "fentry_mount"
+	NstraceProgFentryMountFreed       = "fentry_mount_freed"
+	NstraceProgFentryMove             = "fentry_move"
+	NstraceProgFentryMoveMount        = "fentry_move_mount"
+	NstraceProgFentryMoveMount32      = "fentry_move_mount32"
+	NstraceProgFentryMoveResolved     = "fentry_move_resolved"
+	NstraceProgFentryNewlink          = "fentry_newlink"
+	NstraceProgFentryNsFree           = "fentry_ns_free"
+	NstraceProgFentryOpenTree         = "fentry_open_tree"
+	NstraceProgFentryOpenTree32       = "fentry_open_tree32"
+	NstraceProgFentryOpenTreeAttr     = "fentry_open_tree_attr"
+	NstraceProgFentryOpenTreeAttr32   = "fentry_open_tree_attr32"
+	NstraceProgFentrySetns            = "fentry_setns"
+	NstraceProgFentrySetns32          = "fentry_setns32"
+	NstraceProgFentryUmount           = "fentry_umount"
+	NstraceProgFentryUnregisterTable  = "fentry_unregister_table"
+	NstraceProgFentryUnshare          = "fentry_unshare"
+	NstraceProgFentryWrite            = "fentry_write"
+	NstraceProgFexitAddrconf          = "fexit_addrconf"
+	NstraceProgFexitClone             = "fexit_clone"
+	NstraceProgFexitClone3            = "fexit_clone3"
+	NstraceProgFexitClone332          = "fexit_clone3_32"
+	NstraceProgFexitFsmount           = "fexit_fsmount"
+	NstraceProgFexitHostname          = "fexit_hostname"
+	NstraceProgFexitKernPath          = "fexit_kern_path"
+	NstraceProgFexitKernelClone       = "fexit_kernel_clone"
+	NstraceProgFexitLinkAf4           = "fexit_link_af4"
+	NstraceProgFexitLinkAf6           = "fexit_link_af6"
+	NstraceProgFexitMayOpen           = "fexit_may_open"
+	NstraceProgFexitMayOpen510        = "fexit_may_open_510"
+	NstraceProgFexitMount             = "fexit_mount"
+	NstraceProgFexitMove              = "fexit_move"
+	NstraceProgFexitMove510           = "fexit_move_510"
+	NstraceProgFexitMove513           = "fexit_move_513"
+	NstraceProgFexitMoveMount         = "fexit_move_mount"
+	NstraceProgFexitMoveMount32       = "fexit_move_mount32"
+	NstraceProgFexitNewlink           = "fexit_newlink"
+	NstraceProgFexitOpenTree          = "fexit_open_tree"
+	NstraceProgFexitPermission        = "fexit_permission"
+	NstraceProgFexitPermission510     = "fexit_permission_510"
+	NstraceProgFexitRegister          = "fexit_register"
+	NstraceProgFexitRegisterTable     = "fexit_register_table"
+	NstraceProgFexitRegisterTable510  = "fexit_register_table_510"
+	NstraceProgFexitRename            = "fexit_rename"
+	NstraceProgFexitSetns             = "fexit_setns"
+	NstraceProgFexitSetns32           = "fexit_setns32"
+	NstraceProgFexitUmount            = "fexit_umount"
+	NstraceProgFexitUnshare           = "fexit_unshare"
+	NstraceProgFexitWantWrite         = "fexit_want_write"
+	NstraceProgFexitWrite             = "fexit_write"
+	NstraceProgFollowExit             = "follow_exit"
+	NstraceProgFollowFork             = "follow_fork"
+	NstraceProgIterPids               = "iter_pids"
+	NstraceProgIterTasks              = "iter_tasks"
+	NstraceProgKprobeAddrconf         = "kprobe_addrconf"
+	NstraceProgKprobeBpf              = "kprobe_bpf"
+	NstraceProgKprobeDomainname       = "kprobe_domainname"
+	NstraceProgKprobeDomainname32     = "kprobe_domainname32"
+	NstraceProgKprobeExec             = "kprobe_exec"
+	NstraceProgKprobeFreeInum         = "kprobe_free_inum"
+	NstraceProgKprobeFsmount          = "kprobe_fsmount"
+	NstraceProgKprobeFsmount32        = "kprobe_fsmount32"
+	NstraceProgKprobeHostname         = "kprobe_hostname"
+	NstraceProgKprobeHostname32       = "kprobe_hostname32"
+	NstraceProgKprobeKernPath         = "kprobe_kern_path"
+	NstraceProgKprobeKernelClone      = "kprobe_kernel_clone"
+	NstraceProgKprobeLinkAf4          = "kprobe_link_af4"
+	NstraceProgKprobeLinkAf6          = "kprobe_link_af6"
+	NstraceProgKprobeMount            = "kprobe_mount"
+	NstraceProgKprobeMountFreed       = "kprobe_mount_freed"
+	NstraceProgKprobeMove             = "kprobe_move"
+	NstraceProgKprobeMoveMount        = "kprobe_move_mount"
+	NstraceProgKprobeMoveMount32      = "kprobe_move_mount32"
+	NstraceProgKprobeMoveResolved     = "kprobe_move_resolved"
+	NstraceProgKprobeNewlink          = "kprobe_newlink"
+	NstraceProgKprobeNsFree           = "kprobe_ns_free"
+	NstraceProgKprobeOpenTree         = "kprobe_open_tree"
+	NstraceProgKprobeOpenTree32       = "kprobe_open_tree32"
+	NstraceProgKprobeOpenTreeAttr     = "kprobe_open_tree_attr"
+	NstraceProgKprobeOpenTreeAttr32   = "kprobe_open_tree_attr32"
+	NstraceProgKprobePermission       = "kprobe_permission"
+	NstraceProgKprobePermission510    = "kprobe_permission_510"
+	NstraceProgKprobeRegister         = "kprobe_register"
+	NstraceProgKprobeSetns            = "kprobe_setns"
+	NstraceProgKprobeSetns32          = "kprobe_setns32"
+	NstraceProgKprobeSource           = "kprobe_source"
+	NstraceProgKprobeUmount           = "kprobe_umount"
+	NstraceProgKprobeUnregisterTable  = "kprobe_unregister_table"
+	NstraceProgKprobeUnshare          = "kprobe_unshare"
+	NstraceProgKprobeWrite            = "kprobe_write"
+	NstraceProgKretprobeAddrconf      = "kretprobe_addrconf"
+	NstraceProgKretprobeClone         = "kretprobe_clone"
+	NstraceProgKretprobeClone3        = "kretprobe_clone3"
+	NstraceProgKretprobeClone332      = "kretprobe_clone3_32"
+	NstraceProgKretprobeFsmount       = "kretprobe_fsmount"
+	NstraceProgKretprobeHostname      = "kretprobe_hostname"
+	NstraceProgKretprobeKernPath      = "kretprobe_kern_path"
+	NstraceProgKretprobeKernelClone   = "kretprobe_kernel_clone"
+	NstraceProgKretprobeLinkAf4       = "kretprobe_link_af4"
+	NstraceProgKretprobeLinkAf6       = "kretprobe_link_af6"
+	NstraceProgKretprobeMayOpen       = "kretprobe_may_open"
+	NstraceProgKretprobeMove          = "kretprobe_move"
+	NstraceProgKretprobeNewlink       = "kretprobe_newlink"
+	NstraceProgKretprobeOpenTree      = "kretprobe_open_tree"
+	NstraceProgKretprobePermission    = "kretprobe_permission"
+	NstraceProgKretprobePin           = "kretprobe_pin"
+	NstraceProgKretprobeRegister      = "kretprobe_register"
+	NstraceProgKretprobeRegisterTable = "kretprobe_register_table"
+	NstraceProgKretprobeRename        = "kretprobe_rename"
+	NstraceProgKretprobeSetns         = "kretprobe_setns"
+	NstraceProgKretprobeUnshare       = "kretprobe_unshare"
+	NstraceProgKretprobeWantWrite     = "kretprobe_want_write"
+	NstraceProgKretprobeWrite         = "kretprobe_write"
+	NstraceProgPerfExecDone           = "perf_exec_done"
+	NstraceProgTaskExit               = "task_exit"
+	NstraceProgTpBpf                  = "tp_bpf"
+	NstraceProgTpCallExit             = "tp_call_exit"
+	NstraceProgTpClone3Enter          = "tp_clone3_enter"
+	NstraceProgTpCloneEnter           = "tp_clone_enter"
+	NstraceProgTpDomainnameEnter      = "tp_domainname_enter"
+	NstraceProgTpExecDone             = "tp_exec_done"
+	NstraceProgTpExecEnter            = "tp_exec_enter"
+	NstraceProgTpExit                 = "tp_exit"
+	NstraceProgTpFork                 = "tp_fork"
+	NstraceProgTpFsmountEnter         = "tp_fsmount_enter"
+	NstraceProgTpHostnameEnter        = "tp_hostname_enter"
+	NstraceProgTpHostnameExit         = "tp_hostname_exit"
+	NstraceProgTpOpenTreeAttrEnter    = "tp_open_tree_attr_enter"
+	NstraceProgTpOpenTreeEnter        = "tp_open_tree_enter"
+	NstraceProgTpSetnsEnter           = "tp_setns_enter"
+	NstraceProgTpSetuidExec           = "tp_setuid_exec"
+	NstraceProgTpSignal               = "tp_signal"
+	NstraceProgTpUnshareEnter         = "tp_unshare_enter"
+	NstraceVarFilterComm              = "filter_comm"
+	NstraceVarFilterFailed            = "filter_failed"
+	NstraceVarFilterPid               = "filter_pid"
+	NstraceVarFilterUid               = "filter_uid"
+	NstraceVarFoldAbove               = "fold_above"
+	NstraceVarFollow                  = "follow"
+	NstraceVarHasTaskBtf              = "has_task_btf"
+	NstraceVarHashSeed                = "hash_seed"
+	NstraceVarHostIpc                 = "host_ipc"
+	NstraceVarHostName                = "host_name"
+	NstraceVarHostNs                  = "host_ns"
+	NstraceVarHostNsproxy             = "host_nsproxy"
+	NstraceVarHostPidId               = "host_pid_id"
+	NstraceVarHostUser                = "host_user"
+	NstraceVarHostUts                 = "host_uts"
+	NstraceVarNetSysctlRoot           = "net_sysctl_root"
+	NstraceVarNsMask                  = "ns_mask"
+	NstraceVarReaderAsleep            = "reader_asleep"
+	NstraceVarRingBytes               = "ring_bytes"
+	NstraceVarSelfPidLevel            = "self_pid_level"
+	NstraceVarSelfTgid                = "self_tgid"
+	NstraceVarSpareWritesUsed         = "spare_writes_used"
+	NstraceVarStopping                = "stopping"
+	NstraceVarTypeActor               = "type_actor"
+	NstraceVarTypeCallVia             = "type_call_via"
+	NstraceVarTypeCaller              = "type_caller"
+	NstraceVarTypeDestroyRecord       = "type_destroy_record"
+	NstraceVarTypeFold                = "type_fold"
+	NstraceVarTypeFoldRef             = "type_fold_ref"
+	NstraceVarTypeHead                = "type_head"
+	NstraceVarTypeNetdevRecord        = "type_netdev_record"
+	NstraceVarTypeNsChange            = "type_ns_change"
+	NstraceVarTypeNsKind              = "type_ns_kind"
+	NstraceVarTypeNsLimit             = "type_ns_limit"
+	NstraceVarTypeNsRecord            = "type_ns_record"
+	NstraceVarTypeNsRefusal           = "type_ns_refusal"
+	NstraceVarTypeOwnKey              = "type_own_key"
+	NstraceVarTypeOwnObject           = "type_own_object"
+	NstraceVarTypeParamRecord         = "type_param_record"
+	NstraceVarTypePidPair             = "type_pid_pair"
+	NstraceVarTypePinEndRecord        = "type_pin_end_record"
+	NstraceVarTypePinRecord           = "type_pin_record"
+	NstraceVarTypeRecordFlag          = "type_record_flag"
+	NstraceVarTypeRecordKind          = "type_record_kind"
+	NstraceVarTypeRefusalFlag         = "type_refusal_flag"
+	NstraceVarTypeShare               = "type_share"
+	NstraceVarTypeShareOwner          = "type_share_owner"
+	NstraceVarTypeSysctlRecord        = "type_sysctl_record"
+	NstraceVarTypeTableRecord         = "type_table_record"
+	NstraceVarTypeTamperRecord        = "type_tamper_record"
+	NstraceVarTypeTaskNs              = "type_task_ns"
+	NstraceVarTypeWhoRecord           = "type_who_record"
+	NstraceVarUnseenWrites            = "unseen_writes"
+	NstraceVarUntracked               = "untracked"
+	NstraceVarV1Subsys                = "v1_subsys"
+	NstraceVarWriteHooked             = "write_hooked"
 )
 
 // LoadNstrace returns the embedded CollectionSpec for Nstrace.
@@ -659,147 +684,152 @@ type NstraceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NstraceProgramSpecs struct {
-	CgroupSysctl         *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
-	FentryAddrconf       *ebpf.ProgramSpec `ebpf:"fentry_addrconf"`
-	FentryBpf            *ebpf.ProgramSpec `ebpf:"fentry_bpf"`
-	FentryDomainname     *ebpf.ProgramSpec `ebpf:"fentry_domainname"`
-	FentryDomainname32   *ebpf.ProgramSpec `ebpf:"fentry_domainname32"`
-	FentryExec           *ebpf.ProgramSpec `ebpf:"fentry_exec"`
-	FentryFreeInum       *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
-	FentryFsmount        *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
-	FentryFsmount32      *ebpf.ProgramSpec `ebpf:"fentry_fsmount32"`
-	FentryHostname       *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
-	FentryHostname32     *ebpf.ProgramSpec `ebpf:"fentry_hostname32"`
-	FentryLinkAf4        *ebpf.ProgramSpec `ebpf:"fentry_link_af4"`
-	FentryLinkAf6        *ebpf.ProgramSpec `ebpf:"fentry_link_af6"`
-	FentryMount          *ebpf.ProgramSpec `ebpf:"fentry_mount"`
-	FentryMountFreed     *ebpf.ProgramSpec `ebpf:"fentry_mount_freed"`
-	FentryMove           *ebpf.ProgramSpec `ebpf:"fentry_move"`
-	FentryMoveMount      *ebpf.ProgramSpec `ebpf:"fentry_move_mount"`
-	FentryMoveMount32    *ebpf.ProgramSpec `ebpf:"fentry_move_mount32"`
-	FentryMoveResolved   *ebpf.ProgramSpec `ebpf:"fentry_move_resolved"`
-	FentryNewlink        *ebpf.ProgramSpec `ebpf:"fentry_newlink"`
-	FentryNsFree         *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
-	FentryOpenTree       *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
-	FentryOpenTree32     *ebpf.ProgramSpec `ebpf:"fentry_open_tree32"`
-	FentryOpenTreeAttr   *ebpf.ProgramSpec `ebpf:"fentry_open_tree_attr"`
-	FentryOpenTreeAttr32 *ebpf.ProgramSpec `ebpf:"fentry_open_tree_attr32"`
-	FentrySetns          *ebpf.ProgramSpec `ebpf:"fentry_setns"`
-	FentrySetns32        *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
-	FentryUmount         *ebpf.ProgramSpec `ebpf:"fentry_umount"`
-	FentryUnshare        *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
-	FentryWrite          *ebpf.ProgramSpec `ebpf:"fentry_write"`
-	FexitAddrconf        *ebpf.ProgramSpec `ebpf:"fexit_addrconf"`
-	FexitClone           *ebpf.ProgramSpec `ebpf:"fexit_clone"`
-	FexitClone3          *ebpf.ProgramSpec `ebpf:"fexit_clone3"`
-	FexitClone332        *ebpf.ProgramSpec `ebpf:"fexit_clone3_32"`
-	FexitFsmount         *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
-	FexitHostname        *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
-	FexitKernPath        *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
-	FexitKernelClone     *ebpf.ProgramSpec `ebpf:"fexit_kernel_clone"`
-	FexitLinkAf4         *ebpf.ProgramSpec `ebpf:"fexit_link_af4"`
-	FexitLinkAf6         *ebpf.ProgramSpec `ebpf:"fexit_link_af6"`
-	FexitMayOpen         *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
-	FexitMayOpen510      *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
-	FexitMount           *ebpf.ProgramSpec `ebpf:"fexit_mount"`
-	FexitMove            *ebpf.ProgramSpec `ebpf:"fexit_move"`
-	FexitMove510         *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
-	FexitMove513         *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
-	FexitMoveMount       *ebpf.ProgramSpec `ebpf:"fexit_move_mount"`
-	FexitMoveMount32     *ebpf.ProgramSpec `ebpf:"fexit_move_mount32"`
-	FexitNewlink         *ebpf.ProgramSpec `ebpf:"fexit_newlink"`
-	FexitOpenTree        *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
-	FexitPermission      *ebpf.ProgramSpec `ebpf:"fexit_permission"`
-	FexitPermission510   *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
-	FexitRegister        *ebpf.ProgramSpec `ebpf:"fexit_register"`
-	FexitRename          *ebpf.ProgramSpec `ebpf:"fexit_rename"`
-	FexitSetns           *ebpf.ProgramSpec `ebpf:"fexit_setns"`
-	FexitSetns32         *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
-	FexitUmount          *ebpf.ProgramSpec `ebpf:"fexit_umount"`
-	FexitUnshare         *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
-	FexitWantWrite       *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
-	FexitWrite           *ebpf.ProgramSpec `ebpf:"fexit_write"`
-	FollowExit           *ebpf.ProgramSpec `ebpf:"follow_exit"`
-	FollowFork           *ebpf.ProgramSpec `ebpf:"follow_fork"`
-	IterPids             *ebpf.ProgramSpec `ebpf:"iter_pids"`
-	IterTasks            *ebpf.ProgramSpec `ebpf:"iter_tasks"`
-	KprobeAddrconf       *ebpf.ProgramSpec `ebpf:"kprobe_addrconf"`
-	KprobeBpf            *ebpf.ProgramSpec `ebpf:"kprobe_bpf"`
-	KprobeDomainname     *ebpf.ProgramSpec `ebpf:"kprobe_domainname"`
-	KprobeDomainname32   *ebpf.ProgramSpec `ebpf:"kprobe_domainname32"`
-	KprobeExec           *ebpf.ProgramSpec `ebpf:"kprobe_exec"`
-	KprobeFreeInum       *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
-	KprobeFsmount        *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
-	KprobeFsmount32      *ebpf.ProgramSpec `ebpf:"kprobe_fsmount32"`
-	KprobeHostname       *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
-	KprobeHostname32     *ebpf.ProgramSpec `ebpf:"kprobe_hostname32"`
-	KprobeKernPath       *ebpf.ProgramSpec `ebpf:"kprobe_kern_path"`
-	KprobeKernelClone    *ebpf.ProgramSpec `ebpf:"kprobe_kernel_clone"`
-	KprobeLinkAf4        *ebpf.ProgramSpec `ebpf:"kprobe_link_af4"`
-	KprobeLinkAf6        *ebpf.ProgramSpec `ebpf:"kprobe_link_af6"`
-	KprobeMount          *ebpf.ProgramSpec `ebpf:"kprobe_mount"`
-	KprobeMountFreed     *ebpf.ProgramSpec `ebpf:"kprobe_mount_freed"`
-	KprobeMove           *ebpf.ProgramSpec `ebpf:"kprobe_move"`
-	KprobeMoveMount      *ebpf.ProgramSpec `ebpf:"kprobe_move_mount"`
-	KprobeMoveMount32    *ebpf.ProgramSpec `ebpf:"kprobe_move_mount32"`
-	KprobeMoveResolved   *ebpf.ProgramSpec `ebpf:"kprobe_move_resolved"`
-	KprobeNewlink        *ebpf.ProgramSpec `ebpf:"kprobe_newlink"`
-	KprobeNsFree         *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
-	KprobeOpenTree       *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
-	KprobeOpenTree32     *ebpf.ProgramSpec `ebpf:"kprobe_open_tree32"`
-	KprobeOpenTreeAttr   *ebpf.ProgramSpec `ebpf:"kprobe_open_tree_attr"`
-	KprobeOpenTreeAttr32 *ebpf.ProgramSpec `ebpf:"kprobe_open_tree_attr32"`
-	KprobePermission     *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
-	KprobePermission510  *ebpf.ProgramSpec `ebpf:"kprobe_permission_510"`
-	KprobeRegister       *ebpf.ProgramSpec `ebpf:"kprobe_register"`
-	KprobeSetns          *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
-	KprobeSetns32        *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
-	KprobeSource         *ebpf.ProgramSpec `ebpf:"kprobe_source"`
-	KprobeUmount         *ebpf.ProgramSpec `ebpf:"kprobe_umount"`
-	KprobeUnshare        *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
-	KprobeWrite          *ebpf.ProgramSpec `ebpf:"kprobe_write"`
-	KretprobeAddrconf    *ebpf.ProgramSpec `ebpf:"kretprobe_addrconf"`
-	KretprobeClone       *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
-	KretprobeClone3      *ebpf.ProgramSpec `ebpf:"kretprobe_clone3"`
-	KretprobeClone332    *ebpf.ProgramSpec `ebpf:"kretprobe_clone3_32"`
-	KretprobeFsmount     *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
-	KretprobeHostname    *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
-	KretprobeKernPath    *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
-	KretprobeKernelClone *ebpf.ProgramSpec `ebpf:"kretprobe_kernel_clone"`
-	KretprobeLinkAf4     *ebpf.ProgramSpec `ebpf:"kretprobe_link_af4"`
-	KretprobeLinkAf6     *ebpf.ProgramSpec `ebpf:"kretprobe_link_af6"`
-	KretprobeMayOpen     *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
-	KretprobeMove        *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
-	KretprobeNewlink     *ebpf.ProgramSpec `ebpf:"kretprobe_newlink"`
-	KretprobeOpenTree    *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
-	KretprobePermission  *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
-	KretprobePin         *ebpf.ProgramSpec `ebpf:"kretprobe_pin"`
-	KretprobeRegister    *ebpf.ProgramSpec `ebpf:"kretprobe_register"`
-	KretprobeRename      *ebpf.ProgramSpec `ebpf:"kretprobe_rename"`
-	KretprobeSetns       *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
-	KretprobeUnshare     *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
-	KretprobeWantWrite   *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
-	KretprobeWrite       *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
-	PerfExecDone         *ebpf.ProgramSpec `ebpf:"perf_exec_done"`
-	TaskExit             *ebpf.ProgramSpec `ebpf:"task_exit"`
-	TpBpf                *ebpf.ProgramSpec `ebpf:"tp_bpf"`
-	TpCallExit           *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
-	TpClone3Enter        *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
-	TpCloneEnter         *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
-	TpDomainnameEnter    *ebpf.ProgramSpec `ebpf:"tp_domainname_enter"`
-	TpExecDone           *ebpf.ProgramSpec `ebpf:"tp_exec_done"`
-	TpExecEnter          *ebpf.ProgramSpec `ebpf:"tp_exec_enter"`
-	TpExit               *ebpf.ProgramSpec `ebpf:"tp_exit"`
-	TpFork               *ebpf.ProgramSpec `ebpf:"tp_fork"`
-	TpFsmountEnter       *ebpf.ProgramSpec `ebpf:"tp_fsmount_enter"`
-	TpHostnameEnter      *ebpf.ProgramSpec `ebpf:"tp_hostname_enter"`
-	TpHostnameExit       *ebpf.ProgramSpec `ebpf:"tp_hostname_exit"`
-	TpOpenTreeAttrEnter  *ebpf.ProgramSpec `ebpf:"tp_open_tree_attr_enter"`
-	TpOpenTreeEnter      *ebpf.ProgramSpec `ebpf:"tp_open_tree_enter"`
-	TpSetnsEnter         *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
-	TpSetuidExec         *ebpf.ProgramSpec `ebpf:"tp_setuid_exec"`
-	TpSignal             *ebpf.ProgramSpec `ebpf:"tp_signal"`
-	TpUnshareEnter       *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
+	CgroupSysctl           *ebpf.ProgramSpec `ebpf:"cgroup_sysctl"`
+	FentryAddrconf         *ebpf.ProgramSpec `ebpf:"fentry_addrconf"`
+	FentryBpf              *ebpf.ProgramSpec `ebpf:"fentry_bpf"`
+	FentryDomainname       *ebpf.ProgramSpec `ebpf:"fentry_domainname"`
+	FentryDomainname32     *ebpf.ProgramSpec `ebpf:"fentry_domainname32"`
+	FentryExec             *ebpf.ProgramSpec `ebpf:"fentry_exec"`
+	FentryFreeInum         *ebpf.ProgramSpec `ebpf:"fentry_free_inum"`
+	FentryFsmount          *ebpf.ProgramSpec `ebpf:"fentry_fsmount"`
+	FentryFsmount32        *ebpf.ProgramSpec `ebpf:"fentry_fsmount32"`
+	FentryHostname         *ebpf.ProgramSpec `ebpf:"fentry_hostname"`
+	FentryHostname32       *ebpf.ProgramSpec `ebpf:"fentry_hostname32"`
+	FentryLinkAf4          *ebpf.ProgramSpec `ebpf:"fentry_link_af4"`
+	FentryLinkAf6          *ebpf.ProgramSpec `ebpf:"fentry_link_af6"`
+	FentryMount            *ebpf.ProgramSpec `ebpf:"fentry_mount"`
+	FentryMountFreed       *ebpf.ProgramSpec `ebpf:"fentry_mount_freed"`
+	FentryMove             *ebpf.ProgramSpec `ebpf:"fentry_move"`
+	FentryMoveMount        *ebpf.ProgramSpec `ebpf:"fentry_move_mount"`
+	FentryMoveMount32      *ebpf.ProgramSpec `ebpf:"fentry_move_mount32"`
+	FentryMoveResolved     *ebpf.ProgramSpec `ebpf:"fentry_move_resolved"`
+	FentryNewlink          *ebpf.ProgramSpec `ebpf:"fentry_newlink"`
+	FentryNsFree           *ebpf.ProgramSpec `ebpf:"fentry_ns_free"`
+	FentryOpenTree         *ebpf.ProgramSpec `ebpf:"fentry_open_tree"`
+	FentryOpenTree32       *ebpf.ProgramSpec `ebpf:"fentry_open_tree32"`
+	FentryOpenTreeAttr     *ebpf.ProgramSpec `ebpf:"fentry_open_tree_attr"`
+	FentryOpenTreeAttr32   *ebpf.ProgramSpec `ebpf:"fentry_open_tree_attr32"`
+	FentrySetns            *ebpf.ProgramSpec `ebpf:"fentry_setns"`
+	FentrySetns32          *ebpf.ProgramSpec `ebpf:"fentry_setns32"`
+	FentryUmount           *ebpf.ProgramSpec `ebpf:"fentry_umount"`
+	FentryUnregisterTable  *ebpf.ProgramSpec `ebpf:"fentry_unregister_table"`
+	FentryUnshare          *ebpf.ProgramSpec `ebpf:"fentry_unshare"`
+	FentryWrite            *ebpf.ProgramSpec `ebpf:"fentry_write"`
+	FexitAddrconf          *ebpf.ProgramSpec `ebpf:"fexit_addrconf"`
+	FexitClone             *ebpf.ProgramSpec `ebpf:"fexit_clone"`
+	FexitClone3            *ebpf.ProgramSpec `ebpf:"fexit_clone3"`
+	FexitClone332          *ebpf.ProgramSpec `ebpf:"fexit_clone3_32"`
+	FexitFsmount           *ebpf.ProgramSpec `ebpf:"fexit_fsmount"`
+	FexitHostname          *ebpf.ProgramSpec `ebpf:"fexit_hostname"`
+	FexitKernPath          *ebpf.ProgramSpec `ebpf:"fexit_kern_path"`
+	FexitKernelClone       *ebpf.ProgramSpec `ebpf:"fexit_kernel_clone"`
+	FexitLinkAf4           *ebpf.ProgramSpec `ebpf:"fexit_link_af4"`
+	FexitLinkAf6           *ebpf.ProgramSpec `ebpf:"fexit_link_af6"`
+	FexitMayOpen           *ebpf.ProgramSpec `ebpf:"fexit_may_open"`
+	FexitMayOpen510        *ebpf.ProgramSpec `ebpf:"fexit_may_open_510"`
+	FexitMount             *ebpf.ProgramSpec `ebpf:"fexit_mount"`
+	FexitMove              *ebpf.ProgramSpec `ebpf:"fexit_move"`
+	FexitMove510           *ebpf.ProgramSpec `ebpf:"fexit_move_510"`
+	FexitMove513           *ebpf.ProgramSpec `ebpf:"fexit_move_513"`
+	FexitMoveMount         *ebpf.ProgramSpec `ebpf:"fexit_move_mount"`
+	FexitMoveMount32       *ebpf.ProgramSpec `ebpf:"fexit_move_mount32"`
+	FexitNewlink           *ebpf.ProgramSpec `ebpf:"fexit_newlink"`
+	FexitOpenTree          *ebpf.ProgramSpec `ebpf:"fexit_open_tree"`
+	FexitPermission        *ebpf.ProgramSpec `ebpf:"fexit_permission"`
+	FexitPermission510     *ebpf.ProgramSpec `ebpf:"fexit_permission_510"`
+	FexitRegister          *ebpf.ProgramSpec `ebpf:"fexit_register"`
+	FexitRegisterTable     *ebpf.ProgramSpec `ebpf:"fexit_register_table"`
+	FexitRegisterTable510  *ebpf.ProgramSpec `ebpf:"fexit_register_table_510"`
+	FexitRename            *ebpf.ProgramSpec `ebpf:"fexit_rename"`
+	FexitSetns             *ebpf.ProgramSpec `ebpf:"fexit_setns"`
+	FexitSetns32           *ebpf.ProgramSpec `ebpf:"fexit_setns32"`
+	FexitUmount            *ebpf.ProgramSpec `ebpf:"fexit_umount"`
+	FexitUnshare           *ebpf.ProgramSpec `ebpf:"fexit_unshare"`
+	FexitWantWrite         *ebpf.ProgramSpec `ebpf:"fexit_want_write"`
+	FexitWrite             *ebpf.ProgramSpec `ebpf:"fexit_write"`
+	FollowExit             *ebpf.ProgramSpec `ebpf:"follow_exit"`
+	FollowFork             *ebpf.ProgramSpec `ebpf:"follow_fork"`
+	IterPids               *ebpf.ProgramSpec `ebpf:"iter_pids"`
+	IterTasks              *ebpf.ProgramSpec `ebpf:"iter_tasks"`
+	KprobeAddrconf         *ebpf.ProgramSpec `ebpf:"kprobe_addrconf"`
+	KprobeBpf              *ebpf.ProgramSpec `ebpf:"kprobe_bpf"`
+	KprobeDomainname       *ebpf.ProgramSpec `ebpf:"kprobe_domainname"`
+	KprobeDomainname32     *ebpf.ProgramSpec `ebpf:"kprobe_domainname32"`
+	KprobeExec             *ebpf.ProgramSpec `ebpf:"kprobe_exec"`
+	KprobeFreeInum         *ebpf.ProgramSpec `ebpf:"kprobe_free_inum"`
+	KprobeFsmount          *ebpf.ProgramSpec `ebpf:"kprobe_fsmount"`
+	KprobeFsmount32        *ebpf.ProgramSpec `ebpf:"kprobe_fsmount32"`
+	KprobeHostname         *ebpf.ProgramSpec `ebpf:"kprobe_hostname"`
+	KprobeHostname32       *ebpf.ProgramSpec `ebpf:"kprobe_hostname32"`
+	KprobeKernPath         *ebpf.ProgramSpec `ebpf:"kprobe_kern_path"`
+	KprobeKernelClone      *ebpf.ProgramSpec `ebpf:"kprobe_kernel_clone"`
+	KprobeLinkAf4          *ebpf.ProgramSpec `ebpf:"kprobe_link_af4"`
+	KprobeLinkAf6          *ebpf.ProgramSpec `ebpf:"kprobe_link_af6"`
+	KprobeMount            *ebpf.ProgramSpec `ebpf:"kprobe_mount"`
+	KprobeMountFreed       *ebpf.ProgramSpec `ebpf:"kprobe_mount_freed"`
+	KprobeMove             *ebpf.ProgramSpec `ebpf:"kprobe_move"`
+	KprobeMoveMount        *ebpf.ProgramSpec `ebpf:"kprobe_move_mount"`
+	KprobeMoveMount32      *ebpf.ProgramSpec `ebpf:"kprobe_move_mount32"`
+	KprobeMoveResolved     *ebpf.ProgramSpec `ebpf:"kprobe_move_resolved"`
+	KprobeNewlink          *ebpf.ProgramSpec `ebpf:"kprobe_newlink"`
+	KprobeNsFree           *ebpf.ProgramSpec `ebpf:"kprobe_ns_free"`
+	KprobeOpenTree         *ebpf.ProgramSpec `ebpf:"kprobe_open_tree"`
+	KprobeOpenTree32       *ebpf.ProgramSpec `ebpf:"kprobe_open_tree32"`
+	KprobeOpenTreeAttr     *ebpf.ProgramSpec `ebpf:"kprobe_open_tree_attr"`
+	KprobeOpenTreeAttr32   *ebpf.ProgramSpec `ebpf:"kprobe_open_tree_attr32"`
+	KprobePermission       *ebpf.ProgramSpec `ebpf:"kprobe_permission"`
+	KprobePermission510    *ebpf.ProgramSpec `ebpf:"kprobe_permission_510"`
+	KprobeRegister         *ebpf.ProgramSpec `ebpf:"kprobe_register"`
+	KprobeSetns            *ebpf.ProgramSpec `ebpf:"kprobe_setns"`
+	KprobeSetns32          *ebpf.ProgramSpec `ebpf:"kprobe_setns32"`
+	KprobeSource           *ebpf.ProgramSpec `ebpf:"kprobe_source"`
+	KprobeUmount           *ebpf.ProgramSpec `ebpf:"kprobe_umount"`
+	KprobeUnregisterTable  *ebpf.ProgramSpec `ebpf:"kprobe_unregister_table"`
+	KprobeUnshare          *ebpf.ProgramSpec `ebpf:"kprobe_unshare"`
+	KprobeWrite            *ebpf.ProgramSpec `ebpf:"kprobe_write"`
+	KretprobeAddrconf      *ebpf.ProgramSpec `ebpf:"kretprobe_addrconf"`
+	KretprobeClone         *ebpf.ProgramSpec `ebpf:"kretprobe_clone"`
+	KretprobeClone3        *ebpf.ProgramSpec `ebpf:"kretprobe_clone3"`
+	KretprobeClone332      *ebpf.ProgramSpec `ebpf:"kretprobe_clone3_32"`
+	KretprobeFsmount       *ebpf.ProgramSpec `ebpf:"kretprobe_fsmount"`
+	KretprobeHostname      *ebpf.ProgramSpec `ebpf:"kretprobe_hostname"`
+	KretprobeKernPath      *ebpf.ProgramSpec `ebpf:"kretprobe_kern_path"`
+	KretprobeKernelClone   *ebpf.ProgramSpec `ebpf:"kretprobe_kernel_clone"`
+	KretprobeLinkAf4       *ebpf.ProgramSpec `ebpf:"kretprobe_link_af4"`
+	KretprobeLinkAf6       *ebpf.ProgramSpec `ebpf:"kretprobe_link_af6"`
+	KretprobeMayOpen       *ebpf.ProgramSpec `ebpf:"kretprobe_may_open"`
+	KretprobeMove          *ebpf.ProgramSpec `ebpf:"kretprobe_move"`
+	KretprobeNewlink       *ebpf.ProgramSpec `ebpf:"kretprobe_newlink"`
+	KretprobeOpenTree      *ebpf.ProgramSpec `ebpf:"kretprobe_open_tree"`
+	KretprobePermission    *ebpf.ProgramSpec `ebpf:"kretprobe_permission"`
+	KretprobePin           *ebpf.ProgramSpec `ebpf:"kretprobe_pin"`
+	KretprobeRegister      *ebpf.ProgramSpec `ebpf:"kretprobe_register"`
+	KretprobeRegisterTable *ebpf.ProgramSpec `ebpf:"kretprobe_register_table"`
+	KretprobeRename        *ebpf.ProgramSpec `ebpf:"kretprobe_rename"`
+	KretprobeSetns         *ebpf.ProgramSpec `ebpf:"kretprobe_setns"`
+	KretprobeUnshare       *ebpf.ProgramSpec `ebpf:"kretprobe_unshare"`
+	KretprobeWantWrite     *ebpf.ProgramSpec `ebpf:"kretprobe_want_write"`
+	KretprobeWrite         *ebpf.ProgramSpec `ebpf:"kretprobe_write"`
+	PerfExecDone           *ebpf.ProgramSpec `ebpf:"perf_exec_done"`
+	TaskExit               *ebpf.ProgramSpec `ebpf:"task_exit"`
+	TpBpf                  *ebpf.ProgramSpec `ebpf:"tp_bpf"`
+	TpCallExit             *ebpf.ProgramSpec `ebpf:"tp_call_exit"`
+	TpClone3Enter          *ebpf.ProgramSpec `ebpf:"tp_clone3_enter"`
+	TpCloneEnter           *ebpf.ProgramSpec `ebpf:"tp_clone_enter"`
+	TpDomainnameEnter      *ebpf.ProgramSpec `ebpf:"tp_domainname_enter"`
+	TpExecDone             *ebpf.ProgramSpec `ebpf:"tp_exec_done"`
+	TpExecEnter            *ebpf.ProgramSpec `ebpf:"tp_exec_enter"`
+	TpExit                 *ebpf.ProgramSpec `ebpf:"tp_exit"`
+	TpFork                 *ebpf.ProgramSpec `ebpf:"tp_fork"`
+	TpFsmountEnter         *ebpf.ProgramSpec `ebpf:"tp_fsmount_enter"`
+	TpHostnameEnter        *ebpf.ProgramSpec `ebpf:"tp_hostname_enter"`
+	TpHostnameExit         *ebpf.ProgramSpec `ebpf:"tp_hostname_exit"`
+	TpOpenTreeAttrEnter    *ebpf.ProgramSpec `ebpf:"tp_open_tree_attr_enter"`
+	TpOpenTreeEnter        *ebpf.ProgramSpec `ebpf:"tp_open_tree_enter"`
+	TpSetnsEnter           *ebpf.ProgramSpec `ebpf:"tp_setns_enter"`
+	TpSetuidExec           *ebpf.ProgramSpec `ebpf:"tp_setuid_exec"`
+	TpSignal               *ebpf.ProgramSpec `ebpf:"tp_signal"`
+	TpUnshareEnter         *ebpf.ProgramSpec `ebpf:"tp_unshare_enter"`
 }
 
 // NstraceMapSpecs contains maps before they are loaded into the kernel.
@@ -832,6 +862,7 @@ type NstraceMapSpecs struct {
 	SetuidExecs    *ebpf.MapSpec `ebpf:"setuid_execs"`
 	Shares         *ebpf.MapSpec `ebpf:"shares"`
 	SpareWrites    *ebpf.MapSpec `ebpf:"spare_writes"`
+	TableTasks     *ebpf.MapSpec `ebpf:"table_tasks"`
 	TaskNsBuf      *ebpf.MapSpec `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.MapSpec `ebpf:"tracees"`
 	Uids           *ebpf.MapSpec `ebpf:"uids"`
@@ -891,6 +922,7 @@ type NstraceVariableSpecs struct {
 	TypeShare         *ebpf.VariableSpec `ebpf:"type_share"`
 	TypeShareOwner    *ebpf.VariableSpec `ebpf:"type_share_owner"`
 	TypeSysctlRecord  *ebpf.VariableSpec `ebpf:"type_sysctl_record"`
+	TypeTableRecord   *ebpf.VariableSpec `ebpf:"type_table_record"`
 	TypeTamperRecord  *ebpf.VariableSpec `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.VariableSpec `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.VariableSpec `ebpf:"type_who_record"`
@@ -946,6 +978,7 @@ type NstraceMaps struct {
 	SetuidExecs    *ebpf.Map `ebpf:"setuid_execs"`
 	Shares         *ebpf.Map `ebpf:"shares"`
 	SpareWrites    *ebpf.Map `ebpf:"spare_writes"`
+	TableTasks     *ebpf.Map `ebpf:"table_tasks"`
 	TaskNsBuf      *ebpf.Map `ebpf:"task_ns_buf"`
 	Tracees        *ebpf.Map `ebpf:"tracees"`
 	Uids           *ebpf.Map `ebpf:"uids"`
@@ -981,6 +1014,7 @@ func (m *NstraceMaps) Close() error {
 		m.SetuidExecs,
 		m.Shares,
 		m.SpareWrites,
+		m.TableTasks,
 		m.TaskNsBuf,
 		m.Tracees,
 		m.Uids,
@@ -1041,6 +1075,7 @@ type NstraceVariables struct {
 	TypeShare         *ebpf.Variable `ebpf:"type_share"`
 	TypeShareOwner    *ebpf.Variable `ebpf:"type_share_owner"`
 	TypeSysctlRecord  *ebpf.Variable `ebpf:"type_sysctl_record"`
+	TypeTableRecord   *ebpf.Variable `ebpf:"type_table_record"`
 	TypeTamperRecord  *ebpf.Variable `ebpf:"type_tamper_record"`
 	TypeTaskNs        *ebpf.Variable `ebpf:"type_task_ns"`
 	TypeWhoRecord     *ebpf.Variable `ebpf:"type_who_record"`
@@ -1054,147 +1089,152 @@ type NstraceVariables struct {
 //
 // It can be passed to LoadNstraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NstracePrograms struct {
-	CgroupSysctl         *ebpf.Program `ebpf:"cgroup_sysctl"`
-	FentryAddrconf       *ebpf.Program `ebpf:"fentry_addrconf"`
-	FentryBpf            *ebpf.Program `ebpf:"fentry_bpf"`
-	FentryDomainname     *ebpf.Program `ebpf:"fentry_domainname"`
-	FentryDomainname32   *ebpf.Program `ebpf:"fentry_domainname32"`
-	FentryExec           *ebpf.Program `ebpf:"fentry_exec"`
-	FentryFreeInum       *ebpf.Program `ebpf:"fentry_free_inum"`
-	FentryFsmount        *ebpf.Program `ebpf:"fentry_fsmount"`
-	FentryFsmount32      *ebpf.Program `ebpf:"fentry_fsmount32"`
-	FentryHostname       *ebpf.Program `ebpf:"fentry_hostname"`
-	FentryHostname32     *ebpf.Program `ebpf:"fentry_hostname32"`
-	FentryLinkAf4        *ebpf.Program `ebpf:"fentry_link_af4"`
-	FentryLinkAf6        *ebpf.Program `ebpf:"fentry_link_af6"`
-	FentryMount          *ebpf.Program `ebpf:"fentry_mount"`
-	FentryMountFreed     *ebpf.Program `ebpf:"fentry_mount_freed"`
-	FentryMove           *ebpf.Program `ebpf:"fentry_move"`
-	FentryMoveMount      *ebpf.Program `ebpf:"fentry_move_mount"`
-	FentryMoveMount32    *ebpf.Program `ebpf:"fentry_move_mount32"`
-	FentryMoveResolved   *ebpf.Program `ebpf:"fentry_move_resolved"`
-	FentryNewlink        *ebpf.Program `ebpf:"fentry_newlink"`
-	FentryNsFree         *ebpf.Program `ebpf:"fentry_ns_free"`
-	FentryOpenTree       *ebpf.Program `ebpf:"fentry_open_tree"`
-	FentryOpenTree32     *ebpf.Program `ebpf:"fentry_open_tree32"`
-	FentryOpenTreeAttr   *ebpf.Program `ebpf:"fentry_open_tree_attr"`
-	FentryOpenTreeAttr32 *ebpf.Program `ebpf:"fentry_open_tree_attr32"`
-	FentrySetns          *ebpf.Program `ebpf:"fentry_setns"`
-	FentrySetns32        *ebpf.Program `ebpf:"fentry_setns32"`
-	FentryUmount         *ebpf.Program `ebpf:"fentry_umount"`
-	FentryUnshare        *ebpf.Program `ebpf:"fentry_unshare"`
-	FentryWrite          *ebpf.Program `ebpf:"fentry_write"`
-	FexitAddrconf        *ebpf.Program `ebpf:"fexit_addrconf"`
-	FexitClone           *ebpf.Program `ebpf:"fexit_clone"`
-	FexitClone3          *ebpf.Program `ebpf:"fexit_clone3"`
-	FexitClone332        *ebpf.Program `ebpf:"fexit_clone3_32"`
-	FexitFsmount         *ebpf.Program `ebpf:"fexit_fsmount"`
-	FexitHostname        *ebpf.Program `ebpf:"fexit_hostname"`
-	FexitKernPath        *ebpf.Program `ebpf:"fexit_kern_path"`
-	FexitKernelClone     *ebpf.Program `ebpf:"fexit_kernel_clone"`
-	FexitLinkAf4         *ebpf.Program `ebpf:"fexit_link_af4"`
-	FexitLinkAf6         *ebpf.Program `ebpf:"fexit_link_af6"`
-	FexitMayOpen         *ebpf.Program `ebpf:"fexit_may_open"`
-	FexitMayOpen510      *ebpf.Program `ebpf:"fexit_may_open_510"`
-	FexitMount           *ebpf.Program `ebpf:"fexit_mount"`
-	FexitMove            *ebpf.Program `ebpf:"fexit_move"`
-	FexitMove510         *ebpf.Program `ebpf:"fexit_move_510"`
-	FexitMove513         *ebpf.Program `ebpf:"fexit_move_513"`
-	FexitMoveMount       *ebpf.Program `ebpf:"fexit_move_mount"`
-	FexitMoveMount32     *ebpf.Program `ebpf:"fexit_move_mount32"`
-	FexitNewlink         *ebpf.Program `ebpf:"fexit_newlink"`
-	FexitOpenTree        *ebpf.Program `ebpf:"fexit_open_tree"`
-	FexitPermission      *ebpf.Program `ebpf:"fexit_permission"`
-	FexitPermission510   *ebpf.Program `ebpf:"fexit_permission_510"`
-	FexitRegister        *ebpf.Program `ebpf:"fexit_register"`
-	FexitRename          *ebpf.Program `ebpf:"fexit_rename"`
-	FexitSetns           *ebpf.Program `ebpf:"fexit_setns"`
-	FexitSetns32         *ebpf.Program `ebpf:"fexit_setns32"`
-	FexitUmount          *ebpf.Program `ebpf:"fexit_umount"`
-	FexitUnshare         *ebpf.Program `ebpf:"fexit_unshare"`
-	FexitWantWrite       *ebpf.Program `ebpf:"fexit_want_write"`
-	FexitWrite           *ebpf.Program `ebpf:"fexit_write"`
-	FollowExit           *ebpf.Program `ebpf:"follow_exit"`
-	FollowFork           *ebpf.Program `ebpf:"follow_fork"`
-	IterPids             *ebpf.Program `ebpf:"iter_pids"`
-	IterTasks            *ebpf.Program `ebpf:"iter_tasks"`
-	KprobeAddrconf       *ebpf.Program `ebpf:"kprobe_addrconf"`
-	KprobeBpf            *ebpf.Program `ebpf:"kprobe_bpf"`
-	KprobeDomainname     *ebpf.Program `ebpf:"kprobe_domainname"`
-	KprobeDomainname32   *ebpf.Program `ebpf:"kprobe_domainname32"`
-	KprobeExec           *ebpf.Program `ebpf:"kprobe_exec"`
-	KprobeFreeInum       *ebpf.Program `ebpf:"kprobe_free_inum"`
-	KprobeFsmount        *ebpf.Program `ebpf:"kprobe_fsmount"`
-	KprobeFsmount32      *ebpf.Program `ebpf:"kprobe_fsmount32"`
-	KprobeHostname       *ebpf.Program `ebpf:"kprobe_hostname"`
-	KprobeHostname32     *ebpf.Program `ebpf:"kprobe_hostname32"`
-	KprobeKernPath       *ebpf.Program `ebpf:"kprobe_kern_path"`
-	KprobeKernelClone    *ebpf.Program `ebpf:"kprobe_kernel_clone"`
-	KprobeLinkAf4        *ebpf.Program `ebpf:"kprobe_link_af4"`
-	KprobeLinkAf6        *ebpf.Program `ebpf:"kprobe_link_af6"`
-	KprobeMount          *ebpf.Program `ebpf:"kprobe_mount"`
-	KprobeMountFreed     *ebpf.Program `ebpf:"kprobe_mount_freed"`
-	KprobeMove           *ebpf.Program `ebpf:"kprobe_move"`
-	KprobeMoveMount      *ebpf.Program `ebpf:"kprobe_move_mount"`
-	KprobeMoveMount32    *ebpf.Program `ebpf:"kprobe_move_mount32"`
-	KprobeMoveResolved   *ebpf.Program `ebpf:"kprobe_move_resolved"`
-	KprobeNewlink        *ebpf.Program `ebpf:"kprobe_newlink"`
-	KprobeNsFree         *ebpf.Program `ebpf:"kprobe_ns_free"`
-	KprobeOpenTree       *ebpf.Program `ebpf:"kprobe_open_tree"`
-	KprobeOpenTree32     *ebpf.Program `ebpf:"kprobe_open_tree32"`
-	KprobeOpenTreeAttr   *ebpf.Program `ebpf:"kprobe_open_tree_attr"`
-	KprobeOpenTreeAttr32 *ebpf.Program `ebpf:"kprobe_open_tree_attr32"`
-	KprobePermission     *ebpf.Program `ebpf:"kprobe_permission"`
-	KprobePermission510  *ebpf.Program `ebpf:"kprobe_permission_510"`
-	KprobeRegister       *ebpf.Program `ebpf:"kprobe_register"`
-	KprobeSetns          *ebpf.Program `ebpf:"kprobe_setns"`
-	KprobeSetns32        *ebpf.Program `ebpf:"kprobe_setns32"`
-	KprobeSource         *ebpf.Program `ebpf:"kprobe_source"`
-	KprobeUmount         *ebpf.Program `ebpf:"kprobe_umount"`
-	KprobeUnshare        *ebpf.Program `ebpf:"kprobe_unshare"`
-	KprobeWrite          *ebpf.Program `ebpf:"kprobe_write"`
-	KretprobeAddrconf    *ebpf.Program `ebpf:"kretprobe_addrconf"`
-	KretprobeClone       *ebpf.Program `ebpf:"kretprobe_clone"`
-	KretprobeClone3      *ebpf.Program `ebpf:"kretprobe_clone3"`
-	KretprobeClone332    *ebpf.Program `ebpf:"kretprobe_clone3_32"`
-	KretprobeFsmount     *ebpf.Program `ebpf:"kretprobe_fsmount"`
-	KretprobeHostname    *ebpf.Program `ebpf:"kretprobe_hostname"`
-	KretprobeKernPath    *ebpf.Program `ebpf:"kretprobe_kern_path"`
-	KretprobeKernelClone *ebpf.Program `ebpf:"kretprobe_kernel_clone"`
-	KretprobeLinkAf4     *ebpf.Program `ebpf:"kretprobe_link_af4"`
-	KretprobeLinkAf6     *ebpf.Program `ebpf:"kretprobe_link_af6"`
-	KretprobeMayOpen     *ebpf.Program `ebpf:"kretprobe_may_open"`
-	KretprobeMove        *ebpf.Program `ebpf:"kretprobe_move"`
-	KretprobeNewlink     *ebpf.Program `ebpf:"kretprobe_newlink"`
-	KretprobeOpenTree    *ebpf.Program `ebpf:"kretprobe_open_tree"`
-	KretprobePermission  *ebpf.Program `ebpf:"kretprobe_permission"`
-	KretprobePin         *ebpf.Program `ebpf:"kretprobe_pin"`
-	KretprobeRegister    *ebpf.Program `ebpf:"kretprobe_register"`
-	KretprobeRename      *ebpf.Program `ebpf:"kretprobe_rename"`
-	KretprobeSetns       *ebpf.Program `ebpf:"kretprobe_setns"`
-	KretprobeUnshare     *ebpf.Program `ebpf:"kretprobe_unshare"`
-	KretprobeWantWrite   *ebpf.Program `ebpf:"kretprobe_want_write"`
-	KretprobeWrite       *ebpf.Program `ebpf:"kretprobe_write"`
-	PerfExecDone         *ebpf.Program `ebpf:"perf_exec_done"`
-	TaskExit             *ebpf.Program `ebpf:"task_exit"`
-	TpBpf                *ebpf.Program `ebpf:"tp_bpf"`
-	TpCallExit           *ebpf.Program `ebpf:"tp_call_exit"`
-	TpClone3Enter        *ebpf.Program `ebpf:"tp_clone3_enter"`
-	TpCloneEnter         *ebpf.Program `ebpf:"tp_clone_enter"`
-	TpDomainnameEnter    *ebpf.Program `ebpf:"tp_domainname_enter"`
-	TpExecDone           *ebpf.Program `ebpf:"tp_exec_done"`
-	TpExecEnter          *ebpf.Program `ebpf:"tp_exec_enter"`
-	TpExit               *ebpf.Program `ebpf:"tp_exit"`
-	TpFork               *ebpf.Program `ebpf:"tp_fork"`
-	TpFsmountEnter       *ebpf.Program `ebpf:"tp_fsmount_enter"`
-	TpHostnameEnter      *ebpf.Program `ebpf:"tp_hostname_enter"`
-	TpHostnameExit       *ebpf.Program `ebpf:"tp_hostname_exit"`
-	TpOpenTreeAttrEnter  *ebpf.Program `ebpf:"tp_open_tree_attr_enter"`
-	TpOpenTreeEnter      *ebpf.Program `ebpf:"tp_open_tree_enter"`
-	TpSetnsEnter         *ebpf.Program `ebpf:"tp_setns_enter"`
-	TpSetuidExec         *ebpf.Program `ebpf:"tp_setuid_exec"`
-	TpSignal             *ebpf.Program `ebpf:"tp_signal"`
-	TpUnshareEnter       *ebpf.Program `ebpf:"tp_unshare_enter"`
+	CgroupSysctl           *ebpf.Program `ebpf:"cgroup_sysctl"`
+	FentryAddrconf         *ebpf.Program `ebpf:"fentry_addrconf"`
+	FentryBpf              *ebpf.Program `ebpf:"fentry_bpf"`
+	FentryDomainname       *ebpf.Program `ebpf:"fentry_domainname"`
+	FentryDomainname32     *ebpf.Program `ebpf:"fentry_domainname32"`
+	FentryExec             *ebpf.Program `ebpf:"fentry_exec"`
+	FentryFreeInum         *ebpf.Program `ebpf:"fentry_free_inum"`
+	FentryFsmount          *ebpf.Program `ebpf:"fentry_fsmount"`
+	FentryFsmount32        *ebpf.Program `ebpf:"fentry_fsmount32"`
+	FentryHostname         *ebpf.Program `ebpf:"fentry_hostname"`
+	FentryHostname32       *ebpf.Program `ebpf:"fentry_hostname32"`
+	FentryLinkAf4          *ebpf.Program `ebpf:"fentry_link_af4"`
+	FentryLinkAf6          *ebpf.Program `ebpf:"fentry_link_af6"`
+	FentryMount            *ebpf.Program `ebpf:"fentry_mount"`
+	FentryMountFreed       *ebpf.Program `ebpf:"fentry_mount_freed"`
+	FentryMove             *ebpf.Program `ebpf:"fentry_move"`
+	FentryMoveMount        *ebpf.Program `ebpf:"fentry_move_mount"`
+	FentryMoveMount32      *ebpf.Program `ebpf:"fentry_move_mount32"`
+	FentryMoveResolved     *ebpf.Program `ebpf:"fentry_move_resolved"`
+	FentryNewlink          *ebpf.Program `ebpf:"fentry_newlink"`
+	FentryNsFree           *ebpf.Program `ebpf:"fentry_ns_free"`
+	FentryOpenTree         *ebpf.Program `ebpf:"fentry_open_tree"`
+	FentryOpenTree32       *ebpf.Program `ebpf:"fentry_open_tree32"`
+	FentryOpenTreeAttr     *ebpf.Program `ebpf:"fentry_open_tree_attr"`
+	FentryOpenTreeAttr32   *ebpf.Program `ebpf:"fentry_open_tree_attr32"`
+	FentrySetns            *ebpf.Program `ebpf:"fentry_setns"`
+	FentrySetns32          *ebpf.Program `ebpf:"fentry_setns32"`
+	FentryUmount           *ebpf.Program `ebpf:"fentry_umount"`
+	FentryUnregisterTable  *ebpf.Program `ebpf:"fentry_unregister_table"`
+	FentryUnshare          *ebpf.Program `ebpf:"fentry_unshare"`
+	FentryWrite            *ebpf.Program `ebpf:"fentry_write"`
+	FexitAddrconf          *ebpf.Program `ebpf:"fexit_addrconf"`
+	FexitClone             *ebpf.Program `ebpf:"fexit_clone"`
+	FexitClone3            *ebpf.Program `ebpf:"fexit_clone3"`
+	FexitClone332          *ebpf.Program `ebpf:"fexit_clone3_32"`
+	FexitFsmount           *ebpf.Program `ebpf:"fexit_fsmount"`
+	FexitHostname          *ebpf.Program `ebpf:"fexit_hostname"`
+	FexitKernPath          *ebpf.Program `ebpf:"fexit_kern_path"`
+	FexitKernelClone       *ebpf.Program `ebpf:"fexit_kernel_clone"`
+	FexitLinkAf4           *ebpf.Program `ebpf:"fexit_link_af4"`
+	FexitLinkAf6           *ebpf.Program `ebpf:"fexit_link_af6"`
+	FexitMayOpen           *ebpf.Program `ebpf:"fexit_may_open"`
+	FexitMayOpen510        *ebpf.Program `ebpf:"fexit_may_open_510"`
+	FexitMount             *ebpf.Program `ebpf:"fexit_mount"`
+	FexitMove              *ebpf.Program `ebpf:"fexit_move"`
+	FexitMove510           *ebpf.Program `ebpf:"fexit_move_510"`
+	FexitMove513           *ebpf.Program `ebpf:"fexit_move_513"`
+	FexitMoveMount         *ebpf.Program `ebpf:"fexit_move_mount"`
+	FexitMoveMount32       *ebpf.Program `ebpf:"fexit_move_mount32"`
+	FexitNewlink           *ebpf.Program `ebpf:"fexit_newlink"`
+	FexitOpenTree          *ebpf.Program `ebpf:"fexit_open_tree"`
+	FexitPermission        *ebpf.Program `ebpf:"fexit_permission"`
+	FexitPermission510     *ebpf.Program `ebpf:"fexit_permission_510"`
+	FexitRegister          *ebpf.Program `ebpf:"fexit_register"`
+	FexitRegisterTable     *ebpf.Program `ebpf:"fexit_register_table"`
+	FexitRegisterTable510  *ebpf.Program `ebpf:"fexit_register_table_510"`
+	FexitRename            *ebpf.Program `ebpf:"fexit_rename"`
+	FexitSetns             *ebpf.Program `ebpf:"fexit_setns"`
+	FexitSetns32           *ebpf.Program `ebpf:"fexit_setns32"`
+	FexitUmount            *ebpf.Program `ebpf:"fexit_umount"`
+	FexitUnshare           *ebpf.Program `ebpf:"fexit_unshare"`
+	FexitWantWrite         *ebpf.Program `ebpf:"fexit_want_write"`
+	FexitWrite             *ebpf.Program `ebpf:"fexit_write"`
+	FollowExit             *ebpf.Program `ebpf:"follow_exit"`
+	FollowFork             *ebpf.Program `ebpf:"follow_fork"`
+	IterPids               *ebpf.Program `ebpf:"iter_pids"`
+	IterTasks              *ebpf.Program `ebpf:"iter_tasks"`
+	KprobeAddrconf         *ebpf.Program `ebpf:"kprobe_addrconf"`
+	KprobeBpf              *ebpf.Program `ebpf:"kprobe_bpf"`
+	KprobeDomainname       *ebpf.Program `ebpf:"kprobe_domainname"`
+	KprobeDomainname32     *ebpf.Program `ebpf:"kprobe_domainname32"`
+	KprobeExec             *ebpf.Program `ebpf:"kprobe_exec"`
+	KprobeFreeInum         *ebpf.Program `ebpf:"kprobe_free_inum"`
+	KprobeFsmount          *ebpf.Program `ebpf:"kprobe_fsmount"`
+	KprobeFsmount32        *ebpf.Program `ebpf:"kprobe_fsmount32"`
+	KprobeHostname         *ebpf.Program `ebpf:"kprobe_hostname"`
+	KprobeHostname32       *ebpf.Program `ebpf:"kprobe_hostname32"`
+	KprobeKernPath         *ebpf.Program `ebpf:"kprobe_kern_path"`
+	KprobeKernelClone      *ebpf.Program `ebpf:"kprobe_kernel_clone"`
+	KprobeLinkAf4          *ebpf.Program `ebpf:"kprobe_link_af4"`
+	KprobeLinkAf6          *ebpf.Program `ebpf:"kprobe_link_af6"`
+	KprobeMount            *ebpf.Program `ebpf:"kprobe_mount"`
+	KprobeMountFreed       *ebpf.Program `ebpf:"kprobe_mount_freed"`
+	KprobeMove             *ebpf.Program `ebpf:"kprobe_move"`
+	KprobeMoveMount        *ebpf.Program `ebpf:"kprobe_move_mount"`
+	KprobeMoveMount32      *ebpf.Program `ebpf:"kprobe_move_mount32"`
+	KprobeMoveResolved     *ebpf.Program `ebpf:"kprobe_move_resolved"`
+	KprobeNewlink          *ebpf.Program `ebpf:"kprobe_newlink"`
+	KprobeNsFree           *ebpf.Program `ebpf:"kprobe_ns_free"`
+	KprobeOpenTree         *ebpf.Program `ebpf:"kprobe_open_tree"`
+	KprobeOpenTree32       *ebpf.Program `ebpf:"kprobe_open_tree32"`
+	KprobeOpenTreeAttr     *ebpf.Program `ebpf:"kprobe_open_tree_attr"`
+	KprobeOpenTreeAttr32   *ebpf.Program `ebpf:"kprobe_open_tree_attr32"`
+	KprobePermission       *ebpf.Program `ebpf:"kprobe_permission"`
+	KprobePermission510    *ebpf.Program `ebpf:"kprobe_permission_510"`
+	KprobeRegister         *ebpf.Program `ebpf:"kprobe_register"`
+	KprobeSetns            *ebpf.Program `ebpf:"kprobe_setns"`
+	KprobeSetns32          *ebpf.Program `ebpf:"kprobe_setns32"`
+	KprobeSource           *ebpf.Program `ebpf:"kprobe_source"`
+	KprobeUmount           *ebpf.Program `ebpf:"kprobe_umount"`
+	KprobeUnregisterTable  *ebpf.Program `ebpf:"kprobe_unregister_table"`
+	KprobeUnshare          *ebpf.Program `ebpf:"kprobe_unshare"`
+	KprobeWrite            *ebpf.Program `ebpf:"kprobe_write"`
+	KretprobeAddrconf      *ebpf.Program `ebpf:"kretprobe_addrconf"`
+	KretprobeClone         *ebpf.Program `ebpf:"kretprobe_clone"`
+	KretprobeClone3        *ebpf.Program `ebpf:"kretprobe_clone3"`
+	KretprobeClone332      *ebpf.Program `ebpf:"kretprobe_clone3_32"`
+	KretprobeFsmount       *ebpf.Program `ebpf:"kretprobe_fsmount"`
+	KretprobeHostname      *ebpf.Program `ebpf:"kretprobe_hostname"`
+	KretprobeKernPath      *ebpf.Program `ebpf:"kretprobe_kern_path"`
+	KretprobeKernelClone   *ebpf.Program `ebpf:"kretprobe_kernel_clone"`
+	KretprobeLinkAf4       *ebpf.Program `ebpf:"kretprobe_link_af4"`
+	KretprobeLinkAf6       *ebpf.Program `ebpf:"kretprobe_link_af6"`
+	KretprobeMayOpen       *ebpf.Program `ebpf:"kretprobe_may_open"`
+	KretprobeMove          *ebpf.Program `ebpf:"kretprobe_move"`
+	KretprobeNewlink       *ebpf.Program `ebpf:"kretprobe_newlink"`
+	KretprobeOpenTree      *ebpf.Program `ebpf:"kretprobe_open_tree"`
+	KretprobePermission    *ebpf.Program `ebpf:"kretprobe_permission"`
+	KretprobePin           *ebpf.Program `ebpf:"kretprobe_pin"`
+	KretprobeRegister      *ebpf.Program `ebpf:"kretprobe_register"`
+	KretprobeRegisterTable *ebpf.Program `ebpf:"kretprobe_register_table"`
+	KretprobeRename        *ebpf.Program `ebpf:"kretprobe_rename"`
+	KretprobeSetns         *ebpf.Program `ebpf:"kretprobe_setns"`
+	KretprobeUnshare       *ebpf.Program `ebpf:"kretprobe_unshare"`
+	KretprobeWantWrite     *ebpf.Program `ebpf:"kretprobe_want_write"`
+	KretprobeWrite         *ebpf.Program `ebpf:"kretprobe_write"`
+	PerfExecDone           *ebpf.Program `ebpf:"perf_exec_done"`
+	TaskExit               *ebpf.Program `ebpf:"task_exit"`
+	TpBpf                  *ebpf.Program `ebpf:"tp_bpf"`
+	TpCallExit             *ebpf.Program `ebpf:"tp_call_exit"`
+	TpClone3Enter          *ebpf.Program `ebpf:"tp_clone3_enter"`
+	TpCloneEnter           *ebpf.Program `ebpf:"tp_clone_enter"`
+	TpDomainnameEnter      *ebpf.Program `ebpf:"tp_domainname_enter"`
+	TpExecDone             *ebpf.Program `ebpf:"tp_exec_done"`
+	TpExecEnter            *ebpf.Program `ebpf:"tp_exec_enter"`
+	TpExit                 *ebpf.Program `ebpf:"tp_exit"`
+	TpFork                 *ebpf.Program `ebpf:"tp_fork"`
+	TpFsmountEnter         *ebpf.Program `ebpf:"tp_fsmount_enter"`
+	TpHostnameEnter        *ebpf.Program `ebpf:"tp_hostname_enter"`
+	TpHostnameExit         *ebpf.Program `ebpf:"tp_hostname_exit"`
+	TpOpenTreeAttrEnter    *ebpf.Program `ebpf:"tp_open_tree_attr_enter"`
+	TpOpenTreeEnter        *ebpf.Program `ebpf:"tp_open_tree_enter"`
+	TpSetnsEnter           *ebpf.Program `ebpf:"tp_setns_enter"`
+	TpSetuidExec           *ebpf.Program `ebpf:"tp_setuid_exec"`
+	TpSignal               *ebpf.Program `ebpf:"tp_signal"`
+	TpUnshareEnter         *ebpf.Program `ebpf:"tp_unshare_enter"`
 }
 
 func (p *NstracePrograms) Close() error {
@@ -1227,6 +1267,7 @@ func (p *NstracePrograms) Close() error {
 		p.FentrySetns,
 		p.FentrySetns32,
 		p.FentryUmount,
+		p.FentryUnregisterTable,
 		p.FentryUnshare,
 		p.FentryWrite,
 		p.FexitAddrconf,
@@ -1252,6 +1293,8 @@ func (p *NstracePrograms) Close() error {
 		p.FexitPermission,
 		p.FexitPermission510,
 		p.FexitRegister,
+		p.FexitRegisterTable,
+		p.FexitRegisterTable510,
 		p.FexitRename,
 		p.FexitSetns,
 		p.FexitSetns32,
@@ -1296,6 +1339,7 @@ func (p *NstracePrograms) Close() error {
 		p.KprobeSetns32,
 		p.KprobeSource,
 		p.KprobeUmount,
+		p.KprobeUnregisterTable,
 		p.KprobeUnshare,
 		p.KprobeWrite,
 		p.KretprobeAddrconf,
@@ -1315,6 +1359,7 @@ func (p *NstracePrograms) Close() error {
 		p.KretprobePermission,
 		p.KretprobePin,
 		p.KretprobeRegister,
+		p.KretprobeRegisterTable,
 		p.KretprobeRename,
 		p.KretprobeSetns,
 		p.KretprobeUnshare,

@@ -43,11 +43,14 @@ func (f *BytesFinder) valid(e *Event) bool {
 				return false
 			}
 		}
+		if p := s.Parameters; p != nil && !p.valid() {
+			return false
+		}
 		if !valid(s.Name, s.Path) || !s.Namespace.valid() || s.Cause != nil && !valid(s.Cause.Name) {
 			return false
 		}
 	}
-	if d := e.Netdev; d != nil && !(valid(d.Name, d.NewName) && d.From.valid() && d.To.valid()) {
+	if d := e.Netdev; d != nil && !(valid(d.Name, d.NewName, d.Kind) && d.From.valid() && d.To.valid()) {
 		return false
 	}
 	for i := range e.Refusal {
@@ -60,6 +63,15 @@ func (f *BytesFinder) valid(e *Event) bool {
 		return false
 	}
 	return e.Namespace.valid() && e.Container.valid() && e.Pod.valid() && valid(e.Unit, e.Host)
+}
+
+func (p *Parameters) valid() bool {
+	for i := range p.Tables {
+		if !valid(p.Tables[i].Prefix) || !valid(p.Tables[i].Names...) {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *Process) valid() bool {

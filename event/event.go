@@ -22,6 +22,8 @@ const (
 	NamespacePin     Type = "namespace.pin"   // the namespace's file was bind mounted
 	NamespaceUnpin   Type = "namespace.unpin" // such a mount ended
 	SysctlWrite      Type = "sysctl.write"
+	SysctlAppear     Type = "sysctl.appear" // the kernel registered parameters: a module or a device has them
+	SysctlVanish     Type = "sysctl.vanish" // such parameters are gone
 	NetdevMove       Type = "netdev.move"
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
@@ -66,6 +68,10 @@ const (
 	ViaNetlink       = "netlink" // a request of rtnetlink
 	ViaCascade       = "cascade" // the kernel changed a parameter along with another one
 	ViaDevice        = "device"  // the kernel changed a parameter of a new device
+	ViaInitModule    = "init_module"
+	ViaFinitModule   = "finit_module"
+	ViaDeleteModule  = "delete_module"
+	ViaIoctl         = "ioctl"
 	ViaKill          = "kill"
 	ViaBPF           = "bpf"
 )

@@ -15,7 +15,7 @@ type Family struct {
 func Families() []Family {
 	return []Family{
 		{"namespace", []Type{NamespaceCreate, NamespaceEnter, NamespaceDestroy, NamespacePin, NamespaceUnpin, NamespaceAppeared, NamespaceGone}},
-		{"sysctl", []Type{SysctlWrite, SysctlDrift}},
+		{"sysctl", []Type{SysctlWrite, SysctlDrift, SysctlAppear, SysctlVanish}},
 		{"netdev", []Type{NetdevMove}},
 	}
 }

@@ -12,7 +12,7 @@ import (
 //
 //	Types      its type
 //	NSTypes    the type of a namespace that it is about; a device is about network namespaces
-//	Sysctl     the name of its parameter, if it has one
+//	Sysctl     the name of its parameter, or of one of its parameters, if it has any
 //	Failed     its outcome
 //	PIDs, Comms, UIDs   the process that acted, or else the one that made what ended
 //
@@ -67,7 +67,7 @@ func (f *Filter) MatchTraced(e *Event, maker *Actor) bool {
 	}
 	switch {
 	case e.Sysctl != nil:
-		return f.matchNamespaces(e) && f.matchParameter(e)
+		return (e.Process != nil || f.matchActor(maker)) && f.matchNamespaces(e) && f.matchParameter(e)
 	case e.Process != nil:
 		return true
 	case f.Failed && e.Netdev == nil: // the kernel checks the outcome of each move
@@ -117,6 +117,14 @@ func (f *Filter) matchParameter(e *Event) bool {
 	}
 	for _, glob := range f.Sysctl {
 		if MatchSysctl(glob, e.Sysctl.Name) {
+			return true
+		}
+		matched := false
+		e.Sysctl.Parameters.Each(func(name string) bool {
+			matched = MatchSysctl(glob, name)
+			return !matched
+		})
+		if matched {
 			return true
 		}
 	}

@@ -231,9 +231,27 @@ func (enc *Encoder) appendSysctl(b []byte, s *Sysctl) []byte {
 	if s.Expected != nil {
 		b = appendExpected(append(b, `,"expected":`...), s.Expected)
 	}
+	if s.Parameters != nil {
+		b = appendParameters(append(b, `,"parameters":`...), s.Parameters)
+	}
 	if s.Namespace != nil {
 		b = enc.AppendNamespace(append(b, `,"namespace":`...), s.Namespace)
 	}
+	return object(b, start)
+}
+
+func appendParameters(b []byte, p *Parameters) []byte {
+	start := len(b)
+	b = strconv.AppendUint(append(b, `,"count":`...), p.Count, 10)
+	b = appendNumber(b, `,"namespaces":`, p.Namespaces)
+	b = appendList(b, `,"tables":`, p.Tables, appendTable)
+	return object(b, start)
+}
+
+func appendTable(b []byte, t *ParameterTable) []byte {
+	start := len(b)
+	b = AppendString(append(b, `,"prefix":`...), t.Prefix)
+	b = appendTexts(b, `,"names":`, t.Names)
 	return object(b, start)
 }
 
@@ -259,6 +277,7 @@ func (enc *Encoder) appendNetdev(b []byte, d *Netdev) []byte {
 	start := len(b)
 	b = AppendString(append(b, `,"name":`...), d.Name)
 	b = appendText(b, `,"new_name":`, d.NewName)
+	b = appendText(b, `,"kind":`, d.Kind)
 	b = appendNumber(b, `,"ifindex":`, uint64(d.Ifindex))
 	b = appendNumber(b, `,"new_ifindex":`, uint64(d.NewIfindex))
 	b = appendTrue(b, `,"created":`, d.Created)

@@ -30,6 +30,120 @@ type Sysctl struct {
 	Cause     *Cause     `json:"cause,omitempty"`     // if the kernel changed the parameter along with another one
 	// Expected is set if the event moved the parameter away from, or back to, the expected value.
 	Expected *Expected `json:"expected,omitempty"`
+	// Parameters are those that appeared or vanished. Name and Path are then a pattern for them.
+	Parameters *Parameters `json:"parameters,omitempty"`
+}
+
+// Parameters are parameters that appeared or vanished together. They never change.
+type Parameters struct {
+	Count uint64 `json:"count"` // in one namespace
+	// Namespaces is how many namespaces got or lost such parameters, if that was more than one.
+	Namespaces uint64 `json:"namespaces,omitempty"`
+	// Tables has at most MaxTables tables, and each of them has at most MaxTableNames names.
+	Tables []ParameterTable `json:"tables,omitempty"`
+}
+
+// A ParameterTable has the parameters of one directory.
+type ParameterTable struct {
+	Prefix string   `json:"prefix"`          // net.ipv4.conf.eth0/100, "" for /proc/sys itself
+	Names  []string `json:"names,omitempty"` // without the prefix, as sysctl(8) writes them
+}
+
+// Limits of Parameters.
+const (
+	MaxTables     = 32
+	MaxTableNames = 256
+)
+
+// Each calls f with the full name of each parameter until f returns false.
+func (p *Parameters) Each(f func(name string) bool) {
+	if p == nil {
+		return
+	}
+	for i := range p.Tables {
+		for _, name := range p.Tables[i].Names {
+			if !f(p.Tables[i].join(name)) {
+				return
+			}
+		}
+	}
+}
+
+func (t *ParameterTable) join(name string) string {
+	if t.Prefix == "" {
+		return name
+	}
+	return t.Prefix + "." + name
+}
+
+// Pattern returns a name for all parameters of p: that of the only one, net.netfilter.*,
+// net.{netfilter.*,nf_conntrack_max}, or net.*.{conf,neigh}.eth0/100.* for those of a network device.
+func (p *Parameters) Pattern() string {
+	if len(p.Tables) == 1 && len(p.Tables[0].Names) == 1 {
+		return p.Tables[0].join(p.Tables[0].Names[0])
+	}
+	var device string
+	var protocols, kinds, all []string
+	for i := range p.Tables {
+		t := &p.Tables[i]
+		parts := strings.SplitN(t.Prefix, ".", 4)
+		if len(parts) == 4 && parts[0] == "net" && (parts[2] == "conf" || parts[2] == "neigh") && !strings.Contains(parts[3], ".") && (i == 0 || device == parts[3]) {
+			device = parts[3]
+			protocols, kinds = append(protocols, parts[1]), append(kinds, parts[2])
+		}
+		name := t.join("*")
+		if len(t.Names) == 1 {
+			name = t.join(t.Names[0])
+		}
+		all = append(all, name)
+	}
+	if device != "" && len(protocols) == len(p.Tables) {
+		protocol := alternatives(protocols)
+		if strings.HasPrefix(protocol, "{") {
+			protocol = "*"
+		}
+		return "net." + protocol + "." + alternatives(kinds) + "." + device + ".*"
+	}
+	if slices.Sort(all); len(all) == 0 {
+		return "*"
+	}
+	prefix := commonPrefix(all)
+	if prefix == all[0] && prefix == all[len(all)-1] {
+		return prefix
+	}
+	for i := range all {
+		all[i] = all[i][len(prefix):]
+	}
+	if all = slices.Compact(all); len(all) > maxAlternatives {
+		return prefix + "*"
+	}
+	return prefix + alternatives(all)
+}
+
+const maxAlternatives = 4
+
+// alternatives returns {a,b}, or a if all are the same.
+func alternatives(all []string) string {
+	all = slices.Compact(slices.Sorted(slices.Values(all)))
+	if len(all) == 1 {
+		return all[0]
+	}
+	return "{" + strings.Join(all, ",") + "}"
+}
+
+// commonPrefix returns what all names begin with, up to a dot, or the name if all are the same.
+func commonPrefix(sorted []string) string {
+	first, last := sorted[0], sorted[len(sorted)-1]
+	if first == last {
+		return first
+	}
+	end := 0
+	for i := 0; i < min(len(first), len(last)) && first[i] == last[i]; i++ {
+		if first[i] == '.' {
+			end = i + 1
+		}
+	}
+	return first[:end]
 }
 
 // Expected is what a parameter is expected to be, and how an event changed whether it is. It never changes, and

@@ -17,6 +17,14 @@ var (
 		name: "drift", style: doubtful, happened: [2]string{"changed", "changed"},
 		target: (*Table).parameter, change: (*Table).values, who: (*Table).untraced, topic: parameterName,
 	}
+	sysctlAppear = kind{
+		name: "appear", style: created, happened: [2]string{"appeared", "appeared"},
+		target: (*Table).parameter, change: (*Table).parameters, who: (*Table).untracedParameters, topic: parameterName,
+	}
+	sysctlVanish = kind{
+		name: "vanish", style: destroyed, happened: [2]string{"vanished", "vanished"},
+		target: (*Table).parameter, change: (*Table).parameters, who: (*Table).untracedParameters, topic: parameterName,
+	}
 )
 
 // maxValueLines is how many lines of its column a value may fill. The value of
@@ -46,6 +54,52 @@ func (t *Table) parameter(ev *event.Event) []word {
 	case s.Namespace != nil && !t.isHost(s.Namespace):
 		words = append(words, inWords(t.namespace(s.Namespace))...)
 		words = append(words, ownerWords(ev, s.Namespace)...)
+	}
+	return words
+}
+
+// parameters is "37 parameters in 3 namespaces", then what happened to their network device.
+func (t *Table) parameters(ev *event.Event) []word {
+	var words []word
+	if s := ev.Sysctl; s != nil && s.Parameters != nil {
+		p := s.Parameters
+		words = append(words, newWord(number(p.Count)+" "+plural(p.Count, "parameter", "parameters"), normal))
+		if p.Namespaces > 1 {
+			words = append(words, newWord("in "+number(p.Namespaces)+" namespaces", normal))
+		}
+	}
+	d := ev.Netdev
+	if d == nil {
+		return words
+	}
+	switch {
+	case d.NewName != "":
+		words = append(words, newWord("device "+escapeName(d.Name, arrow), normal), joinedWord(arrow+" "+escapeName(d.NewName, arrow), normal))
+	case d.From == nil && d.To == nil && d.Kind != "":
+		words = append(words, newWord(escapeName(d.Kind, "")+" device", normal))
+	}
+	for _, end := range [...]struct {
+		name string
+		ns   *event.Namespace
+	}{{"from", d.From}, {"to", d.To}} {
+		switch {
+		case end.ns == nil:
+		case t.isHost(end.ns):
+			words = append(words, newWord(end.name+" host", normal))
+		default:
+			w := t.namespace(end.ns)
+			w[0].text = end.name + " " + w[0].text
+			words = append(words, w...)
+		}
+	}
+	return words
+}
+
+// untracedParameters is the time in which a scan found that parameters came or went.
+func (t *Table) untracedParameters(ev *event.Event) []word {
+	words := t.untraced(ev)
+	if len(words) > 0 && ev.Between.Recording {
+		words[0] = newWord("found by scan", doubtful)
 	}
 	return words
 }

@@ -99,6 +99,14 @@ func ExampleTable() {
 	// 12:04:40.725  drift    vm.dirty_ratio               20 → 0            no traced write
 	//                                                                       between 2026-11-23 12:03:40
 	//                                                                       and 12:04:40
+	// 12:04:40.725  appear   net.{netfilter.              3 parameters      sshd > bash > sudo >
+	//                        *,nf_conntrack_max}          in 2 namespaces   modprobe[4808] alice as root
+	// 12:04:40.725  vanish   net.ipv4.conf.eth0/100.*     2 parameters      sshd > bash > sudo > ip[4809]
+	//                                                     device eth0.100   alice as root
+	//                                                     → lan0
+	// 12:04:40.725  appear   sunrpc.*                     2 parameters      found by scan
+	//                                                                       between 2026-11-23 12:03:40
+	//                                                                       and 12:04:40
 	// 12:04:40.726  appear   net 4026532281 web                             not traced
 	//                                                                       between 2026-11-23 12:03:01
 	//                                                                       and 12:04:40

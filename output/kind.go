@@ -39,6 +39,8 @@ var kinds = map[event.Type]*kind{
 	event.NamespaceGone:     &namespaceGone,
 	event.SysctlWrite:       &sysctlWrite,
 	event.SysctlDrift:       &sysctlDrift,
+	event.SysctlAppear:      &sysctlAppear,
+	event.SysctlVanish:      &sysctlVanish,
 	event.NetdevMove:        &netdevMove,
 	event.TraceStart:        {hidden: true},
 	event.TraceStop:         {hidden: true},

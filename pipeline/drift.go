@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,9 @@ type DriftOptions struct {
 	// Complete says that the history has each write that this run traces. Then Drift also looks for
 	// parameters that change while the run goes on and without a traced write.
 	Complete bool
+	// Tables says that no hook reports parameters that appear and vanish. Then Drift looks for them while the
+	// run goes on.
+	Tables bool
 	// Wake makes the tracer call Idle soon.
 	Wake func()
 	// Report takes a message about what could not be compared or stored.
@@ -233,9 +237,9 @@ func (d *Drift) work(ctx, work context.Context) {
 		timer := time.NewTimer(max(snapshotEvery, snapshotRest*took))
 		select {
 		case <-timer.C:
-			if changed := d.changed.Swap(false); d.o.Complete && !d.looked.IsZero() {
+			if changed := d.changed.Swap(false); (d.o.Complete || d.o.Tables) && !d.looked.IsZero() {
 				took = d.look(work, changed)
-			} else if changed || d.o.Complete {
+			} else if changed || d.o.Complete || d.o.Tables {
 				took = d.store(work, false)
 			}
 		case <-ctx.Done():
@@ -586,11 +590,22 @@ func (d *Drift) look(ctx context.Context, changed bool) time.Duration {
 }
 
 // unseen returns an event for each parameter that has another value in after than the last stored snapshot
-// and the events since explain.
+// and the events since explain, and the events of parameters that appeared and vanished if no hook reports them.
 func (d *Drift) unseen(ctx context.Context, after *drift.Snapshot) ([]*event.Event, error) {
 	before, err := drift.Decode(drift.Version, d.encoded)
 	if err != nil {
 		return nil, err
+	}
+	var tables []*event.Event
+	if d.o.Tables {
+		before.Time = d.looked
+		tables = drift.Tables(before, after, hostHas) // before the events since add parameters
+		if !d.o.Complete {
+			return tables, nil
+		}
+		if before, err = drift.Decode(drift.Version, d.encoded); err != nil {
+			return nil, err
+		}
 	}
 	before.Running = true
 	ctx, cancel := context.WithTimeout(ctx, compareTime)
@@ -610,5 +625,11 @@ func (d *Drift) unseen(ctx context.Context, after *drift.Snapshot) ([]*event.Eve
 	for _, e := range events {
 		e.Between.Recording = !lossy // they share it
 	}
-	return events, nil
+	return append(tables, events...), nil
+}
+
+// hostHas reports whether the host has a parameter.
+func hostHas(name string) bool {
+	_, err := os.Lstat(event.SysctlPath(name))
+	return err == nil
 }

@@ -109,8 +109,8 @@ func (a *attachment) requestWakeup() error {
 	return nil
 }
 
-// unseenWrite returns when the filter last dropped a record of a write to a parameter, or a record was lost,
-// CLOCK_BOOTTIME. It is called for many writes, so it reads no more than that.
+// unseenWrite returns when the filter last dropped a record of a write to a parameter, one was folded or missed, or any
+// record was lost, CLOCK_BOOTTIME. It is called for many writes, so it reads no more than that.
 func (a *attachment) unseenWrite(file string) uint64 {
 	var name [16]byte // with a NUL
 	copy(name[:len(name)-1], path.Base(file))
@@ -120,8 +120,11 @@ func (a *attachment) unseenWrite(file string) uint64 {
 	}
 	last, ok := timeAt(a.globals, a.unseen+h%a.unseens*8)
 	for cpu := range a.loaded.coll.Maps[bpf.NstraceMapCounts].MaxEntries() {
-		lost, found := timeAt(a.counts, cpu*uint32(unsafe.Sizeof(bpf.NstraceCounters{}))+uint32(unsafe.Offsetof(bpf.NstraceCounters{}.LastLost)))
-		last, ok = max(last, lost), ok && found
+		counters := cpu * uint32(unsafe.Sizeof(bpf.NstraceCounters{}))
+		for _, offset := range [...]uintptr{unsafe.Offsetof(bpf.NstraceCounters{}.LastLost), unsafe.Offsetof(bpf.NstraceCounters{}.LastUnsent)} {
+			at, found := timeAt(a.counts, counters+uint32(offset))
+			last, ok = max(last, at), ok && found
+		}
 	}
 	if !ok {
 		return math.MaxUint64

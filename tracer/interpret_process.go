@@ -192,14 +192,18 @@ func (p *processRecords) caller(proc *event.Process) *uint32 {
 	return nil
 }
 
-// exitRecords say that a task ended which was in namespaces other than the host's.
+// exitRecords say that a task ended which was in namespaces other than the host's, or that a thread ended which
+// registered tables of parameters or took some away.
 type exitRecords struct{ in *interpreter }
 
 func newExitRecords(in *interpreter) recordInterpreter { return &exitRecords{in} }
 
 func (*exitRecords) parse(*record) error { return nil }
 
-func (x *exitRecords) interpret(*record) error {
+func (x *exitRecords) interpret(r *record) error {
+	if tid := uint32(r.head.Ret); tid != 0 {
+		return x.in.emitTables(x.in.tables.takeOf(tid, r.head.Time))
+	}
 	x.in.scanSoon()
 	return nil
 }

@@ -41,6 +41,7 @@ type interpreter struct {
 	pins       pinTable
 	ends       *endScanner // nil if the kernel reports the end of namespaces
 	unreported *endScanner // of findEnds
+	tables     tableEvents
 	stop       stopSignal
 	accounts   accounts
 	proofs     *proofRecords
@@ -50,6 +51,8 @@ type interpreter struct {
 
 	note  func(format string, args ...any) // reports what is scarce; can be nil
 	noted time.Time                        // when it was called last
+
+	newest time.Time // of the events that were emitted
 
 	kinds  []recordInterpreter // of recordKinds
 	record record              // the one in hand
@@ -128,13 +131,14 @@ type accounts struct {
 	matched  uint64 // passed to the emitter, trace.* except trace.tamper not counted
 	filtered uint64 // dropped by the interpreter
 	inferred uint64 // events without a record
+	joined   uint64 // records that are part of the event of an earlier one
 	folded   uint64 // part of matched and filtered: repeats that the kernel counted
 }
 
 func newInterpreter(filter *event.Filter, follow bool, self uint32, lookups lookups, out emitter) *interpreter {
 	in := &interpreter{
 		filter: filter, follow: follow, self: self, lookups: lookups, out: out,
-		clock: clock{now: bootNow}, registry: newRegistry(), pins: newPinTable(),
+		clock: clock{now: bootNow}, tables: tableEvents{now: time.Now}, registry: newRegistry(), pins: newPinTable(),
 		proofs: &proofRecords{}, kinds: make([]recordInterpreter, len(recordKinds)),
 	}
 	for kind, k := range recordKinds {
@@ -159,7 +163,32 @@ func (in *interpreter) interpret(b []byte) error {
 	if in.record.head.Repeatable != 0 {
 		in.folds.start(&in.record.fold, in.record.head.Time)
 	}
+	if err := in.emitTablesBefore(&in.record); err != nil {
+		return err
+	}
 	return kind.interpret(&in.record)
+}
+
+// emitTablesBefore emits what waits for further tables and has to come before the event of a record: parameters
+// that the same thread made appear, or that it writes.
+func (in *interpreter) emitTablesBefore(r *record) error {
+	if len(in.tables.waiting) == 0 {
+		return nil
+	}
+	switch bpf.NstraceRecordKind(r.head.Kind) {
+	case bpf.NstraceRecordKindREC_SYSCTL_WRITE:
+		w := in.sysctl
+		if p := w.parameters.find(w.wire.Param); p != nil {
+			in.tables.dueBefore(p.name)
+		}
+		if err := in.emitTables(in.tables.takeDue()); err != nil {
+			return err
+		}
+		return in.emitTables(in.tables.takeOf(w.wire.Caller.Tid, r.head.Time))
+	case bpf.NstraceRecordKindREC_NETDEV_MOVE:
+		return in.emitTables(in.tables.takeOf(in.kinds[r.head.Kind].(*moveRecords).wire.Caller.Tid, r.head.Time))
+	}
+	return nil
 }
 
 // parse makes b the record in hand and returns what interprets it.
@@ -178,6 +207,9 @@ func (in *interpreter) parse(b []byte) (recordInterpreter, error) {
 // due returns when overdue has something to do, the zero time for never.
 func (in *interpreter) due() time.Time {
 	due := in.folds.due()
+	if next := in.tables.next(); due.IsZero() || !next.IsZero() && next.Before(due) {
+		due = next
+	}
 	if in.ends != nil {
 		if next := in.ends.next(); due.IsZero() || !next.IsZero() && next.Before(due) {
 			due = next
@@ -212,6 +244,11 @@ func (in *interpreter) scanEnds(now time.Time) error {
 
 // idle is to be called whenever the ring is empty.
 func (in *interpreter) idle() error {
+	if len(in.tables.waiting) > 0 {
+		if err := in.idleTables(); err != nil {
+			return err
+		}
+	}
 	if len(in.sysctl.cascades.pending) == 0 {
 		return nil
 	}
@@ -224,11 +261,20 @@ func (in *interpreter) idle() error {
 	return in.sysctl.emitOrphans(now - epoch)
 }
 
+func (in *interpreter) idleTables() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.emitTables(in.tables.takeDue())
+}
+
 // flush emits what waits for records, of which no more will come.
 func (in *interpreter) flush() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if err := in.sysctl.emitOrphans(math.MaxUint64); err != nil {
+		return err
+	}
+	if err := in.emitTables(in.tables.takeAll()); err != nil {
 		return err
 	}
 	return in.folds.take(in)
@@ -335,6 +381,9 @@ func (in *interpreter) drop(r *record) {
 // emit emits an event that passed the filter.
 func (in *interpreter) emit(e *event.Event) error {
 	in.accounts.matched++
+	if e.Time.After(in.newest) {
+		in.newest = e.Time
+	}
 	return in.out.emit(e)
 }
 

@@ -188,6 +188,7 @@ func (t *Tracer) Totals() (event.Totals, error) {
 			sum.Lost += c.Lost[kind] + c.Missed[kind]
 		}
 	}
+	sum.Seen -= a.joined
 	for _, n := range t.attached.skips.lost {
 		sum.Seen += n
 		sum.Lost += n

@@ -232,6 +232,22 @@ var observations = []observation{
 		},
 	},
 	{
+		name: "appear", feed: []event.Type{event.SysctlAppear},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFexitRegisterTable}, {bpf.NstraceProgFexitRegisterTable510}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKretprobeRegisterTable}}},
+			lookAtParameters,
+		},
+	},
+	{
+		name: "vanish", feed: []event.Type{event.SysctlVanish},
+		ways: []way{
+			{backend: Fentry, programs: [][]string{{bpf.NstraceProgFentryUnregisterTable}}},
+			{backend: Kprobe, programs: [][]string{{bpf.NstraceProgKprobeUnregisterTable}}},
+			lookAtParameters,
+		},
+	},
+	{
 		name: "netdev", feed: []event.Type{event.NetdevMove},
 		ways: []way{
 			{backend: Fentry, programs: linkSets(
@@ -277,6 +293,13 @@ var snapshotPins = way{
 	},
 }
 
+// lookAtParameters is the way without a hook: no tracepoint says that the kernel registers a parameter.
+var lookAtParameters = way{
+	backend: Tracepoint, programs: [][]string{{}}, missing: []string{
+		"parameters that appear and vanish, except that nstrace record looks once a minute which ones there are",
+	},
+}
+
 // params is how many parameters the kernel's function has, for programs that exist once for
 // each number.
 var params = map[string]int{
@@ -289,6 +312,9 @@ var params = map[string]int{
 	bpf.NstraceProgFexitMove:           5, // 6.16, and some 6.12
 	bpf.NstraceProgFexitMove513:        4,
 	bpf.NstraceProgFexitMove510:        3, // up to 5.12
+
+	bpf.NstraceProgFexitRegisterTable:    4, // 6.5
+	bpf.NstraceProgFexitRegisterTable510: 3,
 }
 
 // A program that is attached in several places has a further name for each further place. It

@@ -120,7 +120,11 @@ func TestOrderKeepsEvents(t *testing.T) {
 				*s = event.Sysctl{}
 			}
 			if d := e.Netdev; d != nil {
-				*d.From, *d.To = event.Namespace{}, event.Namespace{}
+				for _, ns := range []*event.Namespace{d.From, d.To} {
+					if ns != nil {
+						*ns = event.Namespace{}
+					}
+				}
 				*d = event.Netdev{}
 			}
 			if e.Namespace != nil {

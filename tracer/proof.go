@@ -46,6 +46,7 @@ type proofKey struct {
 //
 //	unpin    a mount that can be unmounted would have to exist first
 //	netconf, netdev   need devices
+//	appear, vanish    need a device or a module
 //	exec     needs a new process
 //	tamper   needs another process
 var proofs = map[proofKey]string{

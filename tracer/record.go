@@ -34,6 +34,9 @@ var recordKinds = [...]struct {
 	bpf.NstraceRecordKindREC_NETDEV_MOVE:  {event.NetdevMove, newMoveRecords},
 	bpf.NstraceRecordKindREC_TAMPER:       {event.TraceTamper, newTamperRecords},
 	bpf.NstraceRecordKindREC_PROOF:        {"", newProofRecords},
+
+	bpf.NstraceRecordKindREC_SYSCTL_APPEAR: {event.SysctlAppear, newAppearRecords},
+	bpf.NstraceRecordKindREC_SYSCTL_VANISH: {event.SysctlVanish, newVanishRecords},
 }
 
 // A recordInterpreter interprets the records of one kind. It holds the record in hand and

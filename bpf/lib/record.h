@@ -22,6 +22,7 @@
  *	REC_NS_PIN, REC_NS_UNPIN        pin_record      path                     pin.h
  *	REC_PIN_END                     pin_end_record                           pin.h
  *	REC_PROOF                       head                                     lib/proof.h
+ *	REC_SYSCTL_APPEAR, _VANISH      table_record    directory, names         table.h
  *
  * REC_WHO and REC_PARAM describe a process and a parameter under an id, and other records refer
  * to that id. A program sends the description before the first record that refers to it, again
@@ -71,7 +72,7 @@ enum record_kind {
 	REC_NS_DESTROY,
 	REC_SYSCTL_WRITE,
 	/* Tracepoint backend: a task that had namespaces of its own is gone, so user space looks
-	 * for namespaces that ended.
+	 * for namespaces that ended. Others: no more tables of this thread come, see table.h.
 	 */
 	REC_TASK_EXIT,
 	REC_WHO,
@@ -82,6 +83,8 @@ enum record_kind {
 	REC_NS_UNPIN,
 	REC_PIN_END, /* a pin went together with the mounts around it: no umount(2) */
 	REC_PROOF,   /* a call of nstrace's own; head.ret is the kind that it stands for */
+	REC_SYSCTL_APPEAR,
+	REC_SYSCTL_VANISH,
 	REC_KINDS,
 };
 
@@ -190,7 +193,9 @@ struct counters {
 	__u64 folded;		  /* counted in folds */
 	__u64 first_lost;	  /* CLOCK_BOOTTIME, ns; 0: none */
 	__u64 last_lost;
-	__u64 ftrace_off; /* writes to kernel.ftrace_enabled while it was 0 */
+	__u64 last_unsent; /* when a write to a parameter was last folded or missed, like last_lost
+			    */
+	__u64 ftrace_off;  /* writes to kernel.ftrace_enabled while it was 0 */
 };
 
 EXPORT_TYPE(struct, head);

@@ -48,6 +48,8 @@ static __always_inline void count_missed(enum record_kind kind, __u32 n)
 	if (c) {
 		counter_add(&c->seen[kind], n);
 		counter_add(&c->missed[kind], n);
+		if (kind == REC_SYSCTL_WRITE)
+			c->last_unsent = bpf_ktime_get_boot_ns();
 	}
 }
 

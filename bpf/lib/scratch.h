@@ -30,6 +30,7 @@ struct walk {
 	__u64 uid;
 	__u64 kinds;
 	__u64 level;
+	__u64 left; /* of a table: entries to come */
 };
 
 struct scratch {

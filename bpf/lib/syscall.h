@@ -68,6 +68,20 @@ static __always_inline long current_syscall(void)
 #endif
 }
 
+/* Reports whether the current task made its system call as a 32-bit program, which has other
+ * numbers.
+ */
+static __always_inline bool is_compat_syscall(void)
+{
+	struct pt_regs *regs = user_regs();
+
+#if defined(__TARGET_ARCH_x86)
+	return (BPF_PROBE_READ(regs, cs) & 0xffff) != 0x33; /* __USER_CS */
+#else
+	return BPF_PROBE_READ(regs, pstate) & 0x10; /* PSR_MODE32_BIT */
+#endif
+}
+
 /* include/linux/errno.h: the kernel turns these into a restart of the system call or into EINTR.
  * User space never sees them.
  */

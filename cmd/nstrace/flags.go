@@ -267,7 +267,7 @@ func (f *streamFlags) filters() (event.Filter, error) {
 		return o, err
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {
-		o.Types = map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true}
+		o.Types = map[event.Type]bool{event.SysctlWrite: true, event.SysctlDrift: true, event.SysctlAppear: true, event.SysctlVanish: true}
 	}
 	for _, name := range f.events {
 		if err := oneOf("--event", name, eventNames()); err != nil {

@@ -103,8 +103,8 @@ func TestOptions(t *testing.T) {
 	if !f.Failed || o.RingSize != 1<<20 || o.Backend != tracer.Kprobe {
 		t.Errorf("%+v", o)
 	}
-	// --sysctl without -e selects only writes and drift of parameters.
-	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 2 || !o.Filter.Types[event.SysctlWrite] || !o.Filter.Types[event.SysctlDrift] {
+	// --sysctl without -e selects only events of parameters.
+	if o, _, err = parse("--sysctl", "net.*"); err != nil || len(o.Filter.Types) != 4 || !o.Filter.Types[event.SysctlWrite] || !o.Filter.Types[event.SysctlDrift] {
 		t.Errorf("--sysctl alone: %v, %v", o.Filter.Types, err)
 	}
 	if o, _, err = parse(); err != nil || o.Filter.Types != nil || o.Filter.NSTypes != nil {

@@ -171,7 +171,7 @@ func pointers(v reflect.Value, do func(reflect.Value)) {
 var types = []event.Type{
 	event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.SysctlWrite,
 	event.NetdevMove, event.TraceStart, event.TraceLoss, event.TraceTamper, event.TraceGap, event.TraceStop,
-	event.SysctlDrift, event.NamespaceAppeared, event.NamespaceGone,
+	event.SysctlDrift, event.SysctlAppear, event.SysctlVanish, event.NamespaceAppeared, event.NamespaceGone,
 }
 
 // TestAnyShape reads events that lack members or have members of other types. Each command must

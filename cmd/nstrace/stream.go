@@ -195,6 +195,8 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 			History: f.history, DB: f.db, Filter: o.Filter, Scan: r.scan, Wake: r.tracer.Wake,
 			Complete: f.selected.Empty() && f.program == nil && f.count == 0 && !o.Follow &&
 				(o.Filter.Types == nil || o.Filter.Types[event.SysctlWrite]),
+			Tables: !o.Follow && scansTables(r.tracer.Observations()) &&
+				(o.Filter.Types == nil || o.Filter.Types[event.SysctlAppear] || o.Filter.Types[event.SysctlVanish]),
 			Report: warn,
 		})
 	}
@@ -377,6 +379,13 @@ event does not have is "", 0, false or an empty list.
 `
 	_, err := fmt.Fprint(os.Stdout, language+strings.Join(filter.Fields(), "\n")+"\n")
 	return err
+}
+
+// scansTables reports whether no hook shows which parameters appear and vanish.
+func scansTables(observations []event.Observation) bool {
+	return slices.ContainsFunc(observations, func(o event.Observation) bool {
+		return (o.Name == "appear" || o.Name == "vanish") && o.Backend != string(tracer.Fentry) && o.Backend != string(tracer.Kprobe)
+	})
 }
 
 // describe returns one line about how an observation is attached.

@@ -147,6 +147,20 @@ func Sample() []*event.Event {
 		&event.Event{Type: event.SysctlDrift, Time: At(9602), Between: &event.Between{From: At(-50_400), To: At(9600), Boot: "same", Recording: true}, Sysctl: &event.Sysctl{
 			Name: "vm.dirty_ratio", Path: "/proc/sys/vm/dirty_ratio", Old: Ptr("20"), After: Ptr("0"),
 		}},
+		&event.Event{Type: event.SysctlAppear, Time: At(9602), Late: true, Outcome: event.Success, Via: "finit_module", Process: ViaSSH(4808, "modprobe", "nf_conntrack"), Sysctl: &event.Sysctl{
+			Name: "net.{netfilter.*,nf_conntrack_max}", Path: "/proc/sys/net/{netfilter/*,nf_conntrack_max}", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
+			Parameters: &event.Parameters{Count: 3, Namespaces: 2, Tables: []event.ParameterTable{
+				{Prefix: "net.netfilter", Names: []string{"nf_conntrack_count", "nf_conntrack_max"}}, {Prefix: "net", Names: []string{"nf_conntrack_max"}},
+			}},
+		}},
+		&event.Event{Type: event.SysctlVanish, Time: At(9602), Outcome: event.Success, Via: "netlink", Process: ViaSSH(4809, "ip", "link", "set", "eth0.100", "name", "lan0"), Netdev: &event.Netdev{Name: "eth0.100", NewName: "lan0", Kind: "vlan", Ifindex: 9}, Sysctl: &event.Sysctl{
+			Name: "net.ipv4.conf.eth0/100.*", Path: "/proc/sys/net/ipv4/conf/eth0.100/*", Ifindex: 9, Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
+			Parameters: &event.Parameters{Count: 2, Tables: []event.ParameterTable{{Prefix: "net.ipv4.conf.eth0/100", Names: []string{"forwarding", "rp_filter"}}}},
+		}},
+		&event.Event{Type: event.SysctlAppear, Time: At(9602), Between: &event.Between{From: At(-50_400), To: At(9600), Boot: "same", Recording: true}, Sysctl: &event.Sysctl{
+			Name: "sunrpc.*", Path: "/proc/sys/sunrpc/*",
+			Parameters: &event.Parameters{Count: 2, Tables: []event.ParameterTable{{Prefix: "sunrpc", Names: []string{"rpc_debug", "nfs_debug"}}}},
+		}},
 		&event.Event{Type: event.NamespaceAppeared, Time: At(9603), Between: same, Namespace: web()},
 		&event.Event{Type: event.NamespaceGone, Time: At(9604), Between: same, Namespace: web()},
 		&event.Event{Type: event.NamespaceCreate, Time: At(9700), Outcome: event.Failure, Error: "ENOSPC", Via: "unshare", Namespace: &event.Namespace{Type: event.NSTypeNet}, Process: &event.Process{

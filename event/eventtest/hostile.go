@@ -51,6 +51,8 @@ func Hostile() []*event.Event {
 			&event.Event{Type: event.Type(s)},
 			&event.Event{Type: event.SysctlWrite, Via: "cascade", Process: p, Sysctl: &event.Sysctl{Name: s, Cause: &event.Cause{Name: s}}},
 			&event.Event{Type: event.NetdevMove, Process: p, Netdev: &event.Netdev{Name: s, NewName: s, From: ns, To: ns}},
+			&event.Event{Type: event.SysctlAppear, Process: p, Netdev: &event.Netdev{Name: s, Kind: s}, Sysctl: &event.Sysctl{Name: s, Path: s, Namespace: ns, Parameters: &event.Parameters{Count: 1 << 60, Tables: []event.ParameterTable{{Prefix: s, Names: []string{s, s}}}}}},
+			&event.Event{Type: event.SysctlVanish, Process: p, Netdev: &event.Netdev{Name: s, NewName: s, From: ns, To: ns}, Sysctl: &event.Sysctl{Name: s, Path: s, Namespace: ns}},
 			&event.Event{Type: event.NamespacePin, Process: p, Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4294967295, Name: s, Path: s}},
 			&event.Event{Type: event.TraceTamper, Process: p, Tamper: &event.Tamper{Action: s, Signal: s, Object: s}},
 			&event.Event{Type: event.SysctlDrift, Between: &event.Between{From: At(0), To: At(1), Boot: s}, Sysctl: &event.Sysctl{Name: s, Old: &s, After: Ptr(s + "1"), Namespace: ns}},
@@ -65,7 +67,7 @@ func Hostile() []*event.Event {
 // Bare returns events that have a type and hardly anything else.
 func Bare() []*event.Event {
 	var events []*event.Event
-	for _, kind := range []event.Type{event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.NamespaceAppeared, event.NamespaceGone, event.SysctlWrite, event.SysctlDrift, event.NetdevMove, event.TraceLoss, event.TraceTamper, event.TraceGap, "socket.open", ""} {
+	for _, kind := range []event.Type{event.NamespaceCreate, event.NamespaceEnter, event.NamespaceDestroy, event.NamespacePin, event.NamespaceUnpin, event.NamespaceAppeared, event.NamespaceGone, event.SysctlWrite, event.SysctlDrift, event.SysctlAppear, event.SysctlVanish, event.NetdevMove, event.TraceLoss, event.TraceTamper, event.TraceGap, "socket.open", ""} {
 		events = append(events,
 			&event.Event{Type: kind},
 			&event.Event{Type: kind, Outcome: event.Failure},

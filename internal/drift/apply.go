@@ -97,7 +97,7 @@ func (s *Snapshot) Apply(e *event.Event) {
 // Forget removes what an event is about from s. The event happened while s was taken, so s can have
 // the state before or after it.
 func (s *Snapshot) Forget(e *event.Event) {
-	if w := e.Sysctl; w != nil {
+	if w := e.Sysctl; w != nil && w.Parameters == nil {
 		s.write(&event.Sysctl{Name: w.Name, Namespace: w.Namespace, Truncated: true})
 	}
 	if ns := e.Namespace; ns != nil && (e.Type == event.NamespaceCreate || e.Type == event.NamespaceDestroy) {

@@ -4,8 +4,6 @@ package explain
 
 import (
 	"context"
-	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,13 +19,6 @@ type History interface {
 	Patterns(ctx context.Context, match func(pattern string) bool) ([]string, error)
 }
 
-// The types of the events about parameters that the kernel registers and unregisters later than at the boot: those of a
-// module or a device.
-const (
-	sysctlAppear = event.Type("sysctl.appear")
-	sysctlVanish = event.Type("sysctl.vanish")
-)
-
 // appearTime is how long appeared may read: users make devices, and so events, in namespaces of theirs.
 const appearTime = time.Second
 
@@ -41,7 +32,7 @@ func (o *Options) appeared(ctx context.Context, x *output.Explanation, ours func
 		return err
 	}
 	q := history.Query{
-		Parameters: append(patterns, o.Parameter), Types: map[event.Type]bool{sysctlAppear: true, sysctlVanish: true}, Reverse: true, Limit: 1,
+		Parameters: append(patterns, o.Parameter), Types: map[event.Type]bool{event.SysctlAppear: true, event.SysctlVanish: true}, Reverse: true, Limit: 1,
 		Match: func(e *event.Event) bool { return ours(e) && e.Outcome != event.Failure && lists(e, o.Parameter) },
 	}
 	for s, err := range o.DB.Events(ctx, q) {
@@ -50,7 +41,7 @@ func (o *Options) appeared(ctx context.Context, x *output.Explanation, ours func
 		}
 		x.Appeared = &output.ExplainedWrite{ID: s.ID, Event: s.Event}
 	}
-	if x.Appeared != nil && x.Appeared.Event.Type == sysctlVanish {
+	if x.Appeared != nil && x.Appeared.Event.Type == event.SysctlVanish {
 		x.Appeared = nil
 	}
 	return nil
@@ -80,31 +71,12 @@ func matches(pattern, name string) bool {
 
 // lists reports whether an event lists a parameter.
 func lists(e *event.Event, name string) bool {
-	var enc event.Encoder
-	return listed(enc.Append(nil, e), name)
-}
-
-func listed(line []byte, name string) bool {
-	var e struct {
-		Sysctl struct {
-			Parameters struct {
-				Tables []struct {
-					Prefix string
-					Names  []string
-				}
-			}
-		}
+	found := false
+	if e.Sysctl != nil {
+		e.Sysctl.Parameters.Each(func(listed string) bool {
+			found = listed == name
+			return !found
+		})
 	}
-	if err := json.Unmarshal(line, &e); err != nil {
-		return false
-	}
-	for _, t := range e.Sysctl.Parameters.Tables {
-		if t.Prefix != "" {
-			t.Prefix += "."
-		}
-		if rest, ok := strings.CutPrefix(name, t.Prefix); ok && slices.Contains(t.Names, rest) {
-			return true
-		}
-	}
-	return false
+	return found
 }

@@ -50,7 +50,7 @@ func TestVerdict(t *testing.T) {
 	}
 	value := func(s string) *output.DiffValue { return &output.DiffValue{Text: &s} }
 	applied, set := write(1, "systemd-sysctl", "0"), write(2, "dockerd", "1")
-	appeared := output.ExplainedWrite{ID: 2, Event: &event.Event{Type: sysctlAppear, Time: at, Process: &event.Process{Comm: "modprobe", PID: 8}}}
+	appeared := output.ExplainedWrite{ID: 2, Event: &event.Event{Type: event.SysctlAppear, Time: at, Process: &event.Process{Comm: "modprobe", PID: 8}}}
 	late := write(3, "systemd-sysctl", "0")
 	greater := func(own, all string) *output.Combined {
 		return combine(output.Greater, own, "net.ipv4.conf.all.rp_filter", all)
@@ -169,18 +169,21 @@ func TestSetting(t *testing.T) {
 }
 
 // An event is about a parameter only if it lists it, whatever its pattern matches.
-func TestListed(t *testing.T) {
-	const line = `{"type":"sysctl.appear","sysctl":{"name":"net.{netfilter.*,nf_conntrack_max}","parameters":{"count":3,"tables":[` +
-		`{"prefix":"net.netfilter","names":["nf_conntrack_max"]},{"prefix":"net.ipv4.conf.eth0/100","names":["rp_filter"]},{"prefix":"","names":["x"]}]}}}`
+func TestLists(t *testing.T) {
+	e := &event.Event{Type: event.SysctlAppear, Sysctl: &event.Sysctl{
+		Name: "net.{netfilter.*,nf_conntrack_max}", Parameters: &event.Parameters{Count: 3, Tables: []event.ParameterTable{
+			{Prefix: "net.netfilter", Names: []string{"nf_conntrack_max"}}, {Prefix: "net.ipv4.conf.eth0/100", Names: []string{"rp_filter"}}, {Names: []string{"x"}},
+		}},
+	}}
 	for name, want := range map[string]bool{
 		"net.netfilter.nf_conntrack_max": true, "net.ipv4.conf.eth0/100.rp_filter": true, "x": true,
 		"net.netfilter.nf_log.0": false, "net.nf_conntrack_max": false, "nf_conntrack_max": false, "": false,
 	} {
-		if got := listed([]byte(line), name); got != want {
+		if got := lists(e, name); got != want {
 			t.Errorf("%q: %t", name, got)
 		}
 	}
-	if listed([]byte(`{"sysctl":{"name":"x"}}`), "x") || listed([]byte("{"), "x") {
+	if lists(&event.Event{Sysctl: &event.Sysctl{Name: "x"}}, "x") || lists(&event.Event{}, "x") {
 		t.Error("an event without parameters")
 	}
 }

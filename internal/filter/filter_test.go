@@ -581,8 +581,8 @@ func FuzzCompile(f *testing.F) {
 // TestWarnings has comparisons that can never hold, and some that can.
 func TestWarnings(t *testing.T) {
 	for expr, want := range map[string][]string{
-		`type == "sysctl"`:                                 {`type is never "sysctl": want sysctl.write, sysctl.drift`},
-		`"sysctl" != type && true`:                         {`type is never "sysctl": want sysctl.write, sysctl.drift`},
+		`type == "sysctl"`:                                 {`type is never "sysctl": want sysctl.write, sysctl.drift, sysctl.appear, sysctl.vanish`},
+		`"sysctl" != type && true`:                         {`type is never "sysctl": want sysctl.write, sysctl.drift, sysctl.appear, sysctl.vanish`},
 		`type in ["sysctl.write", "netdev"]`:               {`type is never "netdev": want netdev.move`},
 		`outcome == "failed"`:                              {`outcome is never "failed": want success, failure`},
 		`namespace.type == "network" || outcome == "fail"`: {`namespace.type is never "network": want mnt, net, ipc, user, pid, uts, cgroup, time`, `outcome is never "fail": want success, failure`},

@@ -266,6 +266,9 @@ func Check(e *event.Event) error {
 		lacks("between", e.Between == nil)
 	case event.SysctlWrite:
 		lacks("sysctl", e.Sysctl == nil)
+	case event.SysctlAppear, event.SysctlVanish:
+		lacks("sysctl", e.Sysctl == nil)
+		lacks("parameters", e.Sysctl != nil && e.Sysctl.Parameters == nil)
 	case event.SysctlDrift:
 		lacks("sysctl", e.Sysctl == nil)
 		lacks("between", e.Between == nil)

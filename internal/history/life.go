@@ -148,7 +148,7 @@ func (l *Life) touches(e *event.Event) bool {
 	if e.BootID != l.BootID {
 		return false
 	}
-	if d := e.Netdev; d != nil {
+	if d := e.Netdev; d != nil && e.Sysctl == nil {
 		return l.Covers(d.From, e.BootID) || l.Covers(d.To, e.BootID)
 	}
 	ns := e.Namespace

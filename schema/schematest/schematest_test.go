@@ -21,6 +21,9 @@ func events() map[string]object {
 	between := func() object {
 		return object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}
 	}
+	parameters := func() object {
+		return object{"count": 1, "tables": []any{object{"prefix": "net.netfilter", "names": []any{"nf_conntrack_max"}}}}
+	}
 	all := map[string]object{
 		"namespace.create":   {"outcome": "success", "via": "unshare", "namespace": object{"type": "net", "id": 4026532281}, "process": process()},
 		"namespace.enter":    {"outcome": "success", "via": "setns", "namespace": object{"type": "net", "id": 4026532281, "from": 4026531840}, "process": process()},
@@ -34,6 +37,8 @@ func events() map[string]object {
 		"trace.gap":          {"trace": object{"from": "2026-11-23T11:00:00Z", "to": "2026-11-23T12:00:00Z", "same_boot": true, "ended": "crashed"}},
 		"trace.stop":         {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},
 		"sysctl.drift":       {"sysctl": object{"name": "vm.swappiness", "path": "/proc/sys/vm/swappiness", "old": "", "after": "1"}, "between": between()},
+		"sysctl.appear":      {"sysctl": object{"name": "net.netfilter.*", "path": "/proc/sys/net/netfilter/*", "parameters": parameters()}, "process": process()},
+		"sysctl.vanish":      {"sysctl": object{"name": "net.netfilter.*", "path": "/proc/sys/net/netfilter/*", "parameters": parameters()}},
 		"namespace.appeared": {"namespace": object{"type": "net", "id": 4026532281, "uid": "1"}, "between": between()},
 		"namespace.gone":     {"namespace": object{"type": "net", "id": 4026532281, "uid": "1"}, "between": between()},
 	}
@@ -179,6 +184,13 @@ func TestSchema(t *testing.T) {
 		{"no index", "netdev.move", set("netdev/ifindex", 0), false},
 
 		{"after a boot", "sysctl.drift", set("between/boot", "different"), true},
+		{"found by a scan", "sysctl.appear", both(set("between", object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}), set("process", nil)), true},
+		{"found by a scan with a process", "sysctl.appear", set("between", object{"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:04:31Z", "boot": "same"}), false},
+		{"of a device", "sysctl.vanish", set("netdev", object{"name": "eth0", "kind": "vlan", "ifindex": 7, "new_name": "lan0"}), true},
+		{"in two namespaces", "sysctl.vanish", set("sysctl/parameters/namespaces", 2), true},
+		{"no parameters", "sysctl.vanish", set("sysctl/parameters", nil), false},
+		{"a value", "sysctl.vanish", set("sysctl/old", "1"), false},
+		{"parameters", "sysctl.write", set("sysctl/parameters", object{"count": 1, "tables": []any{}}), false},
 		{"in a namespace", "sysctl.drift", set("sysctl/namespace", object{"type": "net", "id": 2, "uid": "net:7"}), true},
 		{"without times", "sysctl.drift", set("between", nil), false},
 		{"no end", "sysctl.drift", set("between/to", nil), false},

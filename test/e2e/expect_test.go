@@ -174,7 +174,11 @@ func (h *host) checkEvent(t *testing.T, e *emitted) {
 	about := []*event.Namespace{e.Namespace}
 	if d := e.Netdev; d != nil {
 		about = []*event.Namespace{d.From, d.To}
-		if d.From == nil || d.To == nil || d.Ifindex == 0 && !(d.Created && e.Outcome == event.Failure) {
+		if e.Sysctl != nil {
+			if d.Name == "" || d.Kind == "" || d.Ifindex == 0 || (d.From == nil) != (d.To == nil) {
+				wrong("the device of the parameters is not fully described")
+			}
+		} else if d.From == nil || d.To == nil || d.Ifindex == 0 && !(d.Created && e.Outcome == event.Failure) {
 			wrong("the device is not fully described")
 		}
 	}
@@ -384,7 +388,7 @@ func comparable(t *testing.T, e *emitted) map[string]any {
 	}
 	var strip func(m map[string]any)
 	strip = func(m map[string]any) {
-		for _, name := range []string{"run_id", "seq", "time", "created", "lifetime_ms", "start_time"} {
+		for _, name := range []string{"run_id", "seq", "time", "created", "lifetime_ms", "start_time", "late"} {
 			delete(m, name)
 		}
 		if uid, ok := m["uid"].(string); ok {

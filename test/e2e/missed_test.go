@@ -110,6 +110,7 @@ func (s *stream) lacking(mine []*emitted, others ...[]*emitted) []*emitted {
 			case e.onlyByTracepoint() && s.backend != tracer.Tracepoint:
 			case e.unwritten() && !seesDevices(s.backend):
 			case e.Type == event.NetdevMove && !seesDevices(s.backend):
+			case (e.Type == event.SysctlAppear || e.Type == event.SysctlVanish) && !seesDevices(s.backend):
 			case e.isPin() && s.backend == tracer.Tracepoint:
 				// The tracepoint backend does not know who did it.
 			case !canMiss(e.Type):

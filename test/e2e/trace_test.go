@@ -28,6 +28,7 @@ func TestTrace(t *testing.T) {
 		{"calls", testOtherCalls},
 		{"netdev", testNetdev},
 		{"netconf", testNetconf},
+		{"tables", testTables},
 		{"who", testWho},
 		{"container", testContainer},
 		{"witness", testWitness},

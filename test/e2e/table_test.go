@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nstrace/nstrace/event"
+)
+
+// parameterFiles returns the names of all parameters, as find(1) sees their files in a network namespace ("" for the
+// host's).
+func parameterFiles(t *testing.T, netns string) map[string]bool {
+	t.Helper()
+	args := []string{"find", "/proc/sys", "-type", "f"}
+	if netns != "" {
+		args = slices.Concat([]string{"ip", "netns", "exec", netns}, args)
+	}
+	names := map[string]bool{}
+	for path := range strings.Lines(output(t, args[0], args[1:]...)) {
+		name, ok := event.SysctlName(strings.TrimSuffix(path, "\n"))
+		if !ok {
+			t.Fatalf("find prints %q", path)
+		}
+		names[name] = true
+	}
+	return names
+}
+
+// onlyIn returns the names that a has and b does not.
+func onlyIn(a, b map[string]bool) (names []string) {
+	for name := range a {
+		if !b[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// testTables makes parameters appear and vanish, by modules and devices. It compares the events with the files below
+// /proc/sys before and after.
+func testTables(t *testing.T, h *host) {
+	if !slices.ContainsFunc(h.streams, func(s *stream) bool { return seesDevices(s.backend) }) {
+		t.Skip("no backend of this kernel has a hook for them; TestRecordTables")
+	}
+	if !hasModules {
+		t.Skip("no modules, so no devices")
+	}
+	const a = "nstrace-e2e-tables"
+	addNetns(t, a)
+	nets := map[uint32]string{h.ns["net"]: "", mustID(t, "/run/netns/"+a): a}
+	for _, tt := range []struct {
+		name, setup, script string
+		want                []string // the events, without the numbers of parameters
+	}{
+		{"module", "modprobe -rq nf_conntrack || true", "modprobe nf_conntrack", []string{"appear by finit_module in several namespaces"}},
+		{"dummy", "modprobe -q dummy", "ip link add nst0 type dummy", []string{"appear nst0 dummy by netlink"}},
+		{"vlan", "modprobe -q 8021q", "ip link add link nst0 name nst0.5 type vlan id 5", []string{"appear nst0.5 vlan by netlink"}},
+		{"renamed", "", "ip link set nst0 name nst1", []string{"vanish nst0 > nst1 dummy by netlink", "appear nst0 > nst1 dummy by netlink"}},
+		{"moved", "", "ip link set nst1 netns " + a, []string{
+			"vanish nst1 dummy from host to " + a + " by netlink", "appear nst1 dummy from host to " + a + " by netlink",
+		}},
+		{"pair", "", "ip link add nst2 type veth peer name nst3 netns " + a, []string{"appear nst3 veth by netlink", "appear nst2 veth by netlink"}},
+		{"without IPv6", "", "ip link set nst2 mtu 1000", []string{"vanish nst2 veth by netlink"}},
+		{"removed", "", "ip link del nst2", []string{"vanish nst2 veth by netlink", "vanish nst3 veth by netlink"}},
+		{"written at once", "", "ip link add nst4 type dummy; echo 1 >/proc/sys/net/ipv4/conf/nst4/rp_filter", []string{
+			"appear nst4 dummy by netlink", "write net.ipv4.conf.nst4.rp_filter",
+		}},
+		{"removed at once", "", "ip link add nst5 type dummy; ip link del nst4; ip link del nst5", []string{
+			"appear nst5 dummy by netlink", "vanish nst4 dummy by netlink", "vanish nst5 dummy by netlink",
+		}},
+		{"a new namespace", "", "unshare --net true", nil},
+		{"other new namespaces", "", "unshare --user --map-root-user --ipc --pid --uts --mount true", nil},
+		{"modules removed", "", "modprobe -r nf_conntrack", []string{"vanish by delete_module in several namespaces"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.setup != "" {
+				output(t, "sh", "-c", tt.setup)
+			}
+			look := func() map[string]map[string]bool {
+				all := map[string]map[string]bool{}
+				for _, name := range nets {
+					all[name] = parameterFiles(t, name)
+				}
+				return all
+			}
+			before := look()
+			w := h.sh(t, tt.script)
+			after := look()
+			w.each(t, func(t *testing.T, s *stream, events []*emitted) {
+				var got []string
+				changed := map[string]map[string]int{"": {}, a: {}} // by namespace and parameter: appeared minus vanished
+				for _, e := range events {
+					switch e.Type {
+					case event.SysctlWrite:
+						got = append(got, "write "+e.Sysctl.Name)
+					case event.SysctlAppear, event.SysctlVanish:
+						got = append(got, saidTable(e, nets))
+						by := 1
+						if e.Type == event.SysctlVanish {
+							by = -1
+						}
+						n := uint64(0)
+						e.Sysctl.Parameters.Each(func(name string) bool {
+							n++
+							for _, ns := range nets {
+								switch {
+								case e.Sysctl.Parameters.Namespaces > 1:
+									// A module can register some for the host only, such as net.nf_conntrack_max.
+									if before[ns][name] != after[ns][name] {
+										changed[ns][name] += by
+									}
+								case e.Sysctl.Namespace == nil && ns == "", e.Sysctl.Namespace != nil && nets[e.Sysctl.Namespace.ID] == ns:
+									changed[ns][name] += by
+								}
+							}
+							return true
+						})
+						if n != e.Sysctl.Parameters.Count {
+							t.Errorf("count is %d: %s", e.Sysctl.Parameters.Count, e.line)
+						}
+					}
+				}
+				want := slices.Clone(tt.want)
+				if !seesDevices(s.backend) {
+					want = slices.DeleteFunc(want, func(s string) bool { return !strings.HasPrefix(s, "write") })
+				}
+				if tt.name == "modules removed" && len(got) > 1 {
+					// modprobe removes several modules, one after the other, and one table is of the host only.
+					got = slices.DeleteFunc(got, func(s string) bool { return s == "vanish by delete_module" })
+					got = slices.Compact(got)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%q, want %q", got, want)
+				}
+				if !seesDevices(s.backend) {
+					return
+				}
+				for _, ns := range nets {
+					var came, went []string
+					for name, n := range changed[ns] {
+						switch n {
+						case 1:
+							came = append(came, name)
+						case -1:
+							went = append(went, name)
+						}
+					}
+					slices.Sort(came)
+					slices.Sort(went)
+					if want := onlyIn(after[ns], before[ns]); !slices.Equal(came, want) {
+						t.Errorf("in %q there appeared %q, want %q", ns, came, want)
+					}
+					if want := onlyIn(before[ns], after[ns]); !slices.Equal(went, want) {
+						t.Errorf("from %q there vanished %q, want %q", ns, went, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// saidTable describes an event, without its parameters.
+func saidTable(e *emitted, nets map[uint32]string) string {
+	text := strings.TrimPrefix(string(e.Type), "sysctl.")
+	if d := e.Netdev; d != nil {
+		text += " " + d.Name
+		if d.NewName != "" {
+			text += " > " + d.NewName
+		}
+		text += " " + d.Kind
+		if d.Ifindex == 0 || e.Sysctl.Ifindex == 0 {
+			text += " without an index"
+		}
+		for _, end := range []struct {
+			name string
+			ns   *event.Namespace
+		}{{"from", d.From}, {"to", d.To}} {
+			if end.ns == nil {
+				continue
+			}
+			name := nets[end.ns.ID]
+			if name == "" {
+				name = "host"
+			}
+			text += " " + end.name + " " + name
+		}
+	}
+	text += " by " + e.Via
+	if e.Sysctl.Parameters.Namespaces > 1 {
+		text += " in several namespaces"
+	}
+	return text
+}
+
+// TestRecordTables lets record find by a scan what no hook shows: the parameters of a device.
+func TestRecordTables(t *testing.T) {
+	if testing.Short() || os.Getenv("NSTRACE_TEST_ALL") == "" {
+		t.Skip("takes three minutes: the scans are a minute apart (NSTRACE_TEST_ALL=1)")
+	}
+	db := filepath.Join(t.TempDir(), "history.db")
+	s := startStream(t, "record", "--db", db, "--backend", "tracepoint", "-e", "sysctl")
+	s.awaitStart(t)
+	s.awaitSnapshot(t, db)
+	const dir = "/proc/sys/net/ipv4/conf/nsttab0"
+	for _, step := range []struct{ command, typ string }{
+		{"ip link add nsttab0 type veth peer name nsttab1", "sysctl.appear"}, {"ip link del nsttab0", "sysctl.vanish"},
+	} {
+		output(t, "sh", "-e", "-c", step.command)
+		var want int
+		err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				want++
+			}
+			return nil
+		})
+		if err != nil || (want > 0) != (step.typ == "sysctl.appear") {
+			t.Fatalf("after %s there are %d files in %s: %v", step.command, want, dir, err)
+		}
+		s.await(t, step.typ, func(all []*emitted) bool {
+			return slices.ContainsFunc(all, func(e *emitted) bool {
+				return string(e.Type) == step.typ && e.Netdev != nil && e.Netdev.Name == "nsttab0" && e.Between != nil && e.Process == nil
+			})
+		})
+	}
+	s.interrupt(t)
+	s.checkEnd(t, true)
+}

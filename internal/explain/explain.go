@@ -231,12 +231,6 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		find.Net = &blame.Net{ID: net.id, Name: net.name}
 	}
 	boot, hosts := procfs.BootID(), procfs.HostNamespaces()
-	for s, err := range o.DB.Events(ctx, history.Query{BootID: boot, Limit: 1}) {
-		if err != nil {
-			return err
-		}
-		x.Since = s.Event.Time
-	}
 	rows, err := blame.Find(ctx, o.DB, find)
 	if err != nil {
 		return err
@@ -246,6 +240,12 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		row = rows[0]
 	}
 	x.State = row.State
+	for s, err := range o.DB.Events(ctx, history.Query{BootID: boot, Limit: 1}) {
+		if err != nil {
+			return err
+		}
+		x.Since = s.Event.Time
+	}
 	ours := func(e *event.Event) bool {
 		ns := e.Sysctl.Namespace
 		switch {

@@ -448,6 +448,14 @@ struct net_device {
 	const struct rtnl_link_ops *rtnl_link_ops;
 	possible_net_t nd_net;
 };
+struct net_device___69 { /* from 6.9 on */
+	u8 reg_state;
+};
+struct net_device___510 { /* up to 6.8 */
+	enum {
+		NETREG_UNREGISTERING = 2,
+	} reg_state : 8;
+};
 struct sock_common {
 	possible_net_t skc_net;
 };

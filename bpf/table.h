@@ -138,6 +138,17 @@ static __noinline struct net_device *table_device(struct ctl_table_header *heade
 	return NULL;
 }
 
+static __always_inline bool is_unregistering(struct net_device *dev)
+{
+	struct net_device___510 *v510 = (void *)dev;
+	struct net_device___69 *v69 = (void *)dev;
+
+	if (bpf_core_field_exists(v69->reg_state))
+		return BPF_CORE_READ(v69, reg_state) == NETREG_UNREGISTERING;
+	return bpf_core_field_exists(v510->reg_state) &&
+	       BPF_CORE_READ_BITFIELD_PROBED(v510, reg_state) == NETREG_UNREGISTERING;
+}
+
 static __noinline void put_table_device(struct table_record *r, struct ctl_table_header *header,
 					struct net *net)
 {
@@ -151,7 +162,10 @@ static __noinline void put_table_device(struct table_record *r, struct ctl_table
 	dev = net ? table_device(header, net) : NULL;
 	if (!dev)
 		return;
-	r->device = hash_mix(hash_seed, (__u64)dev) | 1;
+	/* A device that moves or gets another name stays registered. The memory of one that goes
+	 * away can become another device.
+	 */
+	r->device = (hash_mix(hash_seed, (__u64)dev) | 3) ^ (is_unregistering(dev) ? 2 : 0);
 	r->ifindex = BPF_CORE_READ(dev, ifindex);
 	BPF_CORE_READ_INTO(&r->name, dev, name);
 	bpf_probe_read_kernel_str(&r->kind, sizeof(r->kind),

@@ -539,12 +539,13 @@ func (d *Drift) put(s *drift.Snapshot, end bool) error {
 	}
 	data, err := s.Encode()
 	if err == nil {
+		d.encoded = data // also if it cannot be stored: the next look must not report the same again
 		err = errors.Join(d.o.History.Sync(), d.o.History.PutSnapshot(snapshotName, drift.Version, data))
 	}
 	if err != nil {
 		return err
 	}
-	d.last, d.encoded = now, data
+	d.last = now
 	lacks := s.Lacks()
 	if lacks != "" && !d.lacking {
 		d.o.Report("the snapshot for the next run has no time for " + lacks)

@@ -123,14 +123,19 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 			return 0, "", err
 		}
 	}
-	e := in.begin(r, event.SysctlWrite, who)
-	s := &w.sysctl
-	*s = event.Sysctl{}
-	e.Sysctl = s
 	p := w.parameters.find(w.wire.Param)
 	if p == nil {
 		p = unknownParameter
 	}
+	if ns == nil && ofWritersPIDNamespace(p.name) {
+		if ns, err = w.pidNamespace(r); err != nil {
+			return 0, "", err
+		}
+	}
+	e := in.begin(r, event.SysctlWrite, who)
+	s := &w.sysctl
+	*s = event.Sysctl{}
+	e.Sysctl = s
 	s.Name, s.Path = p.name, p.path
 	w.showValues(r, p, e.Outcome, cause)
 	if ns != nil {
@@ -150,6 +155,27 @@ func (w *writeRecords) emit(r *record, cause *event.Cause) (ref uint64, name str
 		return 0, s.Name, err
 	}
 	return e.Ref, s.Name, nil
+}
+
+// ofWritersPIDNamespace reports whether a parameter belongs to the PID namespace of whoever writes it
+// (pid_mfd_noexec_dointvec_minmax() since 6.6, pid_ns_ctl_handler()). Its table does not say so.
+func ofWritersPIDNamespace(name string) bool {
+	return name == "vm.memfd_noexec" || name == "kernel.ns_last_pid"
+}
+
+// pidNamespace returns the PID namespace of the writer. If it is not the host's, the memory in the record is that of
+// another namespace, and is dropped.
+func (w *writeRecords) pidNamespace(r *record) (*liveNS, error) {
+	c := bpf.NstraceNsChange{Kind: uint8(bpf.NstraceNsKindNS_PID), Inum: w.wire.Caller.Ns[bpf.NstraceNsKindNS_PID]}
+	if c.Inum == 0 {
+		return nil, nil
+	}
+	ns, err := w.in.lookup(&c, r.head.Time)
+	if ns != nil && !w.in.registry.isHost(ns) {
+		r.head.Flags &^= uint16(bpf.NstraceRecordFlagF_AFTER_KNOWN)
+		w.raw, w.after = nil, nil
+	}
+	return ns, err
 }
 
 // readAfter has the value after the write in hand read from its file if its record does not show it.

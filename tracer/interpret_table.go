@@ -24,8 +24,10 @@ const (
 	tableSettled = 50 * time.Millisecond
 	// tableLongest is the longest time from the first table of an event until it is emitted.
 	tableLongest = 5 * time.Second
-	// maxTableEvents bounds the events that wait.
-	maxTableEvents = 1024
+	// maxTableEvents bounds the events that wait, and maxTableEventsOf those of one thread: each further table
+	// is compared with all of them.
+	maxTableEvents   = 256
+	maxTableEventsOf = 16
 )
 
 // tableRecords are of tables of parameters that the kernel registered or unregistered. It sends one for each
@@ -69,7 +71,9 @@ func (t *tableRecords) interpret(r *record) error {
 		if len(one.Names) == event.MaxTableNames {
 			break
 		}
-		name, _ = event.SysctlName(event.SysctlDir + "/" + name)
+		if strings.ContainsAny(name, "./") {
+			name, _ = event.SysctlName(event.SysctlDir + "/" + name)
+		}
 		one.Names = append(one.Names, name)
 	}
 	one.device = event.SysctlDevice(event.SysctlPath(prefix) + "/x")
@@ -81,10 +85,8 @@ func (t *tableRecords) interpret(r *record) error {
 	w := &in.tables
 	g := w.open(&one, t.wire.Caller.Tid, via, device)
 	if g == nil {
-		if len(w.waiting) >= maxTableEvents {
-			if err := in.emitTables(w.takeAll()); err != nil {
-				return err
-			}
+		if err := in.emitTables(w.takeTooMany(t.wire.Caller.Tid)); err != nil {
+			return err
 		}
 		g = &tableEvent{
 			began: r.head.Time, tid: t.wire.Caller.Tid, via: via, vanish: t.vanish, device: device, ns: ns,
@@ -250,11 +252,23 @@ func (w *tableEvents) pair(g *tableEvent) {
 	}
 }
 
+// below returns the name of a parameter without the prefix of t, if it has that.
+func (t *table) below(name string) (string, bool) {
+	if t.Prefix == "" {
+		return name, true
+	}
+	rest, ok := strings.CutPrefix(name, t.Prefix)
+	if !ok || rest == "" || rest[0] != '.' {
+		return "", false
+	}
+	return rest[1:], true
+}
+
 // dueBefore makes the events due that have a parameter of that name.
 func (w *tableEvents) dueBefore(name string) {
 	for _, g := range w.waiting {
 		for i := range g.tables {
-			if below, ok := strings.CutPrefix(name, g.tables[i].Prefix+"."); ok && slices.Contains(g.tables[i].Names, below) {
+			if below, ok := g.tables[i].below(name); ok && slices.Contains(g.tables[i].Names, below) {
 				g.due = time.Time{}
 			}
 		}
@@ -296,6 +310,30 @@ func (w *tableEvents) take(is func(*tableEvent) bool) (taken []*tableEvent) {
 		return true
 	})
 	return taken
+}
+
+// takeTooMany makes room for another event of a thread. It returns the oldest half of those that the thread has if
+// they are too many, and all events if there are too many of all threads.
+func (w *tableEvents) takeTooMany(tid uint32) []*tableEvent {
+	if len(w.waiting) >= maxTableEvents {
+		return w.takeAll()
+	}
+	n := 0
+	for _, g := range w.waiting {
+		if g.tid == tid {
+			n++
+		}
+	}
+	if n < maxTableEventsOf {
+		return nil
+	}
+	n = maxTableEventsOf / 2
+	return w.take(func(g *tableEvent) bool {
+		if g.tid == tid {
+			n--
+		}
+		return g.tid == tid && n >= 0
+	})
 }
 
 // takeDue returns the events that are due.

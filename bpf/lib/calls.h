@@ -34,7 +34,7 @@ static __always_inline void add_calls(struct share_owner owner, __s64 n)
  */
 __noinline __u64 hold_call(__u32 kind, __u32 n)
 {
-	struct share_owner owner = share_owner();
+	struct share_owner owner = share_owner(kind);
 	struct share *user = share_at(owner.user), *all = share_at(owner.cgroup);
 
 	kind %= REC_SLOTS;

@@ -204,14 +204,17 @@ struct share_owner {
 EXPORT_TYPE(struct, share_owner);
 
 /* The kernel's threads count as one unknown user without a cgroup. They report the ends of
- * namespaces, of whichever user.
+ * namespaces, of whichever user. For parameters that appear and vanish they have another share,
+ * because a user can cause many of these.
  */
-static __always_inline struct share_owner share_owner(void)
+static __always_inline struct share_owner share_owner(enum record_kind kind)
 {
 	struct task_struct *task = current_task();
 	__u64 round = 1 + bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / SHARE_ROUND, cgroup = 0;
 	__u32 uid = NO_UID, all = 0;
 
+	if (kind == REC_SYSCTL_APPEAR || kind == REC_SYSCTL_VANISH)
+		uid = NO_UID - 1;
 	if (!(READ_CURRENT(task, flags) & PF_KTHREAD)) {
 		uid = share_uid(task);
 		cgroup = hash_mix(hash_seed, share_cgroup()) >> 32 << 32 | 1ull << 32;
@@ -246,7 +249,7 @@ static __always_inline void share_refuse(struct share_owner owner, enum record_k
  */
 __noinline int share_use(__u64 size, __u32 kind, __u32 n)
 {
-	struct share_owner owner = share_owner();
+	struct share_owner owner = share_owner(kind);
 	/* With more users than slots, only the share of the cgroup remains. */
 	struct share *user = share_at(owner.user), *all = share_at(owner.cgroup);
 

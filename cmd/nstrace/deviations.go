@@ -71,6 +71,7 @@ func (f *historyFlags) deviations(ctx context.Context) (err error) {
 	o := deviation.Options{Since: q.Since, Until: q.Until, BootID: procfs.BootID(), Match: q.Match}
 	host := resolve.New(nil, nil)
 	o.Value = func(name string) *string { return explain.HostValue(host, name) }
+	o.Index = func(device string) uint32 { return explain.HostIndex(host, device) }
 	all, err := deviation.Find(ctx, db, o)
 	if err != nil {
 		return interrupted(err)

@@ -79,6 +79,8 @@ type Options struct {
 	Since, Until time.Time // only those of which some time is between them; zero: no bound
 	// Match, if not nil, selects a deviation by the events that began or ended it.
 	Match func(*event.Event) bool
+	// Index, if not nil, returns the index of a network device of the host, 0 if it is unknown.
+	Index func(device string) uint32
 	// Value, if not nil, returns the current value of a parameter of the host, nil if it is unknown. BootID is that of
 	// the host.
 	Value  func(name string) *string
@@ -187,6 +189,9 @@ func (f *finder) add(e *event.Event) {
 	if f.reboot(e) {
 		return
 	}
+	if f.open != nil && f.otherDevice(s.Ifindex) {
+		f.close(Unknown, e.Time)
+	}
 	switch x := s.Expected; {
 	case x == nil:
 		f.unmarked(e)
@@ -200,6 +205,19 @@ func (f *finder) add(e *event.Event) {
 		f.open.Last, f.open.Back = s.Old, e
 		f.close(Ended, time.Time{})
 	}
+}
+
+// otherDevice reports whether the parameter is known to belong to another device now than the open deviation is about.
+func (f *finder) otherDevice(index uint32) bool {
+	return f.index() != 0 && index != 0 && index != f.index()
+}
+
+// index returns the index of the device that the open deviation is about, 0 if it is unknown.
+func (f *finder) index() uint32 {
+	if f.open.Set == nil {
+		return 0
+	}
+	return f.open.Set.Sysctl.Ifindex
 }
 
 func (f *finder) begin(d *Deviation, e *event.Event) {
@@ -273,6 +291,10 @@ func (f *finder) finish(o *Options) {
 		return
 	case o.Value == nil || d.BootID != o.BootID:
 		f.close(Unknown, time.Time{}) // the history ends
+		return
+	}
+	if device := event.SysctlDevice(event.SysctlPath(f.name)); device != "" && (o.Index == nil || f.index() == 0 || o.Index(device) != f.index()) {
+		f.close(Unknown, time.Time{}) // another device can have the name
 		return
 	}
 	now := o.Value(f.name)

@@ -106,7 +106,7 @@ func (c *Comparison) blame(ctx context.Context, o *Options) error {
 	found, err := blame.Find(ctx, o.DB, find)
 	boot := procfs.BootID()
 	for _, b := range found {
-		if b.Last != nil && b.Last.BootID == boot {
+		if b.Last != nil && b.Last.BootID == boot && b.State != output.Gone { // gone: of another device with the name
 			rows[b.Parameter].Last, rows[b.Parameter].Blame = b.Last, b.State
 		}
 	}

@@ -251,6 +251,10 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		switch {
 		case e.BootID != boot:
 			return false
+		case row.Last != nil && row.State == output.Gone && x.Value.Text != nil && !e.Time.After(row.Last.Time):
+			return false // another device had the name
+		case row.Last != nil && e.Sysctl.Ifindex != 0 && row.Last.Sysctl.Ifindex != 0 && e.Sysctl.Ifindex != row.Last.Sysctl.Ifindex:
+			return false
 		case find.Net == nil:
 			return ns == nil || ns.Host || ns.ID != 0 && hosts[ns.Type] == ns.ID
 		case ns == nil || ns.Host || row.Namespace == nil:

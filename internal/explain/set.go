@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"slices"
 
@@ -91,4 +92,21 @@ func HostValue(r *resolve.Resolver, name string) *string {
 		return nil
 	}
 	return v.Text
+}
+
+// HostIndex returns the index of a network device of the host, 0 if there is none or if it is unknown.
+func HostIndex(r *resolve.Resolver, device string) (index uint32) {
+	o := Options{Parameter: "net.", Resolver: r}
+	host, err := o.netns()
+	if err != nil {
+		return 0
+	}
+	defer host.close()
+	_ = host.in(func(*params.Root) error {
+		if d, err := net.InterfaceByName(device); err == nil {
+			index = uint32(d.Index)
+		}
+		return nil
+	})
+	return index
 }

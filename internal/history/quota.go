@@ -93,10 +93,12 @@ func account(e *event.Event) string {
 	switch {
 	case e.Type.Family() == "trace":
 		return ""
-	case p == nil && e.Namespace == nil:
-		return ""
-	case p == nil:
+	case p == nil && e.Namespace != nil:
 		return ownerAccount(e.Namespace)
+	case p == nil && e.Sysctl != nil && e.Sysctl.Namespace != nil:
+		return ownerAccount(e.Sysctl.Namespace)
+	case p == nil:
+		return ""
 	case p.UID == 0 && e.Container == nil:
 		return ""
 	case p.LoginUID != nil && strings.HasPrefix(p.Cgroup, "/user.slice/"):

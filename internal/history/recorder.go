@@ -77,6 +77,7 @@ type Recorder struct {
 	opened    chan struct{} // closed once previous, snapshots and stoodBy are known
 
 	started  time.Time // when Create was called
+	refused  error     // why the database can never be opened, after WaitForFolder
 	lastBeat time.Time // the last heartbeat; used only by run
 
 	w         *writer // nil while the database is not open; used only by run
@@ -337,6 +338,9 @@ func (r *Recorder) Append(e *event.Event) error {
 	defer r.mu.Unlock()
 	if r.closing {
 		return os.ErrClosed
+	}
+	if r.refused != nil {
+		return r.refused
 	}
 	if isRecorded(r.fault) {
 		r.dropOld(e.Time)
@@ -636,6 +640,8 @@ func (r *Recorder) fail(err error) {
 		if r.fault == nil {
 			r.options.Report(fmt.Sprintf("history: %v: keeping up to %d events in memory until the database can be there", err, r.options.Buffer))
 		}
+	case r.options.WaitForFolder && r.runID == 0 && !isTemporary(err):
+		r.refused = err
 	case r.fault == nil || isRecorded(r.fault) || isWaiting(r.fault):
 		r.options.Report(fmt.Sprintf("history: %v: buffering up to %d events in memory until it is writable again", err, r.options.Buffer))
 	}

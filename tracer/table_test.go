@@ -144,6 +144,26 @@ func TestTables(t *testing.T) {
 			t.Errorf("%d events", len(events.events))
 		}
 	})
+	t.Run("too many of one thread", func(t *testing.T) {
+		events := newCollect()
+		i := offline(&fakeHost{}, events)
+		if err := i.interpret(module.record(epoch * 3)); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 1000 { // the parameters of a device appear and vanish
+			f := conf
+			f.vanish = n%2 == 1
+			if err := i.interpret(f.record(epoch*3 + uint64(n))); err != nil {
+				t.Fatal(err)
+			}
+			if len(i.tables.waiting) > maxTableEventsOf+1 {
+				t.Fatalf("%d events wait after %d records", len(i.tables.waiting), n)
+			}
+		}
+		if slices.ContainsFunc(events.events, func(e *event.Event) bool { return e.Process.TID != conf.tid }) {
+			t.Error("the event of another thread went")
+		}
+	})
 	t.Run("too many", func(t *testing.T) {
 		events := newCollect()
 		i := offline(&fakeHost{}, events)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -157,4 +158,28 @@ func inNamespaces(flags int, do func() error) error {
 		done <- err
 	}()
 	return <-done
+}
+
+// TestPIDParameter writes a parameter that belongs to the PID namespace of the writer. Neither is it one of the host, nor
+// does it have the value of the host's.
+func TestPIDParameter(t *testing.T) {
+	const path = "/proc/sys/vm/memfd_noexec"
+	host, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(host)) != "0" {
+		t.Skipf("the kernel has no %s, or it is set: %q, %v", path, host, err)
+	}
+	h := watchWith(t, []string{"-e", "sysctl"}, backends...)
+	id := strings.TrimSpace(output(t, "unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "echo 1 > "+path+"; stat -Lc %i /proc/self/ns/pid"))
+	h.fence(t)
+	for _, s := range h.streams {
+		all := writesOf(s.since(0), "vm.memfd_noexec")
+		if len(all) != 1 {
+			t.Errorf("%v: %s", s, dump(all))
+			continue
+		}
+		v := all[0].Sysctl
+		if ns := v.Namespace; ns == nil || ns.Type != event.NSTypePID || fmt.Sprint(ns.ID) != id || ns.Host || v.After != nil && *v.After != "1" {
+			t.Errorf("%v: %s, want a write in PID namespace %s", s, all[0].line, id)
+		}
+	}
 }

@@ -279,3 +279,42 @@ func TestRecordDeclared(t *testing.T) {
 	}
 	s.interrupt(t)
 }
+
+// TestNewDevice writes a parameter of a device, which then goes away. Another device gets its name, and the parameter has
+// the same wrong value, which nobody wrote.
+func TestNewDevice(t *testing.T) {
+	anyKernel(t)
+	const device, param = "nstnewdev0", "net.ipv4.conf.nstnewdev0.rp_filter"
+	dir := t.TempDir()
+	db, file := filepath.Join(dir, "history.db"), filepath.Join(dir, "b.yaml")
+	if err := os.WriteFile(file, []byte("baseline: [{name: "+param+", value: 1}]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	add := func() { output(t, "ip", "link", "add", device, "type", "veth", "peer", "name", "nstnewdev1") }
+	add()
+	t.Cleanup(func() { output(t, "ip", "link", "del", device) })
+	s := startStream(t, "record", "--db", db, "--baseline", file, "--runtime-socket", "none")
+	s.awaitStart(t)
+	for _, value := range []string{"1", "0"} {
+		output(t, "sysctl", "-q", "-w", param+"="+value)
+	}
+	deviations := func() string { return output(t, nstraceBin, "history", "deviations", "--db", db) }
+	if got := deviations(); !strings.Contains(got, "still wrong") {
+		t.Errorf("with the device:\n%s", got)
+	}
+	output(t, "ip", "link", "del", device)
+	add()
+	output(t, "sysctl", "-q", "-w", "net.ipv4.conf."+device+".accept_local=0") // not about the parameter
+	if got := strings.TrimSpace(readFile(t, event.SysctlPath(param))); got != "0" {
+		t.Skipf("a new device has rp_filter %s here", got)
+	}
+	if got := deviations(); strings.Contains(got, "still wrong") {
+		t.Errorf("with another device:\n%s", got)
+	}
+	_, stdout, _ := nstrace(t, []string{"diff", "--baseline", file, "--db", db})
+	explained := output(t, nstraceBin, "explain", param, "--db", db)
+	if !strings.Contains(stdout, param) || strings.Contains(stdout, "sysctl[") || strings.Contains(explained, "sysctl[") {
+		t.Errorf("the writer of the other device is accused:\n%s%s", stdout, explained)
+	}
+	s.interrupt(t)
+}

@@ -109,6 +109,9 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 			return err
 		}
 	}
+	if err := checkSinkFolders(f.sinks); err != nil {
+		return err
+	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
 		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),

@@ -40,6 +40,7 @@ func (f *streamFlags) seal() {
 
 func (f *streamFlags) confinement(w confine.Work) *confine.Profile {
 	w.Files = f.file != "" || slices.ContainsFunc(f.sinks, func(s *sinkValue) bool { return s.kind == "file" })
+	w.Network = slices.ContainsFunc(f.sinks, func(s *sinkValue) bool { return s.network })
 	w.User = f.resolverUser()
 	profile := confine.Tracing(w)
 	adjust(profile)

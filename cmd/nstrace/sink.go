@@ -25,13 +25,16 @@ type sinkValue struct {
 	where    string
 	filter   *filter.Program
 	rotation output.Rotation
+	to       sink.Destination // if its kind makes that while parsing
+	network  bool             // it connects to other hosts
 }
 
 // A sinkKind is a kind of sink.
 type sinkKind struct {
 	name    string
-	where   string   // what follows the colon, "" for nothing
-	options []string // besides those of all kinds
+	where   string                 // what follows the colon, "" for nothing
+	options []string               // besides those of all kinds
+	parse   func(*sinkValue) error // checks where, nil if anything will do
 	open    func(*sinkValue) (sink.Destination, error)
 	events  bool // the destination wants events, and not only lines
 }
@@ -41,6 +44,18 @@ var kindsOfSinks = []sinkKind{
 	{
 		name: "file", where: "PATH", options: []string{"size", "age", "keep", "compress", "mode"},
 		open: func(v *sinkValue) (sink.Destination, error) { return sink.OpenFile(v.where, v.rotation) },
+	},
+	{
+		name: "journald", events: true,
+		open: func(*sinkValue) (sink.Destination, error) { return sink.OpenJournald() },
+	},
+	{
+		name: "syslog", where: "[PATH|udp:HOST:PORT|tcp:HOST:PORT|tls:HOST:PORT]", events: true,
+		parse: func(v *sinkValue) (err error) {
+			v.to, v.network, err = sink.ParseSyslog(v.where)
+			return err
+		},
+		open: func(v *sinkValue) (sink.Destination, error) { return v.to, nil },
 	},
 }
 
@@ -85,6 +100,11 @@ func parseSink(text string) (*sinkValue, error) {
 		return nil, fmt.Errorf("%q: want %s without %q", text, name, ":"+where)
 	}
 	v := &sinkValue{text: head, kind: name, where: where}
+	if kind.parse != nil {
+		if err := kind.parse(v); err != nil {
+			return nil, err
+		}
+	}
 	known := append(slices.Clone(kind.options), sinkOptions...)
 	seen := map[string]bool{}
 	for more {

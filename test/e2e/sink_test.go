@@ -3,10 +3,19 @@
 package e2e
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/confine"
@@ -131,5 +140,127 @@ func TestSinkOnFullDisk(t *testing.T) {
 	}
 	if said := s.stderr.String(); !strings.Contains(said, "works again") || strings.Contains(said, "lacks") {
 		t.Errorf("nstrace says: %s", said)
+	}
+}
+
+// TestSinkSyslog sends events by TCP from a process that is confined. The server closes the connection once.
+func TestSinkSyslog(t *testing.T) {
+	anyKernel(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	s := startStream(t, "--runtime-socket", "none", "-e", "namespace.create", "--sink", "syslog:tcp:"+listener.Addr().String())
+	until := func(conn net.Conn, what string) {
+		t.Helper()
+		conn.SetReadDeadline(time.Now().Add(patience))
+		for r := bufio.NewReader(conn); ; {
+			var n int
+			if _, err := fmt.Fscanf(r, "%d ", &n); err != nil {
+				t.Fatalf("no %q: %v\n%s", what, err, s.stderr.String())
+			}
+			message := make([]byte, n)
+			if _, err := io.ReadFull(r, message); err != nil {
+				t.Fatal(err)
+			}
+			head, line, ok := strings.Cut(string(message), " - {")
+			if !ok || !strings.HasPrefix(head, "<30>1 ") {
+				t.Fatalf("%q", message)
+			}
+			if _, err := parseEvent([]byte("{" + line + "\n")); err != nil {
+				t.Error(err)
+			}
+			if strings.Contains(string(message), what) {
+				return
+			}
+		}
+	}
+	accept := func() net.Conn {
+		t.Helper()
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	first := accept()
+	until(first, "trace.start")
+	s.awaitStart(t)
+	checkThreads(t, s.cmd.Process.Pid, confine.Work{})
+	first.Close()
+	output(t, "unshare", "--uts", "true")
+	second := accept() // the filter of the process would refuse another family of sockets
+	output(t, "unshare", "--ipc", "true")
+	until(second, `"type":"ipc"`)
+	s.interrupt(t)
+	until(second, "trace.stop")
+	second.Close()
+	s.checkEnd(t, false)
+}
+
+// TestSinkJournald sends events to a journal of its own. journalctl finds them by the process.
+func TestSinkJournald(t *testing.T) {
+	anyKernel(t)
+	const journald = "/lib/systemd/systemd-journald"
+	if _, err := os.Stat(journald); err != nil {
+		t.Skip(err)
+	}
+	const script = `set -e
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/systemd/journal /run/log/journal
+if [ ! -s /etc/machine-id ]; then
+	echo 0123456789abcdef0123456789abcdef > /run/machine-id
+	mount --bind /run/machine-id /etc/machine-id
+fi
+` + journald + ` >/run/said 2>&1 &
+journald=$!
+until [ -S /run/systemd/journal/socket ]; do kill -0 $journald; sleep 0.1; done
+"$nstrace" --runtime-socket none -e namespace.create -t uts -n 1 --sink journald --filter 'process.comm == "journal-test"' >/run/stdout &
+tracer=$!
+until journalctl -D /run/log/journal -o cat NSTRACE_TYPE=trace.start 2>&1 | grep -q trace.start; do kill -0 $tracer; sleep 0.1; done
+"$unshare" --uts true
+wait $tracer
+until journalctl -D /run/log/journal -o cat NSTRACE_TYPE=trace.stop 2>&1 | grep -q trace.stop; do kill -0 $journald; sleep 0.1; done
+kill $journald
+cat /run/stdout >&2
+pid=$(journalctl -D /run/log/journal -o cat --output-fields=NSTRACE_PID NSTRACE_TYPE=namespace.create)
+exec journalctl -D /run/log/journal -o json OBJECT_PID=$pid SYSLOG_IDENTIFIER=nstrace
+`
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed := filepath.Join(t.TempDir(), "journal-test")
+	if err := os.Symlink(unshare, renamed); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation", "private", "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "nstrace="+nstraceBin, "unshare="+renamed)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s\n%s", err, errorText(err), out)
+	}
+	var entry map[string]string
+	if err := json.Unmarshal(out, &entry); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	e, err := parseEvent([]byte(entry["NSTRACE_JSON"] + "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strconv.FormatUint(uint64(e.Process.PID), 10)
+	for field, want := range map[string]string{
+		"OBJECT_PID": pid, "NSTRACE_PID": pid, "NSTRACE_COMM": "journal-test", "NSTRACE_NS_TYPE": "uts", "PRIORITY": "6", "_TRANSPORT": "journal",
+		"NSTRACE_SEQ": strconv.FormatUint(e.Seq, 10), "NSTRACE_RUN_ID": e.RunID, "NSTRACE_UID": "0",
+	} {
+		if entry[field] != want {
+			t.Errorf("%s is %q, want %q", field, entry[field], want)
+		}
+	}
+	if !strings.HasPrefix(entry["MESSAGE"], "create uts ") || !strings.Contains(entry["MESSAGE"], "journal-test["+pid+"]") {
+		t.Errorf("MESSAGE is %q", entry["MESSAGE"])
 	}
 }

@@ -32,22 +32,22 @@ type sinkValue struct {
 // A sinkKind is a kind of sink.
 type sinkKind struct {
 	name    string
-	where   string                 // what follows the colon, "" for nothing
+	where   string                 // what follows the colon: "" for nothing, "[...]" if it can be absent
 	options []string               // besides those of all kinds
+	events  bool                   // the destination wants events, and not only lines
 	parse   func(*sinkValue) error // checks where, nil if anything will do
-	open    func(*sinkValue) (sink.Destination, error)
-	events  bool // the destination wants events, and not only lines
+	open    func(*sinkValue, sink.Options) (sink.Target, error)
 }
 
 // kindsOfSinks are the values of --sink.
 var kindsOfSinks = []sinkKind{
 	{
 		name: "file", where: "PATH", options: []string{"size", "age", "keep", "compress", "mode"},
-		open: func(v *sinkValue) (sink.Destination, error) { return sink.OpenFile(v.where, v.rotation) },
+		open: toDestination(func(v *sinkValue) (sink.Destination, error) { return sink.OpenFile(v.where, v.rotation) }),
 	},
 	{
 		name: "journald", events: true,
-		open: func(*sinkValue) (sink.Destination, error) { return sink.OpenJournald() },
+		open: toDestination(func(*sinkValue) (sink.Destination, error) { return sink.OpenJournald() }),
 	},
 	{
 		name: "syslog", where: "[PATH|udp:HOST:PORT|tcp:HOST:PORT|tls:HOST:PORT]", events: true,
@@ -55,8 +55,24 @@ var kindsOfSinks = []sinkKind{
 			v.to, v.network, err = sink.ParseSyslog(v.where)
 			return err
 		},
-		open: func(v *sinkValue) (sink.Destination, error) { return v.to, nil },
+		open: toDestination(func(v *sinkValue) (sink.Destination, error) { return v.to, nil }),
 	},
+	{
+		name: "unix", where: "PATH", parse: func(v *sinkValue) error { return sink.CheckSocket(v.where) },
+		open: func(v *sinkValue, o sink.Options) (sink.Target, error) { return sink.Listen(v.where, o) },
+	},
+}
+
+// toDestination makes a sink in front of a destination.
+func toDestination(open func(*sinkValue) (sink.Destination, error)) func(*sinkValue, sink.Options) (sink.Target, error) {
+	return func(v *sinkValue, o sink.Options) (sink.Target, error) {
+		to, err := open(v)
+		if err != nil {
+			return nil, err
+		}
+		o.Destination = to
+		return sink.New(o), nil
+	}
 }
 
 // sinkOptions are the options that each kind has. The filter is the last option of a value, so that it can have commas.
@@ -77,8 +93,8 @@ func parseSinks(values []string) ([]*sinkValue, error) {
 		if err != nil {
 			return nil, usagef("--sink: %w", err)
 		}
-		if slices.ContainsFunc(all, func(o *sinkValue) bool { return o.kind == v.kind && o.where == v.where && v.kind == "file" }) {
-			return nil, usagef("--sink: two sinks write to the file %q", v.where)
+		if slices.ContainsFunc(all, func(o *sinkValue) bool { return o.where == v.where && o.where != "" && !o.network }) {
+			return nil, usagef("--sink: two sinks write to %q", v.where)
 		}
 		all = append(all, v)
 	}
@@ -184,7 +200,7 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 	if len(values) == 0 {
 		return nil, nil
 	}
-	var sinks []*sink.Sink
+	var sinks []sink.Target
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, sink.NewSet(sinks...).Close())
@@ -192,13 +208,12 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 	}()
 	for _, v := range values {
 		kind := kindsOfSinks[slices.Index(sinkKinds(), v.kind)]
-		to, err := kind.open(v)
+		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Events: kind.events, Report: report}
+		s, err := kind.open(v, o)
 		if err != nil {
 			return nil, noFolder(fmt.Errorf("--sink %s: %w", v.text, err))
 		}
-		sinks = append(sinks, sink.New(sink.Options{
-			Name: "the sink " + v.text, Destination: to, Filter: v.filter, Events: kind.events, Report: report,
-		}))
+		sinks = append(sinks, s)
 	}
 	return sink.NewSet(sinks...), nil
 }
@@ -206,7 +221,7 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 // checkSinkFolders refuses files in folders that do not exist, see checkFolder.
 func checkSinkFolders(values []*sinkValue) error {
 	for _, v := range values {
-		if v.kind == "file" {
+		if v.kind == "file" || v.kind == "unix" {
 			if err := checkFolder("--sink", v.where); err != nil {
 				return err
 			}

@@ -9,14 +9,22 @@ import (
 	"github.com/nstrace/nstrace/event"
 )
 
+// A Target is a *Sink or a *Listener.
+type Target interface {
+	write(e *event.Event, shared *encoded) // never waits for a destination
+	signal()                               // there are no more events for the moment
+	finish()                               // there are no more events
+	end(ctx context.Context) error         // waits for what was written until the context ends
+}
+
 // A Set is several sinks. Write, Flush and Close are for one goroutine at a time.
 type Set struct {
-	sinks []*Sink
+	sinks []Target
 	enc   encoded
 }
 
 // NewSet returns a set of sinks.
-func NewSet(sinks ...*Sink) *Set { return &Set{sinks: sinks} }
+func NewSet(sinks ...Target) *Set { return &Set{sinks: sinks} }
 
 // Write puts an event into the queue of each sink. It never waits for a destination, and its error is always nil.
 // Afterwards the caller may reuse the event and what it points to, except its process.

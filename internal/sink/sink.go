@@ -12,6 +12,7 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,6 +80,9 @@ type Options struct {
 	Destination Destination
 	Filter      *filter.Program // nil for all events. No other sink may have it
 	Events      bool            // the destination wants Item.Event
+	Once        bool            // an error of the destination ends the sink: it cannot work again
+	MaxEvents   int             // of the queue; 0 means the default
+	MaxBytes    int
 	Report      func(message string)
 }
 
@@ -111,6 +115,7 @@ type origin struct{ runID, host, bootID string }
 
 // New starts a sink.
 func New(o Options) *Sink {
+	o.MaxEvents, o.MaxBytes = cmp.Or(o.MaxEvents, maxEvents), cmp.Or(o.MaxBytes, maxBytes)
 	s := &Sink{o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	go s.run()
@@ -131,7 +136,7 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from := origin{e.RunID, e.Host, e.BootID}
-	full := len(s.queue) >= maxEvents || s.size >= maxBytes
+	full := len(s.queue) >= s.o.MaxEvents || s.size >= s.o.MaxBytes
 	if s.lost != nil && !s.roomy() || full {
 		s.lose(skipped, e.Seq, e.Type, weight(e), e.Time, from)
 		return
@@ -149,7 +154,7 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 
 // roomy reports whether there is room for more than the next few events. Otherwise a slow sink would have a
 // trace.loss between any two events.
-func (s *Sink) roomy() bool { return len(s.queue) <= maxEvents/2 && s.size <= maxBytes/2 }
+func (s *Sink) roomy() bool { return len(s.queue) <= s.o.MaxEvents/2 && s.size <= s.o.MaxBytes/2 }
 
 func (s *Sink) add(it Item) {
 	s.queue = append(s.queue, it)
@@ -310,7 +315,7 @@ func (s *Sink) run() {
 			}
 			continue
 		}
-		if s.ctx.Err() != nil {
+		if s.ctx.Err() != nil || s.o.Once {
 			return
 		}
 		if !failing {

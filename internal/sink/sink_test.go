@@ -115,7 +115,7 @@ func TestStuck(t *testing.T) {
 	e := n.next(event.SysctlWrite)
 	for range counts.want {
 		for { // a sink that works is slower than this loop
-			s := set.sinks[1]
+			s := set.sinks[1].(*Sink)
 			s.mu.Lock()
 			room := len(s.queue) < maxEvents
 			s.mu.Unlock()

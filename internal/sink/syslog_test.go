@@ -175,7 +175,7 @@ func TestSyslogStream(t *testing.T) {
 			defer listener.Close()
 			p := &peer{listener: listener}
 			set := sendSamples(t, scheme+":"+listener.Addr().String(), config, p.counted)
-			to := set.sinks[0].o.Destination.(*syslog)
+			to := set.sinks[0].(*Sink).o.Destination.(*syslog)
 			over := to.over // the sink waits for more and does not use it
 			p.conn.Close()
 			<-over

@@ -104,6 +104,8 @@ func TestRefusals(t *testing.T) {
 		{name: "option of the journal", args: []string{"--sink", "journald,size=1MiB"}, status: 2, want: []string{"--sink", `"size"`}},
 		{name: "place of the syslog", args: []string{"--sink", "syslog:host"}, status: 2, want: []string{"--sink", "tcp:HOST:PORT"}},
 		{name: "port of the syslog", args: []string{"--sink", "syslog:tcp:host:0"}, status: 2, want: []string{"--sink", `"0"`}},
+		{name: "folder of a socket", args: []string{"--sink", "unix:/nonexistent/x"}, status: 2, want: []string{"--sink", "/nonexistent"}},
+		{name: "long path of a socket", args: []string{"--sink", "unix:/run/" + strings.Repeat("x", 110)}, status: 2, want: []string{"--sink", "107 bytes"}},
 		{name: "two sinks of a file", args: []string{"--sink", "file:/x", "--sink", "file:/x,age=1h"}, status: 2, want: []string{"--sink", "/x"}},
 		{name: "folder of a sink", args: []string{"--sink", "file:/nonexistent/x"}, status: 2, want: []string{"--sink", "/nonexistent"}},
 		{name: "folder of a recorder's sink", args: []string{"record", "--db", "/tmp/x.db", "--sink", "file:/nonexistent/x"}, status: 2, want: []string{"--sink", "/nonexistent"}},

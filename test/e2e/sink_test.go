@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -197,6 +198,62 @@ func TestSinkSyslog(t *testing.T) {
 	until(second, "trace.stop")
 	second.Close()
 	s.checkEnd(t, false)
+}
+
+// TestSinkUnix has a reader of the live events of a recorder, which comes when that is confined.
+func TestSinkUnix(t *testing.T) {
+	anyKernel(t)
+	dir := openDir(t, 0o755)
+	path, db := filepath.Join(dir, "live"), filepath.Join(dir, "history.db")
+	s := startStream(t, "record", "--db", db, "--runtime-socket", "none", "--sink", "unix:"+path+`,filter=type == "namespace.create"`)
+	s.awaitStart(t)
+	output(t, "unshare", "--uts", "true")
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(patience))
+	in := bufio.NewReader(conn)
+	next := func() *emitted {
+		t.Helper()
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := parseEvent(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	var first *emitted
+	for seen := false; !seen; { // until nstrace has the reader
+		output(t, "unshare", "--ipc", "true")
+		conn.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := in.Peek(1); err == nil {
+			conn.SetReadDeadline(time.Now().Add(patience))
+			first, seen = next(), true
+		}
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	last := first
+	for last.Type != event.TraceStop {
+		e := next()
+		if e.Seq-last.Seq-1 != e.Skipped || e.RunID != first.RunID {
+			t.Errorf("%d follows %d, skipped %d", e.Seq, last.Seq, e.Skipped)
+		}
+		last = e
+	}
+	s.awaitEnd(t)
+	if s.err != nil {
+		t.Errorf("%v: %s", s.err, s.stderr.String())
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
 }
 
 // TestSinkJournald sends events to a journal of its own. journalctl finds them by the process.

@@ -26,6 +26,7 @@ type sinkValue struct {
 	filter   *filter.Program
 	rotation output.Rotation
 	to       sink.Destination // if its kind makes that while parsing
+	headers  string           // file with headers of requests
 	network  bool             // it connects to other hosts
 }
 
@@ -60,6 +61,14 @@ var kindsOfSinks = []sinkKind{
 	{
 		name: "unix", where: "PATH", parse: func(v *sinkValue) error { return sink.CheckSocket(v.where) },
 		open: func(v *sinkValue, o sink.Options) (sink.Target, error) { return sink.Listen(v.where, o) },
+	},
+	{
+		name: "http", where: "URL", options: []string{"headers"},
+		parse: func(v *sinkValue) error {
+			v.network = true
+			return sink.ParseURL(v.where)
+		},
+		open: toDestination(func(v *sinkValue) (sink.Destination, error) { return sink.OpenHTTP(v.where, v.headers) }),
 	},
 }
 
@@ -183,6 +192,8 @@ func (v *sinkValue) set(key, value string) (err error) {
 			return fmt.Errorf("invalid number %q of files to keep: want a whole number, or 0 for all", value)
 		}
 		v.rotation.Keep = int(n)
+	case "headers":
+		v.headers = value
 	case "compress":
 		v.rotation.Compress = true
 	case "mode":

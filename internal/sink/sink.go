@@ -58,7 +58,7 @@ type Item struct {
 // A Destination takes what a Sink has. One goroutine uses it.
 type Destination interface {
 	// Deliver hands over items in their order. It returns how many it is done with. If that is not all, the error
-	// says why, and the others come again later. Items that can never be delivered are in a *Refused. The context
+	// says why, and the others come again later; a *Later says when. Items that can never be delivered are in a *Refused. The context
 	// ends when there is no more time.
 	Deliver(ctx context.Context, items []Item) (int, error)
 	// Close ends the stream.
@@ -322,7 +322,12 @@ func (s *Sink) run() {
 			failing = true
 			s.o.Report(fmt.Sprintf("%s: %v; nstrace goes on, and tries again", s.o.Name, err))
 		}
-		if s.sleep(wait) != nil {
+		after := wait
+		var later *Later
+		if errors.As(err, &later) {
+			after = max(after, later.After)
+		}
+		if s.sleep(after) != nil {
 			return
 		}
 		wait = min(2*wait, lastBackoff)

@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -100,6 +103,16 @@ func TestSinks(t *testing.T) {
 	})
 }
 
+// awaitMessage waits for a text on standard error.
+func awaitMessage(t *testing.T, s *stream, text string) {
+	t.Helper()
+	for limit := time.Now().Add(patience); !strings.Contains(s.stderr.String(), text); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("nstrace does not say %q: %s", text, s.stderr.String())
+		}
+	}
+}
+
 // readLines returns a file with its last newline, which readFile cuts.
 func readLines(t *testing.T, path string) string {
 	t.Helper()
@@ -125,9 +138,7 @@ func TestSinkOnFullDisk(t *testing.T) {
 		output(t, "unshare", "--uts", "true")
 	}
 	awaitText(t, other, `"seq":31`)
-	s.await(t, "a message", func([]*emitted) bool {
-		return strings.Contains(s.stderr.String(), "no space left on device; nstrace goes on")
-	})
+	awaitMessage(t, s, "no space left on device; nstrace goes on")
 	growDisk(t, dir)
 	awaitText(t, full, `"seq":31`)
 	s.interrupt(t)
@@ -253,6 +264,46 @@ func TestSinkUnix(t *testing.T) {
 	}
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// TestSinkHTTP posts events from a process that is confined, to a server that refuses requests at first.
+func TestSinkHTTP(t *testing.T) {
+	anyKernel(t)
+	var mu sync.Mutex
+	var got strings.Builder
+	requests := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		if requests++; requests <= 3 || err != nil {
+			w.Header().Set("Connection", "close") // so that nstrace needs another socket
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		got.Write(body)
+	}))
+	defer server.Close()
+	s := startStream(t, "--runtime-socket", "none", "-e", "namespace.create", "--sink", "http:"+server.URL+"/insert")
+	s.awaitStart(t)
+	checkThreads(t, s.cmd.Process.Pid, confine.Work{Network: true})
+	output(t, "unshare", "--uts", "true")
+	awaitMessage(t, s, "503")
+	for limit, done := time.Now().Add(patience), false; !done; time.Sleep(10 * time.Millisecond) {
+		mu.Lock()
+		done = strings.Contains(got.String(), `"seq":2`)
+		mu.Unlock()
+		if time.Now().After(limit) {
+			t.Fatalf("the server has no event: %s", s.stderr.String())
+		}
+	}
+	s.interrupt(t)
+	if s.err != nil {
+		t.Errorf("%v: %s", s.err, s.stderr.String())
+	}
+	if got.String() != lines(s.since(0)) {
+		t.Errorf("the server has\n%swant\n%s", got.String(), lines(s.since(0)))
 	}
 }
 

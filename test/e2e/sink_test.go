@@ -190,6 +190,9 @@ func TestSinkSyslog(t *testing.T) {
 	}
 	accept := func() net.Conn {
 		t.Helper()
+		if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
 		conn, err := listener.Accept()
 		if err != nil {
 			t.Fatal(err)

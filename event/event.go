@@ -107,6 +107,7 @@ type Event struct {
 	ChildPID uint32 `json:"child_pid,omitempty"` // in the host's PID namespace
 	Count    uint64 `json:"count,omitempty"`     // absent means 1
 	Late     bool   `json:"late,omitempty"`      // an event that happened later came before
+	Skipped  uint64 `json:"skipped,omitempty"`   // how many events before this one the filter of a sink left out
 
 	// Alert has the rules that the event met. No two events share it.
 	Alert []Alert `json:"alert,omitempty"`

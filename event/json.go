@@ -48,6 +48,7 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 	b = appendNumber(b, `,"child_pid":`, uint64(ev.ChildPID))
 	b = appendNumber(b, `,"count":`, ev.Count)
 	b = appendTrue(b, `,"late":`, ev.Late)
+	b = appendNumber(b, `,"skipped":`, ev.Skipped)
 	b = appendList(b, `,"alert":`, ev.Alert, appendAlert)
 	if ev.Trace != nil {
 		b = enc.appendTrace(append(b, `,"trace":`...), ev.Trace)
@@ -299,6 +300,8 @@ func (enc *Encoder) appendLoss(b []byte, l *Loss) []byte {
 	if l.UID != nil {
 		b = strconv.AppendUint(append(b, `,"uid":`...), uint64(*l.UID), 10)
 	}
+	b = appendNumber(b, `,"first_seq":`, l.FirstSeq)
+	b = appendNumber(b, `,"last_seq":`, l.LastSeq)
 	b = enc.times.appendMember(b, `,"from":`, l.From)
 	b = enc.times.appendMember(b, `,"to":`, l.To)
 	return object(b, start)

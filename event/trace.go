@@ -9,8 +9,11 @@ type Loss struct {
 	Records map[Type]uint64 `json:"records,omitempty"` // how many of each type; nil if unknown
 	Reason  string          `json:"reason"`            // LossRingFull and so on
 	UID     *uint32         `json:"uid,omitempty"`     // whose events are missing, for LossUserShare; as the host numbers users
-	From    time.Time       `json:"from,omitzero"`
-	To      time.Time       `json:"to,omitzero"`
+	// FirstSeq and LastSeq bound the numbers of the events that a sink lacks, for LossSink.
+	FirstSeq uint64    `json:"first_seq,omitempty"`
+	LastSeq  uint64    `json:"last_seq,omitempty"`
+	From     time.Time `json:"from,omitzero"`
+	To       time.Time `json:"to,omitzero"`
 }
 
 // Tamper is what a process did, or tried to do, to nstrace itself.
@@ -76,6 +79,7 @@ const (
 	LossHistory   = "history"    // the history could not store the events; they are in the stream
 	LossQuota     = "quota"      // an account used up its share of the history; the events are in the stream
 	LossOutput    = "output"     // the output could not be written, as on a full disk; a history has the events
+	LossSink      = "sink"       // one sink could not take the events: only its own stream has this line
 
 	// The number of lost events is unknown for these.
 	LossFtraceOff  = "ftrace_off"  // ftrace was turned off: the kernel does not run fentry and kprobe programs

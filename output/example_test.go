@@ -68,6 +68,8 @@ func ExampleTable() {
 	// 12:04:39.423  !! SELF  nstrace                      SIGKILL           sshd > bash > sudo >
 	//                                                                       bash[4805] alice as root
 	//               !! critical tamper: bash sent SIGKILL
+	// 12:04:39.145  !! LOST  12 EVENTS NOT SHOWN          sink              12 sysctl.write
+	//                                                                       12:04:38.424 to 12:04:39.134
 	// 12:04:39.923  !! LOST  EVENTS NOT SHOWN             ftrace off        12:04:39.523 to 12:04:39.913
 	//                        (number unknown)
 	// 12:04:40.123  sysctl   net.ipv4.conf.eth0.          0 → 1 cascade of  sshd > bash > sudo >

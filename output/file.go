@@ -38,6 +38,9 @@ type Rotation struct {
 	KeepFor time.Duration
 	// Compress compresses rotated files with gzip.
 	Compress bool
+
+	// Mode is the mode of the file, also of one that exists. 0 means that of OpenFile.
+	Mode fs.FileMode
 }
 
 func (r Rotation) wanted() bool { return r.MaxSize > 0 || r.MaxAge > 0 }
@@ -55,7 +58,7 @@ func (r Rotation) wanted() bool { return r.MaxSize > 0 || r.MaxAge > 0 }
 // keeps its mode, also when it is rotated. See [safefile.Open] for a file in a folder that others can write to.
 // There is no rotation in such a folder.
 func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
-	f, info, err := openAppend(path)
+	f, info, err := openAppend(path, rotation.Mode)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +66,7 @@ func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
 		return f, nil
 	}
 	if !rotation.wanted() {
-		return &plainFile{path: path, file: f, info: info}, nil
+		return &plainFile{path: path, mode: rotation.Mode, file: f, info: info}, nil
 	}
 	if err := f.Close(); err != nil {
 		return nil, openError(path, err)
@@ -71,12 +74,15 @@ func OpenFile(path string, rotation Rotation) (io.WriteCloser, error) {
 	return openRotating(path, rotation)
 }
 
-func openAppend(path string) (*os.File, os.FileInfo, error) {
+func openAppend(path string, mode fs.FileMode) (*os.File, os.FileInfo, error) {
 	f, err := safefile.Open(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
 		return nil, nil, openError(path, err)
 	}
 	info, err := f.Stat()
+	if err == nil && mode != 0 && info.Mode().IsRegular() && info.Mode().Perm() != mode {
+		err = f.Chmod(mode)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(openError(path, err), f.Close())
 	}
@@ -86,6 +92,7 @@ func openAppend(path string) (*os.File, os.FileInfo, error) {
 // A plainFile is a file that only other programs rotate.
 type plainFile struct {
 	path string
+	mode fs.FileMode // 0: as OpenFile makes it
 	file *os.File
 	info os.FileInfo
 }
@@ -94,7 +101,7 @@ type plainFile struct {
 // moved can be compressed and removed at any moment.
 func (f *plainFile) Write(p []byte) (int, error) {
 	if replaced(f.path, f.info) {
-		file, info, err := openAppend(f.path)
+		file, info, err := openAppend(f.path, f.mode)
 		if err != nil {
 			return 0, err
 		}
@@ -144,6 +151,7 @@ func openError(path string, err error) error {
 type rotatingFile struct {
 	log    lumberjack.Logger
 	info   os.FileInfo // of the file at the last write
+	mode   fs.FileMode // 0: that of the file before
 	maxAge time.Duration
 	birth  time.Time
 	now    func() time.Time
@@ -169,6 +177,7 @@ func openRotating(path string, rotation Rotation) (*rotatingFile, error) {
 			MaxBackups: rotation.Keep,
 			Compress:   rotation.Compress,
 		},
+		mode:   rotation.Mode,
 		maxAge: rotation.MaxAge,
 		birth:  birthTime(path),
 		now:    time.Now,
@@ -186,6 +195,9 @@ func openRotating(path string, rotation Rotation) (*rotatingFile, error) {
 func (r *rotatingFile) open() (err error) {
 	if _, err = r.log.Write(nil); err == nil {
 		r.info, err = os.Stat(r.log.Filename)
+	}
+	if err == nil && r.mode != 0 && r.info.Mode().Perm() != r.mode {
+		err = os.Chmod(r.log.Filename, r.mode)
 	}
 	if err != nil {
 		return openError(r.log.Filename, err)

@@ -17,7 +17,7 @@
 //	Limit           ends the run after a number of events
 //	Losses          adds trace.loss for what the history or another sink could not take
 //	Number          assigns v, run_id, seq and the totals, once
-//	Fanout          writes to every sink
+//	Fanout          writes to every sink; those of --sink have queues, see internal/sink
 //
 // New builds the chain from Gap to Fanout. Nothing behind Number adds, drops or changes
 // an event. A step that drops events counts them in Drops, so that the totals balance. The

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/resolver"
@@ -38,7 +39,8 @@ func (f *streamFlags) seal() {
 }
 
 func (f *streamFlags) confinement(w confine.Work) *confine.Profile {
-	w.Files = f.file != ""
+	w.Files = f.file != "" || slices.ContainsFunc(f.sinks, func(s *sinkValue) bool { return s.kind == "file" })
+	w.Network = slices.ContainsFunc(f.sinks, func(s *sinkValue) bool { return s.network })
 	w.User = f.resolverUser()
 	profile := confine.Tracing(w)
 	adjust(profile)

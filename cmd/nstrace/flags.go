@@ -37,6 +37,8 @@ type streamFlags struct {
 	rotateSize string
 	rotateAge  time.Duration
 	rotateKeep int
+	sinkValues []string
+	sinks      []*sinkValue // parsed from sinkValues
 	events     []string
 	nsTypes    []string
 	sysctls    []string
@@ -91,6 +93,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.rotateSize, "rotate-size", "", "start a new output file before the current one exceeds this size, for example 100MiB")
 	spanVar(fs, &f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
+	fs.StringArrayVar(&f.sinkValues, "sink", nil, "also send events there, KIND[:WHERE][,OPTION...]; may be repeated (kinds: "+strings.Join(sinkKinds(), ", ")+")")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
@@ -229,6 +232,9 @@ func (f *streamFlags) options() (tracer.Options, error) {
 		o.ProveEvery = -1
 	default:
 		o.ProveEvery = f.selfTest
+	}
+	if f.sinks, err = parseSinks(f.sinkValues); err != nil {
+		return o, err
 	}
 	if f.duration < 0 {
 		return o, usagef("--duration: invalid negative time %s: want for example 30s", f.duration)

@@ -46,7 +46,7 @@ func newRecord() *cobra.Command {
 		Short: "Record a history of events for nstrace blame and nstrace history",
 		Long: `Trace as nstrace does, with the same flags, and store the events in a database. The
 events are also written to stdout if --output is given or stdout is a terminal, and to
-the file of --output-file. While the database cannot be opened or written (the disk is
+the file of --output-file, and go to each --sink. While the database cannot be opened or written (the disk is
 full, another program holds a lock), tracing continues and events wait in memory.
 
 While another nstrace records to the same database, this one stands by. It takes over
@@ -111,6 +111,9 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 		if err := checkFolder("--output-file", f.file); err != nil {
 			return err
 		}
+	}
+	if err := checkSinkFolders(f.sinks); err != nil {
+		return err
 	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{

@@ -31,6 +31,7 @@ import (
 	"github.com/nstrace/nstrace/internal/osthread"
 	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/internal/runtimes"
+	"github.com/nstrace/nstrace/internal/sink"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/pipeline"
 	"github.com/nstrace/nstrace/tracer"
@@ -104,6 +105,7 @@ type run struct {
 	steps  *pipeline.Pipeline
 	drift  *pipeline.Drift // nil without a history
 	sink   output.Sink
+	sinks  *sink.Set       // of --sink, nil for none
 	retry  *pipeline.Retry // around sink; nil: an error of sink ends the run
 	close  func() error    // of the output
 }
@@ -156,6 +158,9 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 			r = nil
 		}
 	}()
+	if r.sinks, err = openSinks(f.sinks, warn); err != nil {
+		return r, err
+	}
 	// Early: it starts while the programs are loaded, and before a host can run out of process ids.
 	notes := &heldNotes{notify: o.Notify}
 	r.names = resolver.Start(resolver.Options{Notify: notes.add, User: f.resolverUser()})
@@ -185,10 +190,10 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		}
 	}
 	r.sink = f.sink(w, r.tracer.HostNS(), output.DefaultHold)
-	var sink pipeline.Sink = r.sink
+	var first pipeline.Sink = r.sink
 	if f.file != "" || f.history != nil {
 		r.retry = &pipeline.Retry{Sink: r.sink, Report: warn}
-		sink = r.retry
+		first = r.retry
 	}
 	if f.history != nil {
 		r.drift = pipeline.NewDrift(pipeline.DriftOptions{
@@ -200,10 +205,14 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 			Report: warn,
 		})
 	}
+	sinks := []pipeline.Sink{first}
+	if r.sinks != nil {
+		sinks = append(sinks, r.sinks)
+	}
 	r.steps = pipeline.New(pipeline.Options{
 		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Expected: f.expected, Alerts: f.alerts, Filter: f.program,
 		Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
-		Sinks: []pipeline.Sink{sink}, Source: r.tracer,
+		Sinks: sinks, Source: r.tracer,
 	})
 	r.stage.SetNext(r.steps)
 	r.stage.OnError(r.tracer.Wake)
@@ -256,6 +265,9 @@ func (r *run) finish() error {
 		}
 	case r.sink != nil:
 		errs = append(errs, r.sink.Close())
+	}
+	if r.sinks != nil {
+		errs = append(errs, r.sinks.Close())
 	}
 	return errors.Join(append(errs, r.close())...)
 }

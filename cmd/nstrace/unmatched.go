@@ -30,6 +30,14 @@ func (f *streamFlags) warnPattern(note func(string)) {
 			note("--filter: " + w)
 		}
 	}
+	for _, s := range f.sinks {
+		if s.filter == nil {
+			continue
+		}
+		for _, w := range s.filter.Warnings() {
+			note("--sink " + s.text + ": filter: " + w)
+		}
+	}
 	if f.alerts != nil {
 		for _, w := range f.alerts.Warnings() {
 			note("--alert: " + w)

@@ -115,6 +115,7 @@ func Sample() []*event.Event {
 		}},
 		{Type: event.NamespacePin, Time: At(8200), Outcome: event.Success, Via: "mount", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Path: "/run/netns/web"}, Process: ViaSSH(4720, "ip", "netns", "add", "web")},
 		{Type: event.TraceTamper, Time: At(8300), Via: "kill", Tamper: &event.Tamper{Action: "signal", Signal: "SIGKILL"}, Process: ViaSSH(4805, "bash"), Alert: []event.Alert{{Name: "tamper", Severity: "critical", Message: "bash sent SIGKILL"}}},
+		{Type: event.TraceLoss, Time: At(8022), Skipped: 3, Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 12}, Reason: event.LossSink, FirstSeq: 4, LastSeq: 15, From: At(7301), To: At(8011)}},
 		{Type: event.TraceLoss, Time: At(8800), Loss: &event.Loss{Reason: event.LossFtraceOff, From: At(8400), To: At(8790)}, Trace: &event.Trace{
 			Observations: []event.Observation{{Name: "netns.create", Backend: "tracepoint"}}, Notes: []string{"ftrace is off: nstrace now uses tracepoints."},
 		}},

@@ -42,6 +42,8 @@ type Kept struct {
 type Profile struct {
 	Keep []Kept
 	Exec bool // the process starts others, which inherit no_new_privs and the filter
+	// Network means that the process connects to other hosts, by IPv4 and IPv6.
+	Network bool
 	// User is the user and the group of a process that it starts; 0: it starts none of other users.
 	User uint32
 	// Files, if not nil, are all that the process uses of the file system.

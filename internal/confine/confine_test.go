@@ -291,6 +291,17 @@ func TestFilter(t *testing.T) {
 			t.Errorf("%s: %s: %x, want %x", a.Name, tt.what, tt.got, tt.want)
 		}
 	}
+	if program, err = assemble(&Profile{Network: true}, a); err != nil {
+		t.Fatal(err)
+	}
+	if vm, err = bpf.NewVM(program); err != nil {
+		t.Fatal(err)
+	}
+	for family, want := range map[uint64]uint32{unix.AF_UNIX: allow, unix.AF_NETLINK: allow, unix.AF_INET: allow, unix.AF_INET6: allow, unix.AF_PACKET: eperm, unix.AF_VSOCK: eperm} {
+		if got := answer(native, number("socket"), family); got != want {
+			t.Errorf("%s: a socket of the family %d with a network: %x, want %x", a.Name, family, got, want)
+		}
+	}
 	for _, d := range denied {
 		for _, name := range d.names {
 			if !slices.ContainsFunc([]*arch.Info{arch.X86_64, arch.AARCH64, arch.I386, arch.ARM}, func(a *arch.Info) bool { _, ok := a.SyscallNames[name]; return ok }) {

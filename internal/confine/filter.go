@@ -90,6 +90,11 @@ func policy(p *Profile, known map[string]int) *seccomp.Policy {
 		{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_UNIX},
 		{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_NETLINK},
 	}
+	if p.Network {
+		local = append(local,
+			seccomp.Condition{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_INET},
+			seccomp.Condition{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_INET6})
+	}
 	groups = append(groups, seccomp.SyscallGroup{Action: refuse, NamesWithCondtions: []seccomp.NameWithConditions{{Name: "socket", Conditions: local}}})
 	if p.Exec {
 		return &seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: groups}

@@ -13,8 +13,10 @@ import (
 
 // Work is what a process that traces does besides tracing, and needs privileges for.
 type Work struct {
-	Files bool // it writes and rotates files: --output-file
-	Child bool // it passes signals on to the command of nstrace run
+	Files bool // it writes and rotates files: --output-file, --sink
+	// Network means that it connects to other hosts: --sink.
+	Network bool
+	Child   bool // it passes signals on to the command of nstrace run
 	// User is the user of the resolver, 0 if that has none of its own.
 	User uint32
 }
@@ -22,7 +24,7 @@ type Work struct {
 // Tracing returns the profile of a process that traces. It starts the resolver again if that ended, and
 // nstrace top starts systemctl.
 func Tracing(w Work) *Profile {
-	p := &Profile{Exec: true, User: w.User, Keep: []Kept{
+	p := &Profile{Exec: true, User: w.User, Network: w.Network, Keep: []Kept{
 		{unix.CAP_DAC_OVERRIDE, "connect to the container runtimes of users, and rotate files in folders of others", ""},
 		{unix.CAP_DAC_READ_SEARCH, "read what is in /proc of other users, and open cgroups and namespaces by handle", ""},
 		{unix.CAP_SYS_PTRACE, "read the namespaces, program and arguments of every process", ""},
@@ -35,7 +37,7 @@ func Tracing(w Work) *Profile {
 		p.Keep = append(p.Keep, Kept{unix.CAP_SYS_CHROOT, "mount tracefs and cgroup v2 for itself", "in a chroot"})
 	}
 	if w.Files {
-		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before", "--output-file"})
+		p.Keep = append(p.Keep, Kept{unix.CAP_CHOWN, "give a rotated file the owner of the one before", "--output-file and --sink file"})
 	}
 	if w.User != 0 {
 		kill := "end the resolver if it hangs"

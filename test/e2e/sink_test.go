@@ -25,8 +25,8 @@ import (
 	"github.com/nstrace/nstrace/internal/confine"
 )
 
-// lines joins the lines of events as they were written.
-func lines(events []*emitted) string {
+// linesOf joins the lines of events as they were written.
+func linesOf(events []*emitted) string {
 	var b strings.Builder
 	for _, e := range events {
 		b.Write(e.line)
@@ -90,8 +90,8 @@ func TestSinks(t *testing.T) {
 	s.interrupt(t)
 	s.checkEnd(t, false)
 	events := s.since(0)
-	if got := readLines(t, all+".1") + readLines(t, all); got != lines(events) {
-		t.Errorf("the sink has\n%swant\n%s", got, lines(events))
+	if got := readLines(t, all+".1") + readLines(t, all); got != linesOf(events) {
+		t.Errorf("the sink has\n%swant\n%s", got, linesOf(events))
 	}
 	for _, path := range []string{all + ".1", all} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
@@ -146,8 +146,8 @@ func TestSinkOnFullDisk(t *testing.T) {
 		t.Errorf("%v: %s", s.err, s.stderr.String())
 	}
 	for _, path := range []string{full, other} {
-		if got := readLines(t, path); got != lines(s.since(0)) {
-			t.Errorf("%s has\n%swant\n%s", path, got, lines(s.since(0)))
+		if got := readLines(t, path); got != linesOf(s.since(0)) {
+			t.Errorf("%s has\n%swant\n%s", path, got, linesOf(s.since(0)))
 		}
 	}
 	if said := s.stderr.String(); !strings.Contains(said, "works again") || strings.Contains(said, "lacks") {
@@ -305,8 +305,8 @@ func TestSinkHTTP(t *testing.T) {
 	if s.err != nil {
 		t.Errorf("%v: %s", s.err, s.stderr.String())
 	}
-	if got.String() != lines(s.since(0)) {
-		t.Errorf("the server has\n%swant\n%s", got.String(), lines(s.since(0)))
+	if got.String() != linesOf(s.since(0)) {
+		t.Errorf("the server has\n%swant\n%s", got.String(), linesOf(s.since(0)))
 	}
 }
 

@@ -180,7 +180,7 @@ func TestReaderGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer refused.Close()
-	if n, err := refused.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := refused.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d, %v", n, err)
 	}
 	conns[3].Close()

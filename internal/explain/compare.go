@@ -37,6 +37,11 @@ func (c *Comparison) Total() (n int) {
 // Compare compares all parameters of the host with what files declare. The other fields of Options than Config,
 // Program, Resolver, DB and Sync have no effect.
 func Compare(ctx context.Context, o Options) (*Comparison, error) {
+	return compareAll(ctx, o, o.Config.Names(o.Program), func(c *Comparison, root *params.Root, name string) { c.add(root, &o, name) })
+}
+
+// compareAll has add compare each parameter of the host, and those of names that do not exist.
+func compareAll(ctx context.Context, o Options, names []string, add func(c *Comparison, root *params.Root, name string)) (*Comparison, error) {
 	o.Parameter, o.Target = "net.", nil // those of the host's network namespace
 	host, err := o.netns()
 	if err != nil {
@@ -46,7 +51,25 @@ func Compare(ctx context.Context, o Options) (*Comparison, error) {
 	all := &Comparison{Count: map[output.DeclaredState]int{}}
 	limited, cancel := context.WithTimeout(ctx, compareTime)
 	defer cancel()
-	if err := host.in(func(root *params.Root) error { return all.read(limited, root, &o) }); err != nil {
+	err = host.in(func(root *params.Root) error {
+		seen := map[string]bool{}
+		err := root.Walk(limited, params.Dir, func(file string) {
+			if name, err := params.Name(file); err == nil {
+				seen[name] = true
+				add(all, root, name)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if !seen[name] {
+				add(all, root, name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(all.Rows, func(a, b *output.Declared) int { return cmp.Compare(a.Parameter, b.Parameter) })
@@ -54,26 +77,6 @@ func Compare(ctx context.Context, o Options) (*Comparison, error) {
 		return all, nil
 	}
 	return all, all.blame(ctx, &o)
-}
-
-// read compares what a thread sees.
-func (c *Comparison) read(ctx context.Context, root *params.Root, o *Options) error {
-	seen := map[string]bool{}
-	err := root.Walk(ctx, params.Dir, func(file string) {
-		if name, err := params.Name(file); err == nil {
-			seen[name] = true
-			c.add(root, o, name)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	for _, name := range o.Config.Names(o.Program) {
-		if !seen[name] {
-			c.add(root, o, name)
-		}
-	}
-	return nil
 }
 
 // add compares a parameter.

@@ -3,12 +3,10 @@
 package explain
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
 	"os"
-	"slices"
 
 	"github.com/nstrace/nstrace/internal/baseline"
 	"github.com/nstrace/nstrace/internal/declared"
@@ -19,38 +17,7 @@ import (
 
 // CompareSet is Compare for expectations. The field Config of Options has no effect.
 func CompareSet(ctx context.Context, o Options, set *baseline.Set) (*Comparison, error) {
-	o.Parameter, o.Target = "net.", nil // those of the host's network namespace
-	host, err := o.netns()
-	if err != nil {
-		return nil, err
-	}
-	defer host.close()
-	all := &Comparison{Count: map[output.DeclaredState]int{}}
-	limited, cancel := context.WithTimeout(ctx, compareTime)
-	defer cancel()
-	err = host.in(func(root *params.Root) error {
-		seen := map[string]bool{}
-		err := root.Walk(limited, params.Dir, func(file string) {
-			if name, err := params.Name(file); err == nil {
-				seen[name] = true
-				all.check(root, set, name)
-			}
-		})
-		for _, name := range set.Names() {
-			if !seen[name] && err == nil {
-				all.check(root, set, name)
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(all.Rows, func(a, b *output.Declared) int { return cmp.Compare(a.Parameter, b.Parameter) })
-	if o.DB == nil || len(all.Rows) == 0 {
-		return all, nil
-	}
-	return all, all.blame(ctx, &o)
+	return compareAll(ctx, o, set.Names(), func(c *Comparison, root *params.Root, name string) { c.check(root, set, name) })
 }
 
 // check compares a parameter with what is expected of it.

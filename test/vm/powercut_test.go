@@ -76,6 +76,27 @@ func (a *acknowledgements) lines() []string {
 	return slices.Compact(slices.Collect(strings.Lines(whole)))
 }
 
+// newDiskGuest waits until a guest may run, and returns a kernel and an empty disk for it.
+func newDiskGuest(t *testing.T) (*Kernel, *Disk) {
+	t.Helper()
+	if err := CheckHost(); err != nil {
+		t.Fatal(err)
+	}
+	trackInputs(t)
+	guests <- struct{}{}
+	t.Cleanup(func() { <-guests })
+	kernels := &Kernels{Log: t.Logf}
+	kernel, err := kernels.Get(t.Context(), harnessKernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := NewDisk(t.Context(), t.TempDir(), 256<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel, disk
+}
+
 // bootWithDisk boots a guest that has a disk and runs a shell script in it. add adds what the script needs.
 func bootWithDisk(t *testing.T, ctx context.Context, kernel *Kernel, disk *Disk, script string, stdout io.Writer, add func(*Root)) (*Result, error) {
 	root, err := NewGuestRoot(ctx, ".", kernel)
@@ -102,24 +123,10 @@ func TestPowerCut(t *testing.T) {
 	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
 		t.Skip("boots two guests, one after the other: make test-all")
 	}
-	if err := CheckHost(); err != nil {
-		t.Fatal(err)
-	}
-	trackInputs(t)
-	guests <- struct{}{}
-	defer func() { <-guests }()
-	kernels := &Kernels{Log: t.Logf}
-	kernel, err := kernels.Get(t.Context(), harnessKernel)
-	if err != nil {
-		t.Fatal(err)
-	}
+	kernel, disk := newDiskGuest(t)
 	dir := t.TempDir()
 	nstrace := filepath.Join(dir, "nstrace")
 	if err := goBuild(t.Context(), amd64, "../..", nstrace, "./cmd/nstrace", false); err != nil {
-		t.Fatal(err)
-	}
-	disk, err := NewDisk(t.Context(), dir, 256<<20)
-	if err != nil {
 		t.Fatal(err)
 	}
 	before := filepath.Join(dir, "before")
@@ -137,7 +144,7 @@ func TestPowerCut(t *testing.T) {
 			}
 		})
 	}
-	_, err = boot(ctx, storm, said, nil)
+	_, err := boot(ctx, storm, said, nil)
 	var ge *GuestError
 	if !errors.As(err, &ge) || ctx.Err() == nil {
 		t.Fatalf("the guest ended by itself: %v\n%s", err, &said.text)

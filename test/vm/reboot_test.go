@@ -27,22 +27,8 @@ func TestOracleReboots(t *testing.T) {
 	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
 		t.Skip("boots three guests, one after the other: make test-all")
 	}
-	if err := CheckHost(); err != nil {
-		t.Fatal(err)
-	}
-	trackInputs(t)
-	guests <- struct{}{}
-	defer func() { <-guests }()
-	kernels := &Kernels{Log: t.Logf}
-	kernel, err := kernels.Get(t.Context(), harnessKernel)
-	if err != nil {
-		t.Fatal(err)
-	}
+	kernel, disk := newDiskGuest(t)
 	p, err := buildPayload(t, amd64, "test/e2e")
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk, err := NewDisk(t.Context(), t.TempDir(), 256<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

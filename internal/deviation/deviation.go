@@ -30,7 +30,7 @@ type State string
 const (
 	Open    State = "open"    // it has not
 	Ended   State = "ended"   // with the event Back
-	Reset   State = "reset"   // the host rebooted, and the parameter has the value of before its first recorded write again
+	Reset   State = "reset"   // the host rebooted, and that undid all recorded writes to the parameter
 	Reboot  State = "reboot"  // the host rebooted, and which value the parameter then got is unknown
 	Unknown State = "unknown" // whether it has is unknown, or when
 )
@@ -236,7 +236,7 @@ func (f *finder) close(state State, by time.Time) {
 // reboot ends the open deviation if an event is of another boot. It reports whether that is all that the event says.
 func (f *finder) reboot(e *event.Event) bool {
 	between := e.Between
-	rebooted := between != nil && between.Boot == "different" // Old is the value of before the reboot
+	rebooted := between != nil && between.Boot == "different" // Old is from before the reboot
 	d := f.open
 	if d == nil || d.BootID == e.BootID {
 		return rebooted && e.Sysctl.Expected != nil && e.Sysctl.Expected.State == event.ExpectedBack

@@ -91,7 +91,7 @@ const maxShown = 1024
 // modules, or because there was no time to read them. Within a boot, it also ignores the parameters of a
 // network device unless the index shows that the device with that name is the same one. An incomplete
 // snapshot can lack namespaces that were alive, so Compare reports none of them as gone or new. After a boot,
-// Compare still compares parameters, and all namespaces of before are gone. Each namespace.gone then has the
+// Compare reports all namespaces of before as gone, and still compares parameters. Each namespace.gone then has the
 // BootID of before, because the kernel uses numbers and uids again.
 func Compare(before, after *Snapshot) []*event.Event {
 	between := &event.Between{From: before.Time.UTC(), To: after.Time.UTC(), Boot: "same"}

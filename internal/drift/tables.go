@@ -12,7 +12,7 @@ import (
 
 // Tables returns a sysctl.appear or a sysctl.vanish for the parameters that only one of two snapshots of a boot has:
 // one event for those of each network device, and one for all others with the same first word. It leaves out
-// namespaces that only one snapshot has, and those whose parameters there was no time to read. exists reports
+// a namespace if only one snapshot has it, or if one of them does not have all its parameters. exists reports
 // whether the host has a parameter now.
 func Tables(before, after *Snapshot, exists func(name string) bool) (events []*event.Event) {
 	if before.BootID != after.BootID {

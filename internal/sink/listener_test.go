@@ -138,7 +138,7 @@ func TestReaders(t *testing.T) {
 	set.Flush()
 	slowGot := make(chan []*event.Event)
 	go func() { slowGot <- readEvents(t, slow) }()
-	for limit := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // until it is told what it missed
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // until its trace.loss is on its way
 		r := l.readers[1]
 		r.mu.Lock()
 		told := r.lost == nil

@@ -67,7 +67,8 @@ func (f *fake) events(t *testing.T) (all []*event.Event) {
 // silent is for tests in which nothing is reported, or it does not matter.
 func silent(string) {}
 
-// check follows the numbers of a stream. It returns how many events the stream has, was told to be skipped, and lost.
+// check follows the numbers of a stream. It returns how many events the stream has, and how many it lacks because
+// a filter skipped them and because they were lost.
 // Each hole in the numbers must be explained.
 func check(t *testing.T, events []*event.Event) (has, skipped, lost uint64) {
 	t.Helper()

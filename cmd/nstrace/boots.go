@@ -35,7 +35,7 @@ newest boot, -1 the one before. nstrace reads all events for that.`,
 				return interrupted(err)
 			}
 			defer func() { err = errors.Join(err, db.Close()) }()
-			_ = history.Sync(ctx, path) // without it, the newest second can be missing
+			askRecorder(ctx, path)
 			found, err := db.Boots()
 			if err != nil {
 				return interrupted(err)

@@ -66,8 +66,9 @@ func (f *historyFlags) deviations(ctx context.Context) (err error) {
 		return interrupted(err)
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
-	leave := visit(ctx, f.db) // without an answer, the newest second can be missing
-	defer leave()
+	recorder := history.NewClient(f.db)
+	defer recorder.Close()
+	_ = warnBehind(f.db, recorder.Sync)(ctx)
 	o := deviation.Options{Since: q.Since, Until: q.Until, BootID: procfs.BootID(), Match: q.Match}
 	host := resolve.New(nil, nil)
 	o.Value = func(name string) *string { return explain.HostValue(host, name) }

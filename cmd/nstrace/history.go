@@ -190,7 +190,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 		return ignoreCancel(err)
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
-	_ = warnBehind(f.db, func(ctx context.Context) error { return history.Sync(ctx, f.db) })(ctx)
+	askRecorder(ctx, f.db)
 	if f.boot != "" {
 		if q.BootID, err = findBoot(db, f.boot); err != nil {
 			return ignoreCancel(err)
@@ -448,6 +448,11 @@ func warnLeftOut(path string, db *history.DB) {
 	if n, first := db.LeftOut(); n > 0 {
 		fmt.Fprintf(os.Stderr, "nstrace: %s: skipped %s that nstrace cannot have written: %s\n", path, plural(n, "row"), oneLine(first))
 	}
+}
+
+// askRecorder has the recorder of the history at path write everything, and warns like warnBehind.
+func askRecorder(ctx context.Context, path string) {
+	_ = warnBehind(path, func(ctx context.Context) error { return history.Sync(ctx, path) })(ctx)
 }
 
 // warnBehind returns sync, which asks the recorder of the history at path to write everything. It warns once if a

@@ -190,8 +190,8 @@ func TestBehind(t *testing.T) {
 	rec.awaitStart(t)
 	warning := db + " can lack the newest events: a recorder writes to it, and does not answer"
 	for _, running := range []bool{true, false} {
-		for _, command := range []string{"blame", "history"} {
-			_, _, stderr := nstrace(t, []string{command, "--db", db, "-q"})
+		for _, command := range []string{"blame", "history", "history deviations", "history boots"} {
+			_, _, stderr := nstrace(t, append(strings.Fields(command), "--db", db, "-q"))
 			if n := strings.Count(stderr, warning); n != 1 == running {
 				t.Errorf("a recorder runs: %v; %s warns %d times: %s", running, command, n, stderr)
 			}

@@ -52,7 +52,7 @@ func TestBytesRestored(t *testing.T) {
 // nstrace itself chooses.
 func TestBytesFields(t *testing.T) {
 	own := regexp.MustCompile(`^(run_id|boot_id|type|outcome|error|via|alert\..*|loss\..*|tamper\..*|between\..*|trace\..*)$|` +
-		`(^|\.)(source|detected|role)$|(namespace|from|to)\.(type|uid)$|^request\.types\.\d+$|^refusal\.\d+\.(reason|type|sysctl|capability)$|^sysctl\.expected\.`)
+		`(^|\.)(source|detected|role)$|(namespace|from|to)\.(type|uid)$|^request\.types\.\d+$|^refusal\.\d+\.(reason|type|sysctl|capability)$|^sysctl\.(expected|parameters\.unmet\.\d+)\.`)
 	var full event.Event
 	fill(t, reflect.ValueOf(&full).Elem())
 	event.EachString("", reflect.ValueOf(&full).Elem(), func(path string, v reflect.Value) {

@@ -246,6 +246,7 @@ func appendParameters(b []byte, p *Parameters) []byte {
 	b = strconv.AppendUint(append(b, `,"count":`...), p.Count, 10)
 	b = appendNumber(b, `,"namespaces":`, p.Namespaces)
 	b = appendList(b, `,"tables":`, p.Tables, appendTable)
+	b = appendList(b, `,"unmet":`, p.Unmet, appendUnmet)
 	return object(b, start)
 }
 
@@ -253,6 +254,14 @@ func appendTable(b []byte, t *ParameterTable) []byte {
 	start := len(b)
 	b = AppendString(append(b, `,"prefix":`...), t.Prefix)
 	b = appendTexts(b, `,"names":`, t.Names)
+	return object(b, start)
+}
+
+func appendUnmet(b []byte, u *Unmet) []byte {
+	start := len(b)
+	b = AppendString(append(b, `,"name":`...), u.Name)
+	b = AppendString(append(b, `,"value":`...), u.Value)
+	b = appendExpected(append(b, `,"expected":`...), &u.Expected)
 	return object(b, start)
 }
 

@@ -41,6 +41,16 @@ type Parameters struct {
 	Namespaces uint64 `json:"namespaces,omitempty"`
 	// Tables has at most MaxTables tables, and each of them has at most MaxTableNames names.
 	Tables []ParameterTable `json:"tables,omitempty"`
+	// Unmet are those that did not have the expected value shortly after they appeared: at most MaxUnmet. It is empty
+	// too if nothing is expected of them, or if nstrace could not tell.
+	Unmet []Unmet `json:"unmet,omitempty"`
+}
+
+// An Unmet is a parameter that does not have the expected value. Its strings are UTF-8.
+type Unmet struct {
+	Name     string   `json:"name"`
+	Value    string   `json:"value"` // less than 1024 bytes
+	Expected Expected `json:"expected"`
 }
 
 // A ParameterTable has the parameters of one directory.
@@ -53,6 +63,7 @@ type ParameterTable struct {
 const (
 	MaxTables     = 32
 	MaxTableNames = 256
+	MaxUnmet      = 32
 )
 
 // Each calls f with the full name of each parameter until f returns false.
@@ -62,14 +73,15 @@ func (p *Parameters) Each(f func(name string) bool) {
 	}
 	for i := range p.Tables {
 		for _, name := range p.Tables[i].Names {
-			if !f(p.Tables[i].join(name)) {
+			if !f(p.Tables[i].Join(name)) {
 				return
 			}
 		}
 	}
 }
 
-func (t *ParameterTable) join(name string) string {
+// Join returns the full name of a parameter of the table.
+func (t ParameterTable) Join(name string) string {
 	if t.Prefix == "" {
 		return name
 	}
@@ -80,7 +92,7 @@ func (t *ParameterTable) join(name string) string {
 // net.{netfilter.*,nf_conntrack_max}, or net.*.{conf,neigh}.eth0/100.* for those of a network device.
 func (p *Parameters) Pattern() string {
 	if len(p.Tables) == 1 && len(p.Tables[0].Names) == 1 {
-		return p.Tables[0].join(p.Tables[0].Names[0])
+		return p.Tables[0].Join(p.Tables[0].Names[0])
 	}
 	var device string
 	var protocols, kinds, all []string
@@ -91,9 +103,9 @@ func (p *Parameters) Pattern() string {
 			device = parts[3]
 			protocols, kinds = append(protocols, parts[1]), append(kinds, parts[2])
 		}
-		name := t.join("*")
+		name := t.Join("*")
 		if len(t.Names) == 1 {
-			name = t.join(t.Names[0])
+			name = t.Join(t.Names[0])
 		}
 		all = append(all, name)
 	}
@@ -149,7 +161,7 @@ func commonPrefix(sorted []string) string {
 // Expected is what a parameter is expected to be, and how an event changed whether it is. It never changes, and
 // its strings are UTF-8.
 type Expected struct {
-	State      string   `json:"state"`      // ExpectedAway or ExpectedBack
+	State      string   `json:"state"`      // ExpectedAway, ExpectedBack or ExpectedUnmet
 	Comparison string   `json:"comparison"` // how the parameter has to compare with Values, such as equal
 	Values     []string `json:"values,omitempty"`
 	Severity   string   `json:"severity,omitempty"` // info, warning, critical; empty for a declared value
@@ -161,6 +173,8 @@ type Expected struct {
 const (
 	ExpectedAway = "away" // the value was as expected before the event, and is not any more
 	ExpectedBack = "back" // the value was not as expected before the event, and is now
+	// ExpectedUnmet is for a parameter that appeared with another value.
+	ExpectedUnmet = "unmet"
 )
 
 // Cause is the write that made the kernel change other parameters too. Its event comes

@@ -95,6 +95,27 @@ func (t *Table) parameters(ev *event.Event) []word {
 	return words
 }
 
+// unmetOf returns the parameters that appeared without the expected values.
+func unmetOf(ev *event.Event) []event.Unmet {
+	if ev.Sysctl == nil || ev.Sysctl.Parameters == nil {
+		return nil
+	}
+	return ev.Sysctl.Parameters.Unmet
+}
+
+// unmet is "net.ipv4.conf.eth0.rp_filter = 0 (expected 1 in /etc/sysctl.d/60-a.conf:3)".
+func (t *Table) unmet(u *event.Unmet) []word {
+	words := []word{newWord(escapeName(u.Name, ""), strong)}
+	words = append(words, t.value(u.Value, "= ", failed)...)
+	x := u.Expected
+	words = append(words, t.value(expectation(x.Comparison, x.Values), "(expected ", failed)...)
+	where := escapeName(x.File, "")
+	if x.Line > 0 {
+		where += ":" + number(uint64(x.Line))
+	}
+	return append(words, newWord("in "+where+")", normal))
+}
+
 // untracedParameters is the time in which a scan found that parameters came or went.
 func (t *Table) untracedParameters(ev *event.Event) []word {
 	words := t.untraced(ev)

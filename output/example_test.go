@@ -103,6 +103,7 @@ func ExampleTable() {
 	//                                                                       and 12:04:40
 	// 12:04:40.725  appear   net.{netfilter.              3 parameters      sshd > bash > sudo >
 	//                        *,nf_conntrack_max}          in 2 namespaces   modprobe[4808] alice as root
+	//               unmet: net.nf_conntrack_max = 65536 (expected 262144 in /etc/sysctl.d/60-a.conf:3)
 	// 12:04:40.725  vanish   net.ipv4.conf.eth0/100.*     2 parameters      sshd > bash > sudo > ip[4809]
 	//                                                     device eth0.100   alice as root
 	//                                                     → lan0

@@ -191,6 +191,7 @@ func (t *Table) Write(ev *event.Event) error {
 	if !t.opts.Wide && !t.opts.OneLine {
 		t.writeStacked(ev)
 		t.writeRefusals(ev)
+		t.writeUnmet(ev)
 		t.writeAlerts(ev)
 	}
 	if err == nil {
@@ -233,6 +234,10 @@ func (t *Table) rest(ev *event.Event) (words []word) {
 			words = append(words, newWord(" because:", faint))
 			words = append(words, t.refusal(&ev.Refusal[i])...)
 		}
+	}
+	for i := range unmetOf(ev) {
+		words = append(words, newWord(" unmet:", faint))
+		words = append(words, t.unmet(&unmetOf(ev)[i])...)
 	}
 	for i := range ev.Alert {
 		alert := alertWords(&ev.Alert[i])
@@ -286,6 +291,13 @@ func (t *Table) writeRefusals(ev *event.Event) {
 	}
 	for i := range ev.Refusal {
 		t.writeBelow(append([]word{newWord("because:", faint)}, t.refusal(&ev.Refusal[i])...), t.paint)
+	}
+}
+
+// writeUnmet writes which parameters appeared without the expected values, each on a line below the event.
+func (t *Table) writeUnmet(ev *event.Event) {
+	for i := range unmetOf(ev) {
+		t.writeBelow(append([]word{newWord("unmet:", faint)}, t.unmet(&unmetOf(ev)[i])...), t.paint)
 	}
 }
 

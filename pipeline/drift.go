@@ -51,6 +51,9 @@ type DriftOptions struct {
 	// Tables says that no hook reports parameters that appear and vanish. Then Drift looks for them while the
 	// run goes on.
 	Tables bool
+	// Unmet, if not nil, says which parameters of the host appear without their expected values. Any goroutine can
+	// call it.
+	Unmet func(name string, value func() (string, bool)) *event.Unmet
 	// Wake makes the tracer call Idle soon.
 	Wake func()
 	// Report takes a message about what could not be compared or stored.
@@ -601,6 +604,9 @@ func (d *Drift) unseen(ctx context.Context, after *drift.Snapshot) ([]*event.Eve
 	if d.o.Tables {
 		before.Time = d.looked
 		tables = drift.Tables(before, after, hostHas) // before the events since add parameters
+		if d.o.Unmet != nil {
+			drift.Unmet(tables, after, d.o.Unmet)
+		}
 		if !d.o.Complete {
 			return tables, nil
 		}

@@ -202,7 +202,8 @@ func (*exitRecords) parse(*record) error { return nil }
 
 func (x *exitRecords) interpret(r *record) error {
 	if tid := uint32(r.head.Ret); tid != 0 {
-		return x.in.emitTables(x.in.tables.takeOf(tid, r.head.Time))
+		x.in.tables.ended(tid, r.head.Time)
+		return x.in.emitTables(x.in.tables.takeDue())
 	}
 	x.in.scanSoon()
 	return nil

@@ -165,7 +165,9 @@ type tableEvent struct {
 	device      string
 	ns          *liveNS
 	who         *caller
-	sealed      bool // further tables are of another event
+	sealed      bool       // further tables are of another event
+	urgent      bool       // an event that comes after it is at hand
+	unmet       *unmetRead // nil: not asked for
 
 	records    int
 	tables     []table
@@ -219,11 +221,15 @@ func (g *tableEvent) add(t *table) {
 type tableEvents struct {
 	waiting []*tableEvent
 	now     func() time.Time
+	unmet   *unmetReader // nil: nothing is expected of parameters
 }
 
 // open returns the event that a table belongs to, nil if it begins one.
 func (w *tableEvents) open(t *table, tid uint32, via, device string) (found *tableEvent) {
 	for _, g := range w.waiting {
+		if g.unmet != nil && g.has(t) { // it must not wait any longer: it comes before the event of t
+			g.due, g.urgent = time.Time{}, true
+		}
 		if g.sealed {
 			continue
 		}
@@ -269,7 +275,7 @@ func (w *tableEvents) dueBefore(name string) {
 	for _, g := range w.waiting {
 		for i := range g.tables {
 			if below, ok := g.tables[i].below(name); ok && slices.Contains(g.tables[i].Names, below) {
-				g.due = time.Time{}
+				g.due, g.urgent = time.Time{}, true
 			}
 		}
 	}
@@ -285,8 +291,21 @@ func (w *tableEvents) next() (next time.Time) {
 	return next
 }
 
+// ended makes the events due that takeOf returns.
+func (w *tableEvents) ended(tid uint32, boot uint64) {
+	is := w.of(tid, boot)
+	for _, g := range w.waiting {
+		if is(g) && g.unmet == nil {
+			g.due = time.Time{}
+		}
+	}
+}
+
 // takeOf returns the events of a thread, and those before them that are probably complete at the time boot.
-func (w *tableEvents) takeOf(tid uint32, boot uint64) []*tableEvent {
+func (w *tableEvents) takeOf(tid uint32, boot uint64) []*tableEvent { return w.take(w.of(tid, boot)) }
+
+// of returns a function that says which events takeOf returns. It has to be called for each that waits, in order.
+func (w *tableEvents) of(tid uint32, boot uint64) func(*tableEvent) bool {
 	end := 0
 	for i, g := range w.waiting {
 		if tid != 0 && g.tid == tid {
@@ -294,10 +313,10 @@ func (w *tableEvents) takeOf(tid uint32, boot uint64) []*tableEvent {
 		}
 	}
 	i := -1
-	return w.take(func(g *tableEvent) bool {
+	return func(g *tableEvent) bool {
 		i++
 		return i < end && (g.tid == tid || g.last+uint64(tableSettled) < boot)
-	})
+	}
 }
 
 // take returns the events that is selects. They do not wait any more.
@@ -339,7 +358,7 @@ func (w *tableEvents) takeTooMany(tid uint32) []*tableEvent {
 // takeDue returns the events that are due.
 func (w *tableEvents) takeDue() []*tableEvent {
 	now := w.now()
-	return w.take(func(g *tableEvent) bool { return !g.due.After(now) })
+	return w.take(func(g *tableEvent) bool { return !g.due.After(now) && !w.unmet.holds(g, now) })
 }
 
 // takeAll returns all events.
@@ -380,6 +399,9 @@ func (in *interpreter) emitTable(g *tableEvent) error {
 	}
 	if len(g.namespaces) > 1 {
 		p.Namespaces = uint64(len(g.namespaces))
+	}
+	if g.unmet != nil && g.unmet.done.Load() {
+		p.Unmet = g.unmet.found
 	}
 	e.Sysctl = &event.Sysctl{Name: p.Pattern(), Parameters: p}
 	e.Sysctl.Path = event.SysctlPath(e.Sysctl.Name)

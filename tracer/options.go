@@ -39,6 +39,9 @@ type Options struct {
 	Notify func(message string)
 	// Resolver looks up what other users control. Without one, the Tracer does.
 	Resolver Resolver
+	// Unmet, if not nil, says which parameters of the host appear without their expected values, for
+	// Parameters.Unmet.
+	Unmet UnmetFunc
 	// TakesSignals says that the caller takes SIGHUP, SIGINT, SIGQUIT and SIGTERM (os/signal) at least
 	// while Run runs. Otherwise the Tracer holds them back for a moment when it must not end, and then
 	// sends them again.

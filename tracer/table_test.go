@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/nstrace/nstrace/bpf"
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/procfs"
 )
 
 // A fakeTable is a record of a table.
@@ -216,4 +218,98 @@ func tableText(e *event.Event) string {
 		text += fmt.Sprintf(" from %d to %d", d.From.ID, d.To.ID)
 	}
 	return text
+}
+
+// TestUnmet has the values of parameters that appear read, while their event waits: those of the host that runs the
+// test.
+func TestUnmet(t *testing.T) {
+	own := procfs.NamespacesOf("self")[event.NSTypeNet]
+	lo := fakeTable{tid: 7, ns: own, dir: "net/ipv4/conf/lo", names: "rp_filter tag", device: 1, ifindex: 1, now: "lo", syscall: unix.SYS_SENDMSG}
+	expected := func(name string, value func() (string, bool)) *event.Unmet {
+		text, ok := value()
+		if !ok {
+			return nil
+		}
+		return &event.Unmet{Name: name, Value: text}
+	}
+	start := func(unmet UnmetFunc) (*interpreter, *collect) {
+		events := newCollect()
+		i := offline(&fakeHost{}, events)
+		i.registry.host[event.NSTypeNet] = own
+		i.tables.unmet = &unmetReader{unmet: unmet, host: i.registry.host}
+		t.Cleanup(i.tables.unmet.close)
+		return i, events
+	}
+	take := func(t *testing.T, i *interpreter, records ...[]byte) {
+		t.Helper()
+		for _, b := range records {
+			if err := i.interpret(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// settle calls idle when the interpreter asks for it, until nothing waits.
+	settle := func(t *testing.T, i *interpreter) {
+		t.Helper()
+		for due := i.due(); !due.IsZero(); due = i.due() {
+			time.Sleep(time.Until(due))
+			if err := i.idle(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("the host's", func(t *testing.T) {
+		i, events := start(expected)
+		take(t, i, lo.record(epoch*3), tableEnd(lo.tid, epoch*3+1))
+		if len(events.events) != 0 {
+			t.Fatal("the event does not wait")
+		}
+		settle(t, i)
+		if len(events.events) != 1 {
+			t.Fatalf("%d events", len(events.events))
+		}
+		var got []string
+		for _, u := range events.events[0].Sysctl.Parameters.Unmet {
+			want, err := os.ReadFile(event.SysctlPath(u.Name))
+			if err != nil || u.Value != strings.TrimSuffix(string(want), "\n") {
+				t.Errorf("%s is %q, want %q, %v", u.Name, u.Value, want, err)
+			}
+			got = append(got, u.Name)
+		}
+		if want := []string{"net.ipv4.conf.lo.rp_filter", "net.ipv4.conf.lo.tag"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+	t.Run("of another namespace", func(t *testing.T) {
+		i, events := start(expected)
+		other := lo
+		other.ns = 1
+		take(t, i, other.record(epoch*3))
+		settle(t, i)
+		if len(events.events) != 1 || events.events[0].Sysctl.Parameters.Unmet != nil {
+			t.Errorf("%d events", len(events.events))
+		}
+	})
+	t.Run("gone at once", func(t *testing.T) {
+		stuck := make(chan struct{})
+		t.Cleanup(func() { close(stuck) })
+		i, events := start(func(string, func() (string, bool)) *event.Unmet { <-stuck; return nil })
+		gone := lo
+		gone.vanish, gone.tid = true, 8
+		take(t, i, lo.record(epoch*3), tableEnd(lo.tid, epoch*3+1), gone.record(epoch*3+2), tableEnd(gone.tid, epoch*3+3))
+		if len(events.events) != 2 || events.events[0].Type != event.SysctlAppear || events.events[1].Type != event.SysctlVanish {
+			t.Errorf("%d events, or not in order", len(events.events))
+		}
+	})
+	t.Run("no answer", func(t *testing.T) {
+		stuck := make(chan struct{})
+		t.Cleanup(func() { close(stuck) })
+		i, events := start(func(string, func() (string, bool)) *event.Unmet { <-stuck; return nil })
+		began := time.Now()
+		take(t, i, lo.record(epoch*3), tableEnd(lo.tid, epoch*3+1))
+		settle(t, i)
+		if took := time.Since(began); len(events.events) != 1 || took < unmetHold {
+			t.Errorf("%d events after %s", len(events.events), took)
+		}
+	})
 }

@@ -158,6 +158,9 @@ func (t *Tracer) attach() error {
 		*hostReader
 	}{t.attached, newHostReader(t.opts.Resolver, t.threads, t.attached.pids)}, &t.out)
 	t.interpreter.note = t.notes.add
+	if t.opts.Unmet != nil {
+		t.interpreter.tables.unmet = &unmetReader{unmet: t.opts.Unmet, host: t.interpreter.registry.host}
+	}
 	t.interpreter.workloads.Dirs = t.threads.cgroupDirs()
 	t.interpreter.clock.sync()
 	t.out.clock = &t.interpreter.clock
@@ -706,6 +709,9 @@ func (t *Tracer) close() error {
 	t.prover.close()
 	t.preempt.close()
 	t.out.reads.close()
+	if t.interpreter != nil {
+		t.interpreter.tables.unmet.close()
+	}
 	if t.attached != nil {
 		errs = append(errs, t.attached.closeRing())
 	}

@@ -207,6 +207,9 @@ func didYouMean(typed string, names []string) string {
 // options turns the flags into options of the tracer.
 func (f *streamFlags) options() (tracer.Options, error) {
 	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: warn, Partial: f.partial}
+	if f.expected != nil {
+		o.Unmet = f.expected.Unmet
+	}
 	var err error
 	if o.Filter, err = f.filters(); err != nil {
 		return o, err

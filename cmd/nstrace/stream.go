@@ -202,7 +202,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 				(o.Filter.Types == nil || o.Filter.Types[event.SysctlWrite]),
 			Tables: !o.Follow && scansTables(r.tracer.Observations()) &&
 				(o.Filter.Types == nil || o.Filter.Types[event.SysctlAppear] || o.Filter.Types[event.SysctlVanish]),
-			Report: warn,
+			Unmet: o.Unmet, Report: warn,
 		})
 	}
 	sinks := []pipeline.Sink{first}

@@ -152,6 +152,8 @@ func Sample() []*event.Event {
 			Name: "net.{netfilter.*,nf_conntrack_max}", Path: "/proc/sys/net/{netfilter/*,nf_conntrack_max}", Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 			Parameters: &event.Parameters{Count: 3, Namespaces: 2, Tables: []event.ParameterTable{
 				{Prefix: "net.netfilter", Names: []string{"nf_conntrack_count", "nf_conntrack_max"}}, {Prefix: "net", Names: []string{"nf_conntrack_max"}},
+			}, Unmet: []event.Unmet{
+				{Name: "net.nf_conntrack_max", Value: "65536", Expected: event.Expected{State: event.ExpectedUnmet, Comparison: "equal", Values: []string{"262144"}, File: "/etc/sysctl.d/60-a.conf", Line: 3}},
 			}},
 		}},
 		&event.Event{Type: event.SysctlVanish, Time: At(9602), Outcome: event.Success, Via: "netlink", Process: ViaSSH(4809, "ip", "link", "set", "eth0.100", "name", "lan0"), Netdev: &event.Netdev{Name: "eth0.100", NewName: "lan0", Kind: "vlan", Ifindex: 9}, Sysctl: &event.Sysctl{

@@ -64,6 +64,21 @@ func (m *Marker) Mark(e *event.Event) {
 	}
 }
 
+// Unmet returns what is expected of a parameter of the host that just appeared, nil if nothing is, or if it has the
+// expected value or one that nstrace cannot compare. It calls value only if it needs the value; false: it is unknown.
+// Any number of goroutines can call Unmet.
+func (m *Marker) Unmet(name string, value func() (string, bool)) *event.Unmet {
+	x := m.next.Load().Of(name)
+	if x == nil {
+		return nil
+	}
+	is, ok := value()
+	if !ok || len(is) >= maxMark || x.Judge(is) != declared.Different { // a long one can be cut
+		return nil
+	}
+	return &event.Unmet{Name: valid(name), Value: valid(is), Expected: *x.expected(event.ExpectedUnmet)}
+}
+
 // OfHost reports whether a parameter belongs to the host, and not to a namespace of others.
 func OfHost(s *event.Sysctl) bool {
 	if s.Namespace == nil {

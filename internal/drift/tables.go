@@ -64,6 +64,27 @@ func Tables(before, after *Snapshot, exists func(name string) bool) (events []*e
 	return events
 }
 
+// Unmet sets Parameters.Unmet of the events that Tables returned for the snapshot after. unmet returns what is expected
+// of a parameter that does not have the expected value.
+func Unmet(events []*event.Event, after *Snapshot, unmet func(name string, value func() (string, bool)) *event.Unmet) {
+	for _, e := range events {
+		if ns := e.Sysctl.Namespace; e.Type != event.SysctlAppear || ns != nil && !ns.Host {
+			continue
+		}
+		p := e.Sysctl.Parameters
+		p.Each(func(name string) bool {
+			found := unmet(name, func() (string, bool) {
+				value, ok := after.Parameters[name]
+				return value, ok
+			})
+			if found != nil {
+				p.Unmet = append(p.Unmet, *found)
+			}
+			return len(p.Unmet) < event.MaxUnmet
+		})
+	}
+}
+
 // renamed returns a device, and its names if it got another one.
 func renamed(name string, index uint32, had, has map[string]int) *event.Netdev {
 	d := &event.Netdev{Name: name, Ifindex: index}

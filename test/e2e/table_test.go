@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -199,33 +200,102 @@ func saidTable(e *emitted, nets map[uint32]string) string {
 	return text
 }
 
+// tagBaseline expects a value that no new device has.
+const tagBaseline = "baseline:\n- {name: 'net.ipv4.conf.nsttab*.tag', value: 7}\n- {name: 'net.ipv4.conf.nsttab*.log_martians', value: 0}\n"
+
+// unmetText says which parameters appeared with a value that is not expected.
+func unmetText(e *emitted) string {
+	if e.Sysctl == nil || e.Sysctl.Parameters == nil {
+		return ""
+	}
+	var all []string
+	for _, u := range e.Sysctl.Parameters.Unmet {
+		all = append(all, fmt.Sprintf("%s is %s, not %s", u.Name, u.Value, strings.Join(u.Expected.Values, " ")))
+	}
+	return strings.Join(all, ", ")
+}
+
+// TestUnmet makes devices whose parameters do not have the values that a baseline expects, and one whose parameter a
+// process sets in time.
+func TestUnmet(t *testing.T) {
+	if !hasModules {
+		t.Skip("no modules, so no devices")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "own.yaml")
+	if err := os.WriteFile(file, []byte(tagBaseline), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output(t, "modprobe", "-q", "dummy")
+	for _, backend := range backends {
+		if !seesDevices(backend) {
+			continue
+		}
+		t.Run(string(backend), func(t *testing.T) {
+			s := startStream(t, "record", "--db", filepath.Join(dir, string(backend)+".db"), "--backend", string(backend), "-e", "sysctl", "--baseline", file)
+			s.awaitStart(t)
+			for _, tt := range []struct{ script, want string }{
+				{"ip link add nsttab0 type dummy", "net.ipv4.conf.nsttab0.tag is 0, not 7"},
+				{"ip link add nsttab1 type dummy; echo 7 >/proc/sys/net/ipv4/conf/nsttab1/tag", ""},
+				{"ip link set nsttab0 name nsttab2", "net.ipv4.conf.nsttab2.tag is 0, not 7"},
+				{"ip netns add nsttab; ip -n nsttab link add nsttab3 type dummy; ip netns del nsttab", ""},
+			} {
+				n := s.len()
+				output(t, "sh", "-e", "-c", tt.script)
+				var got []string
+				s.awaitFrom(t, n, "the parameters", func(all []*emitted) bool {
+					got = nil
+					for _, e := range all {
+						if e.Type == event.SysctlAppear && e.Netdev != nil && strings.HasPrefix(e.Netdev.Name+e.Netdev.NewName, "nsttab") {
+							got = append(got, unmetText(e))
+						}
+					}
+					return len(got) > 0
+				})
+				// The event of a parameter that is written at once can come before nstrace has read the value.
+				if got[0] != tt.want && !(strings.Contains(tt.script, "echo") && got[0] == "net.ipv4.conf.nsttab1.tag is 0, not 7") {
+					t.Errorf("%s: got %q, want %q", tt.script, got, tt.want)
+				}
+			}
+			output(t, "sh", "-c", "ip link del nsttab1; ip link del nsttab2")
+			s.interrupt(t)
+			s.checkEnd(t, true)
+		})
+	}
+}
+
 // TestRecordTables lets record find by a scan what no hook shows: the parameters of a device.
 func TestRecordTables(t *testing.T) {
 	if testing.Short() || os.Getenv("NSTRACE_TEST_ALL") == "" {
 		t.Skip("takes three minutes: the scans are a minute apart (NSTRACE_TEST_ALL=1)")
 	}
-	db := filepath.Join(t.TempDir(), "history.db")
-	s := startStream(t, "record", "--db", db, "--backend", "tracepoint", "-e", "sysctl")
+	dir := t.TempDir()
+	db, file := filepath.Join(dir, "history.db"), filepath.Join(dir, "own.yaml")
+	if err := os.WriteFile(file, []byte(tagBaseline), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startStream(t, "record", "--db", db, "--backend", "tracepoint", "-e", "sysctl", "--baseline", file)
 	s.awaitStart(t)
 	s.awaitSnapshot(t, db)
-	const dir = "/proc/sys/net/ipv4/conf/nsttab0"
+	const folder = "/proc/sys/net/ipv4/conf/nsttab0"
 	for _, step := range []struct{ command, typ string }{
 		{"ip link add nsttab0 type veth peer name nsttab1", "sysctl.appear"}, {"ip link del nsttab0", "sysctl.vanish"},
 	} {
 		output(t, "sh", "-e", "-c", step.command)
 		var want int
-		err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
 				want++
 			}
 			return nil
 		})
 		if err != nil || (want > 0) != (step.typ == "sysctl.appear") {
-			t.Fatalf("after %s there are %d files in %s: %v", step.command, want, dir, err)
+			t.Fatalf("after %s there are %d files in %s: %v", step.command, want, folder, err)
 		}
 		s.await(t, step.typ, func(all []*emitted) bool {
 			return slices.ContainsFunc(all, func(e *emitted) bool {
-				return string(e.Type) == step.typ && e.Netdev != nil && e.Netdev.Name == "nsttab0" && e.Between != nil && e.Process == nil
+				return string(e.Type) == step.typ && e.Netdev != nil && e.Netdev.Name == "nsttab0" && e.Between != nil && e.Process == nil &&
+					(step.typ == "sysctl.vanish") == (unmetText(e) == "") && (unmetText(e) == "" || unmetText(e) == "net.ipv4.conf.nsttab0.tag is 0, not 7")
 			})
 		})
 	}

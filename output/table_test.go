@@ -48,8 +48,11 @@ func TestTableLayout(t *testing.T) {
 	clock := regexp.MustCompile(`^(\d\d:\d\d:\d\d\.\d{3}|\d{4}-\d\d-\d\d)$`)
 	events := append(append(sample(), hostile()...), bare()...)
 	for _, ev := range events {
-		// These lines have no columns; see TestTableAlertLayout and TestTableRefusals.
+		// These lines have no columns; see TestTableAlertLayout, TestTableRefusals and TestTableUnmet.
 		ev.Alert, ev.Refusal = nil, nil
+		if ev.Sysctl != nil && ev.Sysctl.Parameters != nil {
+			ev.Sysctl.Parameters.Unmet = nil
+		}
 	}
 	for _, eastAsian := range []bool{false, true} {
 		twwidth.SetEastAsian(eastAsian)
@@ -82,6 +85,25 @@ func TestTableLayout(t *testing.T) {
 					t.Errorf("width %d: no time: %s", tt.width, line)
 				}
 			}
+		}
+	}
+}
+
+// TestTableUnmet writes parameters that appeared without the expected values, with hostile names.
+func TestTableUnmet(t *testing.T) {
+	x := event.Expected{State: event.ExpectedUnmet, Comparison: "at least", Values: []string{"\x1b[2J1"}, File: "/etc/\u202ea.conf", Line: 3}
+	ev := &event.Event{Type: event.SysctlAppear, Time: at(0), Sysctl: &event.Sysctl{Name: "net.ipv4.conf.eth0.*", Parameters: &event.Parameters{Count: 2, Unmet: []event.Unmet{
+		{Name: "net.ipv4.conf.\x1b[2J.tag", Value: "a\n b", Expected: x}, {Name: "net.ipv4.conf.eth0.rp_filter", Value: "", Expected: event.Expected{Comparison: "equal", Values: []string{"1"}, File: "default"}},
+	}}}}
+	for _, width := range []int{80, 100, 250} {
+		out := write(t, tableSink(output.TableOptions{Width: width}), ev)
+		checkSafe(t, out)
+		lines := strings.Split(out, "\n")
+		if got, want := strings.TrimSpace(lines[len(lines)-2]), `unmet: net.ipv4.conf.eth0.rp_filter = "" (expected 1 in default)`; got != want {
+			t.Errorf("width %d: got %q, want %q", width, got, want)
+		}
+		if all := strings.Join(strings.Fields(out), ""); !strings.Contains(all, `unmet:net.ipv4.conf.\x1b[2J.tag=a\nb(expectedatleast\x1b[2J1in/etc/\u202ea.conf:3)`) {
+			t.Errorf("width %d: %s", width, out)
 		}
 	}
 }

@@ -9,10 +9,6 @@ GO      ?= go
 CLANG   ?= clang-14
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
-# grpcnotrace: gRPC's page of traces uses HTML templates, and with them the linker keeps every
-# exported method: four megabytes. The tests build with it too.
-export GOFLAGS := $(GOFLAGS) -tags=grpcnotrace
-
 GO_DIRS := bpf cmd docs event internal output pipeline schema test tracer
 C_SOURCES := vmlinux.h $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h)
 GENERATED_FROM := $(C_SOURCES) bpf/gen.go
@@ -62,7 +58,7 @@ lint: ## run the checks that need no kernel: formats, vet, staticcheck, generate
 	$(GO) mod tidy -diff
 	$(GO) test ./test/docs
 	GOARCH=arm64 $(GO) vet ./bpf ./cmd/... ./event ./internal/... ./output ./pipeline ./tracer
-	$(MAKE) --no-print-directory check-headers check-generated
+	$(MAKE) --no-print-directory check-headers check-generated check-messages
 
 .PHONY: check-headers
 check-headers: ## fail if a header of bpf/ cannot be read on its own
@@ -77,6 +73,14 @@ check-generated: ## fail if the committed BPF objects are not those of their sou
 		(cd "$$tmp" && BPF2GO_CC=$(CLANG) $(GO) generate ./bpf) && \
 		for f in bpf/*_bpfel.*; do cmp "$$f" "$$tmp/$$f" || { echo "$$f is stale: make generate"; exit 1; }; done; \
 	else echo "bpf: no $(CLANG) here, compared the objects' sources only"; fi
+
+# protoc writes its own version into the file.
+.PHONY: check-messages
+check-messages: ## fail if the committed messages of CRI are not those of their source
+	@if command -v protoc >/dev/null; then \
+		tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && ./internal/runtimes/cri/generate "$$tmp" && \
+		diff -I '^//.*protoc ' internal/runtimes/cri/cri.pb.go "$$tmp/cri.pb.go" || { echo 'cri.pb.go is stale: go generate ./internal/runtimes/cri'; exit 1; }; \
+	else echo "cri: no protoc here, compared nothing"; fi
 
 # -p 1: the suites that load programs and boot kernels run alone. gotestsum prints each failure
 # again at the end, with its output; otherwise it would be thousands of lines above.

@@ -9,57 +9,91 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"connectrpc.com/connect"
+
+	"github.com/nstrace/nstrace/internal/runtimes/cri"
 )
 
-// A criSource uses the Container Runtime Interface of Kubernetes.
+// A criSource uses the Container Runtime Interface of Kubernetes, by gRPC. google.golang.org/grpc would make the
+// program four megabytes larger: its page of traces uses HTML templates, and with them the linker keeps every
+// exported method.
 type criSource struct {
 	Candidate
-	conn    *grpc.ClientConn
-	service cri.RuntimeServiceClient
-	runtime atomic.Value // string, set by the first answer
+	transport criTransport
+	runtime   atomic.Value // string, set by the first answer
+
+	version          *connect.Client[cri.VersionRequest, cri.VersionResponse]
+	listContainers   *connect.Client[cri.ListContainersRequest, cri.ListContainersResponse]
+	containerStatus  *connect.Client[cri.ContainerStatusRequest, cri.ContainerStatusResponse]
+	listPodSandbox   *connect.Client[cri.ListPodSandboxRequest, cri.ListPodSandboxResponse]
+	podSandboxStatus *connect.Client[cri.PodSandboxStatusRequest, cri.PodSandboxStatusResponse]
+	containerEvents  *connect.Client[cri.GetEventsRequest, cri.ContainerEventResponse]
 }
 
-func newCRI(at Candidate, dial Dialer) (*criSource, error) {
-	c := &criSource{Candidate: at}
-	retry := backoff.DefaultConfig
-	// With the default, a restarted runtime would not be found for up to two minutes.
-	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, time.Second
-	var err error
-	// The caller times out before the connection does, with a clearer error.
-	c.conn, err = grpc.NewClient("passthrough:///localhost",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, at.Path) }),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 2 * answerTime}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(at.answerSize())))
+// A criTransport sends one request. It follows no redirection.
+type criTransport struct{ *http.Transport }
+
+func (t criTransport) Do(r *http.Request) (*http.Response, error) { return t.RoundTrip(r) }
+
+func newCRI(at Candidate, dial Dialer) *criSource {
+	var http2 http.Protocols
+	http2.SetUnencryptedHTTP2(true)
+	c := &criSource{Candidate: at, transport: criTransport{&http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, at.Path) },
+		Protocols:              &http2,
+		DisableCompression:     true,
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: maxMessage, // the message of an error is in a header
+		// A connection that takes nothing is not used again.
+		HTTP2: &http.HTTP2Config{WriteByteTimeout: answerTime},
+	}}}
+	c.version = criMethod[cri.VersionRequest, cri.VersionResponse](c, "Version")
+	c.listContainers = criMethod[cri.ListContainersRequest, cri.ListContainersResponse](c, "ListContainers")
+	c.containerStatus = criMethod[cri.ContainerStatusRequest, cri.ContainerStatusResponse](c, "ContainerStatus")
+	c.listPodSandbox = criMethod[cri.ListPodSandboxRequest, cri.ListPodSandboxResponse](c, "ListPodSandbox")
+	c.podSandboxStatus = criMethod[cri.PodSandboxStatusRequest, cri.PodSandboxStatusResponse](c, "PodSandboxStatus")
+	c.containerEvents = criMethod[cri.GetEventsRequest, cri.ContainerEventResponse](c, "GetContainerEvents")
+	return c
+}
+
+// criMethod returns the client of a method of the service.
+func criMethod[Request, Response any](c *criSource, name string) *connect.Client[Request, Response] {
+	// The name of the host means nothing.
+	return connect.NewClient[Request, Response](c.transport, "http://localhost"+cri.Service+name,
+		connect.WithGRPC(),
+		connect.WithReadMaxBytes(c.answerSize()),
+		connect.WithAcceptCompression("gzip", nil, nil)) // none
+}
+
+// call calls a method that has one answer.
+func call[Request, Response any](ctx context.Context, c *criSource, method *connect.Client[Request, Response], r *Request) (*Response, error) {
+	answer, err := method.CallUnary(ctx, connect.NewRequest(r))
 	if err != nil {
 		return nil, c.fail(err)
 	}
-	c.service = cri.NewRuntimeServiceClient(c.conn)
-	return c, nil
+	return answer.Msg, nil
 }
 
-func (c *criSource) Close() error { return c.conn.Close() }
+func (c *criSource) Close() error {
+	c.transport.CloseIdleConnections()
+	return nil
+}
 
 func (c *criSource) fail(err error) error {
-	if s, ok := status.FromError(err); ok {
+	if s, ok := errors.AsType[*connect.Error](err); ok {
 		switch s.Code() {
-		case codes.NotFound:
+		case connect.CodeNotFound:
 			err = ErrNotFound
-		case codes.Unimplemented:
+		case connect.CodeUnimplemented:
 			err = fmt.Errorf("%w: %s", errors.ErrUnsupported, s.Message())
-		case codes.DeadlineExceeded:
+		case connect.CodeDeadlineExceeded:
 			err = context.DeadlineExceeded
-		case codes.Canceled:
+		case connect.CodeCanceled:
 			err = context.Canceled
 		default:
 			err = errors.New(s.Message())
@@ -73,9 +107,9 @@ func (c *criSource) name(ctx context.Context) (string, error) {
 	if name, ok := c.runtime.Load().(string); ok {
 		return name, nil
 	}
-	v, err := c.service.Version(ctx, &cri.VersionRequest{})
+	v, err := call(ctx, c, c.version, &cri.VersionRequest{})
 	if err != nil {
-		return "", c.fail(err)
+		return "", err
 	}
 	c.runtime.Store(v.RuntimeName)
 	return v.RuntimeName, nil
@@ -93,18 +127,18 @@ func (c *criSource) Inspect(ctx context.Context, id string) (*Info, error) {
 	}
 	// Not every runtime returns NotFound for the status of an unknown container, but all return
 	// an empty list.
-	all, err := c.service.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
+	all, err := call(ctx, c, c.listContainers, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
 	for _, found := range all.Containers {
 		if strings.HasPrefix(found.Id, id) {
 			return c.container(ctx, name, found)
 		}
 	}
-	pods, err := c.service.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: id}})
+	pods, err := call(ctx, c, c.listPodSandbox, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: id}})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
 	for _, found := range pods.Items {
 		if strings.HasPrefix(found.Id, id) {
@@ -116,18 +150,18 @@ func (c *criSource) Inspect(ctx context.Context, id string) (*Info, error) {
 
 // container describes a container that was listed.
 func (c *criSource) container(ctx context.Context, runtime string, found *cri.Container) (*Info, error) {
-	r, err := c.service.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: found.Id, Verbose: true})
+	r, err := call(ctx, c, c.containerStatus, &cri.ContainerStatusRequest{ContainerId: found.Id, Verbose: true})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
 	s := r.GetStatus()
 	i := &Info{ID: found.Id, Name: found.GetMetadata().GetName(), Runtime: runtime}
 	info := verbose(r.GetInfo())
 	i.Image = firstOf(s.GetImage().GetUserSpecifiedImage(), info.Config.Image.UserSpecified, s.GetImage().GetImage())
 	i.pod(s.GetLabels())
-	pod, err := c.service.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: found.PodSandboxId})
+	pod, err := call(ctx, c, c.podSandboxStatus, &cri.PodSandboxStatusRequest{PodSandboxId: found.PodSandboxId})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
 	i.ofSandbox(pod.GetStatus())
 	return i, nil
@@ -135,9 +169,9 @@ func (c *criSource) container(ctx context.Context, runtime string, found *cri.Co
 
 // sandbox describes the sandbox of a pod itself.
 func (c *criSource) sandbox(ctx context.Context, runtime, id string) (*Info, error) {
-	r, err := c.service.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	r, err := call(ctx, c, c.podSandboxStatus, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
 	info := verbose(r.GetInfo())
 	i := &Info{ID: id, Runtime: runtime, Image: info.Image}
@@ -183,13 +217,13 @@ func firstOf(values ...string) string {
 func (c *criSource) List(ctx context.Context) ([]*Info, error) {
 	few, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	all, err := c.service.ListContainers(few, &cri.ListContainersRequest{})
+	all, err := call(few, c, c.listContainers, &cri.ListContainersRequest{})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
-	pods, err := c.service.ListPodSandbox(few, &cri.ListPodSandboxRequest{})
+	pods, err := call(few, c, c.listPodSandbox, &cri.ListPodSandboxRequest{})
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, err
 	}
 	name, err := c.name(few)
 	if err != nil {
@@ -223,19 +257,26 @@ func (c *criSource) List(ctx context.Context) ([]*Info, error) {
 func (c *criSource) Watch(ctx context.Context, changed func(*Info)) error {
 	// A stream gives no sign of life before its first event, so test the connection first.
 	few, cancel := context.WithTimeout(ctx, answerTime)
-	_, err := c.service.Version(few, &cri.VersionRequest{})
+	_, err := call(few, c, c.version, &cri.VersionRequest{})
 	cancel()
 	if err != nil {
+		return err
+	}
+	ctx, cancel = context.WithCancel(ctx)
+	defer cancel()
+	// CallServerStream would wait for the first event.
+	stream := c.containerEvents.CallBidiStream(ctx)
+	defer stream.CloseResponse()
+	if err := stream.Send(&cri.GetEventsRequest{}); err != nil && !errors.Is(err, io.EOF) { // Receive says why
 		return c.fail(err)
 	}
-	stream, err := c.service.GetContainerEvents(ctx, &cri.GetEventsRequest{})
-	if err != nil {
+	if err := stream.CloseRequest(); err != nil {
 		return c.fail(err)
 	}
 	begun := time.Now()
 	changed(nil)
 	for {
-		e, err := stream.Recv()
+		e, err := stream.Receive()
 		switch {
 		case err == nil:
 			// A removed container keeps its last description.

@@ -113,7 +113,7 @@ func (c Candidate) Open() (Source, error) { return c.OpenBy(dialSocket) }
 // OpenBy is Open with connections that dial makes.
 func (c Candidate) OpenBy(dial Dialer) (Source, error) {
 	if c.Kind == CRI {
-		return newCRI(c, dial)
+		return newCRI(c, dial), nil
 	}
 	return newDocker(c, dial), nil
 }
@@ -269,10 +269,7 @@ func Detect(ctx context.Context, path string, dial Dialer) (string, error) {
 	if e, err := d.ping(ctx); err == nil {
 		return e.runtime, nil
 	}
-	c, err := newCRI(Candidate{Kind: CRI, Path: path}, dial)
-	if err != nil {
-		return "", err
-	}
+	c := newCRI(Candidate{Kind: CRI, Path: path}, dial)
 	defer c.Close()
 	_, err = c.name(ctx)
 	switch {

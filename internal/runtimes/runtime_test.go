@@ -272,7 +272,7 @@ func TestContainerd(t *testing.T) {
 	id := d.CreateContainer(t, pod, podID, "nginx", &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: network}})
 	want := Info{ID: id, Name: "nginx", Image: runtimetest.Image, Runtime: "containerd", PodName: "web-0", PodNamespace: "shop",
 		PodUID: podUID}
-	known, err := s.service.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	known, err := d.CRI.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestContainerd(t *testing.T) {
 	checkList(t, s, &want, &sandbox)
 	checkUnknown(t, s)
 
-	version, err := s.service.Version(ctx, &cri.VersionRequest{})
+	version, err := d.CRI.Version(ctx, &cri.VersionRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,3 +30,26 @@ func TestNoTemplate(t *testing.T) {
 		t.Error("nstrace has no symbol main.main")
 	}
 }
+
+// maxSize is how large the program may be without its symbols, as make build builds it.
+const maxSize = 26 << 20
+
+// TestSize adds up what strip(1) leaves. go install and make build make the same program, because no build
+// tag makes it smaller.
+func TestSize(t *testing.T) {
+	f, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size := uint64(0)
+	for _, s := range f.Sections {
+		if s.Flags&elf.SHF_ALLOC != 0 && s.Type != elf.SHT_NOBITS {
+			size += s.FileSize
+		}
+	}
+	if size == 0 || size > maxSize {
+		t.Errorf("nstrace has %d bytes without its symbols, may have %d", size, maxSize)
+	}
+	t.Logf("%.1f MiB", float64(size)/(1<<20))
+}

@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 
 func build(dir string) (*command, error) {
 	program = filepath.Join(dir, "nstrace")
-	cmd := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", program, "./cmd/nstrace")
+	cmd := exec.Command("go", "build", "-o", program, "./cmd/nstrace")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build nstrace: %w\n%s", err, out)

@@ -188,7 +188,7 @@ func buildAttempting(t *testing.T) string {
 		t.Skip("needs a binary of its own: runs where the tests build nstrace")
 	}
 	bin := filepath.Join(t.TempDir(), "nstrace")
-	cmd := exec.Command("go", "build", "-tags", "grpcnotrace,confinetest", "-o", bin, "github.com/nstrace/nstrace/cmd/nstrace")
+	cmd := exec.Command("go", "build", "-tags", "confinetest", "-o", bin, "github.com/nstrace/nstrace/cmd/nstrace")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)

@@ -35,6 +35,7 @@ type Explanation struct {
 	HasHistory bool
 	Behind     bool             // the newest writes can be missing
 	Unread     bool             // there was no time to read the history
+	OtherBoot  string           // the boot of the writes if it is not the running one
 	Since      time.Time        // of the first event since the boot, zero if there is none or it is unknown
 	Writes     []ExplainedWrite // since the boot, the newest, oldest first
 	More       bool             // there are older ones
@@ -167,7 +168,11 @@ func (x *Explanation) WriteText(w io.Writer, location *time.Location) error {
 }
 
 func (x *Explanation) writeHistory(b *strings.Builder, location *time.Location) {
-	b.WriteString("\nSet since the boot:\n")
+	if x.OtherBoot != "" {
+		fmt.Fprintf(b, "\nSet in boot %s:\n", escape(x.OtherBoot))
+	} else {
+		b.WriteString("\nSet since the boot:\n")
+	}
 	switch {
 	case !x.HasHistory:
 		b.WriteString("  unknown: there is no history\n")
@@ -240,6 +245,7 @@ type explainedLine struct {
 	HistoryBehind  bool              `json:"history_behind,omitempty"`
 	HistoryUnread  bool              `json:"history_unread,omitempty"`
 	HistorySince   time.Time         `json:"history_since,omitzero"`
+	Boot           string            `json:"boot_id,omitempty"`
 	Writes         []writeLine       `json:"writes,omitempty"`
 	MoreWrites     bool              `json:"more_writes,omitempty"`
 	Applied        json.RawMessage   `json:"applied,omitempty"`
@@ -264,7 +270,7 @@ func (x *Explanation) WriteJSON(w io.Writer) error {
 	var enc event.Encoder
 	line := explainedLine{
 		Parameter: rawText(&x.Parameter), Error: x.Error, Program: x.Program, Rulings: x.Rulings, ProgramsDiffer: x.Differ, State: x.Declared,
-		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, HistorySince: x.Since, HistoryBehind: x.Behind, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
+		NotRead: x.Problems, History: x.HasHistory, HistoryUnread: x.Unread, HistorySince: x.Since, Boot: x.OtherBoot, HistoryBehind: x.Behind, MoreWrites: x.More, Verdict: rawText(&x.Verdict),
 		Combined: x.Combined, Copied: x.Copied,
 	}
 	if x.Namespace != nil {

@@ -27,6 +27,7 @@ type blameFlags struct {
 	netns    string
 	allNetns bool
 	since    string
+	boot     string
 	sort     []string
 }
 
@@ -47,6 +48,7 @@ network namespaces are shown for the host's network namespace, unless --netns or
 		Example: `  nstrace blame
   nstrace blame 'net.ipv4.*' kernel.core_pattern
   nstrace blame --group=open
+  nstrace blame --boot=-1                      the last writes of the boot before this one
   nstrace blame --netns web -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			foldPast(cmd, f.format, &f.group)
@@ -62,6 +64,7 @@ network namespaces are shown for the host's network namespace, unless --netns or
 	fs.StringVar(&f.netns, "netns", "", "show the parameters of this network namespace (inode number, pid, path, or a name from ip netns)")
 	fs.BoolVar(&f.allNetns, "all-netns", false, "show the parameters of all network namespaces")
 	fs.StringVarP(&f.since, "since", "S", "", `only parameters set since this time, for example "yesterday", "1h" or "2012-10-30 18:17:16"`)
+	registerBoot(fs, &f.boot, "only the last write of each parameter in this boot")
 	fs.StringSliceVar(&f.sort, "sort", nil, "sort by these columns: "+strings.Join(output.BlameColumns(), ", ")+"; a minus sign before a name reverses the order")
 	registerDB(fs, &f.db)
 	complete(cmd, "sort", output.BlameColumns())
@@ -97,6 +100,9 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return usagef("--since: %w", err)
 		}
 	}
+	if err := checkBoot(f.boot); err != nil {
+		return err
+	}
 	for _, c := range f.sort {
 		if err := oneOf("--sort", strings.TrimPrefix(c, "-"), output.BlameColumns()); err != nil {
 			return err
@@ -126,6 +132,12 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		return ignoreCancel(err)
 	}
 	defer func() { warnLeftOut(f.db, db); err = errors.Join(err, db.Close()) }()
+	if f.boot != "" {
+		askRecorder(ctx, f.db)
+		if o.BootID, err = findBoot(db, f.boot); err != nil {
+			return ignoreCancel(err)
+		}
+	}
 	var sink blameSink
 	if f.format == "json" {
 		sink = output.NewBlameJSON(os.Stdout)
@@ -176,6 +188,9 @@ func (f *blameFlags) emptyMessage(globs []string) string {
 	}
 	if f.since != "" {
 		message += " since " + f.since
+	}
+	if f.boot != "" {
+		message += " in boot " + f.boot
 	}
 	return message
 }

@@ -69,9 +69,9 @@ var bootForm = regexp.MustCompile(`^(?:[+-]?[0-9]{1,9}|[0-9a-f]{8}-?[0-9a-f]{4}-
 // bootIDLength is the length of a boot id without dashes.
 const bootIDLength = 32
 
-// registerBoot adds --boot.
-func registerBoot(fs *pflag.FlagSet, boot *string) {
-	fs.StringVarP(boot, "boot", "b", "", "only events of this boot: 0 (the newest, if no boot is given), -1 (the one before), 1 (the oldest), or a boot id; see nstrace history boots")
+// registerBoot adds --boot, which selects what.
+func registerBoot(fs *pflag.FlagSet, boot *string, what string) {
+	fs.StringVarP(boot, "boot", "b", "", what+": 0 (the newest, if no boot is given), -1 (the one before), 1 (the oldest), or a boot id; see nstrace history boots")
 	optionalPattern(fs, "boot", "0", bootForm)
 }
 

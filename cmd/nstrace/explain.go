@@ -16,6 +16,7 @@ import (
 	"github.com/nstrace/nstrace/internal/declared"
 	"github.com/nstrace/nstrace/internal/explain"
 	"github.com/nstrace/nstrace/internal/history"
+	"github.com/nstrace/nstrace/internal/procfs"
 	"github.com/nstrace/nstrace/internal/resolve"
 )
 
@@ -27,6 +28,7 @@ type explainFlags struct {
 	format string
 	netns  string
 	rules  string
+	boot   string
 
 	runtimes    []string
 	runtimeWait time.Duration
@@ -48,6 +50,7 @@ nstrace record keeps a history of who wrote the parameter. Without one, explain 
 cannot know. It explains a parameter of the host's network namespace unless --netns is given.`,
 		Example: `  nstrace explain net.ipv4.ip_forward
   nstrace explain net.ipv4.conf.eth0/100.rp_filter
+  nstrace explain vm.swappiness --boot=-1      who wrote it in the boot before this one
   nstrace explain net.ipv4.ip_forward --netns web -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.explain(cmd, args) },
 	}
@@ -56,6 +59,7 @@ cannot know. It explains a parameter of the host's network namespace unless --ne
 	fs.StringVarP(&f.format, "output", "o", "table", "output format: table or json")
 	fs.StringVar(&f.netns, "netns", "", "the parameter of this network namespace (inode number, pid, path, or a name from ip netns or of a container)")
 	registerRules(cmd, &f.rules)
+	registerBoot(fs, &f.boot, "the writes of this boot, instead of the running one")
 	registerDB(fs, &f.db)
 	registerRuntimes(fs, &f.runtimes)
 	registerRuntimeWait(fs, &f.runtimeWait)
@@ -155,7 +159,7 @@ func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {
 	if len(args) != 1 || args[0] == "" {
 		return usagef("explain: want the name of one parameter")
 	}
-	if err := errors.Join(oneOf("--output", f.format, []string{"table", "json"}), oneOf("--rules", f.rules, ruleNames), checkRuntimeWait(f.runtimeWait)); err != nil {
+	if err := errors.Join(oneOf("--output", f.format, []string{"table", "json"}), oneOf("--rules", f.rules, ruleNames), checkBoot(f.boot), checkRuntimeWait(f.runtimeWait)); err != nil {
 		return err
 	}
 	name := sysctlArg(args[0])
@@ -179,6 +183,11 @@ func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {
 	if err := wait(); err != nil {
 		return interrupted(err)
 	}
+	if f.boot != "" {
+		if err := f.findBoot(ctx, &o); err != nil {
+			return interrupted(err)
+		}
+	}
 	x, err := explain.Find(ctx, o)
 	if err != nil {
 		return interrupted(argumentMistake("explain", err))
@@ -190,6 +199,19 @@ func (f *explainFlags) explain(cmd *cobra.Command, args []string) (err error) {
 	}
 	if x.Gone && err == nil {
 		suggestParameters([]string{name}, false)
+	}
+	return err
+}
+
+// findBoot sets the boot that --boot means.
+func (f *explainFlags) findBoot(ctx context.Context, o *explain.Options) (err error) {
+	db, ok := o.DB.(*history.DB)
+	if !ok {
+		return errors.New("--boot: there is no history")
+	}
+	askRecorder(ctx, f.db)
+	if o.BootID, err = findBoot(db, f.boot); err == nil && f.netns != "" && o.BootID != procfs.BootID() {
+		return usagef("--netns: network namespaces end with their boot: nstrace blame --netns NAME --boot=%s finds those of another one by their recorded name", f.boot)
 	}
 	return err
 }

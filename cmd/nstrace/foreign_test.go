@@ -68,6 +68,10 @@ func (s stored) LastWritesTo(ctx context.Context, _ ...string) iter.Seq2[history
 	return s.LastWrites(ctx, nil)
 }
 
+func (s stored) LastWritesIn(_ context.Context, _ string, found iter.Seq2[history.LastWrite, error]) iter.Seq2[history.LastWrite, error] {
+	return found
+}
+
 func (s stored) Events(_ context.Context, q history.Query) iter.Seq2[history.Stored, error] {
 	return func(yield func(history.Stored, error) bool) {
 		if q.Match == nil || q.Match(s.event) {

@@ -84,7 +84,7 @@ func (f *historyFlags) registerPast(cmd *cobra.Command) {
 	f.registerFilters(cmd)
 	fs := cmd.Flags()
 	fs.StringVarP(&f.since, "since", "S", "", `only events since this time, for example "yesterday", "-1h" or "2012-10-30 18:17:16"`)
-	registerBoot(fs, &f.boot)
+	registerBoot(fs, &f.boot, "only events of this boot")
 	fs.StringVarP(&f.until, "until", "U", "", "only events until this time")
 	fs.StringVarP(&f.grep, "grep", "g", "", "only events whose JSON line matches this regular expression (without capital letters: ignore case)")
 	fs.Uint64VarP(&f.lines, "lines", "n", 0, "only this number of the newest events")

@@ -33,6 +33,7 @@ type Options struct {
 	All     bool                   // also parameters without a recorded write
 	AllNets bool                   // parameters of all network namespaces
 	Net     *Net                   // only parameters of this network namespace
+	BootID  string                 // only writes of this boot, "": of all
 
 	// Sync returns nil once the history has all that has happened so far, and an error that wraps
 	// history.ErrNoRecorder if it has all that it will have. With another error, it can lack the newest
@@ -51,6 +52,7 @@ type Net struct {
 type History interface {
 	LastWrites(ctx context.Context, match func(name string) bool) iter.Seq2[history.LastWrite, error]
 	LastWritesTo(ctx context.Context, names ...string) iter.Seq2[history.LastWrite, error]
+	LastWritesIn(ctx context.Context, bootID string, found iter.Seq2[history.LastWrite, error]) iter.Seq2[history.LastWrite, error]
 	Events(ctx context.Context, q history.Query) iter.Seq2[history.Stored, error]
 	LifeOf(ctx context.Context, ns *event.Namespace, bootID string) (*history.Life, error)
 	WatchedSince(ctx context.Context, id int64) (bool, error)
@@ -65,7 +67,7 @@ func Find(ctx context.Context, db History, o Options) ([]*output.Blame, error) {
 	if o.Sync == nil {
 		o.Sync = func(context.Context) error { return history.ErrNoRecorder }
 	}
-	if o.Net != nil && o.Net.ID == 0 {
+	if o.Net != nil && o.Net.ID == 0 && (o.BootID == "" || o.BootID == procfs.BootID()) {
 		// The namespace can have got the name after the recorded writes.
 		if id, err := procfs.NamespaceInode(filepath.Join("/run/netns", o.Net.Name)); err == nil {
 			o.Net = &Net{ID: id, Name: o.Net.Name}
@@ -177,6 +179,9 @@ func (o *Options) writes(ctx context.Context, db History, r *reader) ([]history.
 	found := db.LastWrites(ctx, o.Match)
 	if o.Names != nil {
 		found = db.LastWritesTo(ctx, o.Names...)
+	}
+	if o.BootID != "" {
+		found = db.LastWritesIn(ctx, o.BootID, found)
 	}
 	for w, err := range found {
 		if err != nil {

@@ -43,8 +43,9 @@ type Options struct {
 	Resolver *resolve.Resolver
 	Target   *resolve.Target // what has the network namespace; nil: the host
 
-	DB   History // nil: there is no history
-	Sync func(context.Context) error
+	DB     History // nil: there is no history
+	BootID string  // the boot of the writes, "": the running one. Other namespaces than the host's end with their boot
+	Sync   func(context.Context) error
 }
 
 // IsNet reports whether a parameter can belong to network namespaces.
@@ -54,6 +55,9 @@ func IsNet(name string) bool { return strings.HasPrefix(name, "net.") }
 func Find(ctx context.Context, o Options) (*output.Explanation, error) {
 	x := &output.Explanation{
 		Parameter: o.Parameter, Rulings: o.Config.Of(o.Parameter), Program: o.Program, Problems: o.Config.Problems, HasHistory: o.DB != nil,
+	}
+	if o.BootID != "" && o.BootID != procfs.BootID() {
+		x.OtherBoot = o.BootID
 	}
 	net, err := o.netns()
 	if err != nil {
@@ -231,6 +235,10 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		find.Net = &blame.Net{ID: net.id, Name: net.name}
 	}
 	boot, hosts := procfs.BootID(), procfs.HostNamespaces()
+	if x.OtherBoot != "" {
+		boot, hosts = x.OtherBoot, nil // the host's own are marked in its events
+	}
+	find.BootID = o.BootID
 	rows, err := blame.Find(ctx, o.DB, find)
 	if err != nil {
 		return err
@@ -239,7 +247,9 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	if len(rows) > 0 {
 		row = rows[0]
 	}
-	x.State = row.State
+	if x.OtherBoot == "" {
+		x.State = row.State
+	}
 	for s, err := range o.DB.Events(ctx, history.Query{BootID: boot, Limit: 1}) {
 		if err != nil {
 			return err
@@ -251,7 +261,7 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 		switch {
 		case e.BootID != boot:
 			return false
-		case row.Last != nil && row.State == output.Gone && x.Value.Text != nil && !e.Time.After(row.Last.Time):
+		case row.Last != nil && row.State == output.Gone && x.Value != nil && !e.Time.After(row.Last.Time):
 			return false // another device had the name
 		case row.Last != nil && e.Sysctl.Ifindex != 0 && row.Last.Sysctl.Ifindex != 0 && e.Sysctl.Ifindex != row.Last.Sysctl.Ifindex:
 			return false
@@ -276,7 +286,7 @@ func (o *Options) writes(ctx context.Context, x *output.Explanation, net *netns)
 	if err := o.appeared(ctx, x, ours); err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
 		return err
 	}
-	if find.Net == nil && x.Applied == nil {
+	if find.Net == nil && x.Applied == nil && x.OtherBoot == "" {
 		if err := o.skipped(ctx, x, boot); err != nil {
 			return err
 		}
@@ -420,7 +430,7 @@ func judge(x *output.Explanation, location *time.Location) {
 		parts = append(parts, fmt.Sprintf("%s wrote other lines of this file, but not this one", by(s.Event, location)))
 	}
 	var appeared string
-	if a := x.Appeared; a != nil && unapplied {
+	if a := x.Appeared; a != nil && unapplied && x.OtherBoot == "" {
 		appeared = "the parameter appeared with " + by(a.Event, location)
 		if last := x.LastWrite(); last == nil || last.ID < a.ID {
 			appeared += ", and no write is recorded since"
@@ -435,13 +445,18 @@ func judge(x *output.Explanation, location *time.Location) {
 		parts = append(parts, "without a history, nstrace cannot know who set it")
 	case x.Unread:
 		parts = append(parts, "the history could not be read in time")
-	case last == nil && x.Appeared != nil && unapplied: // said already
+	case last == nil && x.Appeared != nil && unapplied && x.OtherBoot == "": // said already
+	case last == nil && x.OtherBoot != "":
+		parts = append(parts, "no write is recorded in boot "+x.OtherBoot)
 	case last == nil && !x.Since.IsZero():
 		parts = append(parts, "no write is recorded since "+clock(x.Since, location)+", when the history of this boot begins")
 	case last == nil:
 		parts = append(parts, "no write is recorded since the boot")
 	default:
 		wrote = true
+		if x.OtherBoot != "" {
+			parts[len(parts)-1] += " now; in boot " + x.OtherBoot
+		}
 		if x.Applied != nil && x.Applied.ID < last.ID {
 			parts = append(parts, "applied by "+by(x.Applied.Event, location))
 		}
@@ -503,7 +518,12 @@ func verdictOn(x *output.Explanation, wrote bool) string {
 		return "its value cannot be read: " + x.Error
 	}
 	is := "is " + output.Short(*x.Value.Text)
-	if x.Copied != "" && !wrote && x.HasHistory && !x.Unread && !x.Behind {
+	if x.OtherBoot != "" {
+		is, wrote = "is now "+output.Short(*x.Value.Text), false
+		if x.Declared == output.AsDeclared {
+			return is + ", as declared"
+		}
+	} else if x.Copied != "" && !wrote && x.HasHistory && !x.Unread && !x.Behind {
 		is += ", as " + x.Copied + ", which the kernel copies for a new device"
 	}
 	switch {

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -816,6 +818,87 @@ func (db *DB) LastWritesTo(ctx context.Context, names ...string) iter.Seq2[LastW
 		}
 		return ctx.Err()
 	})
+}
+
+// LastWritesIn returns the last write to each parameter in one boot. found are the last writes of all boots, such as
+// those of LastWrites. Parameters that belong to no namespace have one last write for all boots: LastWritesIn reads the
+// events for those, and Writes counts the stored ones.
+func (db *DB) LastWritesIn(ctx context.Context, bootID string, found iter.Seq2[LastWrite, error]) iter.Seq2[LastWrite, error] {
+	return func(yield func(LastWrite, error) bool) {
+		all, err := db.lastWritesIn(ctx, bootID, found)
+		if err != nil {
+			yield(LastWrite{}, err)
+			return
+		}
+		for _, w := range all {
+			if !yield(w, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (db *DB) lastWritesIn(ctx context.Context, bootID string, found iter.Seq2[LastWrite, error]) (all []LastWrite, err error) {
+	others, err := number(db.conn, "SELECT count(*) FROM origin WHERE boot_id <> ?", bootID)
+	if err != nil {
+		return nil, explain(db.path, err)
+	}
+	shared := map[string]*LastWrite{} // by name
+	for w, err := range found {
+		switch {
+		case err != nil:
+			return nil, err
+		case w.Namespace == nil && others > 0:
+			before := shared[w.Parameter] // a name can have several paths in the history of others
+			if before == nil {
+				before = &LastWrite{Parameter: w.Parameter}
+				shared[w.Parameter] = before
+			}
+			if w.Event.BootID == bootID {
+				before.Stored = w.Stored // retention can have dropped the event
+			}
+		case w.Event.BootID == bootID:
+			all = append(all, w)
+		}
+	}
+	if len(shared) == 0 {
+		return all, nil
+	}
+	q := Query{
+		Parameters: slices.Collect(maps.Keys(shared)), BootID: bootID, Types: map[event.Type]bool{event.SysctlWrite: true},
+		Match: func(e *event.Event) bool {
+			return e.Sysctl != nil && e.Sysctl.Namespace == nil && e.Outcome != event.Failure && !hadNoEffect(e)
+		},
+	}
+	newest := map[string]time.Time{}
+	for s, err := range db.Events(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		w := shared[s.Event.Sysctl.Name]
+		if w == nil {
+			continue // another name than in its row
+		}
+		w.Writes += max(1, s.Event.Count)
+		at := s.Event.Time
+		if s.Event.LastTime.After(at) {
+			at = s.Event.LastTime
+		}
+		if isLate(s.Event) && at.Before(newest[w.Parameter]) {
+			continue
+		}
+		w.Stored, newest[w.Parameter] = s, at
+	}
+	for _, w := range shared {
+		if w.Event != nil {
+			w.Writes = max(1, w.Writes)
+			all = append(all, *w)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b LastWrite) int {
+		return cmp.Or(cmp.Compare(a.Parameter, b.Parameter), b.Event.Time.Compare(a.Event.Time))
+	})
+	return all, nil
 }
 
 const (

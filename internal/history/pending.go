@@ -143,7 +143,7 @@ func newPacker() *packer {
 func (p *packer) pack(e *event.Event) pending {
 	q := pending{
 		time: e.Time.UnixNano(), seq: e.Seq, count: e.Count, process: e.Process,
-		container: e.Container, pod: e.Pod, unit: e.Unit, child: e.ChildPID, late: e.Late || e.Count > 1, length: [3]int32{absent, absent, absent},
+		container: e.Container, pod: e.Pod, unit: e.Unit, child: e.ChildPID, late: isLate(e), length: [3]int32{absent, absent, absent},
 	}
 	if !e.LastTime.IsZero() {
 		q.lastTime = e.LastTime.UnixNano()
@@ -380,3 +380,6 @@ func nanosOrZero(n int64) time.Time {
 	}
 	return nanos(n)
 }
+
+// isLate reports whether an event can come after one that happened later.
+func isLate(e *event.Event) bool { return e.Late || e.Count > 1 }

@@ -226,3 +226,123 @@ func (n *notified) await(t *testing.T, message string) {
 		}
 	}
 }
+
+// TestBootOfLastWrites asks for the last writes of an earlier boot, of parameters that this boot wrote, too.
+func TestBootOfLastWrites(t *testing.T) {
+	anyKernel(t)
+	db := filepath.Join(t.TempDir(), "history.db")
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const earlier = "e0000000-0000-4000-8000-00000000000e"
+	now := strings.TrimSpace(string(text))
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	n := 0
+	write := func(r *history.Recorder, boot, name, value, comm string, ns *event.Namespace) {
+		t.Helper()
+		n++
+		at = at.Add(time.Second)
+		if err := r.Append(&event.Event{
+			V: event.SchemaVersion, Type: event.SysctlWrite, Outcome: event.Success, Time: at, Host: "h", BootID: boot, Seq: uint64(n), Via: "write",
+			Sysctl:  &event.Sysctl{Name: name, Path: event.SysctlPath(name), New: &value, After: &value, Namespace: ns},
+			Process: &event.Process{PID: 100 + uint32(n), Comm: comm},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	net := &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, UID: "1", Host: true}
+	for _, boot := range []string{earlier, now} {
+		r, err := history.Create(history.Options{Path: db, Host: "h", BootID: boot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(r, boot, "vm.swappiness", "1", "first", nil)
+		write(r, boot, "vm.swappiness", "2", "second", nil)
+		write(r, boot, "net.ipv4.ip_forward", "1", "forwarder", net)
+		if boot == earlier {
+			write(r, boot, "kernel.panic", "7", "only", nil)
+		} else {
+			write(r, boot, "vm.swappiness", "3", "third", nil)
+			write(r, boot, "net.ipv4.conf.nsnone.forwarding", "1", "gone", net)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blamed := func(args ...string) string {
+		t.Helper()
+		status, stdout, stderr := nstrace(t, append([]string{"blame", "--db", db, "-o", "json"}, args...))
+		if status != 0 {
+			t.Fatalf("blame %q: status %d, %s", args, status, stderr)
+		}
+		var rows []string
+		for line := range strings.Lines(stdout) {
+			var row struct {
+				Parameter string
+				Writes    int
+				Event     struct{ Process struct{ Comm string } }
+			}
+			if err := json.Unmarshal([]byte(line), &row); err != nil {
+				t.Fatal(err)
+			}
+			rows = append(rows, fmt.Sprint(row.Parameter, " ", row.Writes, " ", row.Event.Process.Comm))
+		}
+		slices.Sort(rows)
+		return strings.Join(rows, "\n")
+	}
+	old := "kernel.panic 1 only\nnet.ipv4.ip_forward 1 forwarder\nvm.swappiness 2 second"
+	newest := "net.ipv4.conf.nsnone.forwarding 1 gone\nnet.ipv4.ip_forward 1 forwarder\nvm.swappiness 3 third"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--boot=-1"}, old}, {[]string{"-b", "1"}, old}, {[]string{"-b", earlier}, old}, {[]string{"-b"}, newest}, {[]string{"--boot=" + now}, newest},
+		{[]string{"-b", "-1", "vm.*"}, "vm.swappiness 2 second"}, {[]string{"-b", "vm.*"}, "vm.swappiness 3 third"}, {[]string{"-b", "kernel.panic"}, ""},
+	} {
+		if got := blamed(c.args...); got != c.want {
+			t.Errorf("blame %q:\n%s\nwant:\n%s", c.args, got, c.want)
+		}
+	}
+	explained := func(args ...string) string {
+		t.Helper()
+		status, stdout, stderr := nstrace(t, append([]string{"explain", "--db", db, "--utc"}, args...))
+		if status != 0 {
+			t.Fatalf("explain %q: status %d, %s", args, status, stderr)
+		}
+		return stdout
+	}
+	got := explained("vm.swappiness", "--boot=-1")
+	for _, want := range []string{
+		"\nSet in boot " + earlier + ":\n  2026-01-02 03:04:06  ? → 1  first[101]\n  2026-01-02 03:04:07  ? → 2  second[102]\n\n",
+		" now; in boot " + earlier + "; set to 2 by second[102] at 2026-01-02 03:04:07; is now ",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("explain of the earlier boot:\n%s\nlacks %q", got, want)
+		}
+	}
+	if got := explained("vm.swappiness", "-b"); !strings.Contains(got, "third[") || !strings.Contains(got, "\nSet since the boot:\n") || strings.Contains(got, "second[102]") {
+		t.Errorf("explain of this boot:\n%s", got)
+	}
+	if got := explained("kernel.pid_max", "-b", "-1"); !strings.Contains(got, "; no write is recorded in boot "+earlier+"; is now ") {
+		t.Errorf("explain of a parameter without a write in the earlier boot:\n%s", got)
+	}
+	if got := explained("net.ipv4.conf.nsnone.forwarding"); !strings.Contains(got, "gone[") || !strings.Contains(got, "the parameter does not exist now") {
+		t.Errorf("explain of a parameter that is gone:\n%s", got)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"blame", "--db", db, "--boot=x"}, 2, "invalid boot"},
+		{[]string{"blame", "--db", db, "--boot=-2"}, 1, "no event of boot -2 is recorded"},
+		{[]string{"explain", "vm.swappiness", "--db", db, "--boot=x"}, 2, "invalid boot"},
+		{[]string{"explain", "vm.swappiness", "--db", db, "--boot=3"}, 1, "no event of boot 3 is recorded"},
+		{[]string{"explain", "net.ipv4.ip_forward", "--netns", fmt.Sprint(os.Getpid()), "--db", db, "--boot=-1"}, 2, "network namespaces end with their boot"},
+	} {
+		if status, stdout, stderr := nstrace(t, c.args); status != c.status || stdout != "" || !strings.Contains(stderr, c.want) {
+			t.Errorf("%q: status %d, %q, %q", c.args, status, stdout, stderr)
+		}
+	}
+}

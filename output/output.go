@@ -28,5 +28,6 @@ type Sink interface {
 
 var (
 	_ Sink = (*JSON)(nil)
+	_ Sink = (*Encoded)(nil)
 	_ Sink = (*Table)(nil)
 )

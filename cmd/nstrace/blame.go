@@ -81,7 +81,7 @@ type blameSink interface {
 }
 
 func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
-	if err := checkFormat(f.format, f.group, "parameter"); err != nil {
+	if err := checkFormat(f.format, formats, f.group, "parameter"); err != nil {
 		return err
 	}
 	if f.netns != "" && f.allNetns {

@@ -23,6 +23,7 @@ import (
 	"github.com/nstrace/nstrace/internal/baseline"
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/format"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/nearest"
 	"github.com/nstrace/nstrace/output"
@@ -115,10 +116,11 @@ func (f *streamFlags) registerSource(cmd *cobra.Command) {
 // history share them.
 func (f *streamFlags) registerFilters(cmd *cobra.Command) {
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "output format: table, wide or json")
+	all := eventFormats()
+	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "output format: "+strings.Join(all[:len(all)-1], ", ")+" or "+all[len(all)-1])
 	f.registerSelection(cmd)
 	registerGroup(cmd, &f.group, "fold a burst of events of one process into one table row: closed, open (with the events below the row) or off")
-	complete(cmd, "output", formats)
+	complete(cmd, "output", all)
 }
 
 // registerSelection adds the flags that select events.
@@ -152,6 +154,12 @@ func registerGroup(cmd *cobra.Command, group *string, usage string) {
 }
 
 var formats = []string{"table", "wide", "json"}
+
+// eventFormats are the formats of events. All but the tables have a line for each event.
+func eventFormats() []string { return append(slices.Clone(formats), format.Names()...) }
+
+// isTable reports whether a format is for people.
+func isTable(format string) bool { return format == "table" || format == "wide" }
 
 // groups are the values of --group. Without a value it is the first.
 var groups = []string{"closed", "open", "off"}
@@ -245,16 +253,16 @@ func (f *streamFlags) options() (tracer.Options, error) {
 	return o, nil
 }
 
-// checkFormat checks --output and --group. what is what a line of the output is about.
-func checkFormat(format, group, what string) error {
-	if err := oneOf("--output", format, formats); err != nil {
+// checkFormat checks --output, which has one of these values, and --group. what is what a line of the output is about.
+func checkFormat(format string, all []string, group, what string) error {
+	if err := oneOf("--output", format, all); err != nil {
 		return err
 	}
 	if err := oneOf("--group", group, groups); err != nil {
 		return err
 	}
-	if format == "json" && group != "off" {
-		return usagef("--group needs -o table or -o wide: -o json writes every %s", what)
+	if !isTable(format) && group != "off" {
+		return usagef("--group needs -o table or -o wide: -o %s writes every %s", format, what)
 	}
 	return nil
 }
@@ -272,7 +280,7 @@ func foldPast(cmd *cobra.Command, format string, group *string) {
 // filters parses the flags of registerFilters.
 func (f *streamFlags) filters() (event.Filter, error) {
 	var o event.Filter
-	if err := checkFormat(f.format, f.group, "event"); err != nil {
+	if err := checkFormat(f.format, eventFormats(), f.group, "event"); err != nil {
 		return o, err
 	}
 	if len(f.sysctls) > 0 && len(f.events) == 0 {

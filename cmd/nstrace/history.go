@@ -532,7 +532,7 @@ func (f *historyFlags) query(q *history.Query) error {
 		switch e.Type {
 		case event.TraceStart, event.TraceStop:
 			// A table has no row for these, and a selection does not select them.
-			if chosen || f.format != "json" {
+			if chosen || isTable(f.format) {
 				return false
 			}
 		case event.TraceLoss, event.TraceGap:

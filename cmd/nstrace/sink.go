@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/format"
 	"github.com/nstrace/nstrace/internal/sink"
 	"github.com/nstrace/nstrace/output"
 )
@@ -24,6 +25,7 @@ type sinkValue struct {
 	kind     string
 	where    string
 	filter   *filter.Program
+	format   format.Func // nil for nstrace's own
 	rotation output.Rotation
 	to       sink.Destination // if its kind makes that while parsing
 	headers  string           // file with headers of requests
@@ -163,8 +165,9 @@ func parseSink(text string) (*sinkValue, error) {
 func (v *sinkValue) set(key, value string) (err error) {
 	switch key {
 	case "format":
-		if value != "json" {
-			return fmt.Errorf("invalid format %q: want json", value)
+		if v.format = format.ByName(value); v.format == nil && value != "json" {
+			names := append([]string{"json"}, format.Names()...)
+			return fmt.Errorf("invalid format %q%s: want one of %s", value, didYouMean(value, names), strings.Join(names, ", "))
 		}
 	case "filter":
 		if v.filter, err = filter.Compile(value); err != nil {
@@ -219,7 +222,7 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 	}()
 	for _, v := range values {
 		kind := kindsOfSinks[slices.Index(sinkKinds(), v.kind)]
-		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Events: kind.events, Report: report}
+		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Format: v.format, Events: kind.events, Report: report}
 		s, err := kind.open(v, o)
 		if err != nil {
 			return nil, noFolder(fmt.Errorf("--sink %s: %w", v.text, err))

@@ -27,6 +27,7 @@ import (
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/drift"
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/format"
 	"github.com/nstrace/nstrace/internal/osmemory"
 	"github.com/nstrace/nstrace/internal/osthread"
 	"github.com/nstrace/nstrace/internal/resolver"
@@ -71,6 +72,9 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	}
 	if f.format == "json" {
 		return output.NewJSON(w)
+	}
+	if encode := format.ByName(f.format); encode != nil {
+		return output.NewEncoded(w, encode)
 	}
 	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf, Date: true, OneLine: true}
 	if file, ok := w.(*os.File); ok {

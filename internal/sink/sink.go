@@ -21,6 +21,7 @@ import (
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/format"
 )
 
 // Limits of a queue and of a batch.
@@ -79,6 +80,7 @@ type Options struct {
 	Name        string // for messages
 	Destination Destination
 	Filter      *filter.Program // nil for all events. No other sink may have it
+	Format      format.Func     // of Item.Line; nil for nstrace's own JSON
 	Events      bool            // the destination wants Item.Event
 	Once        bool            // an error of the destination ends the sink: it cannot work again
 	MaxEvents   int             // of the queue; 0 means the default
@@ -141,8 +143,13 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 		s.lose(skipped, e.Seq, e.Type, weight(e), e.Time, from)
 		return
 	}
+	line, err := s.line(e, skipped, shared)
+	if err != nil {
+		s.lose(skipped, e.Seq, e.Type, weight(e), e.Time, from)
+		return
+	}
 	s.addLoss()
-	it := Item{Line: shared.line(e, skipped), seq: e.Seq, skipped: skipped, typ: e.Type, count: weight(e), time: e.Time, from: from}
+	it := Item{Line: line, seq: e.Seq, skipped: skipped, typ: e.Type, count: weight(e), time: e.Time, from: from}
 	if s.o.Events {
 		it.Event = shared.clone(e)
 	}
@@ -150,6 +157,17 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 	if len(s.queue) >= batchEvents {
 		s.signal()
 	}
+}
+
+// line returns the line of an event in the format of the sink.
+func (s *Sink) line(e *event.Event, skipped uint64, shared *encoded) ([]byte, error) {
+	if s.o.Format == nil {
+		return shared.line(e, skipped), nil
+	}
+	with := *e
+	with.Skipped = skipped
+	line, err := s.o.Format(&with)
+	return append(line, '\n'), err
 }
 
 // roomy reports whether there is room for more than the next few events. Otherwise a slow sink would have a
@@ -196,18 +214,24 @@ func (s *Sink) addLoss() {
 	if s.lost == nil {
 		return
 	}
-	s.add(s.lost.item(s.o.Events))
+	s.add(s.lost.item(s.o))
 	s.lost = nil
 }
 
-func (l *lost) item(wants bool) Item {
+func (l *lost) item(o Options) Item {
 	e := &event.Event{
 		V: event.SchemaVersion, Type: event.TraceLoss, Time: time.Now().UTC(), RunID: l.at.runID, Host: l.at.host, BootID: l.at.bootID,
 		Seq: l.loss.LastSeq, Skipped: l.skipped, Loss: &l.loss,
 	}
 	var enc event.Encoder
-	it := Item{Line: append(enc.Append(nil, e), '\n'), seq: e.Seq, skipped: e.Skipped, typ: e.Type, count: 1, time: e.Time, from: l.at, loss: e.Loss}
-	if wants {
+	line := enc.Append(nil, e)
+	if o.Format != nil {
+		if other, err := o.Format(e); err == nil {
+			line = other
+		}
+	}
+	it := Item{Line: append(line, '\n'), seq: e.Seq, skipped: e.Skipped, typ: e.Type, count: 1, time: e.Time, from: l.at, loss: e.Loss}
+	if o.Events {
 		it.Event = e
 	}
 	return it
@@ -276,7 +300,7 @@ func (s *Sink) refuse(n int) {
 			l.add(it.seq, typ, 0, it.loss.To, it.from)
 		}
 	}
-	it := l.item(s.o.Events)
+	it := l.item(s.o)
 	s.size += it.size()
 	s.queue = append([]Item{it}, s.queue[n:]...)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/nstrace/nstrace/internal/alert"
 	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/baseline"
+	"github.com/nstrace/nstrace/internal/config"
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/history"
@@ -70,6 +71,11 @@ type streamFlags struct {
 	pickUser sync.Once
 	user     uint32 // of the resolver; 0: that of this process
 
+	configFile string
+	config     *config.Config      // what files say; nil until configure
+	given      []given             // the flags of the command line
+	effective  map[string][]string // the values of all flags, as they were given
+
 	stored bool // the events are from a history
 
 	live output.Sink // set by top: takes the events instead of the output
@@ -96,6 +102,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringArrayVar(&f.sinkValues, "sink", nil, "also send events there, KIND[:WHERE][,OPTION...]; may be repeated (kinds: "+strings.Join(sinkKinds(), ", ")+")")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
+	registerConfig(fs, &f.configFile)
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 }
 

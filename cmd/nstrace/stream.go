@@ -277,6 +277,10 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if done, err := f.help(); done {
 		return err
 	}
+	if err := f.configure(cmd, ""); err != nil {
+		return err
+	}
+	defer func() { err = f.config.Locate(err) }()
 	o, err := f.options()
 	if err != nil {
 		return err

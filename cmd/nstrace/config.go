@@ -32,7 +32,10 @@ func (f *streamFlags) configure(cmd *cobra.Command, byDefault string) error {
 	if err := c.Apply(cmd.Flags()); err != nil {
 		return usageError{err}
 	}
-	f.config, f.effective = c, effectiveOf(cmd.Flags())
+	f.config, f.effective, f.byDefault = c, effectiveOf(cmd.Flags()), byDefault
+	if f.remake == nil {
+		f.remake = remakeStream
+	}
 	return f.config.Locate(global.check())
 }
 

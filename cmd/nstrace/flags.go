@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -65,7 +66,13 @@ type streamFlags struct {
 	partial    bool
 	verbose    bool
 
+	byDefault string         // the file that is read without --config
+	remake    func() remade  // for reload
+	hangup    chan os.Signal // of SIGHUP, if that means to reload
+	tracing   tracer.Options // of this run
+
 	profile *confine.Profile // of this process
+	work    confine.Work     // what it is for
 	result  confine.Result   // what confines it
 
 	pickUser sync.Once

@@ -90,6 +90,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if slices.Contains(f.baseline, "help") {
 		return baselineHelp()
 	}
+	f.remake = remakeRecord
 	if err := f.configure(cmd, config.Path); err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func TestErrors(t *testing.T) {
 		{"sink: {a: b}\n", ":1:7: sink: want a value or a list of values"},
 		{"sink: [[a]]\n", ":1:8: sink: want one value here"},
 		{"- keep\n", ":1:1: the file is not a mapping"},
-		{"keep: 'x\n", ":1: "},
+		{"keep: 'x\n", ":2: found unexpected"},
 		{"a: b\n---\nc: d\n", "more than one YAML document"},
 		{"keep: &a [*a]\n", ":1:7: keep: want one value here"},
 	} {

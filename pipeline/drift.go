@@ -72,11 +72,13 @@ type Drift struct {
 	o    DriftOptions
 
 	started time.Time
-	changed atomic.Bool        // something happened since the last stored snapshot
-	lossy   atomic.Bool        // events were lost since the last comparison
-	touched touched            // during a comparison
-	idle    chan chan struct{} // asks Idle to close what is sent, once all records were read
-	found   chan differences   // for Idle to hand on
+	changed atomic.Bool // something happened since the last stored snapshot
+	lossy   atomic.Bool // events were lost since the last comparison
+	// complete is as in DriftOptions, and can change.
+	complete atomic.Bool
+	touched  touched            // during a comparison
+	idle     chan chan struct{} // asks Idle to close what is sent, once all records were read
+	found    chan differences   // for Idle to hand on
 
 	syncHistory func() error // of the history; only tests change it
 	writingMu   sync.Mutex
@@ -101,7 +103,15 @@ func NewDrift(o DriftOptions) *Drift {
 		d.touched.start()
 	default: // what happens until then will be in the history
 	}
+	d.complete.Store(o.Complete)
 	return d
+}
+
+// setComplete changes DriftOptions.Complete. The history lacks some writes of the time before or of that after.
+func (d *Drift) setComplete(complete bool) {
+	if d.complete.Swap(complete) != complete {
+		d.lossy.Store(true)
+	}
 }
 
 // Event hands on e.
@@ -240,9 +250,9 @@ func (d *Drift) work(ctx, work context.Context) {
 		timer := time.NewTimer(max(snapshotEvery, snapshotRest*took))
 		select {
 		case <-timer.C:
-			if changed := d.changed.Swap(false); (d.o.Complete || d.o.Tables) && !d.looked.IsZero() {
+			if changed := d.changed.Swap(false); (d.complete.Load() || d.o.Tables) && !d.looked.IsZero() {
 				took = d.look(work, changed)
-			} else if changed || d.o.Complete || d.o.Tables {
+			} else if changed || d.complete.Load() || d.o.Tables {
 				took = d.store(work, false)
 			}
 		case <-ctx.Done():
@@ -607,7 +617,7 @@ func (d *Drift) unseen(ctx context.Context, after *drift.Snapshot) ([]*event.Eve
 		if d.o.Unmet != nil {
 			drift.Unmet(tables, after, d.o.Unmet)
 		}
-		if !d.o.Complete {
+		if !d.complete.Load() {
 			return tables, nil
 		}
 		if before, err = drift.Decode(drift.Version, d.encoded); err != nil {

@@ -32,13 +32,13 @@ func (v *Visitors) Idle() error { return v.Next.Idle() }
 // trace.loss and trace.tamper can meet one. A parameter that a reboot set back meets none.
 type Alerts struct {
 	Next  Handler
-	Rules *alert.Rules
+	Rules *alert.Rules // nil for none
 }
 
 // Event marks e and hands it on.
 func (a *Alerts) Event(e *event.Event) error {
 	reset := e.Between != nil && e.Between.Reset
-	if !reset && (!aboutTrace(e) || e.Type == event.TraceLoss || e.Type == event.TraceTamper) {
+	if a.Rules != nil && !reset && (!aboutTrace(e) || e.Type == event.TraceLoss || e.Type == event.TraceTamper) {
 		a.Rules.Mark(e)
 	}
 	return a.Next.Event(e)
@@ -51,13 +51,13 @@ func (a *Alerts) Idle() error { return a.Next.Idle() }
 // because an expression can ask for the rules that an event meets.
 type Filter struct {
 	Next    Handler
-	Program *filter.Program
+	Program *filter.Program // nil: it holds for all
 	Drops   *Drops
 }
 
 // Event hands on e if the expression holds for it.
 func (f *Filter) Event(e *event.Event) error {
-	if !aboutTrace(e) && !f.Program.Match(e) {
+	if f.Program != nil && !aboutTrace(e) && !f.Program.Match(e) {
 		f.Drops.add(e)
 		return nil
 	}

@@ -64,6 +64,32 @@ type Options struct {
 type Pipeline struct {
 	Handler
 	number *Number
+
+	selects  *Select
+	expected *Expected
+	alerts   *Alerts
+	filter   *Filter
+	drift    *Drift
+}
+
+// Settings are the options that can change while a pipeline runs.
+type Settings struct {
+	Selection Selection
+	Expected  *baseline.Marker
+	Alerts    *alert.Rules
+	Filter    *filter.Program
+}
+
+// Use replaces settings, from the next event on. complete is as in DriftOptions. No event may be on its way, see
+// runtimes.Stage.Between.
+func (p *Pipeline) Use(s Settings, complete bool) {
+	p.selects.Selection = s.Selection
+	p.expected.Marker = s.Expected
+	p.alerts.Rules = s.Alerts
+	p.filter.Program = s.Filter
+	if p.drift != nil {
+		p.drift.setComplete(complete)
+	}
 }
 
 // New builds a pipeline.
@@ -76,7 +102,7 @@ func New(o Options) *Pipeline {
 
 	drops := new(Drops)
 	number := NewNumber(fanout, o.RunID, o.Source, drops)
-	p := &Pipeline{Handler: number, number: number}
+	p := &Pipeline{Handler: number, number: number, drift: o.Drift}
 	losses := &Losses{Next: p.Handler}
 	if o.History != nil {
 		losses.Take = append(losses.Take, func(bool) *event.Loss { return o.History.TakeLoss() }, o.History.TakeQuotaLoss)
@@ -95,18 +121,12 @@ func New(o Options) *Pipeline {
 	if o.Limit > 0 {
 		p.Handler = &Limit{Next: p.Handler, Max: o.Limit, Done: o.LimitDone, Drops: drops}
 	}
-	if o.Filter != nil {
-		p.Handler = &Filter{Next: p.Handler, Program: o.Filter, Drops: drops}
-	}
-	if o.Alerts != nil {
-		p.Handler = &Alerts{Next: p.Handler, Rules: o.Alerts}
-	}
-	if o.Expected != nil {
-		p.Handler = &Expected{Next: p.Handler, Marker: o.Expected}
-	}
-	if !o.Selection.Empty() {
-		p.Handler = &Select{Next: p.Handler, Selection: o.Selection, Drops: drops}
-	}
+	// These are always there, so that Use can set them.
+	p.filter = &Filter{Next: p.Handler, Program: o.Filter, Drops: drops}
+	p.alerts = &Alerts{Next: p.filter, Rules: o.Alerts}
+	p.expected = &Expected{Next: p.alerts, Marker: o.Expected}
+	p.selects = &Select{Next: p.expected, Selection: o.Selection, Drops: drops}
+	p.Handler = p.selects
 	if o.History != nil {
 		p.Handler = &Visitors{Next: p.Handler, ByVisitor: o.History.ByVisitor, Drops: drops}
 	}

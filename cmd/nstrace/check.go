@@ -17,6 +17,7 @@ import (
 	"github.com/olekukonko/tablewriter/tw"
 	"github.com/spf13/cobra"
 
+	"github.com/nstrace/nstrace/internal/config"
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/output"
@@ -24,7 +25,7 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	var format, backend string
+	var format, backend, file string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -32,7 +33,9 @@ func newCheck() *cobra.Command {
 		Long: `Attach all BPF programs as a run does and detach them at once. Report whether nstrace works
 on this host, and in one sentence each what it cannot see. With --verbose, also report what
 the host supports, how each observation attaches, and which privileges nstrace keeps. The
-exit status is 3 if nstrace cannot run on this host.`,
+exit status is 3 if nstrace cannot run on this host.
+
+With --config, check a configuration file instead, and print what nstrace record would use.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("--output", format, []string{"table", "json"}); err != nil {
@@ -40,6 +43,9 @@ exit status is 3 if nstrace cannot run on this host.`,
 			}
 			if err := oneOf("--backend", backend, tracer.Backends()); err != nil {
 				return err
+			}
+			if file != "" {
+				return checkConfig(file)
 			}
 			report, err := tracer.Check(tracer.Options{Backend: tracer.Backend(backend), Notify: warn})
 			if err != nil && len(report.Capabilities) == 0 {
@@ -57,6 +63,8 @@ exit status is 3 if nstrace cannot run on this host.`,
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "output format: table or json")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also show what the host supports, all hooks, and the privileges that nstrace keeps")
+	cmd.Flags().StringVar(&file, "config", "", "check this configuration file, without a name "+config.Path+" and conf.d, and print what it comes to")
+	optionalValue(cmd.Flags(), "config", config.Path, nil)
 	cmd.Flags().StringVar(&backend, "backend", "auto", "how to attach: "+strings.Join(tracer.Backends(), ", "))
 	return cmd
 }

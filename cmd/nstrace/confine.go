@@ -42,6 +42,7 @@ func (f *streamFlags) confinement(w confine.Work) *confine.Profile {
 	w.Files = f.file != "" || slices.ContainsFunc(f.sinks, func(s *sinkValue) bool { return s.kind == "file" })
 	w.Network = slices.ContainsFunc(f.sinks, func(s *sinkValue) bool { return s.network })
 	w.User = f.resolverUser()
+	f.work = w
 	profile := confine.Tracing(w)
 	adjust(profile)
 	return profile

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/nstrace/nstrace/internal/alert"
 	"github.com/nstrace/nstrace/internal/attribution"
 	"github.com/nstrace/nstrace/internal/baseline"
+	"github.com/nstrace/nstrace/internal/config"
 	"github.com/nstrace/nstrace/internal/confine"
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/format"
@@ -65,11 +67,22 @@ type streamFlags struct {
 	partial    bool
 	verbose    bool
 
+	byDefault string         // the file that is read without --config
+	remake    func() remade  // for reload
+	hangup    chan os.Signal // of SIGHUP, if that means to reload
+	tracing   tracer.Options // of this run
+
 	profile *confine.Profile // of this process
+	work    confine.Work     // what it is for
 	result  confine.Result   // what confines it
 
 	pickUser sync.Once
 	user     uint32 // of the resolver; 0: that of this process
+
+	configFile string
+	config     *config.Config      // what files say; nil until configure
+	given      []given             // the flags of the command line
+	effective  map[string][]string // the values of all flags, as they were given
 
 	stored bool // the events are from a history
 
@@ -97,6 +110,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.StringArrayVar(&f.sinkValues, "sink", nil, "also send events there, KIND[:WHERE][,OPTION...]; may be repeated (kinds: "+strings.Join(sinkKinds(), ", ")+")")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
+	registerConfig(fs, &f.configFile)
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 }
 

@@ -16,7 +16,9 @@ import (
 )
 
 // global are the flags of every command.
-var global struct {
+var global globalFlags
+
+type globalFlags struct {
 	color string
 	quiet bool
 	utc   bool
@@ -26,19 +28,24 @@ var colors = []string{"auto", "always", "never"}
 
 // registerGlobal adds the flags of every command to the root.
 func registerGlobal(root *cobra.Command) {
-	fs := root.PersistentFlags()
-	fs.StringVar(&global.color, "color", "auto", "colors: auto (on a terminal, unless NO_COLOR is set), always or never")
-	optionalValue(fs, "color", "always", colors)
-	fs.BoolVarP(&global.quiet, "quiet", "q", false, "print no notes and no summary to stderr, only errors")
-	fs.BoolVar(&global.utc, "utc", false, "show times in UTC")
+	global.register(root.PersistentFlags())
 	complete(root, "color", colors)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := noEmptyValue(cmd); err != nil {
 			return err
 		}
-		return oneOf("--color", global.color, colors)
+		return global.check()
 	}
 }
+
+func (g *globalFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&g.color, "color", "auto", "colors: auto (on a terminal, unless NO_COLOR is set), always or never")
+	optionalValue(fs, "color", "always", colors)
+	fs.BoolVarP(&g.quiet, "quiet", "q", false, "print no notes and no summary to stderr, only errors")
+	fs.BoolVar(&g.utc, "utc", false, "show times in UTC")
+}
+
+func (g *globalFlags) check() error { return oneOf("--color", g.color, colors) }
 
 // noEmptyValue refuses flags with an empty value, as of an unset variable of a script: without the flag, the
 // command would show something else.

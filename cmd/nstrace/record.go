@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nstrace/nstrace/internal/baseline"
+	"github.com/nstrace/nstrace/internal/config"
 	"github.com/nstrace/nstrace/internal/declared"
 	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/tracer"
@@ -39,8 +40,10 @@ type recordFlags struct {
 	wait     bool
 }
 
-func newRecord() *cobra.Command {
-	var f recordFlags
+func newRecord() *cobra.Command { return new(recordFlags).command() }
+
+// command returns the command whose flags f has.
+func (f *recordFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record [flags]",
 		Short: "Record a history of events for nstrace blame and nstrace history",
@@ -53,7 +56,10 @@ While another nstrace records to the same database, this one stands by. It takes
 without a gap when the other one ends.
 
 With --baseline or --declared, nstrace record marks each event that moves a parameter of the
-host away from its expected value, or back. nstrace history deviations lists them.`,
+host away from its expected value, or back. nstrace history deviations lists them.
+
+The files /etc/nstrace/config.yaml and /etc/nstrace/conf.d/*.yaml can set each flag; see --config.
+At SIGHUP, a recorder without a terminal reads them again.`,
 		Example: `  nstrace record                                   record, as a service does
   nstrace record --keep 30d --keep-size 256MiB -o json -O /var/log/nstrace.json
   nstrace record --declared                        mark what moves parameters away from sysctl.d`,
@@ -84,19 +90,21 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	if slices.Contains(f.baseline, "help") {
 		return baselineHelp()
 	}
+	f.remake = remakeRecord
+	if err := f.configure(cmd, config.Path); err != nil {
+		return err
+	}
+	defer func() { err = f.config.Locate(err) }()
 	// An invalid flag creates no database.
-	if _, err := f.options(); err != nil {
+	if _, err := f.check(); err != nil {
 		return err
 	}
 	if err := f.expect(cmd); err != nil {
 		return err
 	}
-	if f.keep < 0 {
-		return usagef("--keep: invalid negative time %s: want for example 90d, or 0 to keep all", f.keep)
-	}
-	size, err := humanize.ParseBytes(f.keepSize)
-	if err != nil || size > math.MaxInt64 || (size > 0 && size < 1<<20) {
-		return usagef("--keep-size: invalid size %q: want at least 1MiB, for example 1GiB, or 0", f.keepSize)
+	size, err := f.size()
+	if err != nil {
+		return err
 	}
 	// Nothing of these leaves a database behind, or part of one.
 	if err := tracer.CheckPrivileges(); err != nil {
@@ -117,7 +125,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	}
 	f.quiet = f.file == "" && !cmd.Flags().Changed("output") && !term.IsTerminal(int(os.Stdout.Fd()))
 	r, err := history.Create(history.Options{
-		Path: f.db, Keep: f.keep, KeepSize: int64(size), Version: buildVersion(),
+		Path: f.db, Keep: f.keep, KeepSize: size, Version: buildVersion(),
 		Report: reportHistory, WaitForFolder: f.wait,
 	})
 	if err != nil {
@@ -128,15 +136,41 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 	return f.stream(cmd)
 }
 
+// check parses the flags that need nothing of the host.
+func (f *recordFlags) check() (tracer.Options, error) {
+	o, err := f.options()
+	if err != nil {
+		return o, err
+	}
+	if err := oneOf("--rules", f.rules, ruleNames); err != nil {
+		return o, err
+	}
+	if len(f.baseline) > 0 && f.declared {
+		return o, errDeclaredAndBaseline
+	}
+	if f.keep < 0 {
+		return o, usagef("--keep: invalid negative time %s: want for example 90d, or 0 to keep all", f.keep)
+	}
+	if _, err := f.size(); err != nil {
+		return o, err
+	}
+	_, err = f.rotation()
+	return o, err
+}
+
+// size parses --keep-size.
+func (f *recordFlags) size() (int64, error) {
+	size, err := humanize.ParseBytes(f.keepSize)
+	if err != nil || size > math.MaxInt64 || (size > 0 && size < 1<<20) {
+		return 0, usagef("--keep-size: invalid size %q: want at least 1MiB, for example 1GiB, or 0", f.keepSize)
+	}
+	return int64(size), nil
+}
+
 // expect reads what is expected of parameters.
 func (f *recordFlags) expect(cmd *cobra.Command) error {
-	if err := oneOf("--rules", f.rules, ruleNames); err != nil {
-		return err
-	}
-	switch files := cmd.Flags().Changed("baseline"); {
-	case files && f.declared:
-		return errDeclaredAndBaseline
-	case files:
+	switch {
+	case len(f.baseline) > 0:
 		set, err := loadBaseline(f.baseline, f.rules)
 		if err != nil {
 			return err

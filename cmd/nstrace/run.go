@@ -63,6 +63,10 @@ func (f *streamFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if len(args) == 0 {
 		return usagef("run: no command: want nstrace run [flags] -- CMD [ARG...]")
 	}
+	if err := f.configure(cmd, ""); err != nil {
+		return err
+	}
+	defer func() { err = f.config.Locate(err) }()
 	o, err := f.options()
 	if err != nil {
 		return err

@@ -30,6 +30,10 @@ type sinkValue struct {
 	to       sink.Destination // if its kind makes that while parsing
 	headers  string           // file with headers of requests
 	network  bool             // it connects to other hosts
+
+	options   string      // the text without the filter
+	condition string      // the text of the filter
+	target    sink.Target // once it is open
 }
 
 // A sinkKind is a kind of sink.
@@ -126,7 +130,7 @@ func parseSink(text string) (*sinkValue, error) {
 	if kind.where == "" && where != "" {
 		return nil, fmt.Errorf("%q: want %s without %q", text, name, ":"+where)
 	}
-	v := &sinkValue{text: head, kind: name, where: where}
+	v := &sinkValue{text: head, kind: name, where: where, options: head}
 	if kind.parse != nil {
 		if err := kind.parse(v); err != nil {
 			return nil, err
@@ -151,6 +155,11 @@ func parseSink(text string) (*sinkValue, error) {
 			return nil, fmt.Errorf("option %q: want %s", option, map[bool]string{true: "compress without a value", false: key + "=VALUE"}[has])
 		}
 		seen[key] = true
+		if key == "filter" {
+			v.condition = value
+		} else {
+			v.options += "," + option
+		}
 		if err := v.set(key, value); err != nil {
 			return nil, err
 		}
@@ -209,11 +218,8 @@ func (v *sinkValue) set(key, value string) (err error) {
 	return nil
 }
 
-// openSinks opens all sinks. It returns nil if there are none.
+// openSinks opens all sinks.
 func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error) {
-	if len(values) == 0 {
-		return nil, nil
-	}
 	var sinks []sink.Target
 	defer func() {
 		if err != nil {
@@ -223,11 +229,11 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 	for _, v := range values {
 		kind := kindsOfSinks[slices.Index(sinkKinds(), v.kind)]
 		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Format: v.format, Events: kind.events, Report: report}
-		s, err := kind.open(v, o)
+		v.target, err = kind.open(v, o)
 		if err != nil {
 			return nil, noFolder(fmt.Errorf("--sink %s: %w", v.text, err))
 		}
-		sinks = append(sinks, s)
+		sinks = append(sinks, v.target)
 	}
 	return sink.NewSet(sinks...), nil
 }

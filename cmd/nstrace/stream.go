@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -109,9 +110,11 @@ type run struct {
 	steps  *pipeline.Pipeline
 	drift  *pipeline.Drift // nil without a history
 	sink   output.Sink
-	sinks  *sink.Set       // of --sink, nil for none
+	sinks  *sink.Set       // of --sink, nil before they are open
 	retry  *pipeline.Retry // around sink; nil: an error of sink ends the run
 	close  func() error    // of the output
+
+	draining sync.WaitGroup // sinks that a reload has taken away
 }
 
 // heldNotes are messages about what a run lacks, which wait until it is clear that there is a run.
@@ -202,17 +205,14 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	if f.history != nil {
 		r.drift = pipeline.NewDrift(pipeline.DriftOptions{
 			History: f.history, DB: f.db, Filter: o.Filter, Scan: r.scan, Wake: r.tracer.Wake,
-			Complete: f.selected.Empty() && f.program == nil && f.count == 0 && !o.Follow &&
-				(o.Filter.Types == nil || o.Filter.Types[event.SysctlWrite]),
+			Complete: f.complete(o),
 			Tables: !o.Follow && scansTables(r.tracer.Observations()) &&
 				(o.Filter.Types == nil || o.Filter.Types[event.SysctlAppear] || o.Filter.Types[event.SysctlVanish]),
 			Unmet: o.Unmet, Report: warn,
 		})
 	}
-	sinks := []pipeline.Sink{first}
-	if r.sinks != nil {
-		sinks = append(sinks, r.sinks)
-	}
+	sinks := []pipeline.Sink{first, r.sinks}
+	f.tracing = o
 	r.steps = pipeline.New(pipeline.Options{
 		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Expected: f.expected, Alerts: f.alerts, Filter: f.program,
 		Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
@@ -221,6 +221,12 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	r.stage.SetNext(r.steps)
 	r.stage.OnError(r.tracer.Wake)
 	return r, nil
+}
+
+// complete reports whether the history gets each write that is traced.
+func (f *streamFlags) complete(o tracer.Options) bool {
+	return f.selected.Empty() && f.program == nil && f.count == 0 && !o.Follow &&
+		(o.Filter.Types == nil || o.Filter.Types[event.SysctlWrite])
 }
 
 // scan returns the live namespaces, for Drift.
@@ -273,6 +279,7 @@ func (r *run) finish() error {
 	if r.sinks != nil {
 		errs = append(errs, r.sinks.Close())
 	}
+	r.draining.Wait()
 	return errors.Join(append(errs, r.close())...)
 }
 
@@ -281,6 +288,10 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if done, err := f.help(); done {
 		return err
 	}
+	if err := f.configure(cmd, ""); err != nil {
+		return err
+	}
+	defer func() { err = f.config.Locate(err) }()
 	o, err := f.options()
 	if err != nil {
 		return err
@@ -327,9 +338,12 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	}
 	handler, unwatch := watch(r.stage, interval, r.tracer.Wake)
 	defer unwatch()
+	endReloads := f.keepReloading(ctx, r)
+	defer endReloads()
 	if err := r.tracer.Run(ctx, handler); err != nil {
 		return err
 	}
+	endReloads()
 	if !gone.Load() {
 		f.summary(r)
 	}
@@ -344,9 +358,9 @@ func (f *streamFlags) endSignals() []os.Signal {
 	}
 	switch {
 	case signal.Ignored(syscall.SIGHUP): // nohup
-	case f.history != nil && !hasTerminal():
-		// It asks a daemon to open its files again. nstrace does that by itself, see output.OpenFile.
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	case f.reloadsAtHangup():
+		// It also asks a daemon to open its files again. nstrace does that by itself, see output.OpenFile.
+		f.hangup = hangups()
 	default:
 		all = append(all, syscall.SIGHUP)
 	}
@@ -449,7 +463,13 @@ func (f *streamFlags) alertSummary(r *run) {
 	var each []string
 	var sum uint64
 	met := r.steps.Alerts()
-	for _, name := range f.alerts.Names() {
+	names := f.alerts.Names()
+	for _, name := range slices.Sorted(maps.Keys(met)) { // of rules that were in force before a reload
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
 		if n := met[name]; n > 0 {
 			sum += n
 			each = append(each, fmt.Sprintf("%s %d", name, n))

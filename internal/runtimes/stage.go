@@ -55,6 +55,13 @@ type Handler interface {
 // SetNext sets the handler behind the Stage. It must be called before the first event.
 func (s *Stage) SetNext(next Handler) { s.next = next }
 
+// Between calls f while no event is on its way through the handler behind the Stage.
+func (s *Stage) Between(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
 // OnError sets what is called if the handler behind the Stage returns an error while no call of the Stage
 // is under way. The next call returns the error, so f makes sure that one comes. OnError must be called
 // before the first event.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/safefile"
 )
 
@@ -180,6 +181,15 @@ func (l *Listener) write(e *event.Event, shared *encoded) {
 	defer l.mu.Unlock()
 	for _, r := range l.readers {
 		r.write(e, shared)
+	}
+}
+
+func (l *Listener) setFilter(p *filter.Program) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.o.Filter = p
+	for _, r := range l.readers {
+		r.setFilter(p)
 	}
 }
 

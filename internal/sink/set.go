@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/filter"
 )
 
 // A Target is a *Sink or a *Listener.
@@ -15,7 +16,15 @@ type Target interface {
 	signal()                               // there are no more events for the moment
 	finish()                               // there are no more events
 	end(ctx context.Context) error         // waits for what was written until the context ends
+	setFilter(*filter.Program)             // from the next event on
 }
+
+// SetFilter replaces the filter of a sink, nil for none. No Write may be under way.
+func SetFilter(t Target, p *filter.Program) { t.setFilter(p) }
+
+// Replace replaces the sinks. No Write may be under way. The caller closes those that are not in the set any more, by
+// another Set.
+func (s *Set) Replace(sinks ...Target) { s.sinks = sinks }
 
 // A Set is several sinks. Write, Flush and Close are for one goroutine at a time.
 type Set struct {

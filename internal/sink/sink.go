@@ -170,6 +170,8 @@ func (s *Sink) line(e *event.Event, skipped uint64, shared *encoded) ([]byte, er
 	return append(line, '\n'), err
 }
 
+func (s *Sink) setFilter(p *filter.Program) { s.o.Filter = p }
+
 // roomy reports whether there is room for more than the next few events. Otherwise a slow sink would have a
 // trace.loss between any two events.
 func (s *Sink) roomy() bool { return len(s.queue) <= s.o.MaxEvents/2 && s.size <= s.o.MaxBytes/2 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -95,8 +96,9 @@ type streamFlags struct {
 	history *history.Recorder // also takes the events
 	db      string            // path of the history's database
 
-	expected *baseline.Marker      // marks events, nil without --baseline and --declared
-	refresh  func(context.Context) // keeps expected up to date until the context ends, nil for none
+	expected *baseline.Marker                // marks events, nil without --baseline and --declared
+	marker   atomic.Pointer[baseline.Marker] // expected, for unmet
+	refresh  func(context.Context)           // keeps expected up to date until the context ends, nil for none
 }
 
 func (f *streamFlags) register(cmd *cobra.Command) {
@@ -226,11 +228,20 @@ func didYouMean(typed string, names []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
+// unmet is for tracer.Options.Unmet: a reload can change what is expected.
+func (f *streamFlags) unmet(name string, value func() (string, bool)) *event.Unmet {
+	if m := f.marker.Load(); m != nil {
+		return m.Unmet(name, value)
+	}
+	return nil
+}
+
 // options turns the flags into options of the tracer.
 func (f *streamFlags) options() (tracer.Options, error) {
 	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: warn, Partial: f.partial}
-	if f.expected != nil {
-		o.Unmet = f.expected.Unmet
+	if f.history != nil {
+		f.marker.Store(f.expected)
+		o.Unmet = f.unmet
 	}
 	var err error
 	if o.Filter, err = f.filters(); err != nil {

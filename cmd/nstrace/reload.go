@@ -161,6 +161,7 @@ func (f *streamFlags) reload(r *run) (changed []string, err error) {
 		}
 	})
 	f.config, f.effective = c, effective
+	f.marker.Store(expected)
 	f.selected, f.expected, f.alerts, f.program, f.sinks = kept, expected, next.flags.alerts, next.flags.program, next.flags.sinks
 	next.flags.warnPattern(notify)
 	return changed, nil

@@ -108,7 +108,7 @@ test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) $(addprefix te
 .PHONY: test-more
 test-more: export NSTRACE_TEST_ALL = 1
 test-more: deps ## run the long tests that need no other kernel: containers, power cut, benchmark
-	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers
+	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers ./test/packages
 	$(TESTSUM) -count 1 -timeout 60m ./test/vm -skip 'Test(Kernel|Arm64)$$'
 
 .PHONY: $(addprefix test-kernel-,$(ALL_KERNELS))
@@ -139,6 +139,18 @@ CPUS   ?= 2
 bench-vm: build deps bench-deps ## measure it on another kernel: KERNEL=6.1 CPUS=2
 	$(GO) run ./test/bench -nstrace ./nstrace -vm $(KERNEL) -cpus $(CPUS) $(BENCHFLAGS)
 
+# Packages are for the architectures in ARCHS. The same commit makes the same bytes.
+ARCHS ?= amd64 arm64
+.PHONY: packages
+packages: ## make the tar.gz, deb and rpm for ARCHS (amd64 and arm64) in dist
+	./packaging/build dist '$(VERSION)' $(ARCHS)
+
+.PHONY: release
+release: packages ## make the packages, a list of what is in the program (SBOM), and checksums, in dist
+	./packaging/sbom dist '$(VERSION)' $(ARCHS)
+	cd dist && sha256sum -- *.tar.gz *.deb *.rpm *.cdx.json > SHA256SUMS
+
 .PHONY: clean
 clean: ## remove the output of build
 	rm -f nstrace
+	rm -rf dist

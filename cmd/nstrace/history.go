@@ -526,6 +526,14 @@ func (f *historyFlags) query(q *history.Query) error {
 	}
 	chosen := filters.Types != nil || filters.NSTypes != nil || len(filters.PIDs)+len(filters.Comms)+len(filters.UIDs) > 0 || filters.Failed ||
 		!f.selected.Empty() || f.program != nil || grep != nil || f.alert != ""
+	q.Likely = &history.Likely{PIDs: filters.PIDs, UIDs: filters.UIDs, Comms: filters.Comms, Contained: len(f.selected.Containers) > 0}
+	for _, n := range f.selected.Nets {
+		if n.ID == 0 { // a name does not tell the number
+			q.Likely.Inodes = nil
+			break
+		}
+		q.Likely.Inodes = append(q.Likely.Inodes, n.ID)
+	}
 	encode := new(event.Encoder)
 	var line []byte
 	q.Match = func(e *event.Event) bool {

@@ -258,6 +258,13 @@ func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, 
 			if !more {
 				return
 			}
+			if plan.passed >= plan.from && plan.passed <= plan.to {
+				if err := plan.advance(plan.passed); err != nil {
+					fail(err)
+					return
+				}
+			}
+			plan.passed = 0
 			plan.limit = min(4*plan.limit, pageEvents)
 		}
 	}
@@ -303,6 +310,7 @@ type plan struct {
 	limit    int
 	empty    bool
 	sparse   bool  // many rows can lie between two events
+	passed   int64 // the page has all events up to this id, 0: up to its last one
 	host     *boot // see Query
 	process  func(*event.Process) bool
 	new      func(string) bool
@@ -485,8 +493,7 @@ func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
 // sparseStep is how many ids sparseRows looks at in one transaction.
 var sparseStep = int64(1 << 19)
 
-// sparseRows is rows for at most sparseStep ids. It reports whether there can be more, and moves the bounds of the plan
-// past the ids that have no wanted event.
+// sparseRows is rows for at most sparseStep ids. It reports whether there can be more.
 func (db *DB) sparseRows(p *plan, page []readEvent) (_ []readEvent, more bool, err error) {
 	bound, step := "min", *p
 	if p.reverse {
@@ -507,13 +514,10 @@ func (db *DB) sparseRows(p *plan, page []readEvent) (_ []readEvent, more bool, e
 	if page, err = db.rows(&step, page); err != nil || len(page) >= p.limit || db.pageFull() {
 		return page, true, err
 	}
-	if len(page) > 0 { // events moves the bound past them
-		return page, true, nil
-	}
 	if p.reverse {
-		more, p.to = step.from > p.from, step.from-1
+		more, p.passed = step.from > p.from, step.from
 	} else {
-		more, p.from = step.to < p.to, step.to+1
+		more, p.passed = step.to < p.to, step.to
 	}
 	return page, more, nil
 }

@@ -113,7 +113,7 @@ func texts(all []history.Stored) (texts []string) {
 
 // TestLikely compares queries that say what is likely with those that read every event, for values of recorded events.
 func TestLikely(t *testing.T) {
-	for _, step := range []int64{3, 1 << 19} {
+	for _, step := range []int64{16, 1 << 19} {
 		defer history.SetSparseStep(history.SetSparseStep(step))
 		path := filepath.Join(t.TempDir(), "history.db")
 		r := create(t, history.Options{Path: path})
@@ -166,13 +166,13 @@ func TestLikely(t *testing.T) {
 			filter(history.Likely{UIDs: []uint32{uid}})
 		}
 		for pid := range pids {
-			if len(all) < 100 || pid == 1<<30 {
+			if len(all) < 60 || pid == 1<<30 {
 				filter(history.Likely{PIDs: []uint32{pid}})
 			}
 		}
 		n := 0
 		for id := range inodes {
-			if n++; n > 30 && id != 7 {
+			if n++; n > 15 && id != 7 {
 				continue
 			}
 			all = append(all, selection{history.Likely{Inodes: []uint32{id}}, func(e *event.Event) bool {

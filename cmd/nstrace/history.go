@@ -202,9 +202,7 @@ func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (
 	if err := f.oneLife(ctx, db, &q); err != nil {
 		return ignoreCancel(err)
 	}
-	if f.follow {
-		go watchReader(os.Stdout, cancel)
-	}
+	go watchReader(os.Stdout, cancel) // it can take long until the next event
 	f.stored = true
 	var hold time.Duration // past events are complete
 	if f.follow {
@@ -526,6 +524,14 @@ func (f *historyFlags) query(q *history.Query) error {
 	}
 	chosen := filters.Types != nil || filters.NSTypes != nil || len(filters.PIDs)+len(filters.Comms)+len(filters.UIDs) > 0 || filters.Failed ||
 		!f.selected.Empty() || f.program != nil || grep != nil || f.alert != ""
+	q.Likely = &history.Likely{PIDs: filters.PIDs, UIDs: filters.UIDs, Comms: filters.Comms, Contained: len(f.selected.Containers) > 0}
+	for _, n := range f.selected.Nets {
+		if n.ID == 0 { // a name does not tell the number
+			q.Likely.Inodes = nil
+			break
+		}
+		q.Likely.Inodes = append(q.Likely.Inodes, n.ID)
+	}
 	encode := new(event.Encoder)
 	var line []byte
 	q.Match = func(e *event.Event) bool {
@@ -572,6 +578,9 @@ func compileGrep(text string) (*regexp.Regexp, error) {
 	return r, nil
 }
 
+// flushEvery is how often past hands JSON lines on: the next event can be far away.
+const flushEvery = 100 * time.Millisecond
+
 // past writes the stored events, and returns their number.
 func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query, sink output.Sink) (n int, err error) {
 	lines := f.lines
@@ -580,6 +589,7 @@ func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query
 	}
 	if lines == 0 || f.reverse {
 		q.Reverse, q.Limit = f.reverse, int(min(lines, 1<<31))
+		var flushed time.Time
 		for s, err := range db.Events(ctx, q) {
 			if err != nil {
 				return n, err
@@ -588,6 +598,12 @@ func (f *historyFlags) past(ctx context.Context, db *history.DB, q history.Query
 				return n, err
 			}
 			n++
+			if f.format == "json" && time.Since(flushed) > flushEvery { // a table can still fold rows
+				if err := sink.Flush(); err != nil {
+					return n, err
+				}
+				flushed = time.Now()
+			}
 		}
 		return n, sink.Flush()
 	}

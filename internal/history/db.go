@@ -258,6 +258,13 @@ func (db *DB) events(ctx context.Context, q Query, take func(*readEvent) (bool, 
 			if !more {
 				return
 			}
+			if plan.passed >= plan.from && plan.passed <= plan.to {
+				if err := plan.advance(plan.passed); err != nil {
+					fail(err)
+					return
+				}
+			}
+			plan.passed = 0
 			plan.limit = min(4*plan.limit, pageEvents)
 		}
 	}
@@ -302,6 +309,8 @@ type plan struct {
 	reverse  bool
 	limit    int
 	empty    bool
+	sparse   bool  // many rows can lie between two events
+	passed   int64 // the page has all events up to this id, 0: up to its last one
 	host     *boot // see Query
 	process  func(*event.Process) bool
 	new      func(string) bool
@@ -402,6 +411,13 @@ func (db *DB) plan(q *Query) (*plan, error) {
 		p.from, p.to = max(p.from, p.host.first), min(p.to, p.host.last)
 		where = append(where, "(view IS NULL OR view IN (SELECT id FROM namespace_view WHERE host))")
 	}
+	if q.Likely != nil {
+		narrow, err := db.narrow(q.Likely)
+		if err != nil {
+			return nil, err
+		}
+		where, p.sparse = append(where, narrow...), len(narrow) > 0
+	}
 	if q.Types != nil {
 		names := []string{}
 		for t := range q.Types {
@@ -465,11 +481,90 @@ func (db *DB) page(p *plan) (page []readEvent, more bool, err error) {
 	clear(db.buffer)
 	if page = db.buffer[:0]; p.listed != nil {
 		page, err = db.inLists(p, page)
+	} else if p.sparse {
+		page, more, err = db.sparseRows(p, page)
 	} else {
 		page, err = db.rows(p, page)
 	}
 	db.buffer = page
-	return page, len(page) >= p.limit || db.pageFull(), err
+	return page, more || len(page) >= p.limit || db.pageFull(), err
+}
+
+// sparseStep is how many ids sparseRows looks at in one transaction.
+var sparseStep = int64(1 << 19)
+
+// sparseRows is rows for at most sparseStep ids. It reports whether there can be more.
+func (db *DB) sparseRows(p *plan, page []readEvent) (_ []readEvent, more bool, err error) {
+	bound, step := "min", *p
+	if p.reverse {
+		bound = "max"
+	}
+	// Others can have left gaps between ids.
+	next, err := number(db.conn, "SELECT coalesce("+bound+"(id), 0) FROM event WHERE id BETWEEN ? AND ?", p.from, p.to)
+	if err != nil || next == 0 {
+		return page, false, err
+	}
+	if p.reverse {
+		step.to = next
+		step.from = max(p.from, next-min(next, sparseStep)+1)
+	} else {
+		step.from = next
+		step.to = min(p.to, next+min(1<<63-1-next, sparseStep-1))
+	}
+	if page, err = db.rows(&step, page); err != nil || len(page) >= p.limit || db.pageFull() {
+		return page, true, err
+	}
+	if p.reverse {
+		more, p.passed = step.from > p.from, step.from
+	} else {
+		more, p.passed = step.to < p.to, step.to
+	}
+	return page, more, nil
+}
+
+// maxNarrow is how many processes narrow names one by one.
+const maxNarrow = 10_000
+
+// narrow returns conditions that the rows of likely events meet, and those rows that do not tell: a line has everything.
+func (db *DB) narrow(l *Likely) (where []string, err error) {
+	list := func(values any) string {
+		text, _ := json.Marshal(values) // numbers and strings have a JSON form
+		return string(text)
+	}
+	if len(l.PIDs)+len(l.UIDs)+len(l.Comms) > 0 {
+		var conditions []string
+		var args []any
+		for _, c := range []struct {
+			column string
+			n      int
+			values any
+		}{{"pid", len(l.PIDs), l.PIDs}, {"uid", len(l.UIDs), l.UIDs}, {"comm", len(l.Comms), l.Comms}} {
+			if c.n > 0 {
+				conditions, args = append(conditions, c.column+" IN (SELECT value FROM json_each(?))"), append(args, list(c.values))
+			}
+		}
+		ids, err := db.ids("SELECT id FROM process WHERE "+strings.Join(conditions, " AND ")+fmt.Sprintf(" LIMIT %d", maxNarrow+1), args...)
+		if err != nil {
+			return nil, err
+		}
+		if len(ids) <= maxNarrow { // else most events can be theirs
+			where = append(where, "(process"+in(ids)+" OR process IS NULL OR line IS NOT NULL)")
+		}
+	}
+	if l.Contained {
+		where = append(where, `(place IN (SELECT id FROM place WHERE container IS NOT NULL OR pod IS NOT NULL)
+			OR view IN (SELECT id FROM namespace_view WHERE owner IS NOT NULL) OR line IS NOT NULL)`)
+	}
+	if len(l.Inodes) > 0 {
+		ids, err := db.ids("SELECT id FROM namespace WHERE inode IN (SELECT value FROM json_each(?)) LIMIT ?", list(l.Inodes), maxNarrow+1)
+		if err != nil {
+			return nil, err
+		}
+		if len(ids) <= maxNarrow {
+			where = append(where, "(namespace"+in(ids)+" OR line IS NOT NULL)")
+		}
+	}
+	return where, nil
 }
 
 // trim bounds the memory before the next page.

@@ -124,3 +124,6 @@ func (db *DB) PlanOfLastWritesTo() (steps []string, err error) {
 	err = db.eachRow("EXPLAIN QUERY PLAN "+selectLastWritesTo, func(stmt *sqlite.Stmt) { steps = append(steps, stmt.ColumnText(3)) }, "x")
 	return steps, err
 }
+
+// SetSparseStep sets how many ids one transaction of a query with Likely looks at, and returns the number before.
+func SetSparseStep(ids int64) int64 { return swap(&sparseStep, ids) }

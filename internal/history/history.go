@@ -35,11 +35,23 @@ type Query struct {
 	// New, if not nil, decides which written values are wanted. An event without one is not.
 	New    func(value string) bool
 	BootID string // only events of this boot
+	// Likely, if not nil, names rows that the wanted events refer to, so that the others need not be read in full. Match
+	// decides.
+	Likely *Likely
 	// Match, if not nil, decides last. It must not keep the event.
 	Match   func(*event.Event) bool
 	Limit   int   // the maximum number of events; 0: no limit
 	Reverse bool  // newest first
 	host    *boot // only events of this boot, and those about namespaces only if they are the host's own
+}
+
+// Likely says what the wanted events have in common. An event is wanted only if it meets each field that is not zero, or
+// if its row does not tell.
+type Likely struct {
+	PIDs, UIDs []uint32 // one of them is that of its process
+	Comms      []string // one of them is the name of its process
+	Contained  bool     // it is by a process of a container or a pod, or about a namespace of one
+	Inodes     []uint32 // it is about namespaces, one of which has one of these numbers
 }
 
 // A NamespaceQuery selects namespaces. A zero field matches any value. Namespaces that follow each

@@ -87,7 +87,7 @@ func ecs(clone string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, header, "Elastic Common Schema", ecsVersion, "Elasticsearch B.V.", "field, type, array or not, allowed values, with the event types of a category in parentheses")
-	used := []string{"@timestamp", "agent", "container", "ecs", "error", "event", "file", "host", "labels", "log", "message", "orchestrator", "process", "related", "rule", "tags"}
+	used := []string{"@timestamp", "agent", "container", "ecs", "error", "event", "file", "host", "labels", "log", "message", "orchestrator", "process", "related", "rule", "tags", "user"}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		set, _, _ := strings.Cut(name, ".")
 		if !slices.Contains(used, set) || strings.Contains(name, ".entity.") {

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/nstrace/nstrace/internal/filter"
+	"github.com/nstrace/nstrace/internal/otelmap"
 	"github.com/nstrace/nstrace/internal/sink"
 	"github.com/nstrace/nstrace/output"
 )
@@ -27,7 +30,8 @@ type sinkValue struct {
 	rotation output.Rotation
 	to       sink.Destination // if its kind makes that while parsing
 	headers  string           // file with headers of requests
-	network  bool             // it connects to other hosts
+	otlp     *sink.OTLP
+	network  bool // it connects to other hosts
 }
 
 // A sinkKind is a kind of sink.
@@ -70,6 +74,31 @@ var kindsOfSinks = []sinkKind{
 		},
 		open: toDestination(func(v *sinkValue) (sink.Destination, error) { return sink.OpenHTTP(v.where, v.headers) }),
 	},
+	{
+		name: "otlp", where: "[URL]", options: []string{"headers"}, events: true,
+		parse: func(v *sinkValue) (err error) {
+			v.network = true
+			v.otlp, err = sink.ParseOTLP(v.where)
+			return err
+		},
+		open: toDestination(func(v *sinkValue) (sink.Destination, error) {
+			return v.otlp.Open(otelmap.Mapper{Version: buildVersion(), HostID: machineID()}, v.headers)
+		}),
+	},
+	{
+		name: "stdout",
+		open: toDestination(func(*sinkValue) (sink.Destination, error) { return sink.ToFile(os.Stdout), nil }),
+	},
+}
+
+// machineID returns the id of the host, "" if it has none (machine-id(5)).
+func machineID() string {
+	b, err := os.ReadFile("/etc/machine-id")
+	id := strings.TrimSpace(string(b))
+	if _, hexErr := hex.DecodeString(id); err != nil || hexErr != nil || len(id) != 32 {
+		return "" // such as uninitialized
+	}
+	return id
 }
 
 // toDestination makes a sink in front of a destination.

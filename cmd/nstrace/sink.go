@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type sinkValue struct {
 	to       sink.Destination // if its kind makes that while parsing
 	headers  string           // file with headers of requests
 	otlp     *sink.OTLP
+	spool    string // file of --spool, "" for none
+	most     int64  // size of the spool
 	network  bool // it connects to other hosts
 }
 
@@ -109,6 +112,14 @@ func toDestination(open func(*sinkValue) (sink.Destination, error)) func(*sinkVa
 			return nil, err
 		}
 		o.Destination = to
+		if v.spool == "" {
+			return sink.New(o), nil
+		}
+		spool, err := sink.Spool(v.spool, v.most, o)
+		if err != nil {
+			return nil, fmt.Errorf("--spool: %w", errors.Join(err, to.Close()))
+		}
+		o.Destination, o.Events = spool, false
 		return sink.New(o), nil
 	}
 }
@@ -137,6 +148,40 @@ func parseSinks(values []string) ([]*sinkValue, error) {
 		all = append(all, v)
 	}
 	return all, nil
+}
+
+// setSpool gives each sink to another host, except one by UDP, a file in the folder of --spool.
+func setSpool(values []*sinkValue, spool string) error {
+	if spool == "" {
+		return nil
+	}
+	folder, text, has := strings.Cut(spool, ",")
+	size := uint64(1 << 30)
+	if has {
+		var err error
+		if size, err = humanize.ParseBytes(text); err != nil || size < 1<<20 || size > 1<<50 {
+			return usagef("--spool: invalid size %q: want at least 1MiB, for example 1GiB", text)
+		}
+	}
+	if folder == "" {
+		return usagef("--spool: want FOLDER[,SIZE]")
+	}
+	used := map[string]bool{}
+	for _, v := range values {
+		if !v.network || strings.HasPrefix(v.where, "udp:") {
+			continue
+		}
+		sum := sha256.Sum256([]byte(v.text))
+		v.spool, v.most = sink.SpoolPath(folder, v.kind+"-"+hex.EncodeToString(sum[:8])), int64(size)
+		if used[v.spool] {
+			return usagef("--spool: two sinks send to %s", v.text)
+		}
+		used[v.spool] = true
+	}
+	if len(used) == 0 {
+		return usagef("--spool needs a --sink to another host, by http, otlp, or syslog with tcp or tls")
+	}
+	return nil
 }
 
 func parseSink(text string) (*sinkValue, error) {

@@ -34,7 +34,7 @@ type sinkValue struct {
 	otlp     *sink.OTLP
 	spool    string // file of --spool, "" for none
 	most     int64  // size of the spool
-	network  bool // it connects to other hosts
+	network  bool   // it connects to other hosts
 }
 
 // A sinkKind is a kind of sink.

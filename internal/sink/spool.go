@@ -24,6 +24,7 @@ import (
 const (
 	spoolSync  = time.Second     // what waits for longer survives a power cut
 	spoolClose = 2 * time.Second // how long Close waits for a destination that works
+	maxSmall   = 1 << 20         // bytes of lines for which the file need not shrink again
 	maxRow     = 16 << 20        // bytes that nstrace reads of a row
 )
 
@@ -39,11 +40,12 @@ type spool struct {
 	row    int64         // id of the row that is being delivered; only for the goroutine
 	items  []Item        // what is left of that row
 	failed atomic.Bool   // the last try to deliver failed
-	behind bool          // the row is still in the file, because it could not be removed
+	behind int64         // bytes of the rows up to it, which are still in the file
 
 	mu     sync.Mutex
 	conn   *sqlite.Conn
 	size   int64 // of all lines in the file
+	large  bool  // size was above maxSmall since the spool was empty
 	lost   uint64
 	closed bool
 	synced time.Time
@@ -93,6 +95,7 @@ func Spool(path string, limit int64, o Options) (Destination, error) {
 	if err == nil {
 		s.size, err = s.number("SELECT coalesce(sum(length(lines)), 0) FROM batch")
 	}
+	s.large = s.size > maxSmall
 	if sqlite.ErrCode(err) == sqlite.ResultBusy {
 		err = errors.New("another nstrace uses it")
 	}
@@ -127,6 +130,7 @@ func (s *spool) Deliver(_ context.Context, items []Item) (int, error) {
 		return 0, fmt.Errorf("spool: %w", err)
 	}
 	s.size += int64(len(lines))
+	s.large = s.large || s.size > maxSmall
 	if time.Since(s.synced) >= spoolSync {
 		s.synced = time.Now()
 		_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA wal_checkpoint(PASSIVE)", nil) // the next one tries again
@@ -215,7 +219,7 @@ func (s *spool) next() (lines []byte, err error) {
 			}
 			s.row, lines = stmt.ColumnInt64(0), make([]byte, stmt.ColumnLen(1))
 			stmt.ColumnBytes(1, lines)
-			s.behind = true
+			s.behind += int64(len(lines))
 			return nil
 		},
 	})
@@ -225,7 +229,7 @@ func (s *spool) next() (lines []byte, err error) {
 // finishRow removes what was delivered. On a full disk that can fail: it happens with a later row then, and after a
 // restart the destination gets these events again.
 func (s *spool) finishRow() {
-	if !s.behind {
+	if s.behind == 0 {
 		return
 	}
 	s.mu.Lock()
@@ -233,11 +237,10 @@ func (s *spool) finishRow() {
 	if err := sqlitex.Execute(s.conn, "DELETE FROM batch WHERE id <= ?", &sqlitex.ExecOptions{Args: []any{s.row}}); err != nil {
 		return
 	}
-	s.behind = false
-	if n, err := s.number("SELECT coalesce(sum(length(lines)), 0) FROM batch"); err == nil {
-		s.size = n
-	}
-	if s.size == 0 {
+	s.size -= s.behind
+	s.behind = 0
+	if s.size == 0 && s.large {
+		s.large = false
 		_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA incremental_vacuum", nil) // the file can stay large
 	}
 }

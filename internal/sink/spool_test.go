@@ -36,7 +36,7 @@ func TestSpool(t *testing.T) {
 	var n numbered
 	for range 2 {
 		set := openSpool(t, path, 1<<30, to, 0)
-		for range 3000 {
+		for range 9000 {
 			set.Write(n.next(event.SysctlWrite))
 			set.Flush()
 		}
@@ -46,15 +46,15 @@ func TestSpool(t *testing.T) {
 		}
 		to.fails = nil
 	}
-	if has, _, lost := check(t, to.events(t)); has != 6000 || lost != 0 {
+	if has, _, lost := check(t, to.events(t)); has != 18000 || lost != 0 {
 		t.Errorf("%d events, %d lost", has, lost)
 	}
 	set := openSpool(t, path, 1<<30, to, 0)
 	end(t, set)
-	if len(to.lines) != 6000 {
+	if len(to.lines) != 18000 {
 		t.Errorf("%d events after another run", len(to.lines))
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || info.Size() > 1<<16 {
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || info.Size() > maxSmall/4 {
 		t.Errorf("%v, %v", info, err)
 	}
 }

@@ -9,7 +9,7 @@ type Loss struct {
 	Records map[Type]uint64 `json:"records,omitempty"` // how many of each type; nil if unknown
 	Reason  string          `json:"reason"`            // LossRingFull and so on
 	UID     *uint32         `json:"uid,omitempty"`     // whose events are missing, for LossUserShare; as the host numbers users
-	// FirstSeq and LastSeq bound the numbers of the events that a sink lacks, for LossSink.
+	// FirstSeq and LastSeq bound the numbers of the events that a sink lacks, for LossSink and LossRejected.
 	FirstSeq uint64    `json:"first_seq,omitempty"`
 	LastSeq  uint64    `json:"last_seq,omitempty"`
 	From     time.Time `json:"from,omitzero"`
@@ -86,4 +86,5 @@ const (
 	LossProbesOff  = "probes_off"  // the kernel stopped running the programs for another reason, such as disabled kprobes
 	LossHookSilent = "hook_silent" // a call of nstrace's own did not come back from some hooks
 	LossReattach   = "reattach"    // nstrace attached in another way, which takes a moment
+	LossRejected   = "rejected"    // the server of a sink took not all of FirstSeq to LastSeq: only the sink's stream has this line
 )

@@ -43,6 +43,7 @@ type streamFlags struct {
 	rotateKeep int
 	sinkValues []string
 	sinks      []*sinkValue // parsed from sinkValues
+	spool      string
 	events     []string
 	nsTypes    []string
 	sysctls    []string
@@ -110,6 +111,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	spanVar(fs, &f.rotateAge, "rotate-age", 0, "start a new output file when the current one reaches this age, for example 24h")
 	fs.IntVar(&f.rotateKeep, "rotate-keep", 0, "number of old output files to keep (0: all)")
 	fs.StringArrayVar(&f.sinkValues, "sink", nil, "also send events there, KIND[:WHERE][,OPTION...]; may be repeated (kinds: "+strings.Join(sinkKinds(), ", ")+")")
+	fs.StringVar(&f.spool, "spool", "", "keep what a --sink to another host has not taken in files in this folder, FOLDER[,SIZE] (SIZE for each sink, default 1GiB)")
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
 	registerConfig(fs, &f.configFile)
@@ -270,6 +272,9 @@ func (f *streamFlags) options() (tracer.Options, error) {
 		o.ProveEvery = f.selfTest
 	}
 	if f.sinks, err = parseSinks(f.sinkValues); err != nil {
+		return o, err
+	}
+	if err := setSpool(f.sinks, f.spool); err != nil {
 		return o, err
 	}
 	if f.duration < 0 {

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/nstrace/nstrace/internal/filter"
 	"github.com/nstrace/nstrace/internal/format"
+	"github.com/nstrace/nstrace/internal/otelmap"
 	"github.com/nstrace/nstrace/internal/sink"
 	"github.com/nstrace/nstrace/output"
 )
@@ -29,7 +33,10 @@ type sinkValue struct {
 	rotation output.Rotation
 	to       sink.Destination // if its kind makes that while parsing
 	headers  string           // file with headers of requests
-	network  bool             // it connects to other hosts
+	otlp     *sink.OTLP
+	spool    string // file of --spool, "" for none
+	most     int64  // size of the spool
+	network  bool   // it connects to other hosts
 
 	options   string      // the text without the filter
 	condition string      // the text of the filter
@@ -76,6 +83,31 @@ var kindsOfSinks = []sinkKind{
 		},
 		open: toDestination(func(v *sinkValue) (sink.Destination, error) { return sink.OpenHTTP(v.where, v.headers) }),
 	},
+	{
+		name: "otlp", where: "[URL]", options: []string{"headers"}, events: true,
+		parse: func(v *sinkValue) (err error) {
+			v.network = true
+			v.otlp, err = sink.ParseOTLP(v.where)
+			return err
+		},
+		open: toDestination(func(v *sinkValue) (sink.Destination, error) {
+			return v.otlp.Open(otelmap.Mapper{Version: buildVersion(), HostID: machineID()}, v.headers)
+		}),
+	},
+	{
+		name: "stdout",
+		open: toDestination(func(*sinkValue) (sink.Destination, error) { return sink.ToFile(os.Stdout), nil }),
+	},
+}
+
+// machineID returns the id of the host, "" if it has none (machine-id(5)).
+func machineID() string {
+	b, err := os.ReadFile("/etc/machine-id")
+	id := strings.TrimSpace(string(b))
+	if _, hexErr := hex.DecodeString(id); err != nil || hexErr != nil || len(id) != 32 {
+		return "" // such as uninitialized
+	}
+	return id
 }
 
 // toDestination makes a sink in front of a destination.
@@ -86,11 +118,19 @@ func toDestination(open func(*sinkValue) (sink.Destination, error)) func(*sinkVa
 			return nil, err
 		}
 		o.Destination = to
+		if v.spool == "" {
+			return sink.New(o), nil
+		}
+		spool, err := sink.Spool(v.spool, v.most, o)
+		if err != nil {
+			return nil, fmt.Errorf("--spool: %w", errors.Join(err, to.Close()))
+		}
+		o.Destination, o.Events, o.Format = spool, false, nil
 		return sink.New(o), nil
 	}
 }
 
-// sinkOptions are the options that each kind has. The filter is the last option of a value, so that it can have commas.
+// sinkOptions are the options that each kind has, except that otlp has its own format. The filter is the last option of a value, so that it can have commas.
 var sinkOptions = []string{"format", "filter"}
 
 func sinkKinds() (names []string) {
@@ -116,6 +156,40 @@ func parseSinks(values []string) ([]*sinkValue, error) {
 	return all, nil
 }
 
+// setSpool gives each sink to another host, except one by UDP, a file in the folder of --spool.
+func setSpool(values []*sinkValue, spool string) error {
+	if spool == "" {
+		return nil
+	}
+	folder, text, has := strings.Cut(spool, ",")
+	size := uint64(1 << 30)
+	if has {
+		var err error
+		if size, err = humanize.ParseBytes(text); err != nil || size < 1<<20 || size > 1<<50 {
+			return usagef("--spool: invalid size %q: want at least 1MiB, for example 1GiB", text)
+		}
+	}
+	if folder == "" {
+		return usagef("--spool: want FOLDER[,SIZE]")
+	}
+	used := map[string]bool{}
+	for _, v := range values {
+		if !v.network || strings.HasPrefix(v.where, "udp:") {
+			continue
+		}
+		sum := sha256.Sum256([]byte(v.text))
+		v.spool, v.most = sink.SpoolPath(folder, v.kind+"-"+hex.EncodeToString(sum[:8])), int64(size)
+		if used[v.spool] {
+			return usagef("--spool: two sinks send to %s", v.text)
+		}
+		used[v.spool] = true
+	}
+	if len(used) == 0 {
+		return usagef("--spool needs a --sink to another host, by http, otlp, or syslog with tcp or tls")
+	}
+	return nil
+}
+
 func parseSink(text string) (*sinkValue, error) {
 	head, rest, more := strings.Cut(text, ",")
 	name, where, _ := strings.Cut(head, ":")
@@ -137,6 +211,9 @@ func parseSink(text string) (*sinkValue, error) {
 		}
 	}
 	known := append(slices.Clone(kind.options), sinkOptions...)
+	if name == "otlp" {
+		known = slices.DeleteFunc(known, func(option string) bool { return option == "format" })
+	}
 	seen := map[string]bool{}
 	for more {
 		var option string

@@ -8,12 +8,14 @@
 package format
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/otelmap"
 	"github.com/nstrace/nstrace/output"
 )
 
@@ -28,6 +30,14 @@ var formats = []struct {
 }{
 	{"ecs", pooled((*encoder).ecs)},
 	{"ocsf", pooled((*encoder).ocsf)},
+	{"otel", otel},
+}
+
+// otel returns the log record of OpenTelemetry in its JSON encoding, as the lines of an OTLP file have it.
+func otel(e *event.Event) ([]byte, error) {
+	var enc event.Encoder
+	b, err := new(otelmap.Mapper).AppendJSON(nil, otelmap.Item{Event: e, Line: enc.Append(nil, e)})
+	return bytes.TrimSuffix(b, []byte("\n")), err
 }
 
 // Names returns the names of all formats.

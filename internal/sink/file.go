@@ -5,6 +5,7 @@ package sink
 import (
 	"context"
 	"io"
+	"os"
 
 	"github.com/nstrace/nstrace/output"
 )
@@ -24,6 +25,14 @@ func OpenFile(path string, rotation output.Rotation) (Destination, error) {
 	}
 	return &file{w: w}, nil
 }
+
+// ToFile returns a destination that appends events to an open file, and leaves it open.
+func ToFile(f *os.File) Destination { return &file{w: open{f}} }
+
+// open is a file that Close leaves open.
+type open struct{ io.Writer }
+
+func (open) Close() error { return nil }
 
 // Deliver writes the lines at once. After a write that failed, the next one goes on where it ended.
 func (f *file) Deliver(_ context.Context, items []Item) (int, error) {

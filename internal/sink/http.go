@@ -59,77 +59,103 @@ func ParseURL(text string) error {
 // OpenHTTP returns a destination that posts newline-delimited JSON to a URL. headers is a file with a line NAME: VALUE
 // for each header to send, "" for none.
 func OpenHTTP(text, headers string) (Destination, error) {
-	p := &poster{url: text, header: http.Header{}, most: batchEvents}
-	if headers != "" {
-		b, err := os.ReadFile(headers)
-		if err != nil {
-			return nil, err
-		}
-		parsed, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(append(bytes.TrimSpace(b), "\n\n"...)))).ReadMIMEHeader()
-		if err != nil {
-			return nil, fmt.Errorf("%q has no headers: want lines of NAME: VALUE", headers)
-		}
-		p.header = http.Header(parsed)
+	header, err := readHeaders(headers)
+	if err != nil {
+		return nil, err
 	}
-	p.header.Set("Content-Type", "application/x-ndjson")
+	header.Set("Content-Type", "application/x-ndjson")
 	transport := http.DefaultTransport.(*http.Transport).Clone() // with the proxy of the environment
 	transport.MaxResponseHeaderBytes = maxAnswer
-	p.client = &http.Client{
-		Transport:     transport,
-		Timeout:       requestTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // with the headers
-	}
-	return p, nil
+	return &poster{url: text, header: header, client: newClient(transport, requestTime), most: batchEvents}, nil
 }
 
-// Deliver posts the lines. If the server refuses a request for what it has, Deliver halves the request until it has found
-// the event that is refused.
-func (p *poster) Deliver(ctx context.Context, items []Item) (done int, err error) {
+// readHeaders reads a file of headers, "" for none.
+func readHeaders(path string) (http.Header, error) {
+	if path == "" {
+		return http.Header{}, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(append(bytes.TrimSpace(b), "\n\n"...)))).ReadMIMEHeader()
+	if err != nil {
+		return nil, fmt.Errorf("%q has no headers: want lines of NAME: VALUE", path)
+	}
+	return http.Header(parsed), nil
+}
+
+// Deliver posts the lines.
+func (p *poster) Deliver(ctx context.Context, items []Item) (int, error) {
+	return inParts(&p.most, items, func(part []Item) error {
+		p.body = p.body[:0]
+		for _, it := range part {
+			p.body = append(p.body, it.Line...)
+		}
+		_, err := post(ctx, p.client, p.url, p.header.Clone(), p.body)
+		return err
+	})
+}
+
+// inParts sends items in requests of at most most items. If the server refuses a request for what it has, inParts halves
+// the request until it has found the event that is refused.
+func inParts(most *int, items []Item, send func([]Item) error) (done int, err error) {
 	for done < len(items) {
-		batch := items[done:min(done+p.most, len(items))]
-		err := p.post(ctx, batch)
+		part := items[done:min(done+*most, len(items))]
+		err := send(part)
 		var refused *Refused
-		if errors.As(err, &refused) && len(batch) > 1 {
-			p.most = len(batch) / 2
+		if errors.As(err, &refused) && len(part) > 1 {
+			*most = len(part) / 2
 			continue
+		}
+		var rejected *Rejected
+		if errors.As(err, &rejected) {
+			rejected.Of = len(part)
+			return done + len(part), err
 		}
 		if err != nil {
 			return done, err
 		}
-		done += len(batch)
-		p.most = min(2*p.most, batchEvents)
+		done += len(part)
+		*most = min(2**most, batchEvents)
 	}
 	return done, nil
 }
 
-func (p *poster) post(ctx context.Context, items []Item) error {
-	p.body = p.body[:0]
-	for _, it := range items {
-		p.body = append(p.body, it.Line...)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(p.body))
+// post sends a request, and returns the answer if it is a success.
+func post(ctx context.Context, client *http.Client, url string, header http.Header, body []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	request.Header = p.header.Clone()
-	response, err := p.client.Do(request)
+	request.Header = header
+	response, err := client.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, _ = io.CopyN(io.Discard, response.Body, maxAnswer) // so that the connection can be used again
+	answer, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // so that the connection can be used again
 	response.Body.Close()
-	err = fmt.Errorf("POST %s: %d %s", p.url, response.StatusCode, http.StatusText(response.StatusCode))
+	if response.StatusCode/100 == 2 {
+		return answer, nil
+	}
+	err = fmt.Errorf("POST %s: %d %s", url, response.StatusCode, http.StatusText(response.StatusCode))
 	switch response.StatusCode {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		return &Refused{N: 1, Err: err}
-	}
-	if response.StatusCode/100 == 2 {
-		return nil
+		return nil, &Refused{N: 1, Err: err}
 	}
 	if after := retryAfter(response.Header.Get("Retry-After"), time.Now()); after > 0 {
-		return &Later{After: after, Err: err}
+		return nil, &Later{After: after, Err: err}
 	}
-	return err
+	return nil, err
+}
+
+// newClient returns a client that follows no redirects: it would send the headers there.
+func newClient(transport *http.Transport, timeout time.Duration) *http.Client {
+	return &http.Client{
+		Transport:     transport,
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // retryAfter parses seconds or a time, 0 for anything else.

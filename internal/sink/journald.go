@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/severity"
 )
 
 // A journald is a destination that sends entries to the journal, in its own protocol.
@@ -36,7 +37,7 @@ func (j *journald) Deliver(ctx context.Context, items []Item) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return i, err
 		}
-		err := j.send(j.summary.text(it.Event), journal.Priority(severityOf(it.Event)), journalFields(it.Event, it.Line))
+		err := j.send(j.summary.text(it.Event), journal.Priority(severity.Of(it.Event)), journalFields(it.Event, it.Line))
 		switch {
 		case errors.Is(err, unix.EMSGSIZE):
 			return i, &Refused{N: 1, Err: err}

@@ -40,8 +40,8 @@ func openListener(t *testing.T, o Options) (*Listener, string) {
 	return l, path
 }
 
-// connect connects to a listener and waits until it is a reader.
-func connect(t *testing.T, l *Listener, path string) net.Conn {
+// join connects to a listener and waits until it is a reader.
+func join(t *testing.T, l *Listener, path string) net.Conn {
 	t.Helper()
 	before := newest(l)
 	conn, err := net.Dial("unix", path)
@@ -104,7 +104,7 @@ func TestReaders(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 	set := NewSet(l)
-	quick, slow := connect(t, l, path), connect(t, l, path)
+	quick, slow := join(t, l, path), join(t, l, path)
 	got := make(chan []*event.Event)
 	go func() { got <- readEvents(t, quick) }()
 	var n numbered
@@ -128,7 +128,7 @@ func TestReaders(t *testing.T) {
 		}
 	}
 	write()
-	late := connect(t, l, path)
+	late := join(t, l, path)
 	lateGot := make(chan []*event.Event)
 	go func() { lateGot <- readEvents(t, late) }()
 	first := n.seq
@@ -173,7 +173,7 @@ func TestReaderGoes(t *testing.T) {
 	set := NewSet(l)
 	var conns []net.Conn
 	for range maxReaders {
-		conns = append(conns, connect(t, l, path))
+		conns = append(conns, join(t, l, path))
 	}
 	refused, err := net.Dial("unix", path)
 	if err != nil {
@@ -184,7 +184,7 @@ func TestReaderGoes(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 	conns[3].Close()
-	more := connect(t, l, path)
+	more := join(t, l, path)
 	conns[4].Close()
 	var n numbered
 	for readers(l) == maxReaders {
@@ -201,7 +201,7 @@ func TestReaderGoes(t *testing.T) {
 func TestReaderIsStuck(t *testing.T) {
 	l, path := openListener(t, Options{Name: "live", Report: silent})
 	set := NewSet(l)
-	connect(t, l, path)
+	join(t, l, path)
 	var n numbered
 	for range 2 * readerEvents {
 		set.Write(n.next(event.SysctlWrite))

@@ -75,6 +75,17 @@ type Refused struct {
 func (r *Refused) Error() string { return r.Err.Error() }
 func (r *Refused) Unwrap() error { return r.Err }
 
+// Rejected is an error of Deliver about the last Of items that it is done with: the server took them except N, and does
+// not say which.
+type Rejected struct {
+	N   uint64
+	Of  int
+	Err error
+}
+
+func (r *Rejected) Error() string { return r.Err.Error() }
+func (r *Rejected) Unwrap() error { return r.Err }
+
 // Options are what all sinks have in common.
 type Options struct {
 	Name        string // for messages
@@ -117,6 +128,7 @@ type origin struct{ runID, host, bootID string }
 
 // New starts a sink.
 func New(o Options) *Sink {
+	o.encode()
 	o.MaxEvents, o.MaxBytes = cmp.Or(o.MaxEvents, maxEvents), cmp.Or(o.MaxBytes, maxBytes)
 	s := &Sink{o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -143,13 +155,8 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 		s.lose(skipped, e.Seq, e.Type, weight(e), e.Time, from)
 		return
 	}
-	line, err := s.line(e, skipped, shared)
-	if err != nil {
-		s.lose(skipped, e.Seq, e.Type, weight(e), e.Time, from)
-		return
-	}
 	s.addLoss()
-	it := Item{Line: line, seq: e.Seq, skipped: skipped, typ: e.Type, count: weight(e), time: e.Time, from: from}
+	it := Item{Line: shared.line(e, skipped), seq: e.Seq, skipped: skipped, typ: e.Type, count: weight(e), time: e.Time, from: from}
 	if s.o.Events {
 		it.Event = shared.clone(e)
 	}
@@ -157,17 +164,6 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 	if len(s.queue) >= batchEvents {
 		s.signal()
 	}
-}
-
-// line returns the line of an event in the format of the sink.
-func (s *Sink) line(e *event.Event, skipped uint64, shared *encoded) ([]byte, error) {
-	if s.o.Format == nil {
-		return shared.line(e, skipped), nil
-	}
-	with := *e
-	with.Skipped = skipped
-	line, err := s.o.Format(&with)
-	return append(line, '\n'), err
 }
 
 func (s *Sink) setFilter(p *filter.Program) { s.o.Filter = p }
@@ -216,23 +212,20 @@ func (s *Sink) addLoss() {
 	if s.lost == nil {
 		return
 	}
-	s.add(s.lost.item(s.o))
+	s.add(s.lost.item(&s.o))
 	s.lost = nil
 }
 
-func (l *lost) item(o Options) Item {
+func (l *lost) item(o *Options, notes ...string) Item {
 	e := &event.Event{
 		V: event.SchemaVersion, Type: event.TraceLoss, Time: time.Now().UTC(), RunID: l.at.runID, Host: l.at.host, BootID: l.at.bootID,
 		Seq: l.loss.LastSeq, Skipped: l.skipped, Loss: &l.loss,
 	}
-	var enc event.Encoder
-	line := enc.Append(nil, e)
-	if o.Format != nil {
-		if other, err := o.Format(e); err == nil {
-			line = other
-		}
+	if len(notes) > 0 {
+		e.Trace = &event.Trace{Notes: notes}
 	}
-	it := Item{Line: append(line, '\n'), seq: e.Seq, skipped: e.Skipped, typ: e.Type, count: 1, time: e.Time, from: l.at, loss: e.Loss}
+	var enc event.Encoder
+	it := Item{Line: append(enc.Append(nil, e), '\n'), seq: e.Seq, skipped: e.Skipped, typ: e.Type, count: 1, time: e.Time, from: l.at, loss: e.Loss}
 	if o.Events {
 		it.Event = e
 	}
@@ -281,17 +274,38 @@ func (s *Sink) drop(n int) {
 	s.queue = s.queue[n:]
 }
 
-// refuse replaces the first n items by a trace.loss.
-func (s *Sink) refuse(n int) {
+// replace puts an item in the place of the first n.
+func (s *Sink) replace(n int, it Item) {
+	s.drop(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := s.queue[0]
+	s.size += it.size()
+	s.queue = append([]Item{it}, s.queue...)
+}
+
+// miss counts events that the destination lacks.
+func (s *Sink) miss(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total += n
+}
+
+// missing returns how many events the destination lacks.
+func (s *Sink) missing() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.total
+}
+
+// refused returns a trace.loss that stands for items, and how many events more are missing than before.
+func refused(items []Item, o *Options) (Item, uint64) {
+	first := items[0]
 	l := &lost{skipped: first.skipped, loss: event.Loss{Reason: event.LossSink, Records: map[event.Type]uint64{}, FirstSeq: first.seq, From: first.time}}
-	for i, it := range s.queue[:n] {
-		s.size -= it.size()
+	n := uint64(0)
+	for i, it := range items {
 		if it.loss == nil {
 			l.add(it.seq, it.typ, it.count, it.time, it.from)
-			s.total += it.count
+			n += it.count
 			continue
 		}
 		if i == 0 {
@@ -302,83 +316,142 @@ func (s *Sink) refuse(n int) {
 			l.add(it.seq, typ, 0, it.loss.To, it.from)
 		}
 	}
-	it := l.item(s.o)
-	s.size += it.size()
-	s.queue = append([]Item{it}, s.queue[n:]...)
+	return l.item(o), n
 }
 
-// run delivers until the sink is closed.
-func (s *Sink) run() {
-	defer close(s.done)
+// rejected returns a trace.loss about items that were delivered, but for some.
+func rejected(items []Item, r *Rejected, o *Options) Item {
+	first, last := items[0], items[len(items)-1]
+	l := &lost{loss: event.Loss{Reason: event.LossRejected, FirstSeq: first.seq, LastSeq: last.seq, From: first.time, To: first.time}, at: last.from}
+	for _, it := range items {
+		if it.time.Before(l.loss.From) {
+			l.loss.From = it.time
+		}
+		if it.time.After(l.loss.To) {
+			l.loss.To = it.time
+		}
+	}
+	return l.item(o, r.Error())
+}
+
+// A source has items for a destination.
+type source interface {
+	batch() []Item          // waits for items and returns the next ones, which stay until drop; nil at the end
+	drop(n int)             // removes the first n items
+	replace(n int, it Item) // puts an item in the place of the first n
+	miss(n uint64)          // counts events that the destination lacks
+	missing() uint64
+}
+
+// deliver delivers what a source has, until its end or that of the context. kept is called after each error that can
+// pass.
+func deliver(ctx context.Context, from source, o *Options, kept func()) {
 	failing, wait := false, firstBackoff
 	for {
-		items := s.batch()
+		items := from.batch()
 		if items == nil {
-			break
+			return
 		}
-		n, err := s.o.Destination.Deliver(s.ctx, items)
-		s.drop(n)
-		var refused *Refused
+		n, err := o.Destination.Deliver(ctx, items)
+		var not *Refused
+		var partly *Rejected
 		switch {
+		case errors.As(err, &partly):
+			it := rejected(items[n-partly.Of:n], partly, o)
+			from.miss(partly.N)
+			from.replace(n, it)
+			o.Report(fmt.Sprintf("%s: %v", o.Name, err))
+			continue
 		case err == nil && n == len(items):
+			from.drop(n)
 			if failing {
 				failing = false
-				s.o.Report(s.works())
+				message := o.Name + " works again"
+				if n := from.missing(); n > 0 {
+					message += fmt.Sprintf("; it lacks %d events so far", n)
+				}
+				o.Report(message)
 			}
 			wait = firstBackoff
 			continue
-		case err == nil:
-			err = errors.New("not all was taken")
-		case errors.As(err, &refused) && refused.N > 0:
-			s.o.Report(fmt.Sprintf("%s: %v; these events cannot be delivered", s.o.Name, err))
-			if refused.N == 1 && items[n].loss != nil {
-				s.drop(1) // another one would be refused too
+		case errors.As(err, &not) && not.N > 0:
+			o.Report(fmt.Sprintf("%s: %v; these events cannot be delivered", o.Name, err))
+			if not.N == 1 && items[n].loss != nil {
+				from.drop(n + 1) // another one would be refused too
 			} else {
-				s.refuse(refused.N)
+				it, lost := refused(items[n:n+not.N], o)
+				from.miss(lost)
+				from.drop(n)
+				from.replace(not.N, it)
 			}
-			if s.sleep(firstBackoff) != nil {
+			if pause(ctx, firstBackoff) != nil {
 				return
 			}
 			continue
+		case err == nil:
+			err = errors.New("not all was taken")
 		}
-		if s.ctx.Err() != nil || s.o.Once {
+		from.drop(n)
+		if ctx.Err() != nil || o.Once {
 			return
 		}
 		if !failing {
 			failing = true
-			s.o.Report(fmt.Sprintf("%s: %v; nstrace goes on, and tries again", s.o.Name, err))
+			o.Report(fmt.Sprintf("%s: %v; nstrace goes on, and tries again", o.Name, err))
+		}
+		if kept != nil {
+			kept()
 		}
 		after := wait
 		var later *Later
 		if errors.As(err, &later) {
 			after = max(after, later.After)
 		}
-		if s.sleep(after) != nil {
+		if pause(ctx, after) != nil {
 			return
 		}
 		wait = min(2*wait, lastBackoff)
 	}
 }
 
-// works says that the sink works again.
-func (s *Sink) works() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	message := s.o.Name + " works again"
-	if s.total > 0 {
-		message += fmt.Sprintf("; it lacks %d events so far", s.total)
-	}
-	return message
-}
-
-// sleep waits, unless there is no more time.
-func (s *Sink) sleep(d time.Duration) error {
+// pause waits, unless there is no more time.
+func pause(ctx context.Context, d time.Duration) error {
 	select {
-	case <-s.ctx.Done():
-		return s.ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// run delivers until the sink is closed.
+func (s *Sink) run() {
+	defer close(s.done)
+	var kept func()
+	if to, ok := s.o.Destination.(keeper); ok {
+		kept = func() { to.keep(s.pending()) }
+	}
+	deliver(s.ctx, s, &s.o, kept)
+}
+
+// A keeper is a destination that remembers what is missing if the process ends now.
+type keeper interface {
+	keep(it *Item) // a trace.loss, nil for nothing
+}
+
+// pending returns a trace.loss that stands for the queue, and for what did not fit into it. nil means nothing.
+func (s *Sink) pending() *Item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	items := s.queue[:len(s.queue):len(s.queue)]
+	if s.lost != nil {
+		items = append(items, s.lost.item(&s.o))
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	it, _ := refused(items, &s.o)
+	return &it
 }
 
 // finish says that no more events come.
@@ -403,6 +476,9 @@ func (s *Sink) end(ctx context.Context) error {
 	}
 	select {
 	case <-s.done: // else the goroutine still uses it
+		if to, ok := s.o.Destination.(keeper); ok {
+			to.keep(s.pending())
+		}
 		err = s.o.Destination.Close()
 	default:
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nstrace/nstrace/event"
+	"github.com/nstrace/nstrace/internal/severity"
 )
 
 // sendTime is how long a send, or a connect, can take. After that the sink connects anew.
@@ -162,7 +163,7 @@ func (s *syslog) Close() error {
 // its MSGID.
 func appendSyslog(b []byte, e *event.Event, line []byte) []byte {
 	b = append(b, '<')
-	b = strconv.AppendInt(b, int64(facility*8+int(severityOf(e))), 10)
+	b = strconv.AppendInt(b, int64(facility*8+int(severity.Of(e))), 10)
 	b = append(b, ">1 "...)
 	b = e.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
 	b = appendName(append(b, ' '), e.Host, 255)

@@ -10,36 +10,6 @@ import (
 	"github.com/nstrace/nstrace/output"
 )
 
-// A severity is one of syslog(3), which the journal also uses.
-type severity int
-
-const (
-	critical severity = 2
-	warning  severity = 4
-	notice   severity = 5
-	info     severity = 6
-)
-
-// severityOf returns the highest severity of the rules that an event met. What is missing from the stream, and what
-// somebody does to nstrace itself, is at least a warning.
-func severityOf(e *event.Event) severity {
-	s := info
-	if e.Type == event.TraceLoss || e.Type == event.TraceTamper {
-		s = warning
-	}
-	for i := range e.Alert {
-		switch e.Alert[i].Severity {
-		case "critical":
-			s = min(s, critical)
-		case "warning":
-			s = min(s, warning)
-		default:
-			s = min(s, notice)
-		}
-	}
-	return s
-}
-
 // A summary makes texts for people.
 type summary struct{ lines *output.Lines }
 

@@ -14,12 +14,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	collectorpb "go.opentelemetry.io/proto/slim/otlp/collector/logs/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/confine"
@@ -307,6 +311,66 @@ func TestSinkHTTP(t *testing.T) {
 	}
 	if got.String() != linesOf(s.since(0)) {
 		t.Errorf("the server has\n%swant\n%s", got.String(), linesOf(s.since(0)))
+	}
+}
+
+// TestSinkOTLP kills nstrace while its server is down. The server gets all events from the next one, in order.
+func TestSinkOTLP(t *testing.T) {
+	anyKernel(t)
+	var mu sync.Mutex
+	var got strings.Builder
+	up := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		request := new(collectorpb.ExportLogsServiceRequest)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil || proto.Unmarshal(body, request) != nil || !up {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		for _, r := range request.ResourceLogs {
+			for _, l := range r.ScopeLogs[0].LogRecords {
+				got.WriteString(l.Body.GetStringValue() + "\n")
+			}
+		}
+	}))
+	defer server.Close()
+	spool := filepath.Join(t.TempDir(), "spool")
+	args := []string{"--runtime-socket", "none", "-e", "namespace.create", "--sink", "otlp:" + server.URL, "--spool", spool}
+	s := startStream(t, args...)
+	s.awaitStart(t)
+	output(t, "unshare", "--uts", "true")
+	awaitMessage(t, s, "503")
+	files, err := filepath.Glob(filepath.Join(spool, "otlp-*.spool-wal"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	awaitText(t, files[0], `"seq":2`)
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(patience); !s.over(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("nstrace does not end")
+		}
+	}
+	mu.Lock()
+	up = true
+	mu.Unlock()
+	next := startStream(t, args...)
+	next.awaitStart(t)
+	checkThreads(t, next.cmd.Process.Pid, confine.Work{Network: true})
+	output(t, "unshare", "--uts", "true")
+	next.await(t, "create", func(events []*emitted) bool {
+		return slices.ContainsFunc(events, func(e *emitted) bool { return e.Type == event.NamespaceCreate })
+	})
+	next.interrupt(t)
+	next.checkEnd(t, false)
+	mu.Lock()
+	defer mu.Unlock()
+	if want := linesOf(s.since(0)) + linesOf(next.since(0)); got.String() != want {
+		t.Errorf("the server has\n%swant\n%s", got.String(), want)
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 
 // reloadable are the flags that can change while nstrace runs. All others need a restart: the kernel side applies
 // them, or what they name stays open.
-var reloadable = []string{"filter", "container", "netns", "changed", "alert", "sink", "baseline"}
+var reloadable = []string{"filter", "container", "netns", "changed", "alert", "sink", "baseline", "label"}
 
 // A remade is a command with flags of its own, to read the configuration again.
 type remade struct {
@@ -145,7 +145,7 @@ func (f *streamFlags) reload(r *run) (changed []string, err error) {
 	if err != nil {
 		return nil, c.Locate(err)
 	}
-	settings := pipeline.Settings{Selection: kept, Expected: expected, Alerts: next.flags.alerts, Filter: next.flags.program}
+	settings := pipeline.Settings{Selection: kept, Expected: expected, Alerts: next.flags.alerts, Filter: next.flags.program, Labels: next.flags.labels}
 	r.stage.Between(func() {
 		r.steps.Use(settings, next.flags.complete(f.tracing))
 		var targets []sink.Target
@@ -162,6 +162,7 @@ func (f *streamFlags) reload(r *run) (changed []string, err error) {
 	})
 	f.config, f.effective = c, effective
 	f.selected, f.expected, f.alerts, f.program, f.sinks = kept, expected, next.flags.alerts, next.flags.program, next.flags.sinks
+	f.labels = next.flags.labels
 	next.flags.warnPattern(notify)
 	return changed, nil
 }

@@ -90,10 +90,12 @@ type Event struct {
 	Seq      uint64    `json:"seq"`              // from 1, without gaps, in each run; RunID and Seq identify the event
 	Host     string    `json:"host,omitempty"`
 	BootID   string    `json:"boot_id,omitempty"` // of a NamespaceGone: the boot in which the namespace lived
-	Type     Type      `json:"type"`
-	Outcome  Outcome   `json:"outcome,omitempty"`
-	Error    string    `json:"error,omitempty"` // errno name, such as EPERM
-	Via      string    `json:"via,omitempty"`   // what caused it: ViaClone and so on
+	// Labels are those that the user gave all events of the run. They never change.
+	Labels  map[string]string `json:"labels,omitempty"`
+	Type    Type              `json:"type"`
+	Outcome Outcome           `json:"outcome,omitempty"`
+	Error   string            `json:"error,omitempty"` // errno name, such as EPERM
+	Via     string            `json:"via,omitempty"`   // what caused it: ViaClone and so on
 
 	Namespace *Namespace `json:"namespace,omitempty"`
 	Sysctl    *Sysctl    `json:"sysctl,omitempty"`

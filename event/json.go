@@ -41,6 +41,9 @@ func (enc *Encoder) Append(b []byte, ev *Event) []byte {
 	b = strconv.AppendUint(append(b, `,"seq":`...), ev.Seq, 10)
 	b = appendText(b, `,"host":`, ev.Host)
 	b = appendText(b, `,"boot_id":`, ev.BootID)
+	if len(ev.Labels) > 0 {
+		b = appendTextMap(append(b, `,"labels":`...), ev.Labels)
+	}
 	b = AppendString(append(b, `,"type":`...), string(ev.Type))
 	b = appendText(b, `,"outcome":`, string(ev.Outcome))
 	b = appendText(b, `,"error":`, ev.Error)

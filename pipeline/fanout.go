@@ -42,5 +42,12 @@ func (f *Fanout) Idle() error {
 // historySink makes a sink of a Recorder, which flushes by itself.
 type historySink struct{ r *history.Recorder }
 
-func (s historySink) Write(e *event.Event) error { return s.r.Append(e) }
-func (s historySink) Flush() error               { return nil }
+// Write appends the event without its labels, for which the database has no column.
+func (s historySink) Write(e *event.Event) error {
+	labels := e.Labels
+	e.Labels = nil
+	err := s.r.Append(e)
+	e.Labels = labels
+	return err
+}
+func (s historySink) Flush() error { return nil }

@@ -61,6 +61,8 @@ type Number struct {
 	writeRef, writeSeq uint64
 
 	bytes event.BytesFinder
+
+	labels map[string]string // of each event
 }
 
 // NewNumber returns a Number in front of next. source can be set later, before the first
@@ -73,6 +75,7 @@ func NewNumber(next Handler, runID string, source Source, drops *Drops) *Number 
 func (n *Number) Event(e *event.Event) error {
 	n.seq++
 	e.V, e.RunID, e.Seq = event.SchemaVersion, n.runID, n.seq
+	e.Labels = n.labels                 // also of the events that came in behind Label
 	if e.Ref == 0 || e.Refusal != nil { // a step made it, or added who set a limit
 		n.bytes.Set(e)
 	}

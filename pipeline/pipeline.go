@@ -10,6 +10,7 @@
 //	Drift           adds what changed while no nstrace was running
 //	Writers         adds who set the limits that refused a namespace
 //	Visitors        drops the enters of other processes of nstrace, which only look
+//	Label           gives events the labels of the run
 //	Select          keeps the events of the wanted containers and network namespaces
 //	Expected        marks the events that move a parameter away from its expected value, or back
 //	Alerts          marks the events that meet a rule
@@ -53,6 +54,7 @@ type Options struct {
 	Alerts    *alert.Rules      // for Alerts
 	Filter    *filter.Program   // for Filter
 	Limit     uint64            // for Limit: events, not counting trace.*
+	Labels    map[string]string // for Label; never changes
 	LimitDone func()            // called once Limit is reached
 	History   *history.Recorder // for Gap, Visitors, Losses and, as the first sink, for Fanout
 	Drift     *Drift            // for Drift; its Next is set by New
@@ -65,6 +67,7 @@ type Pipeline struct {
 	Handler
 	number *Number
 
+	labels   *Label
 	selects  *Select
 	expected *Expected
 	alerts   *Alerts
@@ -78,11 +81,16 @@ type Settings struct {
 	Expected  *baseline.Marker
 	Alerts    *alert.Rules
 	Filter    *filter.Program
+	Labels    map[string]string
 }
+
+// Labels returns the labels of all events. They never change.
+func (p *Pipeline) Labels() map[string]string { return p.labels.Labels }
 
 // Use replaces settings, from the next event on. complete is as in DriftOptions. No event may be on its way, see
 // runtimes.Stage.Between.
 func (p *Pipeline) Use(s Settings, complete bool) {
+	p.labels.Labels, p.number.labels = s.Labels, s.Labels
 	p.selects.Selection = s.Selection
 	p.expected.Marker = s.Expected
 	p.alerts.Rules = s.Alerts
@@ -126,7 +134,9 @@ func New(o Options) *Pipeline {
 	p.alerts = &Alerts{Next: p.filter, Rules: o.Alerts}
 	p.expected = &Expected{Next: p.alerts, Marker: o.Expected}
 	p.selects = &Select{Next: p.expected, Selection: o.Selection, Drops: drops}
-	p.Handler = p.selects
+	p.labels = &Label{Next: p.selects, Labels: o.Labels}
+	number.labels = o.Labels
+	p.Handler = p.labels
 	if o.History != nil {
 		p.Handler = &Visitors{Next: p.Handler, ByVisitor: o.History.ByVisitor, Drops: drops}
 	}

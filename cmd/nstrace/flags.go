@@ -36,38 +36,40 @@ import (
 
 // streamFlags are the flags of the commands that stream events.
 type streamFlags struct {
-	format     string
-	file       string
-	rotateSize string
-	rotateAge  time.Duration
-	rotateKeep int
-	sinkValues []string
-	sinks      []*sinkValue // parsed from sinkValues
-	spool      string
-	events     []string
-	nsTypes    []string
-	sysctls    []string
-	pids       []string
-	comms      []string
-	users      []string
-	failed     bool
-	changed    bool
-	filter     string
-	program    *filter.Program // compiled from filter, nil without --filter
-	group      string
-	alertFiles []string
-	alerts     *alert.Rules // read from alertFiles, nil without --alert
-	runtimes   []string
-	containers []string
-	netns      []string
-	selected   pipeline.Selection // from containers and netns
-	count      uint64
-	duration   time.Duration
-	backend    string
-	ringSize   string
-	selfTest   time.Duration
-	partial    bool
-	verbose    bool
+	format      string
+	file        string
+	rotateSize  string
+	rotateAge   time.Duration
+	rotateKeep  int
+	sinkValues  []string
+	labelValues []string
+	labels      map[string]string // parsed from labelValues
+	sinks       []*sinkValue      // parsed from sinkValues
+	spool       string
+	events      []string
+	nsTypes     []string
+	sysctls     []string
+	pids        []string
+	comms       []string
+	users       []string
+	failed      bool
+	changed     bool
+	filter      string
+	program     *filter.Program // compiled from filter, nil without --filter
+	group       string
+	alertFiles  []string
+	alerts      *alert.Rules // read from alertFiles, nil without --alert
+	runtimes    []string
+	containers  []string
+	netns       []string
+	selected    pipeline.Selection // from containers and netns
+	count       uint64
+	duration    time.Duration
+	backend     string
+	ringSize    string
+	selfTest    time.Duration
+	partial     bool
+	verbose     bool
 
 	byDefault string         // the file that is read without --config
 	remake    func() remade  // for reload
@@ -115,6 +117,7 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	fs.Uint64VarP(&f.count, "count", "n", 0, "stop after this number of events")
 	spanVar(fs, &f.duration, "duration", 0, "stop after this time, for example 30s")
 	registerConfig(fs, &f.configFile)
+	registerLabels(fs, &f.labelValues)
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
 }
 
@@ -270,6 +273,9 @@ func (f *streamFlags) options() (tracer.Options, error) {
 		o.ProveEvery = -1
 	default:
 		o.ProveEvery = f.selfTest
+	}
+	if f.labels, err = parseLabels(f.labelValues); err != nil {
+		return o, err
 	}
 	if f.sinks, err = parseSinks(f.sinkValues); err != nil {
 		return o, err

@@ -25,7 +25,7 @@ import (
 
 // reloadable are the flags that can change while nstrace runs. All others need a restart: the kernel side applies
 // them, or what they name stays open.
-var reloadable = []string{"filter", "container", "netns", "changed", "alert", "sink", "baseline"}
+var reloadable = []string{"filter", "container", "netns", "changed", "alert", "sink", "baseline", "label"}
 
 // A remade is a command with flags of its own, to read the configuration again.
 type remade struct {
@@ -145,7 +145,7 @@ func (f *streamFlags) reload(r *run) (changed []string, err error) {
 	if err != nil {
 		return nil, c.Locate(err)
 	}
-	settings := pipeline.Settings{Selection: kept, Expected: expected, Alerts: next.flags.alerts, Filter: next.flags.program}
+	settings := pipeline.Settings{Selection: kept, Expected: expected, Alerts: next.flags.alerts, Filter: next.flags.program, Labels: next.flags.labels}
 	r.stage.Between(func() {
 		r.steps.Use(settings, next.flags.complete(f.tracing))
 		var targets []sink.Target
@@ -163,6 +163,7 @@ func (f *streamFlags) reload(r *run) (changed []string, err error) {
 	f.config, f.effective = c, effective
 	f.marker.Store(expected)
 	f.selected, f.expected, f.alerts, f.program, f.sinks = kept, expected, next.flags.alerts, next.flags.program, next.flags.sinks
+	f.labels = next.flags.labels
 	next.flags.warnPattern(notify)
 	return changed, nil
 }
@@ -189,7 +190,8 @@ func (f *streamFlags) replaceSinks(next []*sinkValue, r *run) (closed []sink.Tar
 		}
 		added = append(added, v)
 		switch {
-		case !v.network && v.where != "" && slices.ContainsFunc(old, func(o *sinkValue) bool { return o.where == v.where }):
+		case v.spool != "" && slices.ContainsFunc(old, func(o *sinkValue) bool { return o.spool == v.spool }),
+			!v.network && v.where != "" && slices.ContainsFunc(old, func(o *sinkValue) bool { return o.where == v.where }):
 			return nil, fmt.Errorf("--sink %s: a change of its options needs a restart", v.text)
 		case v.network && !f.work.Network:
 			return nil, fmt.Errorf("--sink %s: the first sink to another host needs a restart, because nstrace has given up the network", v.text)

@@ -215,7 +215,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 	f.tracing = o
 	r.steps = pipeline.New(pipeline.Options{
 		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Expected: f.expected, Alerts: f.alerts, Filter: f.program,
-		Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
+		Labels: f.labels, Limit: f.count, LimitDone: limitDone, History: f.history, Drift: r.drift,
 		Sinks: sinks, Source: r.tracer,
 	})
 	r.stage.SetNext(r.steps)

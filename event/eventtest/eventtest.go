@@ -75,7 +75,7 @@ func Sample() []*event.Event {
 			Name: "net.ipv4.tcp_keepalive_time", Path: "/proc/sys/net/ipv4/tcp_keepalive_time", Old: Ptr("7200"), New: Ptr("600"), After: Ptr("600"),
 			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, UID: "1", Host: true, UserNS: 4026531837},
 		}},
-		{Type: event.SysctlWrite, Time: At(210), Outcome: event.Success, Via: "write", Process: ViaSSH(4719, "sysctl", "-w", "net.core.netdev_budget=100000"), Sysctl: &event.Sysctl{
+		{Type: event.SysctlWrite, Time: At(210), Labels: map[string]string{"cluster": "north", "environment": "test"}, Outcome: event.Success, Via: "write", Process: ViaSSH(4719, "sysctl", "-w", "net.core.netdev_budget=100000"), Sysctl: &event.Sysctl{
 			Name: "net.core.netdev_budget", Path: "/proc/sys/net/core/netdev_budget", Old: Ptr("600"), New: Ptr("100000"), After: Ptr("32767"),
 			Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},

@@ -124,7 +124,10 @@ type lost struct {
 }
 
 // origin is what a trace.loss has of the events that it stands for.
-type origin struct{ runID, host, bootID string }
+type origin struct {
+	runID, host, bootID string
+	labels              map[string]string
+}
 
 // New starts a sink.
 func New(o Options) *Sink {
@@ -149,7 +152,7 @@ func (s *Sink) write(e *event.Event, shared *encoded) {
 	s.skipped = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	from := origin{e.RunID, e.Host, e.BootID}
+	from := origin{e.RunID, e.Host, e.BootID, e.Labels}
 	full := len(s.queue) >= s.o.MaxEvents || s.size >= s.o.MaxBytes
 	if s.lost != nil && !s.roomy() || full {
 		s.lose(skipped, e.Seq, e.Type, weight(e), e.Time, from)
@@ -218,7 +221,7 @@ func (s *Sink) addLoss() {
 
 func (l *lost) item(o *Options, notes ...string) Item {
 	e := &event.Event{
-		V: event.SchemaVersion, Type: event.TraceLoss, Time: time.Now().UTC(), RunID: l.at.runID, Host: l.at.host, BootID: l.at.bootID,
+		V: event.SchemaVersion, Type: event.TraceLoss, Time: time.Now().UTC(), RunID: l.at.runID, Host: l.at.host, BootID: l.at.bootID, Labels: l.at.labels,
 		Seq: l.loss.LastSeq, Skipped: l.skipped, Loss: &l.loss,
 	}
 	if len(notes) > 0 {

@@ -255,7 +255,7 @@ func (s *spool) decode(lines []byte) (items []Item) {
 			continue
 		}
 		e.RestoreBytes()
-		it := Item{Line: line, seq: e.Seq, skipped: e.Skipped, typ: e.Type, count: weight(e), time: e.Time, from: origin{e.RunID, e.Host, e.BootID}}
+		it := Item{Line: line, seq: e.Seq, skipped: e.Skipped, typ: e.Type, count: weight(e), time: e.Time, from: origin{e.RunID, e.Host, e.BootID, e.Labels}}
 		if s.o.Events {
 			it.Event = e
 		}

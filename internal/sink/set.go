@@ -14,6 +14,7 @@ type Target interface {
 	write(e *event.Event, shared *encoded) // never waits for a destination
 	signal()                               // there are no more events for the moment
 	finish()                               // there are no more events
+	stats() Stats                          // safe for concurrent use
 	end(ctx context.Context) error         // waits for what was written until the context ends
 }
 

@@ -84,6 +84,7 @@ type Options struct {
 	MaxEvents   int             // of the queue; 0 means the default
 	MaxBytes    int
 	Report      func(message string)
+	Took        func(at time.Time) // if not nil: is called with the time of each event that the destination took
 }
 
 // A Sink is a queue in front of a destination.
@@ -100,6 +101,8 @@ type Sink struct {
 	size   int
 	lost   *lost  // what did not fit since the last trace.loss
 	total  uint64 // all that was lost
+	taken  uint64 // all that the destination took
+	failed bool   // the last delivery failed
 	closed bool
 }
 
@@ -291,6 +294,7 @@ func (s *Sink) run() {
 			break
 		}
 		n, err := s.o.Destination.Deliver(s.ctx, items)
+		s.took(items[:n], err)
 		s.drop(n)
 		var refused *Refused
 		switch {

@@ -21,9 +21,9 @@ type Heartbeat struct {
 	due time.Time // zero before trace.start
 }
 
-// Keep wakes the tracer whenever an event is due, until ctx ends.
-func (h *Heartbeat) Keep(ctx context.Context, wake func()) {
-	ticker := time.NewTicker(h.Every)
+// Wake calls wake at intervals until ctx ends: a quiet tracer calls Idle only if it is woken.
+func Wake(ctx context.Context, every time.Duration, wake func()) {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {

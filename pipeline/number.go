@@ -55,7 +55,8 @@ type Number struct {
 	added        uint64 // of those, the events that are not the source's
 	alerts       map[string]uint64
 	raised       uint64 // sum of alerts
-	shown        atomic.Uint64
+	shown        atomic.Uint64 // written, for other goroutines
+	more         atomic.Bool   // uncounted, for other goroutines
 	totals       *event.Totals
 	uncounted    bool // a trace.loss said that an unknown number was lost
 
@@ -145,12 +146,16 @@ func (n *Number) add(t *event.Totals) {
 // Idle hands on the call.
 func (n *Number) Idle() error {
 	n.shown.Store(n.written)
+	n.more.Store(n.uncounted)
 	return n.next.Idle()
 }
 
 // Written returns how many events were written by the last Idle, as trace.stop counts them. It is safe for concurrent
 // use.
 func (n *Number) Written() uint64 { return n.shown.Load() }
+
+// MoreLost is Uncounted by the last Idle. It is safe for concurrent use.
+func (n *Number) MoreLost() bool { return n.more.Load() }
 
 // Totals returns the totals of the run, nil before its trace.stop.
 func (n *Number) Totals() *event.Totals { return n.totals }

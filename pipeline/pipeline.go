@@ -135,6 +135,9 @@ func (p *Pipeline) Uncounted() bool { return p.number.Uncounted() }
 // Written returns how many events were written so far. It is safe for concurrent use.
 func (p *Pipeline) Written() uint64 { return p.number.Written() }
 
+// MoreLost reports whether an unknown number of events was lost so far. It is safe for concurrent use.
+func (p *Pipeline) MoreLost() bool { return p.number.MoreLost() }
+
 // Alerts returns how many written events met each rule, by the rule's name.
 func (p *Pipeline) Alerts() map[string]uint64 { return p.number.Alerts() }
 

@@ -206,8 +206,23 @@ func (v *sinkValue) set(key, value string) (err error) {
 	return nil
 }
 
-// openSinks opens all sinks. It returns nil if there are none.
-func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error) {
+// sinkNames returns a name for each sink, for metrics: its kind, and a number if it is not the first one of that. It
+// says nothing of where the sink is, which can have a password.
+func sinkNames(values []*sinkValue) (names []string) {
+	seen := map[string]int{}
+	for _, v := range values {
+		name := v.kind
+		if seen[v.kind]++; seen[v.kind] > 1 {
+			name += "-" + strconv.Itoa(seen[v.kind])
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// openSinks opens all sinks. It returns nil if there are none. took returns what a sink of a name calls for each event
+// that its destination took.
+func openSinks(values []*sinkValue, took func(name string) func(time.Time), report func(string)) (_ *sink.Set, err error) {
 	if len(values) == 0 {
 		return nil, nil
 	}
@@ -217,9 +232,10 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 			err = errors.Join(err, sink.NewSet(sinks...).Close())
 		}
 	}()
-	for _, v := range values {
+	names := sinkNames(values)
+	for i, v := range values {
 		kind := kindsOfSinks[slices.Index(sinkKinds(), v.kind)]
-		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Events: kind.events, Report: report}
+		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Events: kind.events, Report: report, Took: took(names[i])}
 		s, err := kind.open(v, o)
 		if err != nil {
 			return nil, noFolder(fmt.Errorf("--sink %s: %w", v.text, err))

@@ -28,7 +28,8 @@ const (
 	TraceStart       Type = "trace.start"
 	TraceLoss        Type = "trace.loss"
 	TraceTamper      Type = "trace.tamper"
-	TraceGap         Type = "trace.gap" // no recorder was running; see Trace
+	TraceGap         Type = "trace.gap"   // no recorder was running; see Trace
+	TraceAlive       Type = "trace.alive" // comes at intervals; see Trace
 	TraceStop        Type = "trace.stop"
 
 	// Differences between two runs. A Tracer does not emit them.

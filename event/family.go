@@ -20,6 +20,11 @@ func Families() []Family {
 	}
 }
 
+// TraceTypes returns the types of events about the trace itself.
+func TraceTypes() []Type {
+	return []Type{TraceStart, TraceAlive, TraceLoss, TraceTamper, TraceGap, TraceStop}
+}
+
 // Family returns the part of the type before the dot, such as "sysctl".
 func (t Type) Family() string {
 	family, _, _ := strings.Cut(string(t), ".")

@@ -336,6 +336,9 @@ func (enc *Encoder) appendTrace(b []byte, t *Trace) []byte {
 	if t.Totals != nil {
 		b = appendTotals(append(b, `,"totals":`...), t.Totals)
 	}
+	if t.Head != nil {
+		b = appendHead(append(b, `,"head":`...), t.Head)
+	}
 	b = appendText(b, `,"signal":`, t.Signal)
 	b = appendTexts(b, `,"notes":`, t.Notes)
 	if t.SameBoot != nil {
@@ -353,6 +356,13 @@ func appendObservation(b []byte, o *Observation) []byte {
 	b = AppendString(append(b, `,"backend":`...), o.Backend)
 	b = appendTexts(b, `,"hooks":`, o.Hooks)
 	b = appendTexts(b, `,"missing":`, o.Missing)
+	return object(b, start)
+}
+
+func appendHead(b []byte, h *Head) []byte {
+	start := len(b)
+	b = strconv.AppendUint(append(b, `,"id":`...), h.ID, 10)
+	b = AppendString(append(b, `,"hash":`...), h.Hash)
 	return object(b, start)
 }
 

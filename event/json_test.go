@@ -297,7 +297,10 @@ func TestRoundTripKeepsLine(t *testing.T) {
 // TestSampleHasEveryType checks that the tests above have an event of each type, so that a
 // new type is added to the sample.
 func TestSampleHasEveryType(t *testing.T) {
-	missing := map[event.Type]bool{event.TraceStart: true, event.TraceLoss: true, event.TraceTamper: true, event.TraceGap: true, event.TraceStop: true}
+	missing := map[event.Type]bool{}
+	for _, typ := range event.TraceTypes() {
+		missing[typ] = true
+	}
 	for _, family := range event.Families() {
 		for _, typ := range family.Types {
 			missing[typ] = true

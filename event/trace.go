@@ -29,7 +29,8 @@ type Trace struct {
 	Kernel       string        `json:"kernel,omitempty"`
 	Arch         string        `json:"arch,omitempty"`
 	Observations []Observation `json:"observations,omitempty"` // for trace.start, and for a trace.loss after which nstrace attached in another way
-	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop
+	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop, and for trace.alive: so far
+	Head         *Head         `json:"head,omitempty"`         // for trace.alive, if there is a history
 	Signal       string        `json:"signal,omitempty"`       // for trace.stop: the signal that ended the run; the event's process sent it
 
 	// Notes are sentences for people, for trace.start, trace.loss and trace.stop: what is
@@ -42,6 +43,12 @@ type Trace struct {
 	To       time.Time `json:"to,omitzero"`
 	SameBoot *bool     `json:"same_boot,omitempty"`
 	Ended    string    `json:"ended,omitempty"`
+}
+
+// Head is the newest event that a history had on the disk, and so the head of its chain of hashes.
+type Head struct {
+	ID   uint64 `json:"id"`   // the number of the event in the history
+	Hash string `json:"hash"` // 64 hexadecimal digits
 }
 
 // Values of Trace.Ended: how the run before a trace.gap ended.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"maps"
+	"sync/atomic"
 
 	"github.com/nstrace/nstrace/event"
 )
@@ -41,7 +42,7 @@ type Source interface {
 }
 
 // Number assigns to each event the version of the schema, the id of the run and the next
-// sequence number, and to trace.stop the totals. It is the only place that does so.
+// sequence number, and to trace.stop and trace.alive the totals. It is the only place that does so.
 type Number struct {
 	next   Handler
 	runID  string
@@ -54,6 +55,8 @@ type Number struct {
 	added        uint64 // of those, the events that are not the source's
 	alerts       map[string]uint64
 	raised       uint64 // sum of alerts
+	shown        atomic.Uint64 // written, for other goroutines
+	more         atomic.Bool   // uncounted, for other goroutines
 	totals       *event.Totals
 	uncounted    bool // a trace.loss said that an unknown number was lost
 
@@ -105,6 +108,10 @@ func (n *Number) Event(e *event.Event) error {
 		if err := n.total(e); err != nil {
 			return err
 		}
+	case e.Type == event.TraceAlive:
+		if e.Trace != nil && e.Trace.Totals != nil {
+			n.add(e.Trace.Totals)
+		}
 	case e.Type == event.TraceLoss:
 		n.uncounted = n.uncounted || e.Loss != nil && len(e.Loss.Records) == 0
 	case !aboutTrace(e) || e.Type == event.TraceTamper:
@@ -123,9 +130,7 @@ func (n *Number) total(e *event.Event) error {
 	if err != nil {
 		return err
 	}
-	t.Seen += n.added + n.drops.added
-	t.Filtered += n.drops.n
-	t.Written, t.Alerts = n.written, n.raised
+	n.add(&t)
 	n.totals = &t
 	if e.Trace == nil {
 		e.Trace = &event.Trace{}
@@ -134,8 +139,26 @@ func (n *Number) total(e *event.Event) error {
 	return nil
 }
 
+// add adds to the totals of the source what the steps did.
+func (n *Number) add(t *event.Totals) {
+	t.Seen += n.added + n.drops.added
+	t.Filtered += n.drops.n
+	t.Written, t.Alerts = n.written, n.raised
+}
+
 // Idle hands on the call.
-func (n *Number) Idle() error { return n.next.Idle() }
+func (n *Number) Idle() error {
+	n.shown.Store(n.written)
+	n.more.Store(n.uncounted)
+	return n.next.Idle()
+}
+
+// Written returns how many events were written by the last Idle, as trace.stop counts them. It is safe for concurrent
+// use.
+func (n *Number) Written() uint64 { return n.shown.Load() }
+
+// MoreLost is Uncounted by the last Idle. It is safe for concurrent use.
+func (n *Number) MoreLost() bool { return n.more.Load() }
 
 // Totals returns the totals of the run, nil before its trace.stop.
 func (n *Number) Totals() *event.Totals { return n.totals }

@@ -5,6 +5,8 @@
 // Each step is a small type with one job. It takes events from the step before it and
 // hands them to the next one. They stand in this order:
 //
+//	Monitor         answers how the run is
+//	Heartbeat       adds trace.alive at intervals
 //	runtimes.Stage  names containers
 //	Gap             adds trace.gap for the time before this run
 //	Drift           adds what changed while no nstrace was running
@@ -159,6 +161,12 @@ func (p *Pipeline) Totals() *event.Totals { return p.number.Totals() }
 
 // Uncounted reports whether an unknown number of events was lost, which no total has.
 func (p *Pipeline) Uncounted() bool { return p.number.Uncounted() }
+
+// Written returns how many events were written so far. It is safe for concurrent use.
+func (p *Pipeline) Written() uint64 { return p.number.Written() }
+
+// MoreLost reports whether an unknown number of events was lost so far. It is safe for concurrent use.
+func (p *Pipeline) MoreLost() bool { return p.number.MoreLost() }
 
 // Alerts returns how many written events met each rule, by the rule's name.
 func (p *Pipeline) Alerts() map[string]uint64 { return p.number.Alerts() }

@@ -74,7 +74,8 @@ func (c *createRecords) add(r *record, change *bpf.NstraceNsChange, who *caller)
 	case old.bootNS > r.head.Time:
 		// It is this one, and a record of another CPU about it was read before.
 		if old.is(nsType(change.Kind), change.NsId) {
-			in.registry.live[change.Inum], old.bootNS = old, r.head.Time
+			old.bootNS = r.head.Time
+			in.registry.put(old)
 			if old.name != "" {
 				in.registry.rename(old, old.name)
 			}

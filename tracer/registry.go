@@ -39,7 +39,8 @@ func (ns *liveNS) is(typ event.NSType, kernel uint64) bool {
 // A registry holds the namespaces that are alive, and no others. Its size grows with how many
 // are alive, not with how many have been.
 type registry struct {
-	live map[uint32]*liveNS // by inode number, which is unique among all types
+	live  map[uint32]*liveNS   // by inode number, which is unique among all types
+	count map[event.NSType]int // how many are in live
 	// gone holds the namespaces that a scan found to have ended while earlier records about
 	// them can still come, by inode number.
 	gone map[uint32]*liveNS
@@ -52,7 +53,7 @@ type registry struct {
 }
 
 func newRegistry() *registry {
-	return &registry{live: map[uint32]*liveNS{}, gone: map[uint32]*liveNS{}, host: map[event.NSType]uint32{}, named: map[string]*liveNS{}}
+	return &registry{live: map[uint32]*liveNS{}, count: map[event.NSType]int{}, gone: map[uint32]*liveNS{}, host: map[event.NSType]uint32{}, named: map[string]*liveNS{}}
 }
 
 // uid returns the id of a namespace that is never reused within a boot: the kernel's own, or,
@@ -93,8 +94,17 @@ func (r *registry) add(typ event.NSType, id uint32, kernel uint64, userNS uint32
 	if ended != nil {
 		r.drop(ended)
 	}
-	r.live[id] = ns
+	r.put(ns)
 	return ns, ended
+}
+
+// put makes a namespace one of those that are alive.
+func (r *registry) put(ns *liveNS) {
+	if before := r.live[ns.id]; before != nil {
+		r.count[before.typ]--
+	}
+	r.live[ns.id] = ns
+	r.count[ns.typ]++
 }
 
 // learn notes the kernel's id of a namespace, 0 if unknown. A mount shows neither that nor the owner, and 5.10 gives a
@@ -111,7 +121,10 @@ func (r *registry) learn(ns *liveNS, kernel uint64) {
 
 // drop removes a namespace from those that are alive. It keeps its name.
 func (r *registry) drop(ns *liveNS) {
-	delete(r.live, ns.id)
+	if was := r.live[ns.id]; was != nil {
+		r.count[was.typ]--
+		delete(r.live, ns.id)
+	}
 	if r.named[ns.name] == ns {
 		delete(r.named, ns.name)
 	}

@@ -19,20 +19,22 @@ import (
 
 	"github.com/nstrace/nstrace/internal/config"
 	"github.com/nstrace/nstrace/internal/confine"
+	"github.com/nstrace/nstrace/internal/history"
 	"github.com/nstrace/nstrace/internal/resolver"
 	"github.com/nstrace/nstrace/output"
 	"github.com/nstrace/nstrace/tracer"
 )
 
 func newCheck() *cobra.Command {
-	var format, backend, file string
+	var format, backend, db, file string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Report what this host supports and how each observation attaches",
 		Long: `Attach all BPF programs as a run does and detach them at once. Report whether nstrace works
 on this host, and in one sentence each what it cannot see. With --verbose, also report what
-the host supports, how each observation attaches, and which privileges nstrace keeps. The
+the host supports, how each observation attaches, and which privileges nstrace keeps. Ask the
+recorder of the database, if one runs, how it is, which needs root or its user. The
 exit status is 3 if nstrace cannot run on this host.
 
 With --config, check a configuration file instead, and print what nstrace record would use.`,
@@ -51,16 +53,19 @@ With --config, check a configuration file instead, and print what nstrace record
 			if err != nil && len(report.Capabilities) == 0 {
 				return err
 			}
+			recorder, recorderErr := history.AskState(cmd.Context(), db)
 			var text bytes.Buffer
 			if format == "json" {
-				err = errors.Join(err, json.NewEncoder(&text).Encode(&hostReport{report, confinement()}))
+				err = errors.Join(err, json.NewEncoder(&text).Encode(&hostReport{report, confinement(), recorder}))
 			} else {
 				err = errors.Join(err, writeReport(&text, report, err, output.TerminalWidth(os.Stdout), verbose))
+				fmt.Fprintln(&text, output.Fold(describeRecorder(recorder, recorderErr, db), foldWidth(output.TerminalWidth(os.Stdout)), ""))
 			}
 			_, werr := os.Stdout.Write(text.Bytes())
 			return errors.Join(err, werr)
 		},
 	}
+	registerDB(cmd.Flags(), &db)
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "output format: table or json")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also show what the host supports, all hooks, and the privileges that nstrace keeps")
 	cmd.Flags().StringVar(&file, "config", "", "check this configuration file, without a name "+config.Path+" and conf.d, and print what it comes to")
@@ -72,7 +77,19 @@ With --config, check a configuration file instead, and print what nstrace record
 // A hostReport is what nstrace check reports.
 type hostReport struct {
 	*tracer.Report
-	Confinement *confine.Report `json:"confinement"` // of the processes that trace
+	Confinement *confine.Report `json:"confinement"`        // of the processes that trace
+	Recorder    *history.State  `json:"recorder,omitempty"` // of the history, nil if none answers
+}
+
+// describeRecorder says in one line how the recorder of a history is.
+func describeRecorder(st *history.State, err error, db string) string {
+	switch {
+	case err == nil:
+		return flatten(fmt.Sprintf("A recorder (process %d, %s) writes to %s, %s.", st.PID, st.Version, db, describeState(st, location())))
+	case errors.Is(err, history.ErrNoRecorder):
+		return fmt.Sprintf("No recorder writes to %s.", db)
+	}
+	return flatten(fmt.Sprintf("Whether a recorder writes to %s is unknown: %v.", db, err))
 }
 
 // newTable returns a table without lines, for reports.
@@ -93,11 +110,17 @@ func newTable(w io.Writer, header ...string) *tablewriter.Table {
 	return t
 }
 
+// foldWidth returns the width of lines for output.Fold. Without a terminal, each gap has a line.
+func foldWidth(terminal int) int {
+	if terminal <= 0 {
+		return math.MaxInt
+	}
+	return terminal
+}
+
 // writeReport writes the verdict first, and then each gap as a sentence. err is why nstrace cannot run.
 func writeReport(w io.Writer, r *tracer.Report, err error, width int, verbose bool) error {
-	if width <= 0 { // not a terminal: a line for each gap
-		width = math.MaxInt
-	}
+	width = foldWidth(width)
 	verdict := "Here, nstrace works, and sees everything."
 	switch {
 	case err != nil:

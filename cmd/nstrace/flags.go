@@ -70,6 +70,8 @@ type streamFlags struct {
 	selfTest    time.Duration
 	partial     bool
 	verbose     bool
+	metrics     string
+	heartbeat   time.Duration
 
 	byDefault string         // the file that is read without --config
 	remake    func() remade  // for reload
@@ -119,6 +121,30 @@ func (f *streamFlags) register(cmd *cobra.Command) {
 	registerConfig(fs, &f.configFile)
 	registerLabels(fs, &f.labelValues)
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "print to stderr how each observation is attached")
+}
+
+// registerHealth adds the flags by which others see whether nstrace traces.
+func (f *streamFlags) registerHealth(cmd *cobra.Command, heartbeat string) {
+	fs := cmd.Flags()
+	fs.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics, /healthz and /readyz at this [IP:]PORT, for example 9464 (without an IP address: only to this host)")
+	spanVar(fs, &f.heartbeat, "heartbeat", 0, "how often to write a trace.alive event, which shows that a quiet host is traced (0: never)")
+	fs.Lookup("heartbeat").DefValue = heartbeat
+}
+
+// defaultHeartbeat is the default of --heartbeat where it is not 0.
+const defaultHeartbeat = time.Minute
+
+// setHeartbeat sets --heartbeat if it was not given: a stream that only somebody looks at has none.
+func (f *streamFlags) setHeartbeat(cmd *cobra.Command) error {
+	flag := cmd.Flags().Lookup("heartbeat")
+	switch {
+	case flag == nil: // nstrace run and top
+	case !flag.Changed && (f.history != nil || len(f.sinks) > 0):
+		f.heartbeat = defaultHeartbeat
+	case f.heartbeat != 0 && f.heartbeat < time.Second:
+		return usagef("--heartbeat: invalid time %s: want at least 1s, for example 1m, or 0", f.heartbeat)
+	}
+	return nil
 }
 
 // registerSource adds the flags that say where events and what they are marked with come from.

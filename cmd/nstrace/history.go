@@ -536,7 +536,7 @@ func (f *historyFlags) query(q *history.Query) error {
 	var line []byte
 	q.Match = func(e *event.Event) bool {
 		switch e.Type {
-		case event.TraceStart, event.TraceStop:
+		case event.TraceStart, event.TraceAlive, event.TraceStop:
 			// A table has no row for these, and a selection does not select them.
 			if chosen || isTable(f.format) {
 				return false

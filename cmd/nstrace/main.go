@@ -225,6 +225,7 @@ runs until it is interrupted.
 		},
 	}
 	f.register(root)
+	f.registerHealth(root, "1m with --sink, otherwise 0")
 	registerGlobal(root)
 	// Not Command.Version with SetVersionTemplate: TestNoTemplate in test/docs says why.
 	root.Flags().BoolVar(&version, "version", false, "print the version")

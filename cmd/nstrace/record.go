@@ -67,6 +67,7 @@ At SIGHUP, a recorder without a terminal reads them again.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.record(cmd) },
 	}
 	f.register(cmd)
+	f.registerHealth(cmd, "1m")
 	registerDB(cmd.Flags(), &f.db)
 	spanVar(cmd.Flags(), &f.keep, "keep", 90*24*time.Hour, "drop events older than this, for example 90d or 12h (0: never)")
 	cmd.Flags().Lookup("keep").DefValue = "90d"

@@ -176,7 +176,7 @@ func (f *streamFlags) replaceSinks(next []*sinkValue, r *run) (closed []sink.Tar
 		for _, v := range next {
 			i := slices.IndexFunc(old, func(o *sinkValue) bool { return same(o, v) })
 			if v.target == nil && i >= 0 {
-				v.target = old[i].target
+				v.target, v.name = old[i].target, old[i].name
 				old = slices.Delete(old, i, i+1)
 			}
 		}
@@ -203,7 +203,8 @@ func (f *streamFlags) replaceSinks(next []*sinkValue, r *run) (closed []sink.Tar
 		return nil, err
 	}
 	r.draining.Wait() // one of the new ones can be where an old one was
-	if _, err := openSinks(added, warn); err != nil {
+	nameSinks(next)
+	if _, err := openSinks(added, r.status.took, warn); err != nil {
 		return nil, err
 	}
 	for _, o := range old {

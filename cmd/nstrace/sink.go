@@ -40,6 +40,7 @@ type sinkValue struct {
 
 	options   string      // the text without the filter
 	condition string      // the text of the filter
+	name      string      // see nameSinks
 	target    sink.Target // once it is open
 }
 
@@ -125,7 +126,7 @@ func toDestination(open func(*sinkValue) (sink.Destination, error)) func(*sinkVa
 		if err != nil {
 			return nil, fmt.Errorf("--spool: %w", errors.Join(err, to.Close()))
 		}
-		o.Destination, o.Events, o.Format = spool, false, nil
+		o.Destination, o.Events, o.Format, o.Took = spool, false, nil, nil
 		return sink.New(o), nil
 	}
 }
@@ -295,8 +296,29 @@ func (v *sinkValue) set(key, value string) (err error) {
 	return nil
 }
 
-// openSinks opens all sinks.
-func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error) {
+// nameSinks gives each sink that has none a name for metrics: its kind, and a number if others have that. It says
+// nothing of where the sink is, which can have a password.
+func nameSinks(values []*sinkValue) {
+	used := map[string]bool{}
+	for _, v := range values {
+		used[v.name] = true
+	}
+	for _, v := range values {
+		for n := 2; v.name == ""; n++ {
+			name := v.kind
+			if n > 2 || used[name] {
+				name += "-" + strconv.Itoa(n)
+			}
+			if !used[name] {
+				v.name, used[name] = name, true
+			}
+		}
+	}
+}
+
+// openSinks opens all sinks. took, if not nil, returns what a sink of a name calls for each event that its destination
+// took.
+func openSinks(values []*sinkValue, took func(name string) func(time.Time), report func(string)) (_ *sink.Set, err error) {
 	var sinks []sink.Target
 	defer func() {
 		if err != nil {
@@ -305,7 +327,7 @@ func openSinks(values []*sinkValue, report func(string)) (_ *sink.Set, err error
 	}()
 	for _, v := range values {
 		kind := kindsOfSinks[slices.Index(sinkKinds(), v.kind)]
-		o := sink.Options{Name: "the sink " + v.text, Filter: v.filter, Format: v.format, Events: kind.events, Report: report}
+		o := sink.Options{Name: "the sink " + v.text, Label: v.name, Filter: v.filter, Format: v.format, Events: kind.events, Report: report, Took: took(v.name)}
 		v.target, err = kind.open(v, o)
 		if err != nil {
 			return nil, noFolder(fmt.Errorf("--sink %s: %w", v.text, err))

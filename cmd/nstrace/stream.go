@@ -110,7 +110,8 @@ type run struct {
 	steps  *pipeline.Pipeline
 	drift  *pipeline.Drift // nil without a history
 	sink   output.Sink
-	sinks  *sink.Set       // of --sink, nil before they are open
+	sinks  *sink.Set // of --sink, nil before they are open
+	status *status
 	retry  *pipeline.Retry // around sink; nil: an error of sink ends the run
 	close  func() error    // of the output
 
@@ -165,7 +166,9 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 			r = nil
 		}
 	}()
-	if r.sinks, err = openSinks(f.sinks, warn); err != nil {
+	r.status = f.newStatus(r)
+	nameSinks(f.sinks)
+	if r.sinks, err = openSinks(f.sinks, r.status.took, warn); err != nil {
 		return r, err
 	}
 	// Early: it starts while the programs are loaded, and before a host can run out of process ids.
@@ -196,7 +199,7 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 			fmt.Fprintf(os.Stderr, "nstrace: %s\n", describe(obs))
 		}
 	}
-	r.sink = f.sink(w, r.tracer.HostNS(), output.DefaultHold)
+	r.sink = r.status.timed(f.sink(w, r.tracer.HostNS(), output.DefaultHold), f.quiet)
 	var first pipeline.Sink = r.sink
 	if f.file != "" || f.history != nil {
 		r.retry = &pipeline.Retry{Sink: r.sink, Report: warn}
@@ -212,6 +215,9 @@ func (f *streamFlags) start(o tracer.Options, def *os.File, limitDone func()) (r
 		})
 	}
 	sinks := []pipeline.Sink{first, r.sinks}
+	if m := r.status.metrics; m != nil {
+		sinks = append(sinks, m)
+	}
 	f.tracing = o
 	r.steps = pipeline.New(pipeline.Options{
 		RunID: pipeline.NewRunID(), Writers: pipeline.NewWriters(f.history, f.db), Selection: f.selected, Expected: f.expected, Alerts: f.alerts, Filter: f.program,
@@ -240,6 +246,14 @@ func (r *run) scan(ctx context.Context) (found []drift.Found, complete bool, err
 		found[i] = drift.Found{Namespace: live[i].Namespace, Paths: live[i].Paths, User: live[i].User}
 	}
 	return found, complete, nil
+}
+
+// sinkStats returns the numbers of --sink, nil for none.
+func (r *run) sinkStats() []sink.Stats {
+	if r.sinks == nil {
+		return nil
+	}
+	return r.sinks.Stats()
 }
 
 // liveNets returns the inode numbers of the network namespaces that exist. ok is false if some can be missing.
@@ -296,6 +310,17 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := f.setHeartbeat(cmd); err != nil {
+		return err
+	}
+	// Before nstrace gives up the right to open sockets of the network, and ports below 1024.
+	listener, err := f.listen()
+	if err != nil {
+		return err
+	}
+	if listener != nil {
+		defer listener.Close()
+	}
 	ctx, cancel := signal.NotifyContext(cmd.Context(), f.endSignals()...)
 	defer cancel()
 	f.dropPrivileges(confine.Work{})
@@ -314,6 +339,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		end := cancel // Keep's, below, would end the run without a last snapshot
 		go watchReader(os.Stdout, func() { gone.Store(true); end() })
 	}
+	handler := r.status.handler()
 	if r.drift != nil {
 		ctx, cancel = r.drift.Keep(ctx)
 		defer cancel()
@@ -321,7 +347,7 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			f.history.ServeSync(serve, r.drift.Sync)
+			f.history.ServeSync(serve, r.drift.Sync, r.status.state)
 		}()
 		defer func() { end(); <-served }() // it removes its socket
 	}
@@ -332,11 +358,15 @@ func (f *streamFlags) stream(cmd *cobra.Command) (err error) {
 	}
 	interval := watchdogInterval()
 	// systemd starts the units that are ordered after this one once tracing is active. The
-	// watchdog needs the socket again.
-	if _, err := daemon.SdNotify(interval == 0, daemon.SdNotifyReady); err != nil {
+	// watchdog and the status need the socket again.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(os.Stderr, "nstrace: cannot tell systemd that tracing is active: %v\n", err)
 	}
-	handler, unwatch := watch(r.stage, interval, r.tracer.Wake)
+	if listener != nil {
+		defer r.status.serve(listener).Close()
+	}
+	defer r.status.background(ctx)()
+	handler, unwatch := watch(handler, interval, r.tracer.Wake)
 	defer unwatch()
 	endReloads := f.keepReloading(ctx, r)
 	defer endReloads()

@@ -137,6 +137,10 @@ func Sample() []*event.Event {
 			Name: "eth1", Ifindex: 3, From: web(), To: &event.Namespace{Type: event.NSTypeNet, ID: 4026531840, Host: true},
 		}},
 		{Type: event.NamespaceDestroy, Time: At(9500), Outcome: event.Success, Namespace: &event.Namespace{Type: event.NSTypeNet, ID: 4026532281, UID: "4097", Name: "web", Created: At(421), LifetimeMS: Ptr[int64](9079), Creator: &event.Actor{PID: 90311, Comm: "runc:[1:CHILD]"}}},
+		{Type: event.TraceAlive, Time: At(9550), Trace: &event.Trace{
+			Totals: &event.Totals{Seen: 1502, Written: 268, Folded: 249, Lost: 1234, Alerts: 1, DurationMS: 9560},
+			Head:   &event.Head{ID: 4711, Hash: "9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab"},
+		}},
 		{Type: event.TraceGap, Time: At(9600), Trace: &event.Trace{From: At(-90_000), To: At(9600), SameBoot: Ptr(true), Ended: event.GapCrashed}},
 	}
 	same := &event.Between{From: At(-90_000), To: At(9600), Boot: "same"}

@@ -98,6 +98,7 @@ type Recorder struct {
 	to      time.Time
 	fault   error // why the database cannot be written; nil if it can
 	written uint64
+	head    *event.Head // see Head
 	taken   uint64
 	synced  *sync.Cond
 	jobs    []job
@@ -151,7 +152,9 @@ func Create(o Options) (*Recorder, error) {
 	if info, err := os.Stat(o.Path); err == nil {
 		r.used = info.Size() // until the first write
 	}
-	if err := r.open(); err != nil {
+	err := r.open()
+	r.noteHead()
+	if err != nil {
 		if !isTemporary(err) {
 			if r.newLock {
 				err = errors.Join(err, os.Remove(r.lock.Name()))
@@ -611,6 +614,7 @@ func (r *Recorder) write(chunks [][]pending) error {
 			r.remove(c)
 			r.written += uint64(len(c))
 		}
+		r.noteHead()
 		switch {
 		case isRecorded(r.fault):
 			r.options.Report(fmt.Sprintf("history: %s: recording continues where the other nstrace ended", r.options.Path))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,7 +31,12 @@ const (
 	syncRetry   = 5 * time.Second        // how often the recorder looks whether its socket is still there
 	maxRequests = 64                     // that wait at once
 	synced      = "synced"               // the answer
+	maxAnswer   = 4096                   // bytes of an answer
 )
+
+// A client whose own socket has a name that begins like this wants a State behind the answer. The recorder knows the
+// name when it accepts the connection, so it never waits for what a client sends. Recorders without a State ignore it.
+const wantsState = "@nstrace-state-"
 
 // A socketName is where the recorder of a history answers: a socket beside the database. So the folder decides
 // who can reach it, and who can put another one there.
@@ -88,40 +94,47 @@ func Sync(ctx context.Context, path string) error {
 
 // syncConn is Sync. It returns the connection to the recorder, nil if there is none.
 func syncConn(ctx context.Context, path string) (net.Conn, error) {
-	c, err := syncAt(ctx, path)
-	if errors.Is(err, ErrNoRecorder) {
-		// The recorder can know the database by the name that a symbolic link leads to.
-		if to, linkErr := filepath.EvalSymlinks(path); linkErr == nil && to != path {
-			return syncAt(ctx, to)
-		}
+	c, answer, err := ask(ctx, path, "")
+	if err == nil && answer != synced {
+		err = fmt.Errorf("the recorder cannot write: %.500q", answer)
 	}
 	return c, err
 }
 
-func syncAt(ctx context.Context, path string) (net.Conn, error) {
+// ask returns the connection to the recorder of the history at path, nil if there is none, and what it answers. name
+// is that of the socket of the client, which can be empty.
+func ask(ctx context.Context, path, name string) (net.Conn, string, error) {
+	c, answer, err := askAt(ctx, path, name)
+	if errors.Is(err, ErrNoRecorder) {
+		// The recorder can know the database by the name that a symbolic link leads to.
+		if to, linkErr := filepath.EvalSymlinks(path); linkErr == nil && to != path {
+			return askAt(ctx, to, name)
+		}
+	}
+	return c, answer, err
+}
+
+func askAt(ctx context.Context, path, name string) (net.Conn, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTime+time.Second)
 	defer cancel()
-	c, err := dialRecorder(ctx, path)
+	c, err := dialRecorder(ctx, path, name)
 	if err != nil {
 		recorded, lockErr := isLocked(path)
 		switch {
 		case lockErr != nil:
-			return nil, errors.Join(err, lockErr)
+			return nil, "", errors.Join(err, lockErr)
 		case recorded:
-			return nil, fmt.Errorf("%w: %w", errNoAnswer, withoutAddress(err))
+			return nil, "", fmt.Errorf("%w: %w", errNoAnswer, withoutAddress(err))
 		}
-		return nil, fmt.Errorf("%w: %w", ErrNoRecorder, err)
+		return nil, "", fmt.Errorf("%w: %w", ErrNoRecorder, err)
 	}
 	if !trusted(c.(*net.UnixConn), path) {
 		c.Close()
-		return nil, errors.New("another user answers instead of the recorder")
+		return nil, "", errors.New("another user answers instead of the recorder")
 	}
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
-	answer, err := io.ReadAll(io.LimitReader(c, 1024))
-	if err == nil && string(answer) != synced {
-		err = fmt.Errorf("the recorder cannot write: %.500q", answer)
-	}
-	return c, err
+	answer, err := io.ReadAll(io.LimitReader(c, maxAnswer))
+	return c, string(answer), err
 }
 
 // withoutAddress returns the reason in the error of a call, without the address, which names a descriptor.
@@ -133,13 +146,16 @@ func withoutAddress(err error) error {
 	return err
 }
 
-func dialRecorder(ctx context.Context, path string) (net.Conn, error) {
+func dialRecorder(ctx context.Context, path, name string) (net.Conn, error) {
 	n, err := openSocketName(path)
 	if err != nil {
 		return nil, err
 	}
 	defer n.close()
 	var d net.Dialer
+	if name != "" {
+		d.LocalAddr = &net.UnixAddr{Net: "unix", Name: name}
+	}
 	at := n.address()
 	return d.DialContext(ctx, at.Net, at.Name)
 }
@@ -194,9 +210,9 @@ type request struct {
 	visit *visit
 }
 
-// ServeSync answers Sync until ctx ends. write returns once all that has happened so far is on the disk. In a
-// folder that other users can write to, it does not answer.
-func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) error) {
+// ServeSync answers Sync and AskState until ctx ends. write returns once all that has happened so far is on the disk.
+// state describes the run. In a folder that other users can write to, it does not answer.
+func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) error, state func(context.Context) *State) {
 	select {
 	case <-r.opened:
 	case <-ctx.Done():
@@ -235,10 +251,18 @@ func (r *Recorder) ServeSync(ctx context.Context, write func(context.Context) er
 		if err := write(limit); err != nil {
 			answer = err.Error()
 		}
+		var more string // a line with the state
+		if slices.ContainsFunc(waiting, request.wantsState) {
+			more = state(limit).line()
+		}
 		cancel()
 		for _, c := range waiting {
 			_ = c.SetDeadline(time.Now().Add(syncEvery)) // the answer fits into the socket's buffer
-			_, _ = c.Write([]byte(answer))
+			text := answer
+			if c.wantsState() {
+				text = more
+			}
+			_, _ = c.Write([]byte(text))
 			if c.visit == nil {
 				c.Close()
 				continue

@@ -40,7 +40,7 @@ func TestSync(t *testing.T) {
 				return *err
 			}
 			return r.Sync()
-		})
+		}, noState)
 	}()
 	awaitSync(t, path)
 	if info, err := os.Lstat(path + "-sock"); err != nil || info.Mode() != os.ModeSocket|0o600 {
@@ -108,7 +108,7 @@ func serve(t *testing.T, r *history.Recorder) (stop func()) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		r.ServeSync(ctx, func(context.Context) error { return r.Sync() })
+		r.ServeSync(ctx, func(context.Context) error { return r.Sync() }, noState)
 	}()
 	stop = func() { cancel(); <-served }
 	t.Cleanup(stop)

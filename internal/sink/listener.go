@@ -39,6 +39,7 @@ type Listener struct {
 
 	mu      sync.Mutex
 	readers []*reader
+	gone    Stats // of readers that have gone
 }
 
 type reader struct {
@@ -140,7 +141,7 @@ func control(conn *net.UnixConn, do func(fd int) error) error {
 func (l *Listener) add(conn *net.UnixConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.readers = slices.DeleteFunc(l.readers, func(r *reader) bool { return r.gone(true) })
+	l.dropGone(true)
 	if len(l.readers) >= maxReaders {
 		return false
 	}
@@ -149,6 +150,17 @@ func (l *Listener) add(conn *net.UnixConn) bool {
 	o.Destination = &file{w: conn}
 	l.readers = append(l.readers, &reader{New(o), conn})
 	return true
+}
+
+// dropGone forgets the readers that have gone. The caller holds l.mu.
+func (l *Listener) dropGone(look bool) {
+	l.readers = slices.DeleteFunc(l.readers, func(r *reader) bool {
+		if !r.gone(look) {
+			return false
+		}
+		l.leave(r)
+		return true
+	})
 }
 
 // gone reports whether a reader has ended, and closes its connection. On a quiet host, nothing is written that would
@@ -196,7 +208,7 @@ func (l *Listener) setFilter(p *filter.Program) {
 func (l *Listener) signal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.readers = slices.DeleteFunc(l.readers, func(r *reader) bool { return r.gone(false) })
+	l.dropGone(false)
 	for _, r := range l.readers {
 		r.signal()
 	}

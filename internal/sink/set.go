@@ -5,6 +5,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/nstrace/nstrace/event"
 	"github.com/nstrace/nstrace/internal/filter"
@@ -15,6 +16,7 @@ type Target interface {
 	write(e *event.Event, shared *encoded) // never waits for a destination
 	signal()                               // there are no more events for the moment
 	finish()                               // there are no more events
+	stats() Stats                          // safe for concurrent use
 	end(ctx context.Context) error         // waits for what was written until the context ends
 	setFilter(*filter.Program)             // from the next event on
 }
@@ -24,10 +26,15 @@ func SetFilter(t Target, p *filter.Program) { t.setFilter(p) }
 
 // Replace replaces the sinks. No Write may be under way. The caller closes those that are not in the set any more, by
 // another Set.
-func (s *Set) Replace(sinks ...Target) { s.sinks = sinks }
+func (s *Set) Replace(sinks ...Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sinks = sinks
+}
 
 // A Set is several sinks. Write, Flush and Close are for one goroutine at a time.
 type Set struct {
+	mu    sync.Mutex // for sinks, which only Replace changes
 	sinks []Target
 	enc   encoded
 }

@@ -89,6 +89,7 @@ func (r *Rejected) Unwrap() error { return r.Err }
 // Options are what all sinks have in common.
 type Options struct {
 	Name        string // for messages
+	Label       string // for Stats
 	Destination Destination
 	Filter      *filter.Program // nil for all events. No other sink may have it
 	Format      format.Func     // of Item.Line; nil for nstrace's own JSON
@@ -97,6 +98,7 @@ type Options struct {
 	MaxEvents   int             // of the queue; 0 means the default
 	MaxBytes    int
 	Report      func(message string)
+	Took        func(at time.Time) // if not nil: is called with the time of each event that the destination took
 }
 
 // A Sink is a queue in front of a destination.
@@ -113,6 +115,8 @@ type Sink struct {
 	size   int
 	lost   *lost  // what did not fit since the last trace.loss
 	total  uint64 // all that was lost
+	taken  uint64 // all that the destination took
+	failed bool   // the last delivery failed
 	closed bool
 }
 
@@ -339,10 +343,11 @@ func rejected(items []Item, r *Rejected, o *Options) Item {
 
 // A source has items for a destination.
 type source interface {
-	batch() []Item          // waits for items and returns the next ones, which stay until drop; nil at the end
-	drop(n int)             // removes the first n items
-	replace(n int, it Item) // puts an item in the place of the first n
-	miss(n uint64)          // counts events that the destination lacks
+	batch() []Item                // waits for items and returns the next ones, which stay until drop; nil at the end
+	drop(n int)                   // removes the first n items
+	replace(n int, it Item)       // puts an item in the place of the first n
+	took(items []Item, err error) // counts what the destination took; err is the error of the delivery
+	miss(n uint64)                // counts events that the destination lacks
 	missing() uint64
 }
 
@@ -356,6 +361,7 @@ func deliver(ctx context.Context, from source, o *Options, kept func()) {
 			return
 		}
 		n, err := o.Destination.Deliver(ctx, items)
+		from.took(items[:n], err)
 		var not *Refused
 		var partly *Rejected
 		switch {

@@ -47,6 +47,7 @@ type spool struct {
 	size   int64 // of all lines in the file
 	large  bool  // size was above maxSmall since the spool was empty
 	lost   uint64
+	taken  uint64 // events that the destination behind it took
 	closed bool
 	synced time.Time
 }

@@ -35,6 +35,7 @@ func events() map[string]object {
 		"trace.start":        {"trace": object{"version": "1", "kernel": "6.12.0", "observations": []any{object{"name": "x", "backend": "none", "missing": []any{"all"}}}}},
 		"trace.loss":         {"loss": object{"records": object{"sysctl.write": 3}, "reason": "ring_full"}},
 		"trace.gap":          {"trace": object{"from": "2026-11-23T11:00:00Z", "to": "2026-11-23T12:00:00Z", "same_boot": true, "ended": "crashed"}},
+		"trace.alive":        {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}, "head": object{"id": 7, "hash": strings.Repeat("0f", 32)}}},
 		"trace.stop":         {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},
 		"sysctl.drift":       {"sysctl": object{"name": "vm.swappiness", "path": "/proc/sys/vm/swappiness", "old": "", "after": "1"}, "between": between()},
 		"sysctl.appear":      {"sysctl": object{"name": "net.netfilter.*", "path": "/proc/sys/net/netfilter/*", "parameters": parameters()}, "process": process()},
@@ -236,6 +237,10 @@ func TestSchema(t *testing.T) {
 		{"an end of another kind", "trace.gap", set("trace/ended", "exploded"), false},
 		{"a gap in the middle", "trace.stop", set("trace/same_boot", true), false},
 		{"no totals", "trace.stop", set("trace/totals", nil), false},
+		{"no totals", "trace.alive", set("trace/totals", nil), false},
+		{"no history", "trace.alive", set("trace/head", nil), true},
+		{"a hash that is too short", "trace.alive", set("trace/head/hash", "0f"), false},
+		{"a head at the end", "trace.stop", set("trace/head", object{"id": 7, "hash": strings.Repeat("0f", 32)}), false},
 		{"totals at the start", "trace.start", set("trace/totals", object{"seen": 0, "written": 0, "filtered": 0, "lost": 0, "duration_ms": 0}), false},
 	} {
 		for kind := range events() {

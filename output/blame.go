@@ -49,6 +49,7 @@ const (
 	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes, or another device can have the name now; or, without Recorded, what the last write made of it is unknown
 	Unreadable State = "unreadable" // the value cannot be read, by this user or at all, or it is unknown whether the namespace exists
 	Gone       State = "gone"       // the parameter or its namespace is gone
+	Stored     State = "stored"     // the value is unknown: the last write comes from a log store of other hosts
 )
 
 // BlameTable writes parameters and their last writes as rows of a table.

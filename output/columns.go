@@ -80,6 +80,29 @@ var wideColumns = []column{
 	{title: "ARGS", width: 4, words: (*Table).args},
 }
 
+// hostColumn is the index of HOST in tables that have it.
+const hostColumn = 1
+
+// withHost returns the columns for a line of some width with one for the host. If cells stand below each other, it is the first
+// of them.
+func withHost(columnsFor func(width int) []column, width int) []column {
+	const least, most = 12, 24
+	host := column{title: "HOST", width: min(most, max(least, width/8)), words: (*Table).host}
+	if width < stackedBelow {
+		all := columnsFor(width)
+		host.below, host.label = true, "on"
+		i := slices.IndexFunc(all, func(c column) bool { return c.below })
+		return slices.Insert(all, i, host)
+	}
+	all := columnsFor(max(width-host.width-len(gap), stackedBelow))
+	if all[len(all)-1].width -= max(0, stackedBelow-(width-host.width-len(gap))); all[len(all)-1].width < least {
+		all[len(all)-1].width = least
+	}
+	return slices.Insert(all, hostColumn, host)
+}
+
+func (t *Table) host(ev *event.Event) []word { return cell(escapeName(ev.Host, "")) }
+
 func (t *Table) timeOfDay(ev *event.Event) []word { return t.time(ev, "15:04:05.000") }
 
 func (t *Table) fullTime(ev *event.Event) []word { return t.time(ev, "2006-01-02 15:04:05.000000") }

@@ -72,6 +72,7 @@ type streamFlags struct {
 	user     uint32 // of the resolver; 0: that of this process
 
 	stored bool // the events are from a history
+	fleet  bool // of several hosts
 
 	live output.Sink // set by top: takes the events instead of the output
 

@@ -219,7 +219,7 @@ func (q *Query) selection() (all []clause) {
 	if len(f.Comms) > 0 { // that of the thread, of its leader or of the creator
 		var names []string
 		for _, c := range f.Comms {
-			names = append(names, regexp.QuoteMeta(string(event.AppendString(nil, stored(c)))))
+			names = append(names, regexp.QuoteMeta(string(event.AppendString(nil, c))))
 		}
 		all = append(all, matches(bodyField, `comm":(`+strings.Join(names, "|")+`)`))
 	}

@@ -61,8 +61,13 @@ func (c *Client) Blame(ctx context.Context, q BlameQuery) (rows []*output.Blame,
 	return rows, nil
 }
 
-// Of the writes with an unknown outcome that left the old value, only the event says whether they count.
-var doubtful = both(absent(outcomeField), clause(quote("nstrace.sysctl.after")+":eq_field("+quote("nstrace.sysctl.old")+")"))
+// Of the writes with an unknown outcome that left the old value in place of another one, only the event says whether they
+// count: most do not.
+var doubtful = both(absent(outcomeField), equal("nstrace.sysctl.after", "nstrace.sysctl.old"), not(equal("nstrace.sysctl.new", "nstrace.sysctl.old")))
+
+func equal(field, other string) clause {
+	return clause(quote(field) + ":eq_field(" + quote(other) + ")")
+}
 
 func (q *BlameQuery) logsQL() string {
 	all := between(q.Since, q.Until)

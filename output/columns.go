@@ -84,21 +84,16 @@ var wideColumns = []column{
 const hostColumn = 1
 
 // withHost returns the columns for a line of some width with one for the host. If cells stand below each other, it is the first
-// of them.
+// of those that do.
 func withHost(columnsFor func(width int) []column, width int) []column {
-	const least, most = 12, 24
-	host := column{title: "HOST", width: min(most, max(least, width/8)), words: (*Table).host}
-	if width < stackedBelow {
-		all := columnsFor(width)
-		host.below, host.label = true, "on"
-		i := slices.IndexFunc(all, func(c column) bool { return c.below })
-		return slices.Insert(all, i, host)
+	host := column{title: "HOST", width: min(24, max(12, width/8)), words: (*Table).host}
+	rest := width - host.width - len(gap)
+	if rest >= stackedBelow {
+		return slices.Insert(columnsFor(rest), hostColumn, host)
 	}
-	all := columnsFor(max(width-host.width-len(gap), stackedBelow))
-	if all[len(all)-1].width -= max(0, stackedBelow-(width-host.width-len(gap))); all[len(all)-1].width < least {
-		all[len(all)-1].width = least
-	}
-	return slices.Insert(all, hostColumn, host)
+	host.below, host.label = true, "on"
+	all := columnsFor(min(width, stackedBelow-1))
+	return slices.Insert(all, slices.IndexFunc(all, func(c column) bool { return c.below }), host)
 }
 
 func (t *Table) host(ev *event.Event) []word { return cell(escapeName(ev.Host, "")) }

@@ -48,8 +48,8 @@ func (c *Client) Events(ctx context.Context, q Query) iter.Seq2[*event.Event, er
 // pages asks for page after page. A page ends before the records of its last moment, with which the next one begins.
 func (c *Client) pages(ctx context.Context, q *Query, use func(*event.Event) bool) error {
 	since, until, rows, left := q.Since, q.Until, pageRows, q.Limit
-	if left > 0 && q.Match == nil {
-		rows = min(rows, left+1)
+	if left > 0 { // Match can leave out some
+		rows = min(rows, max(100, 2*left))
 	}
 	seen := map[string]bool{} // records of the moment at
 	var at time.Time
@@ -100,7 +100,7 @@ func (c *Client) pages(ctx context.Context, q *Query, use func(*event.Event) boo
 			}
 			continue
 		}
-		rows = pageRows
+		rows = min(4*rows, pageRows)
 		if q.Reverse {
 			until = page[len(page)-1].Time
 		} else {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -49,6 +50,7 @@ const (
 	Unknown    State = "unknown"    // the value is another one, but the history can lack the newest writes, or another device can have the name now; or, without Recorded, what the last write made of it is unknown
 	Unreadable State = "unreadable" // the value cannot be read, by this user or at all, or it is unknown whether the namespace exists
 	Gone       State = "gone"       // the parameter or its namespace is gone
+	Stored     State = "stored"     // the value is unknown: the last write comes from a log store of other hosts
 )
 
 // BlameTable writes parameters and their last writes as rows of a table.
@@ -59,9 +61,6 @@ type BlameTable struct {
 	fold  bool        // the row is that of the whole burst
 }
 
-// setColumn is the index of SET.
-const setColumn = 3
-
 // NewBlameTable returns a table that writes to w.
 func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 	b := &BlameTable{}
@@ -69,9 +68,13 @@ func NewBlameTable(w io.Writer, opts TableOptions) *BlameTable {
 		return func(*Table, *event.Event) []word { return f(b.row) }
 	}
 	who := column{title: "WHO", words: words(b.who), fit: b.fitWho}
+	now := column{title: "NOW", words: words(b.now)}
+	if opts.Host { // a store of events does not know the current value
+		now = column{title: "SET TO", words: words(b.setTo)}
+	}
 	columns := []column{
 		{title: "PARAMETER", words: words(b.parameter)},
-		{title: "NOW", words: words(b.now)},
+		now,
 		{title: "WAS", words: words(b.was)},
 		{title: "SET", words: words(b.set)},
 		{title: "N", words: words(b.writes)},
@@ -203,6 +206,19 @@ func (b *BlameTable) now(row *Blame) []word {
 	return words
 }
 
+// setTo is the value after the last write.
+func (b *BlameTable) setTo(row *Blame) []word {
+	value := b.shared(row, func(r *Blame) *string { return r.Recorded })
+	if value == nil {
+		return []word{newWord(unknown, doubtful)}
+	}
+	words := b.text(*value, normal)
+	if row.Last.Sysctl.After == nil && row.Last.Outcome == "" {
+		words = append(words, newWord("(result unknown)", doubtful))
+	}
+	return words
+}
+
 // shared returns a value of a row, and for a burst the one that all its rows have, as the parameters have that the
 // kernel changes along with another one. It returns nil if they differ.
 func (b *BlameTable) shared(row *Blame, value func(*Blame) *string) *string {
@@ -259,7 +275,7 @@ func (b *BlameTable) set(row *Blame) []word {
 	}
 	at = at.In(b.opts.Location)
 	clock := time.TimeOnly
-	if column := b.columns[min(setColumn, len(b.columns)-1)]; column.title == "SET" && column.width == len("2006-01-02 15:04") {
+	if slices.ContainsFunc(b.columns, func(c column) bool { return c.title == "SET" && c.width == len("2006-01-02 15:04") }) {
 		clock = "15:04"
 	}
 	return []word{newWord(at.Format(time.DateOnly), normal), joinedWord(at.Format(clock), faint)}

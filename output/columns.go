@@ -80,6 +80,24 @@ var wideColumns = []column{
 	{title: "ARGS", width: 4, words: (*Table).args},
 }
 
+// hostColumn is the index of HOST in tables that have it.
+const hostColumn = 1
+
+// withHost returns the columns for a line of some width with one for the host. If cells stand below each other, it is the first
+// of those that do.
+func withHost(columnsFor func(width int) []column, width int) []column {
+	host := column{title: "HOST", width: min(24, max(12, width/8)), words: (*Table).host}
+	rest := width - host.width - len(gap)
+	if rest >= stackedBelow {
+		return slices.Insert(columnsFor(rest), hostColumn, host)
+	}
+	host.below, host.label = true, "on"
+	all := columnsFor(min(width, stackedBelow-1))
+	return slices.Insert(all, slices.IndexFunc(all, func(c column) bool { return c.below }), host)
+}
+
+func (t *Table) host(ev *event.Event) []word { return cell(escapeName(ev.Host, "")) }
+
 func (t *Table) timeOfDay(ev *event.Event) []word { return t.time(ev, "15:04:05.000") }
 
 func (t *Table) fullTime(ev *event.Event) []word { return t.time(ev, "2006-01-02 15:04:05.000000") }

@@ -161,6 +161,7 @@ func (g *Group) end() error {
 // end, the process that had made them; or, for what happened while nstrace did not trace,
 // the type and the time span.
 type burstKey struct {
+	host  string
 	pid   uint32
 	start int64
 	typ   event.Type // empty if the key is a process
@@ -172,11 +173,11 @@ func burstKeyOf(ev *event.Event) (burstKey, bool) {
 	switch {
 	case len(ev.Alert) > 0, ev.Sysctl != nil && ev.Sysctl.Expected != nil:
 	case ev.Process != nil:
-		return burstKey{pid: ev.Process.PID, start: ev.Process.StartTime.UnixNano()}, true
+		return burstKey{host: ev.Host, pid: ev.Process.PID, start: ev.Process.StartTime.UnixNano()}, true
 	case ev.Type == event.NamespaceDestroy && ev.Namespace != nil && ev.Namespace.Creator != nil:
-		return burstKey{pid: ev.Namespace.Creator.PID, typ: ev.Type}, true
+		return burstKey{host: ev.Host, pid: ev.Namespace.Creator.PID, typ: ev.Type}, true
 	case ev.Between != nil:
-		return burstKey{start: ev.Between.From.UnixNano(), typ: ev.Type}, true
+		return burstKey{host: ev.Host, start: ev.Between.From.UnixNano(), typ: ev.Type}, true
 	}
 	return burstKey{}, false
 }

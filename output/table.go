@@ -38,6 +38,8 @@ type TableOptions struct {
 	WidthNow func() int
 	// OneLine puts each event on one line, however long, as other programs want to read it.
 	OneLine bool
+	// Host adds a column with the host of each event.
+	Host bool
 	// Date writes the date before the first row, because the rows need not be of today.
 	Date bool
 	// Wide adds columns, and puts each event on one line without leaving anything out.
@@ -92,6 +94,10 @@ func newTable(w io.Writer, opts TableOptions, columnsFor func(width int) []colum
 		opts.Location = time.Local
 	}
 	t := &Table{opts: opts, lines: newLineBuffer(w), columnsFor: columnsFor}
+	if opts.Host {
+		t.columnsFor = func(width int) []column { return withHost(columnsFor, width) }
+		wideColumns = slices.Insert(slices.Clone(wideColumns), hostColumn, column{title: "HOST", width: 24, words: (*Table).host})
+	}
 	if opts.Wide {
 		t.columns = wideColumns
 	}
@@ -270,10 +276,14 @@ func (t *Table) writeStacked(ev *event.Event) {
 
 // changeWidth returns the columns that CHANGE has, or the like in other tables.
 func (t *Table) changeWidth() int {
-	if len(t.columns) <= changeColumn {
+	at := changeColumn
+	if t.opts.Host {
+		at++
+	}
+	if len(t.columns) <= at {
 		return t.opts.Width - 2*len(stackedIndent)
 	}
-	return t.columns[changeColumn].width
+	return t.columns[at].width
 }
 
 // writeAlerts writes the alerts of an event, each on a line below it.

@@ -29,6 +29,7 @@ type blameFlags struct {
 	since    string
 	boot     string
 	sort     []string
+	store    storeFlags
 }
 
 func newBlame() *cobra.Command {
@@ -49,7 +50,8 @@ network namespaces are shown for the host's network namespace, unless --netns or
   nstrace blame 'net.ipv4.*' kernel.core_pattern
   nstrace blame --group=open
   nstrace blame --boot=-1                      the last writes of the boot before this one
-  nstrace blame --netns web -o json`,
+  nstrace blame --netns web -o json
+  nstrace blame --store http://logs:9428 net.ipv4.ip_forward --since yesterday   of all hosts that send there`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			foldPast(cmd, f.format, &f.group)
 			return f.blame(cmd.Context(), args)
@@ -67,6 +69,7 @@ network namespaces are shown for the host's network namespace, unless --netns or
 	registerBoot(fs, &f.boot, "only the last write of each parameter in this boot")
 	fs.StringSliceVar(&f.sort, "sort", nil, "sort by these columns: "+strings.Join(output.BlameColumns(), ", ")+"; a minus sign before a name reverses the order")
 	registerDB(fs, &f.db)
+	f.store.register(cmd)
 	complete(cmd, "sort", output.BlameColumns())
 	completeBy(cmd, "netns", netnsNames)
 	completeArgs(cmd, 0, parameterParts)
@@ -108,6 +111,9 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return err
 		}
 	}
+	if f.store.url != "" || len(f.store.hosts) > 0 {
+		return f.blameStored(ctx, globs, since)
+	}
 	recorder := history.NewClient(f.db)
 	defer recorder.Close()
 	o := blame.Options{All: f.all, AllNets: f.allNetns, Sync: warnBehind(f.db, recorder.Sync)}
@@ -138,17 +144,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 			return ignoreCancel(err)
 		}
 	}
-	var sink blameSink
-	if f.format == "json" {
-		sink = output.NewBlameJSON(os.Stdout)
-	} else {
-		table := output.NewBlameTable(os.Stdout, output.TableOptions{Location: location(),
-			Wide: f.format == "wide", Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0,
-		})
-		if sink = table; f.group != "off" {
-			sink = output.NewBlameGroup(table, f.group == "open")
-		}
-	}
+	sink := f.sink(false)
 	rows, err := blame.Find(ctx, db, o)
 	if err != nil {
 		return ignoreCancel(err)
@@ -156,13 +152,7 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 	if !since.IsZero() {
 		rows = slices.DeleteFunc(rows, func(row *output.Blame) bool { return row.Last == nil || row.SetAt().Before(since) })
 	}
-	output.SortBlame(rows, f.sort)
-	for _, row := range rows {
-		if err := sink.Add(row); err != nil {
-			return err
-		}
-	}
-	if err := sink.Flush(); err != nil {
+	if err := f.write(sink, rows); err != nil {
 		return err
 	}
 	if len(rows) == 0 {
@@ -170,6 +160,31 @@ func (f *blameFlags) blame(ctx context.Context, globs []string) (err error) {
 		notify(f.emptyMessage(globs))
 	}
 	return nil
+}
+
+// sink returns the sink of --output and --group. fleet says that the rows are of several hosts.
+func (f *blameFlags) sink(fleet bool) blameSink {
+	if f.format == "json" {
+		return output.NewBlameJSON(os.Stdout)
+	}
+	table := output.NewBlameTable(os.Stdout, output.TableOptions{Location: location(), Host: fleet,
+		Wide: f.format == "wide", Color: colorWanted(os.Stdout), Width: output.TerminalWidth(os.Stdout), OneLine: output.TerminalWidth(os.Stdout) == 0,
+	})
+	if f.group == "off" {
+		return table
+	}
+	return output.NewBlameGroup(table, f.group == "open")
+}
+
+// write sorts and writes rows.
+func (f *blameFlags) write(sink blameSink, rows []*output.Blame) error {
+	output.SortBlame(rows, f.sort)
+	for _, row := range rows {
+		if err := sink.Add(row); err != nil {
+			return err
+		}
+	}
+	return sink.Flush()
 }
 
 // emptyMessage returns the message for an empty result.

@@ -91,6 +91,7 @@ type streamFlags struct {
 	effective  map[string][]string // the values of all flags, as they were given
 
 	stored bool // the events are from a history
+	fleet  bool // of several hosts
 
 	live output.Sink // set by top: takes the events instead of the output
 

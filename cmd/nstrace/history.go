@@ -38,6 +38,7 @@ type historyFlags struct {
 	follow  bool
 	alert   string
 	boot    string
+	store   storeFlags // of history and history sysctl
 }
 
 func newHistory() *cobra.Command {
@@ -54,7 +55,8 @@ to the database.`,
   nstrace history --boot=-1 -e sysctl          show the writes of the boot before this one
   nstrace history sysctl net.ipv4.ip_forward   show all writes to a parameter
   nstrace history ns 4026532281                show everything about a namespace
-  nstrace history verify                       check that no event was removed or changed`,
+  nstrace history verify                       check that no event was removed or changed
+  nstrace history --store http://logs:9428 --host 'web-*' --since 1h   ask the log store of a fleet`,
 		Args: historyArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			foldPast(cmd, f.format, &f.group)
@@ -62,6 +64,7 @@ to the database.`,
 		},
 	}
 	f.registerPast(cmd)
+	f.store.register(cmd)
 	cmd.Flags().Lookup("group").DefValue = groupedPast
 	cmd.AddCommand(newHistorySysctl(), newHistoryNS(), newHistoryBoots(), newHistoryDeviations(), newHistoryVerify(), newHistoryExport(), newHistoryImport())
 	return cmd
@@ -117,6 +120,7 @@ func newHistorySysctl() *cobra.Command {
 		},
 	}
 	f.registerPast(cmd)
+	f.store.register(cmd)
 	completeArgs(cmd, 1, parameterParts)
 	return cmd
 }
@@ -179,6 +183,9 @@ const followed = 10
 func (f *historyFlags) show(ctx context.Context, q history.Query, what string) (err error) {
 	if f.filter == "help" {
 		return filterHelp()
+	}
+	if f.store.url != "" || len(f.store.hosts) > 0 {
+		return f.showStored(ctx, q, what)
 	}
 	if err := f.query(&q); err != nil {
 		return err

@@ -77,7 +77,7 @@ func (f *streamFlags) sink(w io.Writer, host map[event.NSType]uint32, hold time.
 	if encode := format.ByName(f.format); encode != nil {
 		return output.NewEncoded(w, encode)
 	}
-	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf, Date: true, OneLine: true}
+	opts := output.TableOptions{Location: location(), Wide: f.format == "wide", HostNS: host, HostOf: f.hostOf, Host: f.fleet, Date: true, OneLine: true}
 	if file, ok := w.(*os.File); ok {
 		opts.Color, opts.Width = colorWanted(file), output.TerminalWidth(file)
 		opts.WidthNow = func() int { return output.TerminalWidth(file) }

@@ -132,14 +132,14 @@ func nanoseconds(t time.Time) uint64 {
 }
 
 // RecordUID identifies an event. A trace.loss that stands for events of a sink has the number of the last of them, and
-// another mark.
+// its reason as a mark.
 func RecordUID(e *event.Event) string {
 	if e.RunID == "" {
 		return ""
 	}
 	uid := e.RunID + "-" + strconv.FormatUint(e.Seq, 10)
-	if e.Loss != nil && e.Loss.Reason == event.LossSink {
-		uid += "-loss"
+	if e.Loss != nil && (e.Loss.Reason == event.LossSink || e.Loss.Reason == event.LossRejected) {
+		uid += "-" + e.Loss.Reason
 	}
 	return uid
 }

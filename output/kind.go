@@ -43,6 +43,7 @@ var kinds = map[event.Type]*kind{
 	event.SysctlVanish:      &sysctlVanish,
 	event.NetdevMove:        &netdevMove,
 	event.TraceStart:        {hidden: true},
+	event.TraceAttach:       {hidden: true},
 	event.TraceStop:         {hidden: true},
 	event.TraceLoss:         &traceLoss,
 	event.TraceTamper:       &traceTamper,

@@ -11,7 +11,7 @@ import (
 // TestEveryTypeHasKind checks that no type that can be selected is shown like one of a newer
 // version, and that each name fits into its column.
 func TestEveryTypeHasKind(t *testing.T) {
-	types := []event.Type{event.TraceStart, event.TraceLoss, event.TraceTamper, event.TraceGap, event.TraceStop}
+	types := []event.Type{event.TraceStart, event.TraceAttach, event.TraceLoss, event.TraceTamper, event.TraceGap, event.TraceStop}
 	for _, family := range event.Families() {
 		types = append(types, family.Types...)
 	}

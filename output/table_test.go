@@ -461,7 +461,7 @@ func TestTableWide(t *testing.T) {
 
 	out = write(t, tableSink(output.TableOptions{Wide: true}), append(append(sample(), hostile()...), bare()...)...)
 	checkSafe(t, out)
-	if got, want := strings.Count(out, "\n"), 1+len(sample())-2+len(hostile())+len(bare()); got != want {
+	if got, want := strings.Count(out, "\n"), 1+len(sample())-3+len(hostile())+len(bare()); got != want {
 		t.Errorf("%d lines, want %d", got, want)
 	}
 }

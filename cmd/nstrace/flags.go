@@ -79,7 +79,9 @@ type streamFlags struct {
 	// Set by record.
 	quiet   bool              // write no stream
 	history *history.Recorder // also takes the events
-	db      string            // path of the history's database
+
+	sysctlFirst bool   // see tracer.Options
+	db          string // path of the history's database
 
 	expected *baseline.Marker      // marks events, nil without --baseline and --declared
 	refresh  func(context.Context) // keeps expected up to date until the context ends, nil for none
@@ -206,7 +208,7 @@ func didYouMean(typed string, names []string) string {
 
 // options turns the flags into options of the tracer.
 func (f *streamFlags) options() (tracer.Options, error) {
-	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: warn, Partial: f.partial}
+	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: warn, Partial: f.partial, SysctlFirst: f.sysctlFirst}
 	var err error
 	if o.Filter, err = f.filters(); err != nil {
 		return o, err

@@ -74,7 +74,7 @@ func values(typ reflect.Type) (all []string) {
 				all = append(all, string(t))
 			}
 		}
-		for _, t := range []event.Type{event.TraceStart, event.TraceStop, event.TraceLoss, event.TraceTamper, event.TraceGap} {
+		for _, t := range []event.Type{event.TraceStart, event.TraceAttach, event.TraceStop, event.TraceLoss, event.TraceTamper, event.TraceGap} {
 			all = append(all, string(t))
 		}
 	case nsTypeType:

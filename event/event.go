@@ -26,6 +26,7 @@ const (
 	SysctlVanish     Type = "sysctl.vanish" // such parameters are gone
 	NetdevMove       Type = "netdev.move"
 	TraceStart       Type = "trace.start"
+	TraceAttach      Type = "trace.attach" // further observations begin; see Trace
 	TraceLoss        Type = "trace.loss"
 	TraceTamper      Type = "trace.tamper"
 	TraceGap         Type = "trace.gap"   // no recorder was running; see Trace

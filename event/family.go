@@ -22,7 +22,7 @@ func Families() []Family {
 
 // TraceTypes returns the types of events about the trace itself.
 func TraceTypes() []Type {
-	return []Type{TraceStart, TraceAlive, TraceLoss, TraceTamper, TraceGap, TraceStop}
+	return []Type{TraceStart, TraceAttach, TraceAlive, TraceLoss, TraceTamper, TraceGap, TraceStop}
 }
 
 // Family returns the part of the type before the dot, such as "sysctl".

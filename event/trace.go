@@ -28,12 +28,12 @@ type Trace struct {
 	Version      string        `json:"version,omitempty"`
 	Kernel       string        `json:"kernel,omitempty"`
 	Arch         string        `json:"arch,omitempty"`
-	Observations []Observation `json:"observations,omitempty"` // for trace.start, and for a trace.loss after which nstrace attached in another way
+	Observations []Observation `json:"observations,omitempty"` // for trace.start and trace.attach, and for a trace.loss after which nstrace attached in another way
 	Totals       *Totals       `json:"totals,omitempty"`       // for trace.stop, and for trace.alive: so far
 	Head         *Head         `json:"head,omitempty"`         // for trace.alive, if there is a history
 	Signal       string        `json:"signal,omitempty"`       // for trace.stop: the signal that ended the run; the event's process sent it
 
-	// Notes are sentences for people, for trace.start, trace.loss and trace.stop: what is
+	// Notes are sentences for people, for trace.start, trace.attach, trace.loss and trace.stop: what is
 	// unusual about how nstrace attached or detached.
 	Notes []string `json:"notes,omitempty"`
 

@@ -44,6 +44,7 @@ var kinds = map[event.Type]*kind{
 	event.NetdevMove:        &netdevMove,
 	event.TraceStart:        {hidden: true},
 	event.TraceAlive:        {hidden: true},
+	event.TraceAttach:       {hidden: true},
 	event.TraceStop:         {hidden: true},
 	event.TraceLoss:         &traceLoss,
 	event.TraceTamper:       &traceTamper,

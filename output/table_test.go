@@ -483,7 +483,7 @@ func TestTableWide(t *testing.T) {
 
 	out = write(t, tableSink(output.TableOptions{Wide: true}), append(append(sample(), hostile()...), bare()...)...)
 	checkSafe(t, out)
-	if got, want := strings.Count(out, "\n"), 1+len(sample())-3+len(hostile())+len(bare()); got != want { // trace.start, trace.alive and trace.stop have no rows
+	if got, want := strings.Count(out, "\n"), 1+len(sample())-4+len(hostile())+len(bare()); got != want { // trace.start, trace.attach, trace.alive and trace.stop have no rows
 		t.Errorf("%d lines, want %d", got, want)
 	}
 }

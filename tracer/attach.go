@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -55,6 +56,8 @@ type kernel struct {
 	ftrace     *ftrace
 	canaries   map[Backend]*canary  // of the offered backends, until load takes them
 	reuse      *loaded              // use its maps; nil: make new ones
+	extend     bool                 // what reuse has attached stays attached
+	abandoned  atomic.Bool          // load nothing more
 	silent     map[string][]Backend // backends whose hooks of an observation the kernel does not run
 	preempts   string               // how it preempts kernel code, "" if it does not
 	limitAgain func()               // limits locked memory again
@@ -333,8 +336,10 @@ type choice struct {
 	obs      *observation
 	way      *way // nil: it cannot be attached
 	programs []string
+	hooks    []string // of the programs
 	reasons  []string // why earlier ways were not chosen
 	missing  []string // what is not seen here, beside what the way does not see anywhere
+	later    bool     // Run attaches it, see deferred
 }
 
 // choose chooses the first way of the observation that the kernel offers and none of whose
@@ -406,17 +411,14 @@ func hook(p *ebpf.ProgramSpec) string {
 }
 
 // report returns how the observation is attached.
-func (c *choice) report(spec *ebpf.CollectionSpec) event.Observation {
+func (c *choice) report() event.Observation {
 	o := event.Observation{Name: c.obs.name, Backend: string(None)}
 	if c.way == nil {
 		o.Missing = []string{strings.Join(append([]string{"all of it"}, c.reasons...), ": ")}
 		return o
 	}
 	o.Backend = string(c.way.backend)
-	for _, name := range c.programs {
-		o.Hooks = append(o.Hooks, hook(spec.Programs[name]))
-	}
-	o.Hooks = append(o.Hooks, c.way.files...)
+	o.Hooks = slices.Concat(c.hooks, c.way.files)
 	o.Missing = slices.Compact(slices.Concat(c.way.missing, c.missing))
 	return o
 }
@@ -486,6 +488,7 @@ type loaded struct {
 	proven   time.Time           // when the kernel was last known to run the programs, at the start
 	// countsSkips says that the kernel counts what it skips of kprobes and tracepoints.
 	countsSkips bool
+	kept        map[string]bool // programs that were attached before the others
 }
 
 // load chooses, loads and attaches the programs. If the kernel refuses a program, or does not
@@ -570,14 +573,27 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		if !obs.feeds(observed) || (obs.since != "" && !k.hasFunc(obs.since)) {
 			continue
 		}
+		if before := k.attachedBefore(obs.name); before != nil {
+			l.picks = append(l.picks, *before)
+			any = true
+			if obs.name == "sysctl" {
+				writeResult = before.way.backend != Tracepoint
+			}
+			continue
+		}
+		if k.reuse == nil && o.defers(obs) {
+			l.picks = append(l.picks, choice{obs: obs, later: true, reasons: []string{"nstrace attaches it after the start"}})
+			continue
+		}
 		c := k.choose(obs, o.Backend, spec, refused)
 		if obs.feed[0] == event.TraceTamper {
 			c.programs = withoutFirstCall(c.programs, spec, keep)
 		}
-		l.picks = append(l.picks, c)
 		for _, name := range c.programs {
 			keep[name] = true
+			c.hooks = append(c.hooks, hook(spec.Programs[name]))
 		}
+		l.picks = append(l.picks, c)
 		if c.way != nil {
 			any = any || (obs.feeds(o.Filter.Types) && obs.feed[0] != event.TraceTamper)
 			if obs.name == "sysctl" {
@@ -604,7 +620,7 @@ func (k *kernel) tryLoad(o *Options, refused map[string]error) (*loaded, error) 
 		l.seed = randomSeed()
 	}
 	for name := range spec.Programs {
-		if !keep[name] {
+		if !keep[name] || k.extend && k.reuse.program(name) != nil {
 			delete(spec.Programs, name)
 		}
 	}
@@ -713,19 +729,26 @@ func (k *kernel) loadAll(l *loaded) error {
 	// kernel/bpf/verifier.c).
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, k.loaders())
-	for name, p := range programs {
-		slots <- struct{}{}
+	names := make(chan string, len(programs))
+	for name := range programs {
+		names <- name
+	}
+	close(names)
+	for range k.loaders() {
 		wg.Go(func() {
-			defer func() { <-slots }()
-			prog, loadErr := k.loadOne(spec, name, p, l.coll.Maps)
-			mu.Lock()
-			defer mu.Unlock()
-			if loadErr != nil {
-				err = cmp.Or(err, loadErr)
-				return
+			if k.extend {
+				lowPriority()
 			}
-			l.coll.Programs[name] = prog
+			for name := range names {
+				prog, loadErr := k.loadOne(spec, name, programs[name], l.coll.Maps)
+				mu.Lock()
+				if loadErr != nil {
+					err = cmp.Or(err, loadErr)
+				} else {
+					l.coll.Programs[name] = prog
+				}
+				mu.Unlock()
+			}
 		})
 	}
 	wg.Wait()
@@ -735,7 +758,7 @@ func (k *kernel) loadAll(l *loaded) error {
 // loaders returns how many programs to load at once. cilium/ebpf cannot decode the types of a
 // module in parallel with those of the kernel, to which they refer.
 func (k *kernel) loaders() int {
-	if len(k.modules) > 0 {
+	if len(k.modules) > 0 || k.extend {
 		return 1
 	}
 	return min(runtime.GOMAXPROCS(0), 8) // the verifier needs megabytes for each
@@ -743,6 +766,9 @@ func (k *kernel) loaders() int {
 
 // loadOne loads one program of spec, which uses existing maps.
 func (k *kernel) loadOne(spec *ebpf.CollectionSpec, name string, p *ebpf.ProgramSpec, with map[string]*ebpf.Map) (*ebpf.Program, error) {
+	if k.abandoned.Load() {
+		return nil, errAbandoned
+	}
 	one := *spec
 	one.Programs = map[string]*ebpf.ProgramSpec{name: p}
 	coll, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{
@@ -782,6 +808,9 @@ func (k *kernel) attachAll(l *loaded, o *Options) error {
 	}
 	slices.SortStableFunc(names, func(a, b string) int { return endsFirst(a) - endsFirst(b) })
 	for _, name := range names {
+		if k.extend && k.reuse.links[name] != nil {
+			continue
+		}
 		lk, err := k.attach(name, l.spec.Programs[name], l.program(name))
 		if err != nil {
 			return err

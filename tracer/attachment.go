@@ -76,7 +76,7 @@ func newAttachment(l *loaded, perType bool) (*attachment, error) {
 // loading.
 func (l *loaded) observations() (all []event.Observation) {
 	for _, c := range l.picks {
-		all = append(all, c.report(l.spec))
+		all = append(all, c.report())
 	}
 	return all
 }

@@ -32,7 +32,12 @@ type Options struct {
 	// otherwise refuses to trace without the creates, the enters or the sysctl writes that the
 	// filter asks for.
 	Partial bool
-	Version string // for trace.start
+	// SysctlFirst makes New attach only what sees writes to parameters, and parameters that appear and
+	// vanish, which takes a part of the time. Run attaches the rest in the background, and then emits a
+	// trace.attach. Until then, trace.start says which observations are missing. SysctlFirst has no
+	// effect with Follow, or if the filter wants no writes.
+	SysctlFirst bool
+	Version     string // for trace.start
 	// Notify takes a sentence, without a newline, about what is unusual in the run: that
 	// ftrace is off, or was turned off, and what nstrace did about it. Trace.Notes has the
 	// same sentences. New, Run, Close and Check call it, on any goroutine, and wait for it.

@@ -23,7 +23,7 @@ func (l *loaded) unseen() string {
 	var what, why []string
 	for _, v := range vital {
 		for _, c := range l.picks {
-			if c.obs.name != v.observation || c.way != nil {
+			if c.obs.name != v.observation || c.way != nil || c.later {
 				continue
 			}
 			if !slices.Contains(what, v.sees) {
@@ -46,7 +46,7 @@ func (k *kernel) missingHere(l *loaded) {
 	for i := range l.picks {
 		c := &l.picks[i]
 		switch {
-		case c.way == nil:
+		case c.way == nil, k.attachedBefore(c.obs.name) != nil:
 		case c.obs.name == "sysctl" && k.foreign != nil:
 			c.missing = append(c.missing, k.outsideCgroup(c.way.backend))
 		case c.obs.name == "destroy" && c.way.backend == Tracepoint && !l.pids.knowsEnds():
@@ -76,12 +76,17 @@ func list(words []string) string {
 // they do, it notes what is missing.
 func (k *kernel) accept(l *loaded, o *Options) error {
 	for _, c := range l.picks {
+		if k.attachedBefore(c.obs.name) != nil {
+			continue
+		}
 		for _, missing := range c.missing {
 			k.ftrace.notes.add("not seen: %s", missing)
 		}
 	}
-	for _, missing := range withoutPrivileges() {
-		k.ftrace.notes.add("%s", missing)
+	if !k.extend {
+		for _, missing := range withoutPrivileges() {
+			k.ftrace.notes.add("%s", missing)
+		}
 	}
 	unseen := l.unseen()
 	switch {

@@ -30,6 +30,11 @@ type replacement struct {
 // ones. Nothing is detached before the new ones are loaded: loading takes longest. The maps stay,
 // and with them the ring and the counters.
 func (t *Tracer) replace(r replacement) error {
+	if t.rest != nil {
+		if err := t.finishRest(); err != nil {
+			return err
+		}
+	}
 	old := t.attached.loaded
 	o := t.opts
 	if t.off != nil {
@@ -228,14 +233,17 @@ var lasting = slices.Concat([]string{bpf.NstraceProgIterTasks, bpf.NstraceProgIt
 
 // inherit takes over the maps of old, which others refer to, and the programs that last. It
 // closes the rest of old.
-func (l *loaded) inherit(old *loaded) {
+func (l *loaded) inherit(old *loaded) { l.takeOver(old, lasting) }
+
+// takeOver takes over the maps of old and some of its programs. It closes the rest of old.
+func (l *loaded) takeOver(old *loaded, programs []string) {
 	for name, m := range old.reusable() {
 		l.coll.Maps[name].Close() // the same one
 		l.coll.Maps[name] = m
 		delete(old.coll.Maps, name)
 	}
 	l.coll.Variables = old.coll.Variables
-	for _, name := range lasting {
+	for _, name := range programs {
 		if p := old.coll.Programs[name]; p != nil {
 			l.coll.Programs[name] = p
 			delete(old.coll.Programs, name)

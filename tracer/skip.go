@@ -111,10 +111,12 @@ var lossTypes = []event.Type{
 
 // A skipCounter is one count of the kernel.
 type skipCounter struct {
-	typ    event.Type
-	effect skipEffect
-	read   func() (uint64, error)
-	last   uint64 // what it was at the last reading
+	program string
+	ofLink  bool // the kernel counts by link
+	typ     event.Type
+	effect  skipEffect
+	read    func() (uint64, error)
+	last    uint64 // what it was at the last reading
 }
 
 // skips is what nstrace knows of skipped programs.
@@ -148,7 +150,14 @@ func newSkips() *skips {
 
 // count makes s count the programs of l, which were just attached.
 func (s *skips) count(l *loaded) {
+	before := s.counters
 	s.counters, s.hidesEnds = nil, false
+	add := func(c skipCounter) {
+		if i := slices.IndexFunc(before, func(b skipCounter) bool { return l.kept[b.program] && b.program == c.program && b.ofLink == c.ofLink }); i >= 0 {
+			c.last = before[i].last
+		}
+		s.counters = append(s.counters, c)
+	}
 	asked := map[string]bool{}
 	for _, c := range l.picks {
 		for _, name := range c.programs {
@@ -163,7 +172,7 @@ func (s *skips) count(l *loaded) {
 			if of := original(name); !asked[of] {
 				asked[of] = true
 				prog := l.program(name)
-				s.counters = append(s.counters, skipCounter{typ: typ, effect: effect, read: func() (uint64, error) {
+				add(skipCounter{program: name, typ: typ, effect: effect, read: func() (uint64, error) {
 					stats, err := prog.Stats()
 					if err != nil {
 						return 0, err
@@ -188,7 +197,7 @@ func (s *skips) count(l *loaded) {
 				return 0, ebpf.ErrNotSupported
 			}
 			if _, err := missed(); err == nil {
-				s.counters = append(s.counters, skipCounter{typ: typ, effect: effect, read: missed})
+				add(skipCounter{program: name, ofLink: true, typ: typ, effect: effect, read: missed})
 			}
 		}
 	}

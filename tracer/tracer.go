@@ -69,6 +69,7 @@ type Tracer struct {
 	preempt  *preemption // nil if it does not matter any more
 	notes    notes
 	attached *attachment // nil if New fails before
+	rest     *deferred   // what Run still has to attach, nil for nothing
 	watch    *mountWatch // nil if the kernel reports pins
 	picked   []event.Observation
 
@@ -135,7 +136,11 @@ func (t *Tracer) attach() error {
 	if err != nil {
 		return err
 	}
-	defer k.close()
+	defer func() {
+		if t.rest == nil {
+			k.close()
+		}
+	}()
 	l, err := k.load(&t.opts)
 	if err != nil {
 		return err
@@ -167,6 +172,9 @@ func (t *Tracer) attach() error {
 	t.interpreter.registry.perType = t.attached.perType
 	t.readAfter()
 	t.use(l)
+	if l.defers() {
+		t.rest = newRest(k, l)
+	}
 	if t.opts.Backend == Auto && l.uses(Fentry) && k.kprobe == nil {
 		t.preempt = openPreemption()
 	}
@@ -348,6 +356,7 @@ func (t *Tracer) Run(ctx context.Context, h Handler) error {
 		}
 	}
 	t.early = nil
+	t.loadRest()
 	if err := h.Idle(); err != nil {
 		return err
 	}
@@ -456,6 +465,11 @@ func (t *Tracer) overdue(drained bool) error {
 	}
 	if due := t.proofDue(); !due.IsZero() && !now.Before(due) {
 		if err := t.prove(); err != nil {
+			return err
+		}
+	}
+	if t.rest.isLoaded() {
+		if err := t.attachRest(); err != nil {
 			return err
 		}
 	}
@@ -586,6 +600,7 @@ func (t *Tracer) readAfter() {
 
 // finish detaches, drains the ring, and emits trace.stop.
 func (t *Tracer) finish() error {
+	t.dropRest()
 	if err := t.drain(); err != nil {
 		return err
 	}
@@ -702,6 +717,7 @@ func (t *Tracer) Close() error {
 
 func (t *Tracer) close() error {
 	var errs []error
+	t.dropRest()
 	if t.attached != nil {
 		t.threads.run(func() { errs = append(errs, t.attached.loaded.close()) })
 	}

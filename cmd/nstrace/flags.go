@@ -100,7 +100,9 @@ type streamFlags struct {
 	// Set by record.
 	quiet   bool              // write no stream
 	history *history.Recorder // also takes the events
-	db      string            // path of the history's database
+
+	sysctlFirst bool   // see tracer.Options
+	db          string // path of the history's database
 
 	expected *baseline.Marker                // marks events, nil without --baseline and --declared
 	marker   atomic.Pointer[baseline.Marker] // expected, for unmet
@@ -270,7 +272,7 @@ func (f *streamFlags) unmet(name string, value func() (string, bool)) *event.Unm
 
 // options turns the flags into options of the tracer.
 func (f *streamFlags) options() (tracer.Options, error) {
-	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: warn, Partial: f.partial}
+	o := tracer.Options{Backend: tracer.Backend(f.backend), Version: buildVersion(), Notify: warn, Partial: f.partial, SysctlFirst: f.sysctlFirst}
 	if f.history != nil {
 		f.marker.Store(f.expected)
 		o.Unmet = f.unmet

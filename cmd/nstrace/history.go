@@ -521,7 +521,7 @@ func (f *historyFlags) query(q *history.Query) error {
 		q.Parameter = filters.Sysctl[0]
 	}
 	if q.Types == nil && filters.Types != nil {
-		q.Types = map[event.Type]bool{event.TraceLoss: true, event.TraceGap: true, event.TraceStart: true, event.TraceStop: true}
+		q.Types = map[event.Type]bool{event.TraceLoss: true, event.TraceGap: true, event.TraceStart: true, event.TraceAttach: true, event.TraceStop: true}
 		for t := range filters.Types {
 			q.Types[t] = true
 		}
@@ -543,7 +543,7 @@ func (f *historyFlags) query(q *history.Query) error {
 	var line []byte
 	q.Match = func(e *event.Event) bool {
 		switch e.Type {
-		case event.TraceStart, event.TraceAlive, event.TraceStop:
+		case event.TraceStart, event.TraceAttach, event.TraceAlive, event.TraceStop:
 			// A table has no row for these, and a selection does not select them.
 			if chosen || isTable(f.format) {
 				return false

@@ -38,6 +38,7 @@ type recordFlags struct {
 	baseline []string
 	rules    string
 	wait     bool
+	first    bool
 }
 
 func newRecord() *cobra.Command { return new(recordFlags).command() }
@@ -76,6 +77,7 @@ At SIGHUP, a recorder without a terminal reads them again.`,
 	registerBaseline(cmd, &f.baseline, "mark the events that move a parameter of the host away from what this file expects, or back")
 	registerRules(cmd, &f.rules)
 	cmd.Flags().BoolVar(&f.wait, "wait-for-db", false, "keep events in memory while the folder of the database is missing or read-only, as early in a boot, instead of making it or failing")
+	cmd.Flags().BoolVar(&f.first, "sysctl-first", false, "attach first what sees writes to parameters, which costs a fraction, and the rest in the background once tracing is active, as early in a boot")
 	return cmd
 }
 
@@ -133,7 +135,7 @@ func (f *recordFlags) record(cmd *cobra.Command) (err error) {
 		return fmt.Errorf("--db: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	f.history, f.streamFlags.db = r, f.db
+	f.history, f.streamFlags.db, f.sysctlFirst = r, f.db, f.first
 	return f.stream(cmd)
 }
 

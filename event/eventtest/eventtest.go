@@ -107,6 +107,9 @@ func Sample() []*event.Event {
 		{Type: event.SysctlWrite, Time: At(4015), Outcome: event.Success, Via: "write", Count: 250, Late: true, LastTime: At(7215), Process: &event.Process{
 			PID: 1544, TID: 1551, Comm: "kubelet", PPID: 1, User: "root", Ancestors: systemd,
 		}, Sysctl: &event.Sysctl{Name: "vm.overcommit_memory", Path: "/proc/sys/vm/overcommit_memory", Old: Ptr("1"), New: Ptr("1"), After: Ptr("1")}},
+		{Type: event.TraceAttach, Time: At(7300), Trace: &event.Trace{
+			Observations: []event.Observation{{Name: "netns.create", Backend: "fentry", Hooks: []string{"fexit/copy_net_ns"}}}, Notes: []string{"nstrace in a container"},
+		}},
 		{Type: event.TraceLoss, Time: At(8020), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1200, event.NamespaceCreate: 34}, Reason: event.LossRingFull, From: At(7301), To: At(8011)}},
 		{Type: event.TraceLoss, Time: At(8021), Loss: &event.Loss{Records: map[event.Type]uint64{event.SysctlWrite: 1200, event.NamespaceCreate: 34}, Reason: event.LossUserShare, From: At(7301), To: At(8011), UID: new(uint32(1000))}},
 		{Type: event.NamespaceEnter, Time: At(8101), Outcome: event.Failure, Error: "EBADF", Via: "setns", Namespace: &event.Namespace{}, Request: &event.Request{Types: []event.NSType{event.NSTypeNet}, PID: 812, Path: "/run/netns/web"}, Bytes: map[string]string{"process.args.1": `caf\xe9`}, Process: &event.Process{

@@ -274,7 +274,7 @@ func Check(e *event.Event) error {
 		lacks("between", e.Between == nil)
 	case event.NetdevMove:
 		lacks("netdev", e.Netdev == nil)
-	case event.TraceStart, event.TraceAlive, event.TraceStop, event.TraceGap:
+	case event.TraceStart, event.TraceAttach, event.TraceAlive, event.TraceStop, event.TraceGap:
 		lacks("trace", e.Trace == nil)
 	case event.TraceLoss:
 		lacks("loss", e.Loss == nil)

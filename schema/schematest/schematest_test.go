@@ -34,6 +34,7 @@ func events() map[string]object {
 		"netdev.move":        {"outcome": "success", "netdev": object{"name": "eth0", "ifindex": 2, "from": object{"type": "net", "id": 4026531840}, "to": object{"type": "net", "id": 4026532281}}},
 		"trace.start":        {"trace": object{"version": "1", "kernel": "6.12.0", "observations": []any{object{"name": "x", "backend": "none", "missing": []any{"all"}}}}},
 		"trace.loss":         {"loss": object{"records": object{"sysctl.write": 3}, "reason": "ring_full"}},
+		"trace.attach":       {"trace": object{"observations": []any{object{"name": "x", "backend": "fentry"}}}},
 		"trace.gap":          {"trace": object{"from": "2026-11-23T11:00:00Z", "to": "2026-11-23T12:00:00Z", "same_boot": true, "ended": "crashed"}},
 		"trace.alive":        {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}, "head": object{"id": 7, "hash": strings.Repeat("0f", 32)}}},
 		"trace.stop":         {"trace": object{"totals": object{"seen": 3, "written": 1, "filtered": 1, "lost": 1, "duration_ms": 0}}},

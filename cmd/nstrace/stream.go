@@ -105,7 +105,7 @@ type run struct {
 	steps  *pipeline.Pipeline
 	drift  *pipeline.Drift // nil without a history
 	sink   output.Sink
-	sinks  *sink.Set       // of --sink, nil for none
+	sinks  *sink.Set // of --sink, nil for none
 	status *status
 	retry  *pipeline.Retry // around sink; nil: an error of sink ends the run
 	close  func() error    // of the output

@@ -54,7 +54,7 @@ type Number struct {
 	written      uint64 // events, trace.* other than trace.tamper not counted
 	added        uint64 // of those, the events that are not the source's
 	alerts       map[string]uint64
-	raised       uint64 // sum of alerts
+	raised       uint64        // sum of alerts
 	shown        atomic.Uint64 // written, for other goroutines
 	more         atomic.Bool   // uncounted, for other goroutines
 	totals       *event.Totals

@@ -3,6 +3,8 @@
 package format
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nstrace/nstrace/event"
@@ -44,6 +46,11 @@ func (e *encoder) ecs(ev *event.Event) {
 		e.text("ephemeral_id", ev.RunID)
 		if ev.Type == event.TraceStart && ev.Trace != nil {
 			e.text("version", ev.Trace.Version)
+		}
+	})
+	e.object("labels", func() {
+		for _, key := range slices.Sorted(maps.Keys(ev.Labels)) {
+			e.text(key, ev.Labels[key])
 		}
 	})
 	e.object("host", func() {
@@ -93,6 +100,7 @@ func (e *encoder) ecs(ev *event.Event) {
 		e.object("rule", func() { e.text("name", ev.Alert[i].Name) })
 	}
 	e.rest("nstrace", ev, func(rest *event.Event, p *event.Process) {
+		rest.Labels = nil
 		rest.RunID, rest.Host, rest.BootID, rest.Outcome, rest.Error = "", "", "", "", ""
 		p.Exe, p.Args, p.User = "", nil, ""
 	})

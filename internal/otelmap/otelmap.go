@@ -10,7 +10,9 @@ package otelmap
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -39,6 +41,7 @@ const (
 	UID    = "log.record.uid" // the same for each copy of an event
 	Host   = "host.name"
 	BootID = "nstrace.boot_id"
+	Label  = "nstrace.label." // what a label's name begins with
 )
 
 // A Mapper maps events. Its fields are what events do not have.
@@ -63,7 +66,7 @@ func (m *Mapper) resourceLogs(items []Item, observed time.Time) (all []*logspb.R
 	var scope *logspb.ScopeLogs
 	for _, it := range items {
 		e := it.Event
-		if last == nil || e.RunID != last.RunID || e.Host != last.Host || e.BootID != last.BootID {
+		if last == nil || e.RunID != last.RunID || e.Host != last.Host || e.BootID != last.BootID || !maps.Equal(e.Labels, last.Labels) {
 			scope = &logspb.ScopeLogs{Scope: &commonpb.InstrumentationScope{Name: Scope, Version: m.Version}, SchemaUrl: SchemaURL}
 			all = append(all, &logspb.ResourceLogs{Resource: m.Resource(e), ScopeLogs: []*logspb.ScopeLogs{scope}, SchemaUrl: SchemaURL})
 		}
@@ -95,6 +98,9 @@ func (m *Mapper) Resource(e *event.Event) *resourcepb.Resource {
 	a.text(Host, e.Host)
 	a.text("host.id", m.HostID)
 	a.text(BootID, e.BootID)
+	for _, key := range slices.Sorted(maps.Keys(e.Labels)) {
+		a.text(Label+key, e.Labels[key])
+	}
 	return &resourcepb.Resource{Attributes: a}
 }
 

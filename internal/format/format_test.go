@@ -163,6 +163,13 @@ func ecsType(typ string, v any) bool {
 		return typ == "keyword" || typ == "wildcard" || typ == "match_only_text"
 	case float64:
 		return typ == "long" && v == math.Trunc(v)
+	case object: // labels: "no nested objects"
+		for _, value := range v {
+			if _, ok := value.(string); !ok {
+				return false
+			}
+		}
+		return typ == "object"
 	}
 	return false
 }
@@ -172,6 +179,7 @@ func TestECSProblems(t *testing.T) {
 	for _, text := range []string{
 		`{"event":{"surprise":1}}`, `{"event":{"kind":"thing"}}`, `{"event":{"category":"process"}}`, `{"event":{"category":["nothing"]}}`, `{"process":{"pid":"1"}}`,
 		`{"process":{"pid":1.5}}`, `{"process":{"name":1}}`, `{"event":{"start":"today"}}`, `{"process":{"args":"a"}}`, `{"container":"a"}`,
+		`{"labels":{"a":{"b":"c"}}}`,
 	} {
 		var o object
 		if err := json.Unmarshal([]byte(text), &o); err != nil {

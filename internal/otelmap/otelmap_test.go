@@ -77,6 +77,12 @@ func TestAttributes(t *testing.T) {
 			if strings.HasPrefix(name, "nstrace.process.ns.") {
 				name = "nstrace.process.ns.TYPE"
 			}
+			if key, ok := strings.CutPrefix(kv.Key, Label); ok {
+				name = Label + "KEY"
+				if got := value(kv.Value); got != e.Labels[key] {
+					t.Errorf("%s: %q, want %q", kv.Key, got, e.Labels[key])
+				}
+			}
 			ours, isOurs := strings.CutPrefix(kv.Key, "nstrace.")
 			for _, place := range []string{"namespace.", "netdev.from.", "netdev.to."} { // one row for all of them
 				if rest, ok := strings.CutPrefix(ours, "sysctl."+place); ok {
@@ -92,7 +98,7 @@ func TestAttributes(t *testing.T) {
 				}
 				continue
 			}
-			if ours == "alert" {
+			if ours == "alert" || strings.HasPrefix(kv.Key, Label) {
 				continue
 			}
 			if got, want := value(kv.Value), at(fields, ours); got != want {

@@ -13,8 +13,8 @@ hostname node1
 cd /tmp
 sysctl -qw vm.swappiness=60
 ip netns add red 2>&1
-start() { nstrace -q record --db /tmp/history.db -o json -O /tmp/events.ndjson --alert default & P=$!
- i=0; until grep -q trace.start /tmp/events.ndjson 2>/dev/null && [ $(grep -c trace.start /tmp/events.ndjson) = $1 ]; do sleep 0.2; i=$((i+1)); [ $i -gt 300 ] && break; done; sleep 1; }
+start() { nstrace -q record --db /tmp/history.db -o json -O /tmp/events.ndjson --alert default --heartbeat 2s --sysctl-first & P=$!
+ i=0; until [ "$(grep -cF '"type":"trace.attach"' /tmp/events.ndjson 2>/dev/null)" = $1 ]; do sleep 0.2; i=$((i+1)); [ $i -gt 300 ] && break; done; sleep 1; }
 start 1
 sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv4.tcp_keepalive_time=600

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,7 +69,9 @@ func TestReload(t *testing.T) {
 		awaitCount(t, s, message, before+1)
 	}
 	for range 5 {
+		before := fileSize(other)
 		reload(second, "changed alert, sink")
+		awaitUntil(t, "a line in the other sink", func() string { return strconv.FormatInt(fileSize(other), 10) }, func(size string) bool { return size != strconv.FormatInt(before, 10) })
 		reload(first, "changed alert, sink")
 	}
 	reload(second+"keep: 1d\n", "keep needs a restart")
@@ -104,6 +107,15 @@ func TestReload(t *testing.T) {
 	if len(lines) == 0 || len(lines) >= len(stream) {
 		t.Errorf("the other sink has %d of %d lines", len(lines), len(stream))
 	}
+}
+
+// fileSize returns the size of a file, 0 if there is none.
+func fileSize(name string) int64 {
+	info, err := os.Stat(name)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // countWrites returns how many writes of this process are there, and how many events were lost.

@@ -108,7 +108,7 @@ test-all: test test-more $(addprefix test-kernel-,$(ALL_KERNELS)) $(addprefix te
 .PHONY: test-more
 test-more: export NSTRACE_TEST_ALL = 1
 test-more: deps ## run the long tests that need no other kernel: containers, power cut, benchmark
-	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers ./test/packages
+	$(TESTSUM) -p 1 -count 1 -timeout 60m ./test/bench ./test/containers ./test/e2e ./test/packages ./internal/store
 	$(TESTSUM) -count 1 -timeout 60m ./test/vm -skip 'Test(Kernel|Arm64)$$'
 
 .PHONY: $(addprefix test-kernel-,$(ALL_KERNELS))

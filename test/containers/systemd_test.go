@@ -216,6 +216,9 @@ func TestSystemdSysctl(t *testing.T) {
 
 // TestSystemdNspawn runs a container of systemd-nspawn.
 func TestSystemdNspawn(t *testing.T) {
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("takes long: make test-all")
+	}
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-nspawn", "machinectl", "tar")
 	const machine = "nst-web"
@@ -291,6 +294,9 @@ func startMachine(t *testing.T, name, network, script string) machine {
 // TestSystemdPodman runs Podman as a user other than root. The containers are in the cgroup of the
 // user's manager, and the socket belongs to the user.
 func TestSystemdPodman(t *testing.T) {
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("takes long: make test-all")
+	}
 	onSystemd(t)
 	runtimetest.Need(t, "podman", "conmon", "crun", "newuidmap", "loginctl", "systemd-run", "nsenter", "sysctl")
 	e := userPodman(t)
@@ -361,6 +367,9 @@ func TestSystemdSudo(t *testing.T) {
 
 // TestSystemdSudoAlone has sudo run where its parent is root, but a user called it.
 func TestSystemdSudoAlone(t *testing.T) {
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("takes long: make test-all")
+	}
 	onSystemd(t)
 	runtimetest.Need(t, "systemd-run", "sudo", "setpriv", "setsid", "unshare", "sysctl")
 	const write = `sudo -n sh -c 'unshare --uts sysctl -q -w kernel.domainname=$SUDO_USER'`

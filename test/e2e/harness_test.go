@@ -151,6 +151,14 @@ func openDir(t *testing.T, mode os.FileMode) string {
 	return dir
 }
 
+// long skips a test that takes long. make test-all runs it.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("NSTRACE_TEST_ALL") != "1" {
+		t.Skip("takes long: make test-all")
+	}
+}
+
 // anyKernel skips a test that does not depend on the kernel in guests, unless it is asked for by name.
 // make test runs it on the host.
 func anyKernel(t *testing.T) {

@@ -132,6 +132,7 @@ func TestReusedNumber(t *testing.T) {
 // TestBlameAtOnce asks for a parameter right after each write. blame never compares the value with an older
 // history.
 func TestBlameAtOnce(t *testing.T) {
+	long(t)
 	db := filepath.Join(t.TempDir(), "history.db")
 	rec := startStream(t, "record", "--db", db, "--runtime-socket", "none")
 	rec.awaitStart(t)

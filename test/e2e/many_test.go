@@ -124,6 +124,7 @@ func TestManyDevices(t *testing.T) {
 // the mount namespace of nstrace and in another one. nstrace starts, reports events, takes a snapshot and
 // ends without waiting for the server.
 func TestHungMount(t *testing.T) {
+	long(t)
 	anyKernel(t)
 	dir := filepath.Join(t.TempDir(), "fuse")
 	if err := os.Mkdir(dir, 0o755); err != nil {

@@ -46,6 +46,7 @@ func pidsCgroup(t *testing.T) string {
 // TestOutOfPIDs leaves nstrace no process id for a further thread, as a fork bomb does, and has it do
 // what it does on threads. It must go on.
 func TestOutOfPIDs(t *testing.T) {
+	long(t)
 	dir := pidsCgroup(t)
 	db := filepath.Join(t.TempDir(), "history")
 	for _, args := range [][]string{nil, {"record", "--db", db}} {

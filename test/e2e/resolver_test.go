@@ -429,6 +429,7 @@ func TestResolverGetent(t *testing.T) {
 // TestResolverStuck has a user's processes whose command lines cannot be read: whoever tries waits for ever.
 // Once no more can be read, another process takes over, and reads those of others.
 func TestResolverStuck(t *testing.T) {
+	long(t)
 	if !entersByExec() {
 		t.Skip("before 6.3 nsfuse hangs: it holds the lock in ways of later kernels")
 	}

@@ -324,6 +324,7 @@ func TestTop(t *testing.T) {
 
 // TestTopSignals ends and stops nstrace top by signals. The shell finds its terminal as it was.
 func TestTopSignals(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := openPane(t)
 	before := p.modes()

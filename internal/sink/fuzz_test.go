@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nstrace/nstrace/event"
-	"github.com/nstrace/nstrace/internal/otelmap"
 )
 
 // FuzzSpoolRow decodes rows of a spool that somebody changed. Each line becomes at most one item, with the line as it is.
@@ -82,7 +81,10 @@ func FuzzOTLPAnswer(f *testing.F) {
 		if status < 200 || status > 599 {
 			return // net/http refuses these
 		}
-		o := &otlp{url: "http://localhost/v1/logs", header: http.Header{}, mapper: otelmap.Mapper{}, client: &http.Client{Transport: answer{status, after, body}}}
+		o := &otlp{
+			OTLP: &OTLP{url: "http://localhost/v1/logs", header: http.Header{}}, most: batchEvents,
+			client: &http.Client{Transport: answer{status, after, body}},
+		}
 		items := []Item{{Event: &event.Event{Type: event.SysctlWrite}, Line: []byte("{}")}, {Event: &event.Event{Type: event.SysctlWrite}, Line: []byte("{}")}}
 		n, err := o.Deliver(t.Context(), items)
 		var rejected *Rejected

@@ -16,6 +16,7 @@ func FuzzMounts(f *testing.F) {
 	f.Add("/ - nsfs nsfs", "\n\n - nsfs \n", "43 1 0:4 net:[4026532003] /cut rw - nsfs")
 	mangle := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
 	f.Fuzz(func(t *testing.T, point, before, after string) {
+		point = "/" + point // as all paths of the kernel
 		text := fmt.Sprintf("%s\n42 1 0:4 net:[4026532002] %s rw - nsfs nsfs rw\n%s", before, mangle.Replace(point), after)
 		mounts, found := 0, false
 		eachMount(strings.NewReader(text), "nsfs", func(m Mountpoint) {

@@ -119,6 +119,16 @@ $(addprefix test-kernel-,$(ALL_KERNELS)): test-kernel-%: deps
 $(addprefix test-arm64-,$(ARM64_KERNELS)): test-arm64-%: deps
 	NSTRACE_TEST_ALL=1 $(TESTSUM) -count 1 -timeout 60m ./test/vm -run 'TestArm64/$*'
 
+# What it finds is in testdata/fuzz of the package: fix it, and commit the file. go test runs it again.
+FUZZTIME ?= 10m
+.PHONY: fuzz
+fuzz: ## fuzz each parser of foreign bytes for FUZZTIME (10m)
+	@failed=; for package in $$($(GO) list ./cmd/... ./event ./internal/... ./output ./pipeline ./tracer); do \
+		for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(FUZZTIME)' "$$package" || failed="$$failed $$package.$$target"; done; done; \
+	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
 .PHONY: coverage
 coverage: deps ## generate docs/coverage.md and a table of docs/limits.md from the results of the tests on each kernel
 	NSTRACE_TEST_ALL=1 NSTRACE_COVERAGE=1 NSTRACE_GUEST_RUN='^TestCoverage$$' $(GO) test -count 1 -timeout 60m -v ./test/vm -run 'Test(Kernel|Arm64)/.*/TestCoverage$$' | $(GO) run ./test/e2e/coverage/cmd

@@ -156,6 +156,7 @@ func NameInFile(file io.Reader, uid uint32) string { return nameOf(file, uid, 7)
 func nameOf(file io.Reader, id uint32, fields int) string {
 	text := strconv.FormatUint(uint64(id), 10)
 	sc := bufio.NewScanner(io.LimitReader(file, maxPasswdFile))
+	sc.Buffer(nil, maxPasswdFile+1) // a group with many members is one long line
 	for sc.Scan() {
 		if entry := strings.Split(sc.Text(), ":"); len(entry) == fields && entry[2] == text {
 			return entry[0]

@@ -349,7 +349,7 @@ func parseCommandLine(text string) (all []setting) {
 			continue
 		}
 		p := strings.ReplaceAll(name, ".", "/")
-		if p != path.Clean(p) {
+		if "/"+p != path.Clean("/"+p) {
 			continue
 		}
 		value = strings.Trim(value, `"`)

@@ -16,7 +16,7 @@ import (
 )
 
 // recorded records n events of a storm.
-func recorded(t *testing.T, n int, o history.Options) string {
+func recorded(t testing.TB, n int, o history.Options) string {
 	t.Helper()
 	if o.Path == "" {
 		o.Path = filepath.Join(t.TempDir(), "history.db")
@@ -100,7 +100,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-func export(t *testing.T, path string) []byte {
+func export(t testing.TB, path string) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	if _, err := open(t, path).Export(context.Background(), &out); err != nil {

@@ -52,9 +52,9 @@ func parseDevice(m []byte) (Device, bool) {
 	for _, a := range attributes(m, unix.SizeofIfInfomsg) {
 		switch a.Attr.Type {
 		case unix.IFLA_IFNAME:
-			d.Name = nl.BytesToString(a.Value)
+			d.Name = unix.ByteSliceToString(a.Value)
 		case unix.IFLA_IFALIAS:
-			d.Alias = nl.BytesToString(a.Value)
+			d.Alias = unix.ByteSliceToString(a.Value)
 		case unix.IFLA_MTU:
 			d.MTU = int(word(a.Value))
 		case unix.IFLA_ADDRESS:
@@ -68,7 +68,7 @@ func parseDevice(m []byte) (Device, bool) {
 		case unix.IFLA_LINK_NETNSID:
 			nsid = int(int32(word(a.Value)))
 		case unix.IFLA_PARENT_DEV_BUS_NAME:
-			d.Bus = nl.BytesToString(a.Value)
+			d.Bus = unix.ByteSliceToString(a.Value)
 		case unix.IFLA_LINKINFO:
 			d.parseInfo(a.Value)
 		}
@@ -94,7 +94,7 @@ func (d *Device) parseInfo(b []byte) {
 	for _, a := range parse(b) {
 		switch a.Attr.Type {
 		case nl.IFLA_INFO_KIND:
-			d.Kind = nl.BytesToString(a.Value)
+			d.Kind = unix.ByteSliceToString(a.Value)
 		case nl.IFLA_INFO_DATA:
 			data = a.Value
 		}

@@ -59,7 +59,7 @@ func readNftables(ctx context.Context, deadline time.Time, n *Namespace) error {
 			for _, a := range attributes(m, nl.SizeofNfgenmsg) {
 				switch a.Attr.Type {
 				case nftaTableName:
-					t.Name = nl.BytesToString(a.Value)
+					t.Name = unix.ByteSliceToString(a.Value)
 				case nftaTableUse:
 					if len(a.Value) >= 4 {
 						t.Chains = int(binary.BigEndian.Uint32(a.Value))

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -157,6 +158,10 @@ func attributes(m []byte, head int) []syscall.NetlinkRouteAttr {
 }
 
 func parse(b []byte) []syscall.NetlinkRouteAttr {
+	// ParseRouteAttr panics if the last attribute lacks its padding.
+	if missing := -len(b) & (unix.NLA_ALIGNTO - 1); missing > 0 {
+		b = append(slices.Clip(b), make([]byte, missing)...)
+	}
 	attrs, err := nl.ParseRouteAttr(b)
 	if err != nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 )
 
 // serveDocker serves the API at a socket, and returns a client of it. A version answers to ping.
-func serveDocker(t *testing.T, version string, handle http.HandlerFunc) Source {
+func serveDocker(t testing.TB, version string, handle http.HandlerFunc) Source {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "docker.sock")
 	l, err := net.Listen("unix", path)

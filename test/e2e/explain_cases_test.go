@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -100,4 +101,39 @@ net.ipv4.conf.case1.rp_filter = 0
 	output(t, systemd, "--prefix=/net/ipv4/conf/case1")
 	writeFile(t, conf+"all/rp_filter", "2")
 	verdict("net.ipv4.conf.case1.rp_filter", `declared 0 in `+file+`:4; (the parameter appeared with ip`+at+`; )?`+applied+`is as declared; in effect 2: the greater of this and net\.ipv4\.conf\.all\.rp_filter = 2 counts`)
+}
+
+// TestExplainTuned has tuned, which does not apply files of sysctl.d again, override a declared value.
+func TestExplainTuned(t *testing.T) {
+	anyKernel(t)
+	long(t)
+	if _, err := exec.LookPath("tuned"); err != nil {
+		t.Skip("tuned is missing: apt-get install tuned")
+	}
+	const parameter = "vm.stat_interval"
+	before := readFile(t, "/proc/sys/vm/stat_interval")
+	t.Cleanup(func() { writeFile(t, "/proc/sys/vm/stat_interval", before) })
+	dir := t.TempDir()
+	db := filepath.Join(dir, "history.db")
+	s := startStream(t, "record", "--db", db, "--runtime-socket", "none", "-e", "sysctl")
+	s.awaitStart(t)
+	const script = `
+sed 's/^reapply_sysctl *=.*/reapply_sysctl = 0/' /etc/tuned/tuned-main.conf >"$1/main.conf"
+for d in /etc/sysctl.d /etc/tuned /run; do mount -t tmpfs -o mode=755 none $d; done
+cp "$1/main.conf" /etc/tuned/tuned-main.conf
+mkdir /etc/tuned/case
+printf '[sysctl]\nvm.stat_interval=17\n' >/etc/tuned/case/tuned.conf
+printf 'vm.stat_interval = 7\n' >/etc/sysctl.d/60-case.conf
+sysctl -q --system >/dev/null 2>&1
+tuned --no-dbus --no-socket --profile case --log "$1/tuned.log" & tuned=$!
+trap 'kill $tuned; wait $tuned' EXIT
+n=0; until [ "$(cat /proc/sys/vm/stat_interval)" = 17 ]; do sleep 0.1; n=$((n+1)); [ $n -lt 300 ]; done
+"$2" explain vm.stat_interval --db "$3"
+`
+	out := output(t, "unshare", "--mount", "sh", "-ec", script, "sh", dir, nstraceBin, db)
+	want := regexp.MustCompile(`(?m)^Verdict: declared 7 in /etc/sysctl\.d/60-case\.conf:1; applied by sysctl\[\d+\] at [0-9:]+; set to 17 by tuned\[\d+\] at [0-9:]+; is 17, still differs$`)
+	if !want.MatchString(out) {
+		t.Errorf("%s of\n%s", parameter, out)
+	}
+	s.interrupt(t)
 }

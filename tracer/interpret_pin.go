@@ -244,6 +244,11 @@ func (in *interpreter) inferPin(typ event.Type, p *pin, boot uint64) error {
 		in.accounts.filtered++
 		return nil
 	}
+	// The scan saw the namespace at this path, which is its name. learnName can have looked too early for that, and looks
+	// again only after a rest.
+	if name := procfs.NetnsName(p.path); typ == event.NamespacePin && name != "" && p.ns.name == "" && p.ns.typ == event.NSTypeNet && p.mntNS == in.pins.mntNS {
+		in.registry.rename(p.ns, name)
+	}
 	return in.emitPin(typ, p, boot, event.DetectedScan)
 }
 
